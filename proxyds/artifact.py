@@ -1,0 +1,297 @@
+"""The proxy as a folder of ordinary files: written, opened, verified. `FORMAT.md` is its specification."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from pydantic import ValidationError
+
+from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, VerificationError
+from proxyds.manifest import CONFIGS, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
+from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def make_tables(
+    source: Source, probes: Sequence[Probe], outcomes: Outcomes, mapping: Mapping, draw: Draw
+) -> dict[str, datasets.Dataset]:
+    """Puts a build's records into the data sets `default`, `importance` and `evaluation`."""
+    import datasets
+
+    label = datasets.ClassLabel(names=list(source.label_names))
+    identity = {
+        "label": label,
+        "sample_id": datasets.Value("string"),
+        "source_index": datasets.Value("int64"),
+        "encoded_sha256": datasets.Value("string"),
+    }
+    choice = {
+        "case": datasets.Value("int8"),
+        "importance": datasets.Value("float64"),
+        "keep_probability": datasets.Value("float64"),
+        "inclusion_probability": datasets.Value("float64"),
+    }
+    chosen = source.train.take(draw.selected)
+    images = [{"bytes": encoded, "path": None} for encoded in source.read_encoded(chosen)]
+    data = {"image": images, **_identity_columns(chosen), **_draw_columns(draw, draw.selected)}
+    importance = {
+        **_identity_columns(source.train),
+        "nearest_evaluation_id": source.evaluation.ids[mapping.nearest[:, 0]],
+        "nearest_distance": mapping.distance,
+        **_draw_columns(draw, np.ones(len(source.train), np.bool_)),
+        "selected": draw.selected,
+    }
+    evaluation = {
+        **_identity_columns(source.evaluation),
+        "predicted": np.stack([probe.predictions for probe in probes], axis=1).tolist(),
+        "correct": outcomes.correct.tolist(),
+        "pairs_all_right": outcomes.pair_counts[:, 0],
+        "pairs_all_wrong": outcomes.pair_counts[:, 1],
+        "pairs_with_order": outcomes.pair_counts[:, 2],
+        "pairs_against_order": outcomes.pair_counts[:, 3],
+        "case": outcomes.case,
+        "importance": outcomes.importance,
+    }
+    pairs = {name: datasets.Value("int64") for name in evaluation if name.startswith("pairs_")}
+    outcome = {"predicted": datasets.List(label), "correct": datasets.List(datasets.Value("bool"))}
+    nearest = {"nearest_evaluation_id": datasets.Value("string"), "nearest_distance": datasets.Value("float64")}
+    features = {
+        "default": {"image": datasets.Image(), **identity, **choice},
+        "importance": {**identity, **nearest, **choice, "selected": datasets.Value("bool")},
+        "evaluation": {
+            **identity,
+            **outcome,
+            **pairs,
+            "case": datasets.Value("int8"),
+            "importance": datasets.Value("float64"),
+        },
+    }
+    columns = {"default": data, "importance": importance, "evaluation": evaluation}
+    return {name: _make_dataset(columns[name], datasets.Features(features[name])) for name in columns}
+
+
+def write_tables(folder: Path, tables: dict[str, datasets.Dataset], samples_per_shard: int) -> None:
+    """Writes every table as parquet shards `FOLDER/SPLIT-00000-of-00001.parquet`."""
+    for config, table in tables.items():
+        split, subfolder = CONFIGS[config]
+        (folder / subfolder).mkdir()
+        n_shards = -(-len(table) // samples_per_shard)
+        for shard in range(n_shards):
+            rows = range(shard * samples_per_shard, min((shard + 1) * samples_per_shard, len(table)))
+            table.select(rows).to_parquet(folder / subfolder / f"{split}-{shard:05d}-of-{n_shards:05d}.parquet")
+
+
+def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples_per_shard: int) -> None:
+    """Writes the proxy as WebDataset tars: for each sample its image, `.cls` (label number) and `.json` (the rest).
+
+    All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.
+    """
+    import webdataset
+
+    rows = data.to_pylist()
+    extension = Counter(_image_extension(row["image"]["bytes"]) for row in rows).most_common(1)[0][0]
+    (folder / "webdataset").mkdir()
+    pattern = str(folder / "webdataset" / "train-%06d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=samples_per_shard, maxsize=float("inf"), verbose=0, mtime=0) as writer:
+        for row in rows:
+            image, label = row.pop("image")["bytes"], row.pop("label")
+            about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
+            writer.write({"__key__": row["sample_id"], extension: image, "cls": str(label), "json": about.encode()})
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes `manifest.json` over every file in the folder; the last file of a proxy to be written."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: _file_facts(folder / name) for name in names if name != MANIFEST}
+    whole = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(whole.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return whole
+
+
+def check_output(out: Path) -> Manifest | None:
+    """Makes sure that a proxy may be written at `out`, before any work is done.
+
+    Returns:
+        The manifest of the proxy that is there, or None where nothing is.
+
+    Raises:
+        OutputExistsError: There is something that is not a proxy.
+        NoPermissionError: The place may not be written.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            return read_manifest(out)
+        except ArtifactError as error:
+            raise OutputExistsError(
+                f"{out}: must be a new folder or a proxy, found something else ({error}); it was not touched: choose another -o"
+            ) from None
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{out}: must be a folder, found a file; it was not touched: choose another -o")
+    return None
+
+
+def another_proxy(out: Path, there: Manifest) -> OutputExistsError:
+    """The error for a folder that holds another proxy than the one to be built."""
+    return OutputExistsError(
+        f"{out}: must be a new folder, found the proxy {there.name} {there.version} of another recipe or source "
+        f"({there.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force"
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks a proxy's manifest.
+
+    Raises:
+        ArtifactError: There is none, it is malformed, or its format version is not known.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise ArtifactError(f"{folder}: must be a proxy, it has no {MANIFEST}; `proxyds build RECIPE -o DIR` makes one") from None
+    except PermissionError:
+        raise NoPermissionError(f"{path}: may not be read") from None
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{path}: must be UTF-8 text") from None
+    try:
+        held = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: must be JSON: {error}") from None
+    version = held.get("format_version") if isinstance(held, dict) else None
+    if not isinstance(version, str) or held.get("format") != "proxyds":
+        raise ArtifactError(f"{path}: must be a proxy's manifest, it names no format and format_version")
+    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise ArtifactError(
+            f"{path}: format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version}; use another version of proxyds"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{path}: {place}: {first['msg']}") from None
+
+
+def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
+    """Compares every byte of a proxy with its manifest.
+
+    Args:
+        folder: The proxy.
+        but_for: Files that may differ.
+
+    Raises:
+        ArtifactError: It is no proxy.
+        VerificationError: A file is missing, changed, or not in the manifest; names each.
+    """
+    manifest = read_manifest(folder)
+    problems = []
+    for name, facts in manifest.files.items():
+        path = folder / name
+        if not _is_inside(name) or path.is_symlink():
+            problems.append(f"{name}: must be a file inside the folder")
+        elif not path.is_file():
+            problems.append(f"{name}: missing")
+        elif path.stat().st_size != facts.bytes:
+            problems.append(f"{name}: must have {facts.bytes:,} bytes, has {path.stat().st_size:,}")
+        elif _file_facts(path) != facts:
+            problems.append(f"{name}: its bytes have changed (sha256)")
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    problems += [f"{name}: not in the manifest" for name in sorted(present - set(manifest.files) - {MANIFEST})]
+    problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise VerificationError(
+            f"{folder}: {len(problems)} of {len(manifest.files)} files differ from {MANIFEST}:\n{listed}\nfetch or build it again"
+        )
+    return manifest
+
+
+def read_tables(folder: Path) -> Tables:
+    """Reads a proxy's tables.
+
+    Raises:
+        ArtifactError: One cannot be read.
+    """
+    tables = {}
+    for config, (_, subfolder) in CONFIGS.items():
+        files = sorted((folder / subfolder).glob("*.parquet"))
+        try:
+            tables[config] = pa.concat_tables([pq.read_table(file) for file in files])
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(f"{folder / subfolder}: must hold parquet files that can be read: {error}") from None
+    return Tables(tables["default"], tables["importance"], tables["evaluation"])
+
+
+def as_tables(datasets: dict[str, datasets.Dataset]) -> Tables:
+    """The Arrow tables of `make_tables`."""
+    return Tables(*(datasets[config].data.table for config in CONFIGS))
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """A file's bytes, or None where there is no such file."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def replace_file(path: Path, held: bytes) -> None:
+    """Replaces one file at a stroke."""
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(held)
+    new.replace(path)
+
+
+def _identity_columns(samples: Samples) -> dict[str, Any]:
+    return {
+        "label": samples.labels,
+        "sample_id": samples.ids,
+        "source_index": samples.source_index,
+        "encoded_sha256": samples.encoded_sha256,
+    }
+
+
+def _draw_columns(draw: Draw, rows: Any) -> dict[str, Any]:
+    n, inclusion = int(rows.sum()), draw.inclusion_probability
+    return {
+        "case": draw.case[rows],
+        "importance": draw.importance[rows],
+        "keep_probability": draw.keep_probability[rows],
+        "inclusion_probability": [None] * n if inclusion is None else inclusion[rows],
+    }
+
+
+def _make_dataset(columns: dict[str, Any], features: datasets.Features) -> datasets.Dataset:
+    import datasets
+
+    schema = features.arrow_schema
+    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
+    return datasets.Dataset(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _image_extension(encoded: bytes) -> str:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}.get(image.format or "", (image.format or "bin").lower())
+
+
+def _file_facts(path: Path) -> FileFacts:
+    with path.open("rb") as stream:
+        return FileFacts(bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name == path.as_posix()

@@ -1,0 +1,137 @@
+"""From a proxy's records to its card: a pure function, so that a card can be rendered again and checked for drift."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+from ruamel.yaml import YAML
+
+from proxyds.manifest import CARD, CONFIGS, Manifest
+from proxyds.plots import draw_pictures
+from proxyds.records import CASE_MEANINGS, Tables
+
+
+@dataclass(frozen=True)
+class Card:
+    """A rendered card.
+
+    Attributes:
+        readme: Markdown with the YAML metadata that the Hub reads.
+        pictures: PNG bytes by path in the proxy.
+    """
+
+    readme: str
+    pictures: dict[str, bytes]
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the card by its path in the proxy."""
+        return {CARD: self.readme.encode(), **self.pictures}
+
+
+def render_card(manifest: Manifest, tables: Tables) -> Card:
+    """Renders a proxy's card.
+
+    Args:
+        manifest: Its manifest; the list of files is not looked at.
+        tables: Its tables.
+
+    Raises:
+        jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
+    """
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )  # noqa: S701 - Markdown: names are escaped by the filter `plain`
+    environment.filters.update(plain=escape_markdown, si=_with_prefix, duration=_duration, percent=lambda x: f"{x:.1%}")
+    template = environment.from_string(files("proxyds").joinpath("card.md.jinja").read_text(encoding="utf-8"))
+    readme = template.render(
+        metadata=_metadata(manifest),
+        m=manifest,
+        cases=_case_rows(tables),
+        labels=_label_rows(manifest, tables),
+    )
+    pictures = {f"assets/{name}": picture for name, picture in draw_pictures(manifest, tables).items()}
+    return Card(readme, pictures)
+
+
+def escape_markdown(text: object) -> str:
+    """Makes a name from a source or recipe show as it is: no markup, no HTML, on one line."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", html.escape(line, quote=False))
+
+
+def _metadata(manifest: Manifest) -> str:
+    """The YAML block that the Hub reads."""
+    n = manifest.counts.proxy
+    bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")]
+    size = next((name for bound, name in bounds if n < bound), "10M<n<100M")
+    metadata: dict[str, Any] = {
+        "license": manifest.licence,
+        "pretty_name": f"{manifest.name} {manifest.version}",
+        "task_categories": ["image-classification"],
+        "size_categories": [size],
+        "tags": ["data-proxy", "neural-architecture-search", "proxyds"],
+        "configs": [
+            {
+                "config_name": config,
+                **({"default": True} if config == "default" else {}),
+                "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"}],
+            }
+            for config, (split, folder) in CONFIGS.items()
+        ],
+    }
+    if manifest.source.kind == "hub":
+        metadata["source_datasets"] = [manifest.source.name]
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(metadata, stream)
+    return stream.getvalue()
+
+
+def _case_rows(tables: Tables) -> list[dict[str, Any]]:
+    def count(table: pa.Table, case: int) -> int:
+        return int((table["case"].to_numpy() == case).sum())
+
+    columns = {"evaluation": tables.evaluation, "train": tables.importance, "proxy": tables.data}
+    return [
+        {
+            "case": case,
+            "meaning": meaning,
+            **{name: count(table, case) for name, table in columns.items()},
+            **{f"{name}_share": count(table, case) / table.num_rows for name, table in columns.items()},
+        }
+        for case, meaning in CASE_MEANINGS.items()
+    ]
+
+
+def _label_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
+    n = len(manifest.label_names)
+    before = np.bincount(tables.importance["label"].to_numpy(), minlength=n)
+    after = np.bincount(tables.data["label"].to_numpy(), minlength=n)
+    return [
+        {"name": name, "before": int(b), "after": int(a), "before_share": b / before.sum(), "after_share": a / after.sum()}
+        for name, b, a in zip(manifest.label_names, before, after, strict=True)
+    ]
+
+
+def _with_prefix(value: float) -> str:
+    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

@@ -1,0 +1,225 @@
+"""Where tasks run: here, or in local worker processes. Stages do not know which.
+
+A task is a function that fills a folder with files; the engine runs those whose folder the store does not hold yet, and
+commits each as it ends. Workers run one torch thread each, as many as there are cores: for small networks that beats one
+run on all cores, results do not depend on the number of cores, and a busy core slows one run, not all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import loky
+from loky.backend.context import get_context
+
+from proxyds.errors import WorkerDiedError
+from proxyds.records import OnProgress, Progress
+from proxyds.store import Entry, Store, content_key
+
+Report = Callable[[float, float, str], None]
+"""What a task calls to show how far it is: units done, units in all, a figure worth seeing."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work that can be stored.
+
+    Attributes:
+        stage: The stage it belongs to.
+        name: What it is, for people.
+        inputs: Everything that its result depends on, as JSON can hold it.
+        function: Called with `folder`, `report` and the arguments; importable by name.
+        arguments: For the function; must pickle.
+    """
+
+    stage: str
+    name: str
+    inputs: dict[str, Any]
+    function: Callable[..., None]
+    arguments: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Where the store keeps its result."""
+        return content_key(self.stage, self.inputs)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task's result.
+
+    Attributes:
+        entry: Its files.
+        was_stored: Whether it had been done before.
+    """
+
+    entry: Entry
+    was_stored: bool
+
+
+class Engine(Protocol):
+    """Runs tasks; yields each one's index as it is finished and stored, in any order."""
+
+    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> Iterator[int]:
+        """Runs every task; the first that fails stops the rest, finished ones stay stored."""
+
+
+def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress) -> list[Done]:
+    """Runs the tasks that the store does not hold; returns every task's result in the order given."""
+    found = [store.find(task.stage, task.key) for task in tasks]
+    missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
+    for _ in engine.run(missing, store, on_progress):
+        pass
+    results = []
+    for task, before in zip(tasks, found, strict=True):
+        entry = before or store.find(task.stage, task.key)
+        if entry is None:
+            raise WorkerDiedError(f"{task.name}: the engine ended it without a result in {store.root}")
+        results.append(Done(entry, was_stored=before is not None))
+    return results
+
+
+class Here:
+    """Runs tasks one after the other in this process: for one GPU, and for tests."""
+
+    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> Iterator[int]:
+        """See `Engine.run`."""
+        import torch
+
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for index, task in enumerate(tasks):
+
+                def report(done: float, total: float, note: str, task: Task = task) -> None:
+                    on_progress(Progress(task.stage, task.name, done, total, note))
+
+                _run_task(task, store, report)
+                yield index
+        finally:
+            torch.set_num_threads(n_threads)
+
+
+class LocalWorkers:
+    """Runs tasks in processes of one torch thread each.
+
+    Args:
+        n_workers: Processes at once; 0 means one for each core.
+    """
+
+    def __init__(self, n_workers: int = 0) -> None:
+        self.n_workers = n_workers or loky.cpu_count()
+
+    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> Iterator[int]:
+        """See `Engine.run`.
+
+        Raises:
+            WorkerDiedError: A worker was killed or ran out of memory.
+        """
+        if not tasks:
+            return
+        context = get_context("loky")
+        messages = context.SimpleQueue()
+        executor = loky.ProcessPoolExecutor(
+            max_workers=min(self.n_workers, len(tasks)),
+            context=context,
+            initializer=_start_worker,
+            initargs=(os.getpid(), messages),
+            env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        )
+        listener = threading.Thread(target=_listen, args=(messages, tasks, on_progress), daemon=True)
+        listener.start()
+        finished = False
+        try:
+            with _workers_ignore_interrupts():
+                futures: dict[Future[None], int] = {
+                    executor.submit(_run_in_worker, index, task, store.root): index for index, task in enumerate(tasks)
+                }
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    _raise_failure(future, tasks[futures[future]])
+                    yield futures[future]
+            finished = True
+        finally:
+            executor.shutdown(wait=True, kill_workers=not finished)
+            if finished:  # else a killed worker may hold the queue's lock for ever: leave the listener to the process
+                messages.put(None)
+                listener.join()
+            store.sweep()
+
+
+_messages: Any = None  # in a worker: the queue of its reports
+
+
+def _run_task(task: Task, store: Store, report: Report) -> None:
+    with store.writing(task.stage, task.key, task.name) as folder:
+        task.function(folder=folder, report=report, **task.arguments)
+
+
+def _run_in_worker(index: int, task: Task, root: Path) -> None:
+    last = 0.0
+
+    def report(done: float, total: float, note: str) -> None:
+        nonlocal last
+        if done >= total or time.monotonic() - last > 0.2:
+            last = time.monotonic()
+            _messages.put((index, done, total, note))
+
+    _run_task(task, Store(root), report)
+
+
+def _start_worker(parent: int, messages: Any) -> None:
+    import torch
+
+    global _messages
+    _messages = messages
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker when the process that started it is gone, killed or not."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _listen(messages: Any, tasks: Sequence[Task], on_progress: OnProgress) -> None:
+    while (message := messages.get()) is not None:
+        index, done, total, note = message
+        on_progress(Progress(tasks[index].stage, tasks[index].name, done, total, note))
+
+
+def _raise_failure(future: Future[None], task: Task) -> None:
+    error = future.exception()
+    if isinstance(error, loky.process_executor.BrokenProcessPool):
+        raise WorkerDiedError(
+            f"{task.name}: a worker process ended without a result (killed, or out of memory); finished work is kept: "
+            "give it more memory or fewer workers (--workers 1) and run the same command again"
+        ) from error
+    if error is not None:
+        raise error
+
+
+@contextmanager
+def _workers_ignore_interrupts() -> Iterator[None]:
+    """Lets processes started in the block inherit «ignore Ctrl-C»: this process alone decides what it means."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,182 @@
+"""Everything that can go wrong and is the user's to mend, as one tree.
+
+Each class has an exit code of its own, so that a script can tell them apart (`README.md` lists them). A message says
+where, what was required, what was found and what to do. Anything else that escapes is a defect of `proxyds`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ProxydsError(Exception):
+    """Root of every error that `proxyds` raises on purpose."""
+
+    exit_code = 1
+
+
+class RecipeError(ProxydsError):
+    """A value in the recipe is not allowed; one message holds every problem found."""
+
+    exit_code = 10
+
+
+class RecipeNotFoundError(RecipeError):
+    """The recipe file does not exist or cannot be read."""
+
+    exit_code = 11
+
+
+class RecipeSyntaxError(RecipeError):
+    """The recipe is not a YAML 1.2 mapping."""
+
+    exit_code = 12
+
+
+class DuplicateKeyError(RecipeError):
+    """The same key stands twice in one mapping of the recipe."""
+
+    exit_code = 13
+
+
+class UnknownNameError(RecipeError):
+    """The recipe names a key, network, layer or method that is not registered."""
+
+    exit_code = 14
+
+
+class SourceError(ProxydsError):
+    """The source cannot be used as it is."""
+
+    exit_code = 20
+
+
+class SourceNotFoundError(SourceError):
+    """No data set at the place that the recipe names."""
+
+    exit_code = 21
+
+
+class SplitNotFoundError(SourceError):
+    """The source has no split of that name."""
+
+    exit_code = 22
+
+
+class BadImageError(SourceError):
+    """An image of the source cannot be decoded."""
+
+    exit_code = 23
+
+
+class LabelError(SourceError):
+    """The source has no usable labels: none at all, missing ones, or a single class."""
+
+    exit_code = 24
+
+
+class StarvedLabelError(ProxydsError):
+    """The ratio leaves a label with no sample."""
+
+    exit_code = 25
+
+
+class ShortageError(ProxydsError):
+    """Fewer samples can be drawn than the ratio asks for."""
+
+    exit_code = 26
+
+
+class TrainingError(ProxydsError):
+    """A network could not be trained."""
+
+    exit_code = 30
+
+
+class DivergedError(TrainingError):
+    """The training loss became infinite or not a number."""
+
+    exit_code = 31
+
+
+class ChanceLevelError(TrainingError):
+    """A probe network is no better than chance, so its outcomes say nothing."""
+
+    exit_code = 32
+
+
+class WorkerDiedError(TrainingError):
+    """A worker process ended without a result (killed, or out of memory)."""
+
+    exit_code = 33
+
+
+class OutputError(ProxydsError):
+    """The proxy cannot be written."""
+
+    exit_code = 40
+
+
+class OutputExistsError(OutputError):
+    """The output folder holds something else; it is never touched."""
+
+    exit_code = 41
+
+
+class NoSpaceError(OutputError):
+    """The disk is full."""
+
+    exit_code = 42
+
+
+class NoPermissionError(OutputError):
+    """A file or folder may not be written."""
+
+    exit_code = 43
+
+
+class ArtifactError(ProxydsError):
+    """A folder is not a proxy that this version can read."""
+
+    exit_code = 50
+
+
+class VerificationError(ArtifactError):
+    """A proxy's files differ from its manifest."""
+
+    exit_code = 51
+
+
+class CardDriftError(ArtifactError):
+    """A proxy's card is not what its records render to."""
+
+    exit_code = 52
+
+
+EXIT_CHECK_BELOW_THRESHOLD = 3
+EXIT_INTERRUPTED = 130
+
+
+@contextmanager
+def translate_os_errors(what: str, advice: str) -> Iterator[None]:
+    """Turns «no space» and «no permission» inside the block into errors that say what could not be written.
+
+    Args:
+        what: What was being written.
+        advice: What to do, besides making room or asking for permission.
+
+    Raises:
+        NoSpaceError: The disk or the quota is full.
+        NoPermissionError: A file or folder may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpaceError(f"{what}: no space left to write it; free some space, or {advice}") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            where = f" ({error.filename})" if error.filename else ""
+            raise NoPermissionError(f"{what}: may not be written{where}; give write permission, or {advice}") from error
+        raise

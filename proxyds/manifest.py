@@ -1,0 +1,144 @@
+"""What a proxy says of itself: `manifest.json`, written last. `FORMAT.md` is its specification."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = "1.0"
+MANIFEST = "manifest.json"
+CARD = "README.md"
+RECIPE = "recipe.yaml"
+CONFIGS = {"default": ("train", "data"), "importance": ("train", "importance"), "evaluation": ("evaluation", "evaluation")}
+"""For each configuration of the data set: its split and its folder."""
+
+
+class Part(BaseModel):
+    """A part of the manifest: frozen and strict; keys of a later minor version are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Count = Annotated[int, Field(ge=0)]
+_Seconds = Annotated[float, Field(ge=0)]
+
+
+class FileFacts(Part):
+    """One file of the proxy: its size in bytes and its sha256."""
+
+    bytes: _Count
+    sha256: _Sha256
+
+
+class SourceRecord(Part):
+    """What the proxy was made from; see `records.SourceFacts`."""
+
+    name: str
+    revision: str | None
+    kind: str
+    is_local_copy: bool
+    fingerprint: _Sha256
+    n_samples: dict[str, int]
+    n_duplicates: dict[str, int]
+    n_shared: _Count
+    bad_images: tuple[str, ...]
+    evaluation_from: str
+    test_from: str
+
+
+class ProbeRecord(Part):
+    """One probe network: cost for one image, accuracy on the evaluation samples, training."""
+
+    name: str
+    network: str
+    parameters: dict[str, int]
+    forward_flops: _Count
+    training_flops_per_sample: _Count
+    n_parameters: _Count
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    losses: tuple[float, ...]
+    training_seconds: _Seconds
+    training_flops: _Count
+
+
+class SpaceRecord(Part):
+    """The search space: how many architectures, and the training cost of its bounds for one image."""
+
+    network: str
+    n_architectures: _Count
+    lightest_training_flops: _Count
+    heaviest_training_flops: _Count
+
+
+class MappingRecord(Part):
+    """How importance reached training samples."""
+
+    layer: str
+    metric: str
+    neighbours: _Count
+    n_dimensions: _Count
+    explained_variance: float
+
+
+class DrawRecord(Part):
+    """How the proxy was drawn."""
+
+    law: str
+    ratio: float
+    constants: tuple[float, float, float, float]
+
+
+class CountsRecord(Part):
+    """Samples: that may be drawn, that importance was measured on, that chose nothing, in the proxy."""
+
+    train: _Count
+    evaluation: _Count
+    test: _Count
+    proxy: _Count
+
+
+class StageRecord(Part):
+    """What one stage took: its work, task by task, in whichever build did it; and the wall clock of this build."""
+
+    stage: str
+    work_seconds: _Seconds
+    elapsed_seconds: _Seconds
+    flops: _Count
+    was_stored: bool
+
+
+class MachineRecord(Part):
+    """Where the proxy was built, and with which versions."""
+
+    device: str
+    processor: str
+    n_cores: _Count
+    python: str
+    libraries: dict[str, str]
+
+
+class Manifest(Part):
+    """The whole manifest."""
+
+    format: Literal["proxyds"] = "proxyds"
+    format_version: str = FORMAT_VERSION
+    name: str
+    version: str
+    licence: str
+    recipe_sha256: _Sha256
+    protocol: Literal["validation", "paper"]
+    seed: int
+    label_names: tuple[str, ...]
+    counts: CountsRecord
+    source: SourceRecord
+    space: SpaceRecord
+    probes: tuple[ProbeRecord, ...]
+    mapping: MappingRecord
+    draw: DrawRecord
+    stages: tuple[StageRecord, ...]
+    machine: MachineRecord
+    created: str
+    gallery: bool
+    files: dict[str, FileFacts] = {}

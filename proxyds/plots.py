@@ -1,0 +1,170 @@
+"""The card's pictures: tables in, PNG bytes out. Colours are safe for colour blindness (Okabe and Ito 2008)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from proxyds.manifest import Manifest
+from proxyds.records import CASE_MEANINGS, Tables
+
+CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
+BEFORE, AFTER = "#0072B2", "#E69F00"
+GALLERY_COLUMNS = 12
+MAX_NAMED_LABELS = 30
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "savefig.dpi": 130,
+    "text.parse_math": False,
+}
+
+
+def draw_pictures(manifest: Manifest, tables: Tables) -> dict[str, bytes]:
+    """Draws every picture of a card.
+
+    Returns:
+        PNG bytes by file name. The gallery is there only where the recipe allows it.
+    """
+    with mpl.rc_context(_STYLE):
+        pictures = {
+            "cases.png": _draw_cases(tables),
+            "labels.png": _draw_labels(tables, manifest.label_names),
+            "importance.png": _draw_importance(tables),
+            "probes.png": _draw_probes(manifest),
+        }
+        if manifest.gallery:
+            pictures["gallery.png"] = _draw_gallery(tables)
+    return pictures
+
+
+def case_shares(table: pa.Table) -> NDArray[np.float64]:
+    """Share of each case 1..4 in a table's column `case`, as (4,) float64."""
+    counts = np.bincount(table["case"].to_numpy(), minlength=5)[1:5]
+    shares: NDArray[np.float64] = counts / max(1, counts.sum())
+    return shares
+
+
+def _draw_cases(tables: Tables) -> bytes:
+    rows = [("evaluation", tables.evaluation), ("may be drawn", tables.importance), ("proxy", tables.data)]
+    figure = Figure(figsize=(8, 2.9), layout="constrained")
+    axes = figure.subplots()
+    for position, (_, table) in enumerate(rows):
+        left = 0.0
+        for case, share in enumerate(case_shares(table), start=1):
+            axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
+            if share > 0.035:
+                axes.text(left + share / 2, position, f"{share:.0%}", ha="center", va="center", fontsize=9)
+            left += share
+    axes.set_yticks(range(len(rows)), [f"{name}\n{table.num_rows:,}" for name, table in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_title("Share of the four cases")
+    handles = [mpl.patches.Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    return _as_png(figure)
+
+
+def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
+    n = len(label_names)
+    before = np.bincount(tables.importance["label"].to_numpy(), minlength=n) / tables.importance.num_rows
+    after = np.bincount(tables.data["label"].to_numpy(), minlength=n) / tables.data.num_rows
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    if n <= MAX_NAMED_LABELS:
+        positions = np.arange(n)
+        axes.bar(positions - 0.2, before, 0.4, color=BEFORE, label="may be drawn")
+        axes.bar(positions + 0.2, after, 0.4, color=AFTER, label="proxy")
+        is_wide = n <= 12 and max(len(name) for name in label_names) <= 10
+        names = [name if len(name) <= 18 else name[:17] + "…" for name in label_names]
+        axes.set_xticks(positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9)
+    else:
+        order = np.argsort(-before, kind="stable")
+        axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="may be drawn")
+        axes.plot(np.arange(n), after[order], ".", color=AFTER, label="proxy")
+        axes.set_xlabel(f"the {n:,} labels, most frequent first")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+    axes.set_ylim(0, 1.25 * max(before.max(), after.max()))
+    axes.set_title("Share of each label, before and after")
+    axes.legend(ncols=2, loc="upper right")
+    return _as_png(figure)
+
+
+def _draw_importance(tables: Tables) -> bytes:
+    values, chosen = tables.importance["importance"].to_numpy(), tables.data["importance"].to_numpy()
+    distinct = np.unique(values)
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    if len(distinct) <= 12:
+        positions = np.arange(len(distinct))
+        axes.bar(positions - 0.2, [(values == v).mean() for v in distinct], 0.4, color=BEFORE, label="may be drawn")
+        axes.bar(positions + 0.2, [(chosen == v).mean() for v in distinct], 0.4, color=AFTER, label="proxy")
+        axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
+    else:
+        edges = np.linspace(distinct[0], distinct[-1], 31)
+        for data, colour, name in ((values, BEFORE, "may be drawn"), (chosen, AFTER, "proxy")):
+            axes.hist(data, edges, weights=np.full(len(data), 1 / len(data)), color=colour, alpha=0.6, label=name)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("importance")
+    axes.set_title("Share of samples by importance")
+    axes.legend()
+    return _as_png(figure)
+
+
+def _draw_probes(manifest: Manifest) -> bytes:
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    styles = ["-", "--", "-.", ":"]
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+    for index, probe in enumerate(manifest.probes):
+        axes.plot(
+            range(1, len(probe.losses) + 1),
+            probe.losses,
+            styles[index % len(styles)],
+            marker="o",
+            markersize=3,
+            color=colours[index % len(colours)],
+            label=f"{probe.name}: {probe.accuracy:.1%} right",
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss (nats)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title("Probe networks")
+    axes.legend(fontsize=9)
+    return _as_png(figure)
+
+
+def _draw_gallery(tables: Tables) -> bytes:
+    """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
+    cases = tables.data["case"].to_numpy()
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    grid = figure.subplots(4, GALLERY_COLUMNS, squeeze=False)
+    for row, (case, meaning) in enumerate(CASE_MEANINGS.items()):
+        members = np.flatnonzero(cases == case)[:GALLERY_COLUMNS]
+        encoded = tables.data["image"].take(pa.array(members)).to_pylist()
+        for column, axes in enumerate(grid[row]):
+            axes.set_axis_off()
+            if column < len(encoded):
+                with Image.open(io.BytesIO(encoded[column]["bytes"])) as image:
+                    axes.imshow(ImageOps.pad(image.convert("RGB"), (64, 64), Image.Resampling.NEAREST))
+        grid[row][0].set_title(f"{case}: {meaning}" + ("" if len(members) else " (none)"), fontsize=9)
+    return _as_png(figure)
+
+
+def _as_png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,275 @@
+"""What a proxy is made from: the frozen, validated recipe, its canonical form and its identity.
+
+Defaults are the paper's where the paper gives one. This module imports no torch, so that `proxyds validate` answers in a
+moment. `recipe_yaml.py` reads and writes recipes as files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_serializer
+
+from proxyds.networks import FAMILIES
+
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
+_VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
+_LICENCE = r"^[a-z0-9][a-z0-9.-]*$"
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, strict about types, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Images(Section):
+    """What every source needs to know about its images and splits."""
+
+    image_mode: Literal["L", "RGB"] = Field("RGB", description="What networks see: grey (L) or colour (RGB).")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
+        None,
+        description="Side in pixels that networks see (scaled and cropped to the centre); null: as they are, all the same.",
+        examples=[32],
+    )
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="An image that cannot be decoded stops the build, or is left out and counted on the card."
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1,
+        description="Share of the training split set aside to measure importance on, where the source has no validation split.",
+        examples=[0.1],
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2,
+        description="Share of the training split set aside before anything else, where the source has no test split.",
+        examples=[0.2],
+    )
+
+
+class Columns(Images):
+    """A source read by `datasets`: which splits and columns."""
+
+    train_split: str = Field("train", description="The split to choose samples from.", examples=["train"])
+    validation_split: str | None = Field(
+        None, description="The split to measure importance on; null: `validation` if there is one, else carved from train."
+    )
+    test_split: str | None = Field(
+        None, description="The split that chooses nothing; null: `test` if there is one, else carved from train."
+    )
+    image_column: str | None = Field(None, description="null: the only column of images.", examples=["image"])
+    label_column: str | None = Field(
+        None, description="null: the only column of class labels, or `label`, `cls`, `class`, `target`.", examples=["label"]
+    )
+
+
+class DigitsSource(Images):
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey: nothing to download."""
+
+    kind: Literal["digits"] = "digits"
+    image_mode: Literal["L", "RGB"] = "L"
+
+
+class HubSource(Columns):
+    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA` in the README."""
+
+    kind: Literal["hub"]
+    name: str = Field(description="`user/name` on the Hub.", pattern=r"^[\w.-]+(/[\w.-]+)?$", examples=["uoft-cs/cifar10"])
+    config: str | None = Field(None, description="The data set's configuration; null: its default.")
+    revision: str = Field(description="A commit or tag: a branch can change.", examples=["0b2714987fa4"], min_length=1)
+
+
+class FolderSource(Columns):
+    """A folder: parquet files, images in a folder for each label, or WebDataset tars."""
+
+    kind: Literal["folder"]
+    path: str = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data/my-images"]
+    )
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name  # a path of somebody's machine is no part of a proxy
+
+
+class TorchvisionSource(Images):
+    """CIFAR-10 or CIFAR-100 as torchvision keeps them (the folder that holds `cifar-10-batches-py`)."""
+
+    kind: Literal["torchvision"]
+    dataset: Literal["CIFAR10", "CIFAR100"]
+    path: str = Field(description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data"])
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name
+
+
+SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]
+
+
+def _as_choices(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must hold each choice once")
+    return values
+
+
+def _space_model(network: str) -> type[Section]:
+    """The section `space` for one family: for every parameter, the values that the search may take."""
+    choices: dict[str, Any] = {}
+    for name, field in FAMILIES[network].parameters.model_fields.items():
+        value = Annotated[Any, field] if field.annotation is None else Annotated[field.annotation, *field.metadata]
+        several = Annotated[
+            tuple[value, ...],
+            Field(min_length=1, json_schema_extra={"description": field.description or ""}),
+            BeforeValidator(_as_choices, json_schema_input_type=value | list[value]),  # type: ignore[operator]
+            AfterValidator(_distinct),
+        ]
+        choices[name] = (several, Field((field.default,), description=field.description, examples=[field.examples]))
+    title = "".join(part.capitalize() for part in network.split("_"))
+    grid = create_model(f"{title}Choices", __base__=Section, __doc__=f"Choices for {network}.", **choices)
+    return create_model(
+        f"{title}Space",
+        __base__=Section,
+        __doc__="The architectures to be ranked: every combination of the choices.",
+        network=(Literal[network], Field(description=FAMILIES[network].summary)),
+        choices=(grid, Field(description="For each parameter one value or a list; the family's default where none is given.")),
+    )
+
+
+SPACE_MODELS: dict[str, type[Section]] = {network: _space_model(network) for network in FAMILIES}
+SpaceSpec = Annotated[Union[tuple(SPACE_MODELS.values())], Field(discriminator="network")]  # noqa: UP007 - made at run time
+if len(SPACE_MODELS) == 1:
+    SpaceSpec = next(iter(SPACE_MODELS.values()))  # type: ignore[misc, assignment]
+
+
+class Probes(Section):
+    """The networks that are trained on everything to see which samples tell architectures apart (section 3.1)."""
+
+    count: Annotated[int, Field(ge=2, le=64)] = Field(
+        2,
+        description="Two: the lightest and the heaviest of the space. More: evenly spread over cost between them.",
+        examples=[2],
+    )
+
+
+def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(constants):
+        raise ValueError("must not all be zero: nothing could be drawn")
+    return constants
+
+
+_Constant = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+
+class Importance(Section):
+    """How much a sample's outcome counts (section 3, Algorithm 1 step 3)."""
+
+    constants: Annotated[tuple[_Constant, _Constant, _Constant, _Constant], AfterValidator(_not_all_zero)] = Field(
+        (2.0, 1.0, 6.0, 1.0),
+        description="c1..c4: all probes right, all wrong, they differ in the order of their accuracies, against it.",
+        examples=[[2, 1, 6, 1]],
+    )
+    protocol: Literal["validation", "paper"] = Field(
+        "validation",
+        description="Measure importance on the validation split; `paper`: on the test set, as the paper does "
+        "(circular: only for reproducing its tables).",
+    )
+
+
+class Similarity(Section):
+    """How importance reaches training samples: the nearest evaluation sample in feature space (section 3.2)."""
+
+    layer: str | None = Field(
+        None, description="Layer of the heaviest probe to take features from; null: the family's own.", examples=["stages.2"]
+    )
+    dimensions: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Of the features after PCA, at most.")
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
+    neighbours: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Evaluation samples whose importances are averaged; 1 is the paper.", examples=[1]
+    )
+
+
+class Selection(Section):
+    """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
+
+    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05,
+        description="Size of the proxy as a share of the samples that may be drawn.",
+        examples=[0.05],
+        json_schema_extra={"advice": "for five percent write 0.05"},
+    )
+    draw: Literal["systematic", "successive"] = Field(
+        "systematic",
+        description="Draw law without replacement. systematic: inclusion exactly proportional to importance (capped at "
+        "1); successive: one after the other, which under-includes the important.",
+    )
+
+
+class Training(Section):
+    """How every network is trained: probes now, architectures in a check. The paper names Adam and no more."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(30, description="Passes over the data.", examples=[30])
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = Field(1e-3, description="At its highest.", examples=[0.001])
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="L2 penalty.", examples=[0.0005])
+    schedule: Literal["one-cycle", "step"] = Field(
+        "one-cycle", description="one-cycle: up, then down to nothing; step: a tenth at half and at three quarters."
+    )
+    crop_padding: Annotated[int, Field(ge=0, le=64)] = Field(
+        4, description="Augmentation: random crops from images padded by so many pixels; 0: none.", examples=[4]
+    )
+    horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
+
+
+class Output(Section):
+    """How the proxy is laid out."""
+
+    samples_per_shard: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        10_000, description="Samples in each parquet file and tar, at most.", examples=[10_000]
+    )
+    gallery: bool = Field(True, description="Sample images on the card; off where images may not be redistributed.")
+
+
+class Recipe(Section):
+    """A whole recipe. Frozen; equal recipes have equal `sha256`."""
+
+    name: str = Field(
+        description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
+    )
+    version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
+    licence: str = Field(
+        "unknown", description="Of the images, as the Hub names licences.", pattern=_LICENCE, examples=["cc-by-4.0"]
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = Field(0, description="Every random number comes from it.", examples=[0])
+    source: SourceSpec = Field(default_factory=DigitsSource, description="The whole data set.")
+    space: SpaceSpec = Field(description="The architectures that the proxy must rank.")
+    probes: Probes = Field(default_factory=Probes, description="Networks trained on everything.")
+    importance: Importance = Field(default_factory=Importance, description="What an outcome counts.")
+    similarity: Similarity = Field(default_factory=Similarity, description="From evaluation to training samples.")
+    selection: Selection = Field(default_factory=Selection, description="The draw.")
+    training: Training = Field(default_factory=Training, description="How networks are trained.")
+    output: Output = Field(default_factory=Output, description="The proxy's files.")
+
+    @property
+    def canonical(self) -> str:
+        """The recipe with every default filled in, as JSON with sorted keys and no spaces; free of local paths."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the recipe: the sha256 of its canonical form, in hexadecimal."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def recipe_json_schema() -> str:
+    """The JSON Schema of recipes, for editors; shipped as `recipe.schema.json`."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"

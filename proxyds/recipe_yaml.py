@@ -1,0 +1,316 @@
+"""Recipes as YAML 1.2 files: read strictly, every problem reported at once with its place; written in full."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError as YamlDuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
+from proxyds.recipe import Recipe, recipe_json_schema
+
+MAX_RECIPE_BYTES = 1_000_000
+
+_Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe.
+
+    Attributes:
+        line: Of the value, from 1; 0 where it came from `--set`.
+        column: Of the value, from 1.
+        field: Dotted name of the field.
+        message: Requirement, what was found, what to do.
+        is_unknown_name: Whether a name that is not registered is the trouble.
+    """
+
+    line: int
+    column: int
+    field: str
+    message: str
+    is_unknown_name: bool
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe file.
+
+    Args:
+        path: A YAML 1.2 file; relative folders in it are taken from its own folder.
+        overrides: `a.b=c` assignments, the values as YAML, applied before validation.
+
+    Raises:
+        RecipeNotFoundError: There is no such file, or it cannot be read.
+        RecipeSyntaxError: It is not a YAML mapping.
+        DuplicateKeyError: A key stands twice in one mapping.
+        UnknownNameError: The first problem is a name that is not registered.
+        RecipeError: Anything else is wrong; the message lists every problem.
+    """
+    path = Path(path)
+    tree = _parse(_read_text(path), str(path))
+    data, overridden = _plain(tree), {}
+    for assignment in overrides:
+        place, value = _parse_assignment(assignment)
+        _assign(data, place, value, assignment)
+        overridden[place] = assignment
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        details = _without_echoes(error.errors(include_url=False))
+        problems = sorted((_problem(d, tree, overridden) for d in details), key=lambda p: (p.line, p.column))
+        raise _as_error(problems, str(path)) from None
+    return _with_absolute_path(recipe, path.parent)
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """Writes a recipe as YAML with every default filled in; reading it gives an equal `sha256`."""
+    stream = io.StringIO()
+    YAML(typ="rt", pure=True).dump(_with_lists_on_one_line(recipe.model_dump(mode="json")), stream)
+    return f"# The recipe as run, with every default filled in. Identity (sha256): {recipe.sha256}\n{stream.getvalue()}"
+
+
+def nearest_name(name: str, known: Sequence[str]) -> str:
+    """Words for a message: the known name nearest to a mistyped one, then all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return (f"did you mean `{near[0]}`? " if near else "") + "known: " + ", ".join(known)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_RECIPE_BYTES:
+            raise RecipeSyntaxError(f"{path}: a recipe must be smaller than {MAX_RECIPE_BYTES:,} bytes, this has {size:,}")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeNotFoundError(
+            f"{path}: no such recipe; `proxyds init {path}` writes one, `proxyds list` names the presets"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RecipeSyntaxError(f"{path}: a recipe must be UTF-8 text, byte {error.start} is not") from None
+    except OSError as error:
+        raise RecipeNotFoundError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+
+
+def _parse(text: str, name: str) -> CommentedMap:
+    try:
+        tree = YAML(typ="rt", pure=True).load(text)
+    except YamlDuplicateKeyError as error:
+        mark = error.problem_mark
+        key = str(error.problem).split('"')[1]
+        raise DuplicateKeyError(
+            f"{name}:{mark.line + 1}:{mark.column + 1} {key}: a key must stand once in a mapping; remove one of the two"
+        ) from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise RecipeSyntaxError(f"{name}{place}: not valid YAML: {error.problem or error.context}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise RecipeSyntaxError(f"{name}: not valid YAML: {error}") from None
+    if not isinstance(tree, CommentedMap):
+        found = "nothing" if tree is None else f"a {type(tree).__name__.removeprefix('Commented').lower()}"
+        raise RecipeSyntaxError(f"{name}:1:1: a recipe must be a mapping (`name: ...`), found {found}")
+    return tree
+
+
+def _with_lists_on_one_line(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _with_lists_on_one_line(value) for key, value in data.items()}
+    if isinstance(data, list):
+        sequence = CommentedSeq(data)
+        sequence.fa.set_flow_style()
+        return sequence
+    return data
+
+
+def _plain(node: Any) -> Any:
+    """Strips ruamel's round-trip types; what is not JSON becomes text."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node if node is None else str(node)
+
+
+def _parse_assignment(assignment: str) -> tuple[_Place, Any]:
+    name, equals, text = assignment.partition("=")
+    if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
+        raise RecipeError(f"--set {assignment}: must read a.b=value, for example --set selection.ratio=0.1")
+    try:
+        value = YAML(typ="safe", pure=True).load(text)
+    except YAMLError:
+        raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
+    return tuple(name.strip().split(".")), _plain(value)
+
+
+def _assign(data: dict[str, Any], place: _Place, value: Any, assignment: str) -> None:
+    section: Any = data
+    for part in place[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise RecipeError(f"--set {assignment}: `{part}` is a value, not a section")
+    section[place[-1]] = value
+
+
+def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Place, str]) -> Problem:
+    place = detail["loc"]
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        place = (*place, str(detail["ctx"]["discriminator"]).strip("'"))
+    shown = _without_tags(place)
+    message, is_unknown_name = _explain(detail, place)
+    field = ".".join(f"[{part}]" if isinstance(part, int) else part for part in shown).replace(".[", "[")
+    for set_place, assignment in overridden.items():
+        if shown[: len(set_place)] == set_place:
+            return Problem(0, 0, f"--set {assignment}: {field}", message, is_unknown_name)
+    line, column = _position(tree, shown, at_key=detail["type"] == "extra_forbidden")
+    return Problem(line, column, field, message, is_unknown_name)
+
+
+def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drops «too short» of a list whose items are the trouble."""
+    places = [d["loc"] for d in details]
+    return [
+        d for d in details if d["type"] != "too_short" or not any(p != d["loc"] and p[: len(d["loc"])] == d["loc"] for p in places)
+    ]
+
+
+def _as_error(problems: Sequence[Problem], name: str) -> RecipeError:
+    lines = [
+        f"{name}:{p.line}:{p.column} {p.field}: {p.message}" if p.line else f"{p.field}: {p.message}" for p in problems
+    ]
+    if len(lines) > 1:
+        lines.append(f"{len(lines)} problems in {name}")
+    return (UnknownNameError if problems[0].is_unknown_name else RecipeError)("\n".join(lines))
+
+
+def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
+    """Says requirement, found and advice for one of pydantic's errors, and whether it is an unknown name."""
+    kind, found = detail["type"], _show(detail["input"])
+    schema = _schema_at(place)
+    if kind == "extra_forbidden":
+        known = list(_schema_at(place[:-1]).get("properties", {}))
+        return f"unknown key; {nearest_name(str(place[-1]), known)}", True
+    if kind in ("missing", "union_tag_not_found"):
+        example = schema.get("examples", [None])[0]
+        names = schema.get("enum") or _tags(_schema_at(place[:-1]))
+        advice = f"for example `{place[-1]}: {example}`" if example else ", ".join(names)
+        advice = f" ({advice})" if advice else ""
+        return f"must be given, it is missing; add it{advice}: {schema.get('description', 'see `proxyds list`')}", False
+    if kind == "literal_error" or kind == "union_tag_invalid":
+        tag = detail["ctx"].get("tag", detail["input"])
+        known = schema.get("enum") or _tags(_schema_at(place[:-1])) or [schema.get("const", "")]
+        return f"must be a known name, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}", True
+    if kind == "too_short":
+        return "must hold at least one value, it is empty", False
+    requirement = _range(schema) if kind.startswith(("greater_than", "less_than")) else None
+    if requirement is None:
+        said = detail["msg"].removeprefix("Value error, ").removeprefix("Input should ").removeprefix("String should ")
+        requirement = said if said.startswith("must") else f"must {said[0].lower()}{said[1:]}"
+    advice = schema.get("advice") or (f"for example {_show(schema['examples'][0])}" if schema.get("examples") else "")
+    return f"{requirement}, got {found}" + (f"; {advice}" if advice else ""), False
+
+
+def _range(schema: Mapping[str, Any]) -> str | None:
+    schema = next((s for s in schema.get("anyOf", []) if s.get("type") in ("integer", "number")), schema)
+    low, high = schema.get("minimum"), schema.get("maximum")
+    below, above = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    if (low is None and below is None) or (high is None and above is None):
+        return None
+    left = f"[{low:g}" if below is None else f"({below:g}"
+    right = f"{high:g}]" if above is None else f"{above:g})"
+    return f"must be in {left}, {right}"
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _position(tree: CommentedMap, place: _Place, *, at_key: bool) -> tuple[int, int]:
+    """Finds line and column, from 1, of the deepest part of `place` that the file holds."""
+    node: Any = tree
+    line, column = 0, 0
+    for depth, part in enumerate(place):
+        if isinstance(node, CommentedMap) and part in node:
+            is_last = depth == len(place) - 1
+            line, column = node.lc.key(part) if at_key and is_last else node.lc.value(part)
+            node = node[part]
+        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+            line, column = node.lc.item(part)
+            node = node[part]
+        else:
+            break
+    return line + 1, column + 1
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(recipe_json_schema())
+    return schema
+
+
+def _schema_at(place: _Place) -> dict[str, Any]:
+    """The JSON Schema of one place of a recipe; empty where there is none."""
+    return _walk(place)[-1]
+
+
+def _without_tags(place: _Place) -> _Place:
+    """Drops the names of alternatives (`hub` in `source.hub.name`) that pydantic puts into a place."""
+    return tuple(part for part, schema in zip(place, _walk(place), strict=False) if part not in _tags(schema))
+
+
+def _walk(place: _Place) -> list[dict[str, Any]]:
+    """The schemas from the root down to `place`: one more than its parts."""
+    schemas = [_resolve(_schema())]
+    for part in place:
+        node = schemas[-1]
+        if part in _tags(node):
+            below = {"$ref": node["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            arrays = [node, *node.get("anyOf", [])]
+            below = next((_item(a, part) for a in arrays if "items" in a or "prefixItems" in a), {})
+        else:
+            below = node.get("properties", {}).get(part, {})
+        resolved = _resolve(below)
+        schemas.append({**resolved, **{k: v for k, v in below.items() if k != "$ref"}})
+    return schemas
+
+
+def _item(array: Mapping[str, Any], index: int) -> dict[str, Any]:
+    fixed: Sequence[dict[str, Any]] = array.get("prefixItems", [])
+    item: dict[str, Any] = fixed[index] if index < len(fixed) else array.get("items", {})
+    return item if isinstance(item, dict) else {}
+
+
+def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = _schema()["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema
+
+
+def _tags(schema: Mapping[str, Any]) -> list[str]:
+    return list(schema.get("discriminator", {}).get("mapping", {}))
+
+
+def _with_absolute_path(recipe: Recipe, folder: Path) -> Recipe:
+    path = getattr(recipe.source, "path", None)
+    if path is None:
+        return recipe
+    source = recipe.source.model_copy(update={"path": str((folder / Path(path).expanduser()).absolute())})
+    return recipe.model_copy(update={"source": source})
+

@@ -1,0 +1,257 @@
+"""What the stages hand to each other. Plain data: arrays of one length for each sample, frozen, free of behaviour.
+
+Samples stand in the order of their ids everywhere, so that nothing depends on a source's order or shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+ALL_RIGHT, ALL_WRONG, WITH_ORDER, AGAINST_ORDER = 1, 2, 3, 4
+CASE_MEANINGS = {
+    ALL_RIGHT: "every probe right",
+    ALL_WRONG: "every probe wrong",
+    WITH_ORDER: "probes differ, the more accurate right",
+    AGAINST_ORDER: "probes differ, the less accurate right",
+}
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled images of one split.
+
+    Attributes:
+        ids: (N,) text, sorted; sha256 of decoded mode, size, pixels and label, then `-2`, `-3`, ... for repeats.
+        labels: (N,) int64 in [0, n_labels).
+        source_index: (N,) int64, position in the source's split.
+        encoded_sha256: (N,) text, of the image file's bytes as the source holds them.
+        split: The source's name of the split.
+        pixels_file: A `.npy` file of uint8 (M, C, H, W).
+        rows: (N,) int64, where each sample's pixels stand in it.
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    source_index: NDArray[np.int64]
+    encoded_sha256: NDArray[np.str_]
+    split: str
+    pixels_file: Path
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Samples:
+        """The samples at some positions, which must keep the order of ids."""
+        return Samples(
+            self.ids[positions],
+            self.labels[positions],
+            self.source_index[positions],
+            self.encoded_sha256[positions],
+            self.split,
+            self.pixels_file,
+            self.rows[positions],
+        )
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Reads the pixels, (N, C, H, W) uint8, into memory."""
+        held: NDArray[np.uint8] = np.load(self.pixels_file, mmap_mode="r")
+        return held[self.rows]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is recorded of a source: names and fingerprints, never local paths.
+
+    Attributes:
+        name: As a reader would look for it.
+        revision: Pinned revision, or None where the kind of source has none.
+        kind: `digits`, `hub`, `folder` or `torchvision`.
+        is_local_copy: Whether a hub source was read from a local copy instead.
+        fingerprint: sha256 over the sorted ids of all splits: the content, whatever its order.
+        n_samples: For each split of the source, the samples read.
+        n_duplicates: For each split, samples whose picture and label stand there already.
+        n_shared: Training samples that also stand in the evaluation or test samples.
+        bad_images: Where each image that was left out stood (`train[17]`).
+        evaluation_from: How the evaluation samples came about.
+        test_from: How the test samples came about.
+    """
+
+    name: str
+    revision: str | None
+    kind: str
+    is_local_copy: bool
+    fingerprint: str
+    n_samples: dict[str, int]
+    n_duplicates: dict[str, int]
+    n_shared: int
+    bad_images: tuple[str, ...]
+    evaluation_from: str
+    test_from: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A whole data set, split.
+
+    Attributes:
+        label_names: Text for each label.
+        image_shape: (C, H, W) that networks see.
+        train: The samples that may be drawn.
+        evaluation: The samples that importance is measured on; the test samples under the paper's protocol.
+        test: The samples that choose nothing and only ever measure.
+        facts: What is recorded.
+        read_encoded: Returns the encoded images (as bytes, untouched) of some samples.
+    """
+
+    label_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Samples
+    evaluation: Samples
+    test: Samples
+    facts: SourceFacts
+    read_encoded: Callable[[Samples], list[bytes]] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network of the search space, and its cost on one image.
+
+    Attributes:
+        name: Short and unique in the space, for example `resnet depth=8 base_filters=4`.
+        network: Registered family.
+        parameters: The family's parameters.
+        forward_flops: Floating-point operations forward (a multiply-add is two).
+        training_flops: The same, forward and backward.
+        n_parameters: Weights.
+    """
+
+    name: str
+    network: str
+    parameters: dict[str, int]
+    forward_flops: int
+    training_flops: int
+    n_parameters: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained probe network and what it made of the evaluation samples.
+
+    Attributes:
+        architecture: Which network.
+        predictions: (M,) int64, the label it gives each evaluation sample.
+        accuracy: Share of the evaluation samples that it gets right, in [0, 1].
+        losses: Mean training loss of each epoch, in nats.
+        training_seconds: Time of the training alone, in whichever build it was done.
+        training_flops: Of the whole training.
+        weights_file: Its weights as safetensors.
+    """
+
+    architecture: Architecture
+    predictions: NDArray[np.int64]
+    accuracy: float
+    losses: tuple[float, ...]
+    training_seconds: float
+    training_flops: int
+    weights_file: Path
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Who was right on which evaluation sample, case by case.
+
+    Attributes:
+        correct: (M, k) bool, for each evaluation sample and probe.
+        case: (M,) int64 in 1..4.
+        importance: (M,) float64.
+        pair_counts: (M, 4) int64, how many pairs of probes fall into each case.
+    """
+
+    correct: NDArray[np.bool_]
+    case: NDArray[np.int64]
+    importance: NDArray[np.float64]
+    pair_counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Each training sample's nearest evaluation samples.
+
+    Attributes:
+        nearest: (N, n_neighbours) int64, positions in the evaluation samples, nearest first.
+        distance: (N,) float64, to the nearest, in the metric of the recipe.
+        n_dimensions: Of the features after PCA.
+        explained_variance: Share of the evaluation features' variance that these keep, in [0, 1].
+    """
+
+    nearest: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    n_dimensions: int
+    explained_variance: float
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The samples of the proxy, and why.
+
+    Attributes:
+        case: (N,) int64 in 1..4, of the nearest evaluation sample.
+        importance: (N,) float64.
+        keep_probability: (N,) float64, importance over its sum (the paper's; a draw distribution).
+        inclusion_probability: (N,) float64, chance of being in the proxy; None where the draw law has no closed form.
+        selected: (N,) bool, with exactly round(ratio * N) true.
+    """
+
+    case: NDArray[np.int64]
+    importance: NDArray[np.float64]
+    keep_probability: NDArray[np.float64]
+    inclusion_probability: NDArray[np.float64] | None
+    selected: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A proxy's tables, as Arrow; `FORMAT.md` names their columns.
+
+    Attributes:
+        data: The proxy, a row for each sample.
+        importance: Every sample that could have been drawn.
+        evaluation: Every evaluation sample with the probes' outcomes.
+    """
+
+    data: pa.Table
+    importance: pa.Table
+    evaluation: pa.Table
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of work under way, for whoever shows it.
+
+    Attributes:
+        stage: Which stage.
+        task: Which task of it.
+        done: Units done.
+        total: Units in all.
+        note: A figure worth seeing, such as the loss.
+    """
+
+    stage: str
+    task: str
+    done: float
+    total: float
+    note: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore_progress(progress: Progress) -> None:
+    """Shows nothing."""
+

@@ -1,0 +1,168 @@
+"""Which samples become the proxy: keep probabilities and the draw (paper, Algorithm 1 steps 7 to 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds.errors import ShortageError, StarvedLabelError
+from proxyds.records import Draw, Mapping, Outcomes
+from proxyds.seeding import derive_seed, uniform_keys
+
+_CERTAIN = 1.0 - 1e-9
+
+DrawLaw = Callable[[NDArray[np.float64], int, NDArray[np.float64], float], NDArray[np.bool_]]
+
+
+def check_ratio(labels: NDArray[np.int64], label_names: Sequence[str], ratio: float) -> None:
+    """Refuses, before anything is trained, a ratio that leaves some label less than one sample in an even draw.
+
+    Raises:
+        StarvedLabelError: It does; names the smallest label and the ratio that would do.
+    """
+    counts = np.bincount(labels, minlength=len(label_names))
+    smallest = int(counts.argmin())
+    n_drawn = round(ratio * len(labels))
+    if counts[smallest] * n_drawn < len(labels):
+        raise StarvedLabelError(
+            f"selection.ratio: must leave every label a sample; {ratio:g} of {len(labels):,} is {n_drawn:,} samples, and label "
+            f"{label_names[smallest]!r} with its {counts[smallest]:,} can expect "
+            f"{counts[smallest] * n_drawn / len(labels):.2g}; "
+            + (f"use {1 / counts[smallest]:.2g} or more" if counts[smallest] else "remove the label from the source")
+        )
+
+
+def draw_samples(
+    ids: NDArray[np.str_],
+    labels: NDArray[np.int64],
+    label_names: Sequence[str],
+    mapping: Mapping,
+    outcomes: Outcomes,
+    *,
+    ratio: float,
+    law: str,
+    seed: int,
+) -> Draw:
+    """Draws the proxy.
+
+    Args:
+        ids: (N,) of the samples that may be drawn.
+        labels: (N,) int64.
+        label_names: Text for each label.
+        mapping: Each one's nearest evaluation samples, whose mean importance it takes (one in the paper).
+        outcomes: The evaluation samples' cases and importances.
+        ratio: Size of the proxy as a share of N.
+        law: A key of `DRAW_LAWS`.
+        seed: The recipe's.
+
+    Raises:
+        ShortageError: Fewer than round(ratio * N) samples have an importance above zero.
+        StarvedLabelError: A label has no sample in the draw.
+    """
+    importance = outcomes.importance[mapping.nearest].mean(axis=1)
+    n = round(ratio * len(ids))
+    n_possible = int((importance > 0).sum())
+    if n_possible < n:
+        raise ShortageError(
+            f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
+            f"above zero; use {n_possible / len(ids):.3g} or less, or no zero in importance.constants"
+        )
+    keys = uniform_keys(ids, derive_seed(seed, "draw", law))
+    start = derive_seed(seed, "draw start") / 2**63
+    selected = DRAW_LAWS[law](importance, n, keys, start)
+    missing = np.flatnonzero(np.bincount(labels[selected], minlength=len(label_names)) == 0)
+    if len(missing):
+        raise StarvedLabelError(
+            f"selection: every label must have a sample in the proxy, {label_names[missing[0]]!r}"
+            + (f" and {len(missing) - 1} more have" if len(missing) > 1 else " has")
+            + f" none among the {n:,} drawn; use a larger selection.ratio (now {ratio:g}): what was trained is kept"
+        )
+    return Draw(
+        case=outcomes.case[mapping.nearest[:, 0]],
+        importance=importance,
+        keep_probability=importance / importance.sum(),
+        inclusion_probability=inclusion_probabilities(importance, n) if law == "systematic" else None,
+        selected=selected,
+    )
+
+
+def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Proportional to the weights, capped at 1, the excess shared out again until they sum to n.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+
+    Returns:
+        (N,) float64 in [0, 1].
+    """
+    if n == 0:
+        return np.zeros(len(weights))
+    heaviest_first = np.sort(weights)[::-1]
+    # sums[k] is the weight left when the k heaviest are certain; the first k for which the next one is not suffices
+    sums = np.cumsum(heaviest_first[::-1])[::-1]
+    n_left = n - np.arange(len(weights))
+    is_enough = (n_left <= 0) | (heaviest_first * n_left < sums * _CERTAIN)
+    n_certain = min(n, int(np.argmax(is_enough)) if is_enough.any() else len(weights))
+    scale = np.inf if n_certain >= n else (n - n_certain) / sums[n_certain]
+    with np.errstate(invalid="ignore"):
+        return np.where(weights > 0, np.minimum(1.0, weights * scale), 0.0)
+
+
+def draw_systematic(
+    weights: NDArray[np.float64], n: int, keys: NDArray[np.float64], start: float
+) -> NDArray[np.bool_]:
+    """Systematic sampling in random order (Madow 1949): every inclusion probability is exactly proportional.
+
+    The samples' inclusion probabilities are laid end to end in the order of the keys; of n marks at distance 1 with a
+    random start, each takes the sample that it falls upon.
+
+    Args:
+        weights: (N,) not negative.
+        n: Samples to draw.
+        keys: (N,) random, one for each sample.
+        start: In [0, 1).
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    probabilities = inclusion_probabilities(weights, n)
+    selected = probabilities >= _CERTAIN
+    order = np.argsort(keys, kind="stable")
+    order = order[(probabilities[order] > 0) & ~selected[order]]
+    n_marks = n - int(selected.sum())
+    ends = np.cumsum(probabilities[order])
+    if n_marks:
+        ends *= n_marks / ends[-1]
+        selected[order[np.searchsorted(ends, np.arange(n_marks) + start, side="right")]] = True
+    return selected
+
+
+def draw_successive(weights: NDArray[np.float64], n: int, keys: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """One after the other, each time in proportion to the weights left: numpy's `choice` without replacement.
+
+    Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006). Inclusion
+    probabilities have no closed form; important samples get less than their proportion.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+        keys: (N,) random in (0, 1).
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    selected = np.zeros(len(weights), np.bool_)
+    if n:
+        with np.errstate(divide="ignore"):
+            arrival = -np.log(keys) / weights
+        selected[np.argpartition(arrival, n - 1)[:n]] = True
+    return selected
+
+
+DRAW_LAWS: dict[str, DrawLaw] = {
+    "systematic": draw_systematic,
+    "successive": lambda weights, n, keys, start: draw_successive(weights, n, keys),  # noqa: ARG005 - needs no start
+}

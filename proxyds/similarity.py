@@ -1,0 +1,175 @@
+"""From evaluation to training samples: features, PCA, nearest evaluation sample (paper, section 3.2).
+
+Every sum runs in a fixed order over tiles of a fixed size, so that a result does not depend on memory, shards or workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from proxyds.engine import Report, Task
+from proxyds.errors import UnknownNameError
+from proxyds.networks import FAMILIES, build_network
+from proxyds.records import Architecture, Mapping, Probe, Samples
+from proxyds.training import extract_features, list_layers, load_network
+
+STAGE = "features"
+STAGE_VERSION = 1
+SHARD = 8192
+"""Samples whose features are extracted by one task."""
+TILE = 256
+"""Training samples whose distances are held at once: with 10,000 evaluation samples, 10 MB."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A principal component analysis.
+
+    Attributes:
+        mean: (D,) float64.
+        components: (d, D) float64, orthonormal rows; the entry of largest size in each is positive.
+        explained_variance: Share of the variance that the components keep, in [0, 1].
+    """
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    explained_variance: float
+
+    def apply(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Projects (n, D) features to (n, d)."""
+        projected: NDArray[np.float32] = ((features - self.mean) @ self.components.T).astype(np.float32)
+        return projected
+
+
+def check_layer(architecture: Architecture, layer: str | None, n_labels: int, image_shape: tuple[int, int, int]) -> str:
+    """Returns the layer to take features from: the one asked for, or the family's own.
+
+    Raises:
+        UnknownNameError: The network has no such layer.
+    """
+    if layer is None:
+        return FAMILIES[architecture.network].feature_layer
+    with torch.device("meta"):
+        layers = list_layers(build_network(architecture.network, architecture.parameters, n_labels, image_shape))
+    if layer not in layers:
+        top = ", ".join(name for name in layers if name.count(".") < 2)
+        raise UnknownNameError(f"similarity.layer: must be a layer of {architecture.name}, got {layer!r}; it has: {top}, ...")
+    return layer
+
+
+def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, content: str, device: str) -> list[Task]:
+    """Splits feature extraction into tasks of `SHARD` samples.
+
+    Args:
+        probe: Whose features.
+        weights_key: Content key of its training.
+        layer: A layer of `check_layer`.
+        samples: In the order of ids.
+        content: sha256 of the samples' ids, in hexadecimal.
+        device: `cpu` or a CUDA device.
+    """
+    return [
+        Task(
+            stage=STAGE,
+            name=f"features {samples.split} {start // SHARD + 1}/{-(-len(samples) // SHARD)}",
+            inputs={"version": STAGE_VERSION, "probe": weights_key, "layer": layer, "samples": content, "start": start},
+            function=extract_shard,
+            arguments={
+                "weights_file": probe.weights_file,
+                "architecture": probe.architecture,
+                "layer": layer,
+                "samples": samples.take(np.arange(start, min(start + SHARD, len(samples)))),
+                "device": device,
+            },
+        )
+        for start in range(0, len(samples), SHARD)
+    ]
+
+
+def extract_shard(
+    *, folder: Path, report: Report, weights_file: Path, architecture: Architecture, layer: str, samples: Samples, device: str
+) -> None:
+    """Writes `features.npy`, (n, D) float32, of some samples."""
+    network = load_network(weights_file, architecture.network, architecture.parameters).to(device)
+    np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device))
+    report(1, 1, "")
+
+
+def read_features(folders: Sequence[Path]) -> NDArray[np.float32]:
+    """Joins the shards' features, (N, D) float32."""
+    return np.concatenate([np.load(folder / "features.npy") for folder in folders])
+
+
+def fit_projection(features: NDArray[np.float32], n_dimensions: int) -> Projection:
+    """Fits a PCA by the covariance in float64, accumulated tile by tile in order.
+
+    Args:
+        features: (M, D) of the evaluation samples.
+        n_dimensions: Kept at most; fewer where M or D is smaller.
+    """
+    n, width = features.shape
+    mean = sum((tile.astype(np.float64).sum(axis=0) for tile in _tiles(features)), np.zeros(width)) / n
+    covariance = np.zeros((width, width))
+    for tile in _tiles(features):
+        centred = tile.astype(np.float64) - mean
+        covariance += centred.T @ centred
+    values, vectors = np.linalg.eigh(covariance)
+    kept = min(n_dimensions, width, n)
+    components = vectors[:, ::-1][:, :kept].T
+    largest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(kept), largest])[:, None]
+    total = values.sum()
+    explained = float(values[::-1][:kept].sum() / total) if total > 0 else 1.0
+    return Projection(mean, np.ascontiguousarray(components), explained)
+
+
+def map_to_nearest(
+    training: NDArray[np.float32], evaluation: NDArray[np.float32], *, n_neighbours: int, metric: str, dimensions: int
+) -> Mapping:
+    """Finds each training sample's nearest evaluation samples (Algorithm 1 steps 5 to 7).
+
+    Args:
+        training: (N, D) features.
+        evaluation: (M, D) features; the PCA is fitted on them.
+        n_neighbours: 1 in the paper; M at most.
+        metric: `euclidean` or `cosine`.
+        dimensions: Of the features after PCA, at most.
+
+    Returns:
+        Positions in `evaluation`, nearest first, equal distances by position.
+    """
+    projection = fit_projection(evaluation, dimensions)
+    references = torch.from_numpy(_normalise(projection.apply(evaluation), metric))
+    half_norms = (references**2).sum(1) / 2
+    n_neighbours = min(n_neighbours, len(references))
+    nearest, distance = [], []
+    for tile in _tiles(training, TILE):
+        queries = torch.from_numpy(_normalise(projection.apply(tile), metric))
+        scores = torch.addmm(half_norms, queries, references.T, alpha=-1)  # half the squared distance, less a constant
+        if n_neighbours == 1:
+            found = scores.argmin(1, keepdim=True)
+        else:
+            found = torch.sort(scores, dim=1, stable=True).indices[:, :n_neighbours]
+        nearest.append(found.numpy())
+        squared = ((queries - references[found[:, 0]]) ** 2).sum(1).double().numpy()
+        distance.append(squared / 2 if metric == "cosine" else np.sqrt(squared))
+    return Mapping(
+        np.concatenate(nearest), np.concatenate(distance), projection.components.shape[0], projection.explained_variance
+    )
+
+
+def _tiles(features: NDArray[np.float32], size: int = SHARD) -> list[NDArray[np.float32]]:
+    return [features[start : start + size] for start in range(0, len(features), size)]
+
+
+def _normalise(features: NDArray[Any], metric: str) -> NDArray[np.float32]:
+    if metric == "cosine":
+        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(features, dtype=np.float32)

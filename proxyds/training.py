@@ -1,0 +1,299 @@
+"""The one training loop, and inference beside it: a network, pixels in memory, settings, a seed.
+
+Choices and their cost. The data set is held as uint8 and augmented a batch at a time, each sample with its own crop and
+flip: many times faster than a loader of PIL images, and it must fit in memory. Everything that changes floating-point
+results follows from the network's shape and the kind of device alone, never from timing or load: one thread for each run
+(`engine.py` runs as many at once as there are cores), `choose_memory_format`, fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+
+from proxyds.errors import DivergedError
+from proxyds.networks import build_network
+from proxyds.recipe import Training
+from proxyds.seeding import derive_seed
+
+INFERENCE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training left behind.
+
+    Attributes:
+        loss: Mean cross-entropy over the epoch's training batches, in nats.
+        seconds: Wall-clock time of the epoch.
+    """
+
+    loss: float
+    seconds: float
+
+
+class PixelNetwork(nn.Module):
+    """A network that takes uint8 pixels: it normalises each channel by the training set's mean and deviation."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, n_channels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.zeros(1, n_channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(1, n_channels, 1, 1))
+
+    def fit_normalisation(self, pixels: NDArray[np.uint8]) -> None:
+        """Sets mean and deviation from pixels (N, C, H, W), exactly, by counting values."""
+        counts = np.zeros((pixels.shape[1], 256))
+        for image_tile in np.array_split(pixels, -(-len(pixels) // 1024)):
+            for channel in range(pixels.shape[1]):
+                counts[channel] += np.bincount(image_tile[:, channel].ravel(), minlength=256)
+        values, n = np.arange(256.0), counts.sum(axis=1)
+        mean = counts @ values / n
+        variance = counts @ values**2 / n - mean**2
+        self.mean.copy_(torch.from_numpy(mean).view_as(self.mean))
+        self.deviation.copy_(torch.from_numpy(np.sqrt(np.maximum(variance, 1.0))).view_as(self.deviation))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps uint8 (n, C, h, w) to logits (n, n_labels)."""
+        logits: Tensor = self.network((pixels.float() - self.mean) / self.deviation)
+        return logits
+
+
+def train_network(
+    network: PixelNetwork,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    settings: Training,
+    *,
+    seed: int,
+    device: str = "cpu",
+    name: str = "network",
+    on_epoch: Callable[[int, Epoch], None] = lambda index, epoch: None,
+) -> tuple[Epoch, ...]:
+    """Trains a network in place with cross-entropy.
+
+    Args:
+        network: With initial weights; left in evaluation mode.
+        pixels: (N, C, H, W) uint8; N of two or more.
+        labels: (N,) in [0, n_labels).
+        settings: Epochs, batch size, optimiser, schedule, augmentation.
+        seed: Of the order of samples and the augmentation.
+        device: `cpu` or a CUDA device.
+        name: Of the network, for messages.
+        on_epoch: Called after each epoch with its index and record.
+
+    Returns:
+        One record for each epoch.
+
+    Raises:
+        DivergedError: The loss is infinite or not a number after an epoch.
+    """
+    network.fit_normalisation(pixels)
+    images = _pad(torch.from_numpy(np.ascontiguousarray(pixels)), settings.crop_padding)
+    memory_format = choose_memory_format(network)
+    network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
+    images, targets = images.to(device), torch.from_numpy(labels).to(device)
+
+    batch_size = min(settings.batch_size, len(labels))
+    n_steps = len(labels) // batch_size  # the rest of an epoch waits for another: no batch is short
+    optimizer = _make_optimizer(network, settings)
+    schedule = _make_schedule(optimizer, settings, n_steps)
+    history = []
+    for index in range(settings.epochs):
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", index))
+        order = torch.randperm(len(labels), generator=generator)
+        loss_sum = torch.zeros((), device=device)
+        for step in range(n_steps):
+            chosen = order[step * batch_size : (step + 1) * batch_size]
+            batch = augment(images, chosen, pixels.shape[2:], settings, generator)
+            optimizer.zero_grad(set_to_none=True)
+            logits = network(batch.contiguous(memory_format=memory_format))
+            loss = F.cross_entropy(logits, targets[chosen.to(device)])
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            loss_sum += loss.detach()
+        epoch = Epoch(loss=loss_sum.item() / n_steps, seconds=time.perf_counter() - started)
+        if not math.isfinite(epoch.loss):
+            raise DivergedError(
+                f"{name}: the training loss must stay finite, it is {epoch.loss} after epoch {index + 1} of "
+                f"{settings.epochs}; lower training.learning_rate (now {settings.learning_rate:g})"
+            )
+        history.append(epoch)
+        on_epoch(index, epoch)
+    network.eval()
+    return tuple(history)
+
+
+def time_training(
+    network: PixelNetwork, n_train: int, n_labels: int, image_shape: tuple[int, int, int], settings: Training, device: str
+) -> float:
+    """Expects the seconds of a whole training from a few steps on made-up images, in one thread."""
+    n_steps = max(1, min(6, n_train // settings.batch_size))
+    n = n_steps * min(settings.batch_size, n_train)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (n, *image_shape), np.uint8)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        short = settings.model_copy(update={"epochs": 2})  # the first warms up
+        epochs = train_network(network, pixels, rng.integers(0, n_labels, n), short, seed=0, device=device)
+    finally:
+        torch.set_num_threads(n_threads)
+    return epochs[-1].seconds / n * n_train * settings.epochs
+
+
+def augment(
+    padded: Tensor, chosen: Tensor, size: tuple[int, ...], settings: Training, generator: torch.Generator
+) -> Tensor:
+    """Cuts a window out of each chosen image and mirrors half of them, each sample with its own draw.
+
+    Args:
+        padded: (N, C, H + 2 p, W + 2 p) uint8, on any device.
+        chosen: (n,) positions in `padded`, on the CPU.
+        size: (H, W) of the windows.
+        settings: `crop_padding` p and `horizontal_flip`.
+        generator: On the CPU; the same draws whatever the device.
+
+    Returns:
+        (n, C, H, W) uint8.
+    """
+    n, n_offsets = len(chosen), 2 * settings.crop_padding + 1
+    offsets = torch.randint(n_offsets, (2, n), generator=generator).to(padded.device)
+    flipped = torch.rand(n, generator=generator) < 0.5
+    windows = padded.unfold(2, size[0], 1).unfold(3, size[1], 1)
+    images = windows[chosen.to(padded.device), :, offsets[0], offsets[1]]
+    if settings.horizontal_flip:
+        mirrored = flipped.nonzero().squeeze(1).to(padded.device)
+        images[mirrored] = images[mirrored].flip(3)
+    return images
+
+
+@torch.inference_mode()
+def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8], device: str = "cpu") -> NDArray[np.int64]:
+    """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
+    return np.concatenate([network(batch).argmax(1).cpu().numpy() for batch in _batches(network, pixels, device)])
+
+
+@torch.inference_mode()
+def extract_features(
+    network: PixelNetwork, layer: str, pixels: NDArray[np.uint8], device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Reads one layer's output for each sample.
+
+    Args:
+        network: In evaluation mode.
+        layer: A name of `list_layers`.
+        pixels: (N, C, H, W) uint8.
+        device: `cpu` or a CUDA device.
+
+    Returns:
+        (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions: the paper does not say how a
+        layer becomes a vector, and this keeps D small at every layer.
+    """
+    taken: list[NDArray[np.float32]] = []
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        features = output.flatten(2).mean(2) if output.dim() > 2 else output
+        taken.append(features.float().cpu().numpy())
+
+    handle = network.network.get_submodule(layer).register_forward_hook(take)
+    try:
+        for batch in _batches(network, pixels, device):
+            network(batch)
+    finally:
+        handle.remove()
+    return np.concatenate(taken)
+
+
+def make_network(
+    network: str, parameters: dict[str, int], n_labels: int, image_shape: tuple[int, int, int], seed: int
+) -> PixelNetwork:
+    """Builds a registered network whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PixelNetwork(build_network(network, parameters, n_labels, image_shape), image_shape[0])
+
+
+def save_network(network: PixelNetwork, file: Path, n_labels: int, image_shape: tuple[int, int, int]) -> None:
+    """Writes weights, batch norm statistics and normalisation as safetensors."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, file, {"n_labels": str(n_labels), "image_shape": json.dumps(image_shape)})
+
+
+def load_network(file: Path, network: str, parameters: dict[str, int]) -> PixelNetwork:
+    """Reads what `save_network` wrote, on the CPU, in evaluation mode."""
+    with safe_open(file, framework="pt") as held:
+        about = held.metadata()
+        image_shape: tuple[int, int, int] = tuple(json.loads(about["image_shape"]))
+        built = PixelNetwork(build_network(network, parameters, int(about["n_labels"]), image_shape), image_shape[0])
+        built.load_state_dict({name: held.get_tensor(name) for name in held.keys()})  # noqa: SIM118 - no mapping
+    return built.to(memory_format=choose_memory_format(built)).eval()  # type: ignore[call-overload, no-any-return]
+
+
+def list_layers(network: nn.Module) -> list[str]:
+    """Names every layer of a network that features can be read from, in its own order."""
+    return [name for name, _ in network.named_modules() if name]
+
+
+def choose_memory_format(network: nn.Module) -> torch.memory_format:
+    """Decides between channels-last and contiguous from the network's shape alone.
+
+    Channels-last is faster on CPUs and GPUs, but oneDNN corrupts the heap in it where a convolution has 4 channels
+    (seen with torch 2.13 to 2.15 on AVX2). So it is used only where every convolution has multiples of 8 channels,
+    the input's own 1 or 3 aside.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    fits = all(c.out_channels % 8 == 0 and (c.in_channels % 8 == 0 or c.in_channels == 3) for c in convolutions)
+    return torch.channels_last if convolutions and fits else torch.contiguous_format
+
+
+def _batches(network: nn.Module, pixels: NDArray[np.uint8], device: str) -> Iterator[Tensor]:
+    memory_format = choose_memory_format(network)
+    for start in range(0, len(pixels), INFERENCE_BATCH):
+        batch = torch.from_numpy(np.array(pixels[start : start + INFERENCE_BATCH]))
+        yield batch.to(device).contiguous(memory_format=memory_format)
+
+
+def _pad(images: Tensor, padding: int) -> Tensor:
+    return F.pad(images, (padding,) * 4) if padding else images
+
+
+def _make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _make_schedule(optimizer: torch.optim.Optimizer, settings: Training, n_steps: int) -> LRScheduler:
+    """One-cycle (Smith 2018): up to the learning rate and down to nothing; step: a tenth at 1/2 and at 3/4."""
+    total = settings.epochs * n_steps
+    if settings.schedule == "one-cycle":
+        return OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1, cycle_momentum=False)
+    return MultiStepLR(optimizer, milestones=[max(1, total // 2), max(2, total * 3 // 4)], gamma=0.1)
