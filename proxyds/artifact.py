@@ -84,6 +84,9 @@ def make_tables(
 
 def write_tables(folder: Path, tables: dict[str, datasets.Dataset], samples_per_shard: int) -> None:
     """Writes every table as parquet shards `FOLDER/SPLIT-00000-of-00001.parquet`."""
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
     for config, table in tables.items():
         split, subfolder = CONFIGS[config]
         (folder / subfolder).mkdir()

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from proxyds.manifest import CARD, CONFIGS, Manifest
 from proxyds.plots import draw_pictures
+from proxyds.quantities import duration, with_prefix
 from proxyds.records import CASE_MEANINGS, Tables
 
 
@@ -49,7 +50,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )  # noqa: S701 - Markdown: names are escaped by the filter `plain`
-    environment.filters.update(plain=escape_markdown, si=_with_prefix, duration=_duration, percent=lambda x: f"{x:.1%}")
+    environment.filters.update(plain=escape_markdown, flop=lambda value: with_prefix(value, "FLOP"), duration=duration, percent=lambda x: f"{x:.1%}")
     template = environment.from_string(files("proxyds").joinpath("card.md.jinja").read_text(encoding="utf-8"))
     readme = template.render(
         metadata=_metadata(manifest),
@@ -121,17 +122,3 @@ def _label_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
         {"name": name, "before": int(b), "after": int(a), "before_share": b / before.sum(), "after_share": a / after.sum()}
         for name, b, a in zip(manifest.label_names, before, after, strict=True)
     ]
-
-
-def _with_prefix(value: float) -> str:
-    for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}"
-    return f"{value:.3g} "
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"

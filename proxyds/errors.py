@@ -7,7 +7,7 @@ where, what was required, what was found and what to do. Anything else that esca
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -18,9 +18,14 @@ class ProxydsError(Exception):
 
 
 class RecipeError(ProxydsError):
-    """A value in the recipe is not allowed; one message holds every problem found."""
+    """A value in the recipe is not allowed; one message holds every problem found.
+
+    Attributes:
+        problems: For programs, each problem's `line`, `column`, `field` and `message`.
+    """
 
     exit_code = 10
+    problems: Sequence[Mapping[str, object]] = ()
 
 
 class RecipeNotFoundError(RecipeError):

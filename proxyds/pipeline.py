@@ -55,22 +55,45 @@ class Built:
 
 
 @dataclass(frozen=True)
+class PlannedProbe:
+    """A probe that a build would train.
+
+    Attributes:
+        architecture: Which network.
+        is_stored: Whether the store holds it already.
+        flops: Of the whole training.
+        expected_seconds: Of the training alone on this machine; 0 where it is stored.
+    """
+
+    architecture: Architecture
+    is_stored: bool
+    flops: int
+    expected_seconds: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a build would do.
 
     Attributes:
         source: The data set, read and split.
         architectures: The space, from the lightest to the heaviest.
-        probes: For each probe: architecture, whether the store holds it, FLOPs and expected seconds of its training.
+        probes: What each would cost.
         n_selected: Samples that the proxy would hold.
         n_workers: Trainings at once.
     """
 
     source: Source
     architectures: list[Architecture]
-    probes: list[tuple[Architecture, bool, int, float]]
+    probes: list[PlannedProbe]
     n_selected: int
     n_workers: int
+
+    @property
+    def expected_seconds(self) -> float:
+        """Of all trainings, side by side: the longest, or an even share of the sum."""
+        seconds = [each.expected_seconds for each in self.probes]
+        return max(max(seconds), sum(seconds) / self.n_workers)
 
 
 def build(
@@ -191,7 +214,7 @@ def plan_build(
         is_stored = store.find(task.stage, task.key) is not None
         flops = recipe.training.epochs * len(data.train) * architecture.training_flops
         seconds = 0.0 if is_stored else probe.expect_seconds(task)
-        planned.append((architecture, is_stored, flops, seconds))
+        planned.append(PlannedProbe(architecture, is_stored, flops, seconds))
     n_workers = engine.n_workers if isinstance(engine, LocalWorkers) else 1
     return Plan(data, architectures, planned, round(recipe.selection.ratio * len(data.train)), n_workers)
 

@@ -57,20 +57,20 @@ def case_shares(table: pa.Table) -> NDArray[np.float64]:
 
 
 def _draw_cases(tables: Tables) -> bytes:
-    rows = [("evaluation", tables.evaluation), ("may be drawn", tables.importance), ("proxy", tables.data)]
-    figure = Figure(figsize=(8, 2.9), layout="constrained")
+    rows = [("evaluation", tables.evaluation), ("training", tables.importance), ("proxy", tables.data)]
+    figure = _new_figure(height=2.9)
     axes = figure.subplots()
     for position, (_, table) in enumerate(rows):
         left = 0.0
         for case, share in enumerate(case_shares(table), start=1):
             axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
             if share > 0.035:
-                axes.text(left + share / 2, position, f"{share:.0%}", ha="center", va="center", fontsize=9)
+                axes.text(left + share / 2, position, _as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
             left += share
     axes.set_yticks(range(len(rows)), [f"{name}\n{table.num_rows:,}" for name, table in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_formatter(_as_percent)
     axes.set_title("Share of the four cases")
     handles = [mpl.patches.Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
@@ -81,21 +81,21 @@ def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
     n = len(label_names)
     before = np.bincount(tables.importance["label"].to_numpy(), minlength=n) / tables.importance.num_rows
     after = np.bincount(tables.data["label"].to_numpy(), minlength=n) / tables.data.num_rows
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = _new_figure(height=3.2)
     axes = figure.subplots()
     if n <= MAX_NAMED_LABELS:
         positions = np.arange(n)
-        axes.bar(positions - 0.2, before, 0.4, color=BEFORE, label="may be drawn")
+        axes.bar(positions - 0.2, before, 0.4, color=BEFORE, label="training")
         axes.bar(positions + 0.2, after, 0.4, color=AFTER, label="proxy")
         is_wide = n <= 12 and max(len(name) for name in label_names) <= 10
         names = [name if len(name) <= 18 else name[:17] + "…" for name in label_names]
         axes.set_xticks(positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9)
     else:
         order = np.argsort(-before, kind="stable")
-        axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="may be drawn")
+        axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="training")
         axes.plot(np.arange(n), after[order], ".", color=AFTER, label="proxy")
         axes.set_xlabel(f"the {n:,} labels, most frequent first")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
+    axes.yaxis.set_major_formatter(_as_percent)
     axes.set_ylim(0, 1.25 * max(before.max(), after.max()))
     axes.set_title("Share of each label, before and after")
     axes.legend(ncols=2, loc="upper right")
@@ -105,18 +105,18 @@ def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
 def _draw_importance(tables: Tables) -> bytes:
     values, chosen = tables.importance["importance"].to_numpy(), tables.data["importance"].to_numpy()
     distinct = np.unique(values)
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = _new_figure(height=3)
     axes = figure.subplots()
     if len(distinct) <= 12:
         positions = np.arange(len(distinct))
-        axes.bar(positions - 0.2, [(values == v).mean() for v in distinct], 0.4, color=BEFORE, label="may be drawn")
+        axes.bar(positions - 0.2, [(values == v).mean() for v in distinct], 0.4, color=BEFORE, label="training")
         axes.bar(positions + 0.2, [(chosen == v).mean() for v in distinct], 0.4, color=AFTER, label="proxy")
         axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
     else:
         edges = np.linspace(distinct[0], distinct[-1], 31)
-        for data, colour, name in ((values, BEFORE, "may be drawn"), (chosen, AFTER, "proxy")):
+        for data, colour, name in ((values, BEFORE, "training"), (chosen, AFTER, "proxy")):
             axes.hist(data, edges, weights=np.full(len(data), 1 / len(data)), color=colour, alpha=0.6, label=name)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(_as_percent)
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
     axes.legend()
@@ -124,7 +124,7 @@ def _draw_importance(tables: Tables) -> bytes:
 
 
 def _draw_probes(manifest: Manifest) -> bytes:
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = _new_figure(height=3)
     axes = figure.subplots()
     styles = ["-", "--", "-.", ":"]
     colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -150,18 +150,31 @@ def _draw_probes(manifest: Manifest) -> bytes:
 def _draw_gallery(tables: Tables) -> bytes:
     """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
     cases = tables.data["case"].to_numpy()
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    grid = figure.subplots(4, GALLERY_COLUMNS, squeeze=False)
-    for row, (case, meaning) in enumerate(CASE_MEANINGS.items()):
-        members = np.flatnonzero(cases == case)[:GALLERY_COLUMNS]
-        encoded = tables.data["image"].take(pa.array(members)).to_pylist()
-        for column, axes in enumerate(grid[row]):
-            axes.set_axis_off()
-            if column < len(encoded):
-                with Image.open(io.BytesIO(encoded[column]["bytes"])) as image:
-                    axes.imshow(ImageOps.pad(image.convert("RGB"), (64, 64), Image.Resampling.NEAREST))
-        grid[row][0].set_title(f"{case}: {meaning}" + ("" if len(members) else " (none)"), fontsize=9)
+    figure = _new_figure(height=3.9)
+    side, gap = 64, 6
+    for axes, (case, meaning) in zip(figure.subplots(4), CASE_MEANINGS.items(), strict=True):
+        members = np.flatnonzero(cases == case)
+        strip = Image.new("RGB", (GALLERY_COLUMNS * (side + gap) - gap, side), "white")
+        for column, held in enumerate(tables.data["image"].take(pa.array(members[:GALLERY_COLUMNS])).to_pylist()):
+            with Image.open(io.BytesIO(held["bytes"])) as image:
+                shown = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
+            strip.paste(shown, (column * (side + gap), 0))
+        axes.imshow(strip)
+        axes.set_axis_off()
+        axes.set_title(f"{case}: {meaning} ({len(members):,} in the proxy)", fontsize=9)
     return _as_png(figure)
+
+
+def _new_figure(height: float) -> Figure:
+    figure = Figure(figsize=(8, height), layout="constrained")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.12, h_pad=0.08)
+    return figure
+
+
+def _as_percent(value: float, position: int | None = None) -> str:  # noqa: ARG001 - matplotlib passes it
+    return f"{100 * value:.3g} %"
 
 
 def _as_png(figure: Figure) -> bytes:

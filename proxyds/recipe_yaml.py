@@ -6,7 +6,7 @@ import difflib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,9 @@ def _as_error(problems: Sequence[Problem], name: str) -> RecipeError:
     ]
     if len(lines) > 1:
         lines.append(f"{len(lines)} problems in {name}")
-    return (UnknownNameError if problems[0].is_unknown_name else RecipeError)("\n".join(lines))
+    error = (UnknownNameError if problems[0].is_unknown_name else RecipeError)("\n".join(lines))
+    error.problems = [asdict(problem) for problem in problems]
+    return error
 
 
 def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:

@@ -13,7 +13,8 @@ from proxyds.seeding import derive_seed, uniform_keys
 
 _CERTAIN = 1.0 - 1e-9
 
-DrawLaw = Callable[[NDArray[np.float64], int, NDArray[np.float64], float], NDArray[np.bool_]]
+DrawLaw = Callable[[NDArray[np.float64], int, NDArray[np.str_], int], NDArray[np.bool_]]
+"""Takes weights (N,), how many to draw, ids (N,) and a seed; returns (N,) bool with that many true."""
 
 
 def check_ratio(labels: NDArray[np.int64], label_names: Sequence[str], ratio: float) -> None:
@@ -69,9 +70,7 @@ def draw_samples(
             f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
             f"above zero; use {n_possible / len(ids):.3g} or less, or no zero in importance.constants"
         )
-    keys = uniform_keys(ids, derive_seed(seed, "draw", law))
-    start = derive_seed(seed, "draw start") / 2**63
-    selected = DRAW_LAWS[law](importance, n, keys, start)
+    selected = DRAW_LAWS[law](importance, n, ids, derive_seed(seed, "draw"))
     missing = np.flatnonzero(np.bincount(labels[selected], minlength=len(label_names)) == 0)
     if len(missing):
         raise StarvedLabelError(
@@ -111,45 +110,45 @@ def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.
         return np.where(weights > 0, np.minimum(1.0, weights * scale), 0.0)
 
 
-def draw_systematic(
-    weights: NDArray[np.float64], n: int, keys: NDArray[np.float64], start: float
-) -> NDArray[np.bool_]:
-    """Systematic sampling in random order (Madow 1949): every inclusion probability is exactly proportional.
+def draw_systematic(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+    """Systematic sampling in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
 
-    The samples' inclusion probabilities are laid end to end in the order of the keys; of n marks at distance 1 with a
-    random start, each takes the sample that it falls upon.
+    The samples' inclusion probabilities are laid end to end in a random order; of n marks at distance 1 with a random
+    start, each takes the sample that it falls upon.
 
     Args:
-        weights: (N,) not negative.
+        weights: (N,) not negative, at least n of them positive.
         n: Samples to draw.
-        keys: (N,) random, one for each sample.
-        start: In [0, 1).
+        ids: (N,) sample ids; the order is a hash of id and seed.
+        seed: Of the draw.
 
     Returns:
         (N,) bool, n of them true.
     """
     probabilities = inclusion_probabilities(weights, n)
     selected = probabilities >= _CERTAIN
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(uniform_keys(ids, derive_seed(seed, "order")), kind="stable")
     order = order[(probabilities[order] > 0) & ~selected[order]]
     n_marks = n - int(selected.sum())
     ends = np.cumsum(probabilities[order])
     if n_marks:
         ends *= n_marks / ends[-1]
+        start = derive_seed(seed, "start") / 2**63
         selected[order[np.searchsorted(ends, np.arange(n_marks) + start, side="right")]] = True
     return selected
 
 
-def draw_successive(weights: NDArray[np.float64], n: int, keys: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """One after the other, each time in proportion to the weights left: numpy's `choice` without replacement.
+def draw_successive(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+    """One after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
 
     Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006). Inclusion
-    probabilities have no closed form; important samples get less than their proportion.
+    probabilities have no closed form.
 
     Args:
         weights: (N,) not negative, at least n of them positive.
         n: Samples to draw.
-        keys: (N,) random in (0, 1).
+        ids: (N,) sample ids; u is a hash of id and seed.
+        seed: Of the draw.
 
     Returns:
         (N,) bool, n of them true.
@@ -157,12 +156,9 @@ def draw_successive(weights: NDArray[np.float64], n: int, keys: NDArray[np.float
     selected = np.zeros(len(weights), np.bool_)
     if n:
         with np.errstate(divide="ignore"):
-            arrival = -np.log(keys) / weights
+            arrival = -np.log(uniform_keys(ids, derive_seed(seed, "order"))) / weights
         selected[np.argpartition(arrival, n - 1)[:n]] = True
     return selected
 
 
-DRAW_LAWS: dict[str, DrawLaw] = {
-    "systematic": draw_systematic,
-    "successive": lambda weights, n, keys, start: draw_successive(weights, n, keys),  # noqa: ARG005 - needs no start
-}
+DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}

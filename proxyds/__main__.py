@@ -1,0 +1,5 @@
+"""`python -m proxyds`."""
+
+from proxyds.cli import main
+
+main()
