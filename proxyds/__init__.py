@@ -1,8 +1,8 @@
 """Small data sets that rank neural architectures as the whole data set does.
 
-    import proxyds
-    built = proxyds.build(proxyds.read_recipe("recipe.yaml"), "my-proxy")
-    built.manifest.counts.proxy
+import proxyds
+built = proxyds.build(proxyds.read_recipe("recipe.yaml"), "my-proxy")
+built.manifest.counts.proxy
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HOMES = {
     "write_recipe": "recipe_yaml",
     "Store": "store",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the names are text
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -107,7 +107,9 @@ def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples
     extension = Counter(_image_extension(row["image"]["bytes"]) for row in rows).most_common(1)[0][0]
     (folder / "webdataset").mkdir()
     pattern = str(folder / "webdataset" / "train-%06d.tar")
-    with webdataset.ShardWriter(pattern, maxcount=samples_per_shard, maxsize=float("inf"), verbose=0, mtime=0) as writer:
+    with webdataset.ShardWriter(
+        pattern, maxcount=samples_per_shard, maxsize=float("inf"), verbose=0, mtime=0
+    ) as writer:
         for row in rows:
             image, label = row.pop("image")["bytes"], row.pop("label")
             about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
@@ -163,7 +165,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise ArtifactError(f"{folder}: must be a proxy, it has no {MANIFEST}; `proxyds build RECIPE -o DIR` makes one") from None
+        raise ArtifactError(
+            f"{folder}: must be a proxy, it has no {MANIFEST}; `proxyds build RECIPE -o DIR` makes one"
+        ) from None
     except PermissionError:
         raise NoPermissionError(f"{path}: may not be read") from None
     except UnicodeDecodeError:
@@ -210,7 +214,9 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             problems.append(f"{name}: must have {facts.bytes:,} bytes, has {path.stat().st_size:,}")
         elif _file_facts(path) != facts:
             problems.append(f"{name}: its bytes have changed (sha256)")
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    present = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
+    }
     problems += [f"{name}: not in the manifest" for name in sorted(present - set(manifest.files) - {MANIFEST})]
     problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
     if problems:

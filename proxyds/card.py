@@ -47,10 +47,13 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
     Raises:
         jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
     """
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )  # noqa: S701 - Markdown: names are escaped by the filter `plain`
-    environment.filters.update(plain=escape_markdown, flop=lambda value: with_prefix(value, "FLOP"), duration=duration, percent=lambda x: f"{x:.1%}")
+    environment = jinja2.Environment(  # noqa: S701 - Markdown: names are escaped by the filter `plain`
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["plain"] = escape_markdown
+    environment.filters["flop"] = lambda value: with_prefix(value, "FLOP")
+    environment.filters["duration"] = duration
+    environment.filters["percent"] = lambda share: f"{share:.1%}"
     template = environment.from_string(files("proxyds").joinpath("card.md.jinja").read_text(encoding="utf-8"))
     readme = template.render(
         metadata=_metadata(manifest),
@@ -71,7 +74,13 @@ def escape_markdown(text: object) -> str:
 def _metadata(manifest: Manifest) -> str:
     """The YAML block that the Hub reads."""
     n = manifest.counts.proxy
-    bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M")]
+    bounds = [
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+        (10_000_000, "1M<n<10M"),
+    ]
     size = next((name for bound, name in bounds if n < bound), "10M<n<100M")
     metadata: dict[str, Any] = {
         "license": manifest.licence,
@@ -119,6 +128,12 @@ def _label_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
     before = np.bincount(tables.importance["label"].to_numpy(), minlength=n)
     after = np.bincount(tables.data["label"].to_numpy(), minlength=n)
     return [
-        {"name": name, "before": int(b), "after": int(a), "before_share": b / before.sum(), "after_share": a / after.sum()}
+        {
+            "name": name,
+            "before": int(b),
+            "after": int(a),
+            "before_share": b / before.sum(),
+            "after_share": a / after.sum(),
+        }
         for name, b, a in zip(manifest.label_names, before, after, strict=True)
     ]

@@ -21,7 +21,11 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 overrides = click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=C", help="Change a value of the recipe; may be given several times."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=C",
+    help="Change a value of the recipe; may be given several times.",
 )
 
 
@@ -59,7 +63,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("path", type=click.Path(path_type=Path), default="recipe.yaml")
-@click.option("--preset", default="digits", show_default=True, help="A recipe to start from; `proxyds list` names them.")
+@click.option(
+    "--preset", default="digits", show_default=True, help="A recipe to start from; `proxyds list` names them."
+)
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def init(path: Path, preset: str, force: bool) -> None:
     """Write a commented recipe to PATH."""
@@ -67,7 +73,9 @@ def init(path: Path, preset: str, force: bool) -> None:
 
     text = preset_text(preset)
     if path.exists() and not force:
-        raise OutputExistsError(f"{path}: is there already and was not touched; choose another name, or replace it with --force")
+        raise OutputExistsError(
+            f"{path}: is there already and was not touched; choose another name, or replace it with --force"
+        )
     with translate_os_errors(str(path), "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -91,11 +99,17 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="The folder to make.  [default: the recipe's name]")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train and write nothing.")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), help="The folder to make.  [default: the recipe's name]"
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be done and how long it would take; train and write nothing."
+)
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @overrides
-@click.option("--workers", type=click.IntRange(0), default=0, help="Networks trained at once.  [default: one for each core]")
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, help="Networks trained at once.  [default: one for each core]"
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto for CUDA where there is one.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 @as_json
@@ -156,7 +170,9 @@ def verify(folder: Path, as_json: bool) -> None:
     if as_json:
         _print_json({"whole": True, "n_files": len(manifest.files), "n_bytes": n_bytes})
     else:
-        click.echo(f"{folder}: whole, {len(manifest.files)} files, {n_bytes:,} bytes, {manifest.name} {manifest.version}")
+        click.echo(
+            f"{folder}: whole, {len(manifest.files)} files, {n_bytes:,} bytes, {manifest.name} {manifest.version}"
+        )
 
 
 @cli.command()
@@ -167,7 +183,9 @@ def card(folder: Path, check: bool) -> None:
     from proxyds.pipeline import render
 
     changed = render(folder, check_only=check)
-    click.echo(f"{folder}: rendered {', '.join(changed)}" if changed else f"{folder}: the card is what its records render to")
+    click.echo(
+        f"{folder}: rendered {', '.join(changed)}" if changed else f"{folder}: the card is what its records render to"
+    )
 
 
 @cli.command("list")
@@ -189,11 +207,16 @@ def list_(as_json: bool) -> None:
             manifest = read_manifest(path.parent)
         except ArtifactError:
             continue  # somebody else's manifest.json
-        proxies[str(path.parent)] = f"{manifest.name} {manifest.version}, {manifest.counts.proxy:,} samples of {manifest.source.name}"
+        proxies[str(path.parent)] = (
+            f"{manifest.name} {manifest.version}, {manifest.counts.proxy:,} samples of {manifest.source.name}"
+        )
     listing = {
         "presets": {name: preset_purpose(name) for name in preset_names()},
         "sources": {kind.model_fields["kind"].annotation.__args__[0]: kind.__doc__ or "" for kind in kinds},  # type: ignore[union-attr]
-        "networks": {name: f"{family.summary}; choices: {', '.join(family.parameters.model_fields)}" for name, family in FAMILIES.items()},
+        "networks": {
+            name: f"{family.summary}; choices: {', '.join(family.parameters.model_fields)}"
+            for name, family in FAMILIES.items()
+        },
         "draw laws": {name: (law.__doc__ or "").partition("\n")[0] for name, law in DRAW_LAWS.items()},
         "proxies here": proxies or {"(none)": "`proxyds build RECIPE -o DIR` makes one"},
     }
@@ -223,17 +246,30 @@ def store_list(as_json: bool) -> None:
     held = Store()
     entries = held.entries()
     if as_json:
-        _print_json([{"stage": e.stage, "name": e.name, "key": e.key, "n_bytes": e.n_bytes, "seconds": e.seconds} for e in entries])
+        _print_json(
+            [
+                {"stage": e.stage, "name": e.name, "key": e.key, "n_bytes": e.n_bytes, "seconds": e.seconds}
+                for e in entries
+            ]
+        )
         return
     rows = [
-        (f"{datetime.fromtimestamp(e.created):%Y-%m-%d %H:%M}", e.stage, e.name, duration(e.seconds), with_prefix(e.n_bytes, "B"))
+        (
+            f"{datetime.fromtimestamp(e.created):%Y-%m-%d %H:%M}",
+            e.stage,
+            e.name,
+            duration(e.seconds),
+            with_prefix(e.n_bytes, "B"),
+        )
         for e in entries
     ]
     print_table(f"finished work in {held.root}", ("when", "stage", "what", "took", "size"), rows)
 
 
 @store.command("clean")
-@click.option("--older-than", "days", type=click.FloatRange(0), default=0.0, metavar="DAYS", help="Keep what is younger.")
+@click.option(
+    "--older-than", "days", type=click.FloatRange(0), default=0.0, metavar="DAYS", help="Keep what is younger."
+)
 @click.confirmation_option(prompt="Remove finished work from the store?")
 def store_clean(days: float) -> None:
     """Remove finished work; builds that need it do it again."""
@@ -261,7 +297,12 @@ def _plan_summary(plan: Plan) -> dict[str, Any]:
         "n_architectures": len(plan.architectures),
         "expected_seconds": plan.expected_seconds,
         "probes": [
-            {"name": p.architecture.name, "is_stored": p.is_stored, "flops": p.flops, "expected_seconds": p.expected_seconds}
+            {
+                "name": p.architecture.name,
+                "is_stored": p.is_stored,
+                "flops": p.flops,
+                "expected_seconds": p.expected_seconds,
+            }
             for p in plan.probes
         ],
     }
@@ -324,12 +365,19 @@ def _print_inspection(folder: Path, manifest: Manifest, *, whole: bool = True) -
         return [f"{int(column.sum()):,} ({column.mean():.1%})" for column in columns]
 
     rows = [
-        (f"{case}: {meaning}", f"{manifest.draw.constants[case - 1]:g}", *shares(case)) for case, meaning in CASE_MEANINGS.items()
+        (f"{case}: {meaning}", f"{manifest.draw.constants[case - 1]:g}", *shares(case))
+        for case, meaning in CASE_MEANINGS.items()
     ]
     print_table("", ("case", "importance", "evaluation", "training", "proxy"), rows)
     click.echo()
     probes = [
-        (p.name, with_prefix(p.training_flops_per_sample, "FLOP"), f"{p.n_parameters:,}", f"{p.accuracy:.1%}", duration(p.training_seconds))
+        (
+            p.name,
+            with_prefix(p.training_flops_per_sample, "FLOP"),
+            f"{p.n_parameters:,}",
+            f"{p.accuracy:.1%}",
+            duration(p.training_seconds),
+        )
         for p in manifest.probes
     ]
     print_table("", ("probe", "one image", "weights", "right", "trained in"), probes)

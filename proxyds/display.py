@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from proxyds.quantities import duration
-from proxyds.records import OnProgress
+from proxyds.records import OnProgress, ignore_progress
 from proxyds.records import Progress as Step
 
 LOG_EVERY_SECONDS = 30.0
@@ -22,7 +22,7 @@ LOG_EVERY_SECONDS = 30.0
 def show_progress(*, quiet: bool) -> Iterator[OnProgress]:
     """Shows work under way on standard error: bars with the time left on a terminal, else a line now and then."""
     if quiet:
-        yield lambda step: None
+        yield ignore_progress
     elif sys.stderr.isatty():
         with _Bars() as bars:
             yield bars.show
@@ -34,7 +34,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[obj
     """Prints a table on standard output; numbers are right-aligned, nothing is cut off."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column, heading in enumerate(headings):
-        is_number = bool(rows) and all(str(row[column])[:1].isdigit() for row in rows)
+        is_number = bool(rows) and column > 0 and all(str(row[column])[:1].isdigit() for row in rows)
         table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
@@ -101,7 +101,11 @@ class _Lines:
             self._printed[step.task] = now
             left = (now - started) / step.done * (step.total - step.done)
             note = f", {step.note}" if step.note else ""
-            print(f"  {step.task}: {step.done / step.total:.0%}, about {duration(left)} left{note}", file=sys.stderr, flush=True)
+            print(
+                f"  {step.task}: {step.done / step.total:.0%}, about {duration(left)} left{note}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _stage_line(step: Step, seconds: float) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from proxyds.records import AGAINST_ORDER, ALL_RIGHT, ALL_WRONG, WITH_ORDER, Outcomes
 
+
 def score_importance(
     predictions: Sequence[NDArray[np.int64]], labels: NDArray[np.int64], constants: Sequence[float]
 ) -> Outcomes:

@@ -10,7 +10,11 @@ FORMAT_VERSION = "1.0"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
-CONFIGS = {"default": ("train", "data"), "importance": ("train", "importance"), "evaluation": ("evaluation", "evaluation")}
+CONFIGS = {
+    "default": ("train", "data"),
+    "importance": ("train", "importance"),
+    "evaluation": ("evaluation", "evaluation"),
+}
 """For each configuration of the data set: its split and its folder."""
 
 

@@ -148,7 +148,9 @@ def build(
         probe.check_above_chance(each, data.evaluation.labels)
     clock.stage("probes", probe_results, sum(each.training_flops for each in trained))
 
-    outcomes = score_importance([each.predictions for each in trained], data.evaluation.labels, recipe.importance.constants)
+    outcomes = score_importance(
+        [each.predictions for each in trained], data.evaluation.labels, recipe.importance.constants
+    )
     clock.stage("importance")
 
     weights_key = probe_results[-1].entry.key

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -19,7 +23,7 @@ CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
 BEFORE, AFTER = "#0072B2", "#E69F00"
 GALLERY_COLUMNS = 12
 MAX_NAMED_LABELS = 30
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -65,14 +69,16 @@ def _draw_cases(tables: Tables) -> bytes:
         for case, share in enumerate(case_shares(table), start=1):
             axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
             if share > 0.035:
-                axes.text(left + share / 2, position, _as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
+                axes.text(
+                    left + share / 2, position, _as_percent(round(share, 2)), ha="center", va="center", fontsize=9
+                )
             left += share
     axes.set_yticks(range(len(rows)), [f"{name}\n{table.num_rows:,}" for name, table in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(_as_percent)
     axes.set_title("Share of the four cases")
-    handles = [mpl.patches.Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
+    handles = [Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
     return _as_png(figure)
 
@@ -89,7 +95,9 @@ def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
         axes.bar(positions + 0.2, after, 0.4, color=AFTER, label="proxy")
         is_wide = n <= 12 and max(len(name) for name in label_names) <= 10
         names = [name if len(name) <= 18 else name[:17] + "…" for name in label_names]
-        axes.set_xticks(positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9)
+        axes.set_xticks(
+            positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9
+        )
     else:
         order = np.argsort(-before, kind="stable")
         axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="training")
@@ -113,7 +121,7 @@ def _draw_importance(tables: Tables) -> bytes:
         axes.bar(positions + 0.2, [(chosen == v).mean() for v in distinct], 0.4, color=AFTER, label="proxy")
         axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
     else:
-        edges = np.linspace(distinct[0], distinct[-1], 31)
+        edges = np.linspace(distinct[0], distinct[-1], 31).tolist()
         for data, colour, name in ((values, BEFORE, "training"), (chosen, AFTER, "proxy")):
             axes.hist(data, edges, weights=np.full(len(data), 1 / len(data)), color=colour, alpha=0.6, label=name)
     axes.yaxis.set_major_formatter(_as_percent)
@@ -141,7 +149,7 @@ def _draw_probes(manifest: Manifest) -> bytes:
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats)")
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Probe networks")
     axes.legend(fontsize=9)
     return _as_png(figure)
@@ -166,14 +174,10 @@ def _draw_gallery(tables: Tables) -> bytes:
 
 
 def _new_figure(height: float) -> Figure:
-    figure = Figure(figsize=(8, height), layout="constrained")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(w_pad=0.12, h_pad=0.08)
-    return figure
+    return Figure(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
 
 
-def _as_percent(value: float, position: int | None = None) -> str:  # noqa: ARG001 - matplotlib passes it
+def _as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - matplotlib passes it
     return f"{100 * value:.3g} %"
 
 

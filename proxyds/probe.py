@@ -91,7 +91,9 @@ def train_probe(
     Raises:
         DivergedError: The loss became infinite or not a number.
     """
-    network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights"))
+    network = make_network(
+        architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
+    )
 
     def show(index: int, epoch: Epoch) -> None:
         report(index + 1, settings.epochs, f"loss {epoch.loss:.3f}")
@@ -116,10 +118,14 @@ def expect_seconds(task: Task) -> float:
         architecture.network, architecture.parameters, arguments["n_labels"], arguments["image_shape"], seed=0
     )
     n_train = len(arguments["train"])
-    return time_training(network, n_train, arguments["n_labels"], arguments["image_shape"], settings, arguments["device"])
+    return time_training(
+        network, n_train, arguments["n_labels"], arguments["image_shape"], settings, arguments["device"]
+    )
 
 
-def read_probe(entry: Entry, architecture: Architecture, labels: NDArray[np.int64], settings: Training, n_train: int) -> Probe:
+def read_probe(
+    entry: Entry, architecture: Architecture, labels: NDArray[np.int64], settings: Training, n_train: int
+) -> Probe:
     """Reads a finished probe.
 
     Args:

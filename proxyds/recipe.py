@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_serializer
 
@@ -55,14 +55,17 @@ class Columns(Images):
 
     train_split: str = Field("train", description="The split to choose samples from.", examples=["train"])
     validation_split: str | None = Field(
-        None, description="The split to measure importance on; null: `validation` if there is one, else carved from train."
+        None,
+        description="The split to measure importance on; null: `validation` if there is one, else carved from train.",
     )
     test_split: str | None = Field(
         None, description="The split that chooses nothing; null: `test` if there is one, else carved from train."
     )
     image_column: str | None = Field(None, description="null: the only column of images.", examples=["image"])
     label_column: str | None = Field(
-        None, description="null: the only column of class labels, or `label`, `cls`, `class`, `target`.", examples=["label"]
+        None,
+        description="null: the only column of class labels, or `label`, `cls`, `class`, `target`.",
+        examples=["label"],
     )
 
 
@@ -77,7 +80,9 @@ class HubSource(Columns):
     """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA` in the README."""
 
     kind: Literal["hub"]
-    name: str = Field(description="`user/name` on the Hub.", pattern=r"^[\w.-]+(/[\w.-]+)?$", examples=["uoft-cs/cifar10"])
+    name: str = Field(
+        description="`user/name` on the Hub.", pattern=r"^[\w.-]+(/[\w.-]+)?$", examples=["uoft-cs/cifar10"]
+    )
     config: str | None = Field(None, description="The data set's configuration; null: its default.")
     revision: str = Field(description="A commit or tag: a branch can change.", examples=["0b2714987fa4"], min_length=1)
 
@@ -100,7 +105,9 @@ class TorchvisionSource(Images):
 
     kind: Literal["torchvision"]
     dataset: Literal["CIFAR10", "CIFAR100"]
-    path: str = Field(description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data"])
+    path: str = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data"]
+    )
 
     @field_serializer("path")
     def _name_only(self, path: str) -> str:
@@ -120,33 +127,44 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _space_model(network: str) -> type[Section]:
+class Space(Section):
+    """The architectures to be ranked: every combination of a registered family's choices.
+
+    The recipe's section is one of the models below, made from the families' parameters; this is what they share.
+    """
+
+    network: str
+    choices: Any
+
+
+def _space_model(network: str) -> type[Space]:
     """The section `space` for one family: for every parameter, the values that the search may take."""
     choices: dict[str, Any] = {}
     for name, field in FAMILIES[network].parameters.model_fields.items():
-        value = Annotated[Any, field] if field.annotation is None else Annotated[field.annotation, *field.metadata]
+        value: Any = Annotated[(field.annotation, *field.metadata)]
         several = Annotated[
-            tuple[value, ...],
-            Field(min_length=1, json_schema_extra={"description": field.description or ""}),
-            BeforeValidator(_as_choices, json_schema_input_type=value | list[value]),  # type: ignore[operator]
-            AfterValidator(_distinct),
+            (
+                tuple[value, ...],
+                Field(min_length=1),
+                BeforeValidator(_as_choices, json_schema_input_type=value | list[value]),
+                AfterValidator(_distinct),
+            )
         ]
         choices[name] = (several, Field((field.default,), description=field.description, examples=[field.examples]))
     title = "".join(part.capitalize() for part in network.split("_"))
     grid = create_model(f"{title}Choices", __base__=Section, __doc__=f"Choices for {network}.", **choices)
-    return create_model(
-        f"{title}Space",
-        __base__=Section,
-        __doc__="The architectures to be ranked: every combination of the choices.",
-        network=(Literal[network], Field(description=FAMILIES[network].summary)),
-        choices=(grid, Field(description="For each parameter one value or a list; the family's default where none is given.")),
-    )
+    sections: dict[str, Any] = {
+        "network": (Literal[(network,)], Field(description=FAMILIES[network].summary)),
+        "choices": (grid, Field(description="For each parameter one value or a list; else the family's default.")),
+    }
+    return create_model(f"{title}Space", __base__=Space, __doc__=Space.__doc__, **sections)
 
 
-SPACE_MODELS: dict[str, type[Section]] = {network: _space_model(network) for network in FAMILIES}
-SpaceSpec = Annotated[Union[tuple(SPACE_MODELS.values())], Field(discriminator="network")]  # noqa: UP007 - made at run time
-if len(SPACE_MODELS) == 1:
-    SpaceSpec = next(iter(SPACE_MODELS.values()))  # type: ignore[misc, assignment]
+if TYPE_CHECKING:
+    SpaceSpec = Space
+else:
+    _models = tuple(_space_model(network) for network in FAMILIES)
+    SpaceSpec = Annotated[Union[_models], Field(discriminator="network")] if len(_models) > 1 else _models[0]  # noqa: UP007
 
 
 class Probes(Section):
@@ -187,7 +205,9 @@ class Similarity(Section):
     """How importance reaches training samples: the nearest evaluation sample in feature space (section 3.2)."""
 
     layer: str | None = Field(
-        None, description="Layer of the heaviest probe to take features from; null: the family's own.", examples=["stages.2"]
+        None,
+        description="Layer of the heaviest probe to take features from; null: the family's own.",
+        examples=["stages.2"],
     )
     dimensions: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Of the features after PCA, at most.")
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
@@ -248,7 +268,9 @@ class Recipe(Section):
     licence: str = Field(
         "unknown", description="Of the images, as the Hub names licences.", pattern=_LICENCE, examples=["cc-by-4.0"]
     )
-    seed: Annotated[int, Field(ge=0, lt=2**53)] = Field(0, description="Every random number comes from it.", examples=[0])
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = Field(
+        0, description="Every random number comes from it.", examples=[0]
+    )
     source: SourceSpec = Field(default_factory=DigitsSource, description="The whole data set.")
     space: SpaceSpec = Field(description="The architectures that the proxy must rank.")
     probes: Probes = Field(default_factory=Probes, description="Networks trained on everything.")

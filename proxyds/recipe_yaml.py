@@ -92,7 +92,9 @@ def _read_text(path: Path) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_RECIPE_BYTES:
-            raise RecipeSyntaxError(f"{path}: a recipe must be smaller than {MAX_RECIPE_BYTES:,} bytes, this has {size:,}")
+            raise RecipeSyntaxError(
+                f"{path}: a recipe must be smaller than {MAX_RECIPE_BYTES:,} bytes, this has {size:,}"
+            )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeNotFoundError(
@@ -185,7 +187,9 @@ def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
     """Drops «too short» of a list whose items are the trouble."""
     places = [d["loc"] for d in details]
     return [
-        d for d in details if d["type"] != "too_short" or not any(p != d["loc"] and p[: len(d["loc"])] == d["loc"] for p in places)
+        d
+        for d in details
+        if d["type"] != "too_short" or not any(p != d["loc"] and p[: len(d["loc"])] == d["loc"] for p in places)
     ]
 
 
@@ -315,4 +319,3 @@ def _with_absolute_path(recipe: Recipe, folder: Path) -> Recipe:
         return recipe
     source = recipe.source.model_copy(update={"path": str((folder / Path(path).expanduser()).absolute())})
     return recipe.model_copy(update={"source": source})
-

@@ -21,6 +21,7 @@ CASE_MEANINGS = {
     AGAINST_ORDER: "probes differ, the less accurate right",
 }
 
+
 @dataclass(frozen=True)
 class Samples:
     """Labelled images of one split.
@@ -254,4 +255,3 @@ OnProgress = Callable[[Progress], None]
 
 def ignore_progress(progress: Progress) -> None:
     """Shows nothing."""
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,8 @@ def uniform_keys(ids: NDArray[np.str_], seed: int) -> NDArray[np.float64]:
 
 
 def _splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed: NDArray[Any] = state + np.uint64(0x9E3779B97F4A7C15)
+    mixed = state + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    finished: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return finished

@@ -60,11 +60,15 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
         layers = list_layers(build_network(architecture.network, architecture.parameters, n_labels, image_shape))
     if layer not in layers:
         top = ", ".join(name for name in layers if name.count(".") < 2)
-        raise UnknownNameError(f"similarity.layer: must be a layer of {architecture.name}, got {layer!r}; it has: {top}, ...")
+        raise UnknownNameError(
+            f"similarity.layer: must be a layer of {architecture.name}, got {layer!r}; it has: {top}, ..."
+        )
     return layer
 
 
-def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, content: str, device: str) -> list[Task]:
+def feature_tasks(
+    probe: Probe, weights_key: str, layer: str, samples: Samples, content: str, device: str
+) -> list[Task]:
     """Splits feature extraction into tasks of `SHARD` samples.
 
     Args:
@@ -94,7 +98,14 @@ def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, 
 
 
 def extract_shard(
-    *, folder: Path, report: Report, weights_file: Path, architecture: Architecture, layer: str, samples: Samples, device: str
+    *,
+    folder: Path,
+    report: Report,
+    weights_file: Path,
+    architecture: Architecture,
+    layer: str,
+    samples: Samples,
+    device: str,
 ) -> None:
     """Writes `features.npy`, (n, D) float32, of some samples."""
     network = load_network(weights_file, architecture.network, architecture.parameters).to(device)

@@ -117,7 +117,9 @@ def load_source(recipe: Recipe, store: Store, engine: Engine, on_progress: OnPro
     roles = [role for role in raw.splits if role != "validation" or protocol == "validation"]
     tasks = [_decoding_task(raw, role, spec) for role in roles]
     entries = run_stored(tasks, store, engine, on_progress)
-    decoded = {role: _read_decoded(done.entry.folder, raw.split_names[role]) for role, done in zip(roles, entries, strict=True)}
+    decoded = {
+        role: _read_decoded(done.entry.folder, raw.split_names[role]) for role, done in zip(roles, entries, strict=True)
+    }
     shapes = {np.load(d.samples.pixels_file, mmap_mode="r").shape[1:] for d in decoded.values()}
     if len(shapes) > 1:
         raise SourceError(f"source: splits must have one image size, found {sorted(shapes)}; set source.image_size")
@@ -406,7 +408,9 @@ def _open_datasets(spec: HubSource | FolderSource) -> RawSource:
         split = held[split_name]
         missing = [column for column in (image_column, label_column) if column not in split.column_names]
         if missing:
-            raise SourceError(f"source: split {split_name} must have the columns of {spec.train_split}, it lacks {missing[0]}")
+            raise SourceError(
+                f"source: split {split_name} must have the columns of {spec.train_split}, it lacks {missing[0]}"
+            )
         images = split.cast_column(image_column, datasets.Image(decode=False)).with_format("arrow")[:][image_column]
         splits[role] = RawSplit(images, _number_labels(split, label_column, label_names, split_name))
     revision = spec.revision if isinstance(spec, HubSource) else None
@@ -432,15 +436,18 @@ def _find_folder(path: str) -> Path:
         if place.is_dir():
             return place
     tried = " or ".join(str(place) for place in places)
-    raise SourceNotFoundError(f"source.path: must be a folder, found none at {tried}; give another path, or set PROXYDS_DATA")
+    raise SourceNotFoundError(
+        f"source.path: must be a folder, found none at {tried}; give another path, or set PROXYDS_DATA"
+    )
 
 
 def _load_dataset(spec: HubSource | FolderSource, location: str, name: str) -> Any:
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
-    is_hub = location == name and isinstance(spec, HubSource)
-    arguments = {"name": spec.config, "revision": spec.revision} if is_hub else {}
+    arguments = {}
+    if isinstance(spec, HubSource) and location == name:
+        arguments = {"name": spec.config, "revision": spec.revision}
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(location, **arguments)
@@ -450,7 +457,11 @@ def _load_dataset(spec: HubSource | FolderSource, location: str, name: str) -> A
             f"source: must be a data set that can be opened, found no {where}: {_first_line(error)}; check the name and the "
             "connection, or put a local copy into PROXYDS_DATA"
         ) from error
-    except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DataFilesNotFoundError, ValueError) as error:
+    except (
+        datasets.exceptions.DatasetGenerationError,
+        datasets.exceptions.DataFilesNotFoundError,
+        ValueError,
+    ) as error:
         cause = error.__cause__ or error
         raise SourceError(
             f"source: must be parquet files, image folders or WebDataset tars, {name} is not: {_first_line(cause)}"
@@ -463,7 +474,9 @@ def _first_line(error: BaseException) -> str:
 
 def _find_split(held: Any, wanted: str, field: str) -> Any:
     if wanted not in held:
-        raise SplitNotFoundError(f"source.{field}: must be a split of the source, got {wanted!r}; it has: {', '.join(held)}")
+        raise SplitNotFoundError(
+            f"source.{field}: must be a split of the source, got {wanted!r}; it has: {', '.join(held)}"
+        )
     return held[wanted]
 
 
@@ -494,7 +507,9 @@ def _find_column(
         return wanted
     if wanted is None and len(candidates) == 1:
         return candidates[0]
-    found = f"columns {', '.join(columns)}" + (f", of which {', '.join(candidates)} hold {what}s" if candidates else f", none of {what}s")
+    found = f"columns {', '.join(columns)}" + (
+        f", of which {', '.join(candidates)} hold {what}s" if candidates else f", none of {what}s"
+    )
     asked = f"got {wanted!r}; " if wanted is not None else ""
     raise error(f"source.{what}_column: must name the column of {what}s, {asked}found {found}")
 
@@ -507,7 +522,9 @@ def _name_labels(train: Any, column: str) -> tuple[str, ...]:
         return tuple(feature.names)
     values = {value for value in train[column] if value is not None}
     if not all(isinstance(value, int | str) for value in values):
-        raise LabelError(f"source.label_column: labels must be whole numbers or text, column {column} holds {feature.dtype}")
+        raise LabelError(
+            f"source.label_column: labels must be whole numbers or text, column {column} holds {feature.dtype}"
+        )
     return tuple(str(value) for value in sorted(values))
 
 
@@ -531,4 +548,3 @@ def _number_labels(split: Any, column: str, label_names: tuple[str, ...], split_
     if len(np.unique(labels)) < 2 and split_name == "train":
         raise LabelError(f"source: must have two labels or more, found {len(np.unique(labels))} in split {split_name}")
     return labels
-

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from proxyds.errors import RecipeError
 from proxyds.networks import build_network
-from proxyds.recipe import Probes, Section
+from proxyds.recipe import Probes, Space
 from proxyds.records import Architecture
 
 
-def list_architectures(space: Section, n_labels: int, image_shape: tuple[int, int, int]) -> list[Architecture]:
+def list_architectures(space: Space, n_labels: int, image_shape: tuple[int, int, int]) -> list[Architecture]:
     """Lists a space from the lightest to the heaviest architecture.
 
     Args:
@@ -26,14 +26,13 @@ def list_architectures(space: Section, n_labels: int, image_shape: tuple[int, in
     Returns:
         Every combination of the choices, by FLOPs, then parameters, then name.
     """
-    network: str = space.network  # type: ignore[attr-defined]
-    choices: dict[str, Sequence[int]] = space.choices.model_dump()  # type: ignore[attr-defined]
+    choices: dict[str, Sequence[int]] = space.choices.model_dump()
     varied = [name for name, values in choices.items() if len(values) > 1] or list(choices)
     architectures = []
     for values in product(*choices.values()):
         parameters = dict(zip(choices, values, strict=True))
-        name = " ".join([network, *(f"{key}={parameters[key]}" for key in varied)])
-        architectures.append(measure_cost(name, network, parameters, n_labels, image_shape))
+        name = " ".join([space.network, *(f"{key}={parameters[key]}" for key in varied)])
+        architectures.append(measure_cost(name, space.network, parameters, n_labels, image_shape))
     return sorted(architectures, key=_by_cost)
 
 
@@ -49,7 +48,7 @@ def measure_cost(
         with FlopCounterMode(display=False) as forward:
             loss = F.cross_entropy(built(images), targets)
         with FlopCounterMode(display=False) as backward:
-            loss.backward()
+            torch.autograd.backward(loss)
     forward_flops = forward.get_total_flops() // n_images
     return Architecture(
         name=name,

@@ -116,4 +116,3 @@ class Store:
             shutil.rmtree(entry.folder)
         self.sweep()
         return len(removed), sum(n_bytes for _, n_bytes in removed)
-

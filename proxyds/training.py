@@ -84,7 +84,7 @@ def train_network(
     seed: int,
     device: str = "cpu",
     name: str = "network",
-    on_epoch: Callable[[int, Epoch], None] = lambda index, epoch: None,
+    on_epoch: Callable[[int, Epoch], None] | None = None,
 ) -> tuple[Epoch, ...]:
     """Trains a network in place with cross-entropy.
 
@@ -126,7 +126,7 @@ def train_network(
             optimizer.zero_grad(set_to_none=True)
             logits = network(batch.contiguous(memory_format=memory_format))
             loss = F.cross_entropy(logits, targets[chosen.to(device)])
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             loss_sum += loss.detach()
@@ -137,13 +137,19 @@ def train_network(
                 f"{settings.epochs}; lower training.learning_rate (now {settings.learning_rate:g})"
             )
         history.append(epoch)
-        on_epoch(index, epoch)
+        if on_epoch is not None:
+            on_epoch(index, epoch)
     network.eval()
     return tuple(history)
 
 
 def time_training(
-    network: PixelNetwork, n_train: int, n_labels: int, image_shape: tuple[int, int, int], settings: Training, device: str
+    network: PixelNetwork,
+    n_train: int,
+    n_labels: int,
+    image_shape: tuple[int, int, int],
+    settings: Training,
+    device: str,
 ) -> float:
     """Expects the seconds of a whole training from a few steps on made-up images, in one thread."""
     n_steps = max(1, min(6, n_train // settings.batch_size))
@@ -210,7 +216,7 @@ def extract_features(
     """
     taken: list[NDArray[np.float32]] = []
 
-    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001 - torch's
         features = output.flatten(2).mean(2) if output.dim() > 2 else output
         taken.append(features.float().cpu().numpy())
 
@@ -245,7 +251,7 @@ def load_network(file: Path, network: str, parameters: dict[str, int]) -> PixelN
         image_shape: tuple[int, int, int] = tuple(json.loads(about["image_shape"]))
         built = PixelNetwork(build_network(network, parameters, int(about["n_labels"]), image_shape), image_shape[0])
         built.load_state_dict({name: held.get_tensor(name) for name in held.keys()})  # noqa: SIM118 - no mapping
-    return built.to(memory_format=choose_memory_format(built)).eval()  # type: ignore[call-overload, no-any-return]
+    return built.to(memory_format=choose_memory_format(built)).eval()
 
 
 def list_layers(network: nn.Module) -> list[str]:

@@ -72,7 +72,10 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
-        ResNetParameters, "proxyds.networks.resnet", "pool", "residual networks for small images (the paper's tables 1, 2)"
+        ResNetParameters,
+        "proxyds.networks.resnet",
+        "pool",
+        "residual networks for small images (the paper's tables 1, 2)",
     ),
 }
 

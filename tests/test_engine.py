@@ -1,0 +1,107 @@
+"""Every engine keeps the contract; local workers survive what happens to processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tasks
+
+from proxyds.engine import Engine, Here, LocalWorkers, Task, run_stored
+from proxyds.errors import DivergedError, WorkerDiedError
+from proxyds.records import Progress, ignore_progress
+from proxyds.store import Store
+
+ENGINES = [Here(), LocalWorkers(2)]
+
+
+def text_tasks(texts: str, ran: Path) -> list[Task]:
+    return [Task("t", f"task {text}", {"text": text}, tasks.write_text, {"text": text, "ran": ran}) for text in texts]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
+def test_results_come_in_the_order_given_and_done_work_is_not_done_again(engine: Engine, tmp_path: Path) -> None:
+    store, ran = Store(tmp_path / "store"), tmp_path / "ran"
+    steps: list[Progress] = []
+    first = run_stored(text_tasks("abc", ran), store, engine, steps.append)
+    assert [(done.entry.folder / "text").read_text() for done in first] == ["a", "b", "c"]
+    assert not any(done.was_stored for done in first)
+    assert {step.task for step in steps} == {"task a", "task b", "task c"}
+    assert any(step.note == "done" and step.done == step.total == 2 for step in steps)
+    second = run_stored(text_tasks("dcba", ran), store, engine, ignore_progress)
+    assert [(done.entry.folder / "text").read_text() for done in second] == ["d", "c", "b", "a"]
+    assert [done.was_stored for done in second] == [False, True, True, True]
+    assert sorted(ran.read_text().split()) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
+def test_a_failing_task_raises_its_own_error_and_finished_work_is_kept(engine: Engine, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    good = text_tasks("a", tmp_path / "ran")
+    with pytest.raises(DivergedError, match="probe x"):
+        run_stored([*good, Task("t", "bad", {"bad": 1}, tasks.diverge, {})], store, engine, ignore_progress)
+    assert [entry.name for entry in store.entries()] in (["task a"], [])  # the failure may come first with two workers
+    assert not list((tmp_path / "store").rglob(".unfinished-*"))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
+def test_tasks_run_with_one_thread(engine: Engine, tmp_path: Path) -> None:
+    (done,) = run_stored([Task("t", "n", {}, tasks.count_threads, {})], Store(tmp_path), engine, ignore_progress)
+    assert (done.entry.folder / "threads").read_text() == "1 passive"
+
+
+def test_nothing_to_do_starts_no_process(tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert run_stored([], Store(tmp_path), LocalWorkers(2), ignore_progress) == []
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_killed_worker_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(WorkerDiedError, match=r"task y: a worker process ended without a result .*--workers 1"):
+        run_stored([Task("t", "task y", {}, tasks.die, {})], Store(tmp_path), LocalWorkers(2), ignore_progress)
+    assert [path.name for path in (tmp_path / "t").iterdir()] == []
+
+
+SLEEPER = """
+import sys; sys.path.insert(0, {tests!r})
+import tasks
+from pathlib import Path
+from proxyds.engine import LocalWorkers, Task, run_stored
+from proxyds.store import Store
+folder = Path({folder!r})
+run_stored([Task("t", "n", {{}}, tasks.sleep, {{"started": folder / "started"}})], Store(folder / "store"), LocalWorkers(1), print)
+"""
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, how: signal.Signals) -> None:
+    # a script without «if __name__ == "__main__"», as users write them
+    code = SLEEPER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until((tmp_path / "started").exists)
+    wait_until(lambda: (tmp_path / "started").read_text())
+    worker = int((tmp_path / "started").read_text())
+    os.kill(process.pid, how)
+    process.wait(timeout=30)
+    wait_until(lambda: not is_running(worker), 20)
+    assert process.returncode != 0

@@ -1,0 +1,288 @@
+"""A build from end to end: what it gives, that it gives the same again, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from conftest import TINY_RECIPE
+from PIL import Image
+
+import proxyds
+from proxyds.artifact import read_tables, verify_proxy
+from proxyds.engine import Here
+from proxyds.errors import OutputExistsError
+from proxyds.records import Progress, ignore_progress
+from proxyds.source import load_source
+from proxyds.store import Store
+
+IDENTICAL = ("data", "importance", "evaluation", "webdataset", "recipe.yaml")
+"""What two builds of one recipe share byte by byte; the rest holds times."""
+
+
+def tiny(**sections: str) -> proxyds.Recipe:
+    text = TINY_RECIPE
+    for name, value in sections.items():
+        lines = [line for line in text.splitlines() if not line.startswith(f"{name}:")]
+        text = "\n".join([*lines, f"{name}: {value}"])
+    path = Path(os.environ["PROXYDS_STORE"]) / "recipe.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return proxyds.read_recipe(path)
+
+
+def identical_bytes(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.relative_to(folder).parts[0] in IDENTICAL}
+
+
+def names_of_stored_work(store: Path) -> list[str]:
+    return sorted(entry.name for entry in Store(store).entries())
+
+
+def test_the_tables_say_one_thing(tiny_proxy: Path) -> None:
+    tables = read_tables(tiny_proxy)
+    data, importance, evaluation = (t.to_pylist() for t in (tables.data, tables.importance, tables.evaluation))
+    assert len(data) == round(0.1 * len(importance)) == sum(row["selected"] for row in importance)
+    by_id = {row["sample_id"]: row for row in importance}
+    assert len(by_id) == len(importance)
+    for row in data:
+        same = by_id[row["sample_id"]]
+        assert same["selected"]
+        assert {k: row[k] for k in row if k != "image"} == {k: same[k] for k in row if k != "image"}
+    assert sum(row["keep_probability"] for row in importance) == pytest.approx(1)
+    assert sum(row["inclusion_probability"] for row in importance) == pytest.approx(len(data))
+    cases = {row["sample_id"]: (row["case"], row["importance"]) for row in evaluation}
+    assert all(cases[row["nearest_evaluation_id"]] == (row["case"], row["importance"]) for row in importance)
+    assert not set(cases) & set(by_id)
+
+
+def test_cases_follow_from_the_predictions_that_stand_beside_them(tiny_proxy: Path) -> None:
+    for row in read_tables(tiny_proxy).evaluation.to_pylist():
+        assert row["correct"] == [label == row["label"] for label in row["predicted"]]
+        lower, upper = row["correct"]  # the heavier of the two is the more accurate here
+        assert row["case"] == {(True, True): 1, (False, False): 2, (False, True): 3, (True, False): 4}[lower, upper]
+        assert row["importance"] == (2, 1, 6, 1)[row["case"] - 1]
+
+
+def test_load_dataset_opens_it_without_proxyds(tiny_proxy: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys, json
+sys.modules["proxyds"] = None
+from datasets import load_dataset
+d = load_dataset({str(tiny_proxy)!r}, split="train")
+s = next(iter(load_dataset({str(tiny_proxy)!r}, split="train", streaming=True)))
+t = load_dataset({str(tiny_proxy)!r}, data_files="webdataset/*.tar", split="train")
+print(json.dumps({{
+    "n": len(d), "image": d[0]["image"].size, "label": d.features["label"].names, "kinds": [type(f).__name__ for f in d.features.values()],
+    "importance": len(load_dataset({str(tiny_proxy)!r}, "importance", split="train")),
+    "evaluation": load_dataset({str(tiny_proxy)!r}, "evaluation")["evaluation"].num_rows,
+    "streamed": s["sample_id"] == d[0]["sample_id"] and s["image"].tobytes() == d[0]["image"].tobytes(),
+    "tars": len(t), "same_label": t[0]["cls"] == d[0]["label"],
+}}))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    seen = json.loads(ran.stdout)
+    assert seen == {
+        "n": 130,
+        "image": [8, 8],
+        "label": [str(digit) for digit in range(10)],
+        "kinds": ["Image", "ClassLabel", *["Value"] * 7],
+        "importance": 1295,
+        "evaluation": 143,
+        "streamed": True,
+        "tars": 130,
+        "same_label": True,
+    }
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # webdataset leaves its files to the collector
+def test_webdataset_reads_the_tars(tiny_proxy: Path) -> None:
+    tars = sorted(str(path) for path in (tiny_proxy / "webdataset").glob("*.tar"))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode("pil"))
+    rows = read_tables(tiny_proxy).data.to_pylist()
+    assert [sample["__key__"] for sample in samples] == [row["sample_id"] for row in rows]
+    for sample, row in zip(samples, rows, strict=True):
+        assert sample["cls"] == row["label"]
+        assert sample["json"]["case"] == row["case"]
+        assert sample["png"].size == (8, 8)
+
+
+def test_images_are_the_sources_bytes(tiny_proxy: Path, tmp_path: Path) -> None:
+    source = load_source(tiny(), Store(tmp_path), Here(), ignore_progress)
+    rows = read_tables(tiny_proxy).data.to_pylist()
+    position = {sample_id: i for i, sample_id in enumerate(source.train.ids)}
+    chosen = source.train.take(np.array([position[row["sample_id"]] for row in rows]))
+    assert [row["image"]["bytes"] for row in rows] == source.read_encoded(chosen)
+    with Image.open(io.BytesIO(rows[0]["image"]["bytes"])) as image:
+        assert (np.asarray(image) == chosen.pixels()[0, 0]).all()
+
+
+def test_two_builds_give_identical_bytes_from_scratch_and_in_another_engine(tiny_proxy: Path, tmp_path: Path) -> None:
+    for workers, name in ((1, "one"), (2, "two")):
+        built = proxyds.build(
+            tiny(), tmp_path / name, store=Store(tmp_path / f"store-{name}"), workers=workers, device="cpu"
+        )
+        assert identical_bytes(built.folder) == identical_bytes(tiny_proxy)
+
+
+def test_another_ratio_trains_nothing(tiny_proxy: Path, tmp_path: Path, session_store: Path) -> None:
+    before = names_of_stored_work(session_store)
+    built = proxyds.build(
+        tiny(selection="{ratio: 0.25, draw: successive}"), tmp_path / "p", store=Store(session_store), device="cpu"
+    )
+    assert built.manifest.counts.proxy == round(0.25 * 1295)
+    assert names_of_stored_work(session_store) == before
+    assert {s.stage: s.was_stored for s in built.manifest.stages if s.stage in ("probes", "features")} == {
+        "probes": True,
+        "features": True,
+    }
+    assert read_tables(built.folder).data["inclusion_probability"].null_count == built.manifest.counts.proxy
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("seed", "1"),
+        ("training", "{epochs: 6, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}"),
+    ],
+)
+def test_what_changes_a_probe_trains_it_again(section: str, value: str, tmp_path: Path, session_store: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(session_store, copy)
+    n = len(Store(copy).entries())
+    proxyds.build(tiny(**{section: value}), tmp_path / "p", store=Store(copy), device="cpu")
+    added = [entry.name for entry in Store(copy).entries()[n:]]
+    assert sum(name.startswith("probe ") for name in added) == 2
+
+
+def test_the_papers_protocol_draws_from_everything_and_says_so(tmp_path: Path, session_store: Path) -> None:
+    built = proxyds.build(
+        tiny(importance="{protocol: paper}"), tmp_path / "p", store=Store(session_store), device="cpu"
+    )
+    counts = built.manifest.counts
+    assert (counts.train, counts.evaluation, counts.test) == (1438, 359, 359)
+    assert "The paper's own protocol" in (built.folder / "README.md").read_text()
+    assert "choose the proxy, see above" in (built.folder / "README.md").read_text()
+
+
+def test_more_probes_another_layer_and_several_neighbours(tmp_path: Path, session_store: Path) -> None:
+    recipe = tiny(probes="{count: 3}", similarity="{layer: stages.1, neighbours: 3, metric: cosine, dimensions: 4}")
+    built = proxyds.build(recipe, tmp_path / "p", store=Store(session_store), device="cpu")
+    assert len(built.manifest.probes) == 3
+    assert built.manifest.mapping.n_dimensions == 4
+    evaluation = read_tables(built.folder).evaluation.to_pylist()
+    assert all(len(row["correct"]) == 3 for row in evaluation)
+    assert all(
+        sum(row[f"pairs_{name}"] for name in ("all_right", "all_wrong", "with_order", "against_order")) == 3
+        for row in evaluation
+    )
+
+
+def test_small_shards_hold_the_same_samples(tiny_proxy: Path, tmp_path: Path, session_store: Path) -> None:
+    built = proxyds.build(
+        tiny(output="{samples_per_shard: 50}"), tmp_path / "p", store=Store(session_store), device="cpu"
+    )
+    files = sorted(path.name for path in (built.folder / "data").iterdir())
+    assert files == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
+    assert len(list((built.folder / "webdataset").iterdir())) == 3
+    assert read_tables(built.folder).data.to_pylist() == read_tables(tiny_proxy).data.to_pylist()
+    assert pq.read_table(built.folder / "data" / files[2]).num_rows == 30
+
+
+def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(tmp_path: Path, session_store: Path) -> None:
+    out, store = tmp_path / "p", Store(session_store)
+    first = proxyds.build(tiny(), out, store=store, device="cpu")
+    inode = (out / "manifest.json").stat().st_ino
+    assert proxyds.build(tiny(), out, store=store, device="cpu").was_there
+    assert (out / "manifest.json").stat().st_ino == inode
+    with pytest.raises(OutputExistsError, match="of another recipe or source"):
+        proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu")
+    assert verify_proxy(out) == first.manifest
+    replaced = proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu", force=True)
+    assert verify_proxy(out).counts.proxy == 259 == replaced.manifest.counts.proxy
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_nothing_in_a_proxy_names_a_place_on_this_machine(tiny_proxy: Path) -> None:
+    places = [str(Path.home()), str(tiny_proxy.parent), os.environ["PROXYDS_STORE"], os.uname().nodename]
+    for path in [p for p in tiny_proxy.rglob("*") if p.is_file()]:
+        held = path.read_bytes()
+        assert not [place for place in places if len(place) > 3 and place.encode() in held], path
+
+
+def test_progress_tells_stages_in_order_and_tasks_with_totals(tmp_path: Path, session_store: Path) -> None:
+    steps: list[Progress] = []
+    proxyds.build(tiny(seed="2"), tmp_path / "p", store=Store(tmp_path / "s"), device="cpu", on_progress=steps.append)
+    stages = [step.stage for step in steps if not step.task]
+    assert stages == ["source", "space", "probes", "importance", "features", "similarity", "selection", "artifact"]
+    epochs = [step for step in steps if step.stage == "probes" and step.task]
+    assert epochs[-1].total == 5
+    assert any(step.note.startswith("loss ") for step in epochs)
+
+
+SLOW_HEAVY = TINY_RECIPE.replace("base_filters: [4, 8]", "base_filters: [2, 32]").replace("epochs: 5", "epochs: 25")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_stopped_in_its_second_probe_goes_on_where_it_was(
+    how: signal.Signals, write_recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    recipe, store = write_recipe_file(SLOW_HEAVY), tmp_path / "store"
+    command = [
+        sys.executable,
+        "-m",
+        "proxyds",
+        "build",
+        str(recipe),
+        "-o",
+        str(tmp_path / "p"),
+        "--workers",
+        "2",
+        "--quiet",
+    ]
+    environment = {**os.environ, "PROXYDS_STORE": str(store)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not any(name.startswith("probe ") for name in names_of_stored_work(store)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    os.killpg(process.pid, how) if how == signal.SIGINT else os.kill(process.pid, how)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if how == signal.SIGINT else -9)
+    if how == signal.SIGINT:
+        assert "interrupted" in message
+        assert "run the same command again" in message
+        assert "Traceback" not in message
+    done = [entry for entry in Store(store).entries() if entry.name.startswith("probe ")]
+    assert len(done) == 1  # the lighter one; the heavier was stopped
+    first_written = done[0].created
+    assert not (tmp_path / "p").exists()
+
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert verify_proxy(tmp_path / "p")
+    again = Store(store).find("probes", done[0].key)
+    assert again is not None
+    assert again.created == first_written
+    assert not list(store.rglob(".unfinished-*"))
+
+    fresh = {**environment, "PROXYDS_STORE": str(tmp_path / "other-store")}
+    subprocess.run(
+        [*command[:-4], "--quiet", "-o", str(tmp_path / "fresh")], env=fresh, check=True, capture_output=True
+    )
+    assert identical_bytes(tmp_path / "p") == identical_bytes(tmp_path / "fresh")

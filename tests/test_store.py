@@ -1,0 +1,123 @@
+"""Finished work is kept whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from proxyds.errors import NoPermissionError, NoSpaceError
+from proxyds.folders import sweep_unfinished, whole_folder
+from proxyds.store import Store, content_key
+
+
+def test_equal_inputs_have_one_key_and_any_change_another() -> None:
+    assert content_key("probes", {"a": 1, "b": [1, 2]}) == content_key("probes", {"b": [1, 2], "a": 1})
+    keys = {content_key(stage, inputs) for stage in ("probes", "features") for inputs in ({"a": 1}, {"a": 2}, {"b": 1})}
+    assert len(keys) == 6
+
+
+def test_an_entry_is_found_after_it_is_written_with_its_facts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.find("probes", "k1") is None
+    with store.writing("probes", "k1", "probe one") as folder:
+        (folder / "x").write_bytes(b"12345")
+        assert store.find("probes", "k1") is None
+        assert store.entries() == []
+    entry = store.find("probes", "k1")
+    assert entry is not None
+    assert entry.name == "probe one"
+    assert (entry.folder / "x").read_bytes() == b"12345"
+    assert entry.n_bytes > 5
+    assert [e.key for e in store.entries()] == ["k1"]
+
+
+def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def work() -> None:
+        with store.writing("probes", "k1", "n") as folder:
+            (folder / "x").write_bytes(b"1")
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        work()
+    assert store.find("probes", "k1") is None
+    assert list((tmp_path / "probes").iterdir()) == []
+
+
+def test_the_second_of_two_builds_that_finish_the_same_work_gives_way(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing("s", "k", "slow") as slow:
+        (slow / "x").write_text("slow")
+        other = "from proxyds.store import Store\nwith Store(%r).writing('s', 'k', 'fast') as f: (f / 'x').write_text('fast')"
+        subprocess.run([sys.executable, "-c", other % str(tmp_path)], check=True)
+    entry = store.find("s", "k")
+    assert entry is not None
+    assert (entry.folder / "x").read_text() == "fast"
+    assert len(list((tmp_path / "s").iterdir())) == 1
+
+
+def test_what_a_killed_process_left_is_swept_and_a_running_ones_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from proxyds.folders import whole_folder\n"
+        "with whole_folder(Path(sys.argv[1]) / 'x') as f: (f / 'half').write_text('1'); print('ready', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    sweep_unfinished(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    sweep_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_gives_way_only_when_told(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    for text, replace, expected in (("a", False, "a"), ("b", False, "a"), ("c", True, "c")):
+        with whole_folder(final, replace=replace) as folder:
+            (folder / "x").write_text(text)
+        assert (final / "x").read_text() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_always_gives_way(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "x").write_text("1")
+    assert (tmp_path / "out" / "x").exists()
+
+
+def test_clean_removes_what_is_older(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key in ("k1", "k2"):
+        with store.writing("s", key, key):
+            pass
+    assert store.clean(older_than_days=1) == (0, 0)
+    n_entries, n_bytes = store.clean()
+    assert n_entries == 2
+    assert n_bytes > 0
+    assert store.entries() == []
+
+
+@pytest.mark.parametrize(("code", "kind"), [(28, NoSpaceError), (13, NoPermissionError), (30, NoPermissionError)])
+def test_a_full_or_forbidden_disk_is_said_and_leaves_nothing(tmp_path: Path, code: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"the store .*PROXYDS_STORE"), Store(tmp_path).writing("s", "k", "n"):
+        raise OSError(code, os.strerror(code), "some/file")
+    assert list((tmp_path / "s").iterdir()) == []
+
+
+def test_entries_are_listed_oldest_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key in ("b", "a", "c"):
+        with store.writing("s", key, key):
+            pass
+        time.sleep(0.01)
+    assert [entry.key for entry in store.entries()] == ["b", "a", "c"]

@@ -1,0 +1,190 @@
+"""The loop against a plain one, its augmentation by hand, and what it must never do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from proxyds.errors import DivergedError
+from proxyds.recipe import Training
+from proxyds.seeding import derive_seed
+from proxyds.training import (
+    augment,
+    choose_memory_format,
+    extract_features,
+    load_network,
+    make_network,
+    predict_labels,
+    save_network,
+    train_network,
+)
+
+SMALL = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def blobs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose brighter half tells the label."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    pixels = rng.integers(0, 120, (n, 1, 8, 8))
+    pixels[labels == 1, :, :4] += 100
+    pixels[labels == 0, :, 4:] += 100
+    return pixels.astype(np.uint8), labels
+
+
+def settings_of(**changes: object) -> Training:
+    return Training(
+        **{"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "crop_padding": 0, "horizontal_flip": False, **changes}
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "step"])
+def test_the_loop_equals_a_plain_one_step_by_step(optimizer: str, schedule: str) -> None:
+    pixels, labels = blobs(80)
+    settings = settings_of(optimizer=optimizer, schedule=schedule, epochs=4)
+    ours = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+    history = train_network(ours, pixels, labels, settings, seed=9)
+
+    plain = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1).network.train()
+    images = (torch.from_numpy(pixels).float() - pixels.mean()) / pixels.std()
+    make = {
+        "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, nesterov=True),
+    }
+    steps = make[optimizer](plain.parameters())
+    total = 4 * 5
+    if schedule == "one-cycle":
+        rate = torch.optim.lr_scheduler.OneCycleLR(steps, 0.01, total_steps=total + 1, cycle_momentum=False)
+    else:
+        rate = torch.optim.lr_scheduler.MultiStepLR(steps, [10, 15], 0.1)
+    for epoch in range(4):
+        order = torch.randperm(80, generator=torch.Generator().manual_seed(derive_seed(9, "epoch", epoch)))
+        losses = []
+        for step in range(5):
+            chosen = order[step * 16 : (step + 1) * 16]
+            loss = F.cross_entropy(plain(images[chosen]), torch.from_numpy(labels)[chosen])
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+            rate.step()
+            losses.append(loss.item())
+        assert history[epoch].loss == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+def test_training_learns_and_is_the_same_twice() -> None:
+    pixels, labels = blobs(200)
+    predictions = []
+    for _ in range(2):
+        network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+        history = train_network(network, pixels, labels, settings_of(crop_padding=1, epochs=6), seed=2)
+        predictions.append(predict_labels(network, blobs(300, seed=5)[0]))
+        assert history[-1].loss < 0.5 * history[0].loss
+    assert (predictions[0] == predictions[1]).all()
+    assert (predictions[0] == blobs(300, seed=5)[1]).mean() > 0.95
+
+
+def test_another_seed_gives_other_weights_and_another_order() -> None:
+    a, b = (make_network("resnet", SMALL, 2, (1, 8, 8), seed=seed).state_dict() for seed in (1, 2))
+    assert not torch.equal(a["network.stem.0.weight"], b["network.stem.0.weight"])
+
+
+def test_building_a_network_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_infinite_loss_stops_and_says_what_to_change() -> None:
+    pixels, labels = blobs(64)
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+    torch.nn.init.constant_(network.network.classifier.weight, float("inf"))
+    settings = settings_of(learning_rate=100.0, optimizer="sgd")
+    with pytest.raises(DivergedError, match=r"probe x: the training loss must stay finite.*learning_rate \(now 100\)"):
+        train_network(network, pixels, labels, settings, seed=1, name="probe x")
+
+
+def test_each_sample_gets_its_own_window_and_flip() -> None:
+    image = torch.arange(36, dtype=torch.uint8).view(1, 1, 6, 6)
+    windows = [image[0, 0, y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+    possible = {tuple(w.flatten().tolist()) for w in windows} | {tuple(w.flip(1).flatten().tolist()) for w in windows}
+    settings = settings_of(crop_padding=1, horizontal_flip=True)
+    batch = augment(image, torch.zeros(400, dtype=torch.long), (4, 4), settings, torch.Generator().manual_seed(0))
+    seen = {tuple(sample.flatten().tolist()) for sample in batch}
+    assert batch.shape == (400, 1, 4, 4)
+    assert seen == possible
+
+
+def test_without_augmentation_samples_are_untouched() -> None:
+    pixels = torch.from_numpy(blobs(10)[0])
+    batch = augment(pixels, torch.tensor([3, 1]), (8, 8), settings_of(), torch.Generator().manual_seed(0))
+    assert torch.equal(batch, pixels[[3, 1]])
+
+
+def test_normalisation_is_exact() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2500, 3, 5, 5)).astype(np.uint8)
+    pixels[:, 1] = 7
+    network = make_network("resnet", SMALL, 2, (3, 5, 5), seed=1)
+    network.fit_normalisation(pixels)
+    np.testing.assert_allclose(network.mean.flatten(), pixels.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(network.deviation.flatten()[[0, 2]], pixels.std(axis=(0, 2, 3))[[0, 2]], rtol=1e-6)
+    assert network.deviation.flatten()[1] == 1  # a constant channel is not blown up
+
+
+def test_saved_networks_give_the_same_features(tmp_path: Path) -> None:
+    pixels, labels = blobs(300)
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+    train_network(network, pixels, labels, settings_of(), seed=2)
+    save_network(network, tmp_path / "w.safetensors", 2, (1, 8, 8))
+    again = load_network(tmp_path / "w.safetensors", "resnet", SMALL)
+    features = extract_features(network, "pool", pixels)
+    assert features.shape == (300, 4)
+    assert (features == extract_features(again, "pool", pixels)).all()
+
+
+def test_features_of_a_spatial_layer_are_its_means_over_positions() -> None:
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1).eval()
+    pixels = blobs(5)[0]
+    taken = []
+    network.network.stages[1].register_forward_hook(lambda module, inputs, output: taken.append(output.mean((2, 3))))
+    features = extract_features(network, "stages.1", pixels)
+    np.testing.assert_allclose(features, taken[0].numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base_filters", "n_channels", "expected"),
+    [
+        (4, 3, torch.contiguous_format),
+        (12, 3, torch.contiguous_format),
+        (8, 3, torch.channels_last),
+        (8, 1, torch.contiguous_format),
+    ],
+)
+def test_the_memory_format_follows_from_the_shape_alone(
+    base_filters: int, n_channels: int, expected: torch.memory_format
+) -> None:
+    network = make_network("resnet", {**SMALL, "base_filters": base_filters}, 2, (n_channels, 8, 8), seed=1)
+    assert choose_memory_format(network) == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_learns_what_the_cpu_learns() -> None:
+    pixels, labels = blobs(200)
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+    train_network(network, pixels, labels, settings_of(epochs=6), seed=2, device="cuda")
+    held_out = blobs(300, seed=5)
+    assert (predict_labels(network, held_out[0], "cuda") == held_out[1]).mean() > 0.95
