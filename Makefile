@@ -1,0 +1,47 @@
+# `make demo` and `make test` install what they need first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help install demo test test-slow lint format schema constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/installed ## make .venv with proxyds and everything it is developed with
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "proxyds needs Python 3.11 or newer: make PYTHON=python3.12 install")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install ## build the digits proxy and say where it is and what to do next (a minute)
+	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy
+	$(BIN)/proxyds verify digits-proxy
+
+test: install ## run the default tests
+	$(BIN)/pytest
+
+test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
+	$(BIN)/pytest -m slow --timeout 7200
+
+lint: install ## style, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: install ## write the recipes' JSON Schema anew
+	$(BIN)/python -c "from proxyds.recipe import recipe_json_schema as s; print(s(), end='')" > proxyds/recipe.schema.json
+
+constraints: install ## pin the versions that are installed
+	$(BIN)/pip freeze --exclude-editable > constraints.txt
+
+clean: ## remove what was built here
+	rm -rf $(VENV) digits-proxy build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,79 @@
+"""The README's commands and code run as they stand, and its recipe is valid."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxyds.recipe_yaml import read_recipe
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands need of a checkout, with this environment's programs where the README finds them."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
+    for name in ("python", "proxyds"):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / name}" "$@"\n')
+        (programs / name).chmod(0o755)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (folder / "Makefile").write_text(makefile.replace("install: $(VENV)/installed", "install:"))
+    return folder
+
+
+def run(command: list[str], checkout: Path, session_store: Path) -> str:
+    environment = {**os.environ, "PROXYDS_STORE": str(session_store), "HF_HOME": str(session_store.parent / "hf-home")}
+    ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=500)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_commands_run_in_order(checkout: Path, session_store: Path) -> None:
+    shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store)
+    assert "digits-proxy 1.0.0 built: digits-proxy" in shown
+    assert "PngImageFile image mode=L size=8x8" in shown
+    assert "cifar10-small-proxy 1.0.0" in shown
+    for number, code in enumerate(blocks("python")):
+        run([str(checkout / ".venv" / "bin" / "python"), "-W", "error", "-c", code], checkout, session_store), number
+    assert (checkout / "digits-20pct" / "manifest.json").is_file()
+
+
+def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) -> None:
+    (recipe,) = blocks("yaml")
+    path = tmp_path / "my-recipe.yaml"
+    path.write_text(recipe)
+    assert read_recipe(path).selection.ratio == 0.05
+    broken = recipe.replace("ratio: 0.05", "ratio: 5\n  drw: systematic")
+    path.write_text(broken)
+    ran = subprocess.run(
+        [sys.executable, "-m", "proxyds", "validate", "my-recipe.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    shown = next(block for block in blocks("text") if "problems" in block)
+    assert ran.stderr == f"proxyds: {shown}"
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
+    assert len(links) > 3
+    assert all((ROOT / link).exists() for link in links)
+
+
+def test_no_figure_was_left_to_be_filled_in() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "recipes").glob("*.yaml")]:
+        assert not re.search(r"\b(MEASURED|CIFAR|DIGITS)_[A-Z]+\b", path.read_text()), path
