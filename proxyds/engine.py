@@ -12,14 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import loky
-from loky.backend.context import get_context
+from loky.backend.context import LokyContext
 
 from proxyds.errors import WorkerDiedError
 from proxyds.records import OnProgress, Progress
@@ -67,18 +67,23 @@ class Done:
 
 
 class Engine(Protocol):
-    """Runs tasks; yields each one's index as it is finished and stored, in any order."""
+    """Runs tasks, within a `with` block that ends what it started."""
 
-    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> Iterator[int]:
-        """Runs every task; the first that fails stops the rest, finished ones stay stored."""
+    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
+        """Runs and stores every task; the first that fails stops the rest, finished ones stay stored."""
+
+    def __enter__(self) -> Engine:
+        """Begins."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends whatever still runs."""
 
 
 def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress) -> list[Done]:
     """Runs the tasks that the store does not hold; returns every task's result in the order given."""
     found = [store.find(task.stage, task.key) for task in tasks]
     missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
-    for _ in engine.run(missing, store, on_progress):
-        pass
+    engine.run(missing, store, on_progress)
     results = []
     for task, before in zip(tasks, found, strict=True):
         entry = before or store.find(task.stage, task.key)
@@ -91,26 +96,31 @@ def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress:
 class Here:
     """Runs tasks one after the other in this process: for one GPU, and for tests."""
 
-    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> Iterator[int]:
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
         """See `Engine.run`."""
         import torch
 
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            for index, task in enumerate(tasks):
+            for task in tasks:
 
                 def report(done: float, total: float, note: str, task: Task = task) -> None:
                     on_progress(Progress(task.stage, task.name, done, total, note))
 
                 _run_task(task, store, report)
-                yield index
         finally:
             torch.set_num_threads(n_threads)
 
 
 class LocalWorkers:
-    """Runs tasks in processes of one torch thread each.
+    """Runs tasks in processes of one torch thread each, which are started when first needed and kept for the block.
 
     Args:
         n_workers: Processes at once; 0 means one for each core.
@@ -118,8 +128,17 @@ class LocalWorkers:
 
     def __init__(self, n_workers: int = 0) -> None:
         self.n_workers = n_workers or loky.cpu_count()
+        self._executor: loky.ProcessPoolExecutor | None = None
+        self._messages = LokyContext().SimpleQueue()
 
-    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> Iterator[int]:
+    def __enter__(self) -> LocalWorkers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
+
+    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
         """See `Engine.run`.
 
         Raises:
@@ -127,36 +146,31 @@ class LocalWorkers:
         """
         if not tasks:
             return
-        context = get_context("loky")
-        messages = context.SimpleQueue()
-        executor = loky.ProcessPoolExecutor(
-            max_workers=min(self.n_workers, len(tasks)),
-            context=context,
-            initializer=_start_worker,
-            initargs=(os.getpid(), messages),
-            env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
-        )
-        listener = threading.Thread(target=_listen, args=(messages, tasks, on_progress), daemon=True)
+        listener = threading.Thread(target=_listen, args=(self._messages, on_progress), daemon=True)
         listener.start()
-        finished = False
         try:
             with _workers_ignore_interrupts():
-                futures: dict[Future[None], int] = {
-                    executor.submit(_run_in_worker, index, task, store.root): index for index, task in enumerate(tasks)
-                }
-            pending = set(futures)
-            while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    _raise_failure(future, tasks[futures[future]])
-                    yield futures[future]
-            finished = True
-        finally:
-            executor.shutdown(wait=True, kill_workers=not finished)
-            if finished:  # else a killed worker may hold the queue's lock for ever: leave the listener to the process
-                messages.put(None)
-                listener.join()
+                executor = self._start()
+                futures = {executor.submit(_run_in_worker, task, store.root): task for task in tasks}
+            for future in as_completed(futures):
+                _raise_failure(future, futures[future])
+        except BaseException:
+            self.__exit__()
             store.sweep()
+            raise  # the listener is left to the process: a killed worker may hold the queue's lock for ever
+        self._messages.put(None)
+        listener.join()
+
+    def _start(self) -> loky.ProcessPoolExecutor:
+        if self._executor is None:
+            self._executor = loky.ProcessPoolExecutor(
+                max_workers=self.n_workers,
+                context=LokyContext(),
+                initializer=_start_worker,
+                initargs=(os.getpid(), self._messages),
+                env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+            )
+        return self._executor
 
 
 _messages: Any = None  # in a worker: the queue of its reports
@@ -167,14 +181,14 @@ def _run_task(task: Task, store: Store, report: Report) -> None:
         task.function(folder=folder, report=report, **task.arguments)
 
 
-def _run_in_worker(index: int, task: Task, root: Path) -> None:
+def _run_in_worker(task: Task, root: Path) -> None:
     last = 0.0
 
     def report(done: float, total: float, note: str) -> None:
         nonlocal last
         if done >= total or time.monotonic() - last > 0.2:
             last = time.monotonic()
-            _messages.put((index, done, total, note))
+            _messages.put(Progress(task.stage, task.name, done, total, note))
 
     _run_task(task, Store(root), report)
 
@@ -195,10 +209,9 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _listen(messages: Any, tasks: Sequence[Task], on_progress: OnProgress) -> None:
-    while (message := messages.get()) is not None:
-        index, done, total, note = message
-        on_progress(Progress(tasks[index].stage, tasks[index].name, done, total, note))
+def _listen(messages: Any, on_progress: OnProgress) -> None:
+    while (progress := messages.get()) is not None:
+        on_progress(progress)
 
 
 def _raise_failure(future: Future[None], task: Task) -> None:

@@ -127,7 +127,21 @@ def build(
     device, engine = choose_engine(device, workers)
     there = artifact.check_output(out)
     _check_writable(out)
+    with engine:
+        return _build(recipe, out, there, force, store, engine, device, on_progress)
 
+
+def _build(
+    recipe: Recipe,
+    out: Path,
+    there: Manifest | None,
+    force: bool,
+    store: Store,
+    engine: Engine,
+    device: str,
+    on_progress: OnProgress,
+) -> Built:
+    """Runs the stages in order; see `build`."""
     clock = _Clock(on_progress)
     data = source.load_source(recipe, store, engine, on_progress)
     clock.stage("source")
@@ -205,7 +219,8 @@ def plan_build(
     """Says what `build` would do: reads the source and times a few training steps, but trains and writes nothing."""
     store = store or Store()
     device, engine = choose_engine(device, workers)
-    data = source.load_source(recipe, store, engine, on_progress)
+    with engine:
+        data = source.load_source(recipe, store, engine, on_progress)
     selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
     architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
     chosen = space.choose_probes(architectures, recipe.probes)

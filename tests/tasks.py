@@ -25,6 +25,10 @@ def count_threads(*, folder: Path, report: Callable[[float, float, str], None]) 
     (folder / "threads").write_text(f"{torch.get_num_threads()} {os.environ.get('OMP_WAIT_POLICY')}")
 
 
+def say_pid(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
+    (folder / "pid").write_text(str(os.getpid()))
+
+
 def diverge(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
     raise DivergedError("probe x: the training loss must stay finite")
 

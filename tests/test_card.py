@@ -19,7 +19,7 @@ from proxyds.errors import CardDriftError, VerificationError
 from proxyds.manifest import Manifest
 from proxyds.records import Tables
 
-HOSTILE = 'cat | <script>alert(1)</script> {{ m.name }} [x](javascript:1) $\\frac$ \n# heading `x`'
+HOSTILE = "cat | <script>alert(1)</script> {{ m.name }} [x](javascript:1) $\\frac$ \n# heading `x`"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,9 @@ def test_every_picture_is_named_by_the_card_and_every_named_picture_is_there(tin
 
 def test_the_counts_on_the_card_are_the_tables(tiny_proxy: Path, records: tuple[Manifest, Tables]) -> None:
     text, (manifest, tables) = (tiny_proxy / "README.md").read_text(), records
-    rows = re.findall(r"^\| (\d): [^|]+\| (\S+) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\d): [^|]+\| (\S+) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(", text, re.MULTILINE
+    )
     assert [row[:2] for row in rows] == [("1", "2"), ("2", "1"), ("3", "6"), ("4", "1")]
     for case, row in enumerate(rows, start=1):
         for printed, table in zip(row[2:], (tables.evaluation, tables.importance, tables.data), strict=True):
@@ -61,7 +63,10 @@ def test_the_counts_on_the_card_are_the_tables(tiny_proxy: Path, records: tuple[
 
 
 def test_it_says_that_nothing_has_been_checked(tiny_proxy: Path) -> None:
-    assert "Nothing on this card shows that it\n> ranks better than a random subset" in (tiny_proxy / "README.md").read_text()
+    assert (
+        "Nothing on this card shows that it\n> ranks better than a random subset"
+        in (tiny_proxy / "README.md").read_text()
+    )
 
 
 def test_a_card_is_a_function_of_its_records(records: tuple[Manifest, Tables], tiny_proxy: Path) -> None:
@@ -89,7 +94,14 @@ def test_names_from_a_stranger_show_as_they_are(records: tuple[Manifest, Tables]
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("plain name", "plain name"), ("a|b", "a\\|b"), ("<b>", "&lt;b&gt;"), ("a\n\nb", "a b"), ("x_1*", "x\\_1\\*"), (3, "3")],
+    [
+        ("plain name", "plain name"),
+        ("a|b", "a\\|b"),
+        ("<b>", "&lt;b&gt;"),
+        ("a\n\nb", "a b"),
+        ("x_1*", "x\\_1\\*"),
+        (3, "3"),
+    ],
 )
 def test_escaping_by_hand(text: object, expected: str) -> None:
     assert escape_markdown(text) == expected

@@ -72,7 +72,9 @@ def test_init_writes_a_recipe_that_is_valid_and_names_its_schema(run_proxyds: Ru
     text = (tmp_path / "new" / "r.yaml").read_text()
     schema = next(line.partition("$schema=")[2] for line in text.splitlines() if "$schema=" in line)
     assert json.loads(Path(schema).read_text())["title"] == "Recipe"
-    assert run_proxyds("validate", "new/r.yaml").stdout.startswith("new/r.yaml: valid, cifar10-small-proxy 1.0.0, sha256 ")
+    assert run_proxyds("validate", "new/r.yaml").stdout.startswith(
+        "new/r.yaml: valid, cifar10-small-proxy 1.0.0, sha256 "
+    )
 
 
 def test_validate_prints_json_for_programs(run_proxyds: Run, write_recipe_file: Callable[..., Path]) -> None:
@@ -90,7 +92,9 @@ def test_validate_prints_json_for_programs(run_proxyds: Run, write_recipe_file: 
     }
 
 
-def test_build_tells_what_it_made_and_what_to_do_next(run_proxyds: Run, write_recipe_file: Callable[..., Path], tiny_proxy: Path) -> None:
+def test_build_tells_what_it_made_and_what_to_do_next(
+    run_proxyds: Run, write_recipe_file: Callable[..., Path], tiny_proxy: Path
+) -> None:
     assert tiny_proxy.exists()  # so that the store holds its probes
     write_recipe_file()
     ran = run_proxyds("build", "recipe.yaml", "-o", "out/p")
@@ -106,7 +110,9 @@ def test_build_tells_what_it_made_and_what_to_do_next(run_proxyds: Run, write_re
     assert again.stderr == ""
 
 
-def test_dry_run_says_what_would_be_trained_and_makes_nothing(run_proxyds: Run, write_recipe_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_dry_run_says_what_would_be_trained_and_makes_nothing(
+    run_proxyds: Run, write_recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
     write_recipe_file()
     fresh = {"PROXYDS_STORE": str(tmp_path / "fresh")}
     ran = run_proxyds("build", "recipe.yaml", "-o", "p", "--dry-run", "--json", **fresh)
@@ -132,12 +138,21 @@ def test_inspect_verify_card_and_list_read_a_proxy(run_proxyds: Run, tiny_proxy:
     assert json.loads(run_proxyds("verify", "here", "--json").stdout)["whole"] is True
     assert run_proxyds("card", "here", "--check").stdout == "here: the card is what its records render to\n"
     listed = run_proxyds("list").stdout
-    for expected in ("cifar10-resnet20", "torchvision", "resnet", "systematic", "successive", "tiny 1.0.0, 130 samples"):
+    for expected in (
+        "cifar10-resnet20",
+        "torchvision",
+        "resnet",
+        "systematic",
+        "successive",
+        "tiny 1.0.0, 130 samples",
+    ):
         assert expected in listed
     assert "here" in json.loads(run_proxyds("list", "--json").stdout)["proxies here"]
 
 
-def test_the_store_can_be_listed_and_cleaned(run_proxyds: Run, session_store: Path, tmp_path: Path, tiny_proxy: Path) -> None:
+def test_the_store_can_be_listed_and_cleaned(
+    run_proxyds: Run, session_store: Path, tmp_path: Path, tiny_proxy: Path
+) -> None:
     assert tiny_proxy.exists()
     copy = tmp_path / "store"
     shutil.copytree(session_store, copy)

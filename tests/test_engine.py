@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,18 @@ from proxyds.errors import DivergedError, WorkerDiedError
 from proxyds.records import Progress, ignore_progress
 from proxyds.store import Store
 
-ENGINES = [Here(), LocalWorkers(2)]
+
+@pytest.fixture(params=[Here, lambda: LocalWorkers(2)], ids=["here", "local workers"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Every engine, to hold each to the contract."""
+    with request.param() as made:
+        yield made
 
 
 def text_tasks(texts: str, ran: Path) -> list[Task]:
     return [Task("t", f"task {text}", {"text": text}, tasks.write_text, {"text": text, "ran": ran}) for text in texts]
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
 def test_results_come_in_the_order_given_and_done_work_is_not_done_again(engine: Engine, tmp_path: Path) -> None:
     store, ran = Store(tmp_path / "store"), tmp_path / "ran"
     steps: list[Progress] = []
@@ -39,7 +44,6 @@ def test_results_come_in_the_order_given_and_done_work_is_not_done_again(engine:
     assert sorted(ran.read_text().split()) == ["a", "b", "c", "d"]
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
 def test_a_failing_task_raises_its_own_error_and_finished_work_is_kept(engine: Engine, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     good = text_tasks("a", tmp_path / "ran")
@@ -49,7 +53,6 @@ def test_a_failing_task_raises_its_own_error_and_finished_work_is_kept(engine: E
     assert not list((tmp_path / "store").rglob(".unfinished-*"))
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
 def test_tasks_run_with_one_thread(engine: Engine, tmp_path: Path) -> None:
     (done,) = run_stored([Task("t", "n", {}, tasks.count_threads, {})], Store(tmp_path), engine, ignore_progress)
     assert (done.entry.folder / "threads").read_text() == "1 passive"
@@ -57,13 +60,28 @@ def test_tasks_run_with_one_thread(engine: Engine, tmp_path: Path) -> None:
 
 def test_nothing_to_do_starts_no_process(tmp_path: Path) -> None:
     started = time.monotonic()
-    assert run_stored([], Store(tmp_path), LocalWorkers(2), ignore_progress) == []
+    with LocalWorkers(2) as engine:
+        assert run_stored([], Store(tmp_path), engine, ignore_progress) == []
     assert time.monotonic() - started < 0.5
 
 
+def test_workers_are_kept_for_the_block_and_end_with_it(tmp_path: Path) -> None:
+    pids = []
+    with LocalWorkers(1) as engine:
+        for i in range(2):
+            (done,) = run_stored(
+                [Task("t", "n", {"i": i}, tasks.say_pid, {})], Store(tmp_path), engine, ignore_progress
+            )
+            pids.append(int((done.entry.folder / "pid").read_text()))
+        assert is_running(pids[0])
+    assert pids[0] == pids[1] != os.getpid()
+    wait_until(lambda: not is_running(pids[0]), 20)
+
+
 def test_a_killed_worker_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(WorkerDiedError, match=r"task y: a worker process ended without a result .*--workers 1"):
-        run_stored([Task("t", "task y", {}, tasks.die, {})], Store(tmp_path), LocalWorkers(2), ignore_progress)
+    message = r"task y: a worker process ended without a result .*--workers 1"
+    with LocalWorkers(2) as engine, pytest.raises(WorkerDiedError, match=message):
+        run_stored([Task("t", "task y", {}, tasks.die, {})], Store(tmp_path), engine, ignore_progress)
     assert [path.name for path in (tmp_path / "t").iterdir()] == []
 
 
@@ -74,7 +92,8 @@ from pathlib import Path
 from proxyds.engine import LocalWorkers, Task, run_stored
 from proxyds.store import Store
 folder = Path({folder!r})
-run_stored([Task("t", "n", {{}}, tasks.sleep, {{"started": folder / "started"}})], Store(folder / "store"), LocalWorkers(1), print)
+with LocalWorkers(1) as engine:
+    run_stored([Task("t", "n", {{}}, tasks.sleep, {{"started": folder / "started"}})], Store(folder / "store"), engine, print)
 """
 
 
