@@ -1,0 +1,127 @@
+"""The real CIFAR-10, from a recipe to loaded rows; skipped where `PROXYDS_DATA` does not name it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from datasets import ClassLabel, Image, load_dataset
+
+import proxyds
+from proxyds.artifact import read_tables, verify_proxy
+from proxyds.store import Store
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+QUICK = (
+    "source.image_size=8",
+    "space.choices.depth=8",
+    "space.choices.base_filters=[4, 8]",
+    "training.epochs=2",
+    "training.crop_padding=1",
+)
+"""The same data and the whole pipeline with small images and short training."""
+
+
+@pytest.fixture(scope="module")
+def proxy(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = proxyds.read_recipe(RECIPES / "cifar10-small.yaml", QUICK)
+    folder = tmp_path_factory.mktemp("cifar10")
+    return proxyds.build(recipe, folder / "proxy", store=Store(folder / "store"), device="cpu").folder
+
+
+def source_bytes(data_folder: Path) -> dict[str, bytes]:
+    files = sorted((data_folder / "cifar10").glob("train-*.parquet"))
+    images = pa.concat_tables([pq.read_table(file) for file in files])["image"].to_pylist()
+    return {hashlib.sha256(image["bytes"]).hexdigest(): image["bytes"] for image in images}
+
+
+def check_whole(proxy: Path, data_folder: Path) -> None:
+    rows = load_dataset(str(proxy), split="train")
+    assert rows.num_rows == round(0.05 * 45_000) == 2_250
+    assert isinstance(rows.features["image"], Image)
+    assert rows.features["label"] == ClassLabel(names=NAMES)
+    importance = load_dataset(str(proxy), "importance", split="train")
+    assert importance.num_rows == 45_000
+    assert sum(importance["selected"]) == 2_250
+    assert np.bincount(importance["label"]).tolist() == [4_500] * 10
+    streamed = next(iter(load_dataset(str(proxy), split="train", streaming=True)))
+    assert streamed["image"].size == (32, 32)
+    assert streamed["sample_id"] == rows[0]["sample_id"]
+
+    held, known = read_tables(proxy).data.to_pylist(), source_bytes(data_folder)
+    assert all(row["image"]["bytes"] == known[row["encoded_sha256"]] for row in held)
+    tars = sorted(str(path) for path in (proxy / "webdataset").glob("*.tar"))
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [row["sample_id"] for row in held]
+    assert all(sample["webp"] == row["image"]["bytes"] for sample, row in zip(samples, held, strict=True))
+    assert [int(sample["cls"]) for sample in samples] == [row["label"] for row in held]
+    manifest = verify_proxy(proxy)
+    assert manifest.source.is_local_copy
+    assert manifest.counts.evaluation == 5_000
+    assert manifest.counts.test == 10_000
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # webdataset leaves files to the collector
+def test_a_proxy_of_cifar10_is_whole_and_holds_the_sources_bytes(proxy: Path, data_folder: Path) -> None:
+    check_whole(proxy, data_folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_shipped_recipe_takes_under_15_minutes_and_3_gb_and_goes_on_after_a_kill(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "proxyds", "build", str(RECIPES / "cifar10-small.yaml"), "--quiet", "-o"]
+    environment = {**os.environ, "PROXYDS_STORE": str(tmp_path / "store")}
+    started, peak = time.monotonic(), 0
+    process = subprocess.Popen([*command, str(tmp_path / "p")], env=environment)
+    while process.poll() is None:
+        peak = max(peak, resident_bytes(process.pid))
+        time.sleep(0.5)
+    seconds = time.monotonic() - started
+    print(f"{seconds:.0f} s, {peak / 1e9:.2f} GB resident over all processes")
+    assert process.returncode == 0
+    check_whole(tmp_path / "p", data_folder)
+    assert seconds < 15 * 60
+    assert peak < 3e9
+
+    again = {**os.environ, "PROXYDS_STORE": str(tmp_path / "store-2")}
+    process = subprocess.Popen([*command, str(tmp_path / "q")], env=again)
+    while not any(entry.stage == "probes" for entry in Store(tmp_path / "store-2").entries()):
+        time.sleep(1)
+    process.kill()
+    process.wait()
+    (lighter,) = [entry for entry in Store(tmp_path / "store-2").entries() if entry.stage == "probes"]
+    subprocess.run([*command, str(tmp_path / "q")], env=again, check=True)
+    found = Store(tmp_path / "store-2").find("probes", lighter.key)
+    assert found is not None
+    assert found.created == lighter.created
+    for name in ("data", "importance", "evaluation", "webdataset"):
+        for path in (tmp_path / "p" / name).iterdir():
+            assert path.read_bytes() == (tmp_path / "q" / name / path.name).read_bytes()
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and those it started; pages that several map count for each."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except OSError:
+            continue
+        if int(fields["Pid"]) == pid or int(fields["PPid"]) == pid:
+            total += int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
+    return total
