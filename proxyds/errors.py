@@ -166,7 +166,7 @@ EXIT_INTERRUPTED = 130
 
 @contextmanager
 def translate_os_errors(what: str, advice: str) -> Iterator[None]:
-    """Turns «no space» and «no permission» inside the block into errors that say what could not be written.
+    """Turns what the system says to writing inside the block into errors that say what could not be written.
 
     Args:
         what: What was being written.
@@ -175,6 +175,7 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
     Raises:
         NoSpaceError: The disk or the quota is full.
         NoPermissionError: A file or folder may not be written.
+        OutputError: The path cannot be: a file stands where a folder must be, or a name is too long.
     """
     try:
         yield
@@ -184,4 +185,6 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = f" ({error.filename})" if error.filename else ""
             raise NoPermissionError(f"{what}: may not be written{where}; give write permission, or {advice}") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
+            raise OutputError(f"{what}: cannot be written: {error.strerror}; {advice}") from error
         raise

@@ -24,6 +24,7 @@ def whole_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(final.parent)
     folder = final.parent / f"{_unfinished_prefix()}{os.getpid()}-{final.name[:32]}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this one's number
     folder.mkdir()
     try:
         yield folder

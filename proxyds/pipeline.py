@@ -34,7 +34,7 @@ from proxyds.manifest import (
     StageRecord,
 )
 from proxyds.recipe import Recipe
-from proxyds.recipe_yaml import write_recipe
+from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Mapping, OnProgress, Probe, Progress, Samples, Source, Tables, ignore_progress
 from proxyds.store import Store
 
@@ -97,7 +97,7 @@ class Plan:
 
 
 def build(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     out: str | Path,
     *,
     store: Store | None = None,
@@ -112,7 +112,7 @@ def build(
     trains nothing. The folder appears whole or not at all.
 
     Args:
-        recipe: What to build.
+        recipe: What to build, or the file that says so.
         out: The folder to make. A proxy that is there is replaced only with `force`; anything else is never touched.
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
@@ -123,6 +123,7 @@ def build(
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     store, out = store or Store(), Path(out).absolute()
     device, engine = choose_engine(device, workers)
     there = artifact.check_output(out)
@@ -209,7 +210,7 @@ def _build(
 
 
 def plan_build(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     *,
     store: Store | None = None,
     workers: int = 0,
@@ -217,6 +218,7 @@ def plan_build(
     on_progress: OnProgress = ignore_progress,
 ) -> Plan:
     """Says what `build` would do: reads the source and times a few training steps, but trains and writes nothing."""
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     store = store or Store()
     device, engine = choose_engine(device, workers)
     with engine:

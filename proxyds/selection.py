@@ -26,11 +26,11 @@ def check_ratio(labels: NDArray[np.int64], label_names: Sequence[str], ratio: fl
     counts = np.bincount(labels, minlength=len(label_names))
     smallest = int(counts.argmin())
     n_drawn = round(ratio * len(labels))
-    if counts[smallest] * n_drawn < len(labels):
+    if counts[smallest] == 0 or counts[smallest] * n_drawn < len(labels):
         raise StarvedLabelError(
             f"selection.ratio: must leave every label a sample; {ratio:g} of {len(labels):,} is {n_drawn:,} samples, and label "
             f"{label_names[smallest]!r} with its {counts[smallest]:,} can expect "
-            f"{counts[smallest] * n_drawn / len(labels):.2g}; "
+            f"{counts[smallest] * n_drawn / max(1, len(labels)):.2g}; "
             + (f"use {1 / counts[smallest]:.2g} or more" if counts[smallest] else "remove the label from the source")
         )
 

@@ -125,6 +125,11 @@ def load_source(recipe: Recipe, store: Store, engine: Engine, on_progress: OnPro
         raise SourceError(f"source: splits must have one image size, found {sorted(shapes)}; set source.image_size")
 
     train, evaluation, test, evaluation_from, test_from = _split(decoded, recipe)
+    for role, samples in (("be drawn", train), ("measure importance on", evaluation), ("test on", test)):
+        if not len(samples):
+            raise SourceError(
+                f"source: must leave samples to {role}, none are left; use more samples, or smaller fractions"
+            )
     everything = np.sort(np.concatenate([d.samples.ids for d in decoded.values()]))
     elsewhere = np.concatenate([_base_ids(evaluation.ids), _base_ids(test.ids)])
     facts = SourceFacts(
@@ -178,52 +183,51 @@ def decode_split(
 
     Raises:
         BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
-        SourceError: Sizes differ and the recipe names none.
+        SourceError: Sizes differ and the recipe names none, or no image decodes.
     """
-
-    def decode(index: int) -> tuple[str, str, NDArray[np.uint8]] | Exception:
-        try:
-            encoded = raw.encoded(index)
-            with Image.open(io.BytesIO(encoded)) as image:
-                image.load()
-            label = label_names[raw.labels[index]]
-            return _content_id(image, label), hashlib.sha256(encoded).hexdigest(), _convert(image, spec)
-        except _DECODE_ERRORS as error:
-            return error
-
-    n, results, bad = len(raw.labels), [], []
+    n = len(raw.labels)
+    found: list[tuple[str, str, int]] = []
+    bad: list[str] = []
+    sizes: set[tuple[int, ...]] = set()
+    pixels = np.empty((n, 0), np.uint8)
     for index in range(n):  # one thread: Pillow's decoders are slower in several
-        result = decode(index)
-        if not isinstance(result, Exception):
-            results.append((*result, index))
-        elif spec.on_bad_image == "skip":
-            bad.append(f"{split}[{index}]{raw.place(index)}")
-        else:
-            raise BadImageError(
-                f"source: image {split}[{index}]{raw.place(index)} must decode, found "
-                f"{len(_encoded_or_nothing(raw, index)):,} bytes that do not: {result}; mend it, or leave such images out "
-                "with source.on_bad_image: skip"
-            )
+        encoded = _encoded_or_nothing(raw, index)
+        try:
+            content_id, image = _decode_image(encoded, label_names[raw.labels[index]], spec)
+        except _DECODE_ERRORS as error:
+            place = f"{split}[{index}]{raw.place(index)}"
+            if spec.on_bad_image == "fail":
+                raise BadImageError(
+                    f"source: image {place} must decode, found {len(encoded):,} bytes that do not: {error}; mend it, or "
+                    "leave such images out with source.on_bad_image: skip"
+                ) from None
+            bad.append(place)
+            continue
+        if not sizes:
+            pixels = np.empty((n, *image.shape), np.uint8)
+        sizes.add(image.shape)
+        if len(sizes) == 1:
+            pixels[index] = image
+        found.append((content_id, hashlib.sha256(encoded).hexdigest(), index))
         if index % 1000 == 999 or index == n - 1:
             report(index + 1, n, "")
-    sizes = {pixels.shape for _, _, pixels, _ in results}
+    if not found:
+        raise SourceError(f"source: split {split} must hold images, found none that decode")
     if len(sizes) > 1:
-        found = ", ".join(f"{width}x{height}" for _, height, width in sorted(sizes)[:3])
+        shown = ", ".join(f"{width}x{height}" for _, height, width in sorted(sizes)[:3])
         raise SourceError(
-            f"source.image_size: must be given for images of {len(sizes)} sizes ({found}, ...) in split {split}; "
+            f"source.image_size: must be given for images of {len(sizes)} sizes ({shown}, ...) in split {split}; "
             "for example `image_size: 32`"
         )
-    if not results:
-        raise SourceError(f"source: split {split} must hold images, found none that decode")
-    results.sort(key=lambda result: (result[0], result[1], result[3]))
-    indices = np.array([index for _, _, _, index in results], np.int64)
-    np.save(folder / "pixels.npy", np.stack([pixels for _, _, pixels, _ in results]))
+    found.sort()
+    rows = np.array([index for _, _, index in found], np.int64)
+    np.save(folder / "pixels.npy", pixels[rows])
     np.savez(
         folder / "samples.npz",
-        ids=_number_repeats([content_id for content_id, _, _, _ in results]),
-        labels=raw.labels[indices],
-        source_index=indices,
-        encoded_sha256=np.array([encoded for _, encoded, _, _ in results]),
+        ids=_number_repeats([content_id for content_id, _, _ in found]),
+        labels=raw.labels[rows],
+        source_index=rows,
+        encoded_sha256=np.array([encoded_sha256 for _, encoded_sha256, _ in found]),
         bad_images=np.array(bad, dtype=np.str_),
     )
 
@@ -305,6 +309,13 @@ def _encoded_or_nothing(raw: RawSplit, index: int) -> bytes:
         return raw.encoded(index)
     except OSError:
         return b""  # reported as a bad image where it is decoded
+
+
+def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[str, NDArray[np.uint8]]:
+    """Returns the content's id and the pixels that networks see, (C, H, W)."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        image.load()
+    return _content_id(image, label), _convert(image, spec)
 
 
 def _content_id(image: Image.Image, label: str) -> str:

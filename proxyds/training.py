@@ -105,7 +105,7 @@ def train_network(
         DivergedError: The loss is infinite or not a number after an epoch.
     """
     network.fit_normalisation(pixels)
-    images = _pad(torch.from_numpy(np.ascontiguousarray(pixels)), settings.crop_padding)
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
     memory_format = choose_memory_format(network)
     network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
     images, targets = images.to(device), torch.from_numpy(labels).to(device)
@@ -121,11 +121,11 @@ def train_network(
         order = torch.randperm(len(labels), generator=generator)
         loss_sum = torch.zeros((), device=device)
         for step in range(n_steps):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch = augment(images, chosen, pixels.shape[2:], settings, generator)
+            chosen = order[step * batch_size : (step + 1) * batch_size].to(device)
+            batch = augment(images[chosen], settings, generator)
             optimizer.zero_grad(set_to_none=True)
             logits = network(batch.contiguous(memory_format=memory_format))
-            loss = F.cross_entropy(logits, targets[chosen.to(device)])
+            loss = F.cross_entropy(logits, targets[chosen])
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
@@ -166,28 +166,25 @@ def time_training(
     return epochs[-1].seconds / n * n_train * settings.epochs
 
 
-def augment(
-    padded: Tensor, chosen: Tensor, size: tuple[int, ...], settings: Training, generator: torch.Generator
-) -> Tensor:
-    """Cuts a window out of each chosen image and mirrors half of them, each sample with its own draw.
+def augment(images: Tensor, settings: Training, generator: torch.Generator) -> Tensor:
+    """Shifts every image of a batch and mirrors half of them, each with its own draw.
 
     Args:
-        padded: (N, C, H + 2 p, W + 2 p) uint8, on any device.
-        chosen: (n,) positions in `padded`, on the CPU.
-        size: (H, W) of the windows.
-        settings: `crop_padding` p and `horizontal_flip`.
+        images: (n, C, H, W) uint8, on any device.
+        settings: `crop_padding` p (a window of H x W is cut out of the image padded by p black pixels), `horizontal_flip`.
         generator: On the CPU; the same draws whatever the device.
 
     Returns:
         (n, C, H, W) uint8.
     """
-    n, n_offsets = len(chosen), 2 * settings.crop_padding + 1
-    offsets = torch.randint(n_offsets, (2, n), generator=generator).to(padded.device)
-    flipped = torch.rand(n, generator=generator) < 0.5
-    windows = padded.unfold(2, size[0], 1).unfold(3, size[1], 1)
-    images = windows[chosen.to(padded.device), :, offsets[0], offsets[1]]
+    n, _, height, width = images.shape
+    padding = settings.crop_padding
+    offsets = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
+    mirrored = (torch.rand(n, generator=generator) < 0.5).nonzero().squeeze(1).to(images.device)
+    if padding:
+        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        images = windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
     if settings.horizontal_flip:
-        mirrored = flipped.nonzero().squeeze(1).to(padded.device)
         images[mirrored] = images[mirrored].flip(3)
     return images
 
@@ -276,10 +273,6 @@ def _batches(network: nn.Module, pixels: NDArray[np.uint8], device: str) -> Iter
     for start in range(0, len(pixels), INFERENCE_BATCH):
         batch = torch.from_numpy(np.array(pixels[start : start + INFERENCE_BATCH]))
         yield batch.to(device).contiguous(memory_format=memory_format)
-
-
-def _pad(images: Tensor, padding: int) -> Tensor:
-    return F.pad(images, (padding,) * 4) if padding else images
 
 
 def _make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:

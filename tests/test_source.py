@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import pickle
@@ -619,6 +620,18 @@ def test_a_folder_is_sought_in_proxyds_data_too(load: Load, tmp_path: Path, monk
     write_parquet(tmp_path / "copies" / "pictures", some_rows())
     monkeypatch.setenv("PROXYDS_DATA", str(tmp_path / "copies"))
     assert len(every(load("{kind: folder, path: far/away/pictures}"), "ids")) == 40
+
+
+def test_a_folder_that_may_not_be_read_is_a_source_error(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(location: str, **arguments: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", location)
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(SourceError, match=r"pictures.*Permission denied"):
+        load("{kind: folder, path: pictures}")
 
 
 def test_an_empty_folder_is_no_source(load: Load, tmp_path: Path) -> None:
