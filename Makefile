@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install ## build the digits proxy and say where it is and what to do next (a minute)
-	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy
+	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy --force
 	$(BIN)/proxyds verify digits-proxy
 
 test: install ## run the default tests

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import ValidationError
 
-from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, VerificationError
+from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError, VerificationError
 from proxyds.manifest import CONFIGS, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
 from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
 
@@ -44,7 +44,7 @@ def make_tables(
         "inclusion_probability": datasets.Value("float64"),
     }
     chosen = source.train.take(draw.selected)
-    images = [{"bytes": encoded, "path": None} for encoded in source.read_encoded(chosen)]
+    images = [{"bytes": encoded, "path": None} for encoded in _read_unchanged(source, chosen)]
     data = {"image": images, **_identity_columns(chosen), **_draw_columns(draw, draw.selected)}
     importance = {
         **_identity_columns(source.train),
@@ -84,9 +84,6 @@ def make_tables(
 
 def write_tables(folder: Path, tables: dict[str, datasets.Dataset], samples_per_shard: int) -> None:
     """Writes every table as parquet shards `FOLDER/SPLIT-00000-of-00001.parquet`."""
-    from datasets import disable_progress_bars
-
-    disable_progress_bars()
     for config, table in tables.items():
         split, subfolder = CONFIGS[config]
         (folder / subfolder).mkdir()
@@ -103,14 +100,14 @@ def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples
     """
     import webdataset
 
-    rows = data.to_pylist()
-    extension = Counter(_image_extension(row["image"]["bytes"]) for row in rows).most_common(1)[0][0]
+    formats = Counter(_image_extension(row["image"]["bytes"]) for row in _iter_rows(data))
+    extension = formats.most_common(1)[0][0]
     (folder / "webdataset").mkdir()
     pattern = str(folder / "webdataset" / "train-%06d.tar")
     with webdataset.ShardWriter(
         pattern, maxcount=samples_per_shard, maxsize=float("inf"), verbose=0, mtime=0
     ) as writer:
-        for row in rows:
+        for row in _iter_rows(data):
             image, label = row.pop("image")["bytes"], row.pop("label")
             about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
             writer.write({"__key__": row["sample_id"], extension: image, "cls": str(label), "json": about.encode()})
@@ -121,7 +118,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: _file_facts(folder / name) for name in names if name != MANIFEST}
     whole = manifest.model_copy(update={"files": files})
-    (folder / MANIFEST).write_text(whole.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
     return whole
 
 
@@ -214,10 +211,7 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             problems.append(f"{name}: must have {facts.bytes:,} bytes, has {path.stat().st_size:,}")
         elif _file_facts(path) != facts:
             problems.append(f"{name}: its bytes have changed (sha256)")
-    present = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
-    }
-    problems += [f"{name}: not in the manifest" for name in sorted(present - set(manifest.files) - {MANIFEST})]
+    problems += [f"{name}: not in the manifest" for name in sorted(_present(folder) - set(manifest.files) - {MANIFEST})]
     problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
@@ -243,6 +237,21 @@ def read_tables(folder: Path) -> Tables:
     return Tables(tables["default"], tables["importance"], tables["evaluation"])
 
 
+def check_only_own_files(out: Path, there: Manifest) -> None:
+    """Refuses to replace a proxy that somebody has put other files into.
+
+    Raises:
+        OutputExistsError: There are some; names one.
+    """
+    foreign = sorted(_present(out) - set(there.files) - {MANIFEST})
+    if foreign:
+        raise OutputExistsError(
+            f"{out}: must hold a proxy and nothing else to be replaced, found {foreign[0]}"
+            + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")
+            + "; nothing was touched: move it away, or choose another -o"
+        )
+
+
 def as_tables(datasets: dict[str, datasets.Dataset]) -> Tables:
     """The Arrow tables of `make_tables`."""
     return Tables(*(datasets[config].data.table for config in CONFIGS))
@@ -262,6 +271,20 @@ def replace_file(path: Path, held: bytes) -> None:
     new = path.with_name(f".{path.name}.new")
     new.write_bytes(held)
     new.replace(path)
+
+
+def _read_unchanged(source: Source, samples: Samples) -> list[bytes]:
+    """The samples' encoded images, which must be those that were decoded when the build began."""
+    images = source.read_encoded(samples)
+    for encoded, sha256, index in zip(images, samples.encoded_sha256, samples.source_index, strict=True):
+        if hashlib.sha256(encoded).hexdigest() != sha256:
+            raise SourceError(f"source: image {samples.split}[{index}] has changed since the build began; build again")
+    return images
+
+
+def _present(folder: Path) -> set[str]:
+    files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 def _identity_columns(samples: Samples) -> dict[str, Any]:
@@ -289,6 +312,11 @@ def _make_dataset(columns: dict[str, Any], features: datasets.Features) -> datas
     schema = features.arrow_schema
     arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
     return datasets.Dataset(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=1000):
+        yield from batch.to_pylist()
 
 
 def _image_extension(encoded: bytes) -> str:

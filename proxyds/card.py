@@ -51,6 +51,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["plain"] = escape_markdown
+    environment.filters["code"] = code_span
     environment.filters["flop"] = lambda value: with_prefix(value, "FLOP")
     environment.filters["duration"] = duration
     environment.filters["percent"] = lambda share: f"{share:.1%}"
@@ -69,6 +70,12 @@ def escape_markdown(text: object) -> str:
     """Makes a name from a source or recipe show as it is: no markup, no HTML, on one line."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", html.escape(line, quote=False))
+
+
+def code_span(text: object) -> str:
+    """A name as a code span, in a table or out of it: on one line, without what would end it."""
+    line = " ".join(str(text).split()).replace("`", "'")
+    return f"`{line}`".replace("|", "\\|")
 
 
 def _metadata(manifest: Manifest) -> str:

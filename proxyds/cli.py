@@ -32,6 +32,7 @@ overrides = click.option(
 def main() -> None:
     """Runs the command line and turns every expected error into one message and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: idle threads must not spin
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is: the bars here are our own
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except ProxydsError as error:
@@ -102,15 +103,15 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "-o", "--output", "out", type=click.Path(path_type=Path), help="The folder to make.  [default: the recipe's name]"
 )
-@click.option(
-    "--dry-run", is_flag=True, help="Say what would be done and how long it would take; train and write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @overrides
 @click.option(
     "--workers", type=click.IntRange(0), default=0, help="Networks trained at once.  [default: one for each core]"
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto for CUDA where there is one.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 @as_json
 def build(
@@ -178,11 +179,15 @@ def verify(folder: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--check", is_flag=True, help="Change nothing; exit with 52 where the card differs from its records.")
-def card(folder: Path, check: bool) -> None:
+@as_json
+def card(folder: Path, check: bool, as_json: bool) -> None:
     """Render a proxy's card and pictures again from its records."""
     from proxyds.pipeline import render
 
     changed = render(folder, check_only=check)
+    if as_json:
+        _print_json({"rendered": changed})
+        return
     click.echo(
         f"{folder}: rendered {', '.join(changed)}" if changed else f"{folder}: the card is what its records render to"
     )
@@ -270,13 +275,16 @@ def store_list(as_json: bool) -> None:
 @click.option(
     "--older-than", "days", type=click.FloatRange(0), default=0.0, metavar="DAYS", help="Keep what is younger."
 )
-@click.confirmation_option(prompt="Remove finished work from the store?")
-def store_clean(days: float) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def store_clean(days: float, yes: bool) -> None:
     """Remove finished work; builds that need it do it again."""
     from proxyds.quantities import with_prefix
     from proxyds.store import Store
 
     held = Store()
+    if not yes and not click.confirm(f"Remove finished work from {held.root}?"):
+        click.echo("nothing was removed")
+        return
     n_entries, n_bytes = held.clean(days)
     click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {held.root}")
 
@@ -328,7 +336,7 @@ def _print_plan(plan: Plan) -> None:
     print_table("probes to train", ("architecture", "one image", "training", "expected"), rows)
     click.echo(
         f"\nexpected: about {duration(plan.expected_seconds)} with {plan.n_workers} at once on this machine, measured just now "
-        "over a few steps; nothing was trained or written"
+        "over a few steps; nothing was trained"
     )
 
 

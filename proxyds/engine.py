@@ -79,6 +79,11 @@ class Engine(Protocol):
         """Ends whatever still runs."""
 
 
+RunTasks = Callable[[Sequence[Task]], list[Done]]
+"""Runs the tasks that the store does not hold and returns every task's result in the order given: `run_stored` with the
+store, the engine and the display already chosen."""
+
+
 def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress) -> list[Done]:
     """Runs the tasks that the store does not hold; returns every task's result in the order given."""
     found = [store.find(task.stage, task.key) for task in tasks]
@@ -137,6 +142,8 @@ class LocalWorkers:
     def __exit__(self, *exception: object) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
+            self._executor = None
+            self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
 
     def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
         """See `Engine.run`.
@@ -146,7 +153,8 @@ class LocalWorkers:
         """
         if not tasks:
             return
-        listener = threading.Thread(target=_listen, args=(self._messages, on_progress), daemon=True)
+        failures: list[Exception] = []
+        listener = threading.Thread(target=_listen, args=(self._messages, on_progress, failures), daemon=True)
         listener.start()
         try:
             with _workers_ignore_interrupts():
@@ -157,9 +165,11 @@ class LocalWorkers:
         except BaseException:
             self.__exit__()
             store.sweep()
-            raise  # the listener is left to the process: a killed worker may hold the queue's lock for ever
+            raise
         self._messages.put(None)
         listener.join()
+        if failures:
+            raise failures[0]
 
     def _start(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
@@ -209,9 +219,13 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _listen(messages: Any, on_progress: OnProgress) -> None:
+def _listen(messages: Any, on_progress: OnProgress, failures: list[Exception]) -> None:
+    """Passes reports on until None comes; keeps reading whatever happens, or workers would wait for ever."""
     while (progress := messages.get()) is not None:
-        on_progress(progress)
+        try:
+            on_progress(progress)
+        except Exception as error:  # noqa: BLE001 - raised again by `LocalWorkers.run`
+            failures.append(error)
 
 
 def _raise_failure(future: Future[None], task: Task) -> None:

@@ -118,6 +118,12 @@ class WorkerDiedError(TrainingError):
     exit_code = 33
 
 
+class DeviceError(ProxydsError):
+    """There is no such device to compute on."""
+
+    exit_code = 34
+
+
 class OutputError(ProxydsError):
     """The proxy cannot be written."""
 
@@ -180,7 +186,9 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        # numpy's own writing fails without an errno: «... requested and ... written»
+        is_short_write = error.errno is None and "written" in str(error)
+        if is_short_write or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpaceError(f"{what}: no space left to write it; free some space, or {advice}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = f" ({error.filename})" if error.filename else ""

@@ -8,48 +8,89 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-_UNFINISHED = ".unfinished-"
+from proxyds.errors import OutputExistsError
+
+_UNFINISHED, _REPLACED = ".unfinished", ".replaced"
 
 
 @contextmanager
-def whole_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
+def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]) -> Iterator[Path]:
     """Gives an empty folder beside `final`, which takes its name when the block ends well and is removed when not.
 
     Args:
         final: Where the folder is to be. Its parents are made.
-        replace: Whether a folder that is already there gives way; else it stays and the new one is dropped (another
-            process finished the same work meanwhile). An empty folder always gives way.
+        if_there: What happens when `final` is there at the end and not empty: an error, it is replaced, or the new folder
+            gives way to it (another process finished the same work).
+
+    Raises:
+        OutputExistsError: `final` is there and `if_there` is `refuse`; it is not touched.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(final.parent)
-    folder = final.parent / f"{_unfinished_prefix()}{os.getpid()}-{final.name[:32]}"
+    folder = _beside(final, _UNFINISHED)
     shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this one's number
     folder.mkdir()
     try:
         yield folder
         _flush(folder)
-        aside = folder.with_name(f"{folder.name}-old")
-        if replace and final.exists():
-            final.rename(aside)
         if not final.exists() or not any(final.iterdir()):
             folder.rename(final)
-        shutil.rmtree(aside, ignore_errors=True)
+        elif if_there == "replace":
+            _replace(final, folder)
+        elif if_there == "refuse":
+            raise OutputExistsError(
+                f"{final}: something appeared there meanwhile and was not touched; choose another -o"
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that a stop half-way does not leave half of it under its name."""
+    doomed = _beside(folder, _UNFINISHED)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def sweep_unfinished(parent: Path) -> None:
-    """Removes folders in `parent` that killed processes of this machine left unfinished."""
-    prefix = _unfinished_prefix()
-    for path in parent.glob(f"{prefix}*"):
-        pid = path.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdigit() and not _is_running(int(pid)):
+    """Puts right what killed processes of this machine left in `parent`.
+
+    Unfinished folders go; a folder that was being replaced comes back unless its successor is there.
+    """
+    for path in parent.glob(f"{_UNFINISHED}-*"):
+        if _is_abandoned(path):
             shutil.rmtree(path, ignore_errors=True)
+    for path in parent.glob(f"{_REPLACED}-*"):
+        if _is_abandoned(path):
+            final = parent / path.name.removeprefix(f"{_REPLACED}-{socket.gethostname()}-").partition("-")[2]
+            if final.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(final)
 
 
-def _unfinished_prefix() -> str:
-    return f"{_UNFINISHED}{socket.gethostname()}-"
+def _replace(final: Path, folder: Path) -> None:
+    aside = _beside(final, _REPLACED)
+    final.rename(aside)
+    try:
+        folder.rename(final)
+    except BaseException:
+        aside.rename(final)
+        raise
+    shutil.rmtree(aside)
+
+
+def _beside(final: Path, kind: str) -> Path:
+    return final.parent / f"{kind}-{socket.gethostname()}-{os.getpid()}-{final.name}"
+
+
+def _is_abandoned(path: Path) -> bool:
+    host_and_rest = path.name.partition("-")[2]
+    prefix = f"{socket.gethostname()}-"
+    pid = host_and_rest.removeprefix(prefix).partition("-")[0]
+    return host_and_rest.startswith(prefix) and pid.isdigit() and not _is_running(int(pid))
 
 
 def _is_running(pid: int) -> bool:

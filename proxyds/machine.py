@@ -8,20 +8,26 @@ from pathlib import Path
 
 import loky
 
-from proxyds.errors import RecipeError
+from proxyds.errors import DeviceError
 from proxyds.manifest import MachineRecord
 
 LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
 
 
 def choose_device(device: str) -> str:
-    """Resolves `auto`; refuses a CUDA device that is not there."""
+    """Resolves `auto` to CUDA where there is one, else the CPU.
+
+    Raises:
+        DeviceError: The device is not `auto`, `cpu`, `cuda` or `cuda:N`, or it is not there.
+    """
     import torch
 
+    n_cuda = torch.cuda.device_count()
+    there = ["cpu", *(["cuda"] if n_cuda else []), *(f"cuda:{index}" for index in range(n_cuda))]
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise RecipeError(f"--device {device}: must be there, torch finds no CUDA device; use --device cpu")
+        return "cuda" if n_cuda else "cpu"
+    if device not in there:
+        raise DeviceError(f"--device {device}: must be a device of this machine; it has: auto, {', '.join(there)}")
     return device
 
 

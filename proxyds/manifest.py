@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from proxyds.recipe import Recipe
+from proxyds.records import Architecture, Mapping, Probe, Source
 
 FORMAT_VERSION = "1.0"
 MANIFEST = "manifest.json"
@@ -146,3 +152,76 @@ class Manifest(Part):
     created: str
     gallery: bool
     files: dict[str, FileFacts] = {}
+
+
+def describe_build(
+    recipe: Recipe,
+    data: Source,
+    architectures: Sequence[Architecture],
+    probes: Sequence[Probe],
+    layer: str,
+    mapping: Mapping,
+    stages: Sequence[StageRecord],
+    built_on: MachineRecord,
+) -> Manifest:
+    """Puts a build's records into a manifest, but for the list of files.
+
+    Args:
+        recipe: As run.
+        data: The source.
+        architectures: The space, from the lightest to the heaviest.
+        probes: From the lightest to the heaviest.
+        layer: That features came from.
+        mapping: To the nearest evaluation samples.
+        stages: What each took.
+        built_on: The machine.
+    """
+    return Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        licence=recipe.licence,
+        recipe_sha256=recipe.sha256,
+        protocol=recipe.importance.protocol,
+        seed=recipe.seed,
+        label_names=data.label_names,
+        counts=CountsRecord(
+            train=len(data.train),
+            evaluation=len(data.evaluation),
+            test=len(data.test),
+            proxy=round(recipe.selection.ratio * len(data.train)),
+        ),
+        source=SourceRecord(**asdict(data.facts)),
+        space=SpaceRecord(
+            network=architectures[0].network,
+            n_architectures=len(architectures),
+            lightest_training_flops=architectures[0].training_flops,
+            heaviest_training_flops=architectures[-1].training_flops,
+        ),
+        probes=tuple(
+            ProbeRecord(
+                name=each.architecture.name,
+                network=each.architecture.network,
+                parameters=each.architecture.parameters,
+                forward_flops=each.architecture.forward_flops,
+                training_flops_per_sample=each.architecture.training_flops,
+                n_parameters=each.architecture.n_parameters,
+                accuracy=each.accuracy,
+                losses=each.losses,
+                training_seconds=each.training_seconds,
+                training_flops=each.training_flops,
+            )
+            for each in probes
+        ),
+        mapping=MappingRecord(
+            layer=layer,
+            metric=recipe.similarity.metric,
+            neighbours=mapping.nearest.shape[1],
+            n_dimensions=mapping.n_dimensions,
+            explained_variance=mapping.explained_variance,
+        ),
+        draw=DrawRecord(law=recipe.selection.draw, ratio=recipe.selection.ratio, constants=recipe.importance.constants),
+        stages=tuple(stages),
+        machine=built_on,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        gallery=recipe.output.gallery,
+    )

@@ -32,7 +32,7 @@ def probe_task(
     settings: Training,
     seed: int,
     device: str,
-    content: dict[str, str],
+    arithmetic: dict[str, str],
 ) -> Task:
     """Describes the training of one probe.
 
@@ -45,7 +45,7 @@ def probe_task(
         settings: How it is trained.
         seed: The recipe's; initial weights and the order of samples are derived from it and the parameters.
         device: `cpu` or a CUDA device.
-        content: What else the result depends on: fingerprints of the samples, versions, kind of device.
+        arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
@@ -57,7 +57,11 @@ def probe_task(
             "parameters": architecture.parameters,
             "settings": settings.model_dump(mode="json"),
             "seed": seed,
-            **content,
+            "n_labels": n_labels,
+            "image_shape": image_shape,
+            "train": train.fingerprint,
+            "evaluation": evaluation.fingerprint,
+            **arithmetic,
         },
         function=train_probe,
         arguments={
@@ -112,15 +116,18 @@ def train_probe(
 
 def expect_seconds(task: Task) -> float:
     """Times a few steps of a probe's training and says how long the whole would take on this machine, alone."""
-    arguments = task.arguments
-    architecture, settings = arguments["architecture"], arguments["settings"]
-    network = make_network(
-        architecture.network, architecture.parameters, arguments["n_labels"], arguments["image_shape"], seed=0
-    )
-    n_train = len(arguments["train"])
-    return time_training(
-        network, n_train, arguments["n_labels"], arguments["image_shape"], settings, arguments["device"]
-    )
+    given = task.arguments
+    architecture, n_labels, image_shape = given["architecture"], given["n_labels"], given["image_shape"]
+    network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, seed=0)
+    n_seen = count_seen(given["settings"], len(given["train"]))
+    cost = architecture.training_flops
+    return time_training(network, n_seen, n_labels, image_shape, cost, given["settings"], given["device"])
+
+
+def count_seen(settings: Training, n_train: int) -> int:
+    """Images that a whole training computes on: every epoch leaves out what fills no batch."""
+    batch_size = min(settings.batch_size, n_train)
+    return settings.epochs * (n_train // batch_size) * batch_size
 
 
 def read_probe(
@@ -137,15 +144,13 @@ def read_probe(
     """
     about = json.loads((entry.folder / "training.json").read_text())
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
-    batch_size = min(settings.batch_size, n_train)
-    n_seen = settings.epochs * (n_train // batch_size) * batch_size
     return Probe(
         architecture=architecture,
         predictions=predictions,
         accuracy=float((predictions == labels).mean()),
         losses=tuple(about["losses"]),
         training_seconds=about["seconds"],
-        training_flops=n_seen * architecture.training_flops,
+        training_flops=count_seen(settings, n_train) * architecture.training_flops,
         weights_file=entry.folder / "weights.safetensors",
     )
 

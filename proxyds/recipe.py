@@ -6,18 +6,112 @@ moment. `recipe_yaml.py` reads and writes recipes as files.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import math
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from proxyds.networks import FAMILIES
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
-_LICENCE = r"^[a-z0-9][a-z0-9.-]*$"
+LICENCES = [
+    "afl-3.0",
+    "agpl-3.0",
+    "apache-2.0",
+    "apple-amlr",
+    "apple-ascl",
+    "artistic-2.0",
+    "bigcode-openrail-m",
+    "bigscience-bloom-rail-1.0",
+    "bigscience-openrail-m",
+    "bsd",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "bsd-3-clause-clear",
+    "bsl-1.0",
+    "c-uda",
+    "cc",
+    "cc-by-2.0",
+    "cc-by-2.5",
+    "cc-by-3.0",
+    "cc-by-4.0",
+    "cc-by-nc-2.0",
+    "cc-by-nc-3.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-nd-3.0",
+    "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-2.0",
+    "cc-by-nc-sa-3.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0",
+    "cc-by-sa-3.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "cdla-permissive-1.0",
+    "cdla-permissive-2.0",
+    "cdla-sharing-1.0",
+    "creativeml-openrail-m",
+    "deepfloyd-if-license",
+    "ecl-2.0",
+    "epl-1.0",
+    "epl-2.0",
+    "etalab-2.0",
+    "eupl-1.1",
+    "eupl-1.2",
+    "gemma",
+    "gfdl",
+    "gpl",
+    "gpl-2.0",
+    "gpl-3.0",
+    "h-research",
+    "intel-research",
+    "isc",
+    "lgpl",
+    "lgpl-2.1",
+    "lgpl-3.0",
+    "lgpl-lr",
+    "llama2",
+    "llama3",
+    "llama3.1",
+    "llama3.2",
+    "llama3.3",
+    "llama4",
+    "lppl-1.3c",
+    "mit",
+    "mpl-2.0",
+    "ms-pl",
+    "ncsa",
+    "odbl",
+    "odc-by",
+    "ofl-1.1",
+    "open-mdw",
+    "openrail",
+    "openrail++",
+    "osl-3.0",
+    "other",
+    "pddl",
+    "postgresql",
+    "unknown",
+    "unlicense",
+    "wtfpl",
+    "zlib",
+]
+"""Licences as the Hub names them in a card's metadata; it refuses others."""
 
 
 class Section(BaseModel):
@@ -81,7 +175,9 @@ class HubSource(Columns):
 
     kind: Literal["hub"]
     name: str = Field(
-        description="`user/name` on the Hub.", pattern=r"^[\w.-]+(/[\w.-]+)?$", examples=["uoft-cs/cifar10"]
+        description="`user/name` on the Hub.",
+        pattern=r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$",
+        examples=["uoft-cs/cifar10"],
     )
     config: str | None = Field(None, description="The data set's configuration; null: its default.")
     revision: str = Field(description="A commit or tag: a branch can change.", examples=["0b2714987fa4"], min_length=1)
@@ -258,6 +354,17 @@ class Output(Section):
     gallery: bool = Field(True, description="Sample images on the card; off where images may not be redistributed.")
 
 
+def _known_licence(licence: str) -> str:
+    if licence not in LICENCES:
+        near = difflib.get_close_matches(licence, LICENCES, n=3, cutoff=0.4)
+        raise ValueError(
+            "must be a licence as the Hub names it"
+            + (f" (near: {', '.join(near)})" if near else "")
+            + ", `other` or `unknown`"
+        )
+    return licence
+
+
 class Recipe(Section):
     """A whole recipe. Frozen; equal recipes have equal `sha256`."""
 
@@ -265,8 +372,8 @@ class Recipe(Section):
         description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
     )
     version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
-    licence: str = Field(
-        "unknown", description="Of the images, as the Hub names licences.", pattern=_LICENCE, examples=["cc-by-4.0"]
+    licence: Annotated[str, AfterValidator(_known_licence), Field(json_schema_extra={"enum": LICENCES})] = Field(
+        "unknown", description="Of the images, as the Hub names licences.", examples=["cc-by-4.0"]
     )
     seed: Annotated[int, Field(ge=0, lt=2**53)] = Field(
         0, description="Every random number comes from it.", examples=[0]
@@ -279,6 +386,17 @@ class Recipe(Section):
     selection: Selection = Field(default_factory=Selection, description="The draw.")
     training: Training = Field(default_factory=Training, description="How networks are trained.")
     output: Output = Field(default_factory=Output, description="The proxy's files.")
+
+    @model_validator(mode="after")
+    def _has_enough_architectures(self) -> Recipe:
+        n = math.prod(len(values) for values in self.space.choices.model_dump().values())
+        if n < self.probes.count:
+            raise PydanticCustomError(
+                "too_few_architectures",
+                "must make at least probes.count = {count} architectures to rank, they make {n}; give more choices",
+                {"count": self.probes.count, "n": n, "place": "space.choices"},
+            )
+        return self
 
     @property
     def canonical(self) -> str:

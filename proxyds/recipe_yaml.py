@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError as YamlDuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, DocumentStartEvent
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.recipe import Recipe, recipe_json_schema
@@ -108,6 +109,7 @@ def _read_text(path: Path) -> str:
 
 def _parse(text: str, name: str) -> CommentedMap:
     try:
+        _check_plain(text, name)
         tree = YAML(typ="rt", pure=True).load(text)
     except YamlDuplicateKeyError as error:
         mark = error.problem_mark
@@ -125,6 +127,18 @@ def _parse(text: str, name: str) -> CommentedMap:
         found = "nothing" if tree is None else f"a {type(tree).__name__.removeprefix('Commented').lower()}"
         raise RecipeSyntaxError(f"{name}:1:1: a recipe must be a mapping (`name: ...`), found {found}")
     return tree
+
+
+def _check_plain(text: str, name: str) -> None:
+    """Refuses what a recipe has no use for: aliases (which can blow up) and another version of YAML."""
+    for event in YAML(typ="rt", pure=True).parse(text):
+        place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        if isinstance(event, AliasEvent):
+            raise RecipeSyntaxError(
+                f"{place}: a recipe must not use aliases, found *{event.anchor}; write the value out"
+            )
+        if isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
+            raise RecipeSyntaxError(f"{place}: a recipe must be YAML 1.2; remove the line %YAML")
 
 
 def _with_lists_on_one_line(data: Any) -> Any:
@@ -154,8 +168,9 @@ def _parse_assignment(assignment: str) -> tuple[_Place, Any]:
     if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
         raise RecipeError(f"--set {assignment}: must read a.b=value, for example --set selection.ratio=0.1")
     try:
+        _check_plain(text, f"--set {assignment}")
         value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+    except (YAMLError, ValueError):
         raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
     return tuple(name.strip().split(".")), _plain(value)
 
@@ -170,7 +185,7 @@ def _assign(data: dict[str, Any], place: _Place, value: Any, assignment: str) ->
 
 
 def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Place, str]) -> Problem:
-    place = detail["loc"]
+    place = detail["loc"] or tuple(detail.get("ctx", {}).get("place", "").split("."))
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         place = (*place, str(detail["ctx"]["discriminator"]).strip("'"))
     shown = _without_tags(place)
@@ -221,6 +236,8 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
         tag = detail["ctx"].get("tag", detail["input"])
         known = schema.get("enum") or _tags(_schema_at(place[:-1])) or [schema.get("const", "")]
         return f"must be a known name, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}", True
+    if kind == "too_few_architectures":
+        return detail["msg"], False
     if kind == "too_short":
         return "must hold at least one value, it is empty", False
     requirement = _range(schema) if kind.startswith(("greater_than", "less_than")) else None

@@ -5,6 +5,7 @@ Samples stand in the order of their ids everywhere, so that nothing depends on a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class Samples:
         split: The source's name of the split.
         pixels_file: A `.npy` file of uint8 (M, C, H, W).
         rows: (N,) int64, where each sample's pixels stand in it.
+        conversion: What turned images into pixels: mode, size, version of the code.
     """
 
     ids: NDArray[np.str_]
@@ -43,6 +45,7 @@ class Samples:
     split: str
     pixels_file: Path
     rows: NDArray[np.int64]
+    conversion: str
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +60,16 @@ class Samples:
             self.split,
             self.pixels_file,
             self.rows[positions],
+            self.conversion,
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that a network sees of the samples: ids, numbers of labels, conversion."""
+        content = hashlib.sha256(f"{self.conversion}\n".encode())
+        content.update("\n".join(self.ids).encode())
+        content.update(self.labels.astype("<i8").tobytes())
+        return content.hexdigest()
 
     def pixels(self) -> NDArray[np.uint8]:
         """Reads the pixels, (N, C, H, W) uint8, into memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,18 +21,20 @@ DrawLaw = Callable[[NDArray[np.float64], int, NDArray[np.str_], int], NDArray[np
 def check_ratio(labels: NDArray[np.int64], label_names: Sequence[str], ratio: float) -> None:
     """Refuses, before anything is trained, a ratio that leaves some label less than one sample in an even draw.
 
+    Labels that no training sample has are left out of account: nothing can be drawn of them, at any ratio.
+
     Raises:
         StarvedLabelError: It does; names the smallest label and the ratio that would do.
     """
     counts = np.bincount(labels, minlength=len(label_names))
-    smallest = int(counts.argmin())
+    smallest = int(np.where(counts > 0, counts, len(labels) + 1).argmin())
     n_drawn = round(ratio * len(labels))
-    if counts[smallest] == 0 or counts[smallest] * n_drawn < len(labels):
+    expected = counts[smallest] * n_drawn / len(labels)
+    if expected < 1:
         raise StarvedLabelError(
-            f"selection.ratio: must leave every label a sample; {ratio:g} of {len(labels):,} is {n_drawn:,} samples, and label "
-            f"{label_names[smallest]!r} with its {counts[smallest]:,} can expect "
-            f"{counts[smallest] * n_drawn / max(1, len(labels)):.2g}; "
-            + (f"use {1 / counts[smallest]:.2g} or more" if counts[smallest] else "remove the label from the source")
+            f"selection.ratio: must leave every label a sample; {ratio:g} of {len(labels):,} is {n_drawn:,} samples, and "
+            f"label {label_names[smallest]!r} with its {counts[smallest]:,} can expect {expected:.2g}; use "
+            f"{_round_up(math.ceil(len(labels) / counts[smallest]) / len(labels))} or more"
         )
 
 
@@ -68,10 +71,11 @@ def draw_samples(
     if n_possible < n:
         raise ShortageError(
             f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
-            f"above zero; use {n_possible / len(ids):.3g} or less, or no zero in importance.constants"
+            f"above zero; use {math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
         )
     selected = DRAW_LAWS[law](importance, n, ids, derive_seed(seed, "draw"))
-    missing = np.flatnonzero(np.bincount(labels[selected], minlength=len(label_names)) == 0)
+    had, has = (np.bincount(those, minlength=len(label_names)) for those in (labels, labels[selected]))
+    missing = np.flatnonzero((had > 0) & (has == 0))
     if len(missing):
         raise StarvedLabelError(
             f"selection: every label must have a sample in the proxy, {label_names[missing[0]]!r}"
@@ -162,3 +166,9 @@ def draw_successive(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_],
 
 
 DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}
+
+
+def _round_up(share: float) -> str:
+    """Two digits that are not below the share."""
+    scale = 10 ** (1 - math.floor(math.log10(share)))
+    return f"{min(1.0, math.ceil(share * scale) / scale):g}"

@@ -6,7 +6,7 @@ Every sum runs in a fixed order over tiles of a fixed size, so that a result doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from proxyds.engine import Report, Task
-from proxyds.errors import UnknownNameError
+from proxyds.engine import Done, Report, Task
+from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.networks import FAMILIES, build_network
+from proxyds.recipe import Similarity
 from proxyds.records import Architecture, Mapping, Probe, Samples
+from proxyds.store import Entry
 from proxyds.training import extract_features, list_layers, load_network
 
-STAGE = "features"
+FEATURES, MAPPING = "features", "similarity"
 STAGE_VERSION = 1
 SHARD = 8192
 """Samples whose features are extracted by one task."""
@@ -57,7 +59,8 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
     if layer is None:
         return FAMILIES[architecture.network].feature_layer
     with torch.device("meta"):
-        layers = list_layers(build_network(architecture.network, architecture.parameters, n_labels, image_shape))
+        network = build_network(architecture.network, architecture.parameters, n_labels, image_shape)
+    layers = list_layers(network, image_shape)
     if layer not in layers:
         top = ", ".join(name for name in layers if name.count(".") < 2)
         raise UnknownNameError(
@@ -66,9 +69,19 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
     return layer
 
 
-def feature_tasks(
-    probe: Probe, weights_key: str, layer: str, samples: Samples, content: str, device: str
-) -> list[Task]:
+def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:
+    """Refuses more neighbours than there are evaluation samples.
+
+    Raises:
+        RecipeError: There are fewer.
+    """
+    if n_neighbours > n_evaluation:
+        raise RecipeError(
+            f"similarity.neighbours: must be at most the number of evaluation samples, {n_evaluation:,}, got {n_neighbours:,}"
+        )
+
+
+def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, role: str, device: str) -> list[Task]:
     """Splits feature extraction into tasks of `SHARD` samples.
 
     Args:
@@ -76,24 +89,31 @@ def feature_tasks(
         weights_key: Content key of its training.
         layer: A layer of `check_layer`.
         samples: In the order of ids.
-        content: sha256 of the samples' ids, in hexadecimal.
+        role: What they are, for people.
         device: `cpu` or a CUDA device.
     """
+    n_shards = -(-len(samples) // SHARD)
     return [
         Task(
-            stage=STAGE,
-            name=f"features {samples.split} {start // SHARD + 1}/{-(-len(samples) // SHARD)}",
-            inputs={"version": STAGE_VERSION, "probe": weights_key, "layer": layer, "samples": content, "start": start},
+            stage=FEATURES,
+            name=f"features of {role} samples {shard + 1}/{n_shards}",
+            inputs={
+                "version": STAGE_VERSION,
+                "probe": weights_key,
+                "layer": layer,
+                "samples": samples.fingerprint,
+                "shard": shard,
+            },
             function=extract_shard,
             arguments={
                 "weights_file": probe.weights_file,
                 "architecture": probe.architecture,
                 "layer": layer,
-                "samples": samples.take(np.arange(start, min(start + SHARD, len(samples)))),
+                "samples": samples.take(np.arange(shard * SHARD, min((shard + 1) * SHARD, len(samples)))),
                 "device": device,
             },
         )
-        for start in range(0, len(samples), SHARD)
+        for shard in range(n_shards)
     ]
 
 
@@ -113,9 +133,64 @@ def extract_shard(
     report(1, 1, "")
 
 
-def read_features(folders: Sequence[Path]) -> NDArray[np.float32]:
-    """Joins the shards' features, (N, D) float32."""
-    return np.concatenate([np.load(folder / "features.npy") for folder in folders])
+@dataclass(frozen=True)
+class Features:
+    """Where the features are: finished tasks of `feature_tasks`, shard by shard.
+
+    Attributes:
+        training: Of the samples that may be drawn.
+        evaluation: Of the evaluation samples.
+    """
+
+    training: list[Done]
+    evaluation: list[Done]
+
+
+def mapping_task(features: Features, settings: Similarity, arithmetic: dict[str, str]) -> Task:
+    """Describes the search for nearest evaluation samples: one task, so that its arithmetic runs in one thread.
+
+    Args:
+        features: Finished.
+        settings: Dimensions, metric, neighbours.
+        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
+    """
+    return Task(
+        stage=MAPPING,
+        name="nearest evaluation samples",
+        inputs={
+            "version": STAGE_VERSION,
+            "features": [[done.entry.key for done in shards] for shards in (features.training, features.evaluation)],
+            "settings": settings.model_dump(mode="json"),
+            **arithmetic,
+        },
+        function=find_nearest,
+        arguments={
+            "training": [done.entry.folder / "features.npy" for done in features.training],
+            "evaluation": [done.entry.folder / "features.npy" for done in features.evaluation],
+            "settings": settings,
+        },
+    )
+
+
+def find_nearest(
+    *, folder: Path, report: Report, training: Sequence[Path], evaluation: Sequence[Path], settings: Similarity
+) -> None:
+    """Reads features, maps them by `map_to_nearest` and writes `mapping.npz`."""
+    mapping = map_to_nearest(
+        np.concatenate([np.load(file) for file in training]),
+        np.concatenate([np.load(file) for file in evaluation]),
+        n_neighbours=settings.neighbours,
+        metric=settings.metric,
+        dimensions=settings.dimensions,
+    )
+    np.savez(folder / "mapping.npz", **asdict(mapping))
+    report(1, 1, "")
+
+
+def read_mapping(entry: Entry) -> Mapping:
+    """Reads what `find_nearest` wrote."""
+    with np.load(entry.folder / "mapping.npz") as held:
+        return Mapping(held["nearest"], held["distance"], int(held["n_dimensions"]), float(held["explained_variance"]))
 
 
 def fit_projection(features: NDArray[np.float32], n_dimensions: int) -> Projection:
@@ -149,7 +224,7 @@ def map_to_nearest(
     Args:
         training: (N, D) features.
         evaluation: (M, D) features; the PCA is fitted on them.
-        n_neighbours: 1 in the paper; M at most.
+        n_neighbours: 1 in the paper; at most M.
         metric: `euclidean` or `cosine`.
         dimensions: Of the features after PCA, at most.
 
@@ -159,7 +234,6 @@ def map_to_nearest(
     projection = fit_projection(evaluation, dimensions)
     references = torch.from_numpy(_normalise(projection.apply(evaluation), metric))
     half_norms = (references**2).sum(1) / 2
-    n_neighbours = min(n_neighbours, len(references))
     nearest, distance = [], []
     for tile in _tiles(training, TILE):
         queries = torch.from_numpy(_normalise(projection.apply(tile), metric))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from typing import Any
 import platformdirs
 
 from proxyds.errors import translate_os_errors
-from proxyds.folders import sweep_unfinished, whole_folder
+from proxyds.folders import remove_folder, sweep_unfinished, whole_folder
 
 _ABOUT = "entry.json"
 
@@ -69,13 +68,16 @@ class Store:
         self.root = Path(root) if root is not None else default_store_root()
 
     def find(self, stage: str, key: str) -> Entry | None:
-        """Returns a finished entry, or None."""
+        """Returns a finished entry, or None; an entry that something has damaged is removed."""
         folder = self.root / stage / key
         try:
             about = json.loads((folder / _ABOUT).read_text())
+            return Entry(stage, key, about["name"], folder, about["seconds"], about["created"])
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Entry(stage, key, about["name"], folder, about["seconds"], about["created"])
+        except (ValueError, KeyError, TypeError):
+            remove_folder(folder)
+            return None
 
     @contextmanager
     def writing(self, stage: str, key: str, name: str) -> Iterator[Path]:
@@ -88,7 +90,7 @@ class Store:
         started = time.time()
         with (
             translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder"),
-            whole_folder(self.root / stage / key) as folder,
+            whole_folder(self.root / stage / key, "give way") as folder,
         ):
             yield folder
             about = {"name": name, "seconds": time.time() - started, "created": time.time()}
@@ -113,6 +115,6 @@ class Store:
         deadline = time.time() - older_than_days * 86_400
         removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
         for entry, _ in removed:
-            shutil.rmtree(entry.folder)
+            remove_folder(entry.folder)
         self.sweep()
         return len(removed), sum(n_bytes for _, n_bytes in removed)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
@@ -30,6 +30,8 @@ from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
 
 INFERENCE_BATCH = 256
+TIMING_FLOPS = 20_000_000_000
+"""Cost of one step of `time_training`, at most (two images at least): under a second on one core."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def train_network(
     Raises:
         DivergedError: The loss is infinite or not a number after an epoch.
     """
+    _forbid_shortcuts()
     network.fit_normalisation(pixels)
     images = torch.from_numpy(np.ascontiguousarray(pixels))
     memory_format = choose_memory_format(network)
@@ -145,32 +148,42 @@ def train_network(
 
 def time_training(
     network: PixelNetwork,
-    n_train: int,
+    n_seen: int,
     n_labels: int,
     image_shape: tuple[int, int, int],
+    training_flops: int,
     settings: Training,
     device: str,
 ) -> float:
-    """Expects the seconds of a whole training from a few steps on made-up images, in one thread."""
-    n_steps = max(1, min(6, n_train // settings.batch_size))
-    n = n_steps * min(settings.batch_size, n_train)
+    """Expects the seconds of a whole training from a few small steps on made-up images, in one thread.
+
+    Args:
+        network: Left in an unusable state.
+        n_seen: Images that the whole training computes on, over all epochs.
+        n_labels: Size of the output.
+        image_shape: (C, H, W).
+        training_flops: Of one image, to keep the steps short.
+        settings: How it would be trained.
+        device: `cpu` or a CUDA device.
+    """
+    n = int(np.clip(TIMING_FLOPS // training_flops, 2, settings.batch_size))
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (n, *image_shape), np.uint8)
+    pixels, labels = rng.integers(0, 256, (n, *image_shape), np.uint8), rng.integers(0, n_labels, n)
+    short = settings.model_copy(update={"epochs": 5, "batch_size": n})
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        short = settings.model_copy(update={"epochs": 2})  # the first warms up
-        epochs = train_network(network, pixels, rng.integers(0, n_labels, n), short, seed=0, device=device)
+        steps = train_network(network, pixels, labels, short, seed=0, device=device)
     finally:
         torch.set_num_threads(n_threads)
-    return epochs[-1].seconds / n * n_train * settings.epochs
+    return float(np.median([step.seconds for step in steps[1:]])) / n * n_seen  # the first warms up
 
 
 def augment(images: Tensor, settings: Training, generator: torch.Generator) -> Tensor:
     """Shifts every image of a batch and mirrors half of them, each with its own draw.
 
     Args:
-        images: (n, C, H, W) uint8, on any device.
+        images: (n, C, H, W) uint8, on any device; may be changed.
         settings: `crop_padding` p (a window of H x W is cut out of the image padded by p black pixels), `horizontal_flip`.
         generator: On the CPU; the same draws whatever the device.
 
@@ -238,7 +251,8 @@ def make_network(
 def save_network(network: PixelNetwork, file: Path, n_labels: int, image_shape: tuple[int, int, int]) -> None:
     """Writes weights, batch norm statistics and normalisation as safetensors."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, file, {"n_labels": str(n_labels), "image_shape": json.dumps(image_shape)})
+    # through Python's own writing, whose errors tell a full disk
+    file.write_bytes(save(tensors, {"n_labels": str(n_labels), "image_shape": json.dumps(image_shape)}))
 
 
 def load_network(file: Path, network: str, parameters: dict[str, int]) -> PixelNetwork:
@@ -251,9 +265,27 @@ def load_network(file: Path, network: str, parameters: dict[str, int]) -> PixelN
     return built.to(memory_format=choose_memory_format(built)).eval()
 
 
-def list_layers(network: nn.Module) -> list[str]:
-    """Names every layer of a network that features can be read from, in its own order."""
-    return [name for name, _ in network.named_modules() if name]
+def list_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+    """Names every layer that features can be read from, in the order of computation.
+
+    Args:
+        network: On the meta device: nothing is computed.
+        image_shape: (C, H, W).
+
+    Returns:
+        The modules whose output for n images is one tensor (n, D) or (n, D, ...).
+    """
+    layers: list[str] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() > 1:
+            layers.append(name)
+
+    for name, module in network.named_modules():
+        if name:
+            module.register_forward_hook(lambda module, inputs, output, name=name: note(name, output))  # noqa: ARG005
+    network.eval()(torch.zeros(2, *image_shape, device="meta"))
+    return layers
 
 
 def choose_memory_format(network: nn.Module) -> torch.memory_format:
@@ -268,7 +300,15 @@ def choose_memory_format(network: nn.Module) -> torch.memory_format:
     return torch.channels_last if convolutions and fits else torch.contiguous_format
 
 
+def _forbid_shortcuts() -> None:
+    """Keeps CUDA's convolutions in fp32 and to algorithms that give the same bits twice."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
 def _batches(network: nn.Module, pixels: NDArray[np.uint8], device: str) -> Iterator[Tensor]:
+    _forbid_shortcuts()
     memory_format = choose_memory_format(network)
     for start in range(0, len(pixels), INFERENCE_BATCH):
         batch = torch.from_numpy(np.array(pixels[start : start + INFERENCE_BATCH]))

@@ -23,7 +23,8 @@ from proxyds import errors
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 # Run before `proxyds` in its process.
-NO_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))"
+LITTLE_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+"""Lets no file grow beyond some bytes: writing more fails as on a full disk."""
 NOT_ALMIGHTY = "import ctypes; drop = ctypes.CDLL(None).prctl; drop(24, 1, 0, 0, 0), drop(24, 2, 0, 0, 0)"
 """Takes from root the right to write (CAP_DAC_OVERRIDE) and read (CAP_DAC_READ_SEARCH) what it has no permission for."""
 
@@ -104,7 +105,7 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
 
 @contextmanager
 def little_space(n_bytes: int) -> Iterator[None]:
-    """Lets no file grow beyond some bytes: writing more fails as on a full disk."""
+    """The same in this process."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
@@ -268,7 +269,7 @@ def test_init_without_permission_is_refused(refused: Callable[..., str], run_aft
 
 
 def test_init_without_space_leaves_no_half_recipe(refused: Callable[..., str], run_after: Run) -> None:
-    said = refused(42, run_after, NO_SPACE, "init", "recipe.yaml")
+    said = refused(42, run_after, LITTLE_SPACE.format(20), "init", "recipe.yaml")
     assert said.startswith("recipe.yaml: no space left to write it")
 
 
@@ -455,39 +456,50 @@ def test_a_full_disk_leaves_no_half_proxy(
     assert "out: no space left to write it" in said
 
 
-def _store_pixels(folder: Path, report: object) -> None:
-    np.save(folder / "pixels.npy", np.zeros(10_000, np.uint8))
+@pytest.fixture(scope="module")
+def on_a_full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, list[str]]]:
+    """For each way of writing: the error that the store raises, its message, and the files it leaves."""
+    script = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from proxyds.engine import Here, Task, run_stored
+from proxyds.store import Store
+from proxyds.training import make_network, save_network
+
+parameters = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
+network = make_network("resnet", parameters, 10, (1, 8, 8), seed=0)
+functions = {
+    "array": lambda folder, report: np.save(folder / "x.npy", np.zeros(10_000)),
+    "arrays": lambda folder, report: np.savez(folder / "x.npz", x=np.zeros(10_000)),
+    "text": lambda folder, report: (folder / "x.json").write_text("0" * 10_000),
+    "weights": lambda folder, report: save_network(network, folder / "x.safetensors", 10, (1, 8, 8)),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+outcomes = {}
+for name, function in functions.items():
+    store = Store(Path(sys.argv[1]) / name)
+    try:
+        run_stored([Task("stage", name, {}, function, {})], store, Here(), print)
+    except Exception as error:
+        left = [path.name for path in store.root.rglob("*") if path.is_file()]
+        outcomes[name] = type(error).__name__, str(error), left
+print(json.dumps(outcomes))
+"""
+    folder = tmp_path_factory.mktemp("full")
+    command = [sys.executable, "-c", script, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    return json.loads(done.stdout)
 
 
-def _store_arrays(folder: Path, report: object) -> None:
-    np.savez(folder / "samples.npz", ids=np.arange(10_000))
-
-
-def _store_weights(folder: Path, report: object) -> None:
-    from proxyds.training import make_network, save_network
-
-    parameters = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
-    network = make_network("resnet", parameters, 10, (1, 8, 8), seed=0)
-    save_network(network, folder / "weights.safetensors", 10, (1, 8, 8))
-
-
-def _store_text(folder: Path, report: object) -> None:
-    (folder / "training.json").write_text("0" * 10_000)
-
-
-@pytest.mark.parametrize("function", [_store_pixels, _store_arrays, _store_weights, _store_text])
-def test_a_full_disk_leaves_no_half_entry_in_the_store(tmp_path: Path, function: Callable[..., None]) -> None:
-    from proxyds.engine import Here, Task, run_stored
-    from proxyds.records import ignore_progress
-    from proxyds.store import Store
-
-    store = Store(tmp_path / "store")
-    task = Task("stage", "name", {}, function, {})
-    with little_space(2_000), pytest.raises(errors.NoSpaceError, match="store: no space left to write it"):
-        run_stored([task], store, Here(), ignore_progress)
-    assert [path for path in store.root.rglob("*") if path != store.root / "stage"] == []
-    run_stored([task], store, Here(), ignore_progress)
-    assert len(store.entries()) == 1
+@pytest.mark.parametrize("what", ["array", "arrays", "text", "weights"])
+def test_a_full_disk_leaves_no_half_entry_in_the_store(
+    on_a_full_disk: dict[str, tuple[str, str, list[str]]], what: str
+) -> None:
+    kind, message, left = on_a_full_disk[what]
+    assert kind == "NoSpaceError", message
+    assert "no space left to write it" in message
+    assert left == []
 
 
 # Proxies
@@ -538,22 +550,20 @@ DAMAGE = {
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGE.values(), ids=DAMAGE)
 def test_verify_names_each_file_that_differs(
-    refused: Callable[..., str], run_proxyds: Run, proxy: Path, damage: Callable[[Path], object], said: str
+    refused: Callable[..., str], run_here: Run, proxy: Path, damage: Callable[[Path], object], said: str
 ) -> None:
     damage(proxy)
-    message = refused(51, run_proxyds, "verify", "proxy", "--json")
+    message = refused(51, run_here, "verify", "proxy", "--json")
     assert message.startswith("proxy: 1 of 11 files differ from manifest.json:\n")
     assert f"\n  {said}" in message
     assert message.endswith("\nfetch or build it again")
 
 
-def test_verify_names_every_file_that_differs_at_once(
-    refused: Callable[..., str], run_proxyds: Run, proxy: Path
-) -> None:
+def test_verify_names_every_file_that_differs_at_once(refused: Callable[..., str], run_here: Run, proxy: Path) -> None:
     _change_a_byte(proxy)
     _cut(proxy)
     (proxy / "x").touch()
-    lines = refused(51, run_proxyds, "verify", "proxy").splitlines()
+    lines = refused(51, run_here, "verify", "proxy").splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [
         "data/train-00000-of-00001.parquet",
         "webdataset/train-000000.tar",
@@ -591,7 +601,6 @@ BAD_MANIFESTS = {
     "empty": (lambda text: "", 50, "proxy/manifest.json: must be JSON"),
     "half": (lambda text: text[: len(text) // 2], 50, "proxy/manifest.json: must be JSON"),
     "a list": (lambda text: "[]", 50, "proxy/manifest.json: must be a proxy's manifest"),
-    "deep": (lambda text: "[" * 100_000, 50, "proxy/manifest.json: must be JSON"),
     "another format": (_manifest(format="safetensors"), 50, "proxy/manifest.json: must be a proxy's manifest"),
     "a later version": (
         _manifest(format_version="2.0"),
@@ -620,11 +629,16 @@ BAD_MANIFESTS = {
 
 @pytest.mark.parametrize(("change", "code", "said"), BAD_MANIFESTS.values(), ids=BAD_MANIFESTS)
 def test_a_hostile_manifest_is_refused(
-    refused: Callable[..., str], run_proxyds: Run, proxy: Path, change: Callable[[str], str], code: int, said: str
+    refused: Callable[..., str], run_here: Run, proxy: Path, change: Callable[[str], str], code: int, said: str
 ) -> None:
     manifest = proxy / "manifest.json"
     manifest.write_text(change(manifest.read_text(encoding="utf-8")), encoding="utf-8")
-    assert said in refused(code, run_proxyds, "verify", "proxy")
+    assert said in refused(code, run_here, "verify", "proxy")
+
+
+def test_a_manifest_that_is_too_deep_is_refused(refused: Callable[..., str], run_proxyds: Run, proxy: Path) -> None:
+    (proxy / "manifest.json").write_text("[" * 100_000, encoding="utf-8")
+    assert refused(50, run_proxyds, "verify", "proxy").startswith("proxy/manifest.json: must be JSON")
 
 
 def test_a_later_minor_version_is_read(run_here: Run, proxy: Path) -> None:

@@ -78,6 +78,23 @@ def test_workers_are_kept_for_the_block_and_end_with_it(tmp_path: Path) -> None:
     wait_until(lambda: not is_running(pids[0]), 20)
 
 
+def test_workers_can_be_used_again_after_a_failure(tmp_path: Path) -> None:
+    with LocalWorkers(1) as engine:
+        with pytest.raises(DivergedError):
+            run_stored([Task("t", "bad", {"bad": 1}, tasks.diverge, {})], Store(tmp_path), engine, ignore_progress)
+        (done,) = run_stored(text_tasks("a", tmp_path / "ran"), Store(tmp_path), engine, ignore_progress)
+        assert (done.entry.folder / "text").read_text() == "a"
+
+
+def test_a_display_that_fails_stops_nothing_but_is_not_hidden(tmp_path: Path) -> None:
+    def fail(step: Progress) -> None:
+        raise RuntimeError("no terminal")
+
+    with LocalWorkers(1) as engine, pytest.raises(RuntimeError, match="no terminal"):
+        run_stored(text_tasks("ab", tmp_path / "ran"), Store(tmp_path / "store"), engine, fail)
+    assert len(Store(tmp_path / "store").entries()) == 2
+
+
 def test_a_killed_worker_is_named_with_what_to_do(tmp_path: Path) -> None:
     message = r"task y: a worker process ended without a result .*--workers 1"
     with LocalWorkers(2) as engine, pytest.raises(WorkerDiedError, match=message):

@@ -32,7 +32,9 @@ def test_a_family_maps_images_to_logits_and_learns_from_them(network: str, shape
 @pytest.mark.parametrize("network", FAMILIES)
 def test_a_family_has_its_feature_layer_defaults_and_descriptions(network: str) -> None:
     family = FAMILIES[network]
-    assert family.feature_layer in list_layers(build_network(network, defaults(network), 2, (3, 16, 16)))
+    with torch.device("meta"):
+        built = build_network(network, defaults(network), 2, (3, 16, 16))
+    assert family.feature_layer in list_layers(built, (3, 16, 16))
     assert family.summary
     for field in family.parameters.model_fields.values():
         assert field.description
@@ -109,6 +111,14 @@ def test_more_probes_are_spread_evenly_over_cost_between_the_bounds() -> None:
 
 
 def test_a_space_smaller_than_the_number_of_probes_is_refused() -> None:
-    architectures = list_architectures(space_of('{"depth": 8}').space, 10, (3, 16, 16))
-    with pytest.raises(RecipeError, match=r"at least probes\.count = 2 architectures, it holds 1"):
-        choose_probes(architectures, Probes())
+    architectures = list_architectures(space_of('{"depth": [8, 14]}').space, 10, (3, 16, 16))
+    with pytest.raises(RecipeError, match=r"at least probes\.count = 3 architectures, it holds 2"):
+        choose_probes(architectures, Probes(count=3))
+
+
+def test_layers_are_those_that_give_one_tensor() -> None:
+    with torch.device("meta"):
+        built = build_network("resnet", defaults("resnet"), 2, (3, 16, 16))
+    layers = list_layers(built, (3, 16, 16))
+    assert {"stem", "stages.0", "stages.1.0.conv1", "stages.2", "pool", "classifier"} <= set(layers)
+    assert "stages" not in layers  # a list of modules has no output of its own

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,8 +24,8 @@ from PIL import Image
 
 import proxyds
 from proxyds.artifact import read_tables, verify_proxy
-from proxyds.engine import Here
-from proxyds.errors import OutputExistsError
+from proxyds.engine import Here, run_stored
+from proxyds.errors import OutputExistsError, VerificationError
 from proxyds.records import Progress, ignore_progress
 from proxyds.source import load_source
 from proxyds.store import Store
@@ -123,7 +125,7 @@ def test_webdataset_reads_the_tars(tiny_proxy: Path) -> None:
 
 
 def test_images_are_the_sources_bytes(tiny_proxy: Path, tmp_path: Path) -> None:
-    source = load_source(tiny(), Store(tmp_path), Here(), ignore_progress)
+    source = load_source(tiny(), partial(run_stored, store=Store(tmp_path), engine=Here(), on_progress=ignore_progress))
     rows = read_tables(tiny_proxy).data.to_pylist()
     position = {sample_id: i for i, sample_id in enumerate(source.train.ids)}
     chosen = source.train.take(np.array([position[row["sample_id"]] for row in rows]))
@@ -228,9 +230,60 @@ def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(tmp_path
     with pytest.raises(OutputExistsError, match="of another recipe or source"):
         proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu")
     assert verify_proxy(out) == first.manifest
+    (out / "data" / "my-notes.txt").write_text("precious")
+    with pytest.raises(OutputExistsError, match=r"nothing else to be replaced, found data/my-notes\.txt"):
+        proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu", force=True)
+    (out / "data" / "my-notes.txt").unlink()
     replaced = proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu", force=True)
     assert verify_proxy(out).counts.proxy == 259 == replaced.manifest.counts.proxy
+    (out / "recipe.yaml").write_text("damaged")
+    with pytest.raises(VerificationError, match="--force builds it anew"):
+        proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_nothing_that_appears_during_a_build_is_overwritten(tmp_path: Path, session_store: Path) -> None:
+    out = tmp_path / "p"
+
+    def intrude(step: Progress) -> None:
+        if step.stage == "selection":
+            out.mkdir(exist_ok=True)
+            (out / "mine").write_text("precious")
+
+    with pytest.raises(OutputExistsError, match="not touched"):
+        proxyds.build(tiny(), out, store=Store(session_store), device="cpu", on_progress=intrude)
+    assert [path.name for path in tmp_path.rglob("*")] == ["p", "mine"]
+
+
+def write_folder(folder: Path, names: list[str]) -> Path:
+    """Eighty images of two kinds, bright above or below, as parquet."""
+    rng, images, labels = np.random.default_rng(0), [], []
+    for i in range(80):
+        pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
+        pixels[:4] += np.uint8(150 * (i % 2))
+        pixels[4:] += np.uint8(150 * (1 - i % 2))
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        images.append({"bytes": stream.getvalue(), "path": None})
+        labels.append(names.index("up" if i % 2 else "down"))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    folder.mkdir(parents=True)
+    table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    table.to_parquet(folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+def test_probes_are_not_shared_between_sources_that_number_labels_otherwise(tmp_path: Path) -> None:
+    store, proxies = Store(tmp_path / "store"), []
+    for i, names in enumerate((["up", "down"], ["down", "up"], ["up", "down", "sideways"])):
+        text = TINY_RECIPE.replace(
+            "{kind: digits}", f"{{kind: folder, path: {write_folder(tmp_path / str(i) / 'd', names)}, image_mode: L}}"
+        )
+        (tmp_path / f"{i}.yaml").write_text(text.replace("ratio: 0.1", "ratio: 0.2"))
+        proxies.append(proxyds.build(tmp_path / f"{i}.yaml", tmp_path / f"p{i}", store=store, device="cpu", workers=1))
+    assert len({built.manifest.recipe_sha256 for built in proxies}) == 1  # the path is no part of it
+    assert len({built.manifest.source.fingerprint for built in proxies}) == 3
+    assert sum(entry.stage == "probes" for entry in store.entries()) == 6
 
 
 def test_nothing_in_a_proxy_names_a_place_on_this_machine(tiny_proxy: Path) -> None:

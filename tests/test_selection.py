@@ -199,5 +199,14 @@ def test_a_ratio_that_must_starve_a_label_is_refused_before_training() -> None:
     check_ratio(labels, ["many", "few"], 0.1)  # 10 drawn, one of them of `few` in an even draw
     with pytest.raises(StarvedLabelError, match=r"label 'few' with its 10 can expect 0\.9; use 0\.1 or more"):
         check_ratio(labels, ["many", "few"], 0.09)
-    with pytest.raises(StarvedLabelError, match=r"label 'none' with its 0 can expect 0; remove the label"):
-        check_ratio(labels, ["many", "few", "none"], 0.5)
+    check_ratio(labels, ["many", "few", "none at all"], 0.1)  # nothing of it can be drawn at any ratio
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=6))
+def test_the_ratio_that_is_advised_is_accepted(counts: list[int]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    names = [str(label) for label in range(len(counts))]
+    with pytest.raises(StarvedLabelError) as refused:
+        check_ratio(labels, names, 1e-9)
+    advised = float(str(refused.value).rpartition("use ")[2].removesuffix(" or more"))
+    check_ratio(labels, names, advised)

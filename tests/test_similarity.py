@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from proxyds.errors import UnknownNameError
-from proxyds.similarity import TILE, check_layer, fit_projection, map_to_nearest
+from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection, map_to_nearest
 from proxyds.space import measure_cost
 
 
@@ -72,6 +72,12 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert check_layer(architecture, None, 10, (3, 16, 16)) == "pool"
     assert check_layer(architecture, "stages.1", 10, (3, 16, 16)) == "stages.1"
     with pytest.raises(
-        UnknownNameError, match=r"similarity\.layer: must be a layer of r8, got 'layer9'; it has: stem, .*pool"
+        UnknownNameError, match=r"similarity\.layer: must be a layer of r8, got 'layer9'; it has: stem.*pool"
     ):
         check_layer(architecture, "layer9", 10, (3, 16, 16))
+
+
+def test_more_neighbours_than_evaluation_samples_are_refused() -> None:
+    check_neighbours(5, 5)
+    with pytest.raises(RecipeError, match=r"similarity\.neighbours: must be at most .* 5, got 6"):
+        check_neighbours(6, 5)

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from proxyds.engine import Here
+from proxyds.engine import Here, run_stored
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Samples, Source, ignore_progress
@@ -37,10 +38,11 @@ def load(tmp_path: Path, write_recipe_file: Callable[..., Path]) -> Load:
     """Loads a source given as YAML; folders in it are taken from `tmp_path`."""
 
     def from_yaml(source: str, **sections: str) -> Source:
-        head = "name: tiny\nspace: {network: resnet, choices: {depth: 8}}\n"
+        head = "name: tiny\nspace: {network: resnet, choices: {depth: [8, 14]}}\n"
         rest = "".join(f"{name}: {value}\n" for name, value in sections.items())
         recipe = read_recipe(write_recipe_file(f"{head}{rest}source: {source}\n"))
-        return load_source(recipe, Store(tmp_path / "store"), Here(), ignore_progress)
+        run = partial(run_stored, store=Store(tmp_path / "store"), engine=Here(), on_progress=ignore_progress)
+        return load_source(recipe, run)
 
     return from_yaml
 

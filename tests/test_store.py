@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyds.errors import NoPermissionError, NoSpaceError
+from proxyds.errors import NoPermissionError, NoSpaceError, OutputExistsError
 from proxyds.folders import sweep_unfinished, whole_folder
 from proxyds.store import Store, content_key
 
@@ -65,7 +66,7 @@ def test_the_second_of_two_builds_that_finish_the_same_work_gives_way(tmp_path: 
 def test_what_a_killed_process_left_is_swept_and_a_running_ones_is_not(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from proxyds.folders import whole_folder\n"
-        "with whole_folder(Path(sys.argv[1]) / 'x') as f: (f / 'half').write_text('1'); print('ready', flush=True); time.sleep(60)"
+        "with whole_folder(Path(sys.argv[1]) / 'x', 'refuse') as f: (f / 'half').write_text('1'); print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -79,20 +80,82 @@ def test_what_a_killed_process_left_is_swept_and_a_running_ones_is_not(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_gives_way_only_when_told(tmp_path: Path) -> None:
+def fill(final: Path, text: str, if_there: str) -> None:
+    with whole_folder(final, if_there) as folder:
+        (folder / "x").write_text(text)
+
+
+def test_a_folder_that_is_there_is_kept_replaced_or_refused_as_told(tmp_path: Path) -> None:
     final = tmp_path / "out"
-    for text, replace, expected in (("a", False, "a"), ("b", False, "a"), ("c", True, "c")):
-        with whole_folder(final, replace=replace) as folder:
-            (folder / "x").write_text(text)
+    for text, if_there, expected in (("a", "refuse", "a"), ("b", "give way", "a"), ("c", "replace", "c")):
+        fill(final, text, if_there)
         assert (final / "x").read_text() == expected
+    with pytest.raises(OutputExistsError, match="something appeared there meanwhile and was not touched"):
+        fill(final, "d", "refuse")
+    assert (final / "x").read_text() == "c"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_empty_folder_always_gives_way(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with whole_folder(tmp_path / "out") as folder:
-        (folder / "x").write_text("1")
+    fill(tmp_path / "out", "1", "refuse")
     assert (tmp_path / "out" / "x").exists()
+
+
+def test_a_folder_comes_back_when_its_successor_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "out", "old", "refuse")
+    rename = Path.rename
+
+    def fail_second(self: Path, target: Path) -> Path:
+        if self.name.startswith(".unfinished"):
+            raise OSError(5, "broken disk")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_second)
+    with pytest.raises(OSError, match="broken disk"):
+        fill(tmp_path / "out", "new", "replace")
+    assert (tmp_path / "out" / "x").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_comes_back_when_its_replacement_was_killed_between_the_renames(tmp_path: Path) -> None:
+    aside = tmp_path / f".replaced-{socket.gethostname()}-99999999-my-out"
+    aside.mkdir()
+    (aside / "x").write_text("old")
+    sweep_unfinished(tmp_path)
+    assert (tmp_path / "my-out" / "x").read_text() == "old"
+    aside.mkdir()
+    sweep_unfinished(tmp_path)  # its successor is there: now it goes
+    assert [path.name for path in tmp_path.iterdir()] == ["my-out"]
+
+
+def test_cleaning_takes_an_entry_away_before_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    with store.writing("s", "k", "n"):
+        pass
+
+    def stop(path: Path, **_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("proxyds.folders.shutil.rmtree", stop)
+    with pytest.raises(KeyboardInterrupt):
+        store.clean()
+    monkeypatch.undo()
+    assert store.find("s", "k") is None
+
+
+def test_a_damaged_entry_counts_as_absent_and_can_be_written_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for text in ("first", "second"):
+        with store.writing("s", "k", text):
+            pass
+        entry = store.find("s", "k")
+        assert entry is not None
+        assert entry.name == text
+        (entry.folder / "entry.json").write_text("")
+        assert store.find("s", "k") is None
 
 
 def test_clean_removes_what_is_older(tmp_path: Path) -> None:
