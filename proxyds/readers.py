@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def _open_datasets(spec: HubSource | FolderSource) -> RawSource:
             test_note = f"the source's split `{split_name}` has no labels; "
             del roles[role]
             continue
-        _check_labels(labels, split_name, role)
+        _check_labels(labels, split[label_column], split_name, role)
         images = split.cast_column(image_column, datasets.Image(decode=False)).with_format("arrow")[:][image_column]
         splits[role] = RawSplit(images, labels)
     return RawSource(name, revision, is_local_copy, label_names, splits, roles, test_note)
@@ -164,10 +165,11 @@ def _open_datasets(spec: HubSource | FolderSource) -> RawSource:
 
 def _find_roles(held: Any, spec: Columns) -> dict[str, str]:
     """Which split serves as training, validation and test samples; the last two only where the source has them."""
-    roles = {"train": spec.train_split}
-    for role, wanted in (("validation", spec.validation_split), ("test", spec.test_split)):
-        if wanted is not None or (role in held and role not in roles.values()):
-            roles[role] = wanted or role
+    asked = {"train": spec.train_split, "validation": spec.validation_split, "test": spec.test_split}
+    roles = {role: split_name for role, split_name in asked.items() if split_name is not None}
+    for role in asked:
+        if role not in roles and role in held and role not in roles.values():
+            roles[role] = role
     for role, split_name in roles.items():
         if split_name not in held:
             raise SplitNotFoundError(
@@ -201,7 +203,7 @@ def _locate(spec: HubSource | FolderSource) -> tuple[str, Path, str | None, bool
             folder = Path(snapshot_download(spec.name, repo_type="dataset", revision=spec.revision))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise SourceNotFoundError(
-            f"source: must be a data set on the Hub, found no {spec.name} at {spec.revision}: {_first_line(error)}; check "
+            f"source: must be a data set on the Hub, found no {spec.name} at {spec.revision} on the Hub: {_first_line(error)}; check "
             "the name and the connection, or put a local copy into PROXYDS_DATA"
         ) from error
     return spec.name, folder, folder.name, False
@@ -220,6 +222,20 @@ def _find_folder(path: str) -> Path:
     )
 
 
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    tarfile.TarError,
+    pa.ArrowException,
+)
+"""What `datasets` raises, besides its own errors, over folders that are no data set."""
+
+
 def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
     import datasets
 
@@ -229,7 +245,13 @@ def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
                 return datasets.load_dataset(str(folder), config)
             except datasets.exceptions.DatasetGenerationError as error:
                 raise error.__cause__ or error from None
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+            except PermissionError as error:
+                raise SourceError(f"source: {name} cannot be read, nor its copy in HF_HOME written: {error}") from error
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(
+            f"source: must be a data set that can be opened, found none in {name}: {_first_line(error)}"
+        ) from error
+    except _UNREADABLE as error:
         raise SourceError(
             f"source: must be parquet files, image folders or WebDataset tars, {name} is not: {_first_line(error)}"
         ) from error
@@ -298,12 +320,12 @@ def _number_labels(split: Any, column: str, label_names: tuple[str, ...]) -> NDA
     return np.array([-1 if value is None else numbers.get(str(value), -1) for value in values], np.int64)
 
 
-def _check_labels(labels: NDArray[np.int64], split_name: str, role: str) -> None:
+def _check_labels(labels: NDArray[np.int64], values: Any, split_name: str, role: str) -> None:
     if len(labels) and labels.min() < 0:
         n_missing, first = int((labels < 0).sum()), int(np.argmax(labels < 0))
         raise LabelError(
             f"source: every sample must have a label that the training split has, {n_missing:,} of {len(labels):,} in split "
-            f"{split_name} have none (the first is {split_name}[{first}]); label them, or name another split"
+            f"{split_name} have none (the first is {split_name}[{first}]: {values[first]!r}); label them, or name another split"
         )
     if role == "train" and len(np.unique(labels)) < 2:
         raise LabelError(f"source: must have two labels or more, found {len(np.unique(labels))} in split {split_name}")

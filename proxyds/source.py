@@ -133,7 +133,7 @@ def decode_split(
             place = f"[{index}]{raw.place(index)}"
             if spec.on_bad_image == "fail":
                 raise BadImageError(
-                    f"source: image {split}{place} must decode, found {len(encoded):,} bytes that do not: {error}; mend it, or "
+                    f"source: image {split}{place} must decode, found {len(encoded):,} bytes that do not: {_describe_damage(error)}; mend it, or "
                     "leave such images out with source.on_bad_image: skip"
                 ) from None
             bad.append(place)
@@ -253,6 +253,10 @@ def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[str, NDArra
     with Image.open(io.BytesIO(encoded)) as image:
         image.load()
     return _content_id(image, label), _convert(image, spec)
+
+
+def _describe_damage(error: Exception) -> str:
+    return "no known image format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
 
 
 def _content_id(image: Image.Image, label: str) -> str:

@@ -116,7 +116,8 @@ def test_an_id_is_the_hash_of_mode_size_label_and_pixels(load: Load, tmp_path: P
     source = load("{kind: folder, path: pictures}")
     expected = {content_id(picture(number), NAMES[number % 4]) for number in range(40)}
     assert set(every(source, "ids")) == expected
-    assert source.facts.fingerprint == hashlib.sha256("\n".join(sorted(expected)).encode()).hexdigest()
+    lines = [*source.label_names, "train:", *sorted(expected)]
+    assert source.facts.fingerprint == hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def test_the_same_picture_as_png_and_lossless_webp_has_one_id(load: Load, tmp_path: Path) -> None:
@@ -133,10 +134,10 @@ def test_another_label_another_mode_and_another_pixel_have_other_ids(load: Load,
     base = picture(0)
     touched = base.copy()
     touched.putpixel((7, 7), (1, 2, 3))
-    images = [(base, 0), (base, 1), (base.convert("RGBA"), 2), (touched, 3), (base, 2), (base, 3), (touched, 0)]
+    images = [(image, label) for image in (base, base.convert("RGBA"), touched) for label in range(4)]
     write_parquet(tmp_path / "pictures", [(encode(image), label) for image, label in images])
     source = load("{kind: folder, path: pictures}")
-    assert len(set(every(source, "ids"))) == 7
+    assert len(set(every(source, "ids"))) == 12
     assert source.facts.n_duplicates == {"train": 0}
 
 
@@ -402,7 +403,9 @@ def test_a_validation_split_named_as_test_does_not_choose_samples_too(load: Load
     assert not set(source.evaluation.ids) & set(source.test.ids)
 
 
-@pytest.mark.parametrize("roles", ["validation_split: train", "test_split: train", "validation_split: test"])
+@pytest.mark.parametrize(
+    "roles", ["validation_split: train", "test_split: train", "validation_split: test, test_split: test"]
+)
 def test_one_split_cannot_have_two_roles(load: Load, tmp_path: Path, roles: str) -> None:
     write_parquet(tmp_path / "pictures", some_rows(40))
     write_parquet(tmp_path / "pictures", some_rows(8, 100), "test")
@@ -420,6 +423,7 @@ def _samples(labels: Sequence[int], ids: Sequence[str]) -> Samples:
         split="train",
         pixels_file=Path("none"),
         rows=np.arange(n),
+        conversion="RGB None 1",
     )
 
 
@@ -435,7 +439,7 @@ def test_carving_takes_a_share_of_every_label_whatever_the_order(
     ids = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(len(labels))]
     chosen = carve(_samples(labels, ids), fraction, seed)
     for label, n in Counter(labels).items():
-        assert chosen[np.array(labels) == label].sum() == max(1, round(fraction * n))
+        assert chosen[np.array(labels) == label].sum() == min(max(1, round(fraction * n)), n - 1)
     shuffled = order.sample(range(len(labels)), len(labels))
     again = carve(_samples([labels[i] for i in shuffled], [ids[i] for i in shuffled]), fraction, seed)
     assert {ids[i] for i, taken in enumerate(chosen) if taken} == {
@@ -527,7 +531,12 @@ def test_the_label_minus_one_is_a_missing_label(load: Load, tmp_path: Path) -> N
     write_parquet(tmp_path / "pictures", some_rows())
     write_parquet(tmp_path / "pictures", [(encoded, -1) for encoded, _ in some_rows(8, 100)], "test")
     with pytest.raises(LabelError, match=r"8 of 8 in split test have none \(the first is test\[0\]: -1\)"):
-        load("{kind: folder, path: pictures}")
+        load("{kind: folder, path: pictures, test_split: test}")
+    source = load(
+        "{kind: folder, path: pictures}"
+    )  # a test split that hides its labels, as on the Hub, is not asked for
+    assert source.facts.test_from.startswith("the source's split `test` has no labels; carved from the training split")
+    assert len(every(source, "ids")) == 40
 
 
 def test_a_source_without_a_column_of_labels_says_what_it_has(load: Load, tmp_path: Path) -> None:
@@ -627,7 +636,7 @@ def test_a_folder_is_sought_in_proxyds_data_too(load: Load, tmp_path: Path, monk
 def test_a_folder_that_may_not_be_read_is_a_source_error(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(location: str, **arguments: Any) -> None:
+    def refuse(location: str, config: str | None) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", location)
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
