@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError, VerificationError
+from proxyds.folders import replace_file
 from proxyds.manifest import CONFIGS, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
 from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
 
@@ -139,8 +140,9 @@ def check_output(out: Path) -> Manifest | None:
             raise OutputExistsError(
                 f"{out}: must be a new folder or a proxy, found something else ({error}); it was not touched: choose another -o"
             ) from None
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out}: must be a folder, found a file; it was not touched: choose another -o")
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
+        what = "a file" if out.exists() else "a link to nowhere"
+        raise OutputExistsError(f"{out}: must be a folder, found {what}; it was not touched: choose another -o")
     return None
 
 
@@ -171,7 +173,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path}: must be UTF-8 text") from None
     try:
         held = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: must be JSON: {error}") from None
     version = held.get("format_version") if isinstance(held, dict) else None
     if not isinstance(version, str) or held.get("format") != "proxyds":
@@ -202,15 +204,14 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
     manifest = read_manifest(folder)
     problems = []
     for name, facts in manifest.files.items():
-        path = folder / name
-        if not _is_inside(name) or path.is_symlink():
-            problems.append(f"{name}: must be a file inside the folder")
-        elif not path.is_file():
-            problems.append(f"{name}: missing")
-        elif path.stat().st_size != facts.bytes:
-            problems.append(f"{name}: must have {facts.bytes:,} bytes, has {path.stat().st_size:,}")
-        elif _file_facts(path) != facts:
-            problems.append(f"{name}: its bytes have changed (sha256)")
+        try:
+            difference = _find_difference(folder, name, facts)
+        except PermissionError:
+            raise NoPermissionError(f"{folder / name}: may not be read") from None
+        except OSError as error:
+            difference = f"cannot be read: {error.strerror}"
+        if difference is not None:
+            problems.append(f"{name}: {difference}")
     problems += [f"{name}: not in the manifest" for name in sorted(_present(folder) - set(manifest.files) - {MANIFEST})]
     problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
     if problems:
@@ -219,6 +220,17 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             f"{folder}: {len(problems)} of {len(manifest.files)} files differ from {MANIFEST}:\n{listed}\nfetch or build it again"
         )
     return manifest
+
+
+def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
+    path = folder / name
+    if not _is_inside(name) or path.is_symlink():
+        return "must be a file inside the folder"
+    if not path.is_file():
+        return "missing"
+    if path.stat().st_size != facts.bytes:
+        return f"must have {facts.bytes:,} bytes, has {path.stat().st_size:,}"
+    return None if _file_facts(path) == facts else "its bytes have changed (sha256)"
 
 
 def read_tables(folder: Path) -> Tables:
@@ -263,14 +275,6 @@ def read_bytes(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def replace_file(path: Path, held: bytes) -> None:
-    """Replaces one file at a stroke."""
-    path.parent.mkdir(exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.write_bytes(held)
-    new.replace(path)
 
 
 def _read_unchanged(source: Source, samples: Samples) -> list[bytes]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told where it is read, with its exit code
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 overrides = click.option(
     "--set",
@@ -63,13 +65,14 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("path", type=click.Path(path_type=Path), default="recipe.yaml")
+@click.argument("path", type=_PATH, default="recipe.yaml")
 @click.option(
     "--preset", default="digits", show_default=True, help="A recipe to start from; `proxyds list` names them."
 )
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 def init(path: Path, preset: str, force: bool) -> None:
     """Write a commented recipe to PATH."""
+    from proxyds.folders import replace_file
     from proxyds.presets import preset_text
 
     text = preset_text(preset)
@@ -79,12 +82,12 @@ def init(path: Path, preset: str, force: bool) -> None:
         )
     with translate_os_errors(str(path), "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text.encode())
     click.echo(f"wrote {path}\nnext: proxyds validate {path}\n      proxyds build {path} -o my-proxy")
 
 
 @cli.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=_PATH)
 @overrides
 @as_json
 def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -99,10 +102,8 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", "out", type=click.Path(path_type=Path), help="The folder to make.  [default: the recipe's name]"
-)
+@click.argument("recipe", type=_PATH)
+@click.option("-o", "--output", "out", type=_PATH, help="The folder to make.  [default: the recipe's name]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @overrides
@@ -146,7 +147,7 @@ def build(
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @as_json
 def inspect(folder: Path, as_json: bool) -> None:
     """Show a proxy's counts, cases, class balance, evidence and provenance."""
@@ -160,7 +161,7 @@ def inspect(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @as_json
 def verify(folder: Path, as_json: bool) -> None:
     """Compare every byte of a proxy with its manifest."""
@@ -177,7 +178,7 @@ def verify(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=_PATH)
 @click.option("--check", is_flag=True, help="Change nothing; exit with 52 where the card differs from its records.")
 @as_json
 def card(folder: Path, check: bool, as_json: bool) -> None:

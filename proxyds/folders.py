@@ -47,6 +47,17 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def replace_file(path: Path, held: bytes) -> None:
+    """Writes a file at a stroke: it has its old bytes or its new ones, never half of them."""
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_bytes(held)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that a stop half-way does not leave half of it under its name."""
     doomed = _beside(folder, _UNFINISHED)

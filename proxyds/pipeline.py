@@ -15,7 +15,7 @@ from proxyds import artifact, machine, probe, selection, similarity, source, spa
 from proxyds.card import render_card
 from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
 from proxyds.errors import CardDriftError, VerificationError, translate_os_errors
-from proxyds.folders import whole_folder
+from proxyds.folders import replace_file, whole_folder
 from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest, describe_build
@@ -113,6 +113,7 @@ def build(
     store, out = store or Store(), Path(out).absolute()
     device, engine = choose_engine(device, workers)
     there = _look_at_output(out, force)
+    out = out.resolve()  # a link to a proxy stays a link
     ledger = Ledger(on_progress)
     with engine:
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
@@ -241,7 +242,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     if changed:
         with translate_os_errors(str(folder), "copy the proxy to another place"):
             for name in changed:
-                artifact.replace_file(folder / name, files[name])
+                replace_file(folder / name, files[name])
             artifact.write_manifest(folder, manifest)
     return changed
 

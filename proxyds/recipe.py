@@ -193,7 +193,7 @@ class FolderSource(Columns):
 
     @field_serializer("path")
     def _name_only(self, path: str) -> str:
-        return PurePath(path).name  # a path of somebody's machine is no part of a proxy
+        return PurePath(path).name or "root"  # a path of somebody's machine is no part of a proxy
 
 
 class TorchvisionSource(Images):
@@ -207,7 +207,7 @@ class TorchvisionSource(Images):
 
     @field_serializer("path")
     def _name_only(self, path: str) -> str:
-        return PurePath(path).name
+        return PurePath(path).name or "root"
 
 
 SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]
@@ -242,7 +242,9 @@ def _space_model(network: str) -> type[Space]:
             (
                 tuple[value, ...],
                 Field(min_length=1),
-                BeforeValidator(_as_choices, json_schema_input_type=value | list[value]),
+                BeforeValidator(
+                    _as_choices, json_schema_input_type=value | Annotated[list[value], Field(min_length=1)]
+                ),
                 AfterValidator(_distinct),
             )
         ]

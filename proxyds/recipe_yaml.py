@@ -130,13 +130,15 @@ def _parse(text: str, name: str) -> CommentedMap:
 
 
 def _check_plain(text: str, name: str) -> None:
-    """Refuses what a recipe has no use for: aliases (which can blow up) and another version of YAML."""
+    """Refuses what a recipe has no use for: aliases (which can blow up), tags, and another version of YAML."""
     for event in YAML(typ="rt", pure=True).parse(text):
         place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         if isinstance(event, AliasEvent):
             raise RecipeSyntaxError(
                 f"{place}: a recipe must not use aliases, found *{event.anchor}; write the value out"
             )
+        if getattr(event, "tag", None) is not None:
+            raise RecipeSyntaxError(f"{place}: a recipe must not use tags, found {event.tag}; write the plain value")
         if isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
             raise RecipeSyntaxError(f"{place}: a recipe must be YAML 1.2; remove the line %YAML")
 
@@ -157,7 +159,9 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_plain(value) for value in node]
-    for kind in (bool, int, float, str):
+    if isinstance(node, str):
+        return node.encode(errors="replace").decode()  # half a surrogate pair is no text
+    for kind in (bool, int, float):
         if isinstance(node, kind):
             return kind(node)
     return node if node is None else str(node)
@@ -192,20 +196,26 @@ def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Plac
     message, is_unknown_name = _explain(detail, place)
     field = ".".join(f"[{part}]" if isinstance(part, int) else part for part in shown).replace(".[", "[")
     for set_place, assignment in overridden.items():
-        if shown[: len(set_place)] == set_place:
+        is_from_set = shown[: len(set_place)] == set_place or (
+            shown == set_place[: len(shown)] and not _holds(tree, shown)
+        )
+        if is_from_set:
             return Problem(0, 0, f"--set {assignment}: {field}", message, is_unknown_name)
     line, column = _position(tree, shown, at_key=detail["type"] == "extra_forbidden")
     return Problem(line, column, field, message, is_unknown_name)
 
 
 def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Drops «too short» of a list whose items are the trouble."""
-    places = [d["loc"] for d in details]
-    return [
-        d
-        for d in details
-        if d["type"] != "too_short" or not any(p != d["loc"] and p[: len(d["loc"])] == d["loc"] for p in places)
-    ]
+    """Leaves one problem where pydantic tells several: items that a list lacks, or a list of bad items «too short»."""
+    kept: list[ErrorDetails] = []
+    for detail in details:
+        is_told = _is_missing_item(detail) and any(
+            _is_missing_item(k) and k["loc"][:-1] == detail["loc"][:-1] for k in kept
+        )
+        below = [d for d in details if d is not detail and d["loc"][: len(detail["loc"])] == detail["loc"]]
+        if not is_told and not (detail["type"] == "too_short" and below):
+            kept.append(detail)
+    return kept
 
 
 def _as_error(problems: Sequence[Problem], name: str) -> RecipeError:
@@ -223,6 +233,9 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
     """Says requirement, found and advice for one of pydantic's errors, and whether it is an unknown name."""
     kind, found = detail["type"], _show(detail["input"])
     schema = _schema_at(place)
+    if _is_missing_item(detail) or kind == "too_long":
+        array = _schema_at(place[:-1] if isinstance(place[-1], int) else place)
+        return f"must hold exactly {array['minItems']} values, got {_show(detail['input'])}", False
     if kind == "extra_forbidden":
         known = list(_schema_at(place[:-1]).get("properties", {}))
         return f"unknown key; {nearest_name(str(place[-1]), known)}", True
@@ -264,15 +277,26 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _holds(tree: CommentedMap, place: _Place) -> bool:
+    node: Any = tree
+    for part in place:
+        if not isinstance(node, CommentedMap) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
 def _position(tree: CommentedMap, place: _Place, *, at_key: bool) -> tuple[int, int]:
     """Finds line and column, from 1, of the deepest part of `place` that the file holds."""
     node: Any = tree
     line, column = 0, 0
     for depth, part in enumerate(place):
-        if isinstance(node, CommentedMap) and part in node:
+        key = next((key for key in node if str(key) == part), None) if isinstance(node, CommentedMap) else None
+        if key is not None:
             is_last = depth == len(place) - 1
-            line, column = node.lc.key(part) if at_key and is_last else node.lc.value(part)
-            node = node[part]
+            has_no_place = node[key] is None  # an empty value would be found where the next token stands
+            line, column = node.lc.key(key) if (at_key and is_last) or has_no_place else node.lc.value(key)
+            node = node[key]
         elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
             line, column = node.lc.item(part)
             node = node[part]
@@ -330,9 +354,17 @@ def _tags(schema: Mapping[str, Any]) -> list[str]:
     return list(schema.get("discriminator", {}).get("mapping", {}))
 
 
+def _is_missing_item(detail: ErrorDetails) -> bool:
+    return detail["type"] == "missing" and isinstance(detail["loc"][-1], int)
+
+
 def _with_absolute_path(recipe: Recipe, folder: Path) -> Recipe:
     path = getattr(recipe.source, "path", None)
     if path is None:
         return recipe
-    source = recipe.source.model_copy(update={"path": str((folder / Path(path).expanduser()).absolute())})
+    try:
+        whole = str((folder / Path(path).expanduser()).absolute())
+    except RuntimeError as error:
+        raise RecipeError(f"source.path: must be a path, got {path}: {error}") from None
+    source = recipe.source.model_copy(update={"path": whole})
     return recipe.model_copy(update={"source": source})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -77,12 +78,13 @@ def test_departures_from_the_paper_are_the_careful_ones(read: Callable[..., Reci
 
 
 def test_choices_not_given_are_the_papers_resnet20(read: Callable[..., Recipe]) -> None:
-    choices = read("name: tiny\nspace: {network: resnet, choices: {}}\n").space.choices
-    assert choices.model_dump() == {"depth": (20,), "base_filters": (16,), "kernel_size": (3,), "multiplier": (2,)}
+    choices = read("name: tiny\nspace: {network: resnet, choices: {depth: [8, 20]}}\n").space.choices
+    assert choices.model_dump() == {"depth": (8, 20), "base_filters": (16,), "kernel_size": (3,), "multiplier": (2,)}
 
 
 def test_one_choice_and_a_list_of_one_are_the_same(read: Callable[..., Recipe]) -> None:
-    assert read(MINIMAL.replace("[8, 14]", "8")) == read(MINIMAL.replace("[8, 14]", "[8]"))
+    one, other = (read(MINIMAL.replace("}", f", multiplier: {value}}}")) for value in ("1", "[1]"))
+    assert one == other
 
 
 def test_a_recipe_is_frozen(read: Callable[..., Recipe]) -> None:
@@ -179,7 +181,8 @@ def test_every_value_has_another_below(read: Callable[..., Recipe]) -> None:
 
 @pytest.mark.parametrize("field", sorted(set(OTHER_VALUES) - NOT_VARIED_HERE))
 def test_any_other_value_changes_the_identity(read: Callable[..., Recipe], field: str) -> None:
-    assert read(MINIMAL, "source.kind=digits", f"{field}={OTHER_VALUES[field]}").sha256 != read().sha256
+    text = MINIMAL.replace("[8, 14]", "[8, 14, 26]")
+    assert read(text, "source.kind=digits", f"{field}={OTHER_VALUES[field]}").sha256 != read(text).sha256
 
 
 def test_another_kind_of_source_changes_the_identity(read: Callable[..., Recipe]) -> None:
@@ -275,8 +278,8 @@ def test_a_duplicate_key_is_named_with_the_place_of_the_second(
         ("name: tiny\nspace: {network: resnet\n", "r.yaml:3:1: not valid YAML: expected ',' or '}'"),
         ("name: tiny\nspace: [1, 2\n", "r.yaml:3:1: not valid YAML: expected ',' or ']'"),
         ("name: tiny\n  space: 1\n", "r.yaml:2:8: not valid YAML: mapping values are not allowed here"),
-        ("name: *nothing\n", "r.yaml:1:7: not valid YAML: found undefined alias 'nothing'"),
-        ("[" * 1500, "r.yaml: not valid YAML: "),
+        ("name: *nothing\n", "r.yaml:1:7: a recipe must not use aliases, found *nothing; write the value out"),
+        ("[" * 1500, "r.yaml:1:1501: not valid YAML: "),
         (MINIMAL + "seed: " + "9" * 5000, "r.yaml: not valid YAML: "),
         (MINIMAL + "seed: 2026-13-45\n", "r.yaml: not valid YAML: month must be in 1..12"),
     ],
@@ -293,7 +296,8 @@ def test_a_tag_that_does_not_fit_its_value_is_a_recipe_error(write_recipe_file: 
 
 def test_a_tag_runs_no_code(complaint: Callable[..., str], tmp_path: Path) -> None:
     made = tmp_path / "made"
-    complaint(MINIMAL + f"seed: !!python/object/apply:pathlib.Path.touch [{made}]\n")
+    said = complaint(MINIMAL + f"seed: !!python/object/apply:pathlib.Path.touch [{made}]\n", kind=RecipeSyntaxError)
+    assert said.startswith("r.yaml:5:7: a recipe must not use tags")
     assert not made.exists()
 
 
@@ -675,10 +679,10 @@ _RECIPES = _section(
     {"name": st.from_regex(r"[a-z0-9][a-z0-9._-]{0,30}", fullmatch=True), "space": _SPACES},
     {
         "version": st.sampled_from(["1.0.0", "10.20.30", "0.1.0-rc.1"]),
-        "licence": st.sampled_from(["mit", "cc-by-4.0", "no", "null", "1e-3"]),
+        "licence": st.sampled_from(["mit", "cc-by-4.0", "other", "unknown"]),
         "seed": st.integers(0, 2**53 - 1),
         "source": _SOURCES,
-        "probes": _section({}, {"count": st.integers(2, 64)}),
+        "probes": _section({}, {"count": st.integers(2, 4)}),
         "importance": _section(
             {},
             {
@@ -705,6 +709,9 @@ _RECIPES = _section(
 @settings(max_examples=100, deadline=None)
 @given(data=_RECIPES)
 def test_a_written_recipe_reads_as_itself(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
+    choices = data["space"]["choices"].values()
+    n_architectures = math.prod(len(values) if isinstance(values, list) else 1 for values in choices)
+    assume(n_architectures >= data.get("probes", {}).get("count", 2))
     recipe = Recipe.model_validate_json(json.dumps(data))
     file = tmp_path_factory.getbasetemp() / "written.yaml"
     file.write_text(write_recipe(recipe), encoding="utf-8")
@@ -783,7 +790,7 @@ def test_a_preset_is_the_recipe_that_comes_along(path: Path, write_recipe_file: 
     "text",
     [
         MINIMAL,
-        MINIMAL.replace("[8, 14]", "8"),
+        MINIMAL.replace("[8, 14]", "8, base_filters: [8, 16]"),
         MINIMAL + "source: {kind: hub, name: a/b, revision: abc}\nimportance: {constants: [2, 1, 6, 1]}\n",
     ],
 )
