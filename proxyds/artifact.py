@@ -233,6 +233,26 @@ def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
     return None if _file_facts(path) == facts else "its bytes have changed (sha256)"
 
 
+def read_proxy(folder: Path) -> tuple[Manifest, Tables]:
+    """Reads a proxy's manifest and tables, which must say one thing.
+
+    Raises:
+        ArtifactError: It is no proxy, or they do not.
+    """
+    manifest, tables = read_manifest(folder), read_tables(folder)
+    held = (tables.importance.num_rows, tables.evaluation.num_rows, tables.data.num_rows)
+    said = (manifest.counts.train, manifest.counts.evaluation, manifest.counts.proxy)
+    labels = [table["label"].to_numpy() for table in (tables.importance, tables.evaluation, tables.data)]
+    if held != said or any(
+        len(some) and not 0 <= some.min() <= some.max() < len(manifest.label_names) for some in labels
+    ):
+        raise ArtifactError(
+            f"{folder}: the tables must be those that {MANIFEST} describes, rows {held} against {said} or labels beyond its "
+            f"{len(manifest.label_names)}; fetch or build it again"
+        )
+    return manifest, tables
+
+
 def read_tables(folder: Path) -> Tables:
     """Reads a proxy's tables.
 

@@ -16,6 +16,7 @@ from proxyds.errors import EXIT_INTERRUPTED, OutputExistsError, ProxydsError, tr
 if TYPE_CHECKING:
     from proxyds.manifest import Manifest
     from proxyds.pipeline import Built, Plan
+    from proxyds.records import Tables
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -151,13 +152,13 @@ def build(
 @as_json
 def inspect(folder: Path, as_json: bool) -> None:
     """Show a proxy's counts, cases, class balance, evidence and provenance."""
-    from proxyds.artifact import read_manifest
+    from proxyds.artifact import read_proxy
 
-    manifest = read_manifest(folder)
+    manifest, tables = read_proxy(folder)
     if as_json:
         _print_json(_summary(folder, manifest))
     else:
-        _print_inspection(folder, manifest)
+        _print_inspection(manifest, tables)
 
 
 @cli.command()
@@ -342,9 +343,11 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_built(built: Built, out: Path) -> None:
+    from proxyds.artifact import read_proxy
+
     verb = "is there already, unchanged (--force builds it again)" if built.was_there else "built"
     click.echo(f"{built.manifest.name} {built.manifest.version} {verb}: {out}\n")
-    _print_inspection(built.folder, built.manifest, whole=False)
+    _print_inspection(*read_proxy(built.folder), whole=False)
     click.echo(
         f"\nnext:\n  python -c \"from datasets import load_dataset; print(load_dataset('{out}'))\"\n"
         f"  proxyds inspect {out}      class balance, provenance, cost\n"
@@ -352,15 +355,14 @@ def _print_built(built: Built, out: Path) -> None:
     )
 
 
-def _print_inspection(folder: Path, manifest: Manifest, *, whole: bool = True) -> None:
+def _print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) -> None:
     import numpy as np
 
-    from proxyds.artifact import read_tables
     from proxyds.display import print_table
     from proxyds.quantities import duration, with_prefix
     from proxyds.records import CASE_MEANINGS
 
-    tables, counts, source = read_tables(folder), manifest.counts, manifest.source
+    counts, source = manifest.counts, manifest.source
     click.echo(
         f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({manifest.draw.ratio:.3g} of them, drawn "
         f"{manifest.draw.law}), {len(manifest.label_names)} labels"

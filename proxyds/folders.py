@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
     Raises:
         OutputExistsError: `final` is there and `if_there` is `refuse`; it is not touched.
     """
+    new_parents = [parent for parent in final.parents if not parent.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(final.parent)
     folder = _beside(final, _UNFINISHED)
@@ -45,6 +46,9 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in new_parents if not final.exists() else []:
+            with suppress(OSError):  # somebody else may use it by now
+                parent.rmdir()
 
 
 def replace_file(path: Path, held: bytes) -> None:

@@ -232,7 +232,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     manifest = artifact.read_manifest(folder)
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     artifact.verify_proxy(folder, but_for=own)
-    tables = artifact.read_tables(folder)
+    manifest, tables = artifact.read_proxy(folder)
     files = render_card(manifest, tables).files()
     changed = [name for name, held in files.items() if artifact.read_bytes(folder / name) != held]
     if changed and check_only:

@@ -301,7 +301,7 @@ def _name_labels(train: Any, column: str) -> tuple[str, ...]:
     feature = train.features[column]
     if isinstance(feature, datasets.ClassLabel):
         return tuple(feature.names)
-    values = {value for value in train[column] if value is not None}
+    values = {value for value in train[column] if value is not None and value != -1}
     if not all(isinstance(value, int | str) for value in values):
         raise LabelError(
             f"source.label_column: labels must be whole numbers or text, column {column} holds {feature.dtype}"

@@ -180,7 +180,12 @@ class HubSource(Columns):
         examples=["uoft-cs/cifar10"],
     )
     config: str | None = Field(None, description="The data set's configuration; null: its default.")
-    revision: str = Field(description="A commit or tag: a branch can change.", examples=["0b2714987fa4"], min_length=1)
+    revision: str = Field(
+        description="A commit or tag: a branch can change.",
+        examples=["0b2714987fa4"],
+        min_length=1,
+        json_schema_extra={"advice": "put it in quotes, for example '0123456'"},
+    )
 
 
 class FolderSource(Columns):

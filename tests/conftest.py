@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+_HF_HOME = tempfile.TemporaryDirectory(prefix="proxyds-tests-hf-")
+os.environ["HF_HOME"] = _HF_HOME.name  # read when datasets is imported: the user's own cache stays out of it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the default tests may reach the network
 
 TINY_RECIPE = """\
@@ -34,7 +37,6 @@ def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_store(session_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROXYDS_STORE", str(session_store))
-    monkeypatch.setenv("HF_HOME", str(session_store.parent / "hf-home"))
 
 
 @pytest.fixture

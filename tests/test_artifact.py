@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from proxyds.artifact import read_manifest, read_tables, verify_proxy
+from proxyds.artifact import read_manifest, read_proxy, read_tables, verify_proxy
 from proxyds.errors import ArtifactError, VerificationError
 from proxyds.manifest import Manifest
 
@@ -166,6 +166,16 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
     held = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**held, "format_version": "1.7", "news": 1}))
     assert read_manifest(copy).format_version == "1.7"
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_names": ["one"]}, {"counts": {"train": 1, "evaluation": 2, "test": 3, "proxy": 4}}]
+)
+def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, object], copy: Path) -> None:
+    held = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**held, **change}))
+    with pytest.raises(ArtifactError, match="the tables must be those that"):
+        read_proxy(copy)
 
 
 def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:

@@ -256,9 +256,9 @@ def test_nothing_that_appears_during_a_build_is_overwritten(tmp_path: Path, sess
 
 
 def write_folder(folder: Path, names: list[str]) -> Path:
-    """Eighty images of two kinds, bright above or below, as parquet."""
+    """Images of two kinds, bright above or below, as parquet."""
     rng, images, labels = np.random.default_rng(0), [], []
-    for i in range(80):
+    for i in range(600):
         pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
         pixels[:4] += np.uint8(150 * (i % 2))
         pixels[4:] += np.uint8(150 * (1 - i % 2))

@@ -38,7 +38,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: list[str], checkout: Path, session_store: Path) -> str:
-    environment = {**os.environ, "PROXYDS_STORE": str(session_store), "HF_HOME": str(session_store.parent / "hf-home")}
+    environment = {**os.environ, "PROXYDS_STORE": str(session_store)}
     ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

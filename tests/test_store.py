@@ -96,6 +96,16 @@ def test_a_folder_that_is_there_is_kept_replaced_or_refused_as_told(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_failed_work_takes_the_parents_that_it_made_with_it(tmp_path: Path) -> None:
+    def work() -> None:
+        with whole_folder(tmp_path / "a" / "b" / "out", "refuse"):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        work()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_folder_always_gives_way(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     fill(tmp_path / "out", "1", "refuse")
