@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,6 +136,7 @@ class LocalWorkers:
     def __init__(self, n_workers: int = 0) -> None:
         self.n_workers = n_workers or loky.cpu_count()
         self._executor: loky.ProcessPoolExecutor | None = None
+        self._others: set[BaseProcess] = set()  # processes of this one that are not workers
         self._messages = LokyContext().SimpleQueue()
 
     def __enter__(self) -> LocalWorkers:
@@ -141,7 +144,10 @@ class LocalWorkers:
 
     def __exit__(self, *exception: object) -> None:
         if self._executor is not None:
-            self._executor.shutdown(wait=True, kill_workers=True)
+            with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+                self._executor.shutdown(wait=True, kill_workers=True)
+                for process in set(active_children()) - self._others:  # one that was just being started
+                    process.kill()
             self._executor = None
             self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
 
@@ -157,7 +163,7 @@ class LocalWorkers:
         listener = threading.Thread(target=_listen, args=(self._messages, on_progress, failures), daemon=True)
         listener.start()
         try:
-            with _workers_ignore_interrupts():
+            with _interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
                 executor = self._start()
                 futures = {executor.submit(_run_in_worker, task, store.root): task for task in tasks}
             for future in as_completed(futures):
@@ -173,6 +179,7 @@ class LocalWorkers:
 
     def _start(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
+            self._others = set(active_children())
             self._executor = loky.ProcessPoolExecutor(
                 max_workers=self.n_workers,
                 context=LokyContext(),
@@ -240,13 +247,10 @@ def _raise_failure(future: Future[None], task: Task) -> None:
 
 
 @contextmanager
-def _workers_ignore_interrupts() -> Iterator[None]:
-    """Lets processes started in the block inherit «ignore Ctrl-C»: this process alone decides what it means."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_held() -> Iterator[None]:
+    """Puts Ctrl-C off until the end of the block; processes started in it never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

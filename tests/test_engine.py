@@ -129,15 +129,54 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_workers_end_with_the_process_that_started_them(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "times"), [(signal.SIGKILL, 1), (signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)]
+)
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, how: signal.Signals, times: int) -> None:
     # a script without «if __name__ == "__main__"», as users write them
     code = SLEEPER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
     wait_until((tmp_path / "started").exists)
     wait_until(lambda: (tmp_path / "started").read_text())
     worker = int((tmp_path / "started").read_text())
-    os.kill(process.pid, how)
+    for _ in range(times):
+        if process.poll() is None:
+            os.kill(process.pid, how)
+        time.sleep(0.02)
     process.wait(timeout=30)
     wait_until(lambda: not is_running(worker), 20)
     assert process.returncode != 0
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3, 1.0, 2.0])
+def test_an_interrupt_while_workers_start_ends_everything(tmp_path: Path, seconds: float) -> None:
+    code = SLEEPER.format(tests=str(Path(__file__).parent), folder=str(tmp_path)).replace(
+        "with LocalWorkers", "print('go', flush=True)\nwith LocalWorkers"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "go\n"
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    process.stdout.close()
+    process.wait(timeout=60)
+    wait_until(lambda: not [pid for pid in session_members(process.pid) if is_running(pid)], 20)
+
+
+def session_members(session: int) -> list[int]:
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            members.append(int(stat.parent.name))
+    return members
