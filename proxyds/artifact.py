@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError, VerificationError
 from proxyds.folders import replace_file
-from proxyds.manifest import CONFIGS, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
+from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
 from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
 
 if TYPE_CHECKING:
@@ -136,9 +136,10 @@ def check_output(out: Path) -> Manifest | None:
     if out.is_dir() and any(out.iterdir()):
         try:
             return read_manifest(out)
-        except ArtifactError as error:
+        except ArtifactError:
             raise OutputExistsError(
-                f"{out}: must be a new folder or a proxy, found something else ({error}); it was not touched: choose another -o"
+                f"{out}: must be a new folder or a proxy, it holds something else; it was not touched, nor would --force: "
+                "choose another -o"
             ) from None
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         what = "a file" if out.exists() else "a link to nowhere"
@@ -161,6 +162,8 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactError: There is none, it is malformed, or its format version is not known.
     """
     path = folder / MANIFEST
+    if not folder.exists():
+        raise ArtifactError(f"{folder}: no such folder; `proxyds list` shows the proxies in this one")
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -214,12 +217,17 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             problems.append(f"{name}: {difference}")
     problems += [f"{name}: not in the manifest" for name in sorted(_present(folder) - set(manifest.files) - {MANIFEST})]
     problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
+    advice = "`proxyds card` renders the card again" if all(map(_is_of_card, problems)) else "fetch or build it again"
     if problems:
         listed = "\n".join(f"  {problem}" for problem in problems)
         raise VerificationError(
-            f"{folder}: {len(problems)} of {len(manifest.files)} files differ from {MANIFEST}:\n{listed}\nfetch or build it again"
+            f"{folder}: {len(problems)} of {len(manifest.files)} files differ from {MANIFEST}:\n{listed}\n{advice}"
         )
     return manifest
+
+
+def _is_of_card(problem: str) -> bool:
+    return problem.startswith((f"{CARD}:", "assets/"))
 
 
 def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:

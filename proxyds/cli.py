@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "\nproxyds: interrupted. Finished work is kept and nothing half-written is left: run the same command again, it "
+            "proxyds: interrupted. Finished work is kept and nothing half-written is left: run the same command again, it "
             "goes on where it was.",
             err=True,
         )
@@ -323,7 +324,8 @@ def _print_plan(plan: Plan) -> None:
     from proxyds.quantities import duration, with_prefix
 
     facts = plan.source.facts
-    click.echo(f"source: {facts.name}, {len(plan.source.train):,} training samples may be drawn, ", nl=False)
+    copy = " (a local copy)" if facts.is_local_copy else ""
+    click.echo(f"source: {facts.name}{copy}, {len(plan.source.train):,} training samples may be drawn, ", nl=False)
     click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from})")
     click.echo(f"space: {len(plan.architectures)} architectures; proxy: {plan.n_selected:,} samples\n")
     rows = [
@@ -345,14 +347,27 @@ def _print_plan(plan: Plan) -> None:
 def _print_built(built: Built, out: Path) -> None:
     from proxyds.artifact import read_proxy
 
+    python, program = _programs()
     verb = "is there already, unchanged (--force builds it again)" if built.was_there else "built"
     click.echo(f"{built.manifest.name} {built.manifest.version} {verb}: {out}\n")
     _print_inspection(*read_proxy(built.folder), whole=False)
     click.echo(
-        f"\nnext:\n  python -c \"from datasets import load_dataset; print(load_dataset('{out}'))\"\n"
-        f"  proxyds inspect {out}      class balance, provenance, cost\n"
+        f"\nnext:\n  {python} -c \"from datasets import load_dataset; print(load_dataset('{out}'))\"\n"
+        f"  {program} inspect {out}      class balance, provenance, cost\n"
         f"  {out / 'README.md'}        the card, with pictures in {out / 'assets'}"
     )
+
+
+def _programs() -> tuple[str, str]:
+    """What to type for Python and for this program: short where the shell finds them."""
+    if shutil.which("proxyds") == sys.argv[0] or shutil.which("proxyds") == shutil.which(sys.argv[0]):
+        return "python", "proxyds"
+    here = Path.cwd()
+    python, program = Path(sys.executable), Path(sys.argv[0]).absolute()
+    if program.name == "__main__.py":
+        return str(python), f"{python} -m proxyds"
+    names = [str(path.relative_to(here)) if path.is_relative_to(here) else str(path) for path in (python, program)]
+    return names[0], names[1]
 
 
 def _print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) -> None:
@@ -392,6 +407,8 @@ def _print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True)
         for p in manifest.probes
     ]
     print_table("", ("probe", "one image", "weights", "right", "trained in"), probes)
+    if manifest.has_lighter_winner:
+        click.echo("note: the heaviest probe is not the most accurate; case 3 favours what lighter ones get right")
     if not whole:
         return
     click.echo()
@@ -408,10 +425,11 @@ def _print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True)
     print_table("", ("stage", "work (s)", "this build (s)"), stages)
     revision = f" at {source.revision}" if source.revision else ""
     copy = ", from a local copy whose revision was not checked" if source.is_local_copy else ""
+    duplicates = ", ".join(f"{n:,} in {split}" for split, n in source.n_duplicates.items())
     libraries = ", ".join(f"{name} {version}" for name, version in manifest.machine.libraries.items())
     click.echo(
         f"\nsource: {source.name}{revision}{copy}\n  content {source.fingerprint}\n  evaluation samples: {source.evaluation_from}"
-        f"\n  test samples: {source.test_from}\n  exact duplicates: {source.n_duplicates}; images left out: {len(source.bad_images)}"
+        f"\n  test samples: {source.test_from}\n  exact duplicates: {duplicates}; images left out: {len(source.bad_images)}"
         f"\nrecipe: {manifest.recipe_sha256} (recipe.yaml)\nbuilt: {manifest.created}, {manifest.machine.processor}, "
         f"{manifest.machine.n_cores} cores, {manifest.machine.device}; {libraries}"
     )

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
@@ -143,13 +143,19 @@ class LocalWorkers:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._executor is not None:
-            with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
-                self._executor.shutdown(wait=True, kill_workers=True)
-                for process in set(active_children()) - self._others:  # one that was just being started
-                    process.kill()
-            self._executor = None
-            self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
+        self._end(kill=any(exception))
+
+    def _end(self, *, kill: bool) -> None:
+        """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""
+        if self._executor is None:
+            return
+        with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+            self._executor.shutdown(wait=True, kill_workers=kill)
+            for process in set(active_children()) - self._others if kill else ():
+                with suppress(ProcessLookupError):
+                    os.kill(_pid(process), signal.SIGKILL)
+        self._executor = None
+        self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
 
     def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
         """See `Engine.run`.
@@ -169,7 +175,7 @@ class LocalWorkers:
             for future in as_completed(futures):
                 _raise_failure(future, futures[future])
         except BaseException:
-            self.__exit__()
+            self._end(kill=True)
             store.sweep()
             raise
         self._messages.put(None)
@@ -244,6 +250,11 @@ def _raise_failure(future: Future[None], task: Task) -> None:
         ) from error
     if error is not None:
         raise error
+
+
+def _pid(process: BaseProcess) -> int:
+    assert process.pid is not None  # it is among the active ones
+    return process.pid
 
 
 @contextmanager

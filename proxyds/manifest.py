@@ -153,6 +153,11 @@ class Manifest(Part):
     gallery: bool
     files: dict[str, FileFacts] = {}
 
+    @property
+    def has_lighter_winner(self) -> bool:
+        """Whether some probe is more accurate than the heaviest."""
+        return max(probe.accuracy for probe in self.probes) > self.probes[-1].accuracy
+
 
 def describe_build(
     recipe: Recipe,

@@ -240,7 +240,7 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
         known = list(_schema_at(place[:-1]).get("properties", {}))
         return f"unknown key; {nearest_name(str(place[-1]), known)}", True
     if kind in ("missing", "union_tag_not_found"):
-        example = schema.get("examples", [None])[0]
+        example = schema.get("examples", [schema.get("const")])[0]
         names = schema.get("enum") or _tags(_schema_at(place[:-1]))
         advice = f"for example `{place[-1]}: {example}`" if example else ", ".join(names)
         advice = f" ({advice})" if advice else ""
