@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from proxyds.errors import EXIT_INTERRUPTED, OutputExistsError, ProxydsError, translate_os_errors
-
-if TYPE_CHECKING:
-    from proxyds.manifest import Manifest
-    from proxyds.pipeline import Built, Plan
-    from proxyds.records import Tables
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -142,10 +136,14 @@ def build(
             built = pipeline.build(
                 read, out or Path(read.name), workers=workers, device=device, force=force, on_progress=on_progress
             )
+    from proxyds.summaries import print_built, print_plan, summarise_plan, summarise_proxy
+
     if dry_run:
-        _print_json(_plan_summary(plan)) if as_json else _print_plan(plan)
+        _print_json(summarise_plan(plan)) if as_json else print_plan(plan)
     else:
-        _print_json(_summary(built.folder, built.manifest)) if as_json else _print_built(built, out or Path(read.name))
+        _print_json(summarise_proxy(built.folder, built.manifest)) if as_json else print_built(
+            built, out or Path(read.name)
+        )
 
 
 @cli.command()
@@ -154,12 +152,13 @@ def build(
 def inspect(folder: Path, as_json: bool) -> None:
     """Show a proxy's counts, cases, class balance, evidence and provenance."""
     from proxyds.artifact import read_proxy
+    from proxyds.summaries import print_inspection, summarise_proxy
 
     manifest, tables = read_proxy(folder)
     if as_json:
-        _print_json(_summary(folder, manifest))
+        _print_json(summarise_proxy(folder, manifest))
     else:
-        _print_inspection(manifest, tables)
+        print_inspection(manifest, tables)
 
 
 @cli.command()
@@ -294,145 +293,6 @@ def store_clean(days: float, yes: bool) -> None:
 
 def _print_json(held: object) -> None:
     click.echo(json.dumps(held, indent=1, default=str))
-
-
-def _summary(folder: Path, manifest: Manifest) -> dict[str, Any]:
-    return {"folder": str(folder), **manifest.model_dump(mode="json", exclude={"files"})}
-
-
-def _plan_summary(plan: Plan) -> dict[str, Any]:
-    return {
-        "n_train": len(plan.source.train),
-        "n_evaluation": len(plan.source.evaluation),
-        "n_selected": plan.n_selected,
-        "n_architectures": len(plan.architectures),
-        "expected_seconds": plan.expected_seconds,
-        "probes": [
-            {
-                "name": p.architecture.name,
-                "is_stored": p.is_stored,
-                "flops": p.flops,
-                "expected_seconds": p.expected_seconds,
-            }
-            for p in plan.probes
-        ],
-    }
-
-
-def _print_plan(plan: Plan) -> None:
-    from proxyds.display import print_table
-    from proxyds.quantities import duration, with_prefix
-
-    facts = plan.source.facts
-    copy = " (a local copy)" if facts.is_local_copy else ""
-    click.echo(f"source: {facts.name}{copy}, {len(plan.source.train):,} training samples may be drawn, ", nl=False)
-    click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from})")
-    click.echo(f"space: {len(plan.architectures)} architectures; proxy: {plan.n_selected:,} samples\n")
-    rows = [
-        (
-            p.architecture.name,
-            with_prefix(p.architecture.training_flops, "FLOP"),
-            with_prefix(p.flops, "FLOP"),
-            "in the store" if p.is_stored else duration(p.expected_seconds),
-        )
-        for p in plan.probes
-    ]
-    print_table("probes to train", ("architecture", "one image", "training", "expected"), rows)
-    click.echo(
-        f"\nexpected: about {duration(plan.expected_seconds)} with {plan.n_workers} at once on this machine, measured just now "
-        "over a few steps; nothing was trained"
-    )
-
-
-def _print_built(built: Built, out: Path) -> None:
-    from proxyds.artifact import read_proxy
-
-    python, program = _programs()
-    verb = "is there already, unchanged (--force builds it again)" if built.was_there else "built"
-    click.echo(f"{built.manifest.name} {built.manifest.version} {verb}: {out}\n")
-    _print_inspection(*read_proxy(built.folder), whole=False)
-    click.echo(
-        f"\nnext:\n  {python} -c \"from datasets import load_dataset; print(load_dataset('{out}'))\"\n"
-        f"  {program} inspect {out}      class balance, provenance, cost\n"
-        f"  {out / 'README.md'}        the card, with pictures in {out / 'assets'}"
-    )
-
-
-def _programs() -> tuple[str, str]:
-    """What to type for Python and for this program: short where the shell finds them."""
-    if shutil.which("proxyds") == sys.argv[0] or shutil.which("proxyds") == shutil.which(sys.argv[0]):
-        return "python", "proxyds"
-    here = Path.cwd()
-    python, program = Path(sys.executable), Path(sys.argv[0]).absolute()
-    if program.name == "__main__.py":
-        return str(python), f"{python} -m proxyds"
-    names = [str(path.relative_to(here)) if path.is_relative_to(here) else str(path) for path in (python, program)]
-    return names[0], names[1]
-
-
-def _print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) -> None:
-    import numpy as np
-
-    from proxyds.display import print_table
-    from proxyds.quantities import duration, with_prefix
-    from proxyds.records import CASE_MEANINGS
-
-    counts, source = manifest.counts, manifest.source
-    click.echo(
-        f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({manifest.draw.ratio:.3g} of them, drawn "
-        f"{manifest.draw.law}), {len(manifest.label_names)} labels"
-    )
-    if manifest.protocol == "paper":
-        click.echo("the paper's protocol: importance from the TEST set; a ranking measured there is circular")
-    click.echo("evidence: none yet; nothing shows that it ranks better than a random subset\n")
-
-    def shares(case: int) -> list[str]:
-        columns = [table["case"].to_numpy() == case for table in (tables.evaluation, tables.importance, tables.data)]
-        return [f"{int(column.sum()):,} ({column.mean():.1%})" for column in columns]
-
-    rows = [
-        (f"{case}: {meaning}", f"{manifest.draw.constants[case - 1]:g}", *shares(case))
-        for case, meaning in CASE_MEANINGS.items()
-    ]
-    print_table("", ("case", "importance", "evaluation", "training", "proxy"), rows)
-    click.echo()
-    probes = [
-        (
-            p.name,
-            with_prefix(p.training_flops_per_sample, "FLOP"),
-            f"{p.n_parameters:,}",
-            f"{p.accuracy:.1%}",
-            duration(p.training_seconds),
-        )
-        for p in manifest.probes
-    ]
-    print_table("", ("probe", "one image", "weights", "right", "trained in"), probes)
-    if manifest.has_lighter_winner:
-        click.echo("note: the heaviest probe is not the most accurate; case 3 favours what lighter ones get right")
-    if not whole:
-        return
-    click.echo()
-    n = len(manifest.label_names)
-    before = np.bincount(tables.importance["label"].to_numpy(), minlength=n)
-    after = np.bincount(tables.data["label"].to_numpy(), minlength=n)
-    balance = [
-        (name, f"{b:,} ({b / before.sum():.1%})", f"{a:,} ({a / after.sum():.1%})")
-        for name, b, a in zip(manifest.label_names, before, after, strict=True)
-    ]
-    print_table("", ("label", "training", "proxy"), balance)
-    click.echo()
-    stages = [(s.stage, f"{s.work_seconds:.1f}", f"{s.elapsed_seconds:.1f}") for s in manifest.stages]
-    print_table("", ("stage", "work (s)", "this build (s)"), stages)
-    revision = f" at {source.revision}" if source.revision else ""
-    copy = ", from a local copy whose revision was not checked" if source.is_local_copy else ""
-    duplicates = ", ".join(f"{n:,} in {split}" for split, n in source.n_duplicates.items())
-    libraries = ", ".join(f"{name} {version}" for name, version in manifest.machine.libraries.items())
-    click.echo(
-        f"\nsource: {source.name}{revision}{copy}\n  content {source.fingerprint}\n  evaluation samples: {source.evaluation_from}"
-        f"\n  test samples: {source.test_from}\n  exact duplicates: {duplicates}; images left out: {len(source.bad_images)}"
-        f"\nrecipe: {manifest.recipe_sha256} (recipe.yaml)\nbuilt: {manifest.created}, {manifest.machine.processor}, "
-        f"{manifest.machine.n_cores} cores, {manifest.machine.device}; {libraries}"
-    )
 
 
 if __name__ == "__main__":
