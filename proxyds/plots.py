@@ -158,17 +158,21 @@ def _draw_probes(manifest: Manifest) -> bytes:
 def _draw_gallery(tables: Tables) -> bytes:
     """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
     cases = tables.data["case"].to_numpy()
-    figure = _new_figure(height=3.9)
+    shares = [1.0 if (cases == case).any() else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
+    figure = _new_figure(height=0.4 + 1.05 * sum(shares))
     side, gap = 64, 6
-    for axes, (case, meaning) in zip(figure.subplots(4), CASE_MEANINGS.items(), strict=True):
+    rows = figure.subplots(4, height_ratios=shares)
+    for axes, (case, meaning) in zip(rows, CASE_MEANINGS.items(), strict=True):
         members = np.flatnonzero(cases == case)
         strip = Image.new("RGB", (GALLERY_COLUMNS * (side + gap) - gap, side), "white")
         for column, held in enumerate(tables.data["image"].take(pa.array(members[:GALLERY_COLUMNS])).to_pylist()):
             with Image.open(io.BytesIO(held["bytes"])) as image:
                 shown = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
             strip.paste(shown, (column * (side + gap), 0))
-        axes.imshow(strip)
+        if len(members):
+            axes.imshow(strip)
         axes.set_axis_off()
+        axes.set_anchor("W")
         axes.set_title(f"{case}: {meaning} ({len(members):,} in the proxy)", fontsize=9)
     return _as_png(figure)
 
