@@ -886,3 +886,26 @@ def test_cifar10_is_read_whole_with_its_bytes(load: Load, data_folder: Path) -> 
         images, labels = _parquet_images((data_folder / "cifar10").glob(f"{pattern}.parquet"))
         assert source.read_encoded(part) == [images[i] for i in part.source_index]
         assert part.labels.tolist() == [labels[i] for i in part.source_index]
+
+
+def test_a_hub_source_is_read_at_exactly_its_revision(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    monkeypatch.delenv("PROXYDS_DATA", raising=False)
+    repository = Path(HF_HUB_CACHE) / "datasets--someone--versions"  # as downloads leave it; the tests are offline
+    for revision, first in (("a" * 40, 0), ("b" * 40, 500)):
+        (repository / "snapshots" / revision).mkdir(parents=True)
+        write_parquet(repository / "snapshots" / revision, some_rows(40, first))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "v1").write_text("a" * 40)
+    sources = {
+        revision: load(f"{{kind: hub, name: someone/versions, revision: {revision}}}")
+        for revision in ("v1", "a" * 40, "b" * 40)
+    }
+    assert [source.facts.revision for source in sources.values()] == ["a" * 40, "a" * 40, "b" * 40]
+    assert not any(source.facts.is_local_copy for source in sources.values())
+    ids = {revision: set(every(source, "ids")) for revision, source in sources.items()}
+    assert ids["v1"] == ids["a" * 40]
+    assert not ids["v1"] & ids["b" * 40]
