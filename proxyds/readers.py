@@ -6,6 +6,7 @@ section in `recipe.py`, a reader here, and its line in `open_splits`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tarfile
@@ -242,7 +243,10 @@ def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
     try:
         with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
             try:
-                return datasets.load_dataset(str(folder), config)
+                # a cache for each folder: offline, `datasets` may answer with another folder of the same name
+                place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+                cache = Path(datasets.config.HF_DATASETS_CACHE) / "proxyds" / place
+                return datasets.load_dataset(str(folder), config, cache_dir=str(cache))
             except datasets.exceptions.DatasetGenerationError as error:
                 raise error.__cause__ or error from None
             except PermissionError as error:

@@ -46,11 +46,14 @@ def source_bytes(data_folder: Path) -> dict[str, bytes]:
 
 
 def check_whole(proxy: Path, data_folder: Path) -> None:
-    rows = load_dataset(str(proxy), split="train")
+    cache = str(
+        proxy.parent / "hf-cache"
+    )  # of its own: offline, `datasets` may answer with another folder of the same name
+    rows = load_dataset(str(proxy), split="train", cache_dir=cache)
     assert rows.num_rows == round(0.05 * 45_000) == 2_250
     assert isinstance(rows.features["image"], Image)
     assert rows.features["label"] == ClassLabel(names=NAMES)
-    importance = load_dataset(str(proxy), "importance", split="train")
+    importance = load_dataset(str(proxy), "importance", split="train", cache_dir=cache)
     assert importance.num_rows == 45_000
     assert sum(importance["selected"]) == 2_250
     assert np.bincount(importance["label"]).tolist() == [4_500] * 10

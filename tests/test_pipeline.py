@@ -95,7 +95,11 @@ print(json.dumps({{
     "tars": len(t), "same_label": t[0]["cls"] == d[0]["label"],
 }}))
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    # a cache of its own: offline, `datasets` may answer with another folder of the same name
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf-home")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
     seen = json.loads(ran.stdout)
     assert seen == {
         "n": 130,

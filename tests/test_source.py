@@ -636,7 +636,7 @@ def test_a_folder_is_sought_in_proxyds_data_too(load: Load, tmp_path: Path, monk
 def test_a_folder_that_may_not_be_read_is_a_source_error(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(location: str, config: str | None) -> None:
+    def refuse(location: str, config: str | None, **arguments: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", location)
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
