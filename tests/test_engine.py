@@ -49,7 +49,8 @@ def test_a_failing_task_raises_its_own_error_and_finished_work_is_kept(engine: E
     good = text_tasks("a", tmp_path / "ran")
     with pytest.raises(DivergedError, match="probe x"):
         run_stored([*good, Task("t", "bad", {"bad": 1}, tasks.diverge, {})], store, engine, ignore_progress)
-    assert [entry.name for entry in store.entries()] in (["task a"], [])  # the failure may come first with two workers
+    names = [entry.name for entry in store.entries()]
+    assert names == ["task a"] if isinstance(engine, Here) else names in (["task a"], [])  # two workers race
     assert not list((tmp_path / "store").rglob(".unfinished-*"))
 
 

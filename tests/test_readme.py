@@ -49,8 +49,8 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path) -> None:
     assert "digits-proxy 1.0.0 built: digits-proxy" in shown
     assert "PngImageFile image mode=L size=8x8" in shown
     assert "cifar10-small-proxy 1.0.0" in shown
-    for number, code in enumerate(blocks("python")):
-        run([str(checkout / ".venv" / "bin" / "python"), "-W", "error", "-c", code], checkout, session_store), number
+    for code in blocks("python"):
+        run([str(checkout / ".venv" / "bin" / "python"), "-W", "error", "-c", code], checkout, session_store)
     assert (checkout / "digits-20pct" / "manifest.json").is_file()
 
 
