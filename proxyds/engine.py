@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import loky
 from loky.backend.context import LokyContext
 
-from proxyds.errors import WorkerDiedError
+from proxyds.errors import TrainingError, WorkerDiedError
 from proxyds.records import OnProgress, Progress
 from proxyds.store import Entry, Store, content_key
 
@@ -68,11 +68,30 @@ class Done:
     was_stored: bool
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A task that could not be done.
+
+    Attributes:
+        task: Which.
+        error: Why.
+    """
+
+    task: Task
+    error: TrainingError
+
+
 class Engine(Protocol):
     """Runs tasks, within a `with` block that ends what it started."""
 
-    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
-        """Runs and stores every task; the first that fails stops the rest, finished ones stay stored."""
+    def run(
+        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
+    ) -> list[Failure]:
+        """Runs and stores every task.
+
+        The first that fails stops the rest and finished ones stay stored; with `keep_going`, a network that cannot be
+        trained stops nothing, and is returned.
+        """
 
     def __enter__(self) -> Engine:
         """Begins."""
@@ -81,6 +100,9 @@ class Engine(Protocol):
         """Ends whatever still runs."""
 
 
+RunEach = Callable[[Sequence[Task], OnProgress], tuple[list[Done | None], list[Failure]]]
+"""The same with `run_each`, and whom to tell of the progress: what fails is returned."""
+
 RunTasks = Callable[[Sequence[Task]], list[Done]]
 """Runs the tasks that the store does not hold and returns every task's result in the order given: `run_stored` with the
 store, the engine and the display already chosen."""
@@ -88,7 +110,7 @@ store, the engine and the display already chosen."""
 
 def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress) -> list[Done]:
     """Runs the tasks that the store does not hold; returns every task's result in the order given."""
-    found = [store.find(task.stage, task.key) for task in tasks]
+    found = _find_all(tasks, store)
     missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
     engine.run(missing, store, on_progress)
     results = []
@@ -100,6 +122,29 @@ def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress:
     return results
 
 
+def run_each(
+    tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress
+) -> tuple[list[Done | None], list[Failure]]:
+    """Runs the tasks that the store does not hold, whichever of them fail.
+
+    Returns:
+        Every task's result in the order given, None where it failed; and the failures.
+    """
+    found = _find_all(tasks, store)
+    missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
+    failures = engine.run(missing, store, on_progress, keep_going=True)
+    entries = [before or store.find(task.stage, task.key) for task, before in zip(tasks, found, strict=True)]
+    results = [
+        None if entry is None else Done(entry, was_stored=before is not None)
+        for entry, before in zip(entries, found, strict=True)
+    ]
+    return results, failures
+
+
+def _find_all(tasks: Sequence[Task], store: Store) -> list[Entry | None]:
+    return [store.find(task.stage, task.key) for task in tasks]
+
+
 class Here:
     """Runs tasks one after the other in this process: for one GPU, and for tests."""
 
@@ -109,10 +154,13 @@ class Here:
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
+    def run(
+        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
+    ) -> list[Failure]:
         """See `Engine.run`."""
         import torch
 
+        failures = []
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -121,9 +169,15 @@ class Here:
                 def report(done: float, total: float, note: str, task: Task = task) -> None:
                     on_progress(Progress(task.stage, task.name, done, total, note))
 
-                _run_task(task, store, report)
+                try:
+                    _run_task(task, store, report)
+                except TrainingError as error:
+                    if not keep_going:
+                        raise
+                    failures.append(Failure(task, error))
         finally:
             torch.set_num_threads(n_threads)
+        return failures
 
 
 class LocalWorkers:
@@ -157,31 +211,70 @@ class LocalWorkers:
         self._executor = None
         self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
 
-    def run(self, tasks: Sequence[Task], store: Store, on_progress: OnProgress) -> None:
-        """See `Engine.run`.
+    def run(
+        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
+    ) -> list[Failure]:
+        """See `Engine.run`. What runs when a worker dies is done again, one task at a time, to find the one that kills it.
 
         Raises:
-            WorkerDiedError: A worker was killed or ran out of memory.
+            WorkerDiedError: A worker was killed or ran out of memory, and not `keep_going`.
         """
-        if not tasks:
-            return
-        failures: list[Exception] = []
-        listener = threading.Thread(target=_listen, args=(self._messages, on_progress, failures), daemon=True)
+        failures: list[Failure] = []
+        waiting = list(tasks)
+        while waiting:
+            lost = self._run_batch(waiting, store, on_progress, failures if keep_going else None)
+            for task in lost[: self.n_workers]:
+                if self._run_batch([task], store, on_progress, failures):
+                    failures.append(Failure(task, _died(task)))
+            waiting = lost[self.n_workers :]
+        return failures
+
+    def _run_batch(
+        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, failures: list[Failure] | None
+    ) -> list[Task]:
+        """Runs tasks side by side.
+
+        Args:
+            tasks: Started in this order.
+            store: Where results go.
+            on_progress: Told of every report.
+            failures: Networks that cannot be trained are appended to it; None: the first failure of any kind is raised.
+
+        Returns:
+            The tasks that were lost because a worker died.
+        """
+        lost: set[int] = set()  # positions
+        errors: list[Exception] = []
+        listener = threading.Thread(target=_listen, args=(self._messages, on_progress, errors), daemon=True)
         listener.start()
         try:
             with _interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
                 executor = self._start()
-                futures = {executor.submit(_run_in_worker, task, store.root): task for task in tasks}
+                futures = {executor.submit(_run_in_worker, task, store.root): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
-                _raise_failure(future, futures[future])
+                task = tasks[futures[future]]
+                error = _failure_of(future, task)
+                if error is not None and failures is None:
+                    raise error
+                if isinstance(error, WorkerDiedError):
+                    lost.add(futures[future])
+                elif isinstance(error, TrainingError) and failures is not None:
+                    failures.append(Failure(task, error))
+                elif error is not None:
+                    raise error
         except BaseException:
             self._end(kill=True)
             store.sweep()
             raise
+        if lost:  # the worker that died may hold the lock of the queue: the listener is left to itself
+            self._end(kill=True)
+            store.sweep()
+            return [tasks[i] for i in sorted(lost)]
         self._messages.put(None)
         listener.join()
-        if failures:
-            raise failures[0]
+        if errors:
+            raise errors[0]
+        return []
 
     def _start(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
@@ -241,15 +334,20 @@ def _listen(messages: Any, on_progress: OnProgress, failures: list[Exception]) -
             failures.append(error)
 
 
-def _raise_failure(future: Future[None], task: Task) -> None:
+def _failure_of(future: Future[None], task: Task) -> BaseException | None:
     error = future.exception()
     if isinstance(error, loky.process_executor.BrokenProcessPool):
-        raise WorkerDiedError(
-            f"{task.name}: a worker process ended without a result (killed, or out of memory); finished work is kept: "
-            "give it more memory or fewer workers (--workers 1) and run the same command again"
-        ) from error
-    if error is not None:
-        raise error
+        died = _died(task)
+        died.__cause__ = error
+        return died
+    return error
+
+
+def _died(task: Task) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"{task.name}: a worker process ended without a result (killed, or out of memory); finished work is kept: "
+        "give it more memory or fewer workers (--workers 1) and run the same command again"
+    )
 
 
 def _pid(process: BaseProcess) -> int:

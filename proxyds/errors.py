@@ -166,6 +166,18 @@ class CardDriftError(ArtifactError):
     exit_code = 52
 
 
+class EvidenceError(ProxydsError):
+    """The runs cannot support the statistics: too few architectures, or accuracies that are all the same."""
+
+    exit_code = 60
+
+
+class AccuracyTableError(ProxydsError):
+    """A table of accuracies cannot be used, or misses architectures."""
+
+    exit_code = 61
+
+
 EXIT_CHECK_BELOW_THRESHOLD = 3
 EXIT_INTERRUPTED = 130
 

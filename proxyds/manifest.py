@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture, Mapping, Probe, Source
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
@@ -22,6 +22,16 @@ CONFIGS = {
     "evaluation": ("evaluation", "evaluation"),
 }
 """For each configuration of the data set: its split and its folder."""
+
+
+Verdict = Literal[
+    "preserves the ranking",
+    "worse than random",
+    "no better than random",
+    "no better than counting FLOPs",
+    "no better than fewer epochs",
+    "not enough evidence",
+]
 
 
 class Part(BaseModel):
@@ -129,6 +139,82 @@ class MachineRecord(Part):
     libraries: dict[str, str]
 
 
+class EstimateRecord(Part):
+    """A statistic with its 95 % bootstrap interval; null where it has no value."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class MethodRecord(Part):
+    """How one way to rank architectures agrees with full data.
+
+    `method` is a data set of the table `ranking`, or `flops` or `parameters` (ranking for nothing); `full` against other
+    seeds of itself is the noise ceiling. `ratio` is null where there is none.
+    """
+
+    method: str
+    ratio: float | None
+    n_repeats: _Count
+    mean_accuracy: float | None
+    statistics: dict[str, EstimateRecord]
+
+
+class ComparisonRecord(Part):
+    """The proxy's Kendall tau less a control's, resample by resample."""
+
+    control: str
+    ratio: float
+    difference: EstimateRecord
+    outcome: Literal["better", "no better", "worse", "undecided"]
+
+
+class SpendingRecord(Part):
+    """What the proxy costs and saves; seconds are of one training at a time, null where nothing was trained here."""
+
+    full_flops: float | None
+    full_seconds: float | None
+    proxy_flops: float | None
+    proxy_seconds: float | None
+    speed_up: float | None
+    build_flops: float
+    build_seconds: _Seconds
+    check_flops: float
+    check_seconds: _Seconds
+    pays_after: _Count | None
+    pays_after_with_check: _Count | None
+
+
+class EvidenceRecord(Part):
+    """How well the proxy ranks architectures, measured; see `evidence.py`."""
+
+    check: dict[str, Any]
+    own_ratio: float
+    reference: str
+    n_architectures: _Count
+    n_like_cost_pairs: _Count
+    n_top: _Count
+    n_full_seeds: _Count
+    n_draws: _Count
+    left_out: tuple[str, ...]
+    failures: tuple[str, ...]
+    methods: tuple[MethodRecord, ...]
+    comparisons: tuple[ComparisonRecord, ...]
+    verdict: Verdict
+    explanation: str
+    passed: bool | None
+    sufficient_ratio: float | None
+    spending: SpendingRecord
+    elapsed_seconds: _Seconds
+    machine: MachineRecord
+    created: str
+
+    def of(self, method: str, ratio: float | None) -> MethodRecord | None:
+        """One method's record, if it is there."""
+        return next((each for each in self.methods if (each.method, each.ratio) == (method, ratio)), None)
+
+
 class Manifest(Part):
     """The whole manifest."""
 
@@ -151,6 +237,7 @@ class Manifest(Part):
     machine: MachineRecord
     created: str
     gallery: bool
+    evidence: EvidenceRecord | None = None
     files: dict[str, FileFacts] = {}
 
     @property

@@ -16,7 +16,15 @@ from proxyds.recipe import Training
 from proxyds.records import Architecture, Probe, Samples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry
-from proxyds.training import Epoch, make_network, predict_labels, save_network, time_training, train_network
+from proxyds.training import (
+    Epoch,
+    count_steps,
+    make_network,
+    predict_labels,
+    save_network,
+    time_training,
+    train_network,
+)
 
 STAGE = "probes"
 STAGE_VERSION = 1
@@ -126,8 +134,7 @@ def expect_seconds(task: Task) -> float:
 
 def count_seen(settings: Training, n_train: int) -> int:
     """Images that a whole training computes on: every epoch leaves out what fills no batch."""
-    batch_size = min(settings.batch_size, n_train)
-    return settings.epochs * (n_train // batch_size) * batch_size
+    return count_steps(settings, n_train) * min(settings.batch_size, n_train)
 
 
 def read_probe(

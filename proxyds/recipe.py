@@ -254,7 +254,7 @@ class Selection(Section):
 
 
 class Training(Section):
-    """How every network is trained: probes now, architectures in a check. The paper names Adam and no more."""
+    """How every network is trained: probes, and architectures in a check. The paper names Adam and no more."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(30, description="Passes over the data.", examples=[30])
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
@@ -279,6 +279,58 @@ class Output(Section):
     gallery: bool = Field(True, description="Sample images on the card; off where images may not be redistributed.")
 
 
+class Reference(Section):
+    """Full-data accuracies that are known already: a table, or another proxy's own runs."""
+
+    path: str = Field(
+        description="A CSV file with a row for each architecture, or a proxy's folder; relative to the recipe's folder.",
+        min_length=1,
+        examples=["published.csv"],
+    )
+    architecture_column: str = Field("architecture", description="Column of the architectures' names.")
+    accuracy_column: str = Field("accuracy", description="Column of the accuracies, in [0, 1] or in percent.")
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name or "root"
+
+
+def _as_reference(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+_Ratio = Annotated[float, Field(gt=0, le=1, json_schema_extra={"advice": "for five percent write 0.05"})]
+_Correlation = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Check(Section):
+    """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
+
+    architectures: Annotated[int, Field(ge=5, le=10_000)] = Field(
+        16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
+    )
+    draws: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="Proxies and controls drawn, each trained with a seed of its own.", examples=[5]
+    )
+    full_seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="Trainings on everything; the noise ceiling needs two.", examples=[3]
+    )
+    ratios: Annotated[tuple[_Ratio, ...], AfterValidator(_distinct)] = Field(
+        (), description="Other sizes of the proxy to check besides its own.", examples=[[0.02, 0.1, 0.2]]
+    )
+    threshold: _Correlation | None = Field(
+        None,
+        description="The lower end of Kendall tau's interval must reach it, or `check` exits with 3.",
+        examples=[0.7],
+    )
+    target: _Correlation | None = Field(
+        None, description="The smallest ratio whose lower end reaches it is named; null: the threshold.", examples=[0.7]
+    )
+    reference: Annotated[Reference, BeforeValidator(_as_reference, json_schema_input_type=str | Reference)] | None = (
+        Field(None, description="Full-data accuracies known already, so that nothing is trained on everything.")
+    )
+
+
 def _known_licence(licence: str) -> str:
     if licence not in LICENCES:
         near = difflib.get_close_matches(licence, LICENCES, n=3, cutoff=0.4)
@@ -291,7 +343,7 @@ def _known_licence(licence: str) -> str:
 
 
 class Recipe(Section):
-    """A whole recipe. Frozen; equal recipes have equal `sha256`."""
+    """A whole recipe. Frozen; recipes of equal proxies have equal `sha256`."""
 
     name: str = Field(
         description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
@@ -311,6 +363,9 @@ class Recipe(Section):
     selection: Selection = Field(default_factory=Selection, description="The draw.")
     training: Training = Field(default_factory=Training, description="How networks are trained.")
     output: Output = Field(default_factory=Output, description="The proxy's files.")
+    check: Check | None = Field(
+        None, description="Check the ranking after the build; null: leave it to `proxyds check`."
+    )
 
     @model_validator(mode="after")
     def _has_enough_architectures(self) -> Recipe:
@@ -325,8 +380,11 @@ class Recipe(Section):
 
     @property
     def canonical(self) -> str:
-        """The recipe with every default filled in, as JSON with sorted keys and no spaces; free of local paths."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """What the proxy is made from, every default filled in, as JSON with sorted keys and no spaces.
+
+        Free of local paths, and of `check`, which changes nothing in the proxy.
+        """
+        return json.dumps(self.model_dump(mode="json", exclude={"check"}), sort_keys=True, separators=(",", ":"))
 
     @property
     def sha256(self) -> str:

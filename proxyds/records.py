@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class Samples:
             self.conversion,
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of all that a network sees of the samples: ids, numbers of labels, conversion."""
         content = hashlib.sha256(f"{self.conversion}\n".encode())
@@ -236,11 +237,13 @@ class Tables:
         data: The proxy, a row for each sample.
         importance: Every sample that could have been drawn.
         evaluation: Every evaluation sample with the probes' outcomes.
+        ranking: Every run behind the evidence; None where the ranking was not checked.
     """
 
     data: pa.Table
     importance: pa.Table
     evaluation: pa.Table
+    ranking: pa.Table | None = None
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,46 @@ def draw_successive(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_],
     return selected
 
 
+def draw_random(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:  # noqa: ARG001
+    """Every sample with the same chance, whatever its label: the control that a proxy must beat.
+
+    Args:
+        ids: (N,) sample ids.
+        labels: (N,) int64.
+        n: Samples to draw.
+        seed: Of the draw.
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    return draw_successive(np.ones(len(ids)), n, ids, seed)
+
+
+def draw_stratified(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
+    """The same share of every label, at random within it; what is left over goes to the largest remainders.
+
+    Args:
+        ids: (N,) sample ids.
+        labels: (N,) int64.
+        n: Samples to draw.
+        seed: Of the draw.
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    keys = uniform_keys(ids, derive_seed(seed, "order"))
+    counts = np.bincount(labels)
+    shares = counts * (n / len(labels))
+    quotas = np.floor(shares).astype(np.int64)
+    most_left_over = np.lexsort((np.arange(len(counts)), quotas - shares))
+    quotas[most_left_over[: n - quotas.sum()]] += 1
+    order = np.lexsort((keys, labels))
+    rank_in_label = np.empty(len(labels), np.int64)
+    rank_in_label[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    selected: NDArray[np.bool_] = rank_in_label < quotas[labels]
+    return selected
+
+
 DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}
 
 

@@ -84,6 +84,7 @@ def train_network(
     settings: Training,
     *,
     seed: int,
+    n_steps: int | None = None,
     device: str = "cpu",
     name: str = "network",
     on_epoch: Callable[[int, Epoch], None] | None = None,
@@ -96,6 +97,7 @@ def train_network(
         labels: (N,) in [0, n_labels).
         settings: Epochs, batch size, optimiser, schedule, augmentation.
         seed: Of the order of samples and the augmentation.
+        n_steps: Batches in all, with the schedule fitted to them; None for `count_steps`.
         device: `cpu` or a CUDA device.
         name: Of the network, for messages.
         on_epoch: Called after each epoch with its index and record.
@@ -114,16 +116,18 @@ def train_network(
     images, targets = images.to(device), torch.from_numpy(labels).to(device)
 
     batch_size = min(settings.batch_size, len(labels))
-    n_steps = len(labels) // batch_size  # the rest of an epoch waits for another: no batch is short
+    epoch_steps = len(labels) // batch_size  # the rest of an epoch waits for another: no batch is short
+    n_steps = n_steps or count_steps(settings, len(labels))
     optimizer = _make_optimizer(network, settings)
     schedule = _make_schedule(optimizer, settings, n_steps)
     history = []
-    for index in range(settings.epochs):
+    for index, first_step in enumerate(range(0, n_steps, epoch_steps)):
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", index))
         order = torch.randperm(len(labels), generator=generator)
         loss_sum = torch.zeros((), device=device)
-        for step in range(n_steps):
+        n_now = min(epoch_steps, n_steps - first_step)
+        for step in range(n_now):
             chosen = order[step * batch_size : (step + 1) * batch_size].to(device)
             batch = augment(images[chosen], settings, generator)
             optimizer.zero_grad(set_to_none=True)
@@ -133,17 +137,22 @@ def train_network(
             optimizer.step()
             schedule.step()
             loss_sum += loss.detach()
-        epoch = Epoch(loss=loss_sum.item() / n_steps, seconds=time.perf_counter() - started)
+        epoch = Epoch(loss=loss_sum.item() / n_now, seconds=time.perf_counter() - started)
         if not math.isfinite(epoch.loss):
             raise DivergedError(
-                f"{name}: the training loss must stay finite, it is {epoch.loss} after epoch {index + 1} of "
-                f"{settings.epochs}; lower training.learning_rate (now {settings.learning_rate:g})"
+                f"{name}: the training loss must stay finite, it is {epoch.loss} after epoch {index + 1}; "
+                f"lower training.learning_rate (now {settings.learning_rate:g})"
             )
         history.append(epoch)
         if on_epoch is not None:
             on_epoch(index, epoch)
     network.eval()
     return tuple(history)
+
+
+def count_steps(settings: Training, n_train: int) -> int:
+    """Batches of a whole training: every epoch leaves out what fills none."""
+    return settings.epochs * (n_train // min(settings.batch_size, n_train))
 
 
 def time_training(
@@ -332,7 +341,6 @@ def _make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optim
 
 def _make_schedule(optimizer: torch.optim.Optimizer, settings: Training, n_steps: int) -> LRScheduler:
     """One-cycle (Smith 2018): up to the learning rate and down to nothing; step: a tenth at 1/2 and at 3/4."""
-    total = settings.epochs * n_steps
     if settings.schedule == "one-cycle":
-        return OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1, cycle_momentum=False)
-    return MultiStepLR(optimizer, milestones=[max(1, total // 2), max(2, total * 3 // 4)], gamma=0.1)
+        return OneCycleLR(optimizer, settings.learning_rate, total_steps=n_steps + 1, cycle_momentum=False)
+    return MultiStepLR(optimizer, milestones=[max(1, n_steps // 2), max(2, n_steps * 3 // 4)], gamma=0.1)

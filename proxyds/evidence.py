@@ -1,0 +1,435 @@
+"""From runs to evidence: every statistic with its interval, the proxy against its controls, a verdict.
+
+Each method's accuracies are compared with the mean of the *other* full seeds, draw by draw: with F full seeds every
+reference is the mean of F - 1 of them, for the methods as for the full runs themselves (the noise ceiling), so that no
+method is flattered by averaging. Intervals are percentile bootstraps (95 %) over architectures, draws and full seeds
+together. Differences to controls are taken resample by resample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from proxyds import ranking
+from proxyds.errors import EvidenceError
+from proxyds.manifest import (
+    ComparisonRecord,
+    EstimateRecord,
+    EvidenceRecord,
+    MachineRecord,
+    MethodRecord,
+    SpendingRecord,
+    StageRecord,
+    Verdict,
+)
+from proxyds.ranking import Counts, Floats
+from proxyds.recipe import Check
+from proxyds.runs import FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
+from proxyds.seeding import derive_seed
+
+N_RESAMPLES = 2000
+FLOPS, PARAMETERS = "flops", "parameters"
+FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
+"""Rankings that cost nothing, and their column."""
+
+MIN_ARCHITECTURES = 5
+NEGLIGIBLE = 0.05
+"""A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
+
+_RIVALS: tuple[tuple[str, str, Verdict], ...] = (
+    (RANDOM, "random subsets of its size", "no better than random"),
+    (FLOPS, "counting FLOPs", "no better than counting FLOPs"),
+    (FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracies of the architectures that have every run.
+
+    Attributes:
+        names: (n,) of the architectures, the cheapest first.
+        costs: (n,) each of `FREE_RANKINGS`.
+        accuracies: For each data set and ratio (R, n): repeats by architectures.
+        left_out: Architectures that lack a run.
+    """
+
+    names: list[str]
+    costs: dict[str, Floats]
+    accuracies: dict[tuple[str, float], Floats]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """What is drawn again in the bootstrap; the first resample is the sample itself.
+
+    Attributes:
+        architectures: (B, n) how often each stands in it.
+        references: (B, F) how often each reference stands in it.
+        repeats: By the number of repeats R: (B, R).
+    """
+
+    architectures: Counts
+    references: Counts
+    repeats: dict[int, Counts]
+
+
+def weigh_evidence(
+    runs: pa.Table,
+    check: Check,
+    *,
+    own_ratio: float,
+    n_full: int,
+    seed: int,
+    reference: str,
+    failures: Sequence[str],
+    stages: Sequence[StageRecord],
+    elapsed_seconds: float,
+    machine: MachineRecord,
+) -> EvidenceRecord:
+    """Measures how well the proxy ranks.
+
+    Args:
+        runs: The table `ranking`.
+        check: How it was checked.
+        own_ratio: The proxy's.
+        n_full: Samples of everything.
+        seed: The recipe's.
+        reference: Where the full-data accuracies come from.
+        failures: Runs that failed, with the reason.
+        stages: What the build took.
+        elapsed_seconds: Of this check, by the clock.
+        machine: Where it ran.
+
+    Raises:
+        EvidenceError: Fewer than five architectures have every run, accuracies are constant, or there are none on full
+            data or on the proxy.
+    """
+    measured = collect_accuracies(runs)
+    _check_enough(measured, own_ratio, failures)
+    full = measured.accuracies[FULL, 1.0]
+    references = other_seeds(full)
+    counts = resample(len(measured.names), len(references), {len(a) for a in measured.accuracies.values()}, seed)
+    cost = measured.costs[FLOPS]
+
+    values: dict[tuple[str, float | None], dict[str, Floats]] = {}
+    for (method, ratio), accuracies in measured.accuracies.items():
+        if method != FULL:
+            values[method, ratio] = compare_repeats(references, accuracies, cost, counts)
+    values[FULL, None] = compare_seeds(references, full, cost, counts) if len(full) > 1 else {}
+    for method in FREE_RANKINGS:
+        values[method, None] = compare_repeats(references, measured.costs[method][None], cost, counts)
+
+    methods = tuple(_describe(*key, measured, of_key) for key, of_key in values.items())
+    comparisons = tuple(_compare_with_controls(values))
+    verdict, explanation = judge(comparisons, own_ratio, runs.num_rows)
+    lows = {each.ratio: each.statistics["tau"].low for each in methods if each.method == PROXY}
+    own_low = lows[own_ratio]
+    target = check.target if check.target is not None else check.threshold
+    enough = [r for r, low in lows.items() if r and target is not None and low is not None and low >= target]
+    return EvidenceRecord(
+        check=check.model_dump(mode="json"),
+        own_ratio=own_ratio,
+        reference=reference,
+        n_architectures=len(measured.names),
+        n_like_cost_pairs=int(ranking.are_alike(cost).sum()) // 2,
+        n_top=ranking.n_top(len(measured.names)),
+        n_full_seeds=len(full),
+        n_draws=len(measured.accuracies[PROXY, own_ratio]),
+        left_out=measured.left_out,
+        failures=tuple(failures),
+        methods=methods,
+        comparisons=comparisons,
+        verdict=verdict,
+        explanation=explanation,
+        passed=None if check.threshold is None else own_low is not None and own_low >= check.threshold,
+        sufficient_ratio=min(enough, default=None),
+        spending=weigh_spending(runs, own_ratio, n_full, stages),
+        elapsed_seconds=elapsed_seconds,
+        machine=machine,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def collect_accuracies(runs: pa.Table) -> Measured:
+    """Puts the accuracies of a table of runs into arrays; an architecture that lacks a run is left out of all."""
+    rows = runs.to_pylist()
+    repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    about = {}
+    for row in rows:
+        about[row["architecture"]] = row
+        if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
+            repeat = (row["draw_seed"] or 0, row["training_seed"])
+            repeats[row["dataset"], row["ratio"]][repeat][row["architecture"]] = row["accuracy"]
+    ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
+    every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
+    names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
+    return Measured(
+        names=names,
+        costs={
+            free: np.array([float(about[name][column]) for name in names]) for free, column in FREE_RANKINGS.items()
+        },
+        accuracies={
+            key: np.array([[of_repeat[name] for name in names] for _, of_repeat in sorted(of_set.items())])
+            for key, of_set in repeats.items()
+        },
+        left_out=tuple(name for name in ordered if name not in names),
+    )
+
+
+def other_seeds(full: Floats) -> Floats:
+    """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself."""
+    if len(full) == 1:
+        return full
+    others: Floats = (full.sum(axis=0) - full) / (len(full) - 1)
+    return others
+
+
+def resample(n: int, n_references: int, n_repeats: Iterable[int], seed: int) -> Resamples:
+    """Draws the bootstrap's resamples: architectures, references and repeats, each with replacement.
+
+    Args:
+        n: Architectures.
+        n_references: References.
+        n_repeats: Every number of repeats that some method has.
+        seed: The recipe's.
+    """
+
+    def draw(what: str, size: int) -> Counts:
+        rng = np.random.default_rng(derive_seed(seed, "bootstrap", what, size))
+        drawn = rng.multinomial(size, np.full(size, 1 / size), N_RESAMPLES)
+        return np.concatenate([np.ones((1, size), np.int64), drawn])
+
+    return Resamples(
+        draw("architectures", n),
+        draw("references", n_references),
+        {size: draw("repeats", size) for size in {1, *n_repeats}},
+    )
+
+
+def compare_repeats(references: Floats, measured: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
+    """Every statistic of a method's repeats against every reference, averaged within each resample.
+
+    Args:
+        references: (F, n).
+        measured: (R, n): accuracies, or one row of costs.
+        cost: (n,) FLOPs.
+        counts: The resamples, B of them.
+
+    Returns:
+        For each of `ranking.STATISTICS` (B,), the plain value first.
+    """
+    repeats = counts.repeats[len(measured)]
+    weights = repeats[:, :, None] * counts.references[:, None, :] / (len(measured) * len(references))
+    every = product(range(len(measured)), range(len(references)))
+    return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts)
+
+
+def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
+    """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`."""
+    weights = counts.references / len(full)
+    return _average([(references[f], full[f], weights[:, f]) for f in range(len(full))], cost, counts)
+
+
+def estimate(values: Floats) -> EstimateRecord:
+    """The first value, and the middle 95 % of the others; no interval where more than half have no value."""
+
+    def number(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    resampled = values[1:][np.isfinite(values[1:])]
+    if len(resampled) < len(values) / 2:
+        return EstimateRecord(value=number(values[0]), low=None, high=None)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
+
+
+def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_runs: int) -> tuple[Verdict, str]:
+    """Puts the comparisons into words: first what is certain, against random, FLOPs and fewer epochs in this order.
+
+    Returns:
+        The verdict, and a sentence or two that say why.
+    """
+    of = {each.control: each for each in comparisons if each.ratio == own_ratio}
+    for control, words, verdict in _RIVALS:
+        against = of.get(control)
+        if against is not None and against.outcome in ("worse", "no better"):
+            is_worse = control == RANDOM and against.outcome == "worse"
+            return (
+                "worse than random" if is_worse else verdict,
+                f"The proxy's Kendall tau less that of {words} is {show(against.difference)}: "
+                + (
+                    "all of the interval is below zero."
+                    if against.outcome == "worse"
+                    else "a gain of 0.05 is ruled out."
+                ),
+            )
+    missing = [words for control, words, _ in _RIVALS if control not in of]
+    if missing:
+        return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
+    undecided = [(words, of[control]) for control, words, _ in _RIVALS if of[control].outcome == "undecided"]
+    if undecided:
+        words, against = undecided[0]
+        return (
+            "not enough evidence",
+            f"The proxy's Kendall tau less that of {words} is {show(against.difference)}, which neither shows a gain nor rules "
+            f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}",
+        )
+    differences = ", ".join(f"{show(of[control].difference)} above {words}" for control, words, _ in _RIVALS)
+    return "preserves the ranking", f"The proxy's Kendall tau is {differences}."
+
+
+def show(estimate: EstimateRecord, *, scale: float = 1, unit: str = "", digits: int = 2) -> str:
+    """An estimate for people: `0.83 [0.61, 0.94]`."""
+    if estimate.value is None:
+        return "none"
+
+    def number(value: float) -> str:
+        return f"{scale * value:.{digits}f}{unit}"
+
+    if estimate.low is None or estimate.high is None:
+        return f"{number(estimate.value)} [no interval]"
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def weigh_spending(runs: pa.Table, own_ratio: float, n_full: int, stages: Sequence[StageRecord]) -> SpendingRecord:
+    """Sums what the proxy costs and saves.
+
+    An architecture's cost is its training's, the mean over architectures and repeats. The proxy has paid for itself after
+    so many architectures that the savings reach what build (and check) took, in seconds where they were measured here,
+    else in FLOPs.
+    """
+    rows = runs.to_pylist()
+    trained = [row for row in rows if row["origin"] == "trained"]
+
+    def mean(column: str, dataset: str, ratio: float) -> float | None:
+        held = [row[column] for row in trained if (row["dataset"], row["ratio"]) == (dataset, ratio)]
+        return float(np.mean(held)) if held else None
+
+    proxy_flops, proxy_seconds = mean("run_flops", PROXY, own_ratio), mean("training_seconds", PROXY, own_ratio)
+    full_flops, full_seconds = mean("run_flops", FULL, 1.0), mean("training_seconds", FULL, 1.0)
+    if full_flops is None:  # the accuracies on everything were known: what they would have taken
+        of_proxy = [row for row in trained if (row["dataset"], row["ratio"]) == (PROXY, own_ratio)]
+        would = [row["n_epochs"] * n_full * row["training_flops"] for row in of_proxy]
+        full_flops = float(np.mean(would)) if would else None
+    build_flops = float(sum(stage.flops for stage in stages))
+    build_seconds = sum(stage.work_seconds for stage in stages)
+    check_flops = float(sum(row["run_flops"] for row in trained))
+    check_seconds = sum(row["training_seconds"] + row["test_seconds"] for row in trained)
+    in_seconds = full_seconds is not None and proxy_seconds is not None
+    full, proxy = (full_seconds, proxy_seconds) if in_seconds else (full_flops, proxy_flops)
+    saved = full - proxy if full is not None and proxy is not None else None
+
+    def pays_after(spent: float) -> int | None:
+        return math.ceil(spent / saved) if saved is not None and saved > 0 else None
+
+    build, checked = (build_seconds, check_seconds) if in_seconds else (build_flops, check_flops)
+    return SpendingRecord(
+        full_flops=full_flops,
+        full_seconds=full_seconds,
+        proxy_flops=proxy_flops,
+        proxy_seconds=proxy_seconds,
+        speed_up=full_seconds / proxy_seconds if full_seconds is not None and proxy_seconds else None,
+        build_flops=build_flops,
+        build_seconds=build_seconds,
+        check_flops=check_flops,
+        check_seconds=check_seconds,
+        pays_after=pays_after(build),
+        pays_after_with_check=pays_after(build + checked),
+    )
+
+
+def _average(pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples) -> dict[str, Floats]:
+    """Every statistic averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
+
+    def average(statistic: ranking.Statistic) -> Floats:
+        taken = [w * statistic.compute(reference, m, counts.architectures, cost) for reference, m, w in pairs]
+        summed: Floats = np.sum(taken, axis=0)
+        return summed
+
+    return {name: average(statistic) for name, statistic in ranking.STATISTICS.items()}
+
+
+def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str]) -> None:
+    """Refuses what no statistic can be made of; see `weigh_evidence`."""
+    failed = f" ({len(failures)} runs failed, the first: {failures[0]})" if failures else ""
+    for key, words in (((FULL, 1.0), "full data"), ((PROXY, own_ratio), f"the proxy at its ratio {own_ratio:g}")):
+        if key not in measured.accuracies:
+            raise EvidenceError(f"check: must have accuracies on {words}, there are none{failed}")
+    n = len(measured.names)
+    if n < MIN_ARCHITECTURES:
+        left = f"; left out for want of a run: {', '.join(measured.left_out)}" if measured.left_out else ""
+        raise EvidenceError(
+            f"check: must have at least {MIN_ARCHITECTURES} architectures with every run to speak of a ranking, found {n}{left}"
+            f"{failed}; give more choices in the recipe's space, or the runs that are missing"
+        )
+    for (dataset, ratio), accuracies in measured.accuracies.items():
+        for repeat, row in enumerate(accuracies):
+            if np.ptp(row) == 0:
+                raise EvidenceError(
+                    f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {dataset}"
+                    f"{'' if dataset == FULL else f' {ratio:g}'}, number {repeat + 1}; train longer (training.epochs), or on more "
+                    "samples (selection.ratio)"
+                )
+
+
+def _describe(method: str, ratio: float | None, measured: Measured, values: dict[str, Floats]) -> MethodRecord:
+    accuracies = measured.accuracies.get((method, 1.0 if ratio is None else ratio))
+    is_free = accuracies is None
+    return MethodRecord(
+        method=method,
+        ratio=ratio,
+        n_repeats=1 if accuracies is None else len(accuracies),
+        mean_accuracy=None if accuracies is None else float(accuracies.mean()),
+        statistics={
+            name: estimate(of_statistic)
+            for name, of_statistic in values.items()
+            if not (is_free and name in ("pearson", "tau_given_cost"))  # a cost is no accuracy, and explains itself
+        },
+    )
+
+
+def _compare_with_controls(values: dict[tuple[str, float | None], dict[str, Floats]]) -> Iterable[ComparisonRecord]:
+    """The proxy at each ratio against everything of that ratio and against the free rankings."""
+    for method, ratio in values:
+        if method != PROXY or ratio is None:
+            continue
+        for control in (RANDOM, STRATIFIED, FEWER_EPOCHS, *FREE_RANKINGS):
+            of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
+            if of_control is not None:
+                difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])
+                yield ComparisonRecord(
+                    control=control, ratio=ratio, difference=difference, outcome=_outcome(difference)
+                )
+
+
+def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "worse", "undecided"]:
+    if difference.low is None or difference.high is None:
+        return "undecided"
+    if difference.low > 0:
+        return "better"
+    if difference.high < 0:
+        return "worse"
+    return "no better" if difference.high < NEGLIGIBLE else "undecided"
+
+
+def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
+    """How many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
+    if difference.value is None or difference.low is None or difference.high is None:
+        return "More architectures are needed."
+    gain, half = difference.value, (difference.high - difference.low) / 2
+    factor = (half / max(gain, NEGLIGIBLE - gain)) ** 2
+    return (
+        f"If it stays so, about {factor:.2g} times as many architectures and draws would settle it: some "
+        f"{math.ceil((factor - 1) * n_runs):,} runs more than the {n_runs:,} here."
+    )

@@ -1,0 +1,216 @@
+"""Rank statistics on arrays: how well one measurement of some architectures agrees with another.
+
+Every statistic is computed for many resamples at once, because each is printed with a bootstrap interval: `counts` (B, n)
+says how often each of the n architectures stands in each of B resamples. Counts of one give the plain statistic. Two
+copies of one architecture are tied with each other and tell nothing, as tau-b wants it.
+
+`reference` is the full-data accuracy and `measured` what is compared with it: an accuracy on the proxy, or a cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+LIKE_COST = 0.1
+"""Two architectures are of like cost where theirs differ by at most this share of the larger."""
+
+
+def pearson(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Pearson's correlation, the paper's «correlation score».
+
+    Args:
+        reference: (n,).
+        measured: (n,).
+        counts: (B, n).
+
+    Returns:
+        (B,) in [-1, 1]; NaN where one of the two is constant.
+    """
+    return _weighted_pearson(np.broadcast_to(reference, counts.shape), np.broadcast_to(measured, counts.shape), counts)
+
+
+def spearman(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Spearman's correlation: Pearson's of the ranks, ties at their mean rank. See `pearson`."""
+    return _weighted_pearson(_ranks(reference, counts), _ranks(measured, counts), counts)
+
+
+def kendall_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Kendall's tau-b (1945): pairs in the same order less pairs in the opposite one, ties left out. See `pearson`."""
+    return _tau(reference, measured, counts, np.ones((len(reference), len(reference))))
+
+
+def weighted_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Vigna's weighted tau (2015) with additive hyperbolic weights, ranks by the reference. See `pearson`.
+
+    A pair weighs 1 / (r + 1) + 1 / (s + 1) where the best architecture by the reference has rank 0: the top counts most. The
+    ranks are those among all architectures, in every resample.
+    """
+    rank = np.empty(len(reference))
+    rank[best_first(reference)] = np.arange(len(reference))
+    weight = 1 / (rank + 1)
+    return _tau(reference, measured, counts, weight[:, None] + weight[None, :])
+
+
+def top_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Tau-b among the top of the reference (`n_top`): what a search needs. See `pearson`."""
+    is_top = np.zeros(len(reference), np.int64)
+    is_top[best_first(reference)[: n_top(len(reference))]] = 1
+    return kendall_tau(reference, measured, counts * is_top)
+
+
+def top_overlap(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Share of the top of the reference (`n_top`) that is in the top of the measurement, (B,) in [0, 1]."""
+    n = n_top(len(reference))
+    common = np.minimum(_copies_in_top(reference, counts, n), _copies_in_top(measured, counts, n))
+    overlap: Floats = common.sum(axis=1) / np.minimum(n, counts.sum(axis=1))
+    return overlap
+
+
+def same_best(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Whether both name the same best architecture: (B,) of 1 and 0, or the share where several are measured best."""
+    best = _is_best(measured, counts)
+    is_reference_best = _is_best(reference, counts)
+    share: Floats = (best & is_reference_best).sum(axis=1) / best.sum(axis=1)
+    return share
+
+
+def regret(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """What choosing by the measurement costs: the best reference accuracy less that of the architecture chosen.
+
+    Returns:
+        (B,) not negative, in the unit of the reference; the mean where several are measured best.
+    """
+    best = _is_best(measured, counts)
+    chosen = (best * reference).sum(axis=1) / best.sum(axis=1)
+    lost: Floats = np.where(counts > 0, reference, -np.inf).max(axis=1) - chosen
+    return lost
+
+
+def partial_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
+    """Kendall's partial tau given cost (1942): how far the two agree beyond what cost explains.
+
+    Args:
+        reference: (n,).
+        measured: (n,).
+        counts: (B, n).
+        cost: (n,), for example FLOPs.
+
+    Returns:
+        (B,) in [-1, 1]; NaN where cost ranks as one of the two does, so that nothing is left to explain.
+    """
+    tau = kendall_tau(reference, measured, counts)
+    of_reference, of_measured = kendall_tau(reference, cost, counts), kendall_tau(measured, cost, counts)
+    rest = (1 - of_reference**2) * (1 - of_measured**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(rest > 1e-12, (tau - of_reference * of_measured) / np.sqrt(rest), np.nan)
+
+
+def like_cost_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
+    """Tau-b over the pairs of like cost alone (`LIKE_COST`), where cost cannot rank; NaN without such pairs."""
+    return _tau(reference, measured, counts, are_alike(cost).astype(np.float64))
+
+
+def are_alike(cost: Floats) -> NDArray[np.bool_]:
+    """Which pairs of architectures are of like cost, (n, n) bool, false on the diagonal."""
+    larger = np.maximum(cost[:, None], cost[None, :])
+    alike: NDArray[np.bool_] = np.abs(cost[:, None] - cost[None, :]) <= LIKE_COST * larger
+    return alike & ~np.eye(len(cost), dtype=np.bool_)
+
+
+def n_top(n: int) -> int:
+    """How many architectures are the «top» of n: the best fifth, five at least."""
+    return max(5, n // 5)
+
+
+def best_first(values: Floats) -> NDArray[np.int64]:
+    """Positions from the largest value to the smallest, ties in their own order."""
+    return np.argsort(-values, kind="stable")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One way to say how well two rankings agree.
+
+    Attributes:
+        heading: For tables.
+        explanation: One line.
+        compute: Takes reference (n,), measured (n,), counts (B, n) and cost (n,); returns (B,).
+    """
+
+    heading: str
+    explanation: str
+    compute: Callable[[Floats, Floats, Counts, Floats], Floats]
+
+
+def _without_cost(function: Callable[[Floats, Floats, Counts], Floats]) -> Callable[..., Floats]:
+    return lambda reference, measured, counts, _cost: function(reference, measured, counts)
+
+
+STATISTICS: dict[str, Statistic] = {
+    "tau": Statistic(
+        "Kendall tau", "pairs in the same order less pairs in the other, tau-b", _without_cost(kendall_tau)
+    ),
+    "tau_given_cost": Statistic("tau given FLOPs", "partial tau: agreement beyond what FLOPs explain", partial_tau),
+    "tau_like_cost": Statistic("tau at like FLOPs", "over pairs whose FLOPs differ by a tenth at most", like_cost_tau),
+    "tau_top": Statistic("tau at the top", "among the best fifth by full data, five at least", _without_cost(top_tau)),
+    "tau_weighted": Statistic("weighted tau", "Vigna's, the top counts most", _without_cost(weighted_tau)),
+    "spearman": Statistic("Spearman", "Pearson's correlation of the ranks", _without_cost(spearman)),
+    "pearson": Statistic("Pearson", "the paper's «correlation score»", _without_cost(pearson)),
+    "top_overlap": Statistic("top overlap", "share of the top that is in the top", _without_cost(top_overlap)),
+    "same_best": Statistic("same best", "how often the best architecture is the best", _without_cost(same_best)),
+    "regret": Statistic("regret", "full-data accuracy lost by choosing the best", _without_cost(regret)),
+}
+"""By the name that `manifest.json` uses."""
+
+
+def _tau(reference: Floats, measured: Floats, counts: Counts, weights: Floats) -> Floats:
+    """Tau-b with a weight for each pair of architectures."""
+    x, y = (np.sign(values[:, None] - values[None, :]) for values in (reference, measured))
+    agreement = _over_pairs(weights * x * y, counts)
+    untied = _over_pairs(weights * x**2, counts) * _over_pairs(weights * y**2, counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(untied > 0, agreement / np.sqrt(untied), np.nan)
+
+
+def _over_pairs(of_pair: Floats, counts: Counts) -> Floats:
+    summed: Floats = ((counts @ of_pair) * counts).sum(axis=1)
+    return summed
+
+
+def _weighted_pearson(x: Floats, y: Floats, counts: Counts) -> Floats:
+    n = counts.sum(axis=1, keepdims=True)
+    x = x - (counts * x).sum(axis=1, keepdims=True) / n
+    y = y - (counts * y).sum(axis=1, keepdims=True) / n
+    variances = (counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(variances > 1e-24, (counts * x * y).sum(axis=1) / np.sqrt(variances), np.nan)
+
+
+def _ranks(values: Floats, counts: Counts) -> Floats:
+    """Mean rank of each architecture in each resample, (B, n)."""
+    below = (values[None, :] < values[:, None]).astype(np.float64)
+    tied = (values[None, :] == values[:, None]).astype(np.float64)
+    ranks: Floats = counts @ below.T + (counts @ tied.T + 1) / 2
+    return ranks
+
+
+def _copies_in_top(values: Floats, counts: Counts, n: int) -> Counts:
+    """How many copies of each architecture are among the n best of each resample, (B, n_architectures)."""
+    order = best_first(values)
+    ordered = counts[:, order]
+    copies = np.empty_like(counts)
+    copies[:, order] = np.clip(n - (np.cumsum(ordered, axis=1) - ordered), 0, ordered)
+    return copies
+
+
+def _is_best(values: Floats, counts: Counts) -> NDArray[np.bool_]:
+    present = np.where(counts > 0, values, -np.inf)
+    best: NDArray[np.bool_] = present == present.max(axis=1, keepdims=True)
+    return best

@@ -1,0 +1,362 @@
+"""Architectures trained on everything, on the proxy and on its controls: the runs behind the evidence.
+
+Every run is a task of its own: the recipe's training settings, a data set, a training seed; then the accuracy on the test
+samples, which chose nothing. What is equal for all data sets: settings, epochs (a proxy of 5 % takes a twentieth of the
+steps), test samples. The control `fewer epochs` trains on everything for as many steps as the proxy takes.
+
+The paper shows one run of each (section 4); here draws and training seeds are repeated, and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from proxyds.engine import Done, Report, Task
+from proxyds.recipe import Check, Training
+from proxyds.records import Architecture, OnProgress, Progress, Samples
+from proxyds.runs import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
+from proxyds.seeding import derive_seed
+from proxyds.training import Epoch, count_steps, make_network, predict_labels, time_training, train_network
+
+STAGE = "check"
+STAGE_VERSION = 1
+
+DrawAgain = Callable[[float, int], NDArray[np.bool_] | None]
+"""Takes a ratio and a draw's number; returns (N,) bool, or None where that is not known yet."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What every architecture is trained on once.
+
+    Attributes:
+        dataset: A key of `runs.DATASETS`.
+        ratio: Of the proxy that it is, or is measured against; 1 for everything.
+        draw_seed: Number of the draw; None where nothing is drawn.
+        training_seed: Number of the training.
+        n_samples: How many samples.
+        samples: The samples; None where they are not known yet.
+        n_steps: Batches that a training takes.
+    """
+
+    dataset: str
+    ratio: float
+    draw_seed: int | None
+    training_seed: int
+    n_samples: int
+    samples: Samples | None
+    n_steps: int
+
+    @property
+    def name(self) -> str:
+        """For people: `random 0.05, number 2`."""
+        return f"{self.dataset}{'' if self.dataset == FULL else f' {self.ratio:g}'}, number {self.training_seed + 1}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and test of one architecture.
+
+    Attributes:
+        architecture: Which network.
+        training_set: What it is trained on.
+        n_seen: Images that the training computes on.
+        flops: Of training and test.
+        task: The work; None where the samples are not known yet.
+    """
+
+    architecture: Architecture
+    training_set: TrainingSet
+    n_seen: int
+    flops: int
+    task: Task | None
+
+
+def sample_architectures(architectures: Sequence[Architecture], n: int, seed: int) -> list[Architecture]:
+    """Takes at most n architectures, one from each of n equal parts of the space by cost, each part's by the seed.
+
+    Args:
+        architectures: From the lightest to the heaviest.
+        n: How many.
+        seed: The recipe's.
+    """
+    if len(architectures) <= n:
+        return list(architectures)
+    parts = np.array_split(np.arange(len(architectures)), n)
+    return [architectures[part[derive_seed(seed, "check", "part", i) % len(part)]] for i, part in enumerate(parts)]
+
+
+def list_training_sets(
+    train: Samples,
+    draws: Mapping[str, DrawAgain],
+    check: Check,
+    own_ratio: float,
+    settings: Training,
+) -> list[TrainingSet]:
+    """Lists what every architecture is trained on: everything, then for each ratio and draw the proxy and its controls.
+
+    Args:
+        train: The samples that may be drawn.
+        draws: How each data set that is drawn is drawn.
+        check: How many of each; with a reference nothing is trained on everything.
+        own_ratio: The proxy's.
+        settings: How networks are trained.
+    """
+    n_all = count_steps(settings, len(train))
+    seeds = range(0 if check.reference else check.full_seeds)
+    sets = [TrainingSet(FULL, 1.0, None, seed, len(train), train, n_all) for seed in seeds]
+    for ratio in all_ratios(check, own_ratio):
+        n = round(ratio * len(train))
+        n_steps = count_steps(settings, n)
+        for draw in range(check.draws):
+            for dataset, draw_again in draws.items():
+                mask = draw_again(ratio, draw)
+                samples = None if mask is None else train.take(mask)
+                sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, n_steps))
+            sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, n_steps))
+    return sets
+
+
+def all_ratios(check: Check, own_ratio: float) -> list[float]:
+    """The proxy's own ratio and the others to be checked, the smallest first."""
+    return sorted({own_ratio, *check.ratios})
+
+
+def list_runs(
+    architectures: Sequence[Architecture],
+    sets: Sequence[TrainingSet],
+    test: Samples,
+    *,
+    n_labels: int,
+    image_shape: tuple[int, int, int],
+    settings: Training,
+    seed: int,
+    device: str,
+    arithmetic: dict[str, str],
+) -> list[Run]:
+    """Lists every architecture on every training set, the most expensive first; see `run_task`."""
+    runs = []
+    for each in sets:
+        use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
+        for architecture in architectures:
+            seed_of_run = derive_seed(
+                seed, STAGE, use, each.training_seed, architecture.network, parameters_text(architecture)
+            )
+            task = (
+                None
+                if each.samples is None
+                else run_task(
+                    architecture,
+                    each.samples,
+                    test,
+                    name=f"{architecture.name} on {each.name}",
+                    n_steps=each.n_steps,
+                    n_labels=n_labels,
+                    image_shape=image_shape,
+                    settings=settings,
+                    seed=seed_of_run,
+                    device=device,
+                    arithmetic=arithmetic,
+                )
+            )
+            n_seen = each.n_steps * min(settings.batch_size, each.n_samples)
+            flops = n_seen * architecture.training_flops + len(test) * architecture.forward_flops
+            runs.append(Run(architecture, each, n_seen, flops, task))
+    return sorted(runs, key=lambda run: -run.flops)
+
+
+def run_task(
+    architecture: Architecture,
+    train: Samples,
+    test: Samples,
+    *,
+    name: str,
+    n_steps: int,
+    n_labels: int,
+    image_shape: tuple[int, int, int],
+    settings: Training,
+    seed: int,
+    device: str,
+    arithmetic: dict[str, str],
+) -> Task:
+    """Describes one training and its test.
+
+    Args:
+        architecture: Which network.
+        train: What it is trained on.
+        test: What it is tested on.
+        name: What the run is, for people.
+        n_steps: Batches that it takes.
+        n_labels: Size of its output.
+        image_shape: (C, H, W).
+        settings: How it is trained.
+        seed: Of initial weights, the order of samples and augmentation.
+        device: `cpu` or a CUDA device.
+        arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
+    """
+    return Task(
+        stage=STAGE,
+        name=name,
+        inputs={
+            "version": STAGE_VERSION,
+            "network": architecture.network,
+            "parameters": architecture.parameters,
+            "settings": settings.model_dump(mode="json"),
+            "n_steps": n_steps,
+            "seed": seed,
+            "n_labels": n_labels,
+            "image_shape": image_shape,
+            "train": train.fingerprint,
+            "test": test.fingerprint,
+            **arithmetic,
+        },
+        function=train_and_test,
+        arguments={
+            "architecture": architecture,
+            "train": train,
+            "test": test,
+            "n_steps": n_steps,
+            "n_labels": n_labels,
+            "image_shape": image_shape,
+            "settings": settings,
+            "seed": seed,
+            "device": device,
+        },
+    )
+
+
+def train_and_test(
+    *,
+    folder: Path,
+    report: Report,
+    architecture: Architecture,
+    train: Samples,
+    test: Samples,
+    n_steps: int,
+    n_labels: int,
+    image_shape: tuple[int, int, int],
+    settings: Training,
+    seed: int,
+    device: str,
+) -> None:
+    """Trains one architecture and tests it; writes `run.json` to the folder.
+
+    Raises:
+        DivergedError: The loss became infinite or not a number.
+    """
+    network = make_network(
+        architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
+    )
+    batch_size = min(settings.batch_size, len(train))
+    n_epochs = -(-n_steps // (len(train) // batch_size))
+
+    def show(index: int, epoch: Epoch) -> None:
+        report(index + 1, n_epochs, f"loss {epoch.loss:.3f}")
+
+    report(0, n_epochs, "")
+    pixels = train.pixels()
+    started = time.perf_counter()
+    history = train_network(
+        network,
+        pixels,
+        train.labels,
+        settings,
+        seed=seed,
+        n_steps=n_steps,
+        device=device,
+        name=architecture.name,
+        on_epoch=show,
+    )
+    trained = time.perf_counter()
+    accuracy = float((predict_labels(network, test.pixels(), device) == test.labels).mean())
+    about = {
+        "accuracy": accuracy,
+        "losses": [epoch.loss for epoch in history],
+        "training_seconds": trained - started,
+        "test_seconds": time.perf_counter() - trained,
+    }
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings: Training) -> pa.Table:
+    """Puts finished runs into a table of runs, one row each; runs without a result are left out.
+
+    Args:
+        runs: In any order.
+        results: Of each run's task; None where it failed.
+        settings: How networks were trained.
+    """
+    rows = []
+    for run, result in zip(runs, results, strict=True):
+        if result is None or run.task is None:
+            continue
+        about = json.loads((result.entry.folder / "run.json").read_text())
+        each, architecture = run.training_set, run.architecture
+        rows.append(
+            {
+                **about_architecture(architecture),
+                "dataset": each.dataset,
+                "ratio": each.ratio,
+                "draw_seed": each.draw_seed,
+                "training_seed": each.training_seed,
+                "n_samples": each.n_samples,
+                "n_steps": each.n_steps,
+                "n_epochs": settings.epochs * each.n_steps / count_steps(settings, each.n_samples),
+                "run_flops": run.flops,
+                "accuracy": about["accuracy"],
+                "training_seconds": about["training_seconds"],
+                "test_seconds": about["test_seconds"],
+                "device": run.task.inputs["device"],
+                "origin": "trained",
+            }
+        )
+    return make_runs_table(rows)
+
+
+def expect_seconds(runs: Sequence[Run]) -> dict[str, float]:
+    """Times a few steps of each architecture and says how long one image of its training takes on this machine, alone.
+
+    Returns:
+        Seconds for one image, by the architecture's name.
+    """
+    seconds = {}
+    for run in runs:
+        if run.task is None or run.architecture.name in seconds:
+            continue
+        given, architecture = run.task.arguments, run.architecture
+        network = make_network(
+            architecture.network, architecture.parameters, given["n_labels"], given["image_shape"], seed=0
+        )
+        seconds[architecture.name] = time_training(
+            network,
+            1,
+            given["n_labels"],
+            given["image_shape"],
+            architecture.training_flops,
+            given["settings"],
+            given["device"],
+        )
+    return seconds
+
+
+def show_together(runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:
+    """Makes one bar of many runs, each in proportion to its FLOPs."""
+    flops = {run.task.name: run.flops for run in runs if run.task is not None}
+    done: dict[str, float] = {}
+    total = sum(flops.values())
+
+    def show(step: Progress) -> None:
+        done[step.task] = step.done / step.total
+        n_done = sum(share >= 1 for share in done.values())
+        seen = sum(share * flops[name] for name, share in done.items())
+        on_progress(Progress(STAGE, "runs", seen, total, f"{n_done} of {len(flops)} runs, {step.task}"))
+
+    return show
