@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxyds.artifact import read_manifest, read_tables, verify_proxy
     from proxyds.errors import ProxydsError
-    from proxyds.pipeline import Built, Plan, build, plan_build, render
+    from proxyds.pipeline import Built, build, check, render
+    from proxyds.plans import BuildPlan, CheckPlan, plan_build, plan_check
     from proxyds.recipe import Recipe
     from proxyds.recipe_yaml import read_recipe, write_recipe
     from proxyds.store import Store
@@ -27,10 +28,13 @@ _HOMES = {
     "verify_proxy": "artifact",
     "ProxydsError": "errors",
     "Built": "pipeline",
-    "Plan": "pipeline",
     "build": "pipeline",
-    "plan_build": "pipeline",
+    "check": "pipeline",
     "render": "pipeline",
+    "BuildPlan": "plans",
+    "CheckPlan": "plans",
+    "plan_build": "plans",
+    "plan_check": "plans",
     "Recipe": "recipe",
     "read_recipe": "recipe_yaml",
     "write_recipe": "recipe_yaml",

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pydantic import ValidationError
 
+from proxyds import runs
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError, VerificationError
 from proxyds.folders import replace_file
-from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
+from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, RECIPE, FileFacts, Manifest
 from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ def write_tables(folder: Path, tables: dict[str, datasets.Dataset], samples_per_
         for shard in range(n_shards):
             rows = range(shard * samples_per_shard, min((shard + 1) * samples_per_shard, len(table)))
             table.select(rows).to_parquet(folder / subfolder / f"{split}-{shard:05d}-of-{n_shards:05d}.parquet")
+
+
+def write_runs(folder: Path, table: pa.Table) -> None:
+    """Writes the runs behind the evidence, as one shard, in the place of earlier ones."""
+    import datasets
+
+    split, subfolder = CONFIGS["ranking"]
+    stream = io.BytesIO()
+    datasets.Dataset(table).to_parquet(stream)
+    replace_file(folder / subfolder / f"{split}-00000-of-00001.parquet", stream.getvalue())
 
 
 def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples_per_shard: int) -> None:
@@ -215,7 +226,9 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             difference = f"cannot be read: {error.strerror}"
         if difference is not None:
             problems.append(f"{name}: {difference}")
-    problems += [f"{name}: not in the manifest" for name in sorted(_present(folder) - set(manifest.files) - {MANIFEST})]
+    problems += [
+        f"{name}: not in the manifest" for name in sorted(present_files(folder) - set(manifest.files) - {MANIFEST})
+    ]
     problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
     advice = "`proxyds card` renders the card again" if all(map(_is_of_card, problems)) else "fetch or build it again"
     if problems:
@@ -224,6 +237,11 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             f"{folder}: {len(problems)} of {len(manifest.files)} files differ from {MANIFEST}:\n{listed}\n{advice}"
         )
     return manifest
+
+
+def is_rewritten(name: str) -> bool:
+    """Whether a file of a proxy is written again by a check: the recipe, the card, its pictures, the runs."""
+    return name in (CARD, RECIPE) or name.startswith(("assets/", f"{CONFIGS['ranking'][1]}/"))
 
 
 def _is_of_card(problem: str) -> bool:
@@ -247,7 +265,8 @@ def read_proxy(folder: Path) -> tuple[Manifest, Tables]:
     Raises:
         ArtifactError: It is no proxy, or they do not.
     """
-    manifest, tables = read_manifest(folder), read_tables(folder)
+    manifest = read_manifest(folder)
+    tables = read_tables(folder, checked=manifest.evidence is not None)
     held = (tables.importance.num_rows, tables.evaluation.num_rows, tables.data.num_rows)
     said = (manifest.counts.train, manifest.counts.evaluation, manifest.counts.proxy)
     labels = [table["label"].to_numpy() for table in (tables.importance, tables.evaluation, tables.data)]
@@ -261,20 +280,32 @@ def read_proxy(folder: Path) -> tuple[Manifest, Tables]:
     return manifest, tables
 
 
-def read_tables(folder: Path) -> Tables:
+def read_tables(folder: Path, *, checked: bool = False) -> Tables:
     """Reads a proxy's tables.
 
+    Args:
+        folder: The proxy.
+        checked: Whether to read the runs behind its evidence too.
+
     Raises:
-        ArtifactError: One cannot be read.
+        ArtifactError: One cannot be read, or lacks columns.
     """
     tables = {}
     for config, (_, subfolder) in CONFIGS.items():
+        if config == "ranking" and not checked:
+            continue
         files = sorted((folder / subfolder).glob("*.parquet"))
         try:
             tables[config] = pa.concat_tables([pq.read_table(file) for file in files])
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{folder / subfolder}: must hold parquet files that can be read: {error}") from None
-    return Tables(tables["default"], tables["importance"], tables["evaluation"])
+    ranking = tables.get("ranking")
+    if ranking is not None:
+        try:
+            ranking = ranking.select(runs.COLUMNS.names).cast(runs.COLUMNS)
+        except (KeyError, ValueError, pa.ArrowException) as error:
+            raise ArtifactError(f"{folder / 'ranking'}: must hold the columns of a table of runs: {error}") from None
+    return Tables(tables["default"], tables["importance"], tables["evaluation"], ranking)
 
 
 def check_only_own_files(out: Path, there: Manifest) -> None:
@@ -283,7 +314,7 @@ def check_only_own_files(out: Path, there: Manifest) -> None:
     Raises:
         OutputExistsError: There are some; names one.
     """
-    foreign = sorted(_present(out) - set(there.files) - {MANIFEST})
+    foreign = sorted(present_files(out) - set(there.files) - {MANIFEST})
     if foreign:
         raise OutputExistsError(
             f"{out}: must hold a proxy and nothing else to be replaced, found {foreign[0]}"
@@ -294,7 +325,7 @@ def check_only_own_files(out: Path, there: Manifest) -> None:
 
 def as_tables(datasets: dict[str, datasets.Dataset]) -> Tables:
     """The Arrow tables of `make_tables`."""
-    return Tables(*(datasets[config].data.table for config in CONFIGS))
+    return Tables(*(datasets[config].data.table for config in datasets))
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -314,7 +345,8 @@ def _read_unchanged(source: Source, samples: Samples) -> list[bytes]:
     return images
 
 
-def _present(folder: Path) -> set[str]:
+def present_files(folder: Path) -> set[str]:
+    """The paths of a folder's files and links, relative to it."""
     files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return {path.relative_to(folder).as_posix() for path in files}
 

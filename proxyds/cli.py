@@ -128,10 +128,10 @@ def build(
 
     read = read_recipe(recipe, overrides)
     with show_progress(quiet=quiet) as on_progress:
-        from proxyds import pipeline
+        from proxyds import pipeline, plans
 
         if dry_run:
-            plan = pipeline.plan_build(read, workers=workers, device=device, on_progress=on_progress)
+            plan = plans.plan_build(read, workers=workers, device=device, on_progress=on_progress)
         else:
             built = pipeline.build(
                 read, out or Path(read.name), workers=workers, device=device, force=force, on_progress=on_progress

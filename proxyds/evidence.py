@@ -32,7 +32,7 @@ from proxyds.manifest import (
     Verdict,
 )
 from proxyds.ranking import Counts, Floats
-from proxyds.recipe import Check
+from proxyds.recipe import MIN_RANKED, Check
 from proxyds.runs import FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
 from proxyds.seeding import derive_seed
 
@@ -41,7 +41,6 @@ FLOPS, PARAMETERS = "flops", "parameters"
 FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
 """Rankings that cost nothing, and their column."""
 
-MIN_ARCHITECTURES = 5
 NEGLIGIBLE = 0.05
 """A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
 
@@ -367,10 +366,10 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
         if key not in measured.accuracies:
             raise EvidenceError(f"check: must have accuracies on {words}, there are none{failed}")
     n = len(measured.names)
-    if n < MIN_ARCHITECTURES:
+    if n < MIN_RANKED:
         left = f"; left out for want of a run: {', '.join(measured.left_out)}" if measured.left_out else ""
         raise EvidenceError(
-            f"check: must have at least {MIN_ARCHITECTURES} architectures with every run to speak of a ranking, found {n}{left}"
+            f"check: must have at least {MIN_RANKED} architectures with every run to speak of a ranking, found {n}{left}"
             f"{failed}; give more choices in the recipe's space, or the runs that are missing"
         )
     for (dataset, ratio), accuracies in measured.accuracies.items():

@@ -62,6 +62,12 @@ def replace_file(path: Path, held: bytes) -> None:
         new.unlink(missing_ok=True)
 
 
+def sweep_half_files(folder: Path) -> None:
+    """Removes what killed processes left of files that `replace_file` was writing."""
+    for path in folder.rglob(".*.new"):
+        path.unlink(missing_ok=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Removes a folder so that a stop half-way does not leave half of it under its name."""
     doomed = _beside(folder, _UNFINISHED)

@@ -20,8 +20,9 @@ CONFIGS = {
     "default": ("train", "data"),
     "importance": ("train", "importance"),
     "evaluation": ("evaluation", "evaluation"),
+    "ranking": ("ranking", "ranking"),
 }
-"""For each configuration of the data set: its split and its folder."""
+"""For each configuration of the data set: its split and its folder. `ranking` is there once the ranking was checked."""
 
 
 Verdict = Literal[
@@ -227,6 +228,7 @@ class Manifest(Part):
     protocol: Literal["validation", "paper"]
     seed: int
     label_names: tuple[str, ...]
+    image_shape: tuple[int, int, int] | None = None
     counts: CountsRecord
     source: SourceRecord
     space: SpaceRecord
@@ -276,6 +278,7 @@ def describe_build(
         protocol=recipe.importance.protocol,
         seed=recipe.seed,
         label_names=data.label_names,
+        image_shape=data.image_shape,
         counts=CountsRecord(
             train=len(data.train),
             evaluation=len(data.evaluation),

@@ -1,6 +1,6 @@
 """The table of contents: the stages in order, and nothing else that is clever.
 
-recipe -> source -> space -> probes -> importance -> similarity -> selection -> artifact and card
+recipe -> source -> space -> probes -> importance -> similarity -> selection -> artifact and card -> check
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from proxyds import artifact, machine, probe, selection, similarity, source, space
+from proxyds import artifact, checking, machine, probe, selection, similarity, source, space
 from proxyds.card import render_card
-from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
+from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_each, run_stored
 from proxyds.errors import CardDriftError, VerificationError, translate_os_errors
-from proxyds.folders import replace_file, whole_folder
+from proxyds.folders import replace_file, sweep_half_files, whole_folder
 from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest, describe_build
@@ -38,48 +38,6 @@ class Built:
     folder: Path
     manifest: Manifest
     was_there: bool
-
-
-@dataclass(frozen=True)
-class PlannedProbe:
-    """A probe that a build would train.
-
-    Attributes:
-        architecture: Which network.
-        is_stored: Whether the store holds it already.
-        flops: Of the whole training.
-        expected_seconds: Of the training alone on this machine; 0 where it is stored.
-    """
-
-    architecture: Architecture
-    is_stored: bool
-    flops: int
-    expected_seconds: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a build would do.
-
-    Attributes:
-        source: The data set, read and split.
-        architectures: The space, from the lightest to the heaviest.
-        probes: What each would cost.
-        n_selected: Samples that the proxy would hold.
-        n_workers: Trainings at once.
-    """
-
-    source: Source
-    architectures: list[Architecture]
-    probes: list[PlannedProbe]
-    n_selected: int
-    n_workers: int
-
-    @property
-    def expected_seconds(self) -> float:
-        """Of all trainings, side by side: the longest, or an even share of the sum."""
-        seconds = [each.expected_seconds for each in self.probes]
-        return max(max(seconds), sum(seconds) / self.n_workers)
 
 
 def build(
@@ -120,8 +78,14 @@ def build(
         data = source.load_source(recipe, run)
         ledger.end_stage("source")
         if there is not None and not force:
-            return _keep(out, there, recipe, data)
-        return _build(recipe, data, out, force, device, run, ledger)
+            built = _keep(out, there, recipe, data)
+        else:
+            built = _build(recipe, data, out, force, device, run, ledger)
+        if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
+            return built
+        each = partial(run_each, store=store, engine=engine)
+        checked = checking.check_ranking(out, recipe, recipe.check, data, device, each, on_progress)
+        return Built(out, checked, was_there=False)
 
 
 def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, run: RunTasks, ledger: Ledger) -> Built:
@@ -180,37 +144,43 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
     return Built(out, manifest, was_there=False)
 
 
-def plan_build(
-    recipe: Recipe | str | Path,
+def check(
+    folder: str | Path,
     *,
+    overrides: Sequence[str] = (),
+    runs: str | Path | None = None,
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
     on_progress: OnProgress = ignore_progress,
-) -> Plan:
-    """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
+) -> Built:
+    """Measures how well a proxy ranks architectures, and writes the evidence into it.
+
+    Every architecture is trained on everything, on the proxy and on its controls, as its own recipe says; finished runs
+    are kept in the store, so that a check that was stopped goes on where it was.
+
+    Args:
+        folder: The proxy.
+        overrides: `check.a=b` assignments to its recipe; also `source.path=...`, where the source has moved.
+        runs: A CSV file of runs made elsewhere, so that nothing is trained here.
+        store: Where finished work is kept; None for the user's own.
+        workers: Processes at once; 0 for one for each core.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
+        on_progress: Called as work goes on.
 
     Raises:
-        ProxydsError: Whatever `build` would raise before it trains.
+        ProxydsError: Anything that the user can mend; each class says what.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    store = store or Store()
+    folder, store = Path(folder).resolve(), store or Store()
+    recipe, settings = checking.read_checked_recipe(folder, overrides)
     device, engine = choose_engine(device, workers)
+    if runs is not None:
+        return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
-    chosen = space.choose_probes(architectures, recipe.probes)
-    similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
-    similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
-    planned = []
-    for architecture, task in zip(chosen, _probe_tasks(recipe, data, chosen, device), strict=True):
-        is_stored = store.find(task.stage, task.key) is not None
-        flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
-        seconds = 0.0 if is_stored else probe.expect_seconds(task)
-        planned.append(PlannedProbe(architecture, is_stored, flops, seconds))
-    n_workers = engine.n_workers if isinstance(engine, LocalWorkers) else 1
-    return Plan(data, architectures, planned, round(recipe.selection.ratio * len(data.train)), n_workers)
+        each = partial(run_each, store=store, engine=engine)
+        checked = checking.check_ranking(folder, recipe, settings, data, device, each, on_progress)
+    return Built(folder, checked, was_there=False)
 
 
 def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
@@ -230,6 +200,9 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     """
     folder = Path(folder)
     manifest = artifact.read_manifest(folder)
+    if not check_only:
+        with translate_os_errors(str(folder), "copy the proxy to another place"):
+            sweep_half_files(folder)
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     artifact.verify_proxy(folder, but_for=own)
     manifest, tables = artifact.read_proxy(folder)
@@ -274,7 +247,8 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
         raise VerificationError(f"{error}: --force builds it anew over this one") from None
 
 
-def _probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str) -> list[Task]:
+def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str) -> list[Task]:
+    """Lists the trainings of a build's probes."""
     return [
         probe.probe_task(
             architecture,
@@ -294,7 +268,7 @@ def _probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture], d
 def _train_probes(
     recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, run: RunTasks
 ) -> tuple[list[Probe], list[Done]]:
-    tasks = _probe_tasks(recipe, data, chosen, device)
+    tasks = list_probe_tasks(recipe, data, chosen, device)
     results = run(tasks[::-1])[::-1]  # the heaviest starts first
     trained = [
         probe.read_probe(result.entry, architecture, data.evaluation.labels, recipe.training, len(data.train))

@@ -29,6 +29,9 @@ from proxyds.licences import LICENCES
 from proxyds.networks import FAMILIES
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
+MIN_RANKED = 5
+"""Architectures without which nobody can speak of a ranking."""
+
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
 
 
@@ -306,7 +309,7 @@ _Correlation = Annotated[float, Field(ge=-1, le=1)]
 class Check(Section):
     """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
 
-    architectures: Annotated[int, Field(ge=5, le=10_000)] = Field(
+    architectures: Annotated[int, Field(ge=MIN_RANKED, le=10_000)] = Field(
         16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
     )
     draws: Annotated[int, Field(ge=1, le=1000)] = Field(
@@ -375,6 +378,13 @@ class Recipe(Section):
                 "too_few_architectures",
                 "must make at least probes.count = {count} architectures to rank, they make {n}; give more choices",
                 {"count": self.probes.count, "n": n, "place": "space.choices"},
+            )
+        if self.check is not None and n < MIN_RANKED:
+            raise PydanticCustomError(
+                "too_few_architectures",
+                "must make at least {count} architectures for their ranking to be checked, they make {n}; give more choices, or "
+                "leave out the section check",
+                {"count": MIN_RANKED, "n": n, "place": "space.choices"},
             )
         return self
 

@@ -73,7 +73,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         details = _without_echoes(error.errors(include_url=False))
         problems = sorted((_problem(d, tree, overridden) for d in details), key=lambda p: (p.line, p.column))
         raise _as_error(problems, str(path)) from None
-    return _with_absolute_path(recipe, path.parent)
+    return _with_absolute_paths(recipe, path.parent)
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -182,7 +182,9 @@ def _parse_assignment(assignment: str) -> tuple[_Place, Any]:
 def _assign(data: dict[str, Any], place: _Place, value: Any, assignment: str) -> None:
     section: Any = data
     for part in place[:-1]:
-        section = section.setdefault(part, {})
+        if section.get(part) is None:  # not there, or null: a section that is left out
+            section[part] = {}
+        section = section[part]
         if not isinstance(section, dict):
             raise RecipeError(f"--set {assignment}: `{part}` is a value, not a section")
     section[place[-1]] = value
@@ -358,13 +360,19 @@ def _is_missing_item(detail: ErrorDetails) -> bool:
     return detail["type"] == "missing" and isinstance(detail["loc"][-1], int)
 
 
-def _with_absolute_path(recipe: Recipe, folder: Path) -> Recipe:
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    def whole(path: str, field: str) -> str:
+        try:
+            return str((folder / Path(path).expanduser()).absolute())
+        except RuntimeError as error:
+            raise RecipeError(f"{field}: must be a path, got {path}: {error}") from None
+
     path = getattr(recipe.source, "path", None)
-    if path is None:
-        return recipe
-    try:
-        whole = str((folder / Path(path).expanduser()).absolute())
-    except RuntimeError as error:
-        raise RecipeError(f"source.path: must be a path, got {path}: {error}") from None
-    source = recipe.source.model_copy(update={"path": whole})
-    return recipe.model_copy(update={"source": source})
+    if path is not None:
+        source = recipe.source.model_copy(update={"path": whole(path, "source.path")})
+        recipe = recipe.model_copy(update={"source": source})
+    if recipe.check is not None and recipe.check.reference is not None:
+        known = recipe.check.reference
+        known = known.model_copy(update={"path": whole(known.path, "check.reference")})
+        recipe = recipe.model_copy(update={"check": recipe.check.model_copy(update={"reference": known})})
+    return recipe

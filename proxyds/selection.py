@@ -67,13 +67,7 @@ def draw_samples(
     """
     importance = outcomes.importance[mapping.nearest].mean(axis=1)
     n = round(ratio * len(ids))
-    n_possible = int((importance > 0).sum())
-    if n_possible < n:
-        raise ShortageError(
-            f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
-            f"above zero; use {math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
-        )
-    selected = DRAW_LAWS[law](importance, n, ids, derive_seed(seed, "draw"))
+    selected = draw_again(ids, importance, ratio, 0, law=law, seed=seed)
     had, has = (np.bincount(those, minlength=len(label_names)) for those in (labels, labels[selected]))
     missing = np.flatnonzero((had > 0) & (has == 0))
     if len(missing):
@@ -89,6 +83,35 @@ def draw_samples(
         inclusion_probability=inclusion_probabilities(importance, n) if law == "systematic" else None,
         selected=selected,
     )
+
+
+def draw_again(
+    ids: NDArray[np.str_], importance: NDArray[np.float64], ratio: float, draw: int, *, law: str, seed: int
+) -> NDArray[np.bool_]:
+    """Draws a proxy from importances that are known.
+
+    Args:
+        ids: (N,) of the samples that may be drawn.
+        importance: (N,).
+        ratio: Size of the proxy as a share of N.
+        draw: Number of the draw; 0 is the proxy that a build gives.
+        law: A key of `DRAW_LAWS`.
+        seed: The recipe's.
+
+    Returns:
+        (N,) bool, round(ratio * N) of them true.
+
+    Raises:
+        ShortageError: Fewer samples than that have an importance above zero.
+    """
+    n = round(ratio * len(ids))
+    n_possible = int((importance > 0).sum())
+    if n_possible < n:
+        raise ShortageError(
+            f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
+            f"above zero; use {math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
+        )
+    return DRAW_LAWS[law](importance, n, ids, derive_seed(seed, "draw", *([draw] if draw else [])))
 
 
 def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.float64]:
@@ -204,6 +227,12 @@ def draw_stratified(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, se
     selected: NDArray[np.bool_] = rank_in_label < quotas[labels]
     return selected
 
+
+ControlLaw = Callable[[NDArray[np.str_], NDArray[np.int64], int, int], NDArray[np.bool_]]
+"""Takes ids (N,), labels (N,), how many to draw and a seed; returns (N,) bool with that many true."""
+
+CONTROLS: dict[str, ControlLaw] = {"random": draw_random, "stratified": draw_stratified}
+"""What a proxy is compared with, by the name of its data set in the table `ranking`."""
 
 DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}
 

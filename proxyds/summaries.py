@@ -17,7 +17,8 @@ from proxyds.quantities import duration, with_prefix
 from proxyds.records import CASE_MEANINGS, Tables
 
 if TYPE_CHECKING:
-    from proxyds.pipeline import Built, Plan
+    from proxyds.pipeline import Built
+    from proxyds.plans import BuildPlan
 
 
 def summarise_proxy(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def summarise_proxy(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {"folder": str(folder), **manifest.model_dump(mode="json", exclude={"files"})}
 
 
-def summarise_plan(plan: Plan) -> dict[str, Any]:
+def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
     """For programs: what a build would do."""
     return {
         "n_train": len(plan.source.train),
@@ -45,7 +46,7 @@ def summarise_plan(plan: Plan) -> dict[str, Any]:
     }
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: BuildPlan) -> None:
     """Prints what a build would do."""
     facts = plan.source.facts
     copy = " (a local copy)" if facts.is_local_copy else ""

@@ -1,0 +1,248 @@
+"""The check's table of contents: the runs in order, then the evidence, written into the proxy.
+
+recipe -> space -> training sets -> runs -> ranking table -> evidence -> card
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from proxyds import accuracies, artifact, evidence, machine, selection, space, verification
+from proxyds.card import render_card
+from proxyds.engine import RunEach
+from proxyds.errors import (
+    AccuracyTableError,
+    ArtifactError,
+    EvidenceError,
+    RecipeError,
+    SourceError,
+    translate_os_errors,
+)
+from proxyds.folders import replace_file, sweep_half_files
+from proxyds.manifest import FORMAT_VERSION, RECIPE, Manifest
+from proxyds.recipe import MIN_RANKED, Check, Recipe
+from proxyds.recipe_yaml import read_recipe, write_recipe
+from proxyds.records import Architecture, OnProgress, Progress, Source, Tables
+from proxyds.runs import PROXY, make_runs_table
+from proxyds.seeding import derive_seed
+
+
+def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
+    """Reads a proxy's own recipe and how it is to be checked.
+
+    Raises:
+        ArtifactError: It is no proxy.
+        VerificationError: A file besides those that a check writes is damaged.
+        RecipeError: An override changes what the proxy was made from.
+    """
+    manifest = artifact.read_manifest(folder)
+    with translate_os_errors(str(folder), "copy the proxy to another place"):
+        sweep_half_files(folder)
+    names = artifact.present_files(folder) | set(manifest.files)
+    artifact.verify_proxy(folder, but_for={name for name in names if artifact.is_rewritten(name)})
+    recipe = read_recipe(folder / RECIPE, overrides)
+    if recipe.sha256 != manifest.recipe_sha256:
+        raise RecipeError(
+            f"{folder / RECIPE}: must be the recipe that the proxy was built from, but for the section check; "
+            f"found another ({recipe.sha256[:16]} instead of {manifest.recipe_sha256[:16]}): set check.* alone, or build again"
+        )
+    return recipe, recipe.check or Check()
+
+
+def list_check_runs(
+    recipe: Recipe, settings: Check, data: Source, draw_proxy: verification.DrawAgain, device: str
+) -> list[verification.Run]:
+    """Lists every training of a check; `draw_proxy` may not know its samples yet."""
+    architectures = _sample_architectures(recipe, settings, len(data.label_names), data.image_shape)
+    for ratio in verification.all_ratios(settings, recipe.selection.ratio):
+        selection.check_ratio(data.train.labels, data.label_names, ratio)
+
+    def draw_control(law: selection.ControlLaw, name: str, ratio: float, draw: int) -> NDArray[np.bool_]:
+        n = round(ratio * len(data.train))
+        return law(data.train.ids, data.train.labels, n, derive_seed(recipe.seed, name, draw))
+
+    draws: dict[str, verification.DrawAgain] = {PROXY: draw_proxy}
+    draws |= {name: partial(draw_control, law, name) for name, law in selection.CONTROLS.items()}
+    return verification.list_runs(
+        architectures,
+        verification.list_training_sets(data.train, draws, settings, recipe.selection.ratio, recipe.training),
+        data.test,
+        n_labels=len(data.label_names),
+        image_shape=data.image_shape,
+        settings=recipe.training,
+        seed=recipe.seed,
+        device=device,
+        arithmetic=machine.describe_arithmetic(device),
+    )
+
+
+def redraw(recipe: Recipe, data: Source, tables: Tables) -> verification.DrawAgain:
+    """Draws the proxy again at any ratio from its importance table.
+
+    Raises:
+        SourceError: The source is not the one that the table was made from.
+    """
+    table = tables.importance
+    if table["sample_id"].to_pylist() != data.train.ids.tolist():
+        raise SourceError(
+            "source: must be the one that the proxy was built from, its samples are others; check on the data that was used, or "
+            "build again"
+        )
+    importance, selected = table["importance"].to_numpy(), np.array(table["selected"].to_pylist())
+
+    def draw_proxy(ratio: float, draw: int) -> NDArray[np.bool_]:
+        if draw == 0 and ratio == recipe.selection.ratio:
+            return selected
+        law = recipe.selection.draw
+        return selection.draw_again(data.train.ids, importance, ratio, draw, law=law, seed=recipe.seed)
+
+    return draw_proxy
+
+
+def check_ranking(
+    folder: Path,
+    recipe: Recipe,
+    settings: Check,
+    data: Source,
+    device: str,
+    run_each: RunEach,
+    on_progress: OnProgress,
+) -> Manifest:
+    """Trains what is not trained yet, weighs the evidence and writes it into the proxy.
+
+    Args:
+        folder: The proxy.
+        recipe: Its recipe.
+        settings: How it is checked.
+        data: Its source.
+        device: `cpu` or a CUDA device.
+        run_each: Does the runs.
+        on_progress: Called as work goes on.
+
+    Returns:
+        The proxy's new manifest.
+
+    Raises:
+        EvidenceError: The runs cannot support the statistics.
+        AccuracyTableError: The reference cannot be used.
+        SourceError: The source is not the one that the proxy was made from.
+    """
+    started = time.perf_counter()
+    manifest, tables = artifact.read_proxy(folder)
+    runs = list_check_runs(recipe, settings, data, redraw(recipe, data, tables), device)
+    reference, known = _read_reference(recipe, settings, data, runs)
+    results, failures = run_each([run.task for run in runs if run.task], verification.show_together(runs, on_progress))
+    table = verification.tabulate_runs(runs, results, recipe.training)
+    on_progress(Progress(verification.STAGE, "", 1, 1, ""))
+    return _write_evidence(
+        folder,
+        recipe.model_copy(update={"check": settings}),
+        manifest,
+        tables,
+        make_runs_table([*known, *table.to_pylist()]),
+        reference,
+        [f"{failure.task.name}: {failure.error}" for failure in failures],
+        time.perf_counter() - started,
+        device,
+    )
+
+
+def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:
+    """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
+    manifest, tables = artifact.read_proxy(folder)
+    if manifest.image_shape is None:
+        raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
+    architectures = space.list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape)
+    table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
+    recipe = recipe.model_copy(update={"check": settings})
+    return _write_evidence(folder, recipe, manifest, tables, table, f"table {path.name}", [], 0.0, device)
+
+
+def _read_reference(
+    recipe: Recipe, settings: Check, data: Source, runs: Sequence[verification.Run]
+) -> tuple[str, list[dict[str, Any]]]:
+    """Full-data accuracies that are known already: where from, and their rows."""
+    if settings.reference is None:
+        return "trained here", []
+    architectures = list({run.architecture.name: run.architecture for run in runs}.values())
+    path = accuracies.find_reference(settings.reference)
+    if not path.is_dir():
+        origin = f"table {path.name}"
+        known = accuracies.read_reference(path, settings.reference, architectures)
+        return origin, accuracies.reference_rows(known, architectures, len(data.train), origin)
+    manifest, tables = artifact.read_proxy(path)
+    origin = f"proxy {manifest.name} {manifest.version}"
+    other = read_recipe(path / RECIPE)
+    for what, there, here in (
+        ("source", manifest.source.fingerprint, data.facts.fingerprint),
+        ("training", other.training, recipe.training),
+        ("protocol", other.importance.protocol, recipe.importance.protocol),
+    ):
+        if there != here:
+            raise AccuracyTableError(
+                f"check.reference: {origin} must have the same {what} as this proxy, it has another"
+            )
+    if tables.ranking is None:
+        raise AccuracyTableError(f"check.reference: {origin} must have been checked; run `proxyds check` on it first")
+    return origin, accuracies.read_own_reference(tables.ranking, architectures, origin)
+
+
+def _write_evidence(
+    folder: Path,
+    recipe: Recipe,
+    manifest: Manifest,
+    tables: Tables,
+    runs: pa.Table,
+    reference: str,
+    failures: Sequence[str],
+    elapsed_seconds: float,
+    device: str,
+) -> Manifest:
+    """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
+    assert recipe.check is not None
+    found = evidence.weigh_evidence(
+        runs,
+        recipe.check,
+        own_ratio=recipe.selection.ratio,
+        n_full=manifest.counts.train,
+        seed=recipe.seed,
+        reference=reference,
+        failures=failures,
+        stages=manifest.stages,
+        elapsed_seconds=elapsed_seconds,
+        machine=machine.describe_machine(device),
+    )
+    manifest = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
+    tables = replace(tables, ranking=runs)
+    files = render_card(manifest, tables).files()
+    with translate_os_errors(str(folder), "copy the proxy to another place"):
+        artifact.write_runs(folder, runs)
+        for name, held in {RECIPE: write_recipe(recipe).encode(), **files}.items():
+            replace_file(folder / name, held)
+        return artifact.write_manifest(folder, manifest)
+
+
+def has_evidence(manifest: Manifest, settings: Check) -> bool:
+    """Whether a proxy holds the evidence of a check with the very same settings."""
+    return manifest.evidence is not None and manifest.evidence.check == settings.model_dump(mode="json")
+
+
+def _sample_architectures(
+    recipe: Recipe, settings: Check, n_labels: int, image_shape: tuple[int, int, int]
+) -> list[Architecture]:
+    every = space.list_architectures(recipe.space, n_labels, image_shape)
+    if len(every) < MIN_RANKED:
+        raise EvidenceError(
+            f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "
+            "proxy for a space with more choices"
+        )
+    return verification.sample_architectures(every, settings.architectures, recipe.seed)

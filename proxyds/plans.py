@@ -1,0 +1,190 @@
+"""What a build or a check would do and how long it would take, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds import artifact, checking, probe, selection, similarity, source, space, verification
+from proxyds.engine import LocalWorkers, run_stored
+from proxyds.pipeline import choose_engine, list_probe_tasks
+from proxyds.recipe import Recipe
+from proxyds.recipe_yaml import read_recipe
+from proxyds.records import Architecture, OnProgress, Source, ignore_progress
+from proxyds.runs import DATASETS
+from proxyds.store import Store
+
+
+@dataclass(frozen=True)
+class PlannedProbe:
+    """A probe that a build would train.
+
+    Attributes:
+        architecture: Which network.
+        is_stored: Whether the store holds it already.
+        flops: Of the whole training.
+        expected_seconds: Of the training alone on this machine; 0 where it is stored.
+    """
+
+    architecture: Architecture
+    is_stored: bool
+    flops: int
+    expected_seconds: float
+
+
+@dataclass(frozen=True)
+class PlannedRuns:
+    """Trainings of a check on one kind of data set.
+
+    Attributes:
+        dataset: A key of `runs.DATASETS`.
+        ratio: See `verification.TrainingSet`.
+        n_runs: How many.
+        n_stored: How many of them the store holds already, as far as that is known.
+        flops: Of those that it does not.
+        expected_seconds: Of these on this machine, one after the other.
+    """
+
+    dataset: str
+    ratio: float
+    n_runs: int
+    n_stored: int
+    flops: int
+    expected_seconds: float
+
+
+@dataclass(frozen=True)
+class CheckPlan:
+    """What a check would do.
+
+    Attributes:
+        architectures: That would be ranked, from the lightest to the heaviest.
+        runs: What each data set would cost.
+        n_workers: Trainings at once.
+    """
+
+    architectures: list[Architecture]
+    runs: list[PlannedRuns]
+    n_workers: int
+
+    @property
+    def expected_seconds(self) -> float:
+        """Of all trainings, side by side: an even share of the sum."""
+        return sum(each.expected_seconds for each in self.runs) / self.n_workers
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do.
+
+    Attributes:
+        source: The data set, read and split.
+        architectures: The space, from the lightest to the heaviest.
+        probes: What each would cost.
+        n_selected: Samples that the proxy would hold.
+        n_workers: Trainings at once.
+        check: What its check would do; None where the recipe has none.
+    """
+
+    source: Source
+    architectures: list[Architecture]
+    probes: list[PlannedProbe]
+    n_selected: int
+    n_workers: int
+    check: CheckPlan | None
+
+    @property
+    def expected_seconds(self) -> float:
+        """Of all trainings, side by side: the longest probe, or an even share of the sum; then the check."""
+        seconds = [each.expected_seconds for each in self.probes]
+        probes = max(max(seconds), sum(seconds) / self.n_workers)
+        return probes + (self.check.expected_seconds if self.check else 0.0)
+
+
+def plan_build(
+    recipe: Recipe | str | Path,
+    *,
+    store: Store | None = None,
+    workers: int = 0,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+) -> BuildPlan:
+    """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
+
+    Raises:
+        ProxydsError: Whatever `build` would raise before it trains.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    store = store or Store()
+    device, engine = choose_engine(device, workers)
+    with engine:
+        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+    selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
+    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
+    chosen = space.choose_probes(architectures, recipe.probes)
+    similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
+    similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
+    planned = []
+    for architecture, task in zip(chosen, list_probe_tasks(recipe, data, chosen, device), strict=True):
+        is_stored = store.find(task.stage, task.key) is not None
+        flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
+        seconds = 0.0 if is_stored else probe.expect_seconds(task)
+        planned.append(PlannedProbe(architecture, is_stored, flops, seconds))
+    n_workers = engine.n_workers if isinstance(engine, LocalWorkers) else 1
+    n_selected = round(recipe.selection.ratio * len(data.train))
+    check = None
+    if recipe.check is not None:
+        check = _plan_runs(checking.list_check_runs(recipe, recipe.check, data, _not_known, device), store, n_workers)
+    return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
+
+
+def plan_check(
+    folder: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    store: Store | None = None,
+    workers: int = 0,
+    device: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+) -> CheckPlan:
+    """Says what `check` would do; see `plan_build` and `pipeline.check`."""
+    folder, store = Path(folder), store or Store()
+    recipe, settings = checking.read_checked_recipe(folder, overrides)
+    device, engine = choose_engine(device, workers)
+    with engine:
+        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+    _, tables = artifact.read_proxy(folder)
+    draw_proxy = checking.redraw(recipe, data, tables)
+    runs = checking.list_check_runs(recipe, settings, data, draw_proxy, device)
+    return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)
+
+
+def _not_known(ratio: float, draw: int) -> NDArray[np.bool_] | None:  # noqa: ARG001
+    """The draws of a proxy whose probes are not trained yet."""
+    return None
+
+
+def _plan_runs(runs: Sequence[verification.Run], store: Store, n_workers: int) -> CheckPlan:
+    seconds_per_image = verification.expect_seconds(runs)
+    planned: dict[tuple[str, float], PlannedRuns] = {}
+    for run in runs:
+        key = run.training_set.dataset, run.training_set.ratio
+        before = planned.get(key, PlannedRuns(*key, 0, 0, 0, 0.0))
+        is_stored = run.task is not None and store.find(run.task.stage, run.task.key) is not None
+        seconds = seconds_per_image[run.architecture.name] * run.flops / run.architecture.training_flops
+        planned[key] = PlannedRuns(
+            *key,
+            before.n_runs + 1,
+            before.n_stored + is_stored,
+            before.flops + (0 if is_stored else run.flops),
+            before.expected_seconds + (0.0 if is_stored else seconds),
+        )
+    architectures = {run.architecture.name: run.architecture for run in runs}
+    by_cost = sorted(architectures.values(), key=lambda a: (a.training_flops, a.n_parameters, a.name))
+    order = sorted(planned.values(), key=lambda each: (list(DATASETS).index(each.dataset), each.ratio))
+    return CheckPlan(by_cost, order, n_workers)
