@@ -14,10 +14,13 @@ import numpy as np
 import pyarrow as pa
 from ruamel.yaml import YAML
 
-from proxyds.manifest import CARD, CONFIGS, Manifest
+from proxyds.evidence_plots import draw_evidence, methods_in_order
+from proxyds.manifest import CARD, CONFIGS, EstimateRecord, EvidenceRecord, Manifest
 from proxyds.plots import draw_pictures
 from proxyds.quantities import duration, with_prefix
+from proxyds.ranking import STATISTICS
 from proxyds.records import CASE_MEANINGS, Tables
+from proxyds.runs import FEWER_EPOCHS, METHOD_LABELS, PROXY, RANDOM, STRATIFIED
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,19 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
     readme = template.render(
         metadata=_metadata(manifest),
         m=manifest,
+        e=manifest.evidence,
+        evidence_rows=_evidence_rows(manifest),
+        ratio_rows=ratio_rows(manifest.evidence),
+        target=manifest.evidence.target if manifest.evidence else None,
+        statistics=STATISTICS,
+        method_labels=METHOD_LABELS,
         cases=_case_rows(tables),
         labels=_label_rows(manifest, tables),
     )
-    pictures = {f"assets/{name}": picture for name, picture in draw_pictures(manifest, tables).items()}
-    return Card(readme, pictures)
+    drawn = draw_pictures(manifest, tables)
+    if manifest.evidence is not None and tables.ranking is not None:
+        drawn |= draw_evidence(manifest.evidence, tables.ranking)
+    return Card(readme, {f"assets/{name}": picture for name, picture in drawn.items()})
 
 
 def escape_markdown(text: object) -> str:
@@ -102,6 +113,7 @@ def _metadata(manifest: Manifest) -> str:
                 "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"}],
             }
             for config, (split, folder) in CONFIGS.items()
+            if config != "ranking" or manifest.evidence is not None
         ],
     }
     if manifest.source.kind == "hub":
@@ -112,6 +124,47 @@ def _metadata(manifest: Manifest) -> str:
     stream = io.StringIO()
     yaml.dump(metadata, stream)
     return stream.getvalue()
+
+
+def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
+    """A row for each way to rank at the proxy's own ratio."""
+    evidence = manifest.evidence
+    if evidence is None:
+        return []
+    return [
+        {
+            "label": METHOD_LABELS[each.method],
+            "n_repeats": each.n_repeats,
+            "accuracy": each.mean_accuracy,
+            **{name: show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
+        }
+        for each in methods_in_order(evidence)
+    ]
+
+
+def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
+    """A row for each ratio that was checked: Kendall's tau of each data set of that size, as text."""
+    if evidence is None:
+        return []
+    rows = []
+    for ratio in sorted({each.ratio for each in evidence.methods if each.method == PROXY and each.ratio}):
+        found = {name: evidence.of(name, ratio) for name in (PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS)}
+        difference = [c.difference for c in evidence.comparisons if (c.control, c.ratio) == (RANDOM, ratio)]
+        rows.append(
+            {
+                "ratio": ratio,
+                **{name: each.statistics["tau"].shown() if each else "–" for name, each in found.items()},
+                "difference": difference[0].shown() if difference else "–",
+            }
+        )
+    return rows
+
+
+def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
+    """A statistic for people: regret in accuracy points, nothing as a dash."""
+    if estimate is None or estimate.value is None:
+        return "–"
+    return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
 
 
 def _case_rows(tables: Tables) -> list[dict[str, Any]]:

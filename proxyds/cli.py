@@ -7,11 +7,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from proxyds.errors import EXIT_INTERRUPTED, OutputExistsError, ProxydsError, translate_os_errors
+from proxyds.errors import (
+    EXIT_CHECK_BELOW_THRESHOLD,
+    EXIT_INTERRUPTED,
+    EXIT_VERDICTS,
+    OutputExistsError,
+    ProxydsError,
+    translate_os_errors,
+)
+
+if TYPE_CHECKING:
+    from proxyds.manifest import Manifest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -25,6 +35,13 @@ overrides = click.option(
     metavar="A.B=C",
     help="Change a value of the recipe; may be given several times.",
 )
+workers = click.option(
+    "--workers", type=click.IntRange(0), default=0, help="Networks trained at once.  [default: one for each core]"
+)
+device = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
+)
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 
 
 def main() -> None:
@@ -103,13 +120,9 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @overrides
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Networks trained at once.  [default: one for each core]"
-)
-@click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+@workers
+@device
+@quiet
 @as_json
 def build(
     recipe: Path,
@@ -121,8 +134,11 @@ def build(
     device: str,
     quiet: bool,
     as_json: bool,
-) -> None:
-    """Build the proxy that RECIPE describes. Stopped builds go on where they were."""
+) -> int:
+    """Build the proxy that RECIPE describes, and check its ranking where the recipe has a section check.
+
+    Stopped builds go on where they were.
+    """
     from proxyds.display import show_progress
     from proxyds.recipe_yaml import read_recipe
 
@@ -144,6 +160,69 @@ def build(
         _print_json(summarise_proxy(built.folder, built.manifest)) if as_json else print_built(
             built, out or Path(read.name)
         )
+    return 0 if dry_run or read.check is None else _exit_code(built.manifest, strict=False)
+
+
+@cli.command()
+@click.argument("folder", type=_PATH)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and how long it would take; train nothing.")
+@click.option("--ratios", metavar="R,R,...", help="Check these sizes too, and name the smallest that is large enough.")
+@click.option("--target", type=click.FloatRange(-1, 1), help="What the lower end of Kendall tau must reach for that.")
+@click.option(
+    "--reference", type=_PATH, help="Full-data accuracies known already: a CSV file, or another proxy's folder."
+)
+@click.option("--runs", type=_PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
+@click.option("--strict", is_flag=True, help="Exit with a code of its own unless the ranking is preserved.")
+@overrides
+@workers
+@device
+@quiet
+@as_json
+def check(
+    folder: Path,
+    dry_run: bool,
+    ratios: str | None,
+    target: float | None,
+    reference: Path | None,
+    runs: Path | None,
+    strict: bool,
+    overrides: tuple[str, ...],
+    workers: int,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Measure how well the proxy at FOLDER ranks architectures, and write the evidence into it.
+
+    Trains the search space's architectures on everything, on the proxy and on controls. Stopped checks go on where they
+    were. Exits with 3 where the evidence is below the recipe's check.threshold.
+    """
+    from proxyds.display import show_progress
+
+    settings = list(overrides)
+    settings += [f"check.ratios=[{ratios}]"] if ratios is not None else []
+    settings += [f"check.target={target}"] if target is not None else []
+    settings += [f"check.reference={json.dumps(str(reference.absolute()))}"] if reference is not None else []
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds import pipeline, plans
+
+        if dry_run:
+            plan = plans.plan_check(folder, overrides=settings, workers=workers, device=device, on_progress=on_progress)
+        else:
+            checked = pipeline.check(
+                folder, overrides=settings, runs=runs, workers=workers, device=device, on_progress=on_progress
+            )
+    from proxyds.summaries import print_check_plan, print_evidence, summarise_check_plan, summarise_proxy
+
+    if dry_run:
+        _print_json(summarise_check_plan(plan)) if as_json else print_check_plan(plan)
+        return 0
+    if as_json:
+        _print_json(summarise_proxy(checked.folder, checked.manifest)["evidence"])
+    else:
+        print_evidence(checked.manifest)
+        click.echo(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+    return _exit_code(checked.manifest, strict=strict)
 
 
 @cli.command()
@@ -289,6 +368,18 @@ def store_clean(days: float, yes: bool) -> None:
         return
     n_entries, n_bytes = held.clean(days)
     click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {held.root}")
+
+
+def _exit_code(manifest: Manifest, *, strict: bool) -> int:
+    """Of a proxy that was checked: below its threshold, or with `strict` the verdict's own."""
+    evidence = manifest.evidence
+    if evidence is None:
+        return 0
+    if evidence.passed is False:
+        threshold = evidence.check["threshold"]
+        click.echo(f"proxyds: the lower end of Kendall tau's interval is below check.threshold = {threshold}", err=True)
+        return EXIT_CHECK_BELOW_THRESHOLD
+    return EXIT_VERDICTS[evidence.verdict] if strict else 0
 
 
 def _print_json(held: object) -> None:

@@ -123,7 +123,7 @@ def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress:
 
 
 def run_each(
-    tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress
+    tasks: Sequence[Task], on_progress: OnProgress, store: Store, engine: Engine
 ) -> tuple[list[Done | None], list[Failure]]:
     """Runs the tasks that the store does not hold, whichever of them fail.
 

@@ -179,6 +179,15 @@ class AccuracyTableError(ProxydsError):
 
 
 EXIT_CHECK_BELOW_THRESHOLD = 3
+EXIT_VERDICTS = {
+    "preserves the ranking": 0,
+    "not enough evidence": 4,
+    "no better than fewer epochs": 5,
+    "no better than counting FLOPs": 6,
+    "no better than random": 7,
+    "worse than random": 8,
+}
+"""Of `proxyds check --strict`."""
 EXIT_INTERRUPTED = 130
 
 

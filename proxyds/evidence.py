@@ -9,7 +9,6 @@ together. Differences to controls are taken resample by resample.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,14 +32,20 @@ from proxyds.manifest import (
 )
 from proxyds.ranking import Counts, Floats
 from proxyds.recipe import MIN_RANKED, Check
-from proxyds.runs import FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
+from proxyds.runs import (
+    FEWER_EPOCHS,
+    FLOPS,
+    FREE_RANKINGS,
+    FULL,
+    PROXY,
+    RANDOM,
+    STRATIFIED,
+    Measured,
+    collect_accuracies,
+)
 from proxyds.seeding import derive_seed
 
 N_RESAMPLES = 2000
-FLOPS, PARAMETERS = "flops", "parameters"
-FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
-"""Rankings that cost nothing, and their column."""
-
 NEGLIGIBLE = 0.05
 """A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
 
@@ -49,23 +54,6 @@ _RIVALS: tuple[tuple[str, str, Verdict], ...] = (
     (FLOPS, "counting FLOPs", "no better than counting FLOPs"),
     (FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs"),
 )
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Accuracies of the architectures that have every run.
-
-    Attributes:
-        names: (n,) of the architectures, the cheapest first.
-        costs: (n,) each of `FREE_RANKINGS`.
-        accuracies: For each data set and ratio (R, n): repeats by architectures.
-        left_out: Architectures that lack a run.
-    """
-
-    names: list[str]
-    costs: dict[str, Floats]
-    accuracies: dict[tuple[str, float], Floats]
-    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -160,32 +148,6 @@ def weigh_evidence(
     )
 
 
-def collect_accuracies(runs: pa.Table) -> Measured:
-    """Puts the accuracies of a table of runs into arrays; an architecture that lacks a run is left out of all."""
-    rows = runs.to_pylist()
-    repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    about = {}
-    for row in rows:
-        about[row["architecture"]] = row
-        if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
-            repeat = (row["draw_seed"] or 0, row["training_seed"])
-            repeats[row["dataset"], row["ratio"]][repeat][row["architecture"]] = row["accuracy"]
-    ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
-    every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
-    names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
-    return Measured(
-        names=names,
-        costs={
-            free: np.array([float(about[name][column]) for name in names]) for free, column in FREE_RANKINGS.items()
-        },
-        accuracies={
-            key: np.array([[of_repeat[name] for name in names] for _, of_repeat in sorted(of_set.items())])
-            for key, of_set in repeats.items()
-        },
-        left_out=tuple(name for name in ordered if name not in names),
-    )
-
-
 def other_seeds(full: Floats) -> Floats:
     """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself."""
     if len(full) == 1:
@@ -266,7 +228,7 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_runs: int
             is_worse = control == RANDOM and against.outcome == "worse"
             return (
                 "worse than random" if is_worse else verdict,
-                f"The proxy's Kendall tau less that of {words} is {show(against.difference)}: "
+                f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}: "
                 + (
                     "all of the interval is below zero."
                     if against.outcome == "worse"
@@ -281,24 +243,11 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_runs: int
         words, against = undecided[0]
         return (
             "not enough evidence",
-            f"The proxy's Kendall tau less that of {words} is {show(against.difference)}, which neither shows a gain nor rules "
+            f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}, which neither shows a gain nor rules "
             f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}",
         )
-    differences = ", ".join(f"{show(of[control].difference)} above {words}" for control, words, _ in _RIVALS)
+    differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in _RIVALS)
     return "preserves the ranking", f"The proxy's Kendall tau is {differences}."
-
-
-def show(estimate: EstimateRecord, *, scale: float = 1, unit: str = "", digits: int = 2) -> str:
-    """An estimate for people: `0.83 [0.61, 0.94]`."""
-    if estimate.value is None:
-        return "none"
-
-    def number(value: float) -> str:
-        return f"{scale * value:.{digits}f}{unit}"
-
-    if estimate.low is None or estimate.high is None:
-        return f"{number(estimate.value)} [no interval]"
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
 def weigh_spending(runs: pa.Table, own_ratio: float, n_full: int, stages: Sequence[StageRecord]) -> SpendingRecord:

@@ -147,6 +147,13 @@ class EstimateRecord(Part):
     low: float | None
     high: float | None
 
+    def shown(self, *, scale: float = 1, digits: int = 2) -> str:
+        """For people: `0.83 [0.61, 0.94]`."""
+        if self.value is None:
+            return "none"
+        value, *ends = (None if x is None else f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
+        return f"{value} [{ends[0]}, {ends[1]}]" if None not in ends else f"{value} [no interval]"
+
 
 class MethodRecord(Part):
     """How one way to rank architectures agrees with full data.
@@ -210,6 +217,12 @@ class EvidenceRecord(Part):
     elapsed_seconds: _Seconds
     machine: MachineRecord
     created: str
+
+    @property
+    def target(self) -> float | None:
+        """What the lower end of Kendall tau's interval must reach for a ratio to be large enough."""
+        target: float | None = self.check.get("target")
+        return self.check.get("threshold") if target is None else target
 
     def of(self, method: str, ratio: float | None) -> MethodRecord | None:
         """One method's record, if it is there."""

@@ -23,7 +23,7 @@ CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
 BEFORE, AFTER = "#0072B2", "#E69F00"
 GALLERY_COLUMNS = 12
 MAX_NAMED_LABELS = 30
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -41,7 +41,7 @@ def draw_pictures(manifest: Manifest, tables: Tables) -> dict[str, bytes]:
     Returns:
         PNG bytes by file name. The gallery is there only where the recipe allows it.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         pictures = {
             "cases.png": _draw_cases(tables),
             "labels.png": _draw_labels(tables, manifest.label_names),
@@ -62,32 +62,30 @@ def case_shares(table: pa.Table) -> NDArray[np.float64]:
 
 def _draw_cases(tables: Tables) -> bytes:
     rows = [("evaluation", tables.evaluation), ("training", tables.importance), ("proxy", tables.data)]
-    figure = _new_figure(height=2.9)
+    figure = new_figure(height=2.9)
     axes = figure.subplots()
     for position, (_, table) in enumerate(rows):
         left = 0.0
         for case, share in enumerate(case_shares(table), start=1):
             axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
             if share > 0.035:
-                axes.text(
-                    left + share / 2, position, _as_percent(round(share, 2)), ha="center", va="center", fontsize=9
-                )
+                axes.text(left + share / 2, position, as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
             left += share
     axes.set_yticks(range(len(rows)), [f"{name}\n{table.num_rows:,}" for name, table in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(_as_percent)
+    axes.xaxis.set_major_formatter(as_percent)
     axes.set_title("Share of the four cases")
     handles = [Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
-    return _as_png(figure)
+    return as_png(figure)
 
 
 def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
     n = len(label_names)
     before = np.bincount(tables.importance["label"].to_numpy(), minlength=n) / tables.importance.num_rows
     after = np.bincount(tables.data["label"].to_numpy(), minlength=n) / tables.data.num_rows
-    figure = _new_figure(height=3.2)
+    figure = new_figure(height=3.2)
     axes = figure.subplots()
     if n <= MAX_NAMED_LABELS:
         positions = np.arange(n)
@@ -103,17 +101,17 @@ def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
         axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="training")
         axes.plot(np.arange(n), after[order], ".", color=AFTER, label="proxy")
         axes.set_xlabel(f"the {n:,} labels, most frequent first")
-    axes.yaxis.set_major_formatter(_as_percent)
+    axes.yaxis.set_major_formatter(as_percent)
     axes.set_ylim(0, 1.25 * max(before.max(), after.max()))
     axes.set_title("Share of each label, before and after")
     axes.legend(ncols=2, loc="upper right")
-    return _as_png(figure)
+    return as_png(figure)
 
 
 def _draw_importance(tables: Tables) -> bytes:
     values, chosen = tables.importance["importance"].to_numpy(), tables.data["importance"].to_numpy()
     distinct = np.unique(values)
-    figure = _new_figure(height=3)
+    figure = new_figure(height=3)
     axes = figure.subplots()
     if len(distinct) <= 12:
         positions = np.arange(len(distinct))
@@ -124,15 +122,15 @@ def _draw_importance(tables: Tables) -> bytes:
         edges = np.linspace(distinct[0], distinct[-1], 31).tolist()
         for data, colour, name in ((values, BEFORE, "training"), (chosen, AFTER, "proxy")):
             axes.hist(data, edges, weights=np.full(len(data), 1 / len(data)), color=colour, alpha=0.6, label=name)
-    axes.yaxis.set_major_formatter(_as_percent)
+    axes.yaxis.set_major_formatter(as_percent)
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
     axes.legend()
-    return _as_png(figure)
+    return as_png(figure)
 
 
 def _draw_probes(manifest: Manifest) -> bytes:
-    figure = _new_figure(height=3)
+    figure = new_figure(height=3)
     axes = figure.subplots()
     styles = ["-", "--", "-.", ":"]
     colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -152,14 +150,14 @@ def _draw_probes(manifest: Manifest) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Probe networks")
     axes.legend(fontsize=9)
-    return _as_png(figure)
+    return as_png(figure)
 
 
 def _draw_gallery(tables: Tables) -> bytes:
     """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
     cases = tables.data["case"].to_numpy()
     shares = [1.0 if (cases == case).any() else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
-    figure = _new_figure(height=0.4 + 1.05 * sum(shares))
+    figure = new_figure(height=0.4 + 1.05 * sum(shares))
     side, gap = 64, 6
     rows = figure.subplots(4, height_ratios=shares)
     for axes, (case, meaning) in zip(rows, CASE_MEANINGS.items(), strict=True):
@@ -174,18 +172,21 @@ def _draw_gallery(tables: Tables) -> bytes:
         axes.set_axis_off()
         axes.set_anchor("W")
         axes.set_title(f"{case}: {meaning} ({len(members):,} in the proxy)", fontsize=9)
-    return _as_png(figure)
+    return as_png(figure)
 
 
-def _new_figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
+    """An empty figure as wide as a card, `height` inches high."""
     return Figure(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
 
 
-def _as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - matplotlib passes it
+def as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - matplotlib passes it
+    """A share as text, also for an axis."""
     return f"{100 * value:.3g} %"
 
 
-def _as_png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """A figure as PNG, the same bytes every time."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

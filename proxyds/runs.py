@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from proxyds.records import Architecture
 
@@ -20,6 +25,21 @@ DATASETS = {
 }
 """What architectures are trained on, by the name that the table `ranking` uses."""
 
+
+FLOPS, PARAMETERS = "flops", "parameters"
+FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
+"""Rankings that cost nothing to find, and their column."""
+
+METHOD_LABELS = {
+    FULL: "full data, another seed",
+    PROXY: "proxy",
+    RANDOM: "random",
+    STRATIFIED: "stratified",
+    FEWER_EPOCHS: "fewer epochs",
+    FLOPS: "counting FLOPs",
+    PARAMETERS: "counting parameters",
+}
+"""Ways to rank architectures, as tables and pictures call them; full data against itself is the noise ceiling."""
 
 COLUMNS = pa.schema(
     [
@@ -44,6 +64,23 @@ COLUMNS = pa.schema(
         ("origin", pa.string()),
     ]
 )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracies of the architectures that have every run.
+
+    Attributes:
+        names: (n,) of the architectures, the cheapest first.
+        costs: (n,) each of `FREE_RANKINGS`.
+        accuracies: For each data set and ratio (R, n): repeats by architectures.
+        left_out: Architectures that lack a run.
+    """
+
+    names: list[str]
+    costs: dict[str, NDArray[np.float64]]
+    accuracies: dict[tuple[str, float], NDArray[np.float64]]
+    left_out: tuple[str, ...]
 
 
 def about_architecture(architecture: Architecture) -> dict[str, Any]:
@@ -72,3 +109,29 @@ def make_runs_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
         return (*of_set, row["training_flops"], row["n_parameters"], row["architecture"])
 
     return pa.Table.from_pylist(sorted(rows, key=place), schema=COLUMNS)
+
+
+def collect_accuracies(runs: pa.Table) -> Measured:
+    """Puts the accuracies of a table of runs into arrays; an architecture that lacks a run is left out of all."""
+    rows = runs.to_pylist()
+    repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    about = {}
+    for row in rows:
+        about[row["architecture"]] = row
+        if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
+            repeat = (row["draw_seed"] or 0, row["training_seed"])
+            repeats[row["dataset"], row["ratio"]][repeat][row["architecture"]] = row["accuracy"]
+    ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
+    every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
+    names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
+    return Measured(
+        names=names,
+        costs={
+            free: np.array([float(about[name][column]) for name in names]) for free, column in FREE_RANKINGS.items()
+        },
+        accuracies={
+            key: np.array([[of_repeat[name] for name in names] for _, of_repeat in sorted(of_set.items())])
+            for key, of_set in repeats.items()
+        },
+        left_out=tuple(name for name in ordered if name not in names),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,17 @@ import click
 import numpy as np
 
 from proxyds.artifact import read_proxy
+from proxyds.card import ratio_rows, show_statistic
 from proxyds.display import print_table
-from proxyds.manifest import Manifest
+from proxyds.evidence_plots import methods_in_order
+from proxyds.manifest import EvidenceRecord, Manifest
 from proxyds.quantities import duration, with_prefix
 from proxyds.records import CASE_MEANINGS, Tables
+from proxyds.runs import METHOD_LABELS
 
 if TYPE_CHECKING:
     from proxyds.pipeline import Built
-    from proxyds.plans import BuildPlan
+    from proxyds.plans import BuildPlan, CheckPlan
 
 
 def summarise_proxy(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -43,6 +47,16 @@ def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
             }
             for p in plan.probes
         ],
+        "check": None if plan.check is None else summarise_check_plan(plan.check),
+    }
+
+
+def summarise_check_plan(plan: CheckPlan) -> dict[str, Any]:
+    """For programs: what a check would do."""
+    return {
+        "expected_seconds": plan.expected_seconds,
+        "architectures": [each.name for each in plan.architectures],
+        "runs": [asdict(each) for each in plan.runs],
     }
 
 
@@ -63,10 +77,101 @@ def print_plan(plan: BuildPlan) -> None:
         for p in plan.probes
     ]
     print_table("probes to train", ("architecture", "one image", "training", "expected"), rows)
+    if plan.check is not None:
+        click.echo()
+        _print_runs(plan.check)
+    _print_expectation(plan.expected_seconds, plan.n_workers)
+
+
+def print_check_plan(plan: CheckPlan) -> None:
+    """Prints what a check would do."""
+    rows = [(a.name, with_prefix(a.training_flops, "FLOP"), f"{a.n_parameters:,}") for a in plan.architectures]
+    print_table("architectures to rank", ("architecture", "one image", "weights"), rows)
+    click.echo()
+    _print_runs(plan)
+    _print_expectation(plan.expected_seconds, plan.n_workers)
+
+
+def _print_runs(plan: CheckPlan) -> None:
+    rows = [
+        (
+            each.dataset if each.dataset == "full" else f"{each.dataset} {each.ratio:g}",
+            f"{each.n_runs:,}",
+            f"{each.n_stored:,}",
+            with_prefix(each.flops, "FLOP"),
+            duration(each.expected_seconds),
+        )
+        for each in plan.runs
+    ]
+    print_table("trainings of the check", ("on", "runs", "in the store", "to do", "expected, one at a time"), rows)
+
+
+def _print_expectation(seconds: float, n_workers: int) -> None:
     click.echo(
-        f"\nexpected: about {duration(plan.expected_seconds)} with {plan.n_workers} at once on this machine, measured just now "
-        "over a few steps; nothing was trained"
+        f"\nexpected: about {duration(seconds)} with {n_workers} at once on this machine, measured just now over a few steps; "
+        "nothing was trained"
     )
+
+
+def print_evidence(manifest: Manifest) -> None:
+    """Prints how well a proxy ranks: the verdict, every way to rank, differences, costs."""
+    evidence = manifest.evidence
+    if evidence is None:
+        click.echo("evidence: none yet; nothing shows that it ranks better than a random subset: proxyds check DIR\n")
+        return
+    click.echo(f"verdict: {evidence.verdict}. {evidence.explanation}")
+    if evidence.passed is not None:
+        click.echo(f"threshold {evidence.check['threshold']}: {'passed' if evidence.passed else 'NOT passed'}")
+    if manifest.protocol == "paper":
+        click.echo("circular: the test samples that measured this ranking also chose the proxy (the paper's protocol)")
+    click.echo(
+        f"{evidence.n_architectures} architectures, {evidence.n_draws} draws, {evidence.n_full_seeds} trainings on everything "
+        f"({evidence.reference}), {manifest.counts.test:,} test samples; 95 % bootstrap intervals\n"
+    )
+    names = ("tau", "tau_given_cost", "tau_top", "regret")
+    rows = [
+        (METHOD_LABELS[each.method], *(show_statistic(name, each.statistics.get(name)) for name in names))
+        for each in methods_in_order(evidence)
+    ]
+    headings = ("Kendall tau", "given FLOPs", f"best {evidence.n_top}", "regret, points")
+    print_table("", ("ranking by", *headings), rows)
+    click.echo()
+    differences = [
+        (f"{METHOD_LABELS[c.control]}", c.difference.shown(), c.outcome)
+        for c in evidence.comparisons
+        if c.ratio == evidence.own_ratio
+    ]
+    print_table("", ("proxy's tau less that of", "difference", "so it is"), differences)
+    ratios = ratio_rows(evidence)
+    if len(ratios) > 1:
+        click.echo()
+        columns = ("proxy", "random", "stratified", "fewer-epochs", "difference")
+        table = [(f"{row['ratio']:g}", *(row[name] for name in columns)) for row in ratios]
+        print_table("", ("ratio", *columns[:-1], "proxy less random"), table)
+        if evidence.target is not None:
+            enough = evidence.sufficient_ratio
+            found = f"{enough:g}" if enough is not None else "none"
+            click.echo(f"smallest ratio whose lower end reaches {evidence.target:g}: {found}")
+    click.echo()
+    _print_spending(evidence)
+    for failure in evidence.failures:
+        click.echo(f"failed: {failure}")
+    if evidence.left_out:
+        click.echo(f"left out for want of a run: {', '.join(evidence.left_out)}")
+
+
+def _print_spending(evidence: EvidenceRecord) -> None:
+    spent = evidence.spending
+    if spent.speed_up is not None and spent.full_seconds is not None and spent.proxy_seconds is not None:
+        click.echo(
+            f"one architecture: {duration(spent.full_seconds)} on everything, {duration(spent.proxy_seconds)} on the proxy "
+            f"({spent.speed_up:.1f} times as fast)"
+        )
+    if spent.pays_after is not None:
+        click.echo(
+            f"building took {duration(spent.build_seconds)} of work, the check {duration(spent.check_seconds)}: paid for after "
+            f"{spent.pays_after:,} architectures, with the check after {spent.pays_after_with_check:,}"
+        )
 
 
 def print_built(built: Built, out: Path) -> None:
@@ -103,7 +208,9 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     )
     if manifest.protocol == "paper":
         click.echo("the paper's protocol: importance from the TEST set; a ranking measured there is circular")
-    click.echo("evidence: none yet; nothing shows that it ranks better than a random subset\n")
+    click.echo()
+    print_evidence(manifest)
+    click.echo()
 
     def shares(case: int) -> list[str]:
         columns = [table["case"].to_numpy() == case for table in (tables.evaluation, tables.importance, tables.data)]
