@@ -64,6 +64,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         m=manifest,
         e=manifest.evidence,
         evidence_rows=_evidence_rows(manifest),
+        own_tau=_own_tau(manifest.evidence),
         ratio_rows=ratio_rows(manifest.evidence),
         target=manifest.evidence.target if manifest.evidence else None,
         statistics=STATISTICS,
@@ -140,6 +141,12 @@ def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
         }
         for each in methods_in_order(evidence)
     ]
+
+
+def _own_tau(evidence: EvidenceRecord | None) -> float | None:
+    """Kendall's tau of the very samples that the proxy holds."""
+    proxy = evidence and evidence.of(PROXY, evidence.own_ratio)
+    return proxy.tau_of_repeats[0] if proxy and proxy.tau_of_repeats else None
 
 
 def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from proxyds import accuracies, artifact, evidence, machine, selection, space, verification
 from proxyds.card import render_card
-from proxyds.engine import RunEach
+from proxyds.engine import Engine, run_each
 from proxyds.errors import (
     AccuracyTableError,
     ArtifactError,
@@ -34,6 +34,7 @@ from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, OnProgress, Progress, Source, Tables
 from proxyds.runs import PROXY, make_runs_table
 from proxyds.seeding import derive_seed
+from proxyds.store import Store
 
 
 def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
@@ -114,7 +115,8 @@ def check_ranking(
     settings: Check,
     data: Source,
     device: str,
-    run_each: RunEach,
+    store: Store,
+    engine: Engine,
     on_progress: OnProgress,
 ) -> Manifest:
     """Trains what is not trained yet, weighs the evidence and writes it into the proxy.
@@ -125,7 +127,8 @@ def check_ranking(
         settings: How it is checked.
         data: Its source.
         device: `cpu` or a CUDA device.
-        run_each: Does the runs.
+        store: Where finished runs are kept.
+        engine: Where they run.
         on_progress: Called as work goes on.
 
     Returns:
@@ -140,7 +143,9 @@ def check_ranking(
     manifest, tables = artifact.read_proxy(folder)
     runs = list_check_runs(recipe, settings, data, redraw(recipe, data, tables), device)
     reference, known = _read_reference(recipe, settings, data, runs)
-    results, failures = run_each([run.task for run in runs if run.task], verification.show_together(runs, on_progress))
+    tasks = [run.task for run in runs if run.task is not None]
+    watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
+    results, failures = run_each(tasks, store, engine, watch)
     table = verification.tabulate_runs(runs, results, recipe.training)
     on_progress(Progress(verification.STAGE, "", 1, 1, ""))
     return _write_evidence(

@@ -100,9 +100,6 @@ class Engine(Protocol):
         """Ends whatever still runs."""
 
 
-RunEach = Callable[[Sequence[Task], OnProgress], tuple[list[Done | None], list[Failure]]]
-"""The same with `run_each`, and whom to tell of the progress: what fails is returned."""
-
 RunTasks = Callable[[Sequence[Task]], list[Done]]
 """Runs the tasks that the store does not hold and returns every task's result in the order given: `run_stored` with the
 store, the engine and the display already chosen."""
@@ -110,7 +107,7 @@ store, the engine and the display already chosen."""
 
 def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress) -> list[Done]:
     """Runs the tasks that the store does not hold; returns every task's result in the order given."""
-    found = _find_all(tasks, store)
+    found = [store.find(task.stage, task.key) for task in tasks]
     missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
     engine.run(missing, store, on_progress)
     results = []
@@ -123,26 +120,28 @@ def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress:
 
 
 def run_each(
-    tasks: Sequence[Task], on_progress: OnProgress, store: Store, engine: Engine
+    tasks: Sequence[Task], store: Store, engine: Engine, watch: Callable[[Sequence[Task]], OnProgress]
 ) -> tuple[list[Done | None], list[Failure]]:
     """Runs the tasks that the store does not hold, whichever of them fail.
+
+    Args:
+        tasks: To do.
+        store: Where results are kept.
+        engine: Where tasks run.
+        watch: Told which tasks are to be run; returns whom to tell of their progress.
 
     Returns:
         Every task's result in the order given, None where it failed; and the failures.
     """
-    found = _find_all(tasks, store)
+    found = [store.find(task.stage, task.key) for task in tasks]
     missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
-    failures = engine.run(missing, store, on_progress, keep_going=True)
+    failures = engine.run(missing, store, watch(missing), keep_going=True)
     entries = [before or store.find(task.stage, task.key) for task, before in zip(tasks, found, strict=True)]
     results = [
         None if entry is None else Done(entry, was_stored=before is not None)
         for entry, before in zip(entries, found, strict=True)
     ]
     return results, failures
-
-
-def _find_all(tasks: Sequence[Task], store: Store) -> list[Entry | None]:
-    return [store.find(task.stage, task.key) for task in tasks]
 
 
 class Here:

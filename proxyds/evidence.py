@@ -117,7 +117,7 @@ def weigh_evidence(
     for method in FREE_RANKINGS:
         values[method, None] = compare_repeats(references, measured.costs[method][None], cost, counts)
 
-    methods = tuple(_describe(*key, measured, of_key) for key, of_key in values.items())
+    methods = tuple(_describe(*key, measured, references, of_key) for key, of_key in values.items())
     comparisons = tuple(_compare_with_controls(values))
     verdict, explanation = judge(comparisons, own_ratio, runs.num_rows)
     lows = {each.ratio: each.statistics["tau"].low for each in methods if each.method == PROXY}
@@ -331,20 +331,34 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
                 )
 
 
-def _describe(method: str, ratio: float | None, measured: Measured, values: dict[str, Floats]) -> MethodRecord:
+def _describe(
+    method: str, ratio: float | None, measured: Measured, references: Floats, values: dict[str, Floats]
+) -> MethodRecord:
     accuracies = measured.accuracies.get((method, 1.0 if ratio is None else ratio))
     is_free = accuracies is None
+    each = measured.costs[method][None] if accuracies is None else accuracies
     return MethodRecord(
         method=method,
         ratio=ratio,
         n_repeats=1 if accuracies is None else len(accuracies),
         mean_accuracy=None if accuracies is None else float(accuracies.mean()),
+        tau_of_repeats=_tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
         statistics={
             name: estimate(of_statistic)
             for name, of_statistic in values.items()
             if not (is_free and name in ("pearson", "tau_given_cost"))  # a cost is no accuracy, and explains itself
         },
     )
+
+
+def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) -> tuple[float | None, ...]:
+    """Each repeat's own tau: the mean over the references, or for a full seed its own reference alone."""
+    one = np.ones((1, measured.shape[1]), np.int64)
+    taus = []
+    for repeat, accuracies in enumerate(measured):
+        against = references[[repeat]] if is_itself else references
+        taus.append(float(np.mean([ranking.kendall_tau(reference, accuracies, one) for reference in against])))
+    return tuple(tau if math.isfinite(tau) else None for tau in taus)
 
 
 def _compare_with_controls(values: dict[tuple[str, float | None], dict[str, Floats]]) -> Iterable[ComparisonRecord]:

@@ -79,7 +79,7 @@ def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.axvline(0, color="#999999", linewidth=0.8)
     axes.set_xlim(right=1.02)
-    axes.set_xlabel("Kendall tau with full-data accuracy, 95 % interval")
+    axes.set_xlabel("Kendall tau with full-data accuracy; mean, 95 % interval, and each draw or seed (ticks below)")
     axes.set_title(f"How well each ranks {evidence.n_architectures} architectures")
     return as_png(figure)
 
@@ -88,6 +88,9 @@ def _draw_estimate(axes: Axes, position: float, method: MethodRecord) -> None:
     tau, colour = method.statistics["tau"], COLOURS[method.method]
     if tau.low is not None and tau.high is not None:
         axes.plot([tau.low, tau.high], [position, position], color=colour, linewidth=2)
+    repeats = [tau for tau in method.tau_of_repeats if tau is not None]
+    if len(repeats) > 1:
+        axes.plot(repeats, [position + 0.22] * len(repeats), "|", color=colour, markersize=6)
     if tau.value is not None:
         axes.plot([tau.value], [position], MARKERS[method.method], color=colour, markersize=8)
 

@@ -159,13 +159,15 @@ class MethodRecord(Part):
     """How one way to rank architectures agrees with full data.
 
     `method` is a data set of the table `ranking`, or `flops` or `parameters` (ranking for nothing); `full` against other
-    seeds of itself is the noise ceiling. `ratio` is null where there is none.
+    seeds of itself is the noise ceiling. `ratio` is null where there is none. `tau_of_repeats` holds each draw's or seed's own
+    Kendall tau; the proxy's first is that of the samples that it ships.
     """
 
     method: str
     ratio: float | None
     n_repeats: _Count
     mean_accuracy: float | None
+    tau_of_repeats: tuple[float | None, ...]
     statistics: dict[str, EstimateRecord]
 
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from proxyds import artifact, checking, machine, probe, selection, similarity, source, space
 from proxyds.card import render_card
-from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_each, run_stored
+from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
 from proxyds.errors import CardDriftError, VerificationError, translate_os_errors
 from proxyds.folders import replace_file, sweep_half_files, whole_folder
 from proxyds.importance import score_importance
@@ -83,8 +83,7 @@ def build(
             built = _build(recipe, data, out, force, device, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
-        each = partial(run_each, store=store, engine=engine)
-        checked = checking.check_ranking(out, recipe, recipe.check, data, device, each, on_progress)
+        checked = checking.check_ranking(out, recipe, recipe.check, data, device, store, engine, on_progress)
         return Built(out, checked, was_there=False)
 
 
@@ -178,8 +177,7 @@ def check(
         return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-        each = partial(run_each, store=store, engine=engine)
-        checked = checking.check_ranking(folder, recipe, settings, data, device, each, on_progress)
+        checked = checking.check_ranking(folder, recipe, settings, data, device, store, engine, on_progress)
     return Built(folder, checked, was_there=False)
 
 

@@ -347,9 +347,16 @@ def expect_seconds(runs: Sequence[Run]) -> dict[str, float]:
     return seconds
 
 
-def show_together(runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:
-    """Makes one bar of many runs, each in proportion to its FLOPs."""
-    flops = {run.task.name: run.flops for run in runs if run.task is not None}
+def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:
+    """Makes one bar of many runs, each in proportion to its FLOPs.
+
+    Args:
+        tasks: Those of the runs that are to be done.
+        runs: Every run.
+        on_progress: Told how far all are together.
+    """
+    names = {task.name for task in tasks}
+    flops = {run.task.name: run.flops for run in runs if run.task is not None and run.task.name in names}
     done: dict[str, float] = {}
     total = sum(flops.values())
 
