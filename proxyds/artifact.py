@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from proxyds import runs
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError, VerificationError
 from proxyds.folders import replace_file
-from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, RECIPE, FileFacts, Manifest
+from proxyds.manifest import CARD, CONFIGS, EVIDENCE_FILES, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
 from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
 
 if TYPE_CHECKING:
@@ -99,10 +99,9 @@ def write_runs(folder: Path, table: pa.Table) -> None:
     """Writes the runs behind the evidence, as one shard, in the place of earlier ones."""
     import datasets
 
-    split, subfolder = CONFIGS["ranking"]
     stream = io.BytesIO()
     datasets.Dataset(table).to_parquet(stream)
-    replace_file(folder / subfolder / f"{split}-00000-of-00001.parquet", stream.getvalue())
+    replace_file(folder / EVIDENCE_FILES[0], stream.getvalue())
 
 
 def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples_per_shard: int) -> None:
@@ -237,11 +236,6 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
             f"{folder}: {len(problems)} of {len(manifest.files)} files differ from {MANIFEST}:\n{listed}\n{advice}"
         )
     return manifest
-
-
-def is_rewritten(name: str) -> bool:
-    """Whether a file of a proxy is written again by a check: the recipe, the card, its pictures, the runs."""
-    return name in (CARD, RECIPE) or name.startswith(("assets/", f"{CONFIGS['ranking'][1]}/"))
 
 
 def _is_of_card(problem: str) -> bool:

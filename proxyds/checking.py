@@ -28,7 +28,7 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import replace_file, sweep_half_files
-from proxyds.manifest import FORMAT_VERSION, RECIPE, Manifest
+from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
 from proxyds.recipe import MIN_RANKED, Check, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, OnProgress, Progress, Source, Tables
@@ -48,8 +48,8 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     manifest = artifact.read_manifest(folder)
     with translate_os_errors(str(folder), "copy the proxy to another place"):
         sweep_half_files(folder)
-    names = artifact.present_files(folder) | set(manifest.files)
-    artifact.verify_proxy(folder, but_for={name for name in names if artifact.is_rewritten(name)})
+    of_card = {name for name in manifest.files if name.startswith("assets/")}
+    artifact.verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
     recipe = read_recipe(folder / RECIPE, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
@@ -183,7 +183,7 @@ def _read_reference(
     if not path.is_dir():
         origin = f"table {path.name}"
         known = accuracies.read_reference(path, settings.reference, architectures)
-        return origin, accuracies.reference_rows(known, architectures, len(data.train), origin)
+        return origin, accuracies.reference_rows(known, architectures, len(data.train), origin).to_pylist()
     manifest, tables = artifact.read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
     other = read_recipe(path / RECIPE)
@@ -198,7 +198,7 @@ def _read_reference(
             )
     if tables.ranking is None:
         raise AccuracyTableError(f"check.reference: {origin} must have been checked; run `proxyds check` on it first")
-    return origin, accuracies.read_own_reference(tables.ranking, architectures, origin)
+    return origin, accuracies.read_own_reference(tables.ranking, architectures, origin).to_pylist()
 
 
 def _write_evidence(
@@ -233,6 +233,8 @@ def _write_evidence(
         artifact.write_runs(folder, runs)
         for name, held in {RECIPE: write_recipe(recipe).encode(), **files}.items():
             replace_file(folder / name, held)
+        for name in set(EVIDENCE_FILES[1:]) - set(files):  # pictures of an earlier check
+            (folder / name).unlink(missing_ok=True)
         return artifact.write_manifest(folder, manifest)
 
 

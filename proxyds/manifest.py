@@ -24,6 +24,14 @@ CONFIGS = {
 }
 """For each configuration of the data set: its split and its folder. `ranking` is there once the ranking was checked."""
 
+EVIDENCE_FILES = (
+    "ranking/ranking-00000-of-00001.parquet",
+    "assets/correlation.png",
+    "assets/orders.png",
+    "assets/accuracy.png",
+    "assets/ratios.png",
+)
+"""Files that a check adds to a proxy, the last only where several ratios were checked."""
 
 Verdict = Literal[
     "preserves the ranking",

@@ -176,7 +176,40 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
 
 
 def test_every_value_has_another_below(read: Callable[..., Recipe]) -> None:
-    assert _leaves(read().model_dump()) == set(OTHER_VALUES)
+    assert _leaves(read().model_dump()) == {*OTHER_VALUES, "check"}
+
+
+@pytest.mark.parametrize("check", ["{}", "{draws: 7, full_seeds: 1, ratios: [0.2], threshold: 0.5, reference: known.csv}"])
+def test_how_the_ranking_is_checked_is_no_part_of_the_proxy(read: Callable[..., Recipe], check: str) -> None:
+    text = MINIMAL.replace("[8, 14]", "[8, 14, 20, 26, 32]")
+    assert read(f"{text}check: {check}\n").sha256 == read(text).sha256
+    assert read(f"{text}check: {check}\n").check is not None
+
+
+def test_a_reference_is_found_from_the_recipes_own_folder_and_written_without_it(
+    read: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    text = MINIMAL.replace("[8, 14]", "[8, 14, 20, 26, 32]")
+    recipe = read(f"{text}check: {{reference: {{path: far/known.csv, accuracy_column: top1}}}}\n")
+    assert recipe.check is not None
+    assert recipe.check.reference is not None
+    assert Path(recipe.check.reference.path).is_absolute()
+    assert recipe.check.reference.accuracy_column == "top1"
+    written = write_recipe(recipe)
+    assert "path: known.csv" in written
+    assert str(tmp_path) not in written
+
+
+def test_a_section_that_is_null_can_be_set_into(read: Callable[..., Recipe]) -> None:
+    text = MINIMAL.replace("[8, 14]", "[8, 14, 20, 26, 32]") + "check: null\n"
+    recipe = read(text, "check.draws=7")
+    assert recipe.check is not None
+    assert (recipe.check.draws, recipe.check.full_seeds) == (7, 3)
+
+
+def test_a_check_of_too_few_architectures_is_refused_with_its_place(read: Callable[..., Recipe]) -> None:
+    with pytest.raises(RecipeError, match=r"space\.choices: must make at least 5 architectures.*they make 2"):
+        read(MINIMAL + "check: {}\n")
 
 
 @pytest.mark.parametrize("field", sorted(set(OTHER_VALUES) - NOT_VARIED_HERE))
@@ -727,7 +760,7 @@ def test_a_written_recipe_fills_in_every_default_and_names_its_identity(read: Ca
     assert text.splitlines()[0] == (
         f"# The recipe as run, with every default filled in. Identity (sha256): {recipe.sha256}"
     )
-    assert _leaves(YAML(typ="safe", pure=True).load(text)) == set(OTHER_VALUES)
+    assert _leaves(YAML(typ="safe", pure=True).load(text)) == {*OTHER_VALUES, "check"}
     assert "  constants: [2.0, 1.0, 6.0, 1.0]\n" in text
 
 
