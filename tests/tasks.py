@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -31,6 +32,10 @@ def say_pid(*, folder: Path, report: Callable[[float, float, str], None]) -> Non
 
 def diverge(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
     raise DivergedError("probe x: the training loss must stay finite")
+
+
+def fill_the_disk(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def die(*, folder: Path, report: Callable[[float, float, str], None]) -> None:

@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import tasks
 
-from proxyds.engine import Engine, Here, LocalWorkers, Task, run_stored
-from proxyds.errors import DivergedError, WorkerDiedError
+from proxyds.engine import Engine, Here, LocalWorkers, Task, run_each, run_stored
+from proxyds.errors import DivergedError, NoSpaceError, WorkerDiedError
 from proxyds.records import Progress, ignore_progress
 from proxyds.store import Store
 
@@ -52,6 +52,45 @@ def test_a_failing_task_raises_its_own_error_and_finished_work_is_kept(engine: E
     names = [entry.name for entry in store.entries()]
     assert names == ["task a"] if isinstance(engine, Here) else names in (["task a"], [])  # two workers race
     assert not list((tmp_path / "store").rglob(".unfinished-*"))
+
+
+def test_a_network_that_cannot_be_trained_stops_nothing_where_that_is_asked(engine: Engine, tmp_path: Path) -> None:
+    store, ran = Store(tmp_path / "store"), tmp_path / "ran"
+    run_stored(text_tasks("a", ran), store, engine, ignore_progress)
+    watched: list[str] = []
+
+    def watch(missing: Sequence[Task]) -> Callable[[Progress], None]:
+        watched.extend(task.name for task in missing)
+        return ignore_progress
+
+    first, second, third = text_tasks("abc", ran)
+    bad = Task("t", "bad", {"bad": 1}, tasks.diverge, {})
+    results, failures = run_each([first, bad, second, third], store, engine, watch)
+    assert watched == ["bad", "task b", "task c"]
+    assert [result and (result.entry.folder / "text").read_text() for result in results] == ["a", None, "b", "c"]
+    assert [result and result.was_stored for result in results] == [True, None, False, False]
+    assert [(failure.task.name, type(failure.error)) for failure in failures] == [("bad", DivergedError)]
+
+
+def test_the_task_that_kills_its_worker_is_found_and_named_and_the_others_are_done(tmp_path: Path) -> None:
+    store, ran = Store(tmp_path / "store"), tmp_path / "ran"
+    killer = Task("t", "killer", {"die": 1}, tasks.die, {})
+    with LocalWorkers(2) as engine:
+        results, failures = run_each(
+            [*text_tasks("ab", ran), killer, *text_tasks("cdefgh", ran)], store, engine, lambda missing: ignore_progress
+        )
+        assert [failure.task.name for failure in failures] == ["killer"]
+        assert isinstance(failures[0].error, WorkerDiedError)
+        assert [result is None for result in results] == [False, False, True, *[False] * 6]
+        assert len(store.entries()) == 8
+        assert not list(store.root.rglob(".unfinished-*"))
+        assert run_stored(text_tasks("xy", ran), store, engine, ignore_progress)  # the engine is as good as new
+
+
+def test_a_full_disk_is_no_failed_run_and_stops_everything(engine: Engine, tmp_path: Path) -> None:
+    bad = Task("t", "full", {"full": 1}, tasks.fill_the_disk, {})
+    with pytest.raises(NoSpaceError):
+        run_each([bad], Store(tmp_path / "store"), engine, lambda missing: ignore_progress)
 
 
 def test_tasks_run_with_one_thread(engine: Engine, tmp_path: Path) -> None:

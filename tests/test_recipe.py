@@ -179,7 +179,9 @@ def test_every_value_has_another_below(read: Callable[..., Recipe]) -> None:
     assert _leaves(read().model_dump()) == {*OTHER_VALUES, "check"}
 
 
-@pytest.mark.parametrize("check", ["{}", "{draws: 7, full_seeds: 1, ratios: [0.2], threshold: 0.5, reference: known.csv}"])
+@pytest.mark.parametrize(
+    "check", ["{}", "{draws: 7, full_seeds: 1, ratios: [0.2], threshold: 0.5, reference: known.csv}"]
+)
 def test_how_the_ranking_is_checked_is_no_part_of_the_proxy(read: Callable[..., Recipe], check: str) -> None:
     text = MINIMAL.replace("[8, 14]", "[8, 14, 20, 26, 32]")
     assert read(f"{text}check: {check}\n").sha256 == read(text).sha256
