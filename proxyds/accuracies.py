@@ -31,7 +31,9 @@ def find_reference(reference: Reference) -> Path:
         if place.exists():
             return place
     tried = " or ".join(map(str, places))
-    raise AccuracyTableError(f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is with --reference")
+    raise AccuracyTableError(
+        f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is with --reference"
+    )
 
 
 def read_reference(path: Path, reference: Reference, architectures: Sequence[Architecture]) -> dict[str, float]:

@@ -240,7 +240,7 @@ def _write_evidence(
 
 def has_evidence(manifest: Manifest, settings: Check) -> bool:
     """Whether a proxy holds the evidence of a check with the very same settings."""
-    return manifest.evidence is not None and manifest.evidence.check == settings.model_dump(mode="json")
+    return manifest.evidence is not None and manifest.evidence.check.model_dump() == settings.model_dump()
 
 
 def _sample_architectures(

@@ -376,7 +376,7 @@ def _exit_code(manifest: Manifest, *, strict: bool) -> int:
     if evidence is None:
         return 0
     if evidence.passed is False:
-        threshold = evidence.check["threshold"]
+        threshold = evidence.check.threshold
         click.echo(f"proxyds: the lower end of Kendall tau's interval is below check.threshold = {threshold}", err=True)
         return EXIT_CHECK_BELOW_THRESHOLD
     return EXIT_VERDICTS[evidence.verdict] if strict else 0

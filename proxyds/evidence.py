@@ -21,6 +21,7 @@ import pyarrow as pa
 from proxyds import ranking
 from proxyds.errors import EvidenceError
 from proxyds.manifest import (
+    CheckRecord,
     ComparisonRecord,
     EstimateRecord,
     EvidenceRecord,
@@ -125,7 +126,7 @@ def weigh_evidence(
     target = check.target if check.target is not None else check.threshold
     enough = [r for r, low in lows.items() if r and target is not None and low is not None and low >= target]
     return EvidenceRecord(
-        check=check.model_dump(mode="json"),
+        check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
         reference=reference,
         n_architectures=len(measured.names),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from proxyds.recipe import Recipe
+from proxyds.recipe import Check, Recipe
 from proxyds.records import Architecture, Mapping, Probe, Source
 
 FORMAT_VERSION = "1.1"
@@ -148,6 +148,12 @@ class MachineRecord(Part):
     libraries: dict[str, str]
 
 
+class CheckRecord(Check):
+    """The recipe's section `check` as run."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class EstimateRecord(Part):
     """A statistic with its 95 % bootstrap interval; null where it has no value."""
 
@@ -207,7 +213,7 @@ class SpendingRecord(Part):
 class EvidenceRecord(Part):
     """How well the proxy ranks architectures, measured; see `evidence.py`."""
 
-    check: dict[str, Any]
+    check: CheckRecord
     own_ratio: float
     reference: str
     n_architectures: _Count
@@ -231,8 +237,7 @@ class EvidenceRecord(Part):
     @property
     def target(self) -> float | None:
         """What the lower end of Kendall tau's interval must reach for a ratio to be large enough."""
-        target: float | None = self.check.get("target")
-        return self.check.get("threshold") if target is None else target
+        return self.check.threshold if self.check.target is None else self.check.target
 
     def of(self, method: str, ratio: float | None) -> MethodRecord | None:
         """One method's record, if it is there."""

@@ -121,7 +121,7 @@ def print_evidence(manifest: Manifest) -> None:
         return
     click.echo(f"verdict: {evidence.verdict}. {evidence.explanation}")
     if evidence.passed is not None:
-        click.echo(f"threshold {evidence.check['threshold']}: {'passed' if evidence.passed else 'NOT passed'}")
+        click.echo(f"threshold {evidence.check.threshold}: {'passed' if evidence.passed else 'NOT passed'}")
     if manifest.protocol == "paper":
         click.echo("circular: the test samples that measured this ranking also chose the proxy (the paper's protocol)")
     click.echo(
@@ -248,6 +248,9 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     print_table("", ("label", "training", "proxy"), balance)
     click.echo()
     stages = [(s.stage, f"{s.work_seconds:.1f}", f"{s.elapsed_seconds:.1f}") for s in manifest.stages]
+    if manifest.evidence is not None:
+        check = manifest.evidence
+        stages.append(("check", f"{check.spending.check_seconds:.1f}", f"{check.elapsed_seconds:.1f}"))
     print_table("", ("stage", "work (s)", "this build (s)"), stages)
     revision = f" at {source.revision}" if source.revision else ""
     copy = ", from a local copy whose revision was not checked" if source.is_local_copy else ""

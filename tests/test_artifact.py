@@ -12,9 +12,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from proxyds import runs
 from proxyds.artifact import read_manifest, read_proxy, read_tables, verify_proxy
-from proxyds.errors import ArtifactError, VerificationError
-from proxyds.manifest import Manifest
+from proxyds.errors import EXIT_VERDICTS, ArtifactError, VerificationError
+from proxyds.manifest import (
+    ComparisonRecord,
+    EstimateRecord,
+    EvidenceRecord,
+    Manifest,
+    MethodRecord,
+    SpendingRecord,
+)
+from proxyds.ranking import STATISTICS
 
 FORMAT = (Path(__file__).parent.parent / "proxyds" / "FORMAT.md").read_text(encoding="utf-8")
 
@@ -27,7 +36,7 @@ def copy(tiny_proxy: Path, tmp_path: Path) -> Path:
 
 def described_columns(table: str) -> set[str]:
     """The columns that FORMAT.md gives to one table."""
-    text = FORMAT[FORMAT.index("## Tables") : FORMAT.index("## Tars")]
+    text = FORMAT[FORMAT.index("## Tables") : FORMAT.index("## The table ranking")]
     rows = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
     names: set[str] = set()
     for row in re.findall(r"^\|(.+)\|$", text, re.MULTILINE):
@@ -44,6 +53,21 @@ def described_columns(table: str) -> set[str]:
 @pytest.mark.parametrize("table", ["data", "importance", "evaluation"])
 def test_the_specification_names_every_column(table: str, tiny_proxy: Path) -> None:
     assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table)
+
+
+def test_the_specification_names_every_column_of_a_run() -> None:
+    text = FORMAT[FORMAT.index("## The table ranking") : FORMAT.index("## Tars")]
+    named = [name for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert named == runs.COLUMNS.names
+    assert all(f"`{name}`" in text for name in runs.DATASETS)
+
+
+def test_the_specification_names_every_key_of_the_evidence() -> None:
+    text = FORMAT[FORMAT.index("### evidence") :]
+    for record in (EvidenceRecord, MethodRecord, ComparisonRecord, EstimateRecord, SpendingRecord):
+        assert not [name for name in record.model_fields if f"`{name}`" not in text], record
+    assert all(f"`{name}`" in text for name in STATISTICS)
+    assert all(f"`{verdict}`" in text for verdict in EXIT_VERDICTS)
 
 
 def test_the_specification_names_every_key_of_the_manifest(tiny_proxy: Path) -> None:

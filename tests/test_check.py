@@ -231,6 +231,26 @@ def test_other_ratios_give_a_curve(copy: Path, session_store: Path) -> None:
     verify_proxy(copy)
 
 
+def test_the_papers_protocol_is_marked_as_circular(recipe: Path, tmp_path: Path, session_store: Path) -> None:
+    overrides = ["importance.protocol=paper", "check.draws=1", "check.full_seeds=1", "check.architectures=5"]
+    built = proxyds.build(
+        proxyds.read_recipe(recipe, overrides), tmp_path / "p", store=Store(session_store), device="cpu"
+    )
+    assert built.manifest.evidence is not None
+    assert "**Circular**" in (built.folder / "README.md").read_text()
+
+
+def test_a_name_from_outside_cannot_break_the_card(copy: Path, tmp_path: Path, session_store: Path) -> None:
+    table = write_table(tmp_path / "a|b<script>[x](y).csv", copy)
+    path = json.dumps(str(table))
+    proxyds.check(
+        copy, overrides=[f"check.reference={path}", "check.draws=1"], store=Store(session_store), device="cpu"
+    )
+    text = (copy / "README.md").read_text()
+    assert "<script>" not in text
+    assert "[x](y)" not in text
+
+
 def write_table(path: Path, proxy: Path) -> Path:
     full = [row for row in rows(proxy) if row["dataset"] == "full" and row["training_seed"] == 0]
     lines = [f"{row['architecture']},{100 * float(str(row['accuracy']))}" for row in full]

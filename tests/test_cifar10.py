@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ QUICK = (
     "space.choices.base_filters=[4, 8]",
     "training.epochs=2",
     "training.crop_padding=1",
+    "check=null",
 )
 """The same data and the whole pipeline with small images and short training."""
 
@@ -82,12 +84,32 @@ def test_a_proxy_of_cifar10_is_whole_and_holds_the_sources_bytes(proxy: Path, da
 
 
 @pytest.mark.slow
+def test_a_short_check_of_cifar10_gives_evidence(data_folder: Path, proxy: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(proxy, tmp_path / "copy"))
+    overrides = ["check.draws=2", "check.full_seeds=2", "check.architectures=5"]
+    evidence = proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "store"), device="cpu").manifest.evidence
+    assert evidence is not None
+    assert evidence.n_architectures == 5
+    full, shipped = evidence.of("full", None), evidence.of("proxy", 0.05)
+    assert full is not None
+    assert shipped is not None
+    assert full.mean_accuracy is not None
+    assert shipped.mean_accuracy is not None
+    assert 0.2 < full.mean_accuracy < 0.6
+    assert 0.1 < shipped.mean_accuracy < full.mean_accuracy
+    assert evidence.spending.speed_up is not None
+    assert evidence.spending.speed_up > 5
+    verify_proxy(copy)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_shipped_recipe_takes_under_15_minutes_and_3_gb_and_goes_on_after_a_kill(
     data_folder: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "proxyds", "build", str(RECIPES / "cifar10-small.yaml"), "--quiet", "-o"]
+    command = [sys.executable, "-m", "proxyds", "build", str(RECIPES / "cifar10-small.yaml"), "--quiet"]
+    command += ["--set", "check=null", "-o"]
     environment = {**os.environ, "PROXYDS_STORE": str(tmp_path / "store")}
     started, peak = time.monotonic(), 0
     process = subprocess.Popen([*command, str(tmp_path / "p")], env=environment)

@@ -92,7 +92,7 @@ def paired(draw: st.DrawFn, rows: int = 2, smallest: int = 2, values: st.SearchS
     return np.array([draw(st.lists(values, min_size=n, max_size=n)) for _ in range(rows)])
 
 
-# -- against scipy ------------------------------------------------------------------------------------------------------
+# -- against scipy ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SCIPY)
@@ -195,7 +195,7 @@ def test_choices_in_resamples_are_those_on_repeated_arrays() -> None:
             assert overlap[b] == pytest.approx(common / len(tops[0]))
 
 
-# -- by hand ------------------------------------------------------------------------------------------------------------
+# -- by hand ----------------------------------------------------------------------------------------------------------
 
 
 def test_tau_with_ties_by_hand() -> None:
@@ -343,7 +343,7 @@ def test_every_named_statistic_is_its_function() -> None:
     assert all(statistic.explanation for statistic in STATISTICS.values())
 
 
-# -- properties ---------------------------------------------------------------------------------------------------------
+# -- properties -------------------------------------------------------------------------------------------------------
 
 
 @given(paired(rows=3), st.data())
@@ -452,7 +452,7 @@ def test_resamples_are_computed_each_for_itself() -> None:
         np.testing.assert_allclose(together, one_by_one, atol=1e-12, err_msg=name)
 
 
-# -- the paper's tables -------------------------------------------------------------------------------------------------
+# -- the paper's tables -----------------------------------------------------------------------------------------------
 
 RESNETS = [f"B{b} K{k} M{m}" for b, k, m in product((8, 16, 32), (3, 5), (2, 4))]
 
