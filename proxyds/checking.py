@@ -219,6 +219,7 @@ def _write_evidence(
         recipe.check,
         own_ratio=recipe.selection.ratio,
         n_full=manifest.counts.train,
+        n_test=manifest.counts.test,
         seed=recipe.seed,
         reference=reference,
         failures=failures,

@@ -3,7 +3,8 @@
 Each method's accuracies are compared with the mean of the *other* full seeds, draw by draw: with F full seeds every
 reference is the mean of F - 1 of them, for the methods as for the full runs themselves (the noise ceiling), so that no
 method is flattered by averaging. Intervals are percentile bootstraps (95 %) over architectures, draws and full seeds
-together. Differences to controls are taken resample by resample.
+together, widened where few repeats would make them too narrow (`resample`). Differences to controls are taken resample by
+resample.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ class Resamples:
 
     Attributes:
         architectures: (B, n) how often each stands in it.
-        references: (B, F) how often each reference stands in it.
-        repeats: By the number of repeats R: (B, R).
+        references: (B, F) the weight of each reference, which sum to 1.
+        repeats: By the number of repeats R: (B, R), the weight of each.
     """
 
     architectures: Counts
-    references: Counts
-    repeats: dict[int, Counts]
+    references: Floats
+    repeats: dict[int, Floats]
 
 
 def weigh_evidence(
@@ -78,6 +79,7 @@ def weigh_evidence(
     *,
     own_ratio: float,
     n_full: int,
+    n_test: int,
     seed: int,
     reference: str,
     failures: Sequence[str],
@@ -92,6 +94,7 @@ def weigh_evidence(
         check: How it was checked.
         own_ratio: The proxy's.
         n_full: Samples of everything.
+        n_test: Samples of the test.
         seed: The recipe's.
         reference: Where the full-data accuracies come from.
         failures: Runs that failed, with the reason.
@@ -119,8 +122,9 @@ def weigh_evidence(
         values[method, None] = compare_repeats(references, measured.costs[method][None], cost, counts)
 
     methods = tuple(_describe(*key, measured, references, of_key) for key, of_key in values.items())
-    comparisons = tuple(_compare_with_controls(values))
-    verdict, explanation = judge(comparisons, own_ratio, runs.num_rows)
+    comparisons = tuple(_compare_with_controls(values, measured))
+    n_draws = len(measured.accuracies[PROXY, own_ratio])
+    verdict, explanation = judge(comparisons, own_ratio, n_draws, runs.num_rows)
     lows = {each.ratio: each.statistics["tau"].low for each in methods if each.method == PROXY}
     own_low = lows[own_ratio]
     target = check.target if check.target is not None else check.threshold
@@ -133,7 +137,7 @@ def weigh_evidence(
         n_like_cost_pairs=int(ranking.are_alike(cost).sum()) // 2,
         n_top=ranking.n_top(len(measured.names)),
         n_full_seeds=len(full),
-        n_draws=len(measured.accuracies[PROXY, own_ratio]),
+        n_draws=n_draws,
         left_out=measured.left_out,
         failures=tuple(failures),
         methods=methods,
@@ -142,7 +146,7 @@ def weigh_evidence(
         explanation=explanation,
         passed=None if check.threshold is None else own_low is not None and own_low >= check.threshold,
         sufficient_ratio=min(enough, default=None),
-        spending=weigh_spending(runs, own_ratio, n_full, stages),
+        spending=weigh_spending(runs, own_ratio, n_full, n_test, stages),
         elapsed_seconds=elapsed_seconds,
         machine=machine,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -150,15 +154,21 @@ def weigh_evidence(
 
 
 def other_seeds(full: Floats) -> Floats:
-    """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself."""
+    """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself.
+
+    Rounded to twelve digits, so that architectures with as many right answers stay tied.
+    """
     if len(full) == 1:
         return full
-    others: Floats = (full.sum(axis=0) - full) / (len(full) - 1)
-    return others
+    return np.round([np.delete(full, seed, axis=0).mean(axis=0) for seed in range(len(full))], 12)
 
 
 def resample(n: int, n_references: int, n_repeats: Iterable[int], seed: int) -> Resamples:
     """Draws the bootstrap's resamples: architectures, references and repeats, each with replacement.
+
+    Few repeats drawn with replacement vary too little: by (R - 1) / R, which is made up for. References that are means of
+    all seeds but one vary less still: their deviations are widened to the variance of the delete-one jackknife
+    (Efron 1982), (F - 1) / F of their sum of squares.
 
     Args:
         n: Architectures.
@@ -172,11 +182,12 @@ def resample(n: int, n_references: int, n_repeats: Iterable[int], seed: int) -> 
         drawn = rng.multinomial(size, np.full(size, 1 / size), N_RESAMPLES)
         return np.concatenate([np.ones((1, size), np.int64), drawn])
 
-    return Resamples(
-        draw("architectures", n),
-        draw("references", n_references),
-        {size: draw("repeats", size) for size in {1, *n_repeats}},
-    )
+    def weigh(what: str, size: int, widening: float) -> Floats:
+        return (1 + (draw(what, size) - 1) * math.sqrt(widening)) / size
+
+    repeats = {size: weigh("repeats", size, size / max(1, size - 1)) for size in {1, n_references, *n_repeats}}
+    references = weigh("references", n_references, n_references * (n_references - 1))
+    return Resamples(draw("architectures", n), references, repeats)
 
 
 def compare_repeats(references: Floats, measured: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
@@ -192,14 +203,17 @@ def compare_repeats(references: Floats, measured: Floats, cost: Floats, counts: 
         For each of `ranking.STATISTICS` (B,), the plain value first.
     """
     repeats = counts.repeats[len(measured)]
-    weights = repeats[:, :, None] * counts.references[:, None, :] / (len(measured) * len(references))
+    weights = repeats[:, :, None] * counts.references[:, None, :]
     every = product(range(len(measured)), range(len(references)))
     return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts)
 
 
 def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
-    """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`."""
-    weights = counts.references / len(full)
+    """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
+
+    Two seeds give one pair, and an interval that holds no noise of training.
+    """
+    weights = counts.repeats[len(full)]
     return _average([(references[f], full[f], weights[:, f]) for f in range(len(full))], cost, counts)
 
 
@@ -216,8 +230,14 @@ def estimate(values: Floats) -> EstimateRecord:
     return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
 
 
-def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_runs: int) -> tuple[Verdict, str]:
+def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: int, n_runs: int) -> tuple[Verdict, str]:
     """Puts the comparisons into words: first what is certain, against random, FLOPs and fewer epochs in this order.
+
+    Args:
+        comparisons: Of the proxy with its controls.
+        own_ratio: The proxy's.
+        n_draws: Of the proxy.
+        n_runs: Behind the evidence.
 
     Returns:
         The verdict, and a sentence or two that say why.
@@ -245,13 +265,17 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_runs: int
         return (
             "not enough evidence",
             f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}, which neither shows a gain nor rules "
-            f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}",
+            f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}"
+            if n_draws > 1
+            else "There is one draw of the proxy, so that nobody can tell its luck from its worth; set check.draws to 3 or more.",
         )
     differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in _RIVALS)
     return "preserves the ranking", f"The proxy's Kendall tau is {differences}."
 
 
-def weigh_spending(runs: pa.Table, own_ratio: float, n_full: int, stages: Sequence[StageRecord]) -> SpendingRecord:
+def weigh_spending(
+    runs: pa.Table, own_ratio: float, n_full: int, n_test: int, stages: Sequence[StageRecord]
+) -> SpendingRecord:
     """Sums what the proxy costs and saves.
 
     An architecture's cost is its training's, the mean over architectures and repeats. The proxy has paid for itself after
@@ -269,7 +293,7 @@ def weigh_spending(runs: pa.Table, own_ratio: float, n_full: int, stages: Sequen
     full_flops, full_seconds = mean("run_flops", FULL, 1.0), mean("training_seconds", FULL, 1.0)
     if full_flops is None:  # the accuracies on everything were known: what they would have taken
         of_proxy = [row for row in trained if (row["dataset"], row["ratio"]) == (PROXY, own_ratio)]
-        would = [row["n_epochs"] * n_full * row["training_flops"] for row in of_proxy]
+        would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in of_proxy]
         full_flops = float(np.mean(would)) if would else None
     build_flops = float(sum(stage.flops for stage in stages))
     build_seconds = sum(stage.work_seconds for stage in stages)
@@ -303,8 +327,8 @@ def _average(pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, count
 
     def average(statistic: ranking.Statistic) -> Floats:
         taken = [w * statistic.compute(reference, m, counts.architectures, cost) for reference, m, w in pairs]
-        summed: Floats = np.sum(taken, axis=0)
-        return summed
+        averaged: Floats = np.clip(np.sum(taken, axis=0), statistic.least, 1.0)  # widened weights may be below 0
+        return averaged
 
     return {name: average(statistic) for name, statistic in ranking.STATISTICS.items()}
 
@@ -362,8 +386,13 @@ def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) ->
     return tuple(tau if math.isfinite(tau) else None for tau in taus)
 
 
-def _compare_with_controls(values: dict[tuple[str, float | None], dict[str, Floats]]) -> Iterable[ComparisonRecord]:
-    """The proxy at each ratio against everything of that ratio and against the free rankings."""
+def _compare_with_controls(
+    values: dict[tuple[str, float | None], dict[str, Floats]], measured: Measured
+) -> Iterable[ComparisonRecord]:
+    """The proxy at each ratio against everything of that ratio and against the free rankings.
+
+    With one draw nothing is decided: its interval holds no noise of drawing.
+    """
     for method, ratio in values:
         if method != PROXY or ratio is None:
             continue
@@ -371,9 +400,8 @@ def _compare_with_controls(values: dict[tuple[str, float | None], dict[str, Floa
             of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
             if of_control is not None:
                 difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])
-                yield ComparisonRecord(
-                    control=control, ratio=ratio, difference=difference, outcome=_outcome(difference)
-                )
+                outcome = _outcome(difference) if len(measured.accuracies[PROXY, ratio]) > 1 else "undecided"
+                yield ComparisonRecord(control=control, ratio=ratio, difference=difference, outcome=outcome)
 
 
 def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "worse", "undecided"]:
@@ -390,9 +418,13 @@ def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
     """How many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
     if difference.value is None or difference.low is None or difference.high is None:
         return "More architectures are needed."
-    gain, half = difference.value, (difference.high - difference.low) / 2
-    factor = (half / max(gain, NEGLIGIBLE - gain)) ** 2
+    gain, factors = difference.value, []
+    if gain > 0:  # until the lower end is above 0
+        factors.append(((gain - difference.low) / gain) ** 2)
+    if gain < NEGLIGIBLE:  # until the upper end is below what would matter
+        factors.append(((difference.high - gain) / (NEGLIGIBLE - gain)) ** 2)
+    factor = min(factors)
     return (
-        f"If it stays so, about {factor:.2g} times as many architectures and draws would settle it: some "
+        f"If it stays so, about {factor:,.1f} times as many architectures and draws would settle it: some "
         f"{math.ceil((factor - 1) * n_runs):,} runs more than the {n_runs:,} here."
     )

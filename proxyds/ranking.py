@@ -142,11 +142,13 @@ class Statistic:
         heading: For tables.
         explanation: One line.
         compute: Takes reference (n,), measured (n,), counts (B, n) and cost (n,); returns (B,).
+        least: The least that it can be; the most is 1.
     """
 
     heading: str
     explanation: str
     compute: Callable[[Floats, Floats, Counts, Floats], Floats]
+    least: float = -1.0
 
 
 def _without_cost(function: Callable[[Floats, Floats, Counts], Floats]) -> Callable[..., Floats]:
@@ -163,9 +165,9 @@ STATISTICS: dict[str, Statistic] = {
     "tau_weighted": Statistic("weighted tau", "Vigna's, the top counts most", _without_cost(weighted_tau)),
     "spearman": Statistic("Spearman", "Pearson's correlation of the ranks", _without_cost(spearman)),
     "pearson": Statistic("Pearson", "the paper's «correlation score»", _without_cost(pearson)),
-    "top_overlap": Statistic("top overlap", "share of the top that is in the top", _without_cost(top_overlap)),
-    "same_best": Statistic("same best", "how often the best architecture is the best", _without_cost(same_best)),
-    "regret": Statistic("regret", "full-data accuracy lost by choosing the best", _without_cost(regret)),
+    "top_overlap": Statistic("top overlap", "share of the top that is in the top", _without_cost(top_overlap), 0.0),
+    "same_best": Statistic("same best", "how often the best architecture is the best", _without_cost(same_best), 0.0),
+    "regret": Statistic("regret", "full-data accuracy lost by choosing the best", _without_cost(regret), 0.0),
 }
 """By the name that `manifest.json` uses."""
 
