@@ -669,6 +669,17 @@ def test_an_undecided_verdict_never_asks_for_fewer_runs_than_there_are() -> None
     assert times is None or float(times[1]) > 1, explanation
 
 
+def test_one_draw_decides_nothing() -> None:
+    full, proxy = around(QUALITY, 0.001, seed=1, repeats=3), around(QUALITY, 0.001, seed=2, repeats=1)
+    rows = rows_of(FULL, full) + rows_of(PROXY, proxy)
+    for number, control in enumerate((RANDOM, STRATIFIED, FEWER_EPOCHS)):
+        rows += rows_of(control, hopeless(number, repeats=1))
+    found = weigh(rows)
+    assert {each.outcome for each in found.comparisons} == {"undecided"}
+    assert found.verdict == "not enough evidence"
+    assert "set check.draws to 3 or more" in found.explanation
+
+
 def test_a_comparison_without_an_interval_asks_for_architectures() -> None:
     rest = [compared("flops", *BETTER), compared(FEWER_EPOCHS, *BETTER)]
     verdict, explanation = judge([compared(RANDOM, 0.1, None, None), *rest], 0.1, 3, 100)
