@@ -6,6 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from proxyds.errors import AccuracyTableError
 from proxyds.recipe import Reference
 from proxyds.records import Architecture
 from proxyds.runs import DATASETS, FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
+
+MAX_SEED_DIGITS = 9
 
 _RUN_COLUMNS = ("architecture", "dataset", "accuracy")
 
@@ -28,8 +31,9 @@ def find_reference(reference: Reference) -> Path:
     path = Path(reference.path).expanduser()
     places = [path, *([Path(copies) / path.name] if (copies := os.environ.get("PROXYDS_DATA")) else [])]
     for place in places:
-        if place.exists():
-            return place
+        with suppress(OSError):  # a name that is too long
+            if place.exists():
+                return place
     tried = " or ".join(map(str, places))
     raise AccuracyTableError(
         f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is with --reference"
@@ -52,19 +56,24 @@ def read_reference(path: Path, reference: Reference, architectures: Sequence[Arc
             twice or is missing.
     """
     rows = _read_rows(path, (reference.architecture_column, reference.accuracy_column))
+    wanted = {each.name for each in architectures}
     known: dict[str, float] = {}
+    others: list[str] = []
     for line, row in rows:
         name = row[reference.architecture_column].strip()
+        if name not in wanted:
+            others.append(name)
+            continue
         if name in known:
             raise AccuracyTableError(
                 f"{path}:{line} architecture {name!r}: must stand in the table once, it is there twice"
             )
-        known[name] = _as_number(row[reference.accuracy_column], path, line)
+        known[name] = _as_number(row[reference.accuracy_column], reference.accuracy_column, path, line)
     missing = [each.name for each in architectures if each.name not in known]
     if missing:
         raise AccuracyTableError(
             f"{path}: must hold every architecture that is checked; it misses {len(missing)} of {len(architectures)}, such as "
-            f"{missing[0]!r} (it holds {len(known)}, such as {next(iter(known), '')!r}); names must be those of "
+            f"{missing[0]!r} (it holds {len(known) + len(others)}, such as {next(iter([*known, *others]), '')!r}); names must be those of "
             "`proxyds check --dry-run`"
         )
     chosen = {each.name: known[each.name] for each in architectures}
@@ -123,9 +132,13 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
             )
         if dataset not in DATASETS:
             raise AccuracyTableError(f"{path}:{line} dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
-        draw_seed = None if dataset in (FULL, FEWER_EPOCHS) else _as_count(row.get("draw_seed") or "0", path, line)
-        training_seed = _as_count(row.get("training_seed") or str(draw_seed or 0), path, line)
-        ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), path, line)
+        draw_seed = _as_count(row.get("draw_seed") or "0", path, line)
+        training_seed = _as_count(row.get("training_seed") or str(draw_seed), path, line)
+        ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", path, line)
+        if not 0 < ratio <= 1:
+            raise AccuracyTableError(
+                f"{path}:{line} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05"
+            )
         identity = (name, dataset, ratio, draw_seed, training_seed)
         if identity in seen:
             raise AccuracyTableError(
@@ -137,9 +150,9 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
                 **about_architecture(by_name[name]),
                 "dataset": dataset,
                 "ratio": ratio,
-                "draw_seed": draw_seed,
+                "draw_seed": None if dataset in (FULL, FEWER_EPOCHS) else draw_seed,
                 "training_seed": training_seed,
-                "accuracy": _as_number(row["accuracy"], path, line),
+                "accuracy": _as_number(row["accuracy"], "accuracy", path, line),
                 "origin": f"table {path.name}",
             }
         )
@@ -162,7 +175,7 @@ def read_own_reference(ranking: pa.Table, architectures: Sequence[Architecture],
     rows = []
     for row in ranking.to_pylist():
         architecture = wanted.get((row["network"], row["parameters"]))
-        if row["dataset"] == FULL and architecture is not None:
+        if row["dataset"] == FULL and row["origin"] == "trained" and architecture is not None:
             rows.append({**row, **about_architecture(architecture), "origin": origin})
     found = {row["architecture"] for row in rows}
     missing = [each.name for each in architectures if each.name not in found]
@@ -185,6 +198,9 @@ def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
                     f"{path}: must be a CSV file with the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
                     f"{', '.join(reader.fieldnames or ()) or 'none'}"
                 )
+            names = list(reader.fieldnames or ())
+            if len(set(names)) < len(names):
+                raise AccuracyTableError(f"{path}: each column must stand in the header once, it is {', '.join(names)}")
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AccuracyTableError(f"{path}: must be a CSV file that can be read: {error}") from None
@@ -196,21 +212,24 @@ def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, 
     return rows
 
 
-def _as_number(text: str, path: Path, line: int) -> float:
+def _as_number(text: str, column: str, path: Path, line: int) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise AccuracyTableError(
-            f"{path}:{line} must be a finite number, got {text!r}; leave out the row of a run that failed"
+            f"{path}:{line} {column}: must be a finite number, got {text!r}; leave out the row of a run that failed"
         )
     return number
 
 
 def _as_count(text: str, path: Path, line: int) -> int:
-    if not text.strip().isdecimal():
-        raise AccuracyTableError(f"{path}:{line} a seed must be a number from 0, got {text!r}")
+    if not text.strip().isdecimal() or len(text.strip()) > MAX_SEED_DIGITS:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise AccuracyTableError(
+            f"{path}:{line} a seed must be a number from 0, of {MAX_SEED_DIGITS} digits at most, got {shown!r}"
+        )
     return int(text)
 
 

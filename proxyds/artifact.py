@@ -172,9 +172,9 @@ def read_manifest(folder: Path) -> Manifest:
         ArtifactError: There is none, it is malformed, or its format version is not known.
     """
     path = folder / MANIFEST
-    if not folder.exists():
-        raise ArtifactError(f"{folder}: no such folder; `proxyds list` shows the proxies in this one")
     try:
+        if not folder.exists():
+            raise ArtifactError(f"{folder}: no such folder; `proxyds list` shows the proxies in this one")
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ArtifactError(
@@ -184,6 +184,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise NoPermissionError(f"{path}: may not be read") from None
     except UnicodeDecodeError:
         raise ArtifactError(f"{path}: must be UTF-8 text") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         held = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -32,7 +32,7 @@ from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manif
 from proxyds.recipe import MIN_RANKED, Check, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, OnProgress, Progress, Source, Tables
-from proxyds.runs import PROXY, make_runs_table
+from proxyds.runs import PROXY, TRAINED_HERE, make_runs_table
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
 
@@ -64,8 +64,8 @@ def list_check_runs(
 ) -> list[verification.Run]:
     """Lists every training of a check; `draw_proxy` may not know its samples yet."""
     architectures = _sample_architectures(recipe, settings, len(data.label_names), data.image_shape)
-    for ratio in verification.all_ratios(settings, recipe.selection.ratio):
-        selection.check_ratio(data.train.labels, data.label_names, ratio)
+    for ratio in settings.ratios:
+        selection.check_ratio(data.train.labels, data.label_names, ratio, field="check.ratios")
 
     def draw_control(law: selection.ControlLaw, name: str, ratio: float, draw: int) -> NDArray[np.bool_]:
         n = round(ratio * len(data.train))
@@ -142,7 +142,7 @@ def check_ranking(
     started = time.perf_counter()
     manifest, tables = artifact.read_proxy(folder)
     runs = list_check_runs(recipe, settings, data, redraw(recipe, data, tables), device)
-    reference, known = _read_reference(recipe, settings, data, runs)
+    reference, known = read_reference(recipe, settings, data, runs)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
     results, failures = run_each(tasks, store, engine, watch)
@@ -154,6 +154,7 @@ def check_ranking(
         manifest,
         tables,
         make_runs_table([*known, *table.to_pylist()]),
+        TRAINED_HERE,
         reference,
         [f"{failure.task.name}: {failure.error}" for failure in failures],
         time.perf_counter() - started,
@@ -168,16 +169,21 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     architectures = space.list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape)
     table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
-    recipe = recipe.model_copy(update={"check": settings})
-    return _write_evidence(folder, recipe, manifest, tables, table, f"table {path.name}", [], 0.0, device)
+    settings = settings.model_copy(update={"reference": None})
+    recipe, origin = recipe.model_copy(update={"check": settings}), f"table {path.name}"
+    return _write_evidence(folder, recipe, manifest, tables, table, origin, origin, [], 0.0, device)
 
 
-def _read_reference(
+def read_reference(
     recipe: Recipe, settings: Check, data: Source, runs: Sequence[verification.Run]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Full-data accuracies that are known already: where from, and their rows."""
+    """Reads full-data accuracies that are known already: where from, and their rows of the table `ranking`.
+
+    Raises:
+        AccuracyTableError: There are none at that place, or they are of other architectures or another training.
+    """
     if settings.reference is None:
-        return "trained here", []
+        return TRAINED_HERE, []
     architectures = list({run.architecture.name: run.architecture for run in runs}.values())
     path = accuracies.find_reference(settings.reference)
     if not path.is_dir():
@@ -206,7 +212,8 @@ def _write_evidence(
     recipe: Recipe,
     manifest: Manifest,
     tables: Tables,
-    runs: pa.Table,
+    table: pa.Table,
+    runs: str,
     reference: str,
     failures: Sequence[str],
     elapsed_seconds: float,
@@ -215,12 +222,13 @@ def _write_evidence(
     """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
     assert recipe.check is not None
     found = evidence.weigh_evidence(
-        runs,
+        table,
         recipe.check,
         own_ratio=recipe.selection.ratio,
         n_full=manifest.counts.train,
         n_test=manifest.counts.test,
         seed=recipe.seed,
+        runs=runs,
         reference=reference,
         failures=failures,
         stages=manifest.stages,
@@ -228,10 +236,10 @@ def _write_evidence(
         machine=machine.describe_machine(device),
     )
     manifest = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
-    tables = replace(tables, ranking=runs)
+    tables = replace(tables, ranking=table)
     files = render_card(manifest, tables).files()
     with translate_os_errors(str(folder), "copy the proxy to another place"):
-        artifact.write_runs(folder, runs)
+        artifact.write_runs(folder, table)
         for name, held in {RECIPE: write_recipe(recipe).encode(), **files}.items():
             replace_file(folder / name, held)
         for name in set(EVIDENCE_FILES[1:]) - set(files):  # pictures of an earlier check
@@ -240,8 +248,13 @@ def _write_evidence(
 
 
 def has_evidence(manifest: Manifest, settings: Check) -> bool:
-    """Whether a proxy holds the evidence of a check with the very same settings."""
-    return manifest.evidence is not None and manifest.evidence.check.model_dump() == settings.model_dump()
+    """Whether a proxy holds the evidence of a check with the very same settings, trained by a check."""
+    evidence = manifest.evidence
+    if (
+        evidence is None or evidence.runs != TRAINED_HERE or settings.reference is not None
+    ):  # its content may be another
+        return False
+    return evidence.check.model_dump() == settings.model_dump()
 
 
 def _sample_architectures(

@@ -199,10 +199,18 @@ def check(
     """
     from proxyds.display import show_progress
 
+    if runs is not None and (dry_run or reference is not None):
+        raise click.UsageError(
+            "--runs trains nothing and brings its own full-data accuracies: neither --dry-run nor --reference"
+        )
     settings = list(overrides)
     settings += [f"check.ratios=[{ratios}]"] if ratios is not None else []
     settings += [f"check.target={target}"] if target is not None else []
-    settings += [f"check.reference={json.dumps(str(reference.absolute()))}"] if reference is not None else []
+    settings += (
+        [f"check.reference={json.dumps(str(reference.absolute()), ensure_ascii=False)}"]
+        if reference is not None
+        else []
+    )
     with show_progress(quiet=quiet) as on_progress:
         from proxyds import pipeline, plans
 

@@ -134,8 +134,8 @@ def run_each(
         Every task's result in the order given, None where it failed; and the failures.
     """
     found = [store.find(task.stage, task.key) for task in tasks]
-    missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
-    failures = engine.run(missing, store, watch(missing), keep_going=True)
+    missing = {task.key: task for task, entry in zip(tasks, found, strict=True) if entry is None}  # equal ones once
+    failures = engine.run(list(missing.values()), store, watch(list(missing.values())), keep_going=True)
     entries = [before or store.find(task.stage, task.key) for task, before in zip(tasks, found, strict=True)]
     results = [
         None if entry is None else Done(entry, was_stored=before is not None)

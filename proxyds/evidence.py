@@ -39,6 +39,7 @@ from proxyds.runs import (
     FLOPS,
     FREE_RANKINGS,
     FULL,
+    PARAMETERS,
     PROXY,
     RANDOM,
     STRATIFIED,
@@ -74,13 +75,14 @@ class Resamples:
 
 
 def weigh_evidence(
-    runs: pa.Table,
+    table: pa.Table,
     check: Check,
     *,
     own_ratio: float,
     n_full: int,
     n_test: int,
     seed: int,
+    runs: str,
     reference: str,
     failures: Sequence[str],
     stages: Sequence[StageRecord],
@@ -90,12 +92,13 @@ def weigh_evidence(
     """Measures how well the proxy ranks.
 
     Args:
-        runs: The table `ranking`.
+        table: The table `ranking`.
         check: How it was checked.
         own_ratio: The proxy's.
         n_full: Samples of everything.
         n_test: Samples of the test.
         seed: The recipe's.
+        runs: Where the accuracies on the proxy and its controls come from.
         reference: Where the full-data accuracies come from.
         failures: Runs that failed, with the reason.
         stages: What the build took.
@@ -106,7 +109,7 @@ def weigh_evidence(
         EvidenceError: Fewer than five architectures have every run, accuracies are constant, or there are none on full
             data or on the proxy.
     """
-    measured = collect_accuracies(runs)
+    measured = collect_accuracies(table)
     _check_enough(measured, own_ratio, failures)
     full = measured.accuracies[FULL, 1.0]
     references = other_seeds(full)
@@ -124,7 +127,7 @@ def weigh_evidence(
     methods = tuple(_describe(*key, measured, references, of_key) for key, of_key in values.items())
     comparisons = tuple(_compare_with_controls(values, measured))
     n_draws = len(measured.accuracies[PROXY, own_ratio])
-    verdict, explanation = judge(comparisons, own_ratio, n_draws, runs.num_rows)
+    verdict, explanation = judge(comparisons, own_ratio, n_draws, table.num_rows)
     lows = {each.ratio: each.statistics["tau"].low for each in methods if each.method == PROXY}
     own_low = lows[own_ratio]
     target = check.target if check.target is not None else check.threshold
@@ -132,6 +135,7 @@ def weigh_evidence(
     return EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
+        runs=runs,
         reference=reference,
         n_architectures=len(measured.names),
         n_like_cost_pairs=int(ranking.are_alike(cost).sum()) // 2,
@@ -146,7 +150,7 @@ def weigh_evidence(
         explanation=explanation,
         passed=None if check.threshold is None else own_low is not None and own_low >= check.threshold,
         sufficient_ratio=min(enough, default=None),
-        spending=weigh_spending(runs, own_ratio, n_full, n_test, stages),
+        spending=weigh_spending(table, own_ratio, n_full, n_test, stages),
         elapsed_seconds=elapsed_seconds,
         machine=machine,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -221,7 +225,7 @@ def estimate(values: Floats) -> EstimateRecord:
     """The first value, and the middle 95 % of the others; no interval where more than half have no value."""
 
     def number(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
+        return round(float(value), 12) if math.isfinite(value) else None  # weights of thirds make 0.9999999999999998
 
     resampled = values[1:][np.isfinite(values[1:])]
     if len(resampled) < len(values) / 2:
@@ -270,7 +274,9 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
             else "There is one draw of the proxy, so that nobody can tell its luck from its worth; set check.draws to 3 or more.",
         )
     differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in _RIVALS)
-    return "preserves the ranking", f"The proxy's Kendall tau is {differences}."
+    free = of.get(PARAMETERS)
+    beside = f" Less that of counting parameters it is {free.difference.shown()} ({free.outcome})." if free else ""
+    return "preserves the ranking", f"The proxy's Kendall tau is {differences}.{beside}"
 
 
 def weigh_spending(

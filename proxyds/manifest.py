@@ -215,6 +215,7 @@ class EvidenceRecord(Part):
 
     check: CheckRecord
     own_ratio: float
+    runs: str
     reference: str
     n_architectures: _Count
     n_like_cost_pairs: _Count

@@ -161,6 +161,7 @@ def plan_check(
     _, tables = artifact.read_proxy(folder)
     draw_proxy = checking.redraw(recipe, data, tables)
     runs = checking.list_check_runs(recipe, settings, data, draw_proxy, device)
+    checking.read_reference(recipe, settings, data, runs)
     return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)
 
 

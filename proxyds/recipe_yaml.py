@@ -347,9 +347,12 @@ def _item(array: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """Follows references, also that of a section that may be null or written short."""
     while "$ref" in schema:
         schema = _schema()["$defs"][schema["$ref"].rsplit("/", 1)[1]]
-    return schema
+    others = [_resolve(each) for each in schema.get("anyOf", ()) if each.get("type") != "null"]
+    sections = others if len(others) == 1 else [each for each in others if "properties" in each]
+    return {**sections[0], **schema} if len(sections) == 1 else schema
 
 
 def _tags(schema: Mapping[str, Any]) -> list[str]:

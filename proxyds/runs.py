@@ -41,6 +41,9 @@ METHOD_LABELS = {
 }
 """Ways to rank architectures, as tables and pictures call them; full data against itself is the noise ceiling."""
 
+TRAINED_HERE = "trained here"
+"""Where accuracies come from, if not from a table or another proxy."""
+
 COLUMNS = pa.schema(
     [
         ("architecture", pa.string()),

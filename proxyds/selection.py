@@ -18,7 +18,9 @@ DrawLaw = Callable[[NDArray[np.float64], int, NDArray[np.str_], int], NDArray[np
 """Takes weights (N,), how many to draw, ids (N,) and a seed; returns (N,) bool with that many true."""
 
 
-def check_ratio(labels: NDArray[np.int64], label_names: Sequence[str], ratio: float) -> None:
+def check_ratio(
+    labels: NDArray[np.int64], label_names: Sequence[str], ratio: float, *, field: str = "selection.ratio"
+) -> None:
     """Refuses, before anything is trained, a ratio that leaves some label less than one sample in an even draw.
 
     Labels that no training sample has are left out of account: nothing can be drawn of them, at any ratio.
@@ -32,7 +34,8 @@ def check_ratio(labels: NDArray[np.int64], label_names: Sequence[str], ratio: fl
     expected = counts[smallest] * n_drawn / len(labels)
     if expected < 1:
         raise StarvedLabelError(
-            f"selection.ratio: must leave every label a sample; {ratio:g} of {len(labels):,} is {n_drawn:,} samples, and "
+            f"{field}: must leave every label a sample; {ratio:g} of {len(labels):,} is {n_drawn:,} "
+            f"sample{'' if n_drawn == 1 else 's'}, and "
             f"label {label_names[smallest]!r} with its {counts[smallest]:,} can expect {expected:.2g}; use "
             f"{_round_up(math.ceil(len(labels) / counts[smallest]) / len(labels))} or more"
         )
@@ -217,10 +220,8 @@ def draw_stratified(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, se
     """
     keys = uniform_keys(ids, derive_seed(seed, "order"))
     counts = np.bincount(labels)
-    shares = counts * (n / len(labels))
-    quotas = np.floor(shares).astype(np.int64)
-    most_left_over = np.lexsort((np.arange(len(counts)), quotas - shares))
-    quotas[most_left_over[: n - quotas.sum()]] += 1
+    quotas, left_over = np.divmod(counts * n, len(labels))
+    quotas[np.lexsort((np.arange(len(counts)), -left_over))[: n - quotas.sum()]] += 1
     order = np.lexsort((keys, labels))
     rank_in_label = np.empty(len(labels), np.int64)
     rank_in_label[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -196,6 +196,8 @@ def test_draw_0_is_the_proxy_that_a_build_gives(law: str, ratio: float) -> None:
     mapping = Mapping(np.arange(n)[:, None], np.zeros(n), 1, 1.0)
     built = draw_samples(ids, np.zeros(n, np.int64), ["a"], mapping, outcomes, ratio=ratio, law=law, seed=3)
     assert (draw_again(ids, built.importance, ratio, 0, law=law, seed=3) == built.selected).all()
+    as_ever = DRAW_LAWS[law](IMPORTANCE, round(ratio * n), ids, derive_seed(3, "draw"))  # before there were other draws
+    assert (built.selected == as_ever).all()
 
 
 @pytest.mark.parametrize("law", DRAW_LAWS)

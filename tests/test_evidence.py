@@ -96,6 +96,7 @@ def weigh(rows: Rows, check: Check | None = None, *, own_ratio: float = 0.1, **a
         "n_full": 1000,
         "n_test": 359,
         "seed": 0,
+        "runs": "trained here",
         "reference": "trained here",
         "failures": [],
         "stages": [StageRecord(stage="probe", work_seconds=2, elapsed_seconds=1, flops=10, was_stored=False)],

@@ -343,13 +343,12 @@ def test_a_run_is_the_same_whatever_it_is_called_and_wherever_it_is_done(
 
 def seeds_of(runs: Sequence[Run]) -> dict[tuple[str, str, int], int]:
     """Of every run: its architecture, its data set with ratio and its number."""
-    return {
-        (run.architecture.name, run.training_set.name.partition(",")[0], run.training_set.training_seed): run.task.arguments[
-            "seed"
-        ]
-        for run in runs
-        if run.task is not None
-    }  # fmt: skip
+    seeds = {}
+    for run in runs:
+        assert run.task is not None
+        each = run.training_set
+        seeds[run.architecture.name, each.name.partition(",")[0], each.training_seed] = run.task.arguments["seed"]
+    return seeds
 
 
 def test_no_run_starts_from_the_weights_of_one_that_it_is_measured_by(train: Samples, held_out: Samples) -> None:
