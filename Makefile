@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install ## build the digits proxy and say where it is and what to do next (a minute)
+demo: install ## build the digits proxy and check it and say what to do next (two minutes)
 	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy --force
 	$(BIN)/proxyds verify digits-proxy
 

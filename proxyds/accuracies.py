@@ -239,4 +239,6 @@ def _as_shares(accuracies: Sequence[float], path: Path) -> list[float]:
         raise AccuracyTableError(
             f"{path}: accuracies must be in [0, 1], or in percent, found {min(accuracies):g} to {max(accuracies):g}"
         )
+    if max(accuracies) > 1 and any(0 < accuracy < 1 for accuracy in accuracies):
+        raise AccuracyTableError(f"{path}: accuracies must all be in [0, 1], or all in percent, found both")
     return [accuracy / 100 for accuracy in accuracies] if max(accuracies) > 1 else list(accuracies)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from proxyds import runs
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError, VerificationError
 from proxyds.folders import replace_file
-from proxyds.manifest import CARD, CONFIGS, EVIDENCE_FILES, FORMAT_VERSION, MANIFEST, FileFacts, Manifest
+from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, EvidenceRecord, FileFacts, Manifest
 from proxyds.records import Draw, Mapping, Outcomes, Probe, Samples, Source, Tables
 
 if TYPE_CHECKING:
@@ -95,13 +95,13 @@ def write_tables(folder: Path, tables: dict[str, datasets.Dataset], samples_per_
             table.select(rows).to_parquet(folder / subfolder / f"{split}-{shard:05d}-of-{n_shards:05d}.parquet")
 
 
-def write_runs(folder: Path, table: pa.Table) -> None:
-    """Writes the runs behind the evidence, as one shard, in the place of earlier ones."""
+def encode_runs(table: pa.Table) -> bytes:
+    """The runs behind the evidence as a parquet file."""
     import datasets
 
     stream = io.BytesIO()
     datasets.Dataset(table).to_parquet(stream)
-    replace_file(folder / EVIDENCE_FILES[0], stream.getvalue())
+    return stream.getvalue()
 
 
 def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples_per_shard: int) -> None:
@@ -129,6 +129,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: _file_facts(folder / name) for name in names if name != MANIFEST}
     whole = manifest.model_copy(update={"files": files})
+    replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
+    return whole
+
+
+def rewrite_manifest(
+    folder: Path, manifest: Manifest, *, written: Collection[str], gone: Collection[str] = ()
+) -> Manifest:
+    """Writes `manifest.json` again after some files of a proxy were written anew; what it says of the others stays.
+
+    Args:
+        folder: The proxy.
+        manifest: With the facts of its files as they were.
+        written: Files that were written.
+        gone: Files that were removed.
+    """
+    kept = {name: facts for name, facts in manifest.files.items() if name not in gone}
+    files = {**kept, **{name: _file_facts(folder / name) for name in written}}
+    whole = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
     return whole
 
@@ -255,14 +273,18 @@ def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
     return None if _file_facts(path) == facts else "its bytes have changed (sha256)"
 
 
-def read_proxy(folder: Path) -> tuple[Manifest, Tables]:
+def read_proxy(folder: Path, *, with_ranking: bool = True) -> tuple[Manifest, Tables]:
     """Reads a proxy's manifest and tables, which must say one thing.
+
+    Args:
+        folder: The proxy.
+        with_ranking: Whether to read the runs behind its evidence, if it was checked.
 
     Raises:
         ArtifactError: It is no proxy, or they do not.
     """
     manifest = read_manifest(folder)
-    tables = read_tables(folder, checked=manifest.evidence is not None)
+    tables = read_tables(folder, checked=with_ranking and manifest.evidence is not None)
     held = (tables.importance.num_rows, tables.evaluation.num_rows, tables.data.num_rows)
     said = (manifest.counts.train, manifest.counts.evaluation, manifest.counts.proxy)
     labels = [table["label"].to_numpy() for table in (tables.importance, tables.evaluation, tables.data)]
@@ -273,7 +295,51 @@ def read_proxy(folder: Path) -> tuple[Manifest, Tables]:
             f"{folder}: the tables must be those that {MANIFEST} describes, rows {held} against {said} or labels beyond its "
             f"{len(manifest.label_names)}; fetch or build it again"
         )
+    selected = tables.importance.filter(tables.importance["selected"])["sample_id"]
+    if selected.to_pylist() != tables.data["sample_id"].to_pylist():
+        raise ArtifactError(
+            f"{folder}: the table importance must select the very samples of data, it selects others; fetch or build it again"
+        )
+    if manifest.evidence is not None and tables.ranking is not None:
+        _check_ranking(folder, manifest.evidence, manifest.draw.ratio, tables.ranking)
     return manifest, tables
+
+
+def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: pa.Table) -> None:
+    """Makes sure that a table of runs, maybe a stranger's, can be what its evidence says.
+
+    Raises:
+        ArtifactError: It cannot.
+    """
+    rows = table.to_pylist()
+    needed = (
+        "architecture",
+        "dataset",
+        "ratio",
+        "training_seed",
+        "training_flops",
+        "n_parameters",
+        "accuracy",
+        "origin",
+    )
+    identity = ("architecture", "dataset", "ratio", "draw_seed", "training_seed")
+    is_sound = (
+        all(row[name] is not None for row in rows for name in needed)
+        and all(row["dataset"] in runs.DATASETS and 0 < row["ratio"] <= 1 and 0 <= row["accuracy"] <= 1 for row in rows)
+        and len({tuple(row[name] for name in identity) for row in rows}) == len(rows)
+    )
+    if is_sound:
+        measured = runs.collect_accuracies(table)
+        is_sound = (
+            evidence.own_ratio == ratio
+            and {(runs.FULL, 1.0), (runs.PROXY, ratio)} <= set(measured.accuracies)
+            and len(measured.names) == evidence.n_architectures
+            and evidence.of(runs.PROXY, ratio) is not None
+        )
+    if not is_sound:
+        raise ArtifactError(
+            f"{folder / 'ranking'}: must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again"
+        )
 
 
 def read_tables(folder: Path, *, checked: bool = False) -> Tables:

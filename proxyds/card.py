@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 from ruamel.yaml import YAML
 
-from proxyds.evidence_plots import draw_evidence, methods_in_order
+from proxyds.evidence_plots import draw_evidence
 from proxyds.manifest import CARD, CONFIGS, EstimateRecord, EvidenceRecord, Manifest
 from proxyds.plots import draw_pictures
 from proxyds.quantities import duration, with_prefix
 from proxyds.ranking import STATISTICS
 from proxyds.records import CASE_MEANINGS, Tables
-from proxyds.runs import FEWER_EPOCHS, METHOD_LABELS, PROXY, RANDOM, STRATIFIED
+from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS, RANDOM
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         m=manifest,
         e=manifest.evidence,
         evidence_rows=_evidence_rows(manifest),
-        own_tau=_own_tau(manifest.evidence),
         ratio_rows=ratio_rows(manifest.evidence),
         target=manifest.evidence.target if manifest.evidence else None,
         statistics=STATISTICS,
@@ -135,18 +134,12 @@ def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
     return [
         {
             "label": METHOD_LABELS[each.method],
-            "n_repeats": each.n_repeats,
+            "n_draws": each.n_draws,
             "accuracy": each.mean_accuracy,
             **{name: show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
         }
-        for each in methods_in_order(evidence)
+        for each in evidence.in_order
     ]
-
-
-def _own_tau(evidence: EvidenceRecord | None) -> float | None:
-    """Kendall's tau of the very samples that the proxy holds."""
-    proxy = evidence and evidence.of(PROXY, evidence.own_ratio)
-    return proxy.tau_of_repeats[0] if proxy and proxy.tau_of_repeats else None
 
 
 def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
@@ -154,8 +147,8 @@ def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
     if evidence is None:
         return []
     rows = []
-    for ratio in sorted({each.ratio for each in evidence.methods if each.method == PROXY and each.ratio}):
-        found = {name: evidence.of(name, ratio) for name in (PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS)}
+    for ratio in evidence.ratios:
+        found = {name: evidence.of(name, ratio) for name in AT_ONE_RATIO}
         difference = [c.difference for c in evidence.comparisons if (c.control, c.ratio) == (RANDOM, ratio)]
         rows.append(
             {

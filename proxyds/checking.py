@@ -23,6 +23,7 @@ from proxyds.errors import (
     AccuracyTableError,
     ArtifactError,
     EvidenceError,
+    OutputExistsError,
     RecipeError,
     SourceError,
     translate_os_errors,
@@ -37,6 +38,20 @@ from proxyds.seeding import derive_seed
 from proxyds.store import Store
 
 
+def verify_for_check(folder: Path) -> Manifest:
+    """Verifies all of a proxy but what a check writes, which a stopped one may have left half-way, and sweeps its remains.
+
+    Raises:
+        ArtifactError: It is no proxy.
+        VerificationError: Another file is damaged.
+    """
+    manifest = artifact.read_manifest(folder)
+    with translate_os_errors(str(folder), "copy the proxy to another place"):
+        sweep_half_files(folder)
+    of_card = {name for name in manifest.files if name.startswith("assets/")}
+    return artifact.verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
+
+
 def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
     """Reads a proxy's own recipe and how it is to be checked.
 
@@ -45,11 +60,7 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
         VerificationError: A file besides those that a check writes is damaged.
         RecipeError: An override changes what the proxy was made from.
     """
-    manifest = artifact.read_manifest(folder)
-    with translate_os_errors(str(folder), "copy the proxy to another place"):
-        sweep_half_files(folder)
-    of_card = {name for name in manifest.files if name.startswith("assets/")}
-    artifact.verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
+    manifest = verify_for_check(folder)
     recipe = read_recipe(folder / RECIPE, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
@@ -59,13 +70,24 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     return recipe, recipe.check or Check()
 
 
+def refuse_early(recipe: Recipe, settings: Check, data: Source) -> None:
+    """Refuses, before anything is trained, what a check could not do.
+
+    Raises:
+        EvidenceError: The space holds too few architectures.
+        StarvedLabelError: A ratio leaves some label less than one sample.
+        AccuracyTableError: The reference cannot be used.
+    """
+    for ratio in settings.ratios:
+        selection.check_ratio(data.train.labels, data.label_names, ratio, field="check.ratios")
+    read_reference(recipe, settings, data, _sample_architectures(recipe, settings, data))
+
+
 def list_check_runs(
     recipe: Recipe, settings: Check, data: Source, draw_proxy: verification.DrawAgain, device: str
 ) -> list[verification.Run]:
     """Lists every training of a check; `draw_proxy` may not know its samples yet."""
-    architectures = _sample_architectures(recipe, settings, len(data.label_names), data.image_shape)
-    for ratio in settings.ratios:
-        selection.check_ratio(data.train.labels, data.label_names, ratio, field="check.ratios")
+    architectures = _sample_architectures(recipe, settings, data)
 
     def draw_control(law: selection.ControlLaw, name: str, ratio: float, draw: int) -> NDArray[np.bool_]:
         n = round(ratio * len(data.train))
@@ -86,14 +108,15 @@ def list_check_runs(
     )
 
 
-def redraw(recipe: Recipe, data: Source, tables: Tables) -> verification.DrawAgain:
+def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> verification.DrawAgain:
     """Draws the proxy again at any ratio from its importance table.
 
     Raises:
-        SourceError: The source is not the one that the table was made from.
+        SourceError: The source is not the one that the proxy was made from.
     """
     table = tables.importance
-    if table["sample_id"].to_pylist() != data.train.ids.tolist():
+    is_same = manifest.source.fingerprint == data.facts.fingerprint
+    if not is_same or table["sample_id"].to_pylist() != data.train.ids.tolist():
         raise SourceError(
             "source: must be the one that the proxy was built from, its samples are others; check on the data that was used, or "
             "build again"
@@ -140,42 +163,44 @@ def check_ranking(
         SourceError: The source is not the one that the proxy was made from.
     """
     started = time.perf_counter()
-    manifest, tables = artifact.read_proxy(folder)
-    runs = list_check_runs(recipe, settings, data, redraw(recipe, data, tables), device)
-    reference, known = read_reference(recipe, settings, data, runs)
+    refuse_early(recipe, settings, data)
+    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    runs = list_check_runs(recipe, settings, data, redraw(recipe, data, manifest, tables), device)
+    architectures = _sample_architectures(recipe, settings, data)
+    reference, known = read_reference(recipe, settings, data, architectures)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
     results, failures = run_each(tasks, store, engine, watch)
     table = verification.tabulate_runs(runs, results, recipe.training)
     on_progress(Progress(verification.STAGE, "", 1, 1, ""))
-    return _write_evidence(
-        folder,
-        recipe.model_copy(update={"check": settings}),
-        manifest,
-        tables,
-        make_runs_table([*known, *table.to_pylist()]),
-        TRAINED_HERE,
-        reference,
-        [f"{failure.task.name}: {failure.error}" for failure in failures],
-        time.perf_counter() - started,
-        device,
+    provenance = evidence.Provenance(
+        planned=[each.name for each in architectures],
+        runs=TRAINED_HERE,
+        reference=reference,
+        failures=[f"{failure.task.name}: {failure.error}" for failure in failures],
+        elapsed_seconds=time.perf_counter() - started,
+        machine=machine.describe_machine(device),
     )
+    table = make_runs_table([*known, *table.to_pylist()])
+    recipe = recipe.model_copy(update={"check": settings})
+    return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
-    manifest, tables = artifact.read_proxy(folder)
+    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     architectures = space.list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape)
     table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
-    settings = settings.model_copy(update={"reference": None})
-    recipe, origin = recipe.model_copy(update={"check": settings}), f"table {path.name}"
-    return _write_evidence(folder, recipe, manifest, tables, table, origin, origin, [], 0.0, device)
+    settings, origin = settings.model_copy(update={"reference": None}), f"table {path.name}"
+    provenance = evidence.Provenance([], origin, origin, [], 0.0, machine.describe_machine(device))
+    recipe = recipe.model_copy(update={"check": settings})
+    return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
 def read_reference(
-    recipe: Recipe, settings: Check, data: Source, runs: Sequence[verification.Run]
+    recipe: Recipe, settings: Check, data: Source, architectures: Sequence[Architecture]
 ) -> tuple[str, list[dict[str, Any]]]:
     """Reads full-data accuracies that are known already: where from, and their rows of the table `ranking`.
 
@@ -184,7 +209,6 @@ def read_reference(
     """
     if settings.reference is None:
         return TRAINED_HERE, []
-    architectures = list({run.architecture.name: run.architecture for run in runs}.values())
     path = accuracies.find_reference(settings.reference)
     if not path.is_dir():
         origin = f"table {path.name}"
@@ -195,6 +219,8 @@ def read_reference(
     other = read_recipe(path / RECIPE)
     for what, there, here in (
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
+        ("section source", other.source.model_dump(), recipe.source.model_dump()),
+        ("seed, which carves the splits", other.seed, recipe.seed),
         ("training", other.training, recipe.training),
         ("protocol", other.importance.protocol, recipe.importance.protocol),
     ):
@@ -210,57 +236,52 @@ def read_reference(
 def _write_evidence(
     folder: Path,
     recipe: Recipe,
+    settings: Check,
     manifest: Manifest,
     tables: Tables,
     table: pa.Table,
-    runs: str,
-    reference: str,
-    failures: Sequence[str],
-    elapsed_seconds: float,
-    device: str,
+    provenance: evidence.Provenance,
 ) -> Manifest:
     """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
-    assert recipe.check is not None
     found = evidence.weigh_evidence(
         table,
-        recipe.check,
+        settings,
+        provenance,
         own_ratio=recipe.selection.ratio,
         n_full=manifest.counts.train,
         n_test=manifest.counts.test,
         seed=recipe.seed,
-        runs=runs,
-        reference=reference,
-        failures=failures,
         stages=manifest.stages,
-        elapsed_seconds=elapsed_seconds,
-        machine=machine.describe_machine(device),
     )
-    manifest = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
-    tables = replace(tables, ranking=table)
-    files = render_card(manifest, tables).files()
+    checked = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
+    files = render_card(checked, replace(tables, ranking=table)).files()
+    files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
+    if artifact.read_manifest(folder) != manifest:
+        raise OutputExistsError(
+            f"{folder}: must stay as it is while it is checked, another command has written to it; finished runs are kept: "
+            "check again"
+        )
     with translate_os_errors(str(folder), "copy the proxy to another place"):
-        artifact.write_runs(folder, table)
-        for name, held in {RECIPE: write_recipe(recipe).encode(), **files}.items():
+        for name, held in files.items():
             replace_file(folder / name, held)
-        for name in set(EVIDENCE_FILES[1:]) - set(files):  # pictures of an earlier check
+        gone = set(EVIDENCE_FILES) - set(files)  # pictures of an earlier check
+        for name in gone:
             (folder / name).unlink(missing_ok=True)
-        return artifact.write_manifest(folder, manifest)
+        return artifact.rewrite_manifest(folder, checked, written=files, gone=gone)
 
 
 def has_evidence(manifest: Manifest, settings: Check) -> bool:
     """Whether a proxy holds the evidence of a check with the very same settings, trained by a check."""
     evidence = manifest.evidence
-    if (
-        evidence is None or evidence.runs != TRAINED_HERE or settings.reference is not None
-    ):  # its content may be another
+    if evidence is None or evidence.runs != TRAINED_HERE or evidence.failures:
+        return False
+    if settings.reference is not None:  # a file of that name may hold something else by now
         return False
     return evidence.check.model_dump() == settings.model_dump()
 
 
-def _sample_architectures(
-    recipe: Recipe, settings: Check, n_labels: int, image_shape: tuple[int, int, int]
-) -> list[Architecture]:
-    every = space.list_architectures(recipe.space, n_labels, image_shape)
+def _sample_architectures(recipe: Recipe, settings: Check, data: Source) -> list[Architecture]:
+    every = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
     if len(every) < MIN_RANKED:
         raise EvidenceError(
             f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "

@@ -136,6 +136,8 @@ def run_each(
     found = [store.find(task.stage, task.key) for task in tasks]
     missing = {task.key: task for task, entry in zip(tasks, found, strict=True) if entry is None}  # equal ones once
     failures = engine.run(list(missing.values()), store, watch(list(missing.values())), keep_going=True)
+    order = list(missing)
+    failures.sort(key=lambda failure: order.index(failure.task.key))  # not as they happened to end
     entries = [before or store.find(task.stage, task.key) for task, before in zip(tasks, found, strict=True)]
     results = [
         None if entry is None else Done(entry, was_stored=before is not None)

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from proxyds import ranking
 from proxyds.errors import EvidenceError
@@ -49,6 +50,14 @@ from proxyds.runs import (
 from proxyds.seeding import derive_seed
 
 N_RESAMPLES = 2000
+MAX_RANKED = 2000
+"""Architectures at most: every statistic looks at all pairs of them."""
+
+MAX_WITHOUT_VALUE = 0.05
+"""Share of resamples that may have no value where an interval is given."""
+
+_ONE_DRAW = np.zeros(1, np.int64)
+_Key = tuple[str, float | None]
 NEGLIGIBLE = 0.05
 """A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
 
@@ -66,95 +75,126 @@ class Resamples:
     Attributes:
         architectures: (B, n) how often each stands in it.
         references: (B, F) the weight of each reference, which sum to 1.
-        repeats: By the number of repeats R: (B, R), the weight of each.
+        draws: By the number of draws D: (B, D), the weight of each.
     """
 
     architectures: Counts
     references: Floats
-    repeats: dict[int, Floats]
+    draws: dict[int, Floats]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a table of runs comes from.
+
+    Attributes:
+        planned: Architectures that were to be ranked.
+        runs: Where the accuracies on the proxy and its controls come from.
+        reference: Where the full-data accuracies come from.
+        failures: Runs that failed, with the reason.
+        elapsed_seconds: Of this check, by the clock.
+        machine: Where it ran.
+    """
+
+    planned: Sequence[str]
+    runs: str
+    reference: str
+    failures: Sequence[str]
+    elapsed_seconds: float
+    machine: MachineRecord
 
 
 def weigh_evidence(
     table: pa.Table,
     check: Check,
+    provenance: Provenance,
     *,
     own_ratio: float,
     n_full: int,
     n_test: int,
     seed: int,
-    runs: str,
-    reference: str,
-    failures: Sequence[str],
     stages: Sequence[StageRecord],
-    elapsed_seconds: float,
-    machine: MachineRecord,
 ) -> EvidenceRecord:
     """Measures how well the proxy ranks.
 
     Args:
         table: The table `ranking`.
         check: How it was checked.
+        provenance: Where the table comes from.
         own_ratio: The proxy's.
         n_full: Samples of everything.
         n_test: Samples of the test.
         seed: The recipe's.
-        runs: Where the accuracies on the proxy and its controls come from.
-        reference: Where the full-data accuracies come from.
-        failures: Runs that failed, with the reason.
         stages: What the build took.
-        elapsed_seconds: Of this check, by the clock.
-        machine: Where it ran.
 
     Raises:
-        EvidenceError: Fewer than five architectures have every run, accuracies are constant, or there are none on full
-            data or on the proxy.
+        EvidenceError: Fewer than five architectures have every run, or more than can be weighed; accuracies on full data or on
+            the proxy are constant, or there are none.
     """
-    measured = collect_accuracies(table)
-    _check_enough(measured, own_ratio, failures)
-    full = measured.accuracies[FULL, 1.0]
+    measured = collect_accuracies(table, provenance.planned)
+    _check_enough(measured, own_ratio, provenance.failures)
+    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
-    counts = resample(len(measured.names), len(references), {len(a) for a in measured.accuracies.values()}, seed)
-    cost = measured.costs[FLOPS]
+    n_draws = {int(draws.max()) + 1 for draws in measured.draws.values()}
+    counts = resample(len(measured.names), len(references), n_draws, seed)
 
-    values: dict[tuple[str, float | None], dict[str, Floats]] = {}
-    for (method, ratio), accuracies in measured.accuracies.items():
-        if method != FULL:
-            values[method, ratio] = compare_repeats(references, accuracies, cost, counts)
+    values: dict[_Key, dict[str, Floats]] = {}
+    for key, accuracies in measured.accuracies.items():
+        if key[0] != FULL:
+            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
     values[FULL, None] = compare_seeds(references, full, cost, counts) if len(full) > 1 else {}
     for method in FREE_RANKINGS:
-        values[method, None] = compare_repeats(references, measured.costs[method][None], cost, counts)
+        values[method, None] = compare_repeats(references, measured.costs[method][None], _ONE_DRAW, cost, counts)
+    own = measured.accuracies[PROXY, own_ratio][measured.draws[PROXY, own_ratio] == 0]
+    own_values = compare_repeats(references, own, np.zeros(len(own), np.int64), cost, counts)
 
-    methods = tuple(_describe(*key, measured, references, of_key) for key, of_key in values.items())
+    methods = tuple(_describe(key, measured, references, of_key) for key, of_key in values.items())
     comparisons = tuple(_compare_with_controls(values, measured))
-    n_draws = len(measured.accuracies[PROXY, own_ratio])
-    verdict, explanation = judge(comparisons, own_ratio, n_draws, table.num_rows)
-    lows = {each.ratio: each.statistics["tau"].low for each in methods if each.method == PROXY}
-    own_low = lows[own_ratio]
-    target = check.target if check.target is not None else check.threshold
-    enough = [r for r, low in lows.items() if r and target is not None and low is not None and low >= target]
-    return EvidenceRecord(
+    own_draws = int(measured.draws[PROXY, own_ratio].max()) + 1
+    at_own_ratio = sum(ratio in (1.0, own_ratio) for ratio in table["ratio"].to_pylist())
+    verdict, explanation = judge(comparisons, own_ratio, own_draws, at_own_ratio)
+    if len(full) == 1:
+        explanation += " There is one training on everything: its noise is in no interval."
+    found = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
-        runs=runs,
-        reference=reference,
+        runs=provenance.runs,
+        reference=provenance.reference,
         n_architectures=len(measured.names),
         n_like_cost_pairs=int(ranking.are_alike(cost).sum()) // 2,
         n_top=ranking.n_top(len(measured.names)),
         n_full_seeds=len(full),
-        n_draws=n_draws,
+        n_draws=own_draws,
         left_out=measured.left_out,
-        failures=tuple(failures),
+        failures=tuple(provenance.failures),
         methods=methods,
         comparisons=comparisons,
         verdict=verdict,
         explanation=explanation,
-        passed=None if check.threshold is None else own_low is not None and own_low >= check.threshold,
-        sufficient_ratio=min(enough, default=None),
+        own_tau=estimate(own_values["tau"]),
+        passed=None,
+        sufficient_ratio=None,
         spending=weigh_spending(table, own_ratio, n_full, n_test, stages),
-        elapsed_seconds=elapsed_seconds,
-        machine=machine,
+        elapsed_seconds=provenance.elapsed_seconds,
+        machine=provenance.machine,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    return found.model_copy(update=_gate(found))
+
+
+def _gate(found: EvidenceRecord) -> dict[str, bool | float | None]:
+    """Whether the threshold is reached, and the smallest ratio that reaches the target; one draw reaches nothing."""
+
+    def reaches(ratio: float, goal: float | None) -> bool:
+        method = found.of(PROXY, ratio)
+        low = method.statistics["tau"].low if method else None
+        return method is not None and method.n_draws > 1 and goal is not None and low is not None and low >= goal
+
+    threshold = found.check.threshold
+    return {
+        "passed": None if threshold is None else reaches(found.own_ratio, threshold),
+        "sufficient_ratio": min((ratio for ratio in found.ratios if reaches(ratio, found.target)), default=None),
+    }
 
 
 def other_seeds(full: Floats) -> Floats:
@@ -167,17 +207,17 @@ def other_seeds(full: Floats) -> Floats:
     return np.round([np.delete(full, seed, axis=0).mean(axis=0) for seed in range(len(full))], 12)
 
 
-def resample(n: int, n_references: int, n_repeats: Iterable[int], seed: int) -> Resamples:
-    """Draws the bootstrap's resamples: architectures, references and repeats, each with replacement.
+def resample(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Resamples:
+    """Draws the bootstrap's resamples: architectures, references and draws, each with replacement.
 
-    Few repeats drawn with replacement vary too little: by (R - 1) / R, which is made up for. References that are means of
+    Few draws drawn with replacement vary too little: by (D - 1) / D, which is made up for. References that are means of
     all seeds but one vary less still: their deviations are widened to the variance of the delete-one jackknife
     (Efron 1982), (F - 1) / F of their sum of squares.
 
     Args:
         n: Architectures.
         n_references: References.
-        n_repeats: Every number of repeats that some method has.
+        n_draws: Every number of draws that some method has.
         seed: The recipe's.
     """
 
@@ -189,24 +229,28 @@ def resample(n: int, n_references: int, n_repeats: Iterable[int], seed: int) -> 
     def weigh(what: str, size: int, widening: float) -> Floats:
         return (1 + (draw(what, size) - 1) * math.sqrt(widening)) / size
 
-    repeats = {size: weigh("repeats", size, size / max(1, size - 1)) for size in {1, n_references, *n_repeats}}
+    draws = {size: weigh("draws", size, size / max(1, size - 1)) for size in {1, n_references, *n_draws}}
     references = weigh("references", n_references, n_references * (n_references - 1))
-    return Resamples(draw("architectures", n), references, repeats)
+    return Resamples(draw("architectures", n), references, draws)
 
 
-def compare_repeats(references: Floats, measured: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
+def compare_repeats(
+    references: Floats, measured: Floats, draws: NDArray[np.int64], cost: Floats, counts: Resamples
+) -> dict[str, Floats]:
     """Every statistic of a method's repeats against every reference, averaged within each resample.
 
     Args:
         references: (F, n).
         measured: (R, n): accuracies, or one row of costs.
+        draws: (R,) which draw each repeat is of: trainings on one draw count as one.
         cost: (n,) FLOPs.
         counts: The resamples, B of them.
 
     Returns:
         For each of `ranking.STATISTICS` (B,), the plain value first.
     """
-    repeats = counts.repeats[len(measured)]
+    n_trainings = np.bincount(draws)
+    repeats = (counts.draws[len(n_trainings)] / n_trainings)[:, draws]
     weights = repeats[:, :, None] * counts.references[:, None, :]
     every = product(range(len(measured)), range(len(references)))
     return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts)
@@ -217,18 +261,18 @@ def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamp
 
     Two seeds give one pair, and an interval that holds no noise of training.
     """
-    weights = counts.repeats[len(full)]
+    weights = counts.draws[len(full)]
     return _average([(references[f], full[f], weights[:, f]) for f in range(len(full))], cost, counts)
 
 
 def estimate(values: Floats) -> EstimateRecord:
-    """The first value, and the middle 95 % of the others; no interval where more than half have no value."""
+    """The first value, and the middle 95 % of the others; no interval where more than a few have no value."""
 
     def number(value: float) -> float | None:
         return round(float(value), 12) if math.isfinite(value) else None  # weights of thirds make 0.9999999999999998
 
     resampled = values[1:][np.isfinite(values[1:])]
-    if len(resampled) < len(values) / 2:
+    if len(resampled) < (1 - MAX_WITHOUT_VALUE) * (len(values) - 1):
         return EstimateRecord(value=number(values[0]), low=None, high=None)
     low, high = np.percentile(resampled, [2.5, 97.5])
     return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
@@ -241,13 +285,17 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
         comparisons: Of the proxy with its controls.
         own_ratio: The proxy's.
         n_draws: Of the proxy.
-        n_runs: Behind the evidence.
+        n_runs: Behind the comparisons.
 
     Returns:
         The verdict, and a sentence or two that say why.
     """
-    of = {each.control: each for each in comparisons if each.ratio == own_ratio}
-    for control, words, verdict in _RIVALS:
+    of: dict[str, ComparisonRecord] = {each.control: each for each in comparisons if each.ratio == own_ratio}
+    if FLOPS in of and of[FLOPS].difference.value is None:  # all cost the same: there is nothing to count
+        rivals = [each for each in _RIVALS if each[0] != FLOPS]
+    else:
+        rivals = list(_RIVALS)
+    for control, words, verdict in rivals:
         against = of.get(control)
         if against is not None and against.outcome in ("worse", "no better"):
             is_worse = control == RANDOM and against.outcome == "worse"
@@ -260,10 +308,10 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
                     else "a gain of 0.05 is ruled out."
                 ),
             )
-    missing = [words for control, words, _ in _RIVALS if control not in of]
+    missing = [words for control, words, _ in rivals if control not in of]
     if missing:
         return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
-    undecided = [(words, of[control]) for control, words, _ in _RIVALS if of[control].outcome == "undecided"]
+    undecided = [(words, of[control]) for control, words, _ in rivals if of[control].outcome == "undecided"]
     if undecided:
         words, against = undecided[0]
         return (
@@ -271,9 +319,9 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
             f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}, which neither shows a gain nor rules "
             f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}"
             if n_draws > 1
-            else "There is one draw of the proxy, so that nobody can tell its luck from its worth; set check.draws to 3 or more.",
+            else "There is one draw of the proxy, so that nobody can tell its luck from its worth; check with 3 draws or more.",
         )
-    differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in _RIVALS)
+    differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in rivals)
     free = of.get(PARAMETERS)
     beside = f" Less that of counting parameters it is {free.difference.shown()} ({free.outcome})." if free else ""
     return "preserves the ranking", f"The proxy's Kendall tau is {differences}.{beside}"
@@ -284,7 +332,7 @@ def weigh_spending(
 ) -> SpendingRecord:
     """Sums what the proxy costs and saves.
 
-    An architecture's cost is its training's, the mean over architectures and repeats. The proxy has paid for itself after
+    An architecture's cost is that of training and test, the mean over architectures and repeats. The proxy has paid for itself after
     so many architectures that the savings reach what build (and check) took, in seconds where they were measured here,
     else in FLOPs.
     """
@@ -295,8 +343,10 @@ def weigh_spending(
         held = [row[column] for row in trained if (row["dataset"], row["ratio"]) == (dataset, ratio)]
         return float(np.mean(held)) if held else None
 
-    proxy_flops, proxy_seconds = mean("run_flops", PROXY, own_ratio), mean("training_seconds", PROXY, own_ratio)
-    full_flops, full_seconds = mean("run_flops", FULL, 1.0), mean("training_seconds", FULL, 1.0)
+    proxy_flops, full_flops = mean("run_flops", PROXY, own_ratio), mean("run_flops", FULL, 1.0)
+    proxy_training, full_training = mean("training_seconds", PROXY, own_ratio), mean("training_seconds", FULL, 1.0)
+    proxy_seconds = _plus(proxy_training, mean("test_seconds", PROXY, own_ratio))
+    full_seconds = _plus(full_training, mean("test_seconds", FULL, 1.0))
     if full_flops is None:  # the accuracies on everything were known: what they would have taken
         of_proxy = [row for row in trained if (row["dataset"], row["ratio"]) == (PROXY, own_ratio)]
         would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in of_proxy]
@@ -318,7 +368,7 @@ def weigh_spending(
         full_seconds=full_seconds,
         proxy_flops=proxy_flops,
         proxy_seconds=proxy_seconds,
-        speed_up=full_seconds / proxy_seconds if full_seconds is not None and proxy_seconds else None,
+        speed_up=full_training / proxy_training if full_training is not None and proxy_training else None,
         build_flops=build_flops,
         build_seconds=build_seconds,
         check_flops=check_flops,
@@ -326,6 +376,10 @@ def weigh_spending(
         pays_after=pays_after(build),
         pays_after_with_check=pays_after(build + checked),
     )
+
+
+def _plus(some: float | None, more: float | None) -> float | None:
+    return None if some is None or more is None else some + more
 
 
 def _average(pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples) -> dict[str, Floats]:
@@ -352,33 +406,37 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
             f"check: must have at least {MIN_RANKED} architectures with every run to speak of a ranking, found {n}{left}"
             f"{failed}; give more choices in the recipe's space, or the runs that are missing"
         )
-    for (dataset, ratio), accuracies in measured.accuracies.items():
-        for repeat, row in enumerate(accuracies):
+    if n > MAX_RANKED:
+        raise EvidenceError(
+            f"check: must have at most {MAX_RANKED:,} architectures, found {n:,}; take a sample of them"
+        )
+    for key in ((FULL, 1.0), (PROXY, own_ratio)):
+        for repeat, row in enumerate(measured.accuracies[key]):
             if np.ptp(row) == 0:
                 raise EvidenceError(
-                    f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {dataset}"
-                    f"{'' if dataset == FULL else f' {ratio:g}'}, number {repeat + 1}; train longer (training.epochs), or on more "
-                    "samples (selection.ratio)"
+                    f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {key[0]}"
+                    f"{'' if key[0] == FULL else f' {own_ratio:g}'}, number {repeat + 1}; train longer (training.epochs), or on "
+                    "more samples (selection.ratio)"
                 )
 
 
-def _describe(
-    method: str, ratio: float | None, measured: Measured, references: Floats, values: dict[str, Floats]
-) -> MethodRecord:
-    accuracies = measured.accuracies.get((method, 1.0 if ratio is None else ratio))
-    is_free = accuracies is None
+def _describe(key: _Key, measured: Measured, references: Floats, values: dict[str, Floats]) -> MethodRecord:
+    method, ratio = key
+    place = (method, 1.0 if ratio is None else ratio)
+    accuracies = measured.accuracies.get(place)
     each = measured.costs[method][None] if accuracies is None else accuracies
-    return MethodRecord(
-        method=method,
-        ratio=ratio,
-        n_repeats=1 if accuracies is None else len(accuracies),
-        mean_accuracy=None if accuracies is None else float(accuracies.mean()),
-        tau_of_repeats=_tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
-        statistics={
-            name: estimate(of_statistic)
-            for name, of_statistic in values.items()
-            if not (is_free and name in ("pearson", "tau_given_cost"))  # a cost is no accuracy, and explains itself
-        },
+    says_nothing = {FLOPS: ("pearson", "tau_given_cost"), PARAMETERS: ("pearson",)}.get(
+        method, ()
+    )  # a cost is no accuracy
+    return MethodRecord.model_validate(
+        {
+            "method": method,
+            "ratio": ratio,
+            "n_draws": 1 if accuracies is None else int(measured.draws[place].max()) + 1,
+            "mean_accuracy": None if accuracies is None else float(accuracies.mean()),
+            "tau_of_repeats": _tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
+            "statistics": {name: estimate(values[name]) for name in values if name not in says_nothing},
+        }
     )
 
 
@@ -392,13 +450,15 @@ def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) ->
     return tuple(tau if math.isfinite(tau) else None for tau in taus)
 
 
-def _compare_with_controls(
-    values: dict[tuple[str, float | None], dict[str, Floats]], measured: Measured
-) -> Iterable[ComparisonRecord]:
+def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Measured) -> Iterable[ComparisonRecord]:
     """The proxy at each ratio against everything of that ratio and against the free rankings.
 
-    With one draw nothing is decided: its interval holds no noise of drawing.
+    Where one of the two was drawn once nothing is decided: the interval does not hold the noise of drawing it.
     """
+
+    def is_drawn_once(method: str, ratio: float) -> bool:
+        return method not in FREE_RANKINGS and measured.draws[method, ratio].max() == 0
+
     for method, ratio in values:
         if method != PROXY or ratio is None:
             continue
@@ -406,8 +466,10 @@ def _compare_with_controls(
             of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
             if of_control is not None:
                 difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])
-                outcome = _outcome(difference) if len(measured.accuracies[PROXY, ratio]) > 1 else "undecided"
-                yield ComparisonRecord(control=control, ratio=ratio, difference=difference, outcome=outcome)
+                is_open = is_drawn_once(PROXY, ratio) or is_drawn_once(control, ratio)
+                outcome = "undecided" if is_open else _outcome(difference)
+                about = {"control": control, "ratio": ratio, "difference": difference, "outcome": outcome}
+                yield ComparisonRecord.model_validate(about)
 
 
 def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "worse", "undecided"]:
@@ -423,14 +485,15 @@ def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "wors
 def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
     """How many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
     if difference.value is None or difference.low is None or difference.high is None:
-        return "More architectures are needed."
+        return "More architectures and draws are needed."
     gain, factors = difference.value, []
     if gain > 0:  # until the lower end is above 0
         factors.append(((gain - difference.low) / gain) ** 2)
     if gain < NEGLIGIBLE:  # until the upper end is below what would matter
         factors.append(((difference.high - gain) / (NEGLIGIBLE - gain)) ** 2)
     factor = min(factors)
+    fewest, most = (math.ceil((times - 1) * n_runs) for times in (factor, factor**2))
     return (
-        f"If it stays so, about {factor:,.1f} times as many architectures and draws would settle it: some "
-        f"{math.ceil((factor - 1) * n_runs):,} runs more than the {n_runs:,} here."
+        f"If it stays so, about {factor:,.1f} times as many architectures, draws or both would settle it, whichever holds the "
+        f"noise: {fewest:,} to {most:,} runs more than the {n_runs:,} here."
     )

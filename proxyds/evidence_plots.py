@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,7 +17,9 @@ from proxyds.manifest import EvidenceRecord, MethodRecord
 from proxyds.plots import STYLE, as_percent, as_png, new_figure
 from proxyds.ranking import best_first
 from proxyds.runs import (
+    AT_ONE_RATIO,
     FEWER_EPOCHS,
+    FLOPS,
     FREE_RANKINGS,
     FULL,
     METHOD_LABELS,
@@ -36,10 +37,10 @@ COLOURS = {
     STRATIFIED: "#56B4E9",
     FEWER_EPOCHS: "#009E73",
     FULL: "#000000",
-    "flops": "#999999",
+    FLOPS: "#999999",
     PARAMETERS: "#999999",
 }
-MARKERS = {PROXY: "o", RANDOM: "s", STRATIFIED: "D", FEWER_EPOCHS: "^", FULL: "*", "flops": "x", PARAMETERS: "+"}
+MARKERS = {PROXY: "o", RANDOM: "s", STRATIFIED: "D", FEWER_EPOCHS: "^", FULL: "*", FLOPS: "x", PARAMETERS: "+"}
 MAX_NAMED = 24
 """Architectures that a picture names, at most."""
 
@@ -63,14 +64,14 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
             "orders.png": _draw_orders(evidence, measured),
             "accuracy.png": _draw_accuracy(evidence, measured),
         }
-        if len({each.ratio for each in evidence.methods if each.method == PROXY}) > 1:
+        if len(evidence.ratios) > 1:
             pictures["ratios.png"] = _draw_ratios(evidence)
     return pictures
 
 
 def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     """Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
-    shown = [each for each in methods_in_order(evidence) if each.statistics]
+    shown = evidence.in_order
     figure = new_figure(height=0.9 + 0.36 * len(shown))
     axes = figure.subplots()
     for position, each in enumerate(shown):
@@ -101,7 +102,7 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
     order = best_first(reference)
     panels = [
         (m, measured.accuracies[m, evidence.own_ratio])
-        for m in (PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS)
+        for m in AT_ONE_RATIO
         if (m, evidence.own_ratio) in measured.accuracies
     ]
     panels += [(method, measured.costs[method][None]) for method in FREE_RANKINGS]
@@ -198,8 +199,7 @@ def _draw_ratios(evidence: EvidenceRecord) -> bytes:
     """Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
     figure = new_figure(height=3.8)
     axes = figure.subplots()
-    methods = (PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS)
-    for shift, method in zip(np.linspace(-0.02, 0.02, len(methods)), methods, strict=True):
+    for shift, method in zip(np.linspace(-0.02, 0.02, len(AT_ONE_RATIO)), AT_ONE_RATIO, strict=True):
         points = sorted((m for m in evidence.methods if m.method == method and m.ratio), key=lambda m: m.ratio or 0)
         x = [(each.ratio or 0) * 10**shift for each in points]
         taus = [each.statistics["tau"] for each in points]
@@ -213,19 +213,11 @@ def _draw_ratios(evidence: EvidenceRecord) -> bytes:
         axes.axhline(ceiling.statistics["tau"].value or 0, color=COLOURS[FULL], linestyle=":", label="noise ceiling")
     if evidence.target is not None:
         axes.axhline(evidence.target, color="#999999", linestyle="--", linewidth=1, label=f"target {evidence.target:g}")
-    ratios = sorted({each.ratio for each in evidence.methods if each.ratio})
     axes.set_xscale("log")
-    axes.set_xticks(ratios, [as_percent(ratio) for ratio in ratios])
+    axes.set_xticks(evidence.ratios, [as_percent(ratio) for ratio in evidence.ratios])
     axes.minorticks_off()
     axes.set_xlabel("size of the subset")
     axes.set_ylabel("Kendall tau, 95 % interval")
     axes.set_title("How large must it be?")
     axes.legend(ncols=3, fontsize=9)
     return as_png(figure)
-
-
-def methods_in_order(evidence: EvidenceRecord) -> Sequence[MethodRecord]:
-    """The ways to rank at the proxy's own ratio, as tables and pictures list them."""
-    ratios = {PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS}
-    found = [evidence.of(method, evidence.own_ratio if method in ratios else None) for method in METHOD_LABELS]
-    return [each for each in found if each is not None]

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from proxyds.recipe import Check, Recipe
 from proxyds.records import Architecture, Mapping, Probe, Source
+from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
 FORMAT_VERSION = "1.1"
 MANIFEST = "manifest.json"
@@ -154,6 +155,9 @@ class CheckRecord(Check):
     model_config = ConfigDict(extra="ignore")
 
 
+MethodName = Literal["full", "proxy", "random", "stratified", "fewer-epochs", "flops", "parameters"]
+
+
 class EstimateRecord(Part):
     """A statistic with its 95 % bootstrap interval; null where it has no value."""
 
@@ -173,29 +177,38 @@ class MethodRecord(Part):
     """How one way to rank architectures agrees with full data.
 
     `method` is a data set of the table `ranking`, or `flops` or `parameters` (ranking for nothing); `full` against other
-    seeds of itself is the noise ceiling. `ratio` is null where there is none. `tau_of_repeats` holds each draw's or seed's own
-    Kendall tau; the proxy's first is that of the samples that it ships.
+    seeds of itself is the noise ceiling. `ratio` is null where there is none. `tau_of_repeats` holds each repeat's own Kendall tau.
     """
 
-    method: str
+    method: MethodName
     ratio: float | None
-    n_repeats: _Count
+    n_draws: _Count
     mean_accuracy: float | None
     tau_of_repeats: tuple[float | None, ...]
     statistics: dict[str, EstimateRecord]
+
+    @model_validator(mode="after")
+    def _has_tau(self) -> MethodRecord:
+        if self.statistics and "tau" not in self.statistics:
+            raise ValueError("statistics must hold tau where there are any")
+        return self
 
 
 class ComparisonRecord(Part):
     """The proxy's Kendall tau less a control's, resample by resample."""
 
-    control: str
+    control: MethodName
     ratio: float
     difference: EstimateRecord
     outcome: Literal["better", "no better", "worse", "undecided"]
 
 
 class SpendingRecord(Part):
-    """What the proxy costs and saves; seconds are of one training at a time, null where nothing was trained here."""
+    """What the proxy costs and saves.
+
+    Of one architecture: FLOPs and seconds of training and test, the mean over architectures and repeats, as they were while
+    other runs went on beside; null where nothing was trained here. `speed_up` is of the training alone.
+    """
 
     full_flops: float | None
     full_seconds: float | None
@@ -228,6 +241,7 @@ class EvidenceRecord(Part):
     comparisons: tuple[ComparisonRecord, ...]
     verdict: Verdict
     explanation: str
+    own_tau: EstimateRecord
     passed: bool | None
     sufficient_ratio: float | None
     spending: SpendingRecord
@@ -243,6 +257,17 @@ class EvidenceRecord(Part):
     def of(self, method: str, ratio: float | None) -> MethodRecord | None:
         """One method's record, if it is there."""
         return next((each for each in self.methods if (each.method, each.ratio) == (method, ratio)), None)
+
+    @property
+    def in_order(self) -> list[MethodRecord]:
+        """The ways to rank at the proxy's own ratio, as tables and pictures list them; those without statistics aside."""
+        found = [self.of(name, self.own_ratio if name in AT_ONE_RATIO else None) for name in METHOD_LABELS]
+        return [each for each in found if each is not None and each.statistics]
+
+    @property
+    def ratios(self) -> list[float]:
+        """Every ratio of the proxy that was checked, the smallest first."""
+        return sorted(each.ratio for each in self.methods if each.method == "proxy" and each.ratio is not None)
 
 
 class Manifest(Part):

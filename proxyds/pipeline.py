@@ -77,6 +77,8 @@ def build(
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
         data = source.load_source(recipe, run)
         ledger.end_stage("source")
+        if recipe.check is not None:
+            checking.refuse_early(recipe, recipe.check, data)
         if there is not None and not force:
             built = _keep(out, there, recipe, data)
         else:
@@ -214,7 +216,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
         with translate_os_errors(str(folder), "copy the proxy to another place"):
             for name in changed:
                 replace_file(folder / name, files[name])
-            artifact.write_manifest(folder, manifest)
+            artifact.rewrite_manifest(folder, manifest, written=changed)
     return changed
 
 
@@ -240,6 +242,8 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
     if there.recipe_sha256 != recipe.sha256 or there.source.fingerprint != data.facts.fingerprint:
         raise artifact.another_proxy(out, there)
     try:
+        if recipe.check is not None and not checking.has_evidence(there, recipe.check):
+            return Built(out, checking.verify_for_check(out), was_there=True)  # a check will write the rest again
         return Built(out, artifact.verify_proxy(out), was_there=True)
     except VerificationError as error:
         raise VerificationError(f"{error}: --force builds it anew over this one") from None

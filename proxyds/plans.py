@@ -139,6 +139,7 @@ def plan_build(
     n_selected = round(recipe.selection.ratio * len(data.train))
     check = None
     if recipe.check is not None:
+        checking.refuse_early(recipe, recipe.check, data)
         check = _plan_runs(checking.list_check_runs(recipe, recipe.check, data, _not_known, device), store, n_workers)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
@@ -158,10 +159,10 @@ def plan_check(
     device, engine = choose_engine(device, workers)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    _, tables = artifact.read_proxy(folder)
-    draw_proxy = checking.redraw(recipe, data, tables)
+    checking.refuse_early(recipe, settings, data)
+    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    draw_proxy = checking.redraw(recipe, data, manifest, tables)
     runs = checking.list_check_runs(recipe, settings, data, draw_proxy, device)
-    checking.read_reference(recipe, settings, data, runs)
     return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)
 
 

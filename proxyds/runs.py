@@ -26,6 +26,9 @@ DATASETS = {
 """What architectures are trained on, by the name that the table `ranking` uses."""
 
 
+AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS)
+"""Data sets that there are for each ratio."""
+
 FLOPS, PARAMETERS = "flops", "parameters"
 FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
 """Rankings that cost nothing to find, and their column."""
@@ -77,12 +80,15 @@ class Measured:
         names: (n,) of the architectures, the cheapest first.
         costs: (n,) each of `FREE_RANKINGS`.
         accuracies: For each data set and ratio (R, n): repeats by architectures.
+        draws: For each of them (R,): which draw each repeat is of, from 0 without gaps; where nothing is drawn, every
+            training is one.
         left_out: Architectures that lack a run.
     """
 
     names: list[str]
     costs: dict[str, NDArray[np.float64]]
     accuracies: dict[tuple[str, float], NDArray[np.float64]]
+    draws: dict[tuple[str, float], NDArray[np.int64]]
     left_out: tuple[str, ...]
 
 
@@ -114,15 +120,19 @@ def make_runs_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=place), schema=COLUMNS)
 
 
-def collect_accuracies(runs: pa.Table) -> Measured:
-    """Puts the accuracies of a table of runs into arrays; an architecture that lacks a run is left out of all."""
-    rows = runs.to_pylist()
+def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
+    """Puts the accuracies of a table of runs into arrays; an architecture that lacks a run is left out of all.
+
+    Args:
+        runs: A table of runs.
+        planned: Architectures that were to be in it.
+    """
     repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     about = {}
-    for row in rows:
+    for row in runs.to_pylist():
         about[row["architecture"]] = row
         if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
-            repeat = (row["draw_seed"] or 0, row["training_seed"])
+            repeat = (row["training_seed"] if row["draw_seed"] is None else row["draw_seed"], row["training_seed"])
             repeats[row["dataset"], row["ratio"]][repeat][row["architecture"]] = row["accuracy"]
     ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
     every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
@@ -133,8 +143,12 @@ def collect_accuracies(runs: pa.Table) -> Measured:
             free: np.array([float(about[name][column]) for name in names]) for free, column in FREE_RANKINGS.items()
         },
         accuracies={
-            key: np.array([[of_repeat[name] for name in names] for _, of_repeat in sorted(of_set.items())])
+            key: np.array([[of_set[repeat][name] for name in names] for repeat in sorted(of_set)])
             for key, of_set in repeats.items()
         },
-        left_out=tuple(name for name in ordered if name not in names),
+        draws={
+            key: np.unique([draw for draw, _ in sorted(of_set)], return_inverse=True)[1]
+            for key, of_set in repeats.items()
+        },
+        left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in names)),
     )

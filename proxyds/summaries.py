@@ -14,7 +14,6 @@ import numpy as np
 from proxyds.artifact import read_proxy
 from proxyds.card import ratio_rows, show_statistic
 from proxyds.display import print_table
-from proxyds.evidence_plots import methods_in_order
 from proxyds.manifest import EvidenceRecord, Manifest
 from proxyds.quantities import duration, with_prefix
 from proxyds.records import CASE_MEANINGS, Tables
@@ -125,13 +124,14 @@ def print_evidence(manifest: Manifest) -> None:
     if manifest.protocol == "paper":
         click.echo("circular: the test samples that measured this ranking also chose the proxy (the paper's protocol)")
     click.echo(
-        f"{evidence.n_architectures} architectures, {evidence.n_draws} draws, {evidence.n_full_seeds} trainings on everything "
-        f"({evidence.reference}), {manifest.counts.test:,} test samples; 95 % bootstrap intervals\n"
+        f"{evidence.n_architectures} architectures ({evidence.n_like_cost_pairs} pairs of like FLOPs), {evidence.n_draws} draws, "
+        f"{evidence.n_full_seeds} trainings on everything ({evidence.reference}), {manifest.counts.test:,} test samples; 95 % "
+        f"bootstrap intervals; Kendall tau of these very samples: {evidence.own_tau.shown()}\n"
     )
     names = ("tau", "tau_given_cost", "tau_top", "regret")
     rows = [
         (METHOD_LABELS[each.method], *(show_statistic(name, each.statistics.get(name)) for name in names))
-        for each in methods_in_order(evidence)
+        for each in evidence.in_order
     ]
     headings = ("Kendall tau", "given FLOPs", f"best {evidence.n_top}", "regret, points")
     print_table("", ("ranking by", *headings), rows)

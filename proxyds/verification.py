@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from proxyds.engine import Done, Report, Task
+from proxyds.errors import TrainingError
 from proxyds.recipe import Check, Training
 from proxyds.records import Architecture, OnProgress, Progress, Samples
 from proxyds.runs import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
@@ -251,7 +254,35 @@ def train_and_test(
 
     Raises:
         DivergedError: The loss became infinite or not a number.
+        TrainingError: There is not memory enough.
     """
+    try:
+        about = _train_and_test(
+            report, architecture, train, test, n_steps, n_labels, image_shape, settings, seed, device
+        )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(
+            f"{architecture.name}: must fit into memory, it does not; fewer samples a step (training.batch_size, now "
+            f"{settings.batch_size}) or fewer workers (--workers 1) need less"
+        ) from error
+    finally:
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+def _train_and_test(
+    report: Report,
+    architecture: Architecture,
+    train: Samples,
+    test: Samples,
+    n_steps: int,
+    n_labels: int,
+    image_shape: tuple[int, int, int],
+    settings: Training,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
     network = make_network(
         architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
     )
@@ -277,13 +308,12 @@ def train_and_test(
     )
     trained = time.perf_counter()
     accuracy = float((predict_labels(network, test.pixels(), device) == test.labels).mean())
-    about = {
+    return {
         "accuracy": accuracy,
         "losses": [epoch.loss for epoch in history],
         "training_seconds": trained - started,
         "test_seconds": time.perf_counter() - trained,
     }
-    (folder / "run.json").write_text(json.dumps(about))
 
 
 def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings: Training) -> pa.Table:

@@ -66,6 +66,30 @@ def tiny_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) ->
     return build(read_recipe(folder / "recipe.yaml"), folder / "proxy", store=Store(session_store), device="cpu").folder
 
 
+@pytest.fixture(scope="session")
+def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
+    """A proxy for eight architectures, checked with made-up accuracies. Do not change it: copy it."""
+    from proxyds.pipeline import build, check
+    from proxyds.recipe_yaml import read_recipe
+    from proxyds.space import list_architectures
+    from proxyds.store import Store
+
+    folder, store = tmp_path_factory.mktemp("checked"), Store(session_store)
+    (folder / "recipe.yaml").write_text(TINY_RECIPE.replace("depth: 8", "depth: [8, 14]"), encoding="utf-8")
+    recipe = read_recipe(folder / "recipe.yaml")
+    proxy = build(recipe, folder / "proxy", store=store, device="cpu").folder
+    names = [each.name for each in list_architectures(recipe.space, 10, (1, 8, 8))]
+    lines = ["architecture,dataset,accuracy,draw_seed,training_seed"]
+    for dataset in ("full", "proxy", "random", "stratified", "fewer-epochs"):
+        for repeat in range(2):
+            for i, name in enumerate(names):
+                rank = len(names) - i if dataset in ("full", "proxy") else i
+                draw = "" if dataset in ("full", "fewer-epochs") else repeat
+                lines.append(f"{name},{dataset},{0.5 + rank / 40 + repeat / 1000:.3f},{draw},{repeat}")
+    (folder / "runs.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return check(proxy, runs=folder / "runs.csv", store=store, device="cpu").folder
+
+
 @pytest.fixture
 def run_proxyds(tmp_path: Path, session_store: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line as a user does, in a process of its own, in an empty folder."""

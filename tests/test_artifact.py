@@ -6,14 +6,18 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from proxyds import runs
-from proxyds.artifact import read_manifest, read_proxy, read_tables, verify_proxy
+from proxyds.artifact import read_manifest, read_proxy, read_tables, rewrite_manifest, verify_proxy
 from proxyds.errors import EXIT_VERDICTS, ArtifactError, VerificationError
 from proxyds.manifest import (
     ComparisonRecord,
@@ -32,6 +36,13 @@ FORMAT = (Path(__file__).parent.parent / "proxyds" / "FORMAT.md").read_text(enco
 def copy(tiny_proxy: Path, tmp_path: Path) -> Path:
     shutil.copytree(tiny_proxy, tmp_path / "p")
     return tmp_path / "p"
+
+
+@pytest.fixture
+def checked(checked_proxy: Path, tmp_path: Path) -> Path:
+    """A copy of a proxy whose ranking was checked."""
+    shutil.copytree(checked_proxy, tmp_path / "checked")
+    return tmp_path / "checked"
 
 
 def described_columns(table: str) -> set[str]:
@@ -206,3 +217,188 @@ def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:
     next((copy / "evaluation").iterdir()).write_bytes(b"not parquet")
     with pytest.raises(ArtifactError, match="evaluation: must hold parquet files that can be read"):
         read_tables(copy)
+
+
+# What a stranger may have changed: everything is refused, with the one error
+
+
+def rewrite_table(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Writes the tables of a folder again, changed."""
+    for path in folder.glob("*.parquet"):
+        pq.write_table(change(pq.read_table(path)), path)
+
+
+def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+
+
+def change_cell(name: str, value: Any, row: int = 0) -> Callable[[pa.Table], pa.Table]:
+    """Replaces one cell of a table."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = table[name].to_pylist()
+        values[row] = value
+        return with_column(table, name, values)
+
+    return change
+
+
+def without(name: str, value: str) -> Callable[[pa.Table], pa.Table]:
+    """Leaves out the rows with a value."""
+    return lambda table: table.filter(pc.not_equal(table[name], value))
+
+
+def test_a_checked_proxy_can_be_read_as_it_is(checked: Path) -> None:
+    manifest, tables = read_proxy(checked)
+    assert manifest == verify_proxy(checked)
+    assert tables.ranking.num_rows == 8 * 2 * 5
+    assert manifest.evidence.verdict == "preserves the ranking"
+    rewrite_table(checked / "ranking", lambda table: table)
+    assert read_proxy(checked)[1].ranking == tables.ranking  # it is not the writing that is refused below
+
+
+def test_an_importance_table_that_selects_other_samples_than_the_data_is_refused(copy: Path) -> None:
+    rewrite_table(
+        copy / "importance", lambda table: with_column(table, "selected", np.roll(table["selected"].to_numpy(), 1))
+    )
+    with pytest.raises(ArtifactError, match="the table importance must select the very samples of data"):
+        read_proxy(copy)
+
+
+WRONG_RANKINGS: dict[str, Callable[[pa.Table], pa.Table]] = {
+    "no architecture": change_cell("architecture", None),
+    "no accuracy": change_cell("accuracy", None),
+    "no training seed": change_cell("training_seed", None),
+    "no data set": change_cell("dataset", None),
+    "no ratio": change_cell("ratio", None),
+    "no cost": change_cell("training_flops", None),
+    "no weights": change_cell("n_parameters", None),
+    "no origin": change_cell("origin", None),
+    "unknown data set": change_cell("dataset", "guessed"),
+    "accuracy above 1": change_cell("accuracy", 1.5),
+    "accuracy below 0": change_cell("accuracy", -0.1),
+    "accuracy not a number": change_cell("accuracy", float("nan")),
+    "accuracy without end": change_cell("accuracy", float("inf")),
+    "ratio 0": change_cell("ratio", 0.0, row=20),
+    "ratio 2": change_cell("ratio", 2.0, row=20),
+    "ratio not a number": change_cell("ratio", float("nan"), row=20),
+    "a row twice": lambda table: pa.concat_tables([table, table.slice(3, 1)]),
+    "a row twice with another accuracy": lambda table: pa.concat_tables(
+        [table, change_cell("accuracy", 0.25)(table.slice(3, 1))]
+    ),
+    "nothing on full data": without("dataset", "full"),
+    "nothing on the proxy": without("dataset", "proxy"),
+    "no rows": lambda table: table.slice(0, 0),
+    "an architecture less": lambda table: without("architecture", table["architecture"][0].as_py())(table),
+    "a row less": lambda table: table.slice(1),
+    "another architecture": change_cell("architecture", "a net of nobody"),
+}
+"""Tables that cannot be the runs that the evidence speaks of."""
+
+
+@pytest.mark.parametrize("change", WRONG_RANKINGS.values(), ids=WRONG_RANKINGS)
+def test_runs_that_are_not_what_the_evidence_speaks_of_are_refused(
+    change: Callable[[pa.Table], pa.Table], checked: Path
+) -> None:
+    rewrite_table(checked / "ranking", change)
+    with pytest.raises(ArtifactError, match="ranking: must hold the runs that the evidence in manifest"):
+        read_proxy(checked)
+    assert read_proxy(checked, with_ranking=False)[1].ranking is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda table, name=name: table.drop_columns([name]) for name in runs.COLUMNS.names),
+        lambda table: table.append_column("accuracy", table["accuracy"]),
+        lambda table: table.set_column(
+            table.schema.get_field_index("accuracy"), "accuracy", pa.array(["high"] * len(table))
+        ),
+    ],
+    ids=[*(f"no {name}" for name in runs.COLUMNS.names), "accuracy twice", "accuracy in words"],
+)
+def test_runs_in_other_columns_are_refused(change: Callable[[pa.Table], pa.Table], checked: Path) -> None:
+    rewrite_table(checked / "ranking", change)
+    with pytest.raises(ArtifactError, match="ranking: must hold the columns of a table of runs"):
+        read_proxy(checked)
+
+
+def test_evidence_without_its_runs_is_refused(checked: Path) -> None:
+    shutil.rmtree(checked / "ranking")
+    with pytest.raises(ArtifactError, match="ranking: must hold parquet files that can be read"):
+        read_proxy(checked)
+
+
+def unknown_method(evidence: dict[str, Any]) -> None:
+    evidence["methods"][0]["method"] = "guessing"
+
+
+def unknown_control(evidence: dict[str, Any]) -> None:
+    evidence["comparisons"][0]["control"] = "guessing"
+
+
+def unknown_outcome(evidence: dict[str, Any]) -> None:
+    evidence["comparisons"][0]["outcome"] = "splendid"
+
+
+def unknown_verdict(evidence: dict[str, Any]) -> None:
+    evidence["verdict"] = "splendid"
+
+
+def no_tau(evidence: dict[str, Any]) -> None:
+    del evidence["methods"][0]["statistics"]["tau"]
+
+
+def no_own_tau(evidence: dict[str, Any]) -> None:
+    del evidence["own_tau"]
+
+
+def other_ratio(evidence: dict[str, Any]) -> None:
+    evidence["own_ratio"] = 0.3
+
+
+def other_count(evidence: dict[str, Any]) -> None:
+    evidence["n_architectures"] += 1
+
+
+def no_proxy(evidence: dict[str, Any]) -> None:
+    evidence["methods"] = [each for each in evidence["methods"] if each["method"] != "proxy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (unknown_method, r"manifest\.json: evidence\.methods\.0\.method: Input should be 'full', 'proxy'"),
+        (unknown_control, r"manifest\.json: evidence\.comparisons\.0\.control: Input should be"),
+        (unknown_outcome, r"manifest\.json: evidence\.comparisons\.0\.outcome: Input should be"),
+        (unknown_verdict, r"manifest\.json: evidence\.verdict: Input should be"),
+        (no_tau, r"manifest\.json: evidence\.methods\.0: .*statistics must hold tau"),
+        (no_own_tau, r"manifest\.json: evidence\.own_tau: Field required"),
+        (other_ratio, r"ranking: must hold the runs that the evidence"),
+        (other_count, r"ranking: must hold the runs that the evidence"),
+        (no_proxy, r"ranking: must hold the runs that the evidence"),
+    ],
+)
+def test_evidence_that_cannot_be_is_refused(change: Callable[[dict[str, Any]], None], said: str, checked: Path) -> None:
+    held = json.loads((checked / "manifest.json").read_text())
+    change(held["evidence"])
+    (checked / "manifest.json").write_text(json.dumps(held))
+    with pytest.raises(ArtifactError, match=said):
+        read_proxy(checked)
+
+
+def test_a_manifest_written_again_keeps_the_facts_of_files_that_were_not_written(checked: Path) -> None:
+    manifest = read_manifest(checked)
+    change_byte(checked)
+    (checked / "README.md").write_text("another card")
+    (checked / "assets" / "orders.png").unlink()
+    written = rewrite_manifest(checked, manifest, written=["README.md"], gone=["assets/orders.png"])
+    assert written == read_manifest(checked)
+    assert written.files["README.md"].bytes == len("another card")
+    assert written.files["data/train-00000-of-00001.parquet"] == manifest.files["data/train-00000-of-00001.parquet"]
+    assert set(manifest.files) - set(written.files) == {"assets/orders.png"}
+    assert list(written.files) == sorted(written.files)
+    with pytest.raises(VerificationError, match="its bytes have changed") as caught:
+        verify_proxy(checked)
+    assert "1 of " in str(caught.value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
@@ -13,7 +15,8 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 import proxyds
-from proxyds.artifact import read_manifest, read_tables, verify_proxy
+from proxyds import card
+from proxyds.artifact import read_manifest, read_proxy, read_tables, verify_proxy
 from proxyds.card import escape_markdown, render_card
 from proxyds.errors import CardDriftError, VerificationError
 from proxyds.manifest import Manifest
@@ -90,6 +93,72 @@ def test_names_from_a_stranger_show_as_they_are(records: tuple[Manifest, Tables]
     assert "\n# heading" not in readme
     assert "](javascript" not in readme
     assert all(line.count("|") - line.count("\\|") == 4 for line in readme.splitlines() if line.startswith("| cat"))
+
+
+@pytest.fixture(scope="module")
+def checked_records(checked_proxy: Path) -> tuple[Manifest, Tables]:
+    return read_proxy(checked_proxy)
+
+
+EVIL = "<script>alert(1)</script>\n# heading\n![image](https://evil.example/x.png) | [x](javascript:1)\n- `item`"
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (lambda evil: {"explanation": evil}, 1),
+        (lambda evil: {"created": evil}, 1),
+        (lambda evil: {"failures": (evil,)}, 1),
+        (lambda evil: {"failures": tuple(f"{evil} {number}" for number in range(11))}, 10),
+        (lambda evil: {"left_out": (evil, "net")}, 1),
+        (lambda evil: {"runs": evil}, 1),
+        (lambda evil: {"runs": "trained here", "reference": evil}, 1),
+        (lambda evil: {"machine": {"libraries": {"torch": evil}}}, 1),
+        (lambda evil: {"machine": {"device": evil}}, 1),
+        (lambda evil: {"machine": {"processor": evil}}, 1),
+    ],
+    ids=[
+        *("explanation", "created", "failure", "failures", "left out", "runs", "reference"),
+        *("library", "device", "processor"),
+    ],
+)
+@pytest.mark.parametrize("evil", [EVIL, "<b>x</b>", "\n# heading", "![i](x)", "| a | b"])
+def test_evidence_from_a_stranger_shows_as_it_is(
+    checked_records: tuple[Manifest, Tables],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[str], dict[str, Any]],
+    shown: int,
+    evil: str,
+) -> None:
+    monkeypatch.setattr(card, "draw_pictures", lambda *records: {})
+    monkeypatch.setattr(card, "draw_evidence", lambda *records: {})
+    manifest, tables = checked_records
+    evidence, changes = manifest.evidence, change(evil)
+    if "machine" in changes:
+        changes["machine"] = evidence.machine.model_copy(update=changes["machine"])
+    readme = render_card(manifest.model_copy(update={"evidence": evidence.model_copy(update=changes)}), tables).readme
+    as_text = escape_markdown(evil[:10] if "created" in changes else evil)
+    assert readme.count(as_text) >= shown
+    # nothing of it but what is escaped: the rest is what an innocent card says
+    innocent_changes = change("innocent")
+    if "machine" in innocent_changes:
+        innocent_changes["machine"] = evidence.machine.model_copy(update=innocent_changes["machine"])
+    innocent = render_card(
+        manifest.model_copy(update={"evidence": evidence.model_copy(update=innocent_changes)}), tables
+    ).readme
+    assert readme.replace(as_text, "") == innocent.replace("innocent", "")
+    rest = readme.replace("<details>", "").replace("<summary>", "")
+    assert not re.search(r"<(script|b)\b", rest)
+    assert not re.search(r"^\s*# heading", readme, re.MULTILINE)
+    assert not re.search(r"!\[[^\]]*\]\((?!assets/)", readme)
+    assert "](javascript" not in readme
+
+
+def test_evidence_of_a_machine_without_torch_has_a_card(checked_records: tuple[Manifest, Tables]) -> None:
+    manifest, tables = checked_records
+    machine = manifest.evidence.machine.model_copy(update={"libraries": {}})
+    evidence = manifest.evidence.model_copy(update={"machine": machine})
+    assert "torch unknown." in render_card(manifest.model_copy(update={"evidence": evidence}), tables).readme
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
 from PIL import Image
 
 import proxyds
 from proxyds import artifact, checking, pipeline, verification
 from proxyds.artifact import read_proxy, read_tables, verify_proxy
+from proxyds.card import escape_markdown
 from proxyds.engine import Here
-from proxyds.errors import AccuracyTableError, CardDriftError, DivergedError, SourceError, VerificationError
+from proxyds.errors import (
+    AccuracyTableError,
+    CardDriftError,
+    DivergedError,
+    OutputExistsError,
+    SourceError,
+    VerificationError,
+)
 from proxyds.records import Progress
 from proxyds.store import Store
 
@@ -109,7 +118,7 @@ def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recip
             read,
             lambda tasks: pipeline.run_stored(tasks, Store(session_store), engine, lambda _: None),
         )
-    draw = checking.redraw(read, data, tables)
+    draw = checking.redraw(read, data, manifest, tables)
     first, second, larger = draw(0.1, 0), draw(0.1, 1), draw(0.2, 0)
     assert first is not None
     assert second is not None
@@ -120,7 +129,7 @@ def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recip
     assert manifest.counts.proxy == 130
     other = data.train.take(np.arange(len(data.train)) > 0)
     with pytest.raises(SourceError, match="must be the one that the proxy was built from"):
-        checking.redraw(read, replace(data, train=other), tables)
+        checking.redraw(read, replace(data, train=other), manifest, tables)
 
 
 def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
@@ -140,7 +149,7 @@ def test_the_card_shows_the_evidence_and_names_every_picture(checked: Path) -> N
     assert evidence is not None
     assert "Not checked yet" not in text
     assert evidence.verdict[1:] in text
-    assert evidence.explanation in text
+    assert escape_markdown(evidence.explanation) in text
     for each in evidence.methods:
         if each.statistics:
             assert each.statistics["tau"].shown() in text
@@ -216,7 +225,7 @@ def test_one_seed_has_no_ceiling_and_the_card_says_so(copy: Path, session_store:
 
 
 def test_other_ratios_give_a_curve(copy: Path, session_store: Path) -> None:
-    overrides = ["check.ratios=[0.3]", "check.draws=1", "check.full_seeds=1", "check.target=-1"]
+    overrides = ["check.ratios=[0.3]", "check.draws=2", "check.full_seeds=1", "check.target=-1"]
     proxyds.check(copy, overrides=overrides, store=Store(session_store), device="cpu")
     evidence, text = artifact.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None
@@ -296,10 +305,17 @@ def test_a_reference_that_was_trained_otherwise_is_refused(
     path.write_text(RECIPE.replace("epochs: 3", "epochs: 4") + f"check: {{reference: {checked}}}\n")
     with pytest.raises(AccuracyTableError, match="must have the same training"):
         proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
+    path.write_text(f"{RECIPE}seed: 7\ncheck: {{reference: {checked}}}\n")
+    with pytest.raises(AccuracyTableError, match="must have the same seed, which carves the splits"):
+        proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
+    text = RECIPE.replace("{kind: digits}", "{kind: digits, test_fraction: 0.4}")
+    path.write_text(f"{text}check: {{reference: {checked}}}\n")
+    with pytest.raises(AccuracyTableError, match="must have the same section source"):
+        proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
     path.write_text(RECIPE + f"check: {{reference: {tiny_proxy}}}\n")
     with pytest.raises(AccuracyTableError, match="must have the same training"):
         proxyds.build(path, tmp_path / "q", store=Store(session_store), device="cpu")
-    assert verify_proxy(tmp_path / "p").evidence is None  # the proxy itself is whole
+    assert not (tmp_path / "p").exists()  # it is said before anything is trained
 
 
 def test_runs_that_fail_are_named_and_the_rest_go_on(
@@ -330,7 +346,7 @@ def test_a_stop_between_the_files_is_seen_and_mended_by_checking_again(
     checked: Path, copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "write_manifest", lambda *arguments: sys.exit("killed"))
+        patch.setattr(artifact, "rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
         with pytest.raises(SystemExit):
             proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
     (copy / "assets" / ".orders.png.new").write_bytes(b"half")
@@ -340,6 +356,74 @@ def test_a_stop_between_the_files_is_seen_and_mended_by_checking_again(
     assert verify_proxy(copy)
     assert rows(copy) == rows(checked)
     assert not (copy / "assets" / ".orders.png.new").exists()
+
+
+def test_a_build_stopped_while_it_wrote_the_evidence_goes_on_too(
+    checked: Path, recipe: Path, tmp_path: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, store = tmp_path / "p", Store(session_store)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            proxyds.build(recipe, out, store=store, device="cpu")
+    (out / ".README.md.new").write_bytes(b"half")
+    proxyds.build(recipe, out, store=store, device="cpu")
+    verify_proxy(out)
+    assert rows(out) == rows(checked)
+
+
+def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data,) = (copy / "data").glob("*.parquet")
+    run_each = checking.run_each
+
+    def meanwhile(*arguments: object) -> object:
+        done = run_each(*arguments)  # type: ignore[arg-type]
+        held = bytearray(data.read_bytes())
+        held[len(held) // 2] ^= 1
+        data.write_bytes(held)
+        (copy / "notes.txt").write_text("mine")
+        return done
+
+    monkeypatch.setattr(checking, "run_each", meanwhile)
+    proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    with pytest.raises(VerificationError, match=r"2 of \d+ files differ(.|\n)*data/train.*\n.*notes.txt"):
+        verify_proxy(copy)
+
+
+def test_a_proxy_that_was_replaced_during_its_check_is_left_alone(
+    copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_each = checking.run_each
+
+    def meanwhile(*arguments: object) -> object:
+        held = (copy / "manifest.json").read_text()
+        (copy / "manifest.json").write_text(
+            held.replace('"version":"1.0.0"', '"version":"2.0.0"').replace('"version": "1.0.0"', '"version": "2.0.0"')
+        )
+        return run_each(*arguments)  # type: ignore[arg-type]
+
+    card = (copy / "README.md").read_bytes()
+    monkeypatch.setattr(checking, "run_each", meanwhile)
+    with pytest.raises(OutputExistsError, match="another command has written to it"):
+        proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    assert (copy / "README.md").read_bytes() == card
+
+
+def test_a_run_without_memory_is_a_run_that_failed(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = verification.train_network
+
+    def sometimes(*arguments: object, **named: object) -> object:
+        if "depth=14 base_filters=8 multiplier=2" in str(named["name"]):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verification, "train_network", sometimes)
+    monkeypatch.setattr(pipeline, "choose_engine", lambda device, workers: ("cpu", Here()))
+    overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=6"]
+    evidence = proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "s")).manifest.evidence
+    assert evidence is not None
+    assert all("must fit into memory" in failure for failure in evidence.failures)
+    assert len(evidence.failures) in (0, 5)  # whether the sample of six holds it
 
 
 def test_a_plan_counts_what_is_stored_and_trains_nothing(copy: Path, recipe: Path, session_store: Path) -> None:

@@ -15,6 +15,7 @@ from scipy import stats
 from proxyds import evidence
 from proxyds.errors import EvidenceError
 from proxyds.evidence import (
+    Provenance,
     compare_repeats,
     compare_seeds,
     estimate,
@@ -92,19 +93,25 @@ def rows_of(
 
 
 def weigh(rows: Rows, check: Check | None = None, *, own_ratio: float = 0.1, **about: Any) -> EvidenceRecord:
-    given: dict[str, Any] = {
-        "n_full": 1000,
-        "n_test": 359,
-        "seed": 0,
+    """Weighs rows; `about` replaces what a provenance or an argument would be."""
+    provenance: dict[str, Any] = {
+        "planned": [],
         "runs": "trained here",
         "reference": "trained here",
         "failures": [],
-        "stages": [StageRecord(stage="probe", work_seconds=2, elapsed_seconds=1, flops=10, was_stored=False)],
         "elapsed_seconds": 3.0,
         "machine": MACHINE,
-        **about,
     }
-    return weigh_evidence(make_runs_table(rows), check or Check(), own_ratio=own_ratio, **given)
+    given: dict[str, Any] = {
+        "own_ratio": own_ratio,
+        "n_full": 1000,
+        "n_test": 359,
+        "seed": 0,
+        "stages": [StageRecord(stage="probe", work_seconds=2, elapsed_seconds=1, flops=10, was_stored=False)],
+    }
+    for name, value in about.items():
+        (provenance if name in provenance else given)[name] = value
+    return weigh_evidence(make_runs_table(rows), check or Check(), Provenance(**provenance), **given)
 
 
 def around(truth: np.ndarray, noise: float, *, seed: int, repeats: int = 2) -> np.ndarray:
@@ -197,7 +204,7 @@ def test_a_run_without_accuracy_is_named_and_never_averaged_in() -> None:
     assert record.left_out == ("net 04",)
     assert record.n_architectures == N - 1
     assert record.of(PROXY, 0.1).mean_accuracy == pytest.approx(np.delete(proxy, 4, axis=1).mean())
-    assert record.of(PROXY, 0.1).n_repeats == 2
+    assert record.of(PROXY, 0.1).n_draws == 2
     without = [row for row in everything(proxy=proxy) if row["architecture"] != "net 04"]
     assert record.methods == weigh(without).methods
 
@@ -246,11 +253,11 @@ def test_the_first_resample_is_the_sample_and_all_have_its_size(all_resamples: N
     assert drawn[1:].var(axis=0) == pytest.approx(1 - 1 / 12, abs=0.12)
 
 
-def test_repeats_and_references_are_weighed_so_that_means_vary_as_they_should(all_resamples: None) -> None:
+def test_draws_and_references_are_weighed_so_that_means_vary_as_they_should(all_resamples: None) -> None:
     counts = resample(12, 3, {2, 4}, seed=0)
-    assert set(counts.repeats) == {1, 2, 3, 4}
+    assert set(counts.draws) == {1, 2, 3, 4}
     rng = np.random.default_rng(3)
-    for weights in (*counts.repeats.values(), counts.references):
+    for weights in (*counts.draws.values(), counts.references):
         n = weights.shape[1]
         assert (weights[0] == 1 / n).all()
         assert weights.sum(axis=1) == pytest.approx(1)
@@ -278,15 +285,15 @@ def test_resamples_depend_on_the_seed_alone() -> None:
     for name in ("architectures", "references"):
         assert (getattr(first, name) == getattr(again, name)).all()
         assert (getattr(first, name) != getattr(other, name)).any()
-    assert (first.repeats[2] == again.repeats[2]).all()
-    assert (first.repeats[2] != other.repeats[2]).any()
+    assert (first.draws[2] == again.draws[2]).all()
+    assert (first.draws[2] != other.draws[2]).any()
 
 
-def test_architectures_references_and_repeats_are_drawn_each_for_itself() -> None:
+def test_architectures_references_and_draws_are_drawn_each_for_itself() -> None:
     counts = resample(3, 3, {3}, seed=0)
     assert (counts.architectures != counts.references).any()
-    assert (counts.references != counts.repeats[3]).any()
-    assert (counts.architectures != counts.repeats[3]).any()
+    assert (counts.references != counts.draws[3]).any()
+    assert (counts.architectures != counts.draws[3]).any()
 
 
 def taus(reference: np.ndarray, measured: np.ndarray, counts: np.ndarray | None = None) -> float:
@@ -298,7 +305,7 @@ def test_repeats_are_averaged_over_every_reference_as_a_double_loop_does() -> No
     rng = np.random.default_rng(0)
     references, measured, cost = rng.random((3, 9)), rng.random((2, 9)), rng.uniform(100, 130, 9)
     counts = resample(9, 3, {2}, seed=0)
-    values = compare_repeats(references, measured, cost, counts)
+    values = compare_repeats(references, measured, np.arange(2), cost, counts)
     assert set(values) == set(STATISTICS)
     assert {len(of_one) for of_one in values.values()} == {401}
     every = list(product(references, measured))
@@ -313,10 +320,10 @@ def test_a_resample_is_averaged_over_the_references_and_repeats_that_it_draws() 
     rng = np.random.default_rng(1)
     references, measured = rng.random((3, 9)), rng.random((2, 9))
     counts = resample(9, 3, {2}, seed=0)
-    values = compare_repeats(references, measured, rng.random(9), counts)
+    values = compare_repeats(references, measured, np.arange(2), rng.random(9), counts)
     for b in range(1, 40):
         of_each = [[taus(x, y, counts.architectures[b]) for x in references] for y in measured]
-        expected = counts.repeats[2][b] @ np.array(of_each) @ counts.references[b]
+        expected = counts.draws[2][b] @ np.array(of_each) @ counts.references[b]
         assert values["tau"][b] == pytest.approx(np.clip(expected, -1, 1))
 
 
@@ -330,7 +337,7 @@ def test_the_ceiling_compares_each_seed_with_its_own_reference() -> None:
     for b in range(1, 20):
         references = [np.delete(full, seed, axis=0).mean(axis=0) for seed in range(3)]
         of_each = [taus(x, y, counts.architectures[b]) for x, y in zip(references, full, strict=True)]
-        assert values["tau"][b] == pytest.approx(np.clip(counts.repeats[3][b] @ np.array(of_each), -1, 1))
+        assert values["tau"][b] == pytest.approx(np.clip(counts.draws[3][b] @ np.array(of_each), -1, 1))
 
 
 def test_an_estimate_is_the_first_value_and_the_middle_of_the_others_by_hand() -> None:
@@ -338,10 +345,12 @@ def test_an_estimate_is_the_first_value_and_the_middle_of_the_others_by_hand() -
     assert (found.value, found.low, found.high) == (7, pytest.approx(1), pytest.approx(39))
 
 
-def test_resamples_without_a_value_are_left_out_unless_they_are_most() -> None:
-    found = estimate(np.array([7.0, *range(41), *[math.nan] * 38]))
+def test_resamples_without_a_value_are_left_out_unless_they_are_more_than_one_in_twenty() -> None:
+    found = estimate(np.array([7.0, *range(41), *[math.nan] * 2]))
     assert (found.value, found.low, found.high) == (7, pytest.approx(1), pytest.approx(39))
-    found = estimate(np.array([7.0, *range(41), *[math.nan] * 50]))
+    found = estimate(np.array([7.0, *range(95), *[math.nan] * 5]))  # exactly one in twenty
+    assert (found.low, found.high) == (pytest.approx(2.35), pytest.approx(91.65))
+    found = estimate(np.array([7.0, *range(41), *[math.nan] * 3]))
     assert (found.value, found.low, found.high) == (7, None, None)
     assert estimate(np.array([math.nan] * 9)) == EstimateRecord(value=None, low=None, high=None)
 
@@ -352,7 +361,9 @@ def test_intervals_contain_the_value(seed: int) -> None:
     record = weigh(rows_of(FULL, full, costs=COSTS) + rows_of(PROXY, proxy, costs=COSTS))
     for method in record.methods:
         for name in ("tau", "tau_weighted", "tau_like_cost", "spearman", "pearson", "tau_given_cost"):
-            if name in method.statistics:
+            if (method.method, name) == ("parameters", "tau_given_cost"):  # here both costs rank alike: none is left
+                assert method.statistics[name] == EstimateRecord(value=None, low=None, high=None)
+            elif name in method.statistics:
                 found = method.statistics[name]
                 assert found.low <= found.value <= found.high, (method.method, name)
                 assert -1 <= found.low < found.high <= 1
@@ -391,12 +402,13 @@ def test_more_draws_that_disagree_widen_the_interval() -> None:
 def test_the_noise_ceiling_of_identical_seeds_is_one() -> None:
     record = weigh(everything(full=np.array([QUALITY] * 3)))
     ceiling = record.of(FULL, None)
-    for name in ("tau", "spearman", "pearson", "tau_weighted", "tau_top", "same_best", "top_overlap"):
+    for name in ("tau", "spearman", "pearson", "tau_weighted", "same_best", "top_overlap"):
         found = ceiling.statistics[name]
         assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1)), name
+    assert ceiling.statistics["tau_top"].value == pytest.approx(1)
     assert ceiling.statistics["regret"].value == pytest.approx(0, abs=1e-12)
     assert ceiling.tau_of_repeats == pytest.approx((1, 1, 1))
-    assert ceiling.n_repeats == record.n_full_seeds == 3
+    assert ceiling.n_draws == record.n_full_seeds == 3
 
 
 def test_one_full_seed_has_no_noise_ceiling() -> None:
@@ -406,6 +418,8 @@ def test_one_full_seed_has_no_noise_ceiling() -> None:
     assert ceiling.tau_of_repeats == ()
     assert ceiling.mean_accuracy == pytest.approx(0.7)
     assert record.of(PROXY, 0.1).statistics["tau"].value is not None
+    assert record.explanation.endswith(" There is one training on everything: its noise is in no interval.")
+    assert "There is one training" not in weigh(everything()).explanation
 
 
 def test_what_was_compared_is_counted() -> None:
@@ -423,7 +437,7 @@ def test_what_was_compared_is_counted() -> None:
     assert record.reference == "table t.csv"
     assert record.own_ratio == 0.1
     assert record.model_dump(mode="json")["check"] == Check().model_dump(mode="json")
-    assert [(each.method, each.ratio, each.n_repeats) for each in record.methods] == [
+    assert [(each.method, each.ratio, each.n_draws) for each in record.methods] == [
         (PROXY, 0.1, 2),
         (PROXY, 0.3, 4),
         (FULL, None, 3),
@@ -448,10 +462,141 @@ def test_a_free_ranking_is_measured_as_a_method_but_has_no_accuracy() -> None:
     counted = record.of("flops", None)
     assert counted.mean_accuracy is None
     assert {"pearson", "tau_given_cost"}.isdisjoint(counted.statistics)
+    assert "pearson" not in record.of("parameters", None).statistics
     full = around(QUALITY, 0.005, seed=1)
     assert counted.statistics["tau"].value == pytest.approx(np.mean([taus(x, COSTS) for x in full]))
     best = [x.max() - x[COSTS.argmax()] for x in full]
     assert counted.statistics["regret"].value == pytest.approx(np.mean(best))
+
+
+def test_counting_parameters_has_a_tau_given_flops_and_counting_flops_has_none() -> None:
+    rows = everything()
+    for row in rows:
+        row["n_parameters"] = 100 + 7 * (int(row["architecture"][-2:]) * 11 % N)  # another order than FLOPs
+    record = weigh(rows)
+    assert "tau_given_cost" not in record.of("flops", None).statistics
+    found = record.of("parameters", None).statistics["tau_given_cost"]
+    assert -1 < found.low < found.value < found.high < 1
+    parameters = np.array([100 + 7 * (i * 11 % N) for i in range(N)])
+    expected = []
+    for reference in around(QUALITY, 0.005, seed=1):
+        of_cost, of_parameters = taus(reference, COSTS), taus(parameters, COSTS)
+        rest = (1 - of_cost**2) * (1 - of_parameters**2)
+        expected.append((taus(reference, parameters) - of_cost * of_parameters) / math.sqrt(rest))
+    assert found.value == pytest.approx(np.mean(expected))
+
+
+def test_the_proxys_own_tau_is_that_of_its_first_draw_over_every_reference() -> None:
+    full, proxy = around(QUALITY, 0.05, seed=1, repeats=3), around(QUALITY, 0.1, seed=2, repeats=3)
+    rows = rows_of(FULL, full) + rows_of(PROXY, proxy) + rows_of(PROXY, hopeless(3), ratio=0.3)
+    record = weigh(rows)
+    references = [np.delete(full, seed, axis=0).mean(axis=0) for seed in range(3)]
+    assert record.own_tau.value == pytest.approx(np.mean([taus(x, proxy[0]) for x in references]))
+    assert record.own_tau.value == pytest.approx(record.of(PROXY, 0.1).tau_of_repeats[0])
+    assert record.own_tau.value != pytest.approx(record.of(PROXY, 0.1).statistics["tau"].value)
+    assert -1 <= record.own_tau.low < record.own_tau.value < record.own_tau.high <= 1
+    # whatever the other draws are
+    rows = rows_of(FULL, full) + rows_of(PROXY, np.array([proxy[0], *hopeless(4)]))
+    assert weigh(rows).own_tau == record.own_tau
+
+
+def test_a_planned_architecture_without_any_row_is_left_out_by_name() -> None:
+    planned = [f"net {i:02}" for i in range(N)] + ["net 98", "net 99"]
+    proxy = around(QUALITY - 0.3, 0.01, seed=2)
+    proxy[1, 4] = math.nan
+    record = weigh(everything(proxy=proxy), planned=planned)
+    assert record.left_out == ("net 04", "net 98", "net 99")
+    assert record.n_architectures == N - 1
+    assert record.methods == weigh(everything(proxy=proxy)).methods
+
+
+# -- draws and trainings on them --------------------------------------------------------------------------------------
+
+
+def trained_again(dataset: str, accuracies: np.ndarray, n_trainings: int, **about: Any) -> Rows:
+    """Rows of (D, T, n) or (D, n) accuracies: every draw with as many training seeds, copies where there is one."""
+    rows = []
+    for draw, of_draw in enumerate(accuracies):
+        trainings = [of_draw] * n_trainings if of_draw.ndim == 1 else of_draw
+        for seed, of_training in enumerate(trainings):
+            rows += [{**row, "draw_seed": draw, "training_seed": 10 * draw + seed}
+                     for row in rows_of(dataset, [of_training], **about)]  # fmt: skip
+    return rows
+
+
+def test_trainings_of_one_draw_are_one_draw_whatever_their_seeds() -> None:
+    full, proxy = np.array([QUALITY] * 3), around(QUALITY - 0.3, 0.001, seed=2, repeats=3)
+    rows = [
+        *rows_of(FULL, full, costs=COSTS),
+        *trained_again(PROXY, proxy[None], 3, costs=COSTS),
+        *rows_of(RANDOM, hopeless(3, repeats=3), costs=COSTS),
+        *rows_of(FEWER_EPOCHS, hopeless(4, repeats=3), costs=COSTS),
+    ]
+    record = weigh(rows, Check(threshold=-1))
+    assert (record.of(PROXY, 0.1).n_draws, record.n_draws) == (1, 1)
+    assert len(record.of(PROXY, 0.1).tau_of_repeats) == 3
+    assert {each.outcome for each in record.comparisons} == {"undecided"}
+    assert record.verdict == "not enough evidence"
+    assert "There is one draw of the proxy" in record.explanation
+    assert (record.passed, record.sufficient_ratio) == (False, None)
+
+
+def test_copies_of_a_draws_training_change_no_interval() -> None:
+    full, proxy = around(QUALITY, 0.02, seed=1, repeats=3), around(QUALITY - 0.3, 0.05, seed=2, repeats=3)
+    controls = rows_of(RANDOM, hopeless(3, repeats=3), costs=COSTS)
+    controls += rows_of(FEWER_EPOCHS, hopeless(4, repeats=3), costs=COSTS) + rows_of(FULL, full, costs=COSTS)
+    once = weigh(trained_again(PROXY, proxy, 1, costs=COSTS) + controls)
+    thrice = weigh(trained_again(PROXY, proxy, 3, costs=COSTS) + controls)
+    assert once.n_draws == thrice.n_draws == 3
+    of_once, of_thrice = once.of(PROXY, 0.1), thrice.of(PROXY, 0.1)
+    assert len(of_thrice.tau_of_repeats) == 9
+    for name, expected in of_once.statistics.items():
+        found = of_thrice.statistics[name]
+        for end in ("value", "low", "high"):
+            assert getattr(found, end) == pytest.approx(getattr(expected, end), abs=1e-9), (name, end)
+    for found, expected in zip(thrice.comparisons, once.comparisons, strict=True):
+        assert found.outcome == expected.outcome
+        assert found.difference.low == pytest.approx(expected.difference.low, abs=1e-9)
+        assert found.difference.high == pytest.approx(expected.difference.high, abs=1e-9)
+    assert (once.own_tau.low, once.own_tau.high) == pytest.approx((thrice.own_tau.low, thrice.own_tau.high))
+
+
+def test_draws_with_unlike_many_trainings_count_alike() -> None:
+    full, proxy = around(QUALITY, 0.02, seed=1), around(QUALITY, 0.1, seed=2, repeats=4)
+    rows = rows_of(FULL, full) + trained_again(PROXY, proxy[None, :3], 3)
+    rows += [{**row, "draw_seed": 7, "training_seed": 99} for row in rows_of(PROXY, proxy[3:])]
+    of_proxy = weigh(rows).of(PROXY, 0.1)
+    assert of_proxy.n_draws == 2
+    expected = (np.mean(of_proxy.tau_of_repeats[:3]) + of_proxy.tau_of_repeats[3]) / 2
+    assert of_proxy.statistics["tau"].value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("control", [RANDOM, STRATIFIED, FEWER_EPOCHS])
+def test_a_control_with_one_draw_leaves_its_comparison_undecided(control: str) -> None:
+    rows = [
+        *rows_of(FULL, np.array([QUALITY] * 3), costs=COSTS),
+        *rows_of(PROXY, around(QUALITY, 0.001, seed=2, repeats=3), costs=COSTS),
+    ]
+    for number, name in enumerate((RANDOM, STRATIFIED, FEWER_EPOCHS)):
+        rows += rows_of(name, hopeless(number + 20, repeats=1 if name == control else 3), costs=COSTS)
+    record = weigh(rows)
+    outcomes = {each.control: each.outcome for each in record.comparisons}
+    assert outcomes.pop(control) == "undecided"
+    assert set(outcomes.values()) == {"better"}
+    assert difference_to(record, control).difference.low > 0  # its interval alone would say better
+    expected = "preserves the ranking" if control == STRATIFIED else "not enough evidence"
+    assert record.verdict == expected
+
+
+def test_one_draw_passes_no_threshold_and_is_of_no_sufficient_ratio() -> None:
+    full = np.array([QUALITY] * 3)
+    rows = rows_of(FULL, full) + rows_of(PROXY, full[:1]) + rows_of(PROXY, full[:2], ratio=0.3)
+    record = weigh(rows, Check(threshold=0.5))
+    assert record.of(PROXY, 0.1).statistics["tau"].low == pytest.approx(1)
+    assert (record.passed, record.sufficient_ratio) == (False, 0.3)
+    record = weigh([row for row in rows if row["ratio"] != 0.3], Check(threshold=0.5))
+    assert (record.passed, record.sufficient_ratio) == (False, None)
+    assert weigh(rows, Check(target=0.5)).passed is None
 
 
 def test_differences_are_taken_resample_by_resample() -> None:
@@ -563,6 +708,7 @@ def test_too_few_and_noisy_runs_are_not_enough_evidence_and_say_how_many_there_a
     assert difference_to(record, RANDOM).outcome == "undecided"
     assert record.verdict == "not enough evidence"
     assert f"runs more than the {len(rows)} here" in record.explanation
+    assert "whichever holds the noise" in record.explanation
 
 
 @pytest.mark.parametrize(
@@ -653,21 +799,22 @@ def test_an_undecided_verdict_says_how_many_runs_would_settle_it_by_hand() -> No
     # the lower 0.2 must shrink to the gain of 0.1: four times the runs
     explanation = explain(0.1, -0.1, 0.3, n_runs=1500)
     assert "0.10 [-0.10, 0.30]" in explanation
-    assert "about 4.0 times" in explanation
-    assert "4,500 runs more than the 1,500 here" in explanation
+    assert (
+        "about 4.0 times as many architectures, draws or both would settle it, whichever holds the noise" in explanation
+    )
+    assert "noise: 4,500 to 22,500 runs more than the 1,500 here." in explanation  # 3 * 1500, (4² - 1) * 1500
     # no gain: 0.2 must shrink to 0.05 to rule one out
     explanation = explain(0.0, -0.2, 0.2, n_runs=100)
     assert "about 16.0 times" in explanation
-    assert "1,500 runs more than the 100 here" in explanation
+    assert "noise: 1,500 to 25,500 runs more than the 100 here." in explanation
 
 
 def test_an_undecided_verdict_never_asks_for_fewer_runs_than_there_are() -> None:
     # a skewed interval, as tau's is near its bounds: half of it is less than the gain, yet it reaches below zero
     explanation = explain(0.3, -0.01, 0.35, n_runs=100)
-    more = re.search(r"(-?[\d,]+) runs more", explanation)
-    assert more is None or int(more[1].replace(",", "")) > 0, explanation
-    times = re.search(r"about (\S+) times", explanation)
-    assert times is None or float(times[1]) > 1, explanation
+    fewest, most = re.search(r"noise: (-?[\d,]+) to (-?[\d,]+) runs more", explanation).groups()
+    assert 0 < int(fewest.replace(",", "")) <= int(most.replace(",", "")), explanation
+    assert float(re.search(r"about (\S+) times", explanation)[1]) > 1, explanation
 
 
 def test_one_draw_decides_nothing() -> None:
@@ -678,7 +825,7 @@ def test_one_draw_decides_nothing() -> None:
     found = weigh(rows)
     assert {each.outcome for each in found.comparisons} == {"undecided"}
     assert found.verdict == "not enough evidence"
-    assert "set check.draws to 3 or more" in found.explanation
+    assert "check with 3 draws or more" in found.explanation
 
 
 def test_a_comparison_without_an_interval_asks_for_architectures() -> None:
@@ -686,7 +833,7 @@ def test_a_comparison_without_an_interval_asks_for_architectures() -> None:
     verdict, explanation = judge([compared(RANDOM, 0.1, None, None), *rest], 0.1, 3, 100)
     assert verdict == "not enough evidence"
     assert "0.10 [no interval]" in explanation
-    assert "More architectures are needed." in explanation
+    assert "More architectures and draws are needed." in explanation
 
 
 # -- thresholds -------------------------------------------------------------------------------------------------------
@@ -743,7 +890,7 @@ def test_five_architectures_are_enough() -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "repeat", "named"),
-    [(FULL, 0, "on full, number 1"), (PROXY, 1, "on proxy 0.1, number 2"), (RANDOM, 0, "on random 0.1, number 1")],
+    [(FULL, 0, "on full, number 1"), (PROXY, 1, "on proxy 0.1, number 2")],
 )
 def test_accuracies_that_are_all_the_same_are_refused_by_name(dataset: str, repeat: int, named: str) -> None:
     rows = everything()
@@ -752,6 +899,57 @@ def test_accuracies_that_are_all_the_same_are_refused_by_name(dataset: str, repe
             row["accuracy"] = 0.125
     with pytest.raises(EvidenceError, match=rf"all 20 architectures have 0\.125 {re.escape(named)};"):
         weigh(rows)
+
+
+@pytest.mark.parametrize("control", [RANDOM, FEWER_EPOCHS])
+def test_another_constant_repeat_leaves_its_statistics_without_value_and_its_comparison_undecided(control: str) -> None:
+    rows = everything()
+    for row in rows:
+        if (row["dataset"], row["training_seed"]) == (control, 1):
+            row["accuracy"] = 0.125
+    record = weigh(rows)
+    of_control = record.of(control, 0.1)
+    assert of_control.statistics["tau"] == EstimateRecord(value=None, low=None, high=None)
+    assert of_control.tau_of_repeats[1] is None
+    assert of_control.tau_of_repeats[0] is not None
+    against = difference_to(record, control)
+    assert (against.difference.value, against.outcome) == (None, "undecided")
+    assert record.verdict == "not enough evidence"
+    other = FEWER_EPOCHS if control == RANDOM else RANDOM
+    assert difference_to(record, other) == difference_to(weigh(everything()), other)
+
+
+def test_a_constant_repeat_of_the_proxy_at_another_ratio_is_not_refused() -> None:
+    rows = everything() + rows_of(PROXY, [[0.1] * N, [0.1] * N], ratio=0.02, costs=COSTS)
+    record = weigh(rows, Check(target=0.5))
+    assert record.of(PROXY, 0.02).statistics["tau"].value is None
+    assert record.verdict == weigh(everything()).verdict
+    assert {each.outcome for each in record.comparisons if each.ratio == 0.02} == {"undecided"}
+    assert record.sufficient_ratio == 0.1
+
+
+def test_where_all_cost_the_same_flops_take_no_part_in_the_verdict() -> None:
+    record = weigh(everything(costs=np.full(N, 1000)))
+    assert difference_to(record, "flops").difference.value is None
+    assert difference_to(record, "flops").outcome == "undecided"
+    assert record.verdict == "preserves the ranking"
+    assert "counting FLOPs" not in record.explanation
+    none = ComparisonRecord(
+        control="flops", ratio=0.1, difference=EstimateRecord(value=None, low=None, high=None), outcome="undecided"
+    )
+    for random, verdict in ((WORSE, "worse than random"), (UNDECIDED, "not enough evidence")):
+        every = [none, compared(RANDOM, *random), compared(FEWER_EPOCHS, *BETTER)]
+        found, explanation = judge(every, 0.1, 3, 100)
+        assert found == verdict
+        assert "FLOPs" not in explanation
+
+
+def test_more_architectures_than_can_be_weighed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "MAX_RANKED", N)
+    assert weigh(everything()).n_architectures == N
+    monkeypatch.setattr(evidence, "MAX_RANKED", N - 1)
+    with pytest.raises(EvidenceError, match=r"at most 19 architectures, found 20; take a sample of them"):
+        weigh(everything())
 
 
 @pytest.mark.parametrize(
@@ -786,6 +984,7 @@ def stage(seconds: float, flops: int) -> StageRecord:
 
 
 def spending_rows(dataset: str, flops: Sequence[int], seconds: Sequence[float], **about: Any) -> Rows:
+    """Rows of two architectures; a test takes half a second."""
     rows = rows_of(dataset, [[0.1, 0.2]], costs=[3, 5], **about)
     return [{**row, "run_flops": f, "training_seconds": s} for row, f, s in zip(rows, flops, seconds, strict=True)]
 
@@ -799,8 +998,8 @@ def test_spending_by_hand() -> None:
     ]
     found = weigh_spending(make_runs_table(rows), 0.1, 1000, 0, [stage(30.0, 4000), stage(15.0, 1000)])
     assert (found.full_flops, found.proxy_flops) == (2000, 200)
-    assert (found.full_seconds, found.proxy_seconds) == (20, 2)
-    assert found.speed_up == 10
+    assert (found.full_seconds, found.proxy_seconds) == (20.5, 2.5)  # training and test
+    assert found.speed_up == 10  # of training alone
     assert (found.build_flops, found.build_seconds) == (5000, 45)
     assert found.check_flops == 4000 + 400 + 1600 + 400
     assert found.check_seconds == 40 + 4 + 14 + 4 + 8 * 0.5
@@ -824,7 +1023,7 @@ def test_flops_decide_where_the_full_accuracies_were_known() -> None:
     found = weigh_spending(make_runs_table(known + trained), 0.1, 100, 0, [stage(30.0, 7000)])
     assert found.full_flops == (10 * 100 * 3 + 10 * 100 * 5) / 2  # epochs, samples, FLOPs of one sample
     assert (found.full_seconds, found.speed_up) == (None, None)
-    assert (found.proxy_flops, found.proxy_seconds) == (500, 3)
+    assert (found.proxy_flops, found.proxy_seconds) == (500, 3.5)
     assert (found.check_flops, found.check_seconds) == (1000, 7)
     assert found.pays_after == 2  # 7000 / 3500 saved each
     assert found.pays_after_with_check == 3
