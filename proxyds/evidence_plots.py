@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from proxyds.manifest import EvidenceRecord, MethodRecord
@@ -80,7 +81,7 @@ def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.axvline(0, color="#999999", linewidth=0.8)
     axes.set_xlim(right=1.02)
-    axes.set_xlabel("Kendall tau with full-data accuracy; mean, 95 % interval, and each draw or seed (ticks below)")
+    axes.set_xlabel("Kendall tau with full data: mean, 95 % interval, each draw or seed (ticks)")
     axes.set_title(f"How well each ranks {evidence.n_architectures} architectures")
     return as_png(figure)
 
@@ -184,6 +185,7 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
                 axes.annotate(str(rank), at, offset, textcoords="offset points", fontsize=8)
         axes.set_title(f"{METHOD_LABELS[method]} {evidence.own_ratio:.3g}")
         axes.set_xlabel("accuracy after training on everything")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(as_percent)
         axes.yaxis.set_major_formatter(as_percent)
     panels[0].set_ylabel("accuracy after training on the subset")

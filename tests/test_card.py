@@ -147,8 +147,7 @@ def test_evidence_from_a_stranger_shows_as_it_is(
         manifest.model_copy(update={"evidence": evidence.model_copy(update=innocent_changes)}), tables
     ).readme
     assert readme.replace(as_text, "") == innocent.replace("innocent", "")
-    rest = readme.replace("<details>", "").replace("<summary>", "")
-    assert not re.search(r"<(script|b)\b", rest)
+    assert not re.search(r"<(script|b)\b", readme)
     assert not re.search(r"^\s*# heading", readme, re.MULTILINE)
     assert not re.search(r"!\[[^\]]*\]\((?!assets/)", readme)
     assert "](javascript" not in readme
