@@ -321,7 +321,7 @@ def test_runs_that_are_not_what_the_evidence_speaks_of_are_refused(
 def test_runs_in_other_columns_are_refused(change: Callable[[pa.Table], pa.Table], checked: Path) -> None:
     rewrite_table(checked / "ranking", change)
     with pytest.raises(
-        ArtifactError, match="ranking: must hold (the columns of a table of runs|parquet files that can be read)"
+        ArtifactError, match=r"ranking: must hold (the columns of a table of runs|parquet files that can be read)"
     ):
         read_proxy(checked)
 
