@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     import datasets
 
 
+_OF_ALL = ("label", "sample_id", "source_index", "encoded_sha256", "case", "importance")
+_NEEDED_COLUMNS = {
+    "default": (*_OF_ALL, "image", "keep_probability", "inclusion_probability"),
+    "importance": (*_OF_ALL, "keep_probability", "inclusion_probability", "nearest_evaluation_id", "selected"),
+    "evaluation": (*_OF_ALL, "predicted", "correct"),
+}
+
+
 def make_tables(
     source: Source, probes: Sequence[Probe], outcomes: Outcomes, mapping: Mapping, draw: Draw
 ) -> dict[str, datasets.Dataset]:
@@ -361,6 +369,12 @@ def read_tables(folder: Path, *, checked: bool = False) -> Tables:
             tables[config] = pa.concat_tables([pq.read_table(file) for file in files])
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{folder / subfolder}: must hold parquet files that can be read: {error}") from None
+    for config, columns in _NEEDED_COLUMNS.items():
+        missing = [name for name in columns if name not in tables[config].column_names]
+        if missing:
+            raise ArtifactError(
+                f"{folder / CONFIGS[config][1]}: must hold the columns of FORMAT.md, it lacks {missing[0]}"
+            )
     ranking = tables.get("ranking")
     if ranking is not None:
         try:

@@ -53,7 +53,7 @@ N_RESAMPLES = 2000
 MAX_RANKED = 2000
 """Architectures at most: every statistic looks at all pairs of them."""
 
-MAX_WITHOUT_VALUE = 0.05
+MAX_WITHOUT_VALUE = 0.1
 """Share of resamples that may have no value where an interval is given."""
 
 _ONE_DRAW = np.zeros(1, np.int64)
@@ -135,7 +135,7 @@ def weigh_evidence(
     _check_enough(measured, own_ratio, provenance.failures)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
-    n_draws = {int(draws.max()) + 1 for draws in measured.draws.values()}
+    n_draws = {len(set(draws)) for draws in measured.draws.values()}
     counts = resample(len(measured.names), len(references), n_draws, seed)
 
     values: dict[_Key, dict[str, Floats]] = {}
@@ -146,11 +146,11 @@ def weigh_evidence(
     for method in FREE_RANKINGS:
         values[method, None] = compare_repeats(references, measured.costs[method][None], _ONE_DRAW, cost, counts)
     own = measured.accuracies[PROXY, own_ratio][measured.draws[PROXY, own_ratio] == 0]
-    own_values = compare_repeats(references, own, np.zeros(len(own), np.int64), cost, counts)
+    of_own = compare_repeats(references, own, np.zeros(len(own), np.int64), cost, counts) if len(own) else {}
 
     methods = tuple(_describe(key, measured, references, of_key) for key, of_key in values.items())
     comparisons = tuple(_compare_with_controls(values, measured))
-    own_draws = int(measured.draws[PROXY, own_ratio].max()) + 1
+    own_draws = len(set(measured.draws[PROXY, own_ratio]))
     at_own_ratio = sum(ratio in (1.0, own_ratio) for ratio in table["ratio"].to_pylist())
     verdict, explanation = judge(comparisons, own_ratio, own_draws, at_own_ratio)
     if len(full) == 1:
@@ -171,7 +171,7 @@ def weigh_evidence(
         comparisons=comparisons,
         verdict=verdict,
         explanation=explanation,
-        own_tau=estimate(own_values["tau"]),
+        own_tau=estimate(of_own["tau"]) if of_own else EstimateRecord(value=None, low=None, high=None),
         passed=None,
         sufficient_ratio=None,
         spending=weigh_spending(table, own_ratio, n_full, n_test, stages),
@@ -242,15 +242,15 @@ def compare_repeats(
     Args:
         references: (F, n).
         measured: (R, n): accuracies, or one row of costs.
-        draws: (R,) which draw each repeat is of: trainings on one draw count as one.
+        draws: (R,) the number of each repeat's draw: trainings on one draw count as one.
         cost: (n,) FLOPs.
         counts: The resamples, B of them.
 
     Returns:
         For each of `ranking.STATISTICS` (B,), the plain value first.
     """
-    n_trainings = np.bincount(draws)
-    repeats = (counts.draws[len(n_trainings)] / n_trainings)[:, draws]
+    _, draw, n_trainings = np.unique(draws, return_inverse=True, return_counts=True)
+    repeats = (counts.draws[len(n_trainings)] / n_trainings)[:, draw]
     weights = repeats[:, :, None] * counts.references[:, None, :]
     every = product(range(len(measured)), range(len(references)))
     return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts)
@@ -432,7 +432,7 @@ def _describe(key: _Key, measured: Measured, references: Floats, values: dict[st
         {
             "method": method,
             "ratio": ratio,
-            "n_draws": 1 if accuracies is None else int(measured.draws[place].max()) + 1,
+            "n_draws": 1 if accuracies is None else len(set(measured.draws[place])),
             "mean_accuracy": None if accuracies is None else float(accuracies.mean()),
             "tau_of_repeats": _tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
             "statistics": {name: estimate(values[name]) for name in values if name not in says_nothing},
@@ -457,7 +457,7 @@ def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Meas
     """
 
     def is_drawn_once(method: str, ratio: float) -> bool:
-        return method not in FREE_RANKINGS and measured.draws[method, ratio].max() == 0
+        return method not in FREE_RANKINGS and len(set(measured.draws[method, ratio])) == 1
 
     for method, ratio in values:
         if method != PROXY or ratio is None:
@@ -484,7 +484,9 @@ def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "wors
 
 def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
     """How many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
-    if difference.value is None or difference.low is None or difference.high is None:
+    if difference.value is None:
+        return "Draws whose accuracies are all the same have no ranking: train longer, or on more samples."
+    if difference.low is None or difference.high is None:
         return "More architectures and draws are needed."
     gain, factors = difference.value, []
     if gain > 0:  # until the lower end is above 0
@@ -492,7 +494,7 @@ def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
     if gain < NEGLIGIBLE:  # until the upper end is below what would matter
         factors.append(((difference.high - gain) / (NEGLIGIBLE - gain)) ** 2)
     factor = min(factors)
-    fewest, most = (math.ceil((times - 1) * n_runs) for times in (factor, factor**2))
+    fewest, most = (max(1, math.ceil((times - 1) * n_runs)) for times in (factor, factor**2))
     return (
         f"If it stays so, about {factor:,.1f} times as many architectures, draws or both would settle it, whichever holds the "
         f"noise: {fewest:,} to {most:,} runs more than the {n_runs:,} here."

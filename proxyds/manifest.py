@@ -47,12 +47,12 @@ Verdict = Literal[
 class Part(BaseModel):
     """A part of the manifest: frozen and strict; keys of a later minor version are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0)]
-_Seconds = Annotated[float, Field(ge=0)]
+_Amount = Annotated[float, Field(ge=0)]
 
 
 class FileFacts(Part):
@@ -89,7 +89,7 @@ class ProbeRecord(Part):
     n_parameters: _Count
     accuracy: Annotated[float, Field(ge=0, le=1)]
     losses: tuple[float, ...]
-    training_seconds: _Seconds
+    training_seconds: _Amount
     training_flops: _Count
 
 
@@ -133,8 +133,8 @@ class StageRecord(Part):
     """What one stage took: its work, task by task, in whichever build did it; and the wall clock of this build."""
 
     stage: str
-    work_seconds: _Seconds
-    elapsed_seconds: _Seconds
+    work_seconds: _Amount
+    elapsed_seconds: _Amount
     flops: _Count
     was_stored: bool
 
@@ -189,8 +189,8 @@ class MethodRecord(Part):
 
     @model_validator(mode="after")
     def _has_tau(self) -> MethodRecord:
-        if self.statistics and "tau" not in self.statistics:
-            raise ValueError("statistics must hold tau where there are any")
+        if "tau" not in self.statistics and (self.statistics or self.method != "full"):
+            raise ValueError("statistics must hold tau; full data alone may have none")
         return self
 
 
@@ -210,15 +210,15 @@ class SpendingRecord(Part):
     other runs went on beside; null where nothing was trained here. `speed_up` is of the training alone.
     """
 
-    full_flops: float | None
-    full_seconds: float | None
-    proxy_flops: float | None
-    proxy_seconds: float | None
-    speed_up: float | None
-    build_flops: float
-    build_seconds: _Seconds
-    check_flops: float
-    check_seconds: _Seconds
+    full_flops: _Amount | None
+    full_seconds: _Amount | None
+    proxy_flops: _Amount | None
+    proxy_seconds: _Amount | None
+    speed_up: _Amount | None
+    build_flops: _Amount
+    build_seconds: _Amount
+    check_flops: _Amount
+    check_seconds: _Amount
     pays_after: _Count | None
     pays_after_with_check: _Count | None
 
@@ -245,7 +245,7 @@ class EvidenceRecord(Part):
     passed: bool | None
     sufficient_ratio: float | None
     spending: SpendingRecord
-    elapsed_seconds: _Seconds
+    elapsed_seconds: _Amount
     machine: MachineRecord
     created: str
 

@@ -80,8 +80,7 @@ class Measured:
         names: (n,) of the architectures, the cheapest first.
         costs: (n,) each of `FREE_RANKINGS`.
         accuracies: For each data set and ratio (R, n): repeats by architectures.
-        draws: For each of them (R,): which draw each repeat is of, from 0 without gaps; where nothing is drawn, every
-            training is one.
+        draws: For each of them (R,): the number of each repeat's draw; where nothing is drawn, of its training.
         left_out: Architectures that lack a run.
     """
 
@@ -146,9 +145,6 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
             key: np.array([[of_set[repeat][name] for name in names] for repeat in sorted(of_set)])
             for key, of_set in repeats.items()
         },
-        draws={
-            key: np.unique([draw for draw, _ in sorted(of_set)], return_inverse=True)[1]
-            for key, of_set in repeats.items()
-        },
+        draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
         left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in names)),
     )
