@@ -352,6 +352,7 @@ def test_resamples_without_a_value_are_left_out_unless_they_are_more_than_one_in
     assert (found.low, found.high) == (pytest.approx(2.225), pytest.approx(86.775))
     found = estimate(np.array([7.0, *range(41), *[math.nan] * 5]))
     assert (found.value, found.low, found.high) == (7, None, None)
+    assert estimate(np.array([math.nan] * 9)) == EstimateRecord(value=None, low=None, high=None)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
