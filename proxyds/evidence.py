@@ -1,10 +1,7 @@
-"""From runs to evidence: every statistic with its interval, the proxy against its controls, a verdict.
+"""From runs to evidence: what is measured of every way to rank, the proxy against its controls, a verdict.
 
-Each method's accuracies are compared with the mean of the *other* full seeds, draw by draw: with F full seeds every
-reference is the mean of F - 1 of them, for the methods as for the full runs themselves (the noise ceiling), so that no
-method is flattered by averaging. Intervals are percentile bootstraps (95 %) over architectures, draws and full seeds
-together, widened where few repeats would make them too narrow (`resample`). Differences to controls are taken resample by
-resample.
+Differences to controls are taken resample by resample (`bootstrap.py`), since what makes a set of architectures easy to rank
+makes it easy for all.
 """
 
 from __future__ import annotations
@@ -13,14 +10,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import product
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from proxyds import ranking
+from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.errors import EvidenceError
 from proxyds.manifest import (
     CheckRecord,
@@ -29,11 +25,10 @@ from proxyds.manifest import (
     EvidenceRecord,
     MachineRecord,
     MethodRecord,
-    SpendingRecord,
     StageRecord,
     Verdict,
 )
-from proxyds.ranking import Counts, Floats
+from proxyds.ranking import Floats
 from proxyds.recipe import MIN_RANKED, Check
 from proxyds.runs import (
     FEWER_EPOCHS,
@@ -47,14 +42,10 @@ from proxyds.runs import (
     Measured,
     collect_accuracies,
 )
-from proxyds.seeding import derive_seed
+from proxyds.spending import weigh_spending
 
-N_RESAMPLES = 2000
 MAX_RANKED = 2000
 """Architectures at most: every statistic looks at all pairs of them."""
-
-MAX_WITHOUT_VALUE = 0.1
-"""Share of resamples that may have no value where an interval is given."""
 
 _ONE_DRAW = np.zeros(1, np.int64)
 _Key = tuple[str, float | None]
@@ -66,21 +57,6 @@ _RIVALS: tuple[tuple[str, str, Verdict], ...] = (
     (FLOPS, "counting FLOPs", "no better than counting FLOPs"),
     (FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs"),
 )
-
-
-@dataclass(frozen=True)
-class Resamples:
-    """What is drawn again in the bootstrap; the first resample is the sample itself.
-
-    Attributes:
-        architectures: (B, n) how often each stands in it.
-        references: (B, F) the weight of each reference, which sum to 1.
-        draws: By the number of draws D: (B, D), the weight of each.
-    """
-
-    architectures: Counts
-    references: Floats
-    draws: dict[int, Floats]
 
 
 @dataclass(frozen=True)
@@ -197,87 +173,6 @@ def _gate(found: EvidenceRecord) -> dict[str, bool | float | None]:
     }
 
 
-def other_seeds(full: Floats) -> Floats:
-    """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself.
-
-    Rounded to twelve digits, so that architectures with as many right answers stay tied.
-    """
-    if len(full) == 1:
-        return full
-    return np.round([np.delete(full, seed, axis=0).mean(axis=0) for seed in range(len(full))], 12)
-
-
-def resample(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Resamples:
-    """Draws the bootstrap's resamples: architectures, references and draws, each with replacement.
-
-    Few draws drawn with replacement vary too little: by (D - 1) / D, which is made up for. References that are means of
-    all seeds but one vary less still: their deviations are widened to the variance of the delete-one jackknife
-    (Efron 1982), (F - 1) / F of their sum of squares.
-
-    Args:
-        n: Architectures.
-        n_references: References.
-        n_draws: Every number of draws that some method has.
-        seed: The recipe's.
-    """
-
-    def draw(what: str, size: int) -> Counts:
-        rng = np.random.default_rng(derive_seed(seed, "bootstrap", what, size))
-        drawn = rng.multinomial(size, np.full(size, 1 / size), N_RESAMPLES)
-        return np.concatenate([np.ones((1, size), np.int64), drawn])
-
-    def weigh(what: str, size: int, widening: float) -> Floats:
-        return (1 + (draw(what, size) - 1) * math.sqrt(widening)) / size
-
-    draws = {size: weigh("draws", size, size / max(1, size - 1)) for size in {1, n_references, *n_draws}}
-    references = weigh("references", n_references, n_references * (n_references - 1))
-    return Resamples(draw("architectures", n), references, draws)
-
-
-def compare_repeats(
-    references: Floats, measured: Floats, draws: NDArray[np.int64], cost: Floats, counts: Resamples
-) -> dict[str, Floats]:
-    """Every statistic of a method's repeats against every reference, averaged within each resample.
-
-    Args:
-        references: (F, n).
-        measured: (R, n): accuracies, or one row of costs.
-        draws: (R,) the number of each repeat's draw: trainings on one draw count as one.
-        cost: (n,) FLOPs.
-        counts: The resamples, B of them.
-
-    Returns:
-        For each of `ranking.STATISTICS` (B,), the plain value first.
-    """
-    _, draw, n_trainings = np.unique(draws, return_inverse=True, return_counts=True)
-    repeats = (counts.draws[len(n_trainings)] / n_trainings)[:, draw]
-    weights = repeats[:, :, None] * counts.references[:, None, :]
-    every = product(range(len(measured)), range(len(references)))
-    return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts)
-
-
-def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
-    """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
-
-    Two seeds give one pair, and an interval that holds no noise of training.
-    """
-    weights = counts.draws[len(full)]
-    return _average([(references[f], full[f], weights[:, f]) for f in range(len(full))], cost, counts)
-
-
-def estimate(values: Floats) -> EstimateRecord:
-    """The first value, and the middle 95 % of the others; no interval where more than a few have no value."""
-
-    def number(value: float) -> float | None:
-        return round(float(value), 12) if math.isfinite(value) else None  # weights of thirds make 0.9999999999999998
-
-    resampled = values[1:][np.isfinite(values[1:])]
-    if len(resampled) < (1 - MAX_WITHOUT_VALUE) * (len(values) - 1):
-        return EstimateRecord(value=number(values[0]), low=None, high=None)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
-
-
 def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: int, n_runs: int) -> tuple[Verdict, str]:
     """Puts the comparisons into words: first what is certain, against random, FLOPs and fewer epochs in this order.
 
@@ -325,72 +220,6 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
     free = of.get(PARAMETERS)
     beside = f" Less that of counting parameters it is {free.difference.shown()} ({free.outcome})." if free else ""
     return "preserves the ranking", f"The proxy's Kendall tau is {differences}.{beside}"
-
-
-def weigh_spending(
-    runs: pa.Table, own_ratio: float, n_full: int, n_test: int, stages: Sequence[StageRecord]
-) -> SpendingRecord:
-    """Sums what the proxy costs and saves.
-
-    An architecture's cost is that of training and test, the mean over architectures and repeats. The proxy has paid for itself after
-    so many architectures that the savings reach what build (and check) took, in seconds where they were measured here,
-    else in FLOPs.
-    """
-    rows = runs.to_pylist()
-    trained = [row for row in rows if row["origin"] == "trained"]
-
-    def mean(column: str, dataset: str, ratio: float) -> float | None:
-        held = [row[column] for row in trained if (row["dataset"], row["ratio"]) == (dataset, ratio)]
-        return float(np.mean(held)) if held else None
-
-    proxy_flops, full_flops = mean("run_flops", PROXY, own_ratio), mean("run_flops", FULL, 1.0)
-    proxy_training, full_training = mean("training_seconds", PROXY, own_ratio), mean("training_seconds", FULL, 1.0)
-    proxy_seconds = _plus(proxy_training, mean("test_seconds", PROXY, own_ratio))
-    full_seconds = _plus(full_training, mean("test_seconds", FULL, 1.0))
-    if full_flops is None:  # the accuracies on everything were known: what they would have taken
-        of_proxy = [row for row in trained if (row["dataset"], row["ratio"]) == (PROXY, own_ratio)]
-        would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in of_proxy]
-        full_flops = float(np.mean(would)) if would else None
-    build_flops = float(sum(stage.flops for stage in stages))
-    build_seconds = sum(stage.work_seconds for stage in stages)
-    check_flops = float(sum(row["run_flops"] for row in trained))
-    check_seconds = sum(row["training_seconds"] + row["test_seconds"] for row in trained)
-    in_seconds = full_seconds is not None and proxy_seconds is not None
-    full, proxy = (full_seconds, proxy_seconds) if in_seconds else (full_flops, proxy_flops)
-    saved = full - proxy if full is not None and proxy is not None else None
-
-    def pays_after(spent: float) -> int | None:
-        return math.ceil(spent / saved) if saved is not None and saved > 0 else None
-
-    build, checked = (build_seconds, check_seconds) if in_seconds else (build_flops, check_flops)
-    return SpendingRecord(
-        full_flops=full_flops,
-        full_seconds=full_seconds,
-        proxy_flops=proxy_flops,
-        proxy_seconds=proxy_seconds,
-        speed_up=full_training / proxy_training if full_training is not None and proxy_training else None,
-        build_flops=build_flops,
-        build_seconds=build_seconds,
-        check_flops=check_flops,
-        check_seconds=check_seconds,
-        pays_after=pays_after(build),
-        pays_after_with_check=pays_after(build + checked),
-    )
-
-
-def _plus(some: float | None, more: float | None) -> float | None:
-    return None if some is None or more is None else some + more
-
-
-def _average(pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples) -> dict[str, Floats]:
-    """Every statistic averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
-
-    def average(statistic: ranking.Statistic) -> Floats:
-        taken = [w * statistic.compute(reference, m, counts.architectures, cost) for reference, m, w in pairs]
-        averaged: Floats = np.clip(np.sum(taken, axis=0), statistic.least, 1.0)  # widened weights may be below 0
-        return averaged
-
-    return {name: average(statistic) for name, statistic in ranking.STATISTICS.items()}
 
 
 def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str]) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -256,33 +256,6 @@ def train_and_test(
         DivergedError: The loss became infinite or not a number.
         TrainingError: There is not memory enough.
     """
-    try:
-        about = _train_and_test(
-            report, architecture, train, test, n_steps, n_labels, image_shape, settings, seed, device
-        )
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(
-            f"{architecture.name}: must fit into memory, it does not; fewer samples a step (training.batch_size, now "
-            f"{settings.batch_size}) or fewer workers (--workers 1) need less"
-        ) from error
-    finally:
-        if device.startswith("cuda"):
-            torch.cuda.empty_cache()
-    (folder / "run.json").write_text(json.dumps(about))
-
-
-def _train_and_test(
-    report: Report,
-    architecture: Architecture,
-    train: Samples,
-    test: Samples,
-    n_steps: int,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    settings: Training,
-    seed: int,
-    device: str,
-) -> dict[str, Any]:
     network = make_network(
         architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
     )
@@ -293,27 +266,44 @@ def _train_and_test(
         report(index + 1, n_epochs, f"loss {epoch.loss:.3f}")
 
     report(0, n_epochs, "")
-    pixels = train.pixels()
-    started = time.perf_counter()
-    history = train_network(
-        network,
-        pixels,
-        train.labels,
-        settings,
-        seed=seed,
-        n_steps=n_steps,
-        device=device,
-        name=architecture.name,
-        on_epoch=show,
-    )
-    trained = time.perf_counter()
-    accuracy = float((predict_labels(network, test.pixels(), device) == test.labels).mean())
-    return {
+    with _named_without_memory(architecture.name, settings, device):
+        pixels = train.pixels()
+        started = time.perf_counter()
+        history = train_network(
+            network,
+            pixels,
+            train.labels,
+            settings,
+            seed=seed,
+            n_steps=n_steps,
+            device=device,
+            name=architecture.name,
+            on_epoch=show,
+        )
+        trained = time.perf_counter()
+        accuracy = float((predict_labels(network, test.pixels(), device) == test.labels).mean())
+    about = {
         "accuracy": accuracy,
         "losses": [epoch.loss for epoch in history],
         "training_seconds": trained - started,
         "test_seconds": time.perf_counter() - trained,
     }
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+@contextmanager
+def _named_without_memory(name: str, settings: Training, device: str) -> Iterator[None]:
+    """Makes a run that does not fit into memory a run that failed, and leaves the device's memory to the next."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(
+            f"{name}: must fit into memory, it does not; fewer samples a step (training.batch_size, now "
+            f"{settings.batch_size}) or fewer workers (--workers 1) need less"
+        ) from error
+    finally:
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
 
 def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings: Training) -> pa.Table:

@@ -59,12 +59,17 @@ def test_accuracies_are_taken_as_they_are_where_none_is_above_one(table: Table) 
     assert read(table(PLAIN)) == SHARES
 
 
-def test_accuracies_are_percent_where_one_is_above_one(table: Table) -> None:
-    assert read(table(PLAIN.replace("0.5", "0.8").replace("0.75", "62.5"))) == {
-        "net depth=8": 0.008,
-        "net depth=14": 0.00625,
+def test_accuracies_are_percent_where_they_are_above_one(table: Table) -> None:
+    assert read(table(PLAIN.replace("0.5", "8").replace("0.75", "62.5").replace("0.625", "1"))) == {
+        "net depth=8": 0.08,
+        "net depth=14": 0.01,
         "net depth=20": 0.625,
     }
+
+
+def test_shares_and_percent_in_one_table_are_refused(table: Table) -> None:
+    said = message(lambda: read(table(PLAIN.replace("0.75", "62.5"))))
+    assert "must all be in [0, 1], or all in percent, found both" in said
 
 
 @pytest.mark.parametrize(("least", "most"), [("0", "1"), ("0", "100"), ("-0.0", "1e0"), (" 0.0 ", "1e2")])
@@ -185,7 +190,7 @@ def test_a_folder_is_no_table(tmp_path: Path) -> None:
 def test_what_is_no_finite_number_is_refused_with_its_line(table: Table, written: str) -> None:
     path = table(PLAIN.replace("0.625", f'"{written}"'))
     assert message(lambda: read(path)) == (
-        f"{path}:3 must be a finite number, got {written!r}; leave out the row of a run that failed"
+        f"{path}:3 accuracy: must be a finite number, got {written!r}; leave out the row of a run that failed"
     )
 
 
@@ -205,7 +210,7 @@ def test_a_row_that_is_too_short_is_refused_with_its_line(table: Table, row: str
 
 def test_lines_are_those_of_the_file_where_a_cell_spans_several(table: Table) -> None:
     path = table('architecture,accuracy,note\nnet depth=8,0.5,"a\nb\nc"\nnet depth=14,abc,\nnet depth=20,0.75,\n')
-    assert message(lambda: read(path)).startswith(f"{path}:5 must be a finite number")
+    assert message(lambda: read(path)).startswith(f"{path}:5 accuracy: must be a finite number")
 
 
 # Where it is found
@@ -331,7 +336,7 @@ def test_runs_stand_in_one_order_and_say_where_they_come_from(table: Table) -> N
         "net depth=8,full,81,,0,",
         "net depth=14,proxy,60,1,1,0.2",
         "net depth=14,proxy,61,0,0,0.2",
-        "net depth=14,proxy,0.5,1,1,0.05",
+        "net depth=14,proxy,50,1,1,0.05",
     ]
     expected = [lines[i] for i in (3, 2, 1, 6, 5, 4, 0)]
     for order in (lines, lines[::-1]):
@@ -362,13 +367,13 @@ BAD_RUNS = {
     "no data set": ("net depth=8,,0.5,,,", ":3 dataset: must be one of full, proxy, "),
     "the same run": ("net depth=8,proxy,0.6,,,", ":3: each run must stand in the table once, this one is there twice"),
     "the same run in full": ("net depth=8,proxy,0.6,0,0,0.05", ":3: each run must stand in the table once"),
-    "negative draw": ("net depth=8,proxy,0.5,-1,,", ":3 a seed must be a number from 0, got '-1'"),
-    "broken draw": ("net depth=8,proxy,0.5,1.0,,", ":3 a seed must be a number from 0, got '1.0'"),
-    "worded seed": ("net depth=8,full,0.5,,one,", ":3 a seed must be a number from 0, got 'one'"),
-    "superscript seed": ("net depth=8,full,0.5,,²,", ":3 a seed must be a number from 0, got '²'"),
-    "worded ratio": ("net depth=8,random,0.5,,,small", ":3 must be a finite number, got 'small'"),
-    "no accuracy": ("net depth=8,random,,,,", ":3 must be a finite number, got ''; leave out the row of a run"),
-    "infinite accuracy": ("net depth=8,random,inf,,,", ":3 must be a finite number, got 'inf'"),
+    "negative draw": ("net depth=8,proxy,0.5,-1,,", ":3 a seed must be a number from 0, of 9 digits at most, got '-1'"),
+    "broken draw": ("net depth=8,proxy,0.5,1.0,,", ":3 a seed must be a number from 0, of 9 digits at most, got '1.0'"),
+    "worded seed": ("net depth=8,full,0.5,,one,", ":3 a seed must be a number from 0, of 9 digits at most, got 'one'"),
+    "superscript seed": ("net depth=8,full,0.5,,²,", ":3 a seed must be a number from 0, of 9 digits at most, got '²'"),
+    "worded ratio": ("net depth=8,random,0.5,,,small", ":3 ratio: must be a finite number, got 'small'"),
+    "no accuracy": ("net depth=8,random,,,,", ":3 accuracy: must be a finite number, got ''; leave out the row of a run"),
+    "infinite accuracy": ("net depth=8,random,inf,,,", ":3 accuracy: must be a finite number, got 'inf'"),
     "negative accuracy": ("net depth=8,random,-0.1,,,", ": accuracies must be in [0, 1], or in percent, found -0.1 to"),
     "beyond 100 %": ("net depth=8,random,101,,,", ": accuracies must be in [0, 1], or in percent, found 0.5 to 101"),
     "short row": ("net depth=8,random", ":3 must have a value in each of the columns architecture, dataset, accuracy"),

@@ -462,10 +462,10 @@ def test_runs_without_what_is_compared_are_refused(
 def test_runs_that_cannot_be_ranked_are_refused(
     refused: Callable[..., str], proxy: Path, names: list[str], tmp_path: Path
 ) -> None:
-    write_runs(tmp_path / "runs.csv", names, {**PERFECT, "random": [0.1] * 8})
+    write_runs(tmp_path / "runs.csv", names, {**PERFECT, "proxy": [0.1] * 8})
     said = refused(60, *quiet("proxy", "--runs", "runs.csv"))
     assert said.startswith(
-        "check: accuracies must differ to be ranked; all 8 architectures have 0.1 on random 0.1, number 1"
+        "check: accuracies must differ to be ranked; all 8 architectures have 0.1 on proxy 0.1, number 1"
     )
 
 
@@ -548,7 +548,7 @@ def test_runs_made_elsewhere_become_the_proxys_evidence(
     assert run_here("card", "proxy", "--check").returncode == 0
     assert "verdict: preserves the ranking." in run_here("inspect", "proxy").stdout
     card = (proxy / "README.md").read_text()
-    assert "> **Preserves the ranking.** The proxy's Kendall tau is 2.00 [2.00, 2.00] above random subsets" in card
+    assert "> **Preserves the ranking.** The proxy's Kendall tau is 2.00 \\[2.00, 2.00\\] above random subsets" in card
     assert "Not checked yet" not in card
 
     after = tree(proxy)

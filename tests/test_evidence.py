@@ -12,27 +12,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from proxyds import evidence
+from proxyds import bootstrap, evidence
+from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.errors import EvidenceError
-from proxyds.evidence import (
-    Provenance,
-    compare_repeats,
-    compare_seeds,
-    estimate,
-    judge,
-    other_seeds,
-    resample,
-    weigh_evidence,
-    weigh_spending,
-)
+from proxyds.evidence import Provenance, judge, weigh_evidence
 from proxyds.manifest import ComparisonRecord, EstimateRecord, EvidenceRecord, MachineRecord, StageRecord
 from proxyds.ranking import STATISTICS
 from proxyds.recipe import Check
 from proxyds.runs import FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED, collect_accuracies, make_runs_table
+from proxyds.spending import weigh_spending
 
 Rows = list[dict[str, Any]]
 MACHINE = MachineRecord(device="cpu", processor="any", n_cores=2, python="3.11", libraries={"numpy": "2"})
-N_RESAMPLES = evidence.N_RESAMPLES
+N_RESAMPLES = bootstrap.N_RESAMPLES
 
 N = 20
 QUALITY = np.linspace(0.5, 0.9, N)
@@ -44,12 +36,12 @@ COSTS = 1000 + 100 * np.random.default_rng(10).permutation(N)
 
 @pytest.fixture(autouse=True)
 def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "N_RESAMPLES", 400)
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", 400)
 
 
 @pytest.fixture
 def all_resamples(_few_resamples: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "N_RESAMPLES", N_RESAMPLES)
+    monkeypatch.setattr(bootstrap, "N_RESAMPLES", N_RESAMPLES)
 
 
 def rows_of(
