@@ -182,7 +182,6 @@ def check_ranking(
         machine=machine.describe_machine(device),
     )
     table = make_runs_table([*known, *table.to_pylist()])
-    recipe = recipe.model_copy(update={"check": settings})
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
@@ -195,7 +194,6 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
     settings, origin = settings.model_copy(update={"reference": None}), f"table {path.name}"
     provenance = evidence.Provenance([], origin, origin, [], 0.0, machine.describe_machine(device))
-    recipe = recipe.model_copy(update={"check": settings})
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
@@ -254,6 +252,8 @@ def _write_evidence(
         stages=manifest.stages,
     )
     checked = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
+    kept = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
+    recipe = recipe.model_copy(update={"check": kept})
     files = render_card(checked, replace(tables, ranking=table)).files()
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
     if artifact.read_manifest(folder) != manifest:

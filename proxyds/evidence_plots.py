@@ -201,7 +201,7 @@ def _draw_ratios(evidence: EvidenceRecord) -> bytes:
     """Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
     figure = new_figure(height=3.8)
     axes = figure.subplots()
-    for shift, method in zip(np.linspace(-0.02, 0.02, len(AT_ONE_RATIO)), AT_ONE_RATIO, strict=True):
+    for shift, method in zip(np.linspace(-0.012, 0.012, len(AT_ONE_RATIO)), AT_ONE_RATIO, strict=True):
         points = sorted((m for m in evidence.methods if m.method == method and m.ratio), key=lambda m: m.ratio or 0)
         x = [(each.ratio or 0) * 10**shift for each in points]
         taus = [each.statistics["tau"] for each in points]

@@ -17,7 +17,7 @@ from proxyds.display import print_table
 from proxyds.manifest import EvidenceRecord, Manifest
 from proxyds.quantities import duration, with_prefix
 from proxyds.records import CASE_MEANINGS, Tables
-from proxyds.runs import METHOD_LABELS
+from proxyds.runs import METHOD_LABELS, PROXY, TRAINED_HERE
 
 if TYPE_CHECKING:
     from proxyds.pipeline import Built
@@ -120,14 +120,27 @@ def print_evidence(manifest: Manifest) -> None:
         return
     click.echo(f"verdict: {evidence.verdict}. {evidence.explanation}")
     if evidence.passed is not None:
-        click.echo(f"threshold {evidence.check.threshold}: {'passed' if evidence.passed else 'NOT passed'}")
+        tau = evidence.of(PROXY, evidence.own_ratio)
+        low = tau.statistics["tau"].low if tau else None
+        click.echo(
+            f"threshold {evidence.check.threshold:g} for the lower end of Kendall tau, {'unknown' if low is None else f'{low:.2f}'}: "
+            f"{'passed' if evidence.passed else 'NOT passed'}"
+        )
     if manifest.protocol == "paper":
         click.echo("circular: the test samples that measured this ranking also chose the proxy (the paper's protocol)")
     click.echo(
-        f"{evidence.n_architectures} architectures ({evidence.n_like_cost_pairs} pairs of like FLOPs), {evidence.n_draws} draws, "
-        f"{evidence.n_full_seeds} trainings on everything ({evidence.reference}), {manifest.counts.test:,} test samples; 95 % "
-        f"bootstrap intervals; Kendall tau of these very samples: {evidence.own_tau.shown()}\n"
+        f"{evidence.n_architectures} architectures ({_count(evidence.n_like_cost_pairs, 'pair')} of like FLOPs), "
+        f"{_count(evidence.n_draws, 'draw')}, {_count(evidence.n_full_seeds, 'training')} on everything ({evidence.reference}); 95 % "
+        "bootstrap intervals"
     )
+    if evidence.left_out:
+        click.echo(f"left out for want of a run: {', '.join(evidence.left_out)}")
+    if evidence.runs == TRAINED_HERE:
+        click.echo(
+            f"{manifest.counts.test:,} test samples; Kendall tau of the very samples of this proxy: {evidence.own_tau.shown()}\n"
+        )
+    else:
+        click.echo(f"all accuracies are those of {evidence.runs}: how they were trained and tested is not known here\n")
     names = ("tau", "tau_given_cost", "tau_top", "regret")
     rows = [
         (METHOD_LABELS[each.method], *(show_statistic(name, each.statistics.get(name)) for name in names))
@@ -142,6 +155,8 @@ def print_evidence(manifest: Manifest) -> None:
         if c.ratio == evidence.own_ratio
     ]
     print_table("", ("proxy's tau less that of", "difference", "so it is"), differences)
+    if evidence.n_draws == 1:
+        click.echo("with one draw nothing is decided")
     ratios = ratio_rows(evidence)
     if len(ratios) > 1:
         click.echo()
@@ -156,8 +171,10 @@ def print_evidence(manifest: Manifest) -> None:
     _print_spending(evidence)
     for failure in evidence.failures:
         click.echo(f"failed: {failure}")
-    if evidence.left_out:
-        click.echo(f"left out for want of a run: {', '.join(evidence.left_out)}")
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _print_spending(evidence: EvidenceRecord) -> None:
@@ -171,6 +188,7 @@ def _print_spending(evidence: EvidenceRecord) -> None:
         click.echo(
             f"building took {duration(spent.build_seconds)} of work, the check {duration(spent.check_seconds)}: paid for after "
             f"{spent.pays_after:,} architectures, with the check after {spent.pays_after_with_check:,}"
+            + ("" if spent.full_seconds is not None else " (counted in operations)")
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -624,7 +625,7 @@ def test_a_proxy_below_its_threshold_exits_with_3_and_keeps_the_evidence(
     done = run_here(*quiet("proxy", "--runs", "runs.csv", "--set", "check.threshold=0.7"))
     assert done.returncode == errors.EXIT_CHECK_BELOW_THRESHOLD == 3
     assert done.stderr == "proxyds: the lower end of Kendall tau's interval is below check.threshold = 0.7\n"
-    assert "threshold 0.7: NOT passed" in done.stdout
+    assert re.search(r"threshold 0.7 for the lower end of Kendall tau, -?\d\.\d\d: NOT passed", done.stdout)
     manifest = verify_proxy(proxy)
     assert manifest.evidence is not None
     assert manifest.evidence.passed is False
@@ -638,14 +639,14 @@ def test_a_proxy_that_reaches_its_threshold_passes(
 ) -> None:
     done = run_here(*quiet("proxy", "--runs", perfect, "--set", "check.threshold=0.95", "--strict"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "threshold 0.95: passed" in done.stdout
+    assert "threshold 0.95 for the lower end of Kendall tau, 1.00: passed" in done.stdout
 
 
 def test_a_proxy_without_a_mistake_reaches_a_threshold_of_1(
     run_here: Run, no_pictures: None, proxy: Path, perfect: Path
 ) -> None:
     done = run_here(*quiet("proxy", "--runs", perfect, "--set", "check.threshold=1"))
-    assert "threshold 1.0: passed" in done.stdout
+    assert "threshold 1 for the lower end of Kendall tau, 1.00: passed" in done.stdout
     assert (done.returncode, done.stderr) == (0, "")
 
 
