@@ -490,8 +490,8 @@ def test_choices_are_checked_one_by_one(complaint: Callable[..., str], choices: 
     [
         (
             MINIMAL + "selecton: {ratio: 0.1}\n",
-            "r.yaml:5:1 selecton: unknown key; did you mean `selection`? known: importance, licence, name, output, "
-            "probes, seed, selection, similarity, source, space, training, version",
+            "r.yaml:5:1 selecton: unknown key; did you mean `selection`? known: check, importance, licence, name, "
+            "output, probes, seed, selection, similarity, source, space, training, version",
         ),
         (
             MINIMAL + "selection: {ratoi: 0.1}\n",
