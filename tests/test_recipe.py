@@ -685,7 +685,7 @@ _SOURCES = (
     | _section(
         {
             "kind": st.just("hub"),
-            "name": st.from_regex(re.compile(r"[\w.-]{1,9}(/[\w.-]{1,9})?", re.ASCII), fullmatch=True),
+            "name": st.from_regex(re.compile(r"\w[\w.-]{0,8}(/\w[\w.-]{0,8})?", re.ASCII), fullmatch=True),
             "revision": _TEXT.filter(bool),
         },
         {**_COLUMNS, "config": st.none() | _TEXT},
