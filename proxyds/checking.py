@@ -161,6 +161,7 @@ def check_ranking(
         EvidenceError: The runs cannot support the statistics.
         AccuracyTableError: The reference cannot be used.
         SourceError: The source is not the one that the proxy was made from.
+        OutputExistsError: Another command has written to the proxy meanwhile.
     """
     started = time.perf_counter()
     refuse_early(recipe, settings, data)
