@@ -191,7 +191,9 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     manifest, tables = artifact.read_proxy(folder, with_ranking=False)
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
-    architectures = space.list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape)
+    architectures = space.list_architectures(
+        recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed
+    )
     table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
     settings, origin = settings.model_copy(update={"reference": None}), f"table {path.name}"
     provenance = evidence.Provenance([], origin, origin, [], 0.0, machine.describe_machine(device))
@@ -282,7 +284,7 @@ def has_evidence(manifest: Manifest, settings: Check) -> bool:
 
 
 def _sample_architectures(recipe: Recipe, settings: Check, data: Source) -> list[Architecture]:
-    every = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
+    every = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     if len(every) < MIN_RANKED:
         raise EvidenceError(
             f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -83,7 +83,7 @@ class ProbeRecord(Part):
 
     name: str
     network: str
-    parameters: dict[str, int]
+    parameters: dict[str, Any]
     forward_flops: _Count
     training_flops_per_sample: _Count
     n_parameters: _Count

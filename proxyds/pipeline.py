@@ -92,7 +92,7 @@ def build(
 def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, run: RunTasks, ledger: Ledger) -> Built:
     """The stages after the source, in order; see `build`."""
     selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
+    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     chosen = space.choose_probes(architectures, recipe.probes)
     heaviest = chosen[-1]
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))

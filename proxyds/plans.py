@@ -125,7 +125,7 @@ def plan_build(
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
     selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape)
+    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     chosen = space.choose_probes(architectures, recipe.probes)
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
     similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)

@@ -9,36 +9,27 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    create_model,
     field_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from proxyds.choices import SpaceSpec
 from proxyds.licences import LICENCES
-from proxyds.networks import FAMILIES
+from proxyds.sections import Section
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
 MIN_RANKED = 5
 """Architectures without which nobody can speak of a ranking."""
 
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, strict about types, without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Images(Section):
@@ -139,65 +130,30 @@ class TorchvisionSource(Images):
 SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]
 
 
-def _as_choices(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
         raise ValueError("must hold each choice once")
     return values
 
 
-class Space(Section):
-    """The architectures to be ranked: every combination of a registered family's choices.
-
-    The recipe's section is one of the models below, made from the families' parameters; this is what they share.
-    """
-
-    network: str
-    choices: Any
-
-
-def _space_model(network: str) -> type[Space]:
-    """The section `space` for one family: for every parameter, the values that the search may take."""
-    choices: dict[str, Any] = {}
-    for name, field in FAMILIES[network].parameters.model_fields.items():
-        value: Any = Annotated[(field.annotation, *field.metadata)]
-        several = Annotated[
-            (
-                tuple[value, ...],
-                Field(min_length=1),
-                BeforeValidator(
-                    _as_choices, json_schema_input_type=value | Annotated[list[value], Field(min_length=1)]
-                ),
-                AfterValidator(_distinct),
-            )
-        ]
-        choices[name] = (several, Field((field.default,), description=field.description, examples=[field.examples]))
-    title = "".join(part.capitalize() for part in network.split("_"))
-    grid = create_model(f"{title}Choices", __base__=Section, __doc__=f"Choices for {network}.", **choices)
-    sections: dict[str, Any] = {
-        "network": (Literal[(network,)], Field(description=FAMILIES[network].summary)),
-        "choices": (grid, Field(description="For each parameter one value or a list; else the family's default.")),
-    }
-    return create_model(f"{title}Space", __base__=Space, __doc__=Space.__doc__, **sections)
-
-
-if TYPE_CHECKING:
-    SpaceSpec = Space
-else:
-    _models = tuple(_space_model(network) for network in FAMILIES)
-    SpaceSpec = Annotated[Union[_models], Field(discriminator="network")] if len(_models) > 1 else _models[0]  # noqa: UP007
-
-
 class Probes(Section):
     """The networks that are trained on everything to see which samples tell architectures apart (section 3.1)."""
+
+    later = frozenset({"architectures", "seeds"})
 
     count: Annotated[int, Field(ge=2, le=64)] = Field(
         2,
         description="Two: the lightest and the heaviest of the space. More: evenly spread over cost between them.",
         examples=[2],
+    )
+    architectures: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
+        None,
+        description="In place of count: the architectures of the space by name, as `proxyds inspect RECIPE` names them.",
+    )
+    seeds: Annotated[int, Field(ge=1, le=100)] = Field(
+        1,
+        description="Trainings of each probe, with a seed of its own each; importance is the mean over them.",
+        examples=[3],
     )
 
 
@@ -372,19 +328,20 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _has_enough_architectures(self) -> Recipe:
-        n = math.prod(len(values) for values in self.space.choices.model_dump().values())
-        if n < self.probes.count:
+        n, needed = self.space.n_most, self.probes.count if self.probes.architectures is None else 2
+        place = "space.choices" if self.space.choices is not None else "space.architectures"
+        if n < needed:
             raise PydanticCustomError(
                 "too_few_architectures",
                 "must make at least probes.count = {count} architectures to rank, they make {n}; give more choices",
-                {"count": self.probes.count, "n": n, "place": "space.choices"},
+                {"count": needed, "n": n, "place": place},
             )
         if self.check is not None and n < MIN_RANKED:
             raise PydanticCustomError(
                 "too_few_architectures",
                 "must make at least {count} architectures for their ranking to be checked, they make {n}; give more choices, or "
                 "leave out the section check",
-                {"count": MIN_RANKED, "n": n, "place": "space.choices"},
+                {"count": MIN_RANKED, "n": n, "place": place},
             )
         return self
 

@@ -20,6 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, DocumentStartEvent
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
+from proxyds.networks import FAMILIES
 from proxyds.recipe import Recipe, recipe_json_schema
 
 MAX_RECIPE_BYTES = 1_000_000
@@ -251,7 +252,7 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
         tag = detail["ctx"].get("tag", detail["input"])
         known = schema.get("enum") or _tags(_schema_at(place[:-1])) or [schema.get("const", "")]
         return f"must be a known name, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}", True
-    if kind == "too_few_architectures":
+    if kind in ("too_few_architectures", "choices_or_list"):
         return detail["msg"], False
     if kind == "too_short":
         return "must hold at least one value, it is empty", False
@@ -307,8 +308,12 @@ def _position(tree: CommentedMap, place: _Place, *, at_key: bool) -> tuple[int, 
     return line + 1, column + 1
 
 
-@cache
 def _schema() -> dict[str, Any]:
+    return _schema_for(tuple(FAMILIES))
+
+
+@cache
+def _schema_for(networks: tuple[str, ...]) -> dict[str, Any]:  # noqa: ARG001 - a plugin adds to it
     schema: dict[str, Any] = json.loads(recipe_json_schema())
     return schema
 

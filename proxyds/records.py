@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,7 +140,7 @@ class Architecture:
     Attributes:
         name: Short and unique in the space, for example `resnet depth=8 base_filters=4`.
         network: Registered family.
-        parameters: The family's parameters.
+        parameters: The family's parameters, as JSON has them.
         forward_flops: Floating-point operations forward (a multiply-add is two).
         training_flops: The same, forward and backward.
         n_parameters: Weights.
@@ -147,7 +148,7 @@ class Architecture:
 
     name: str
     network: str
-    parameters: dict[str, int]
+    parameters: dict[str, Any]
     forward_flops: int
     training_flops: int
     n_parameters: int

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -249,7 +250,7 @@ def extract_features(
 
 
 def make_network(
-    network: str, parameters: dict[str, int], n_labels: int, image_shape: tuple[int, int, int], seed: int
+    network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int], seed: int
 ) -> PixelNetwork:
     """Builds a registered network whose initial weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
@@ -264,7 +265,7 @@ def save_network(network: PixelNetwork, file: Path, n_labels: int, image_shape: 
     file.write_bytes(save(tensors, {"n_labels": str(n_labels), "image_shape": json.dumps(image_shape)}))
 
 
-def load_network(file: Path, network: str, parameters: dict[str, int]) -> PixelNetwork:
+def load_network(file: Path, network: str, parameters: dict[str, Any]) -> PixelNetwork:
     """Reads what `save_network` wrote, on the CPU, in evaluation mode."""
     with safe_open(file, framework="pt") as held:
         about = held.metadata()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from proxyds.networks import ResNetParameters
+from proxyds.networks.parameters import ResNetParameters
 
 
 class ResidualBlock(nn.Module):
