@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxyds.artifact import read_manifest, read_tables, verify_proxy
     from proxyds.errors import ProxydsError
+    from proxyds.networks.plugins import load_plugins
     from proxyds.pipeline import Built, build, check, render
     from proxyds.plans import BuildPlan, CheckPlan, plan_build, plan_check
     from proxyds.recipe import Recipe
@@ -27,6 +28,7 @@ _HOMES = {
     "read_tables": "artifact",
     "verify_proxy": "artifact",
     "ProxydsError": "errors",
+    "load_plugins": "networks.plugins",
     "Built": "pipeline",
     "build": "pipeline",
     "check": "pipeline",

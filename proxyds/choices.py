@@ -30,6 +30,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from proxyds.networks import FAMILIES
+from proxyds.networks.plugins import offer_installed
 from proxyds.sections import Section
 
 EVERY = "every"
@@ -192,7 +193,12 @@ class _OfAnyFamily:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def read(value: Any) -> Space:
-            return value if isinstance(value, Space) else space_section().validate_json(json.dumps(value))
+            if isinstance(value, Space):
+                return value
+            network = value.get("network") if isinstance(value, dict) else None
+            if isinstance(network, str):
+                offer_installed(network)
+            return space_section().validate_json(json.dumps(value))
 
         def write(space: Space, info: core_schema.SerializationInfo) -> dict[str, Any]:
             return space.model_dump(mode=info.mode)

@@ -41,7 +41,23 @@ workers = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
 )
+plugins = click.option(
+    "--plugin",
+    "_",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=lambda context, option, modules: _load_plugins(modules),
+    help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
+)
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+
+
+def _load_plugins(modules: tuple[str, ...]) -> None:
+    if modules:
+        from proxyds.networks.plugins import load_plugins
+
+        load_plugins(list(modules))
 
 
 def main() -> None:
@@ -101,6 +117,7 @@ def init(path: Path, preset: str, force: bool) -> None:
 
 @cli.command()
 @click.argument("recipe", type=_PATH)
+@plugins
 @overrides
 @as_json
 def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -119,6 +136,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("-o", "--output", "out", type=_PATH, help="The folder to make.  [default: the recipe's name]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@plugins
 @overrides
 @workers
 @device
@@ -173,6 +191,7 @@ def build(
 )
 @click.option("--runs", type=_PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
 @click.option("--strict", is_flag=True, help="Exit with a code of its own unless the ranking is preserved.")
+@plugins
 @overrides
 @workers
 @device
@@ -283,6 +302,7 @@ def card(folder: Path, check: bool, as_json: bool) -> None:
 
 
 @cli.command("list")
+@plugins
 @as_json
 def list_(as_json: bool) -> None:
     """List presets, sources, network families, draw laws, and the proxies in this folder."""

@@ -24,6 +24,7 @@ import loky
 from loky.backend.context import LokyContext
 
 from proxyds.errors import TrainingError, WorkerDiedError
+from proxyds.networks.plugins import load_plugins, loaded_plugins
 from proxyds.records import OnProgress, Progress
 from proxyds.store import Entry, Store, content_key
 
@@ -284,7 +285,7 @@ class LocalWorkers:
                 max_workers=self.n_workers,
                 context=LokyContext(),
                 initializer=_start_worker,
-                initargs=(os.getpid(), self._messages),
+                initargs=(os.getpid(), self._messages, loaded_plugins()),
                 env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
             )
         return self._executor
@@ -310,13 +311,14 @@ def _run_in_worker(task: Task, root: Path) -> None:
     _run_task(task, Store(root), report)
 
 
-def _start_worker(parent: int, messages: Any) -> None:
+def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
     import torch
 
     global _messages
     _messages = messages
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    load_plugins(plugins)
 
 
 def _end_with(parent: int) -> None:

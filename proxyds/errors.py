@@ -52,6 +52,12 @@ class UnknownNameError(RecipeError):
     exit_code = 14
 
 
+class PluginError(ProxydsError):
+    """A plugin cannot be imported, offers no family of networks, or takes a name that is taken."""
+
+    exit_code = 15
+
+
 class SourceError(ProxydsError):
     """The source cannot be used as it is."""
 

@@ -251,7 +251,11 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
     if kind == "literal_error" or kind == "union_tag_invalid":
         tag = detail["ctx"].get("tag", detail["input"])
         known = schema.get("enum") or _tags(_schema_at(place[:-1])) or [schema.get("const", "")]
-        return f"must be a known name, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}", True
+        elsewhere = "; those of a module need --plugin MODULE" if place == ("space", "network") else ""
+        return (
+            f"must be a known name, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}{elsewhere}",
+            True,
+        )
     if kind in ("too_few_architectures", "choices_or_list"):
         return detail["msg"], False
     if kind == "too_short":

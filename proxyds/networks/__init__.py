@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from proxyds.errors import UnknownNameError
 from proxyds.networks.parameters import Parameters, ResNetParameters
 
 if TYPE_CHECKING:
@@ -49,6 +50,24 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def find_family(network: str) -> Family:
+    """Returns a registered family, or one that an installed package offers.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+        PluginError: What is offered cannot be used.
+    """
+    from proxyds.networks.plugins import offer_installed
+
+    offer_installed(network)
+    if network not in FAMILIES:
+        raise UnknownNameError(
+            f"network {network!r}: must be a family that is known ({', '.join(FAMILIES)}), or one of a plugin: --plugin MODULE, or "
+            "install the package that offers it"
+        )
+    return FAMILIES[network]
+
+
 def build_network(
     network: str, parameters: Mapping[str, Any], n_labels: int, image_shape: tuple[int, int, int]
 ) -> nn.Module:
@@ -62,8 +81,11 @@ def build_network(
 
     Returns:
         A network from float images (n, channels, height, width) to logits (n, n_labels).
+
+    Raises:
+        UnknownNameError: There is no such family.
     """
-    family = FAMILIES[network]
+    family = find_family(network)
     read = family.parameters.model_validate_json(json.dumps(dict(parameters)))
     built: nn.Module = import_module(family.module).build(read, n_labels, image_shape)
     return built
