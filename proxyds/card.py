@@ -68,7 +68,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         target=manifest.evidence.target if manifest.evidence else None,
         statistics=STATISTICS,
         method_labels=METHOD_LABELS,
-        cases=_case_rows(tables),
+        cases=_case_rows(manifest, tables),
         labels=_label_rows(manifest, tables),
     )
     drawn = draw_pictures(manifest, tables)
@@ -167,7 +167,7 @@ def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
     return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
 
 
-def _case_rows(tables: Tables) -> list[dict[str, Any]]:
+def _case_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
     def count(table: pa.Table, case: int) -> int:
         return int((table["case"].to_numpy() == case).sum())
 
@@ -176,6 +176,7 @@ def _case_rows(tables: Tables) -> list[dict[str, Any]]:
         {
             "case": case,
             "meaning": meaning,
+            "again": manifest.agreement.of_cases[case - 1] if manifest.agreement else None,
             **{name: count(table, case) for name, table in columns.items()},
             **{f"{name}_share": count(table, case) / table.num_rows for name, table in columns.items()},
         }

@@ -8,44 +8,85 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.records import AGAINST_ORDER, ALL_RIGHT, ALL_WRONG, WITH_ORDER, Outcomes
+from proxyds.records import AGAINST_ORDER, ALL_RIGHT, ALL_WRONG, CASE_MEANINGS, WITH_ORDER, Agreement, Outcomes
 
 
 def score_importance(
-    predictions: Sequence[NDArray[np.int64]], labels: NDArray[np.int64], constants: Sequence[float]
+    predictions: Sequence[Sequence[NDArray[np.int64]]], labels: NDArray[np.int64], constants: Sequence[float]
 ) -> Outcomes:
     """Gives each evaluation sample its case and importance (paper, section 3 and Algorithm 1 step 3).
 
     For two probes: case 1 both right, case 2 both wrong, case 3 only the more accurate one right, case 4 only the less
-    accurate one. Accuracies are those on these very samples.
+    accurate one. Accuracies are those on these very samples, the mean over repeats.
 
     Deviations. Algorithm 1's printed c4 contradicts section 3 where the lower probe is the more accurate; section 3 is
     followed. Probes of equal accuracy have no order: a sample on which they differ is case 4. For k > 2 probes the paper
     says no more than «counting the number of configuration pairs»; here the importance is the mean of the pairs'
     constants, and the case is 1 or 2 where all agree, else 3 or 4 as most of the disagreeing pairs say, a tie being 4.
+    The paper trains each probe once. Trained R times with seeds of their own, a sample's importance is the mean over the
+    repeats, its case the one that most of them give it (of several, the one that came first); a pair is of one repeat.
 
     Args:
-        predictions: For each of k probes (M,) int64, its label for each evaluation sample.
+        predictions: For each of R repeats and k probes (M,) int64, its label for each evaluation sample.
         labels: (M,) int64, the true ones.
         constants: c1..c4, not negative.
 
     Returns:
         Cases, importances and pair counts of the M samples.
     """
-    correct = np.stack([predicted == labels for predicted in predictions], axis=1)
-    n_right = correct.sum(axis=0)
-    pair_counts = np.zeros((len(labels), 4), np.int64)
+    correct = np.stack([np.stack([each == labels for each in of_repeat], axis=1) for of_repeat in predictions])
+    n_right = correct.sum(axis=(0, 1))
+    counts = np.stack([_count_pairs(of_repeat, n_right) for of_repeat in correct])
+    cases = np.stack([_find_case(*each) for each in zip(correct, counts, strict=True)])
+    pair_counts = counts.sum(axis=0)
+    return Outcomes(
+        correct=correct.transpose(1, 0, 2).reshape(len(labels), -1),
+        case=_most_frequent(cases),
+        importance=pair_counts @ np.asarray(constants, np.float64) / pair_counts.sum(axis=1),
+        pair_counts=pair_counts,
+        agreement=_measure_agreement(cases) if len(cases) > 1 else None,
+    )
+
+
+def _count_pairs(correct: NDArray[np.bool_], n_right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many pairs of one repeat's probes (M, k) fall into each case, as (M, 4)."""
+    counts = np.zeros((len(correct), 4), np.int64)
     for first, second in combinations(range(correct.shape[1]), 2):
         better, worse = (first, second) if n_right[first] > n_right[second] else (second, first)
         has_order = n_right[better] > n_right[worse]
         right, wrong = correct[:, better], correct[:, worse]
-        pair_counts[:, 0] += right & wrong
-        pair_counts[:, 1] += ~right & ~wrong
-        pair_counts[:, 2] += (right & ~wrong) & has_order
-        pair_counts[:, 3] += (right ^ wrong) & ~((right & ~wrong) & has_order)
+        counts[:, 0] += right & wrong
+        counts[:, 1] += ~right & ~wrong
+        counts[:, 2] += (right & ~wrong) & has_order
+        counts[:, 3] += (right ^ wrong) & ~((right & ~wrong) & has_order)
+    return counts
+
+
+def _find_case(correct: NDArray[np.bool_], pair_counts: NDArray[np.int64]) -> NDArray[np.int64]:
     case = np.where(pair_counts[:, 2] > pair_counts[:, 3], WITH_ORDER, AGAINST_ORDER)
     case[correct.all(axis=1)] = ALL_RIGHT
     case[~correct.any(axis=1)] = ALL_WRONG
-    n_pairs = correct.shape[1] * (correct.shape[1] - 1) // 2
-    importance = pair_counts @ np.asarray(constants, np.float64) / n_pairs
-    return Outcomes(correct, case.astype(np.int64), importance, pair_counts)
+    return case.astype(np.int64)
+
+
+def _most_frequent(cases: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The case that most repeats (R, M) give each sample; of several, the one that came first."""
+    votes = np.stack([(cases == case).sum(axis=0) for case in cases])
+    found: NDArray[np.int64] = np.take_along_axis(cases, votes.argmax(axis=0)[None], axis=0)[0]
+    return found
+
+
+def _measure_agreement(cases: NDArray[np.int64]) -> Agreement:
+    """How far the cases (R, M) of repeats are the same, over all pairs of repeats."""
+    pairs = list(combinations(range(len(cases)), 2))
+    shares = np.stack([(cases == case).mean(axis=1) for case in CASE_MEANINGS])  # (4, R)
+    of_cases = []
+    for case in CASE_MEANINGS:
+        both = sum(((cases[a] == case) & (cases[b] == case)).sum() for a, b in pairs)
+        either = sum((cases[a] == case).sum() + (cases[b] == case).sum() for a, b in pairs) / 2
+        of_cases.append(float(both / either) if either else None)
+    return Agreement(
+        share=float(np.mean([(cases[a] == cases[b]).mean() for a, b in pairs])),
+        by_chance=float(np.mean([(shares[:, a] * shares[:, b]).sum() for a, b in pairs])),
+        of_cases=tuple(of_cases),
+    )

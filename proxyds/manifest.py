@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from proxyds.recipe import Check, Recipe
-from proxyds.records import Architecture, Mapping, Probe, Source
+from proxyds.records import Agreement, Architecture, Mapping, Probe, Source
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
 FORMAT_VERSION = "1.1"
@@ -79,9 +79,10 @@ class SourceRecord(Part):
 
 
 class ProbeRecord(Part):
-    """One probe network: cost for one image, accuracy on the evaluation samples, training."""
+    """One training of a probe network: cost for one image, accuracy on the evaluation samples, training."""
 
     name: str
+    repeat: _Count = 0
     network: str
     parameters: dict[str, Any]
     forward_flops: _Count
@@ -91,6 +92,14 @@ class ProbeRecord(Part):
     losses: tuple[float, ...]
     training_seconds: _Amount
     training_flops: _Count
+
+
+class AgreementRecord(Part):
+    """How far two trainings of the probes give evaluation samples the same case; see `records.Agreement`."""
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    by_chance: Annotated[float, Field(ge=0, le=1)]
+    of_cases: tuple[float | None, float | None, float | None, float | None]
 
 
 class SpaceRecord(Part):
@@ -286,7 +295,8 @@ class Manifest(Part):
     counts: CountsRecord
     source: SourceRecord
     space: SpaceRecord
-    probes: tuple[ProbeRecord, ...]
+    probes: Annotated[tuple[ProbeRecord, ...], Field(min_length=2)]
+    agreement: AgreementRecord | None = None
     mapping: MappingRecord
     draw: DrawRecord
     stages: tuple[StageRecord, ...]
@@ -298,8 +308,16 @@ class Manifest(Part):
 
     @property
     def has_lighter_winner(self) -> bool:
-        """Whether some probe is more accurate than the heaviest."""
-        return max(probe.accuracy for probe in self.probes) > self.probes[-1].accuracy
+        """Whether some probe is more accurate than the heaviest, in the mean over its trainings."""
+        accuracies: dict[str, list[float]] = {}
+        for probe in self.probes:
+            accuracies.setdefault(probe.name, []).append(probe.accuracy)
+        means = [sum(of_probe) / len(of_probe) for of_probe in accuracies.values()]
+        return max(means) > means[-1]
+
+    def name_of(self, probe: ProbeRecord) -> str:
+        """A training of a probe, for people: its name, and its seed where there are several."""
+        return probe.name if self.probes[-1].repeat == 0 else f"{probe.name}, seed {probe.repeat + 1}"
 
 
 def describe_build(
@@ -307,6 +325,7 @@ def describe_build(
     data: Source,
     architectures: Sequence[Architecture],
     probes: Sequence[Probe],
+    agreement: Agreement | None,
     layer: str,
     mapping: Mapping,
     stages: Sequence[StageRecord],
@@ -318,7 +337,8 @@ def describe_build(
         recipe: As run.
         data: The source.
         architectures: The space, from the lightest to the heaviest.
-        probes: From the lightest to the heaviest.
+        probes: For each repeat from the lightest to the heaviest.
+        agreement: Of the repeats' cases.
         layer: That features came from.
         mapping: To the nearest evaluation samples.
         stages: What each took.
@@ -349,6 +369,7 @@ def describe_build(
         probes=tuple(
             ProbeRecord(
                 name=each.architecture.name,
+                repeat=each.repeat,
                 network=each.architecture.network,
                 parameters=each.architecture.parameters,
                 forward_flops=each.architecture.forward_flops,
@@ -361,6 +382,7 @@ def describe_build(
             )
             for each in probes
         ),
+        agreement=None if agreement is None else AgreementRecord(**asdict(agreement)),
         mapping=MappingRecord(
             layer=layer,
             metric=recipe.similarity.metric,

@@ -102,12 +102,14 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
     trained, results = _train_probes(recipe, data, chosen, device, run)
     ledger.end_stage("probes", results, sum(each.training_flops for each in trained))
 
-    outcomes = score_importance(
-        [each.predictions for each in trained], data.evaluation.labels, recipe.importance.constants
-    )
+    repeats = [
+        [each.predictions for each in trained if each.repeat == repeat] for repeat in range(recipe.probes.seeds)
+    ]
+    outcomes = score_importance(repeats, data.evaluation.labels, recipe.importance.constants)
     ledger.end_stage("importance")
 
-    features, results = _extract_features(data, trained[-1], results[-1].entry.key, layer, device, run)
+    place = len(chosen) - 1  # of the heaviest probe's first training
+    features, results = _extract_features(data, trained[place], results[place].entry.key, layer, device, run)
     n_featured = len(data.train) + len(data.evaluation)
     ledger.end_stage("features", results, n_featured * heaviest.forward_flops)
 
@@ -138,7 +140,7 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         ledger.end_stage("artifact")
         manifest = describe_build(
-            recipe, data, architectures, trained, layer, mapping, ledger.stages, machine.describe_machine(device)
+            recipe, data, architectures, trained, outcomes.agreement, layer, mapping, ledger.stages, machine.describe_machine(device)
         )
         _write_card(folder, manifest, tables)
         manifest = artifact.write_manifest(folder, manifest)
@@ -250,7 +252,7 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
 
 
 def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str) -> list[Task]:
-    """Lists the trainings of a build's probes."""
+    """Lists the trainings of a build's probes: for each repeat every one of them."""
     return [
         probe.probe_task(
             architecture,
@@ -260,9 +262,11 @@ def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture
             image_shape=data.image_shape,
             settings=recipe.training,
             seed=recipe.seed,
+            repeat=repeat,
             device=device,
             arithmetic=machine.describe_arithmetic(device),
         )
+        for repeat in range(recipe.probes.seeds)
         for architecture in chosen
     ]
 
@@ -270,11 +274,21 @@ def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture
 def _train_probes(
     recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, run: RunTasks
 ) -> tuple[list[Probe], list[Done]]:
+    """Trains every probe with every seed; in the order of `list_probe_tasks`."""
     tasks = list_probe_tasks(recipe, data, chosen, device)
-    results = run(tasks[::-1])[::-1]  # the heaviest starts first
+    places = sorted(range(len(tasks)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
+    done = dict(zip(places, run([tasks[i] for i in places]), strict=True))
+    results = [done[i] for i in range(len(tasks))]
     trained = [
-        probe.read_probe(result.entry, architecture, data.evaluation.labels, recipe.training, len(data.train))
-        for result, architecture in zip(results, chosen, strict=True)
+        probe.read_probe(
+            result.entry,
+            chosen[i % len(chosen)],
+            i // len(chosen),
+            data.evaluation.labels,
+            recipe.training,
+            len(data.train),
+        )
+        for i, result in enumerate(results)
     ]
     for each in trained:
         probe.check_above_chance(each, data.evaluation.labels)

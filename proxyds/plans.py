@@ -130,7 +130,8 @@ def plan_build(
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
     similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
     planned = []
-    for architecture, task in zip(chosen, list_probe_tasks(recipe, data, chosen, device), strict=True):
+    tasks = list_probe_tasks(recipe, data, chosen, device)
+    for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
         is_stored = store.find(task.stage, task.key) is not None
         flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
         seconds = 0.0 if is_stored else probe.expect_seconds(task)

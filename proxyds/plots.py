@@ -142,7 +142,7 @@ def _draw_probes(manifest: Manifest) -> bytes:
             marker="o",
             markersize=3,
             color=colours[index % len(colours)],
-            label=f"{probe.name}: {probe.accuracy:.1%} right",
+            label=f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right",
         )
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats)")

@@ -39,10 +39,11 @@ def probe_task(
     image_shape: tuple[int, int, int],
     settings: Training,
     seed: int,
+    repeat: int,
     device: str,
     arithmetic: dict[str, str],
 ) -> Task:
-    """Describes the training of one probe.
+    """Describes one training of a probe.
 
     Args:
         architecture: Which network.
@@ -51,20 +52,22 @@ def probe_task(
         n_labels: Size of its output.
         image_shape: (C, H, W).
         settings: How it is trained.
-        seed: The recipe's; initial weights and the order of samples are derived from it and the parameters.
+        seed: The recipe's; initial weights and the order of samples are derived from it, the parameters and the repeat.
+        repeat: Number of the training, from 0.
         device: `cpu` or a CUDA device.
         arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
         stage=STAGE,
-        name=f"probe {architecture.name}",
+        name=f"probe {architecture.name}{f', seed {repeat + 1}' if repeat else ''}",
         inputs={
             "version": STAGE_VERSION,
             "network": architecture.network,
             "parameters": architecture.parameters,
             "settings": settings.model_dump(mode="json"),
             "seed": seed,
+            **({"repeat": repeat} if repeat else {}),
             "n_labels": n_labels,
             "image_shape": image_shape,
             "train": train.fingerprint,
@@ -79,7 +82,9 @@ def probe_task(
             "n_labels": n_labels,
             "image_shape": image_shape,
             "settings": settings,
-            "seed": derive_seed(seed, "probe", architecture.network, parameters),
+            "seed": derive_seed(
+                seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])
+            ),
             "device": device,
         },
     )
@@ -138,13 +143,14 @@ def count_seen(settings: Training, n_train: int) -> int:
 
 
 def read_probe(
-    entry: Entry, architecture: Architecture, labels: NDArray[np.int64], settings: Training, n_train: int
+    entry: Entry, architecture: Architecture, repeat: int, labels: NDArray[np.int64], settings: Training, n_train: int
 ) -> Probe:
     """Reads a finished probe.
 
     Args:
         entry: What `train_probe` left in the store.
         architecture: Which network.
+        repeat: Number of the training.
         labels: (M,) true labels of the evaluation samples.
         settings: How it was trained.
         n_train: Samples that it was trained on.
@@ -153,6 +159,7 @@ def read_probe(
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
     return Probe(
         architecture=architecture,
+        repeat=repeat,
         predictions=predictions,
         accuracy=float((predictions == labels).mean()),
         losses=tuple(about["losses"]),

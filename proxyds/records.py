@@ -160,6 +160,7 @@ class Probe:
 
     Attributes:
         architecture: Which network.
+        repeat: Number of the training, from 0; each has a seed of its own.
         predictions: (M,) int64, the label it gives each evaluation sample.
         accuracy: Share of the evaluation samples that it gets right, in [0, 1].
         losses: Mean training loss of each epoch, in nats.
@@ -169,6 +170,7 @@ class Probe:
     """
 
     architecture: Architecture
+    repeat: int
     predictions: NDArray[np.int64]
     accuracy: float
     losses: tuple[float, ...]
@@ -178,20 +180,38 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How far two trainings of the same probes, with other seeds, give evaluation samples the same case.
+
+    Attributes:
+        share: Of the samples that have the same case in two repeats, the mean over pairs of repeats.
+        by_chance: What that would be if cases were dealt at random in the same shares.
+        of_cases: For each case, of the samples that have it in one repeat, the share that have it in another; None where
+            no sample has it.
+    """
+
+    share: float
+    by_chance: float
+    of_cases: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Outcomes:
     """Who was right on which evaluation sample, case by case.
 
     Attributes:
-        correct: (M, k) bool, for each evaluation sample and probe.
+        correct: (M, R * k) bool, for each evaluation sample and probe, one repeat after the other.
         case: (M,) int64 in 1..4.
         importance: (M,) float64.
-        pair_counts: (M, 4) int64, how many pairs of probes fall into each case.
+        pair_counts: (M, 4) int64, how many pairs of probes fall into each case, over all repeats.
+        agreement: Of the repeats' cases; None where each probe was trained once.
     """
 
     correct: NDArray[np.bool_]
     case: NDArray[np.int64]
     importance: NDArray[np.float64]
     pair_counts: NDArray[np.int64]
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     click.echo()
     probes = [
         (
-            p.name,
+            manifest.name_of(p),
             with_prefix(p.training_flops_per_sample, "FLOP"),
             f"{p.n_parameters:,}",
             f"{p.accuracy:.1%}",
@@ -251,6 +251,12 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
         for p in manifest.probes
     ]
     print_table("", ("probe", "one image", "weights", "right", "trained in"), probes)
+    if manifest.agreement is not None:
+        same = manifest.agreement
+        click.echo(
+            f"{same.share:.1%} of the evaluation samples have the same case in two trainings of the probes with other seeds "
+            f"({same.by_chance:.1%} by chance)"
+        )
     if manifest.has_lighter_winner:
         click.echo("note: the heaviest probe is not the most accurate; case 3 favours what lighter ones get right")
     if not whole:

@@ -16,7 +16,7 @@ LABELS = np.array([0, 1, 2, 0, 1, 2])
 def outcomes_of(*right: str, labels: np.ndarray = LABELS, constants: tuple[float, ...] = CONSTANTS):
     """A probe for each text; `x` where it is right."""
     predictions = [np.where([mark == "x" for mark in marks], labels, labels + 7) for marks in right]
-    return score_importance(predictions, labels, constants)
+    return score_importance([predictions], labels, constants)
 
 
 def test_four_cases_of_two_probes_by_hand() -> None:
@@ -68,7 +68,7 @@ def test_pairs_always_add_up_and_importance_stays_between_the_constants(
     correct: np.ndarray, constants: tuple[float, ...]
 ) -> None:
     labels = np.zeros(len(correct), np.int64)
-    outcomes = score_importance([np.where(column, 0, 1) for column in correct.T], labels, constants)
+    outcomes = score_importance([[np.where(column, 0, 1) for column in correct.T]], labels, constants)
     k = correct.shape[1]
     assert (outcomes.pair_counts.sum(axis=1) == k * (k - 1) // 2).all()
     assert (outcomes.importance >= min(constants) - 1e-9).all()
