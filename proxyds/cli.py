@@ -47,7 +47,7 @@ plugins = click.option(
     multiple=True,
     metavar="MODULE",
     expose_value=False,
-    callback=lambda context, option, modules: _load_plugins(modules),
+    callback=lambda *given: _load_plugins(given[-1]),
     help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
@@ -253,10 +253,38 @@ def check(
 
 
 @cli.command()
-@click.argument("folder", type=_PATH)
+@click.argument("what", type=_PATH)
+@plugins
+@overrides
 @as_json
-def inspect(folder: Path, as_json: bool) -> None:
-    """Show a proxy's counts, cases, class balance, evidence and provenance."""
+def inspect(what: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show a proxy's counts, cases, class balance, evidence and provenance; or the search space of a recipe.
+
+    WHAT is a proxy's folder, or a recipe's file: then its architectures, their cost, what each choice costs, the probes.
+    """
+    if what.is_file():
+        _inspect_recipe(what, overrides, as_json)
+    elif overrides:
+        raise click.UsageError(f"--set changes a recipe, and {what} is none: a proxy stays as it was built")
+    else:
+        _inspect_proxy(what, as_json)
+
+
+def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    from proxyds.display import show_progress
+    from proxyds.recipe_yaml import read_recipe
+
+    read = read_recipe(path, overrides)
+    with show_progress(quiet=False) as on_progress:
+        from proxyds.plans import survey_space
+
+        found = survey_space(read, on_progress=on_progress)
+    from proxyds.summaries import print_space, summarise_space
+
+    _print_json(summarise_space(found)) if as_json else print_space(found)
+
+
+def _inspect_proxy(folder: Path, as_json: bool) -> None:
     from proxyds.artifact import read_proxy
     from proxyds.summaries import print_inspection, summarise_proxy
 

@@ -102,9 +102,7 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
     trained, results = _train_probes(recipe, data, chosen, device, run)
     ledger.end_stage("probes", results, sum(each.training_flops for each in trained))
 
-    repeats = [
-        [each.predictions for each in trained if each.repeat == repeat] for repeat in range(recipe.probes.seeds)
-    ]
+    repeats = [[each.predictions for each in trained if each.repeat == repeat] for repeat in range(recipe.probes.seeds)]
     outcomes = score_importance(repeats, data.evaluation.labels, recipe.importance.constants)
     ledger.end_stage("importance")
 
@@ -140,7 +138,15 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         ledger.end_stage("artifact")
         manifest = describe_build(
-            recipe, data, architectures, trained, outcomes.agreement, layer, mapping, ledger.stages, machine.describe_machine(device)
+            recipe,
+            data,
+            architectures,
+            trained,
+            outcomes.agreement,
+            layer,
+            mapping,
+            ledger.stages,
+            machine.describe_machine(device),
         )
         _write_card(folder, manifest, tables)
         manifest = artifact.write_manifest(folder, manifest)

@@ -145,6 +145,45 @@ def plan_build(
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
 
+@dataclass(frozen=True)
+class SearchSpace:
+    """A recipe's search space, measured.
+
+    Attributes:
+        network: The family.
+        architectures: From the lightest to the heaviest.
+        probes: Those that a build trains, from the lightest to the heaviest.
+        n_listed: Architectures before bounds and sample.
+    """
+
+    network: str
+    architectures: list[Architecture]
+    probes: list[Architecture]
+    n_listed: int
+
+
+def survey_space(
+    recipe: Recipe | str | Path,
+    *,
+    store: Store | None = None,
+    workers: int = 0,
+    on_progress: OnProgress = ignore_progress,
+) -> SearchSpace:
+    """Lists what a recipe searches, with what each architecture costs; reads the source, but trains nothing.
+
+    Raises:
+        ProxydsError: Whatever `build` would raise about source and space.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    store = store or Store()
+    _, engine = choose_engine("cpu", workers)
+    with engine:
+        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+    probes = space.choose_probes(architectures, recipe.probes)
+    return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
+
+
 def plan_check(
     folder: str | Path,
     *,

@@ -82,9 +82,7 @@ def probe_task(
             "n_labels": n_labels,
             "image_shape": image_shape,
             "settings": settings,
-            "seed": derive_seed(
-                seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])
-            ),
+            "seed": derive_seed(seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])),
             "device": device,
         },
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +19,17 @@ from proxyds.card import ratio_rows, show_statistic
 from proxyds.display import print_table
 from proxyds.manifest import EvidenceRecord, Manifest
 from proxyds.quantities import duration, with_prefix
-from proxyds.records import CASE_MEANINGS, Tables
+from proxyds.records import CASE_MEANINGS, Architecture, Tables
 from proxyds.runs import METHOD_LABELS, PROXY, TRAINED_HERE
 
 if TYPE_CHECKING:
     from proxyds.pipeline import Built
-    from proxyds.plans import BuildPlan, CheckPlan
+    from proxyds.plans import BuildPlan, CheckPlan, SearchSpace
+
+MOST_SHOWN = 24
+"""Architectures of a space that are printed, at most, besides the probes."""
+MOST_VALUES = 50
+"""Values of one parameter whose cost is summed up, at most: more say nothing."""
 
 
 def summarise_proxy(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -48,6 +56,82 @@ def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
         ],
         "check": None if plan.check is None else summarise_check_plan(plan.check),
     }
+
+
+def summarise_space(found: SearchSpace) -> dict[str, Any]:
+    """For programs: a search space, measured."""
+    return {
+        "network": found.network,
+        "n_listed": found.n_listed,
+        "architectures": [asdict(each) for each in found.architectures],
+        "probes": [each.name for each in found.probes],
+        "choices": _weigh_choices(found.architectures),
+    }
+
+
+def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
+    """For every value of a parameter that varies: the architectures that have it, and their median cost."""
+    having: dict[tuple[str, str], list[Architecture]] = {}
+    for each in architectures:
+        for name, value in each.parameters.items():
+            below = value if isinstance(value, dict) else {"": value}
+            for key, held in below.items():
+                place = (f"{name}.{key}" if key else name, json.dumps(held))
+                having.setdefault(place, []).append(each)
+    n_values = Counter(name for name, _ in having)
+    return [
+        {
+            "parameter": name,
+            "value": json.loads(value),
+            "n_architectures": len(those),
+            "median_forward_flops": float(np.median([each.forward_flops for each in those])),
+            "median_n_parameters": float(np.median([each.n_parameters for each in those])),
+        }
+        for name in n_values
+        for (of_name, value), those in having.items()
+        if of_name == name and 1 < n_values[name] <= MOST_VALUES
+    ]
+
+
+def print_space(found: SearchSpace) -> None:
+    """Prints a search space: what each choice costs, the architectures (of many some, spread over cost), the probes."""
+    every = found.architectures
+    left_out = f" of {found.n_listed:,} (the rest is not in the sample or out of bounds)"
+    click.echo(
+        f"{_count(len(every), 'architecture')}{left_out if found.n_listed > len(every) else ''} of the family {found.network}; one image "
+        f"forward {with_prefix(every[0].forward_flops, 'FLOP')} to {with_prefix(every[-1].forward_flops, 'FLOP')}, weights "
+        f"{min(a.n_parameters for a in every):,} to {max(a.n_parameters for a in every):,}\n"
+    )
+    choices = [
+        (
+            row["parameter"],
+            str(row["value"]),
+            f"{row['n_architectures']:,}",
+            with_prefix(row["median_forward_flops"], "FLOP"),
+            f"{row['median_n_parameters']:,.0f}",
+        )
+        for row in _weigh_choices(every)
+    ]
+    if choices:
+        headings = ("choice", "value", "architectures", "one image, median", "weights, median")
+        print_table("", headings, choices)
+        click.echo()
+    shown = (
+        [round(i * (len(every) - 1) / (MOST_SHOWN - 1)) for i in range(MOST_SHOWN)] if len(every) > MOST_SHOWN else None
+    )
+    rows = [
+        (
+            each.name,
+            with_prefix(each.forward_flops, "FLOP"),
+            with_prefix(each.training_flops, "FLOP"),
+            f"{each.n_parameters:,}",
+            "probe" if each in found.probes else "",
+        )
+        for i, each in enumerate(every)
+        if shown is None or i in shown or each in found.probes
+    ]
+    title = "" if shown is None else f"{len(rows)} of them, spread over cost (--json lists all)"
+    print_table(title, ("architecture", "one image, forward", "in training", "weights", ""), rows)
 
 
 def summarise_check_plan(plan: CheckPlan) -> dict[str, Any]:

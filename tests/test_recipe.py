@@ -543,7 +543,10 @@ def test_a_key_that_is_a_number_is_unknown_where_it_stands(complaint: Callable[.
             "r.yaml:1:1 name: must be given, it is missing; add it (for example",
         ),
         ("name: tiny\n", "r.yaml:1:1 space: must be given, it is missing"),
-        ("name: tiny\nspace: {network: resnet}\n", "r.yaml:2:8 space: must hold either choices (for each parameter a value or a list) or architectures"),
+        (
+            "name: tiny\nspace: {network: resnet}\n",
+            "r.yaml:2:8 space: must hold either choices (for each parameter a value or a list) or architectures",
+        ),
         ("name: tiny\nspace:\n  choices: {}\n", "r.yaml:3:3 space.network: must be given, it is missing"),
         (
             MINIMAL + "source: {image_size: 8}\n",

@@ -60,7 +60,7 @@ def offer_installed(network: str) -> None:
         where = f"entry point {GROUP}: {network} = {offer.value} (of {_package_of(offer)})"
         try:
             family = offer.load()
-        except Exception as error:  # noqa: BLE001 - whatever somebody else's code does
+        except Exception as error:
             raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
         _register(network, family, where)
 
@@ -78,7 +78,7 @@ def _load_module(module: str) -> None:
         sys.path.insert(0, here)
     try:
         imported = import_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever somebody else's code does
+    except Exception as error:
         raise PluginError(
             f"--plugin {module}: cannot be imported: {type(error).__name__}: {error}; it must be installed, or a file "
             f"{module.replace('.', '/')}.py in the current folder"
