@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from proxyds.errors import AccuracyTableError
-from proxyds.recipe import Reference
+from proxyds.recipe import MIN_RANKED, Reference
 from proxyds.records import Architecture
 from proxyds.runs import DATASETS, FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
 
@@ -40,6 +40,23 @@ def find_reference(reference: Reference) -> Path:
     )
 
 
+def keep_listed(architectures: Sequence[Architecture], path: Path, reference: Reference) -> list[Architecture]:
+    """Leaves the architectures that a table of full-data accuracies holds, in their order.
+
+    Raises:
+        AccuracyTableError: It cannot be read, or holds too few of them to speak of a ranking.
+    """
+    listed = {row[reference.architecture_column].strip() for _, row in _read_rows(path, _columns_of(reference))}
+    kept = [each for each in architectures if each.name in listed]
+    if len(kept) < MIN_RANKED:
+        raise AccuracyTableError(
+            f"{path}: must hold at least {MIN_RANKED} of the space's {len(architectures):,} architectures, such as "
+            f"{architectures[0].name!r}, it holds {len(kept)} (of {len(listed):,} rows, such as {next(iter(listed))!r}); names must be "
+            "those of `proxyds inspect RECIPE`"
+        )
+    return kept
+
+
 def read_reference(path: Path, reference: Reference, architectures: Sequence[Architecture]) -> dict[str, float]:
     """Reads a table of full-data accuracies.
 
@@ -55,7 +72,7 @@ def read_reference(path: Path, reference: Reference, architectures: Sequence[Arc
         AccuracyTableError: It cannot be read, has no such column, an accuracy is no number, an architecture stands in it
             twice or is missing.
     """
-    rows = _read_rows(path, (reference.architecture_column, reference.accuracy_column))
+    rows = _read_rows(path, _columns_of(reference))
     wanted = {each.name for each in architectures}
     known: dict[str, float] = {}
     others: list[str] = []
@@ -185,6 +202,10 @@ def read_own_reference(ranking: pa.Table, architectures: Sequence[Architecture],
             f"{len(missing)} of {len(architectures)}, such as {missing[0]!r}; check that proxy with them, or choose fewer here"
         )
     return make_runs_table(rows)
+
+
+def _columns_of(reference: Reference) -> tuple[str, str]:
+    return reference.architecture_column, reference.accuracy_column
 
 
 def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:

@@ -284,10 +284,14 @@ def has_evidence(manifest: Manifest, settings: Check) -> bool:
 
 
 def _sample_architectures(recipe: Recipe, settings: Check, data: Source) -> list[Architecture]:
+    """The architectures that are ranked; where only some of the space are, and a table is the reference, they are of its rows."""
     every = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     if len(every) < MIN_RANKED:
         raise EvidenceError(
             f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "
             "proxy for a space with more choices"
         )
+    if settings.reference is not None and len(every) > settings.architectures:
+        path = accuracies.find_reference(settings.reference)
+        every = every if path.is_dir() else accuracies.keep_listed(every, path, settings.reference)
     return verification.sample_architectures(every, settings.architectures, recipe.seed)

@@ -66,7 +66,7 @@ _counted = cache(list_architectures)
 
 @pytest.fixture(autouse=True)
 def _costs_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "list_architectures", lambda *about: list(_counted(*about)))
+    monkeypatch.setattr(space, "list_architectures", lambda *about, **of: list(_counted(*about, **of)))
 
 
 @pytest.fixture
