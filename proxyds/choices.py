@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
@@ -93,7 +93,7 @@ class Space(Section):
         """Architectures before bounds and sample; counted, not listed."""
         if self.architectures is not None:
             return len(self.architectures)
-        return math.prod(_count(values) for values in self._values().values())
+        return math.prod(n for n, _ in self._values.values())
 
     @property
     def n_most(self) -> int:
@@ -106,10 +106,10 @@ class Space(Section):
             listed: dict[str, Any] = self.architectures[number].model_dump(mode="json")
             return listed
         parameters = {}
-        for name, values in reversed(self._values().items()):  # the last parameter changes first
-            number, place = divmod(number, _count(values))
+        for name, (n, values) in reversed(self._values.items()):  # the last parameter changes first
+            number, place = divmod(number, n)
             parameters[name] = _at(values, place)
-        return {name: parameters[name] for name in self._values()}
+        return {name: parameters[name] for name in self._values}
 
     def name_of(self, parameters: Mapping[str, Any]) -> str:
         """An architecture's name: the network and what varies in this space; a text that alone varies names itself."""
@@ -119,14 +119,14 @@ class Space(Section):
             return alone
         return " ".join([self.network, *(f"{name.rpartition('.')[2]}={_show(value)}" for name, value in shown.items())])
 
-    def _values(self) -> dict[str, Any]:
+    @cached_property
+    def _values(self) -> dict[str, tuple[int, Any]]:
+        """Each parameter's choices and how many values they make."""
         every = FAMILIES[self.network].parameters.every
-        return {
-            name: tuple(_listed_once(self.network, name)) if name in every and values == (EVERY,) else values
-            for name, values in self.choices
-        }
+        listed = {name: tuple(every[name]()) if values == (EVERY,) else values for name, values in self.choices}
+        return {name: (_count(values), values) for name, values in listed.items()}
 
-    @property
+    @cached_property
     def _varied(self) -> set[str]:
         """Parameters that not all architectures share; where all are the same, every one."""
         found: dict[str, set[str]] = {}
@@ -289,11 +289,6 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _identity(value: Any) -> str:
     return json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, sort_keys=True)
-
-
-@cache
-def _listed_once(network: str, name: str) -> Sequence[Any]:
-    return FAMILIES[network].parameters.every[name]()
 
 
 def _count(values: Any) -> int:

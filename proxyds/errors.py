@@ -58,6 +58,12 @@ class PluginError(ProxydsError):
     exit_code = 15
 
 
+class MissingExtraError(ProxydsError):
+    """Something asked for needs a package that is not installed."""
+
+    exit_code = 16
+
+
 class SourceError(ProxydsError):
     """The source cannot be used as it is."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
+from proxyds.networks import describe_origin
 from proxyds.recipe import Training
 from proxyds.records import Architecture, Probe, Samples
 from proxyds.seeding import derive_seed
@@ -64,6 +65,7 @@ def probe_task(
         inputs={
             "version": STAGE_VERSION,
             "network": architecture.network,
+            **describe_origin(architecture.network),
             "parameters": architecture.parameters,
             "settings": settings.model_dump(mode="json"),
             "seed": seed,

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.networks import FAMILIES, build_network
+from proxyds.networks import build_network, find_family
 from proxyds.recipe import Similarity
 from proxyds.records import Architecture, Mapping, Probe, Samples
 from proxyds.store import Entry
@@ -56,17 +57,31 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
     Raises:
         UnknownNameError: The network has no such layer.
     """
-    if layer is None:
-        return FAMILIES[architecture.network].feature_layer
+    own = find_family(architecture.network).feature_layer
+    if layer is None and own is not None:
+        return own
     with torch.device("meta"):
         network = build_network(architecture.network, architecture.parameters, n_labels, image_shape)
     layers = list_layers(network, image_shape)
+    if layer is None:
+        return _before_last_linear(network, layers)
     if layer not in layers:
         top = ", ".join(name for name in layers if name.count(".") < 2)
         raise UnknownNameError(
             f"similarity.layer: must be a layer of {architecture.name}, got {layer!r}; it has: {top}, ..."
         )
     return layer
+
+
+def _before_last_linear(network: nn.Module, layers: Sequence[str]) -> str:
+    """The last layer that is computed before the last linear one; the last layer of all where there is no linear one.
+
+    Args:
+        network: Any.
+        layers: In the order of computation: of `list_layers`.
+    """
+    linear = [i for i, name in enumerate(layers) if isinstance(network.get_submodule(name), nn.Linear)]
+    return layers[linear[-1] - 1] if linear and linear[-1] else layers[-1]
 
 
 def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:

@@ -12,6 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,31 +123,32 @@ def train_network(
     optimizer = _make_optimizer(network, settings)
     schedule = _make_schedule(optimizer, settings, n_steps)
     history = []
-    for index, first_step in enumerate(range(0, n_steps, epoch_steps)):
-        started = time.perf_counter()
-        generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", index))
-        order = torch.randperm(len(labels), generator=generator)
-        loss_sum = torch.zeros((), device=device)
-        n_now = min(epoch_steps, n_steps - first_step)
-        for step in range(n_now):
-            chosen = order[step * batch_size : (step + 1) * batch_size].to(device)
-            batch = augment(images[chosen], settings, generator)
-            optimizer.zero_grad(set_to_none=True)
-            logits = network(batch.contiguous(memory_format=memory_format))
-            loss = F.cross_entropy(logits, targets[chosen])
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.detach()
-        epoch = Epoch(loss=loss_sum.item() / n_now, seconds=time.perf_counter() - started)
-        if not math.isfinite(epoch.loss):
-            raise DivergedError(
-                f"{name}: the training loss must stay finite, it is {epoch.loss} after epoch {index + 1}; "
-                f"lower training.learning_rate (now {settings.learning_rate:g})"
-            )
-        history.append(epoch)
-        if on_epoch is not None:
-            on_epoch(index, epoch)
+    with _drawing_from(derive_seed(seed, "dropout"), device):
+        for index, first_step in enumerate(range(0, n_steps, epoch_steps)):
+            started = time.perf_counter()
+            generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", index))
+            order = torch.randperm(len(labels), generator=generator)
+            loss_sum = torch.zeros((), device=device)
+            n_now = min(epoch_steps, n_steps - first_step)
+            for step in range(n_now):
+                chosen = order[step * batch_size : (step + 1) * batch_size].to(device)
+                batch = augment(images[chosen], settings, generator)
+                optimizer.zero_grad(set_to_none=True)
+                logits = network(batch.contiguous(memory_format=memory_format))
+                loss = F.cross_entropy(logits, targets[chosen])
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+                loss_sum += loss.detach()
+            epoch = Epoch(loss=loss_sum.item() / n_now, seconds=time.perf_counter() - started)
+            if not math.isfinite(epoch.loss):
+                raise DivergedError(
+                    f"{name}: the training loss must stay finite, it is {epoch.loss} after epoch {index + 1}; "
+                    f"lower training.learning_rate (now {settings.learning_rate:g})"
+                )
+            history.append(epoch)
+            if on_epoch is not None:
+                on_epoch(index, epoch)
     network.eval()
     return tuple(history)
 
@@ -308,6 +310,14 @@ def choose_memory_format(network: nn.Module) -> torch.memory_format:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     fits = all(c.out_channels % 8 == 0 and (c.in_channels % 8 == 0 or c.in_channels == 3) for c in convolutions)
     return torch.channels_last if convolutions and fits else torch.contiguous_format
+
+
+@contextmanager
+def _drawing_from(seed: int, device: str) -> Iterator[None]:
+    """Lets what draws from torch's global generator (dropout, stochastic depth) draw from a seed of its own."""
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _forbid_shortcuts() -> None:

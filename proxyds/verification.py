@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import TrainingError
+from proxyds.networks import describe_origin
 from proxyds.recipe import Check, Training
 from proxyds.records import Architecture, OnProgress, Progress, Samples
 from proxyds.runs import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
@@ -211,6 +212,7 @@ def run_task(
         inputs={
             "version": STAGE_VERSION,
             "network": architecture.network,
+            **describe_origin(architecture.network),
             "parameters": architecture.parameters,
             "settings": settings.model_dump(mode="json"),
             "n_steps": n_steps,

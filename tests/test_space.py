@@ -38,8 +38,8 @@ class StagedParameters(Parameters):
 
     every: ClassVar = {"kind": lambda: ("a", "b", "c")}
 
-    def cost_class(self) -> Any:
-        return (self.widths, tuple(self.options.items()))
+    def cost_parts(self) -> dict[Any, int]:
+        return {(self.widths, tuple(self.options.items())): 1}
 
     def is_connected(self) -> bool:
         return self.kind != "c"

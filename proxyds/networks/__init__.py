@@ -7,14 +7,17 @@ Families of other packages come in through `plugins.py`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxyds.errors import UnknownNameError
-from proxyds.networks.parameters import Parameters, ResNetParameters
+from proxyds.errors import MissingExtraError, UnknownNameError
+from proxyds.networks.parameters import EfficientNetParameters, NASBench201Parameters, Parameters, ResNetParameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +50,19 @@ FAMILIES: dict[str, Family] = {
         "pool",
         "residual networks for small images (the paper's tables 1, 2)",
     ),
+    "efficientnet": Family(
+        EfficientNetParameters,
+        "proxyds.networks.efficientnet",
+        "avgpool",
+        "EfficientNet-B0 with its stages as choices (the paper's table 3)",
+        "torchvision",
+    ),
+    "nasbench201": Family(
+        NASBench201Parameters,
+        "proxyds.networks.nasbench201",
+        "pool",
+        "the cells of NAS-Bench-201, by the field's strings",
+    ),
 }
 
 
@@ -66,6 +82,34 @@ def find_family(network: str) -> Family:
             "install the package that offers it"
         )
     return FAMILIES[network]
+
+
+def describe_origin(network: str) -> dict[str, str]:
+    """What a training depends on besides recipe and torch: the version of the library, or the code, that makes the network.
+
+    Args:
+        network: A registered family.
+
+    Returns:
+        Nothing for the families of this package; `library` with its version; `plugin` with the sha256 of the module that
+        holds `build`.
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+    family = find_family(network)
+    if family.library is not None:
+        try:
+            return {"library": f"{family.library} {version(family.library)}"}
+        except PackageNotFoundError:
+            raise MissingExtraError(
+                f"network {network!r}: must have {family.library} installed, it is not; pip install 'proxyds[{family.library}]'"
+            ) from None
+    if family.module.startswith("proxyds."):
+        return {}
+    file = getattr(import_module(family.module), "__file__", None)
+    content = Path(file).read_bytes() if file is not None else b""
+    return {"plugin": f"{family.module} {hashlib.sha256(content).hexdigest()}"}
 
 
 def build_network(
