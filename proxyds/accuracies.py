@@ -23,13 +23,15 @@ _RUN_COLUMNS = ("architecture", "dataset", "accuracy")
 
 
 def find_reference(reference: Reference) -> Path:
-    """Finds the table or proxy that a recipe names: where it says, or of that name in `PROXYDS_DATA`.
+    """Finds the table or proxy that a recipe names: where it says, or at the end of that path in `PROXYDS_DATA`.
 
     Raises:
         AccuracyTableError: There is none.
     """
     path = Path(reference.path).expanduser()
-    places = [path, *([Path(copies) / path.name] if (copies := os.environ.get("PROXYDS_DATA")) else [])]
+    places = [path]
+    if copies := os.environ.get("PROXYDS_DATA"):
+        places += [Path(copies, *path.parts[-n_parts:]) for n_parts in (1, 2)]
     for place in places:
         with suppress(OSError):  # a name that is too long
             if place.exists():

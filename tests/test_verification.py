@@ -311,7 +311,7 @@ CHANGES: dict[str, Callable[[TrainingSet, Samples, Callable[..., Samples]], Run]
     "labels": lambda each, held_out, make: runs_of([each], held_out, [LIGHT], n_labels=3)[0],
     "image shape": lambda each, held_out, make: runs_of([each], held_out, [LIGHT], image_shape=(1, 9, 9))[0],
     "parameters": lambda each, held_out, make: runs_of([each], held_out, [replace(HEAVY, name=LIGHT.name)])[0],
-    "family": lambda each, held_out, make: runs_of([each], held_out, [replace(LIGHT, network="other")])[0],
+    "family": lambda each, held_out, make: runs_of([each], held_out, [replace(LIGHT, network="efficientnet")])[0],
     "kind of device": lambda each, held_out, make: runs_of(
         [each], held_out, [LIGHT], arithmetic={**CPU, "device": "H100"}
     )[0],
