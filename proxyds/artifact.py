@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
@@ -56,6 +57,11 @@ def make_tables(
     chosen = source.train.take(draw.selected)
     images = [{"bytes": encoded, "path": None} for encoded in _read_unchanged(source, chosen)]
     data = {"image": images, **_identity_columns(chosen), **_draw_columns(draw, draw.selected)}
+    own_labels = {"label": label}
+    if draw.kept_labels is not None:
+        own_names = [source.label_names[kept] for kept in draw.kept_labels]
+        own_labels = {"label": datasets.ClassLabel(names=own_names), "source_label": label}
+        data |= {"label": np.searchsorted(draw.kept_labels, chosen.labels), "source_label": chosen.labels}
     importance = {
         **_identity_columns(source.train),
         "nearest_evaluation_id": source.evaluation.ids[mapping.nearest[:, 0]],
@@ -78,7 +84,7 @@ def make_tables(
     outcome = {"predicted": datasets.List(label), "correct": datasets.List(datasets.Value("bool"))}
     nearest = {"nearest_evaluation_id": datasets.Value("string"), "nearest_distance": datasets.Value("float64")}
     features = {
-        "default": {"image": datasets.Image(), **identity, **choice},
+        "default": {"image": datasets.Image(), **identity, **own_labels, **choice},
         "importance": {**identity, **nearest, **choice, "selected": datasets.Value("bool")},
         "evaluation": {
             **identity,
@@ -295,22 +301,30 @@ def read_proxy(folder: Path, *, with_ranking: bool = True) -> tuple[Manifest, Ta
     tables = read_tables(folder, checked=with_ranking and manifest.evidence is not None)
     held = (tables.importance.num_rows, tables.evaluation.num_rows, tables.data.num_rows)
     said = (manifest.counts.train, manifest.counts.evaluation, manifest.counts.proxy)
-    labels = [table["label"].to_numpy() for table in (tables.importance, tables.evaluation, tables.data)]
-    if held != said or any(
-        len(some) and not 0 <= some.min() <= some.max() < len(manifest.label_names) for some in labels
-    ):
+    n_labels, n_own = len(manifest.label_names), len(manifest.proxy_label_names)
+    labels = [(tables.importance, n_labels), (tables.evaluation, n_labels), (tables.data, n_own)]
+    if held != said or not all(_are_numbers(table["label"].to_numpy(), n) for table, n in labels):
         raise ArtifactError(
             f"{folder}: the tables must be those that {MANIFEST} describes, rows {held} against {said} or labels beyond its "
             f"{len(manifest.label_names)}; fetch or build it again"
         )
-    selected = tables.importance.filter(tables.importance["selected"])["sample_id"]
-    if selected.to_pylist() != tables.data["sample_id"].to_pylist():
+    selected = tables.importance.filter(tables.importance["selected"])
+    own = tables.data["label"].to_numpy()
+    source_labels = own if manifest.kept_labels is None else np.array(manifest.kept_labels)[own]
+    if (
+        selected["sample_id"].to_pylist() != tables.data["sample_id"].to_pylist()
+        or (selected["label"].to_numpy() != source_labels).any()
+    ):
         raise ArtifactError(
             f"{folder}: the table importance must select the very samples of data, it selects others; fetch or build it again"
         )
     if manifest.evidence is not None and tables.ranking is not None:
         _check_ranking(folder, manifest.evidence, manifest.draw.ratio, tables.ranking)
     return manifest, tables
+
+
+def _are_numbers(labels: NDArray[np.int64], n: int) -> bool:
+    return not len(labels) or bool(0 <= labels.min() <= labels.max() < n)
 
 
 def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: pa.Table) -> None:
@@ -378,6 +392,8 @@ def read_tables(folder: Path, *, checked: bool = False) -> Tables:
     ranking = tables.get("ranking")
     if ranking is not None:
         try:
+            if "n_labels" not in ranking.column_names:  # format 1.1
+                ranking = ranking.append_column("n_labels", pa.nulls(ranking.num_rows, pa.int64()))
             ranking = ranking.select(runs.COLUMNS.names).cast(runs.COLUMNS)
         except (KeyError, ValueError, pa.ArrowException) as error:
             raise ArtifactError(f"{folder / 'ranking'}: must hold the columns of a table of runs: {error}") from None

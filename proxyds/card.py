@@ -10,17 +10,16 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import numpy as np
 import pyarrow as pa
 from ruamel.yaml import YAML
 
 from proxyds.evidence_plots import draw_evidence
 from proxyds.manifest import CARD, CONFIGS, EstimateRecord, EvidenceRecord, Manifest
-from proxyds.plots import draw_pictures
+from proxyds.plots import count_labels, draw_pictures
 from proxyds.quantities import duration, with_prefix
 from proxyds.ranking import STATISTICS
 from proxyds.records import CASE_MEANINGS, Tables
-from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS, RANDOM
+from proxyds.runs import ALL_LABELS, METHOD_LABELS, RANDOM
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         method_labels=METHOD_LABELS,
         cases=_case_rows(manifest, tables),
         labels=_label_rows(manifest, tables),
+        label_worth=weigh_reduction(manifest.evidence),
     )
     drawn = draw_pictures(manifest, tables)
     if manifest.evidence is not None and tables.ranking is not None:
@@ -148,7 +148,7 @@ def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
         return []
     rows = []
     for ratio in evidence.ratios:
-        found = {name: evidence.of(name, ratio) for name in AT_ONE_RATIO}
+        found = {name: evidence.of(name, ratio) for name in evidence.at_one_ratio}
         difference = [c.difference for c in evidence.comparisons if (c.control, c.ratio) == (RANDOM, ratio)]
         rows.append(
             {
@@ -158,6 +158,25 @@ def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def weigh_reduction(evidence: EvidenceRecord | None) -> str | None:
+    """A sentence on whether dropping labels was worth it; None where none were dropped or nobody looked."""
+    if evidence is None:
+        return None
+    of = {c.control: c for c in evidence.comparisons if c.ratio == evidence.own_ratio}
+    if ALL_LABELS not in of:
+        return None
+    against = of[ALL_LABELS]
+    words = {
+        "better": "dropping labels was worth it",
+        "worse": "dropping labels made it worse",
+        "no better": "dropping labels was not worth it: a gain of 0.05 is ruled out",
+        "undecided": "whether dropping labels was worth it is open",
+    }[against.outcome]
+    return (
+        f"The proxy's Kendall tau less that of as many samples of all labels is {against.difference.shown()}: {words}."
+    )
 
 
 def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
@@ -185,16 +204,17 @@ def _case_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
 
 
 def _label_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
-    n = len(manifest.label_names)
-    before = np.bincount(tables.importance["label"].to_numpy(), minlength=n)
-    after = np.bincount(tables.data["label"].to_numpy(), minlength=n)
+    before, after = count_labels(manifest, tables)
+    kept = set(range(len(before)) if manifest.kept_labels is None else manifest.kept_labels)
     return [
         {
+            "number": number,
             "name": name,
+            "is_kept": number in kept,
             "before": int(b),
             "after": int(a),
             "before_share": b / before.sum(),
             "after_share": a / after.sum(),
         }
-        for name, b, a in zip(manifest.label_names, before, after, strict=True)
+        for number, (name, b, a) in enumerate(zip(manifest.label_names, before, after, strict=True))
     ]

@@ -6,7 +6,7 @@ recipe -> space -> training sets -> runs -> ranking table -> evidence -> card
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from proxyds import accuracies, artifact, evidence, machine, selection, space, verification
 from proxyds.card import render_card
+from proxyds.draws import CONTROLS, ControlLaw
 from proxyds.engine import Engine, run_each
 from proxyds.errors import (
     AccuracyTableError,
@@ -32,8 +32,9 @@ from proxyds.folders import replace_file, sweep_half_files
 from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
 from proxyds.recipe import MIN_RANKED, Check, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import Architecture, OnProgress, Progress, Source, Tables
-from proxyds.runs import PROXY, TRAINED_HERE, make_runs_table
+from proxyds.records import Architecture, Drawn, OnProgress, Progress, Source, Tables
+from proxyds.reduction import count_kept, draw_among, draw_random_labels
+from proxyds.runs import ALL_LABELS, PROXY, RANDOM_LABELS, TRAINED_HERE, make_runs_table
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
 
@@ -79,22 +80,18 @@ def refuse_early(recipe: Recipe, settings: Check, data: Source) -> None:
         AccuracyTableError: The reference cannot be used.
     """
     for ratio in settings.ratios:
-        selection.check_ratio(data.train.labels, data.label_names, ratio, field="check.ratios")
+        reduction = recipe.selection.labels
+        selection.check_ratio(data.train.labels, data.label_names, ratio, reduction=reduction, field="check.ratios")
     read_reference(recipe, settings, data, _sample_architectures(recipe, settings, data))
 
 
 def list_check_runs(
-    recipe: Recipe, settings: Check, data: Source, draw_proxy: verification.DrawAgain, device: str
+    recipe: Recipe, settings: Check, data: Source, own_draws: Mapping[str, verification.DrawAgain], device: str
 ) -> list[verification.Run]:
-    """Lists every training of a check; `draw_proxy` may not know its samples yet."""
+    """Lists every training of a check; `own_draws`, of `redraw`, may not know their samples yet."""
     architectures = _sample_architectures(recipe, settings, data)
 
-    def draw_control(law: selection.ControlLaw, name: str, ratio: float, draw: int) -> NDArray[np.bool_]:
-        n = round(ratio * len(data.train))
-        return law(data.train.ids, data.train.labels, n, derive_seed(recipe.seed, name, draw))
-
-    draws: dict[str, verification.DrawAgain] = {PROXY: draw_proxy}
-    draws |= {name: partial(draw_control, law, name) for name, law in selection.CONTROLS.items()}
+    draws = {**own_draws, **_list_controls(recipe, data, own_draws[PROXY])}
     return verification.list_runs(
         architectures,
         verification.list_training_sets(data.train, draws, settings, recipe.selection.ratio, recipe.training),
@@ -108,8 +105,36 @@ def list_check_runs(
     )
 
 
-def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> verification.DrawAgain:
-    """Draws the proxy again at any ratio from its importance table.
+def _list_controls(
+    recipe: Recipe, data: Source, draw_proxy: verification.DrawAgain
+) -> dict[str, verification.DrawAgain]:
+    """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
+    ids, labels, reduction = data.train.ids, data.train.labels, recipe.selection.labels
+
+    def draw_control(law: ControlLaw, name: str, ratio: float, draw: int) -> Drawn | None:
+        n, seed = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw)
+        if reduction is None:
+            return Drawn(law(ids, labels, n, seed))
+        of_proxy = draw_proxy(ratio, draw)
+        if of_proxy is None or of_proxy.kept_labels is None:
+            return None
+        return Drawn(draw_among(ids, labels, of_proxy.kept_labels, n, seed, law), of_proxy.kept_labels)
+
+    controls: dict[str, verification.DrawAgain] = {
+        name: partial(draw_control, law, name) for name, law in CONTROLS.items()
+    }
+    if reduction is None:
+        return controls
+
+    def draw_others(ratio: float, draw: int) -> Drawn:
+        n_kept, seed = count_kept(reduction, labels, ratio), derive_seed(recipe.seed, RANDOM_LABELS, draw)
+        return draw_random_labels(ids, labels, round(ratio * len(ids)), n_kept, seed)
+
+    return {**controls, RANDOM_LABELS: draw_others}
+
+
+def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> dict[str, verification.DrawAgain]:
+    """Draws the proxy again at any ratio from its importance table; and, where it drops labels, as it would be with all of them.
 
     Raises:
         SourceError: The source is not the one that the proxy was made from.
@@ -123,13 +148,16 @@ def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> 
         )
     importance, selected = table["importance"].to_numpy(), np.array(table["selected"].to_pylist())
 
-    def draw_proxy(ratio: float, draw: int) -> NDArray[np.bool_]:
-        if draw == 0 and ratio == recipe.selection.ratio:
-            return selected
-        law = recipe.selection.draw
-        return selection.draw_again(data.train.ids, importance, ratio, draw, law=law, seed=recipe.seed)
+    kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
+    reduction, law = recipe.selection.labels, recipe.selection.draw
+    draw = partial(selection.draw_again, data.train.ids, data.train.labels, importance, law=law, seed=recipe.seed)
 
-    return draw_proxy
+    def draw_proxy(ratio: float, number: int) -> Drawn:
+        if number == 0 and ratio == recipe.selection.ratio:
+            return Drawn(selected, kept)
+        return draw(ratio, number, reduction=reduction)
+
+    return {PROXY: draw_proxy} if reduction is None else {PROXY: draw_proxy, ALL_LABELS: draw}
 
 
 def check_ranking(

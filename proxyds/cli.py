@@ -336,11 +336,11 @@ def list_(as_json: bool) -> None:
     """List presets, sources, network families, draw laws, and the proxies in this folder."""
     from proxyds.artifact import read_manifest
     from proxyds.display import print_table
+    from proxyds.draws import DRAW_LAWS
     from proxyds.errors import ArtifactError
     from proxyds.networks import FAMILIES
     from proxyds.presets import preset_names, preset_purpose
     from proxyds.recipe import DigitsSource, FolderSource, HubSource, TorchvisionSource
-    from proxyds.selection import DRAW_LAWS
 
     kinds = (DigitsSource, HubSource, FolderSource, TorchvisionSource)
     proxies = {}

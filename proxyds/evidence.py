@@ -31,6 +31,7 @@ from proxyds.manifest import (
 from proxyds.ranking import Floats
 from proxyds.recipe import MIN_RANKED, Check
 from proxyds.runs import (
+    AT_ONE_RATIO,
     FEWER_EPOCHS,
     FLOPS,
     FREE_RANKINGS,
@@ -38,7 +39,6 @@ from proxyds.runs import (
     PARAMETERS,
     PROXY,
     RANDOM,
-    STRATIFIED,
     Measured,
     collect_accuracies,
 )
@@ -291,7 +291,7 @@ def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Meas
     for method, ratio in values:
         if method != PROXY or ratio is None:
             continue
-        for control in (RANDOM, STRATIFIED, FEWER_EPOCHS, *FREE_RANKINGS):
+        for control in (*AT_ONE_RATIO[1:], *FREE_RANKINGS):
             of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
             if of_control is not None:
                 difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])

@@ -18,6 +18,7 @@ from proxyds.manifest import EvidenceRecord, MethodRecord
 from proxyds.plots import STYLE, as_percent, as_png, new_figure
 from proxyds.ranking import best_first
 from proxyds.runs import (
+    ALL_LABELS,
     AT_ONE_RATIO,
     FEWER_EPOCHS,
     FLOPS,
@@ -27,6 +28,7 @@ from proxyds.runs import (
     PARAMETERS,
     PROXY,
     RANDOM,
+    RANDOM_LABELS,
     STRATIFIED,
     Measured,
     collect_accuracies,
@@ -36,12 +38,24 @@ COLOURS = {
     PROXY: "#D55E00",
     RANDOM: "#0072B2",
     STRATIFIED: "#56B4E9",
+    RANDOM_LABELS: "#E69F00",
+    ALL_LABELS: "#CC79A7",
     FEWER_EPOCHS: "#009E73",
     FULL: "#000000",
     FLOPS: "#999999",
     PARAMETERS: "#999999",
 }
-MARKERS = {PROXY: "o", RANDOM: "s", STRATIFIED: "D", FEWER_EPOCHS: "^", FULL: "*", FLOPS: "x", PARAMETERS: "+"}
+MARKERS = {
+    PROXY: "o",
+    RANDOM: "s",
+    STRATIFIED: "D",
+    RANDOM_LABELS: "v",
+    ALL_LABELS: "P",
+    FEWER_EPOCHS: "^",
+    FULL: "*",
+    FLOPS: "x",
+    PARAMETERS: "+",
+}
 MAX_NAMED = 24
 """Architectures that a picture names, at most."""
 
@@ -201,7 +215,8 @@ def _draw_ratios(evidence: EvidenceRecord) -> bytes:
     """Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
     figure = new_figure(height=3.8)
     axes = figure.subplots()
-    for shift, method in zip(np.linspace(-0.012, 0.012, len(AT_ONE_RATIO)), AT_ONE_RATIO, strict=True):
+    methods = evidence.at_one_ratio
+    for shift, method in zip(np.linspace(-0.012, 0.012, len(methods)), methods, strict=True):
         points = sorted((m for m in evidence.methods if m.method == method and m.ratio), key=lambda m: m.ratio or 0)
         x = [(each.ratio or 0) * 10**shift for each in points]
         taus = [each.statistics["tau"] for each in points]

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from proxyds.recipe import Check, Recipe
-from proxyds.records import Agreement, Architecture, Mapping, Probe, Source
+from proxyds.records import Agreement, Architecture, Draw, Mapping, Probe, Source
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
@@ -121,12 +122,21 @@ class MappingRecord(Part):
     explained_variance: float
 
 
+class ReductionRecord(Part):
+    """How labels were chosen: see `recipe.LabelReduction`; `share` is that of the kept labels' samples which the proxy holds."""
+
+    order: Literal["samples-first", "labels-first"]
+    choice: Literal["top", "drawn"]
+    share: Annotated[float, Field(gt=0, le=1)]
+
+
 class DrawRecord(Part):
-    """How the proxy was drawn."""
+    """How the proxy was drawn; `labels` where it keeps some labels only."""
 
     law: str
     ratio: float
     constants: tuple[float, float, float, float]
+    labels: ReductionRecord | None = None
 
 
 class CountsRecord(Part):
@@ -164,7 +174,9 @@ class CheckRecord(Check):
     model_config = ConfigDict(extra="ignore")
 
 
-MethodName = Literal["full", "proxy", "random", "stratified", "fewer-epochs", "flops", "parameters"]
+MethodName = Literal[
+    "full", "proxy", "random", "stratified", "random-labels", "all-labels", "fewer-epochs", "flops", "parameters"
+]
 
 
 class EstimateRecord(Part):
@@ -274,6 +286,12 @@ class EvidenceRecord(Part):
         return [each for each in found if each is not None and each.statistics]
 
     @property
+    def at_one_ratio(self) -> list[str]:
+        """The data sets that there were for each ratio."""
+        there = {each.method for each in self.methods}
+        return [name for name in AT_ONE_RATIO if name in there]
+
+    @property
     def ratios(self) -> list[float]:
         """Every ratio of the proxy that was checked, the smallest first."""
         return sorted(each.ratio for each in self.methods if each.method == "proxy" and each.ratio is not None)
@@ -291,6 +309,7 @@ class Manifest(Part):
     protocol: Literal["validation", "paper"]
     seed: int
     label_names: tuple[str, ...]
+    kept_labels: Annotated[tuple[_Count, ...], Field(min_length=2)] | None = None
     image_shape: tuple[int, int, int] | None = None
     counts: CountsRecord
     source: SourceRecord
@@ -305,6 +324,18 @@ class Manifest(Part):
     gallery: bool
     evidence: EvidenceRecord | None = None
     files: dict[str, FileFacts] = {}
+
+    @model_validator(mode="after")
+    def _keeps_its_own_labels(self) -> Manifest:
+        kept = self.kept_labels
+        if kept is not None and (list(kept) != sorted(set(kept)) or kept[-1] >= len(self.label_names)):
+            raise ValueError("kept_labels must be numbers of label_names, each once, in order")
+        return self
+
+    @property
+    def proxy_label_names(self) -> tuple[str, ...]:
+        """Text for each label of the proxy, by its number there."""
+        return self.label_names if self.kept_labels is None else tuple(self.label_names[i] for i in self.kept_labels)
 
     @property
     def has_lighter_winner(self) -> bool:
@@ -326,6 +357,7 @@ def describe_build(
     architectures: Sequence[Architecture],
     probes: Sequence[Probe],
     agreement: Agreement | None,
+    draw: Draw,
     layer: str,
     mapping: Mapping,
     stages: Sequence[StageRecord],
@@ -339,6 +371,7 @@ def describe_build(
         architectures: The space, from the lightest to the heaviest.
         probes: For each repeat from the lightest to the heaviest.
         agreement: Of the repeats' cases.
+        draw: The proxy's samples and labels.
         layer: That features came from.
         mapping: To the nearest evaluation samples.
         stages: What each took.
@@ -352,6 +385,7 @@ def describe_build(
         protocol=recipe.importance.protocol,
         seed=recipe.seed,
         label_names=data.label_names,
+        kept_labels=None if draw.kept_labels is None else tuple(draw.kept_labels.tolist()),
         image_shape=data.image_shape,
         counts=CountsRecord(
             train=len(data.train),
@@ -390,9 +424,22 @@ def describe_build(
             n_dimensions=mapping.n_dimensions,
             explained_variance=mapping.explained_variance,
         ),
-        draw=DrawRecord(law=recipe.selection.draw, ratio=recipe.selection.ratio, constants=recipe.importance.constants),
+        draw=DrawRecord(
+            law=recipe.selection.draw,
+            ratio=recipe.selection.ratio,
+            constants=recipe.importance.constants,
+            labels=_describe_reduction(recipe, data, draw),
+        ),
         stages=tuple(stages),
         machine=built_on,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         gallery=recipe.output.gallery,
     )
+
+
+def _describe_reduction(recipe: Recipe, data: Source, draw: Draw) -> ReductionRecord | None:
+    reduction = recipe.selection.labels
+    if reduction is None or draw.kept_labels is None:
+        return None
+    of_kept = int(np.isin(data.train.labels, draw.kept_labels).sum())
+    return ReductionRecord(order=reduction.order, choice=reduction.choice, share=float(draw.selected.sum() / of_kept))

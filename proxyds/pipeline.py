@@ -91,7 +91,8 @@ def build(
 
 def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, run: RunTasks, ledger: Ledger) -> Built:
     """The stages after the source, in order; see `build`."""
-    selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
+    chosen_by = recipe.selection
+    selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
     architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     chosen = space.choose_probes(architectures, recipe.probes)
     heaviest = chosen[-1]
@@ -120,9 +121,10 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
         data.label_names,
         mapping,
         outcomes,
-        ratio=recipe.selection.ratio,
-        law=recipe.selection.draw,
+        ratio=chosen_by.ratio,
+        law=chosen_by.draw,
         seed=recipe.seed,
+        reduction=chosen_by.labels,
     )
     ledger.end_stage("selection")
 
@@ -134,7 +136,8 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
         artifact.write_tables(folder, datasets, recipe.output.samples_per_shard)
-        artifact.write_tars(folder, tables.data, data.label_names, recipe.output.samples_per_shard)
+        names = datasets["default"].features["label"].names
+        artifact.write_tars(folder, tables.data, names, recipe.output.samples_per_shard)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         ledger.end_stage("artifact")
         manifest = describe_build(
@@ -143,6 +146,7 @@ def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, ru
             architectures,
             trained,
             outcomes.agreement,
+            draw,
             layer,
             mapping,
             ledger.stages,

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from proxyds import artifact, checking, probe, selection, similarity, source, space, verification
 from proxyds.engine import LocalWorkers, run_stored
 from proxyds.pipeline import choose_engine, list_probe_tasks
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import Architecture, OnProgress, Source, ignore_progress
-from proxyds.runs import DATASETS
+from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
+from proxyds.runs import ALL_LABELS, DATASETS, PROXY
 from proxyds.store import Store
 
 
@@ -124,7 +121,8 @@ def plan_build(
     device, engine = choose_engine(device, workers)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    selection.check_ratio(data.train.labels, data.label_names, recipe.selection.ratio)
+    chosen_by = recipe.selection
+    selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
     architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     chosen = space.choose_probes(architectures, recipe.probes)
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
@@ -141,7 +139,8 @@ def plan_build(
     check = None
     if recipe.check is not None:
         checking.refuse_early(recipe, recipe.check, data)
-        check = _plan_runs(checking.list_check_runs(recipe, recipe.check, data, _not_known, device), store, n_workers)
+        own_draws = dict.fromkeys([PROXY] if chosen_by.labels is None else [PROXY, ALL_LABELS], _not_known)
+        check = _plan_runs(checking.list_check_runs(recipe, recipe.check, data, own_draws, device), store, n_workers)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
 
@@ -201,12 +200,12 @@ def plan_check(
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
     checking.refuse_early(recipe, settings, data)
     manifest, tables = artifact.read_proxy(folder, with_ranking=False)
-    draw_proxy = checking.redraw(recipe, data, manifest, tables)
-    runs = checking.list_check_runs(recipe, settings, data, draw_proxy, device)
+    own_draws = checking.redraw(recipe, data, manifest, tables)
+    runs = checking.list_check_runs(recipe, settings, data, own_draws, device)
     return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)
 
 
-def _not_known(ratio: float, draw: int) -> NDArray[np.bool_] | None:  # noqa: ARG001
+def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
     """The draws of a proxy whose probes are not trained yet."""
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -44,7 +43,7 @@ def draw_pictures(manifest: Manifest, tables: Tables) -> dict[str, bytes]:
     with mpl.rc_context(STYLE):
         pictures = {
             "cases.png": _draw_cases(tables),
-            "labels.png": _draw_labels(tables, manifest.label_names),
+            "labels.png": _draw_labels(manifest, tables),
             "importance.png": _draw_importance(tables),
             "probes.png": _draw_probes(manifest),
         }
@@ -81,10 +80,20 @@ def _draw_cases(tables: Tables) -> bytes:
     return as_png(figure)
 
 
-def _draw_labels(tables: Tables, label_names: Sequence[str]) -> bytes:
+def count_labels(manifest: Manifest, tables: Tables) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples of each of the source's labels: that could be drawn, and of the proxy."""
+    n = len(manifest.label_names)
+    own = np.bincount(tables.data["label"].to_numpy(), minlength=len(manifest.proxy_label_names))
+    after = np.zeros(n, np.int64)
+    after[slice(None) if manifest.kept_labels is None else list(manifest.kept_labels)] = own
+    return np.bincount(tables.importance["label"].to_numpy(), minlength=n), after
+
+
+def _draw_labels(manifest: Manifest, tables: Tables) -> bytes:
+    label_names = manifest.label_names
     n = len(label_names)
-    before = np.bincount(tables.importance["label"].to_numpy(), minlength=n) / tables.importance.num_rows
-    after = np.bincount(tables.data["label"].to_numpy(), minlength=n) / tables.data.num_rows
+    counts = count_labels(manifest, tables)
+    before, after = (of_table / of_table.sum() for of_table in counts)
     figure = new_figure(height=3.2)
     axes = figure.subplots()
     if n <= MAX_NAMED_LABELS:

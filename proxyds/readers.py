@@ -23,6 +23,8 @@ from proxyds.errors import LabelError, SourceError, SourceNotFoundError, SplitNo
 from proxyds.recipe import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
+FINE_LABEL = "fine_label"
+"""Of two columns of labels the one that CIFAR-100 and its like are told apart by."""
 """Names by which a column of plain numbers or text is taken for the labels."""
 
 
@@ -282,6 +284,8 @@ def _find_label_column(features: Any, spec: Columns) -> str:
         if isinstance(feature, datasets.Value) and (name == spec.label_column or name in LABEL_COLUMNS)
     ]
     candidates = named if named and spec.label_column not in plain else plain
+    if spec.label_column is None and FINE_LABEL in candidates:  # coarse ones stand beside it
+        return FINE_LABEL
     return _find_column(candidates, spec.label_column, "label", list(features), LabelError)
 
 

@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
     field_serializer,
     model_validator,
 )
@@ -70,7 +71,7 @@ class Columns(Images):
     image_column: str | None = Field(None, description="null: the only column of images.", examples=["image"])
     label_column: str | None = Field(
         None,
-        description="null: the only column of class labels, or `label`, `cls`, `class`, `target`.",
+        description="null: the only column of class labels, or `fine_label`, `label`, `cls`, `class`, `target`.",
         examples=["label"],
     )
 
@@ -196,8 +197,39 @@ class Similarity(Section):
     )
 
 
+def _is_count_or_share(keep: Any) -> Any:
+    is_count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 2
+    if not is_count and not (isinstance(keep, float) and 0 < keep < 1) and keep != "auto":
+        raise ValueError("must be a number of labels from 2, a share of them in (0, 1), or `auto`")
+    return keep
+
+
+class LabelReduction(Section):
+    """Which labels the proxy keeps where there are too many for its size (section 3.3)."""
+
+    keep: Annotated[
+        int | float | str, PlainValidator(_is_count_or_share, json_schema_input_type=int | float | Literal["auto"])
+    ] = Field(
+        description="Labels to keep: how many, their share, or `auto`: as many as leave samples_per_label.",
+        examples=[20],
+    )
+    samples_per_label: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        100, description="For auto: samples that a kept label has in the proxy, on average.", examples=[100]
+    )
+    order: Literal["samples-first", "labels-first"] = Field(
+        "samples-first",
+        description="samples-first (section 4): draw samples of all labels, keep labels by what was drawn; labels-first (section "
+        "3.3): keep labels by the importance of all their samples, then draw.",
+    )
+    choice: Literal["top", "drawn"] = Field(
+        "top", description="Of the labels: those with the largest importance in sum, or drawn in proportion to it."
+    )
+
+
 class Selection(Section):
     """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
+
+    later = frozenset({"labels"})
 
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05,
@@ -210,6 +242,7 @@ class Selection(Section):
         description="Draw law without replacement. systematic: inclusion exactly proportional to importance (capped at "
         "1); successive: one after the other, which under-includes the important.",
     )
+    labels: LabelReduction | None = Field(None, description="Keep some labels only; null: all of them.")
 
 
 class Training(Section):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,11 @@ class Samples:
             self.rows[positions],
             self.conversion,
         )
+
+    def keep_labels(self, kept: NDArray[np.int64]) -> Samples:
+        """The samples of some labels, (L,) sorted, whose numbers become 0 to L - 1."""
+        some = self.take(np.isin(self.labels, kept))
+        return replace(some, labels=np.searchsorted(kept, some.labels))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -232,6 +237,19 @@ class Mapping:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Samples that were drawn to be trained on.
+
+    Attributes:
+        selected: (N,) bool.
+        kept_labels: (L,) int64, sorted: the labels that training and test are confined to; None for all.
+    """
+
+    selected: NDArray[np.bool_]
+    kept_labels: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
 class Draw:
     """The samples of the proxy, and why.
 
@@ -241,6 +259,7 @@ class Draw:
         keep_probability: (N,) float64, importance over its sum (the paper's; a draw distribution).
         inclusion_probability: (N,) float64, chance of being in the proxy; None where the draw law has no closed form.
         selected: (N,) bool, with exactly round(ratio * N) true.
+        kept_labels: (L,) int64, sorted: the labels that the proxy keeps; None for all.
     """
 
     case: NDArray[np.int64]
@@ -248,6 +267,7 @@ class Draw:
     keep_probability: NDArray[np.float64]
     inclusion_probability: NDArray[np.float64] | None
     selected: NDArray[np.bool_]
+    kept_labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

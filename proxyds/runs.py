@@ -16,17 +16,20 @@ from numpy.typing import NDArray
 from proxyds.records import Architecture
 
 FULL, PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS = "full", "proxy", "random", "stratified", "fewer-epochs"
+RANDOM_LABELS, ALL_LABELS = "random-labels", "all-labels"
 DATASETS = {
     FULL: "everything that may be drawn",
     PROXY: "the proxy, or another draw of it",
     RANDOM: "as many samples, every one with the same chance",
     STRATIFIED: "as many samples, the same share of every label",
+    RANDOM_LABELS: "as many samples of as many labels, both at random; where the proxy drops labels",
+    ALL_LABELS: "as many samples of all labels, drawn as the proxy's are; where the proxy drops labels",
     FEWER_EPOCHS: "everything, for as many steps as the proxy takes",
 }
 """What architectures are trained on, by the name that the table `ranking` uses."""
 
 
-AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS)
+AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, RANDOM_LABELS, ALL_LABELS, FEWER_EPOCHS)
 """Data sets that there are for each ratio."""
 
 FLOPS, PARAMETERS = "flops", "parameters"
@@ -38,6 +41,8 @@ METHOD_LABELS = {
     PROXY: "proxy",
     RANDOM: "random",
     STRATIFIED: "stratified",
+    RANDOM_LABELS: "random labels",
+    ALL_LABELS: "all labels",
     FEWER_EPOCHS: "fewer epochs",
     FLOPS: "counting FLOPs",
     PARAMETERS: "counting parameters",
@@ -60,6 +65,7 @@ COLUMNS = pa.schema(
         ("draw_seed", pa.int64()),
         ("training_seed", pa.int64()),
         ("n_samples", pa.int64()),
+        ("n_labels", pa.int64()),
         ("n_steps", pa.int64()),
         ("n_epochs", pa.float64()),
         ("run_flops", pa.int64()),

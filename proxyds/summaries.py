@@ -15,9 +15,10 @@ import click
 import numpy as np
 
 from proxyds.artifact import read_proxy
-from proxyds.card import ratio_rows, show_statistic
+from proxyds.card import ratio_rows, show_statistic, weigh_reduction
 from proxyds.display import print_table
 from proxyds.manifest import EvidenceRecord, Manifest
+from proxyds.plots import count_labels
 from proxyds.quantities import duration, with_prefix
 from proxyds.records import CASE_MEANINGS, Architecture, Tables
 from proxyds.runs import METHOD_LABELS, PROXY, TRAINED_HERE
@@ -239,12 +240,14 @@ def print_evidence(manifest: Manifest) -> None:
         if c.ratio == evidence.own_ratio
     ]
     print_table("", ("proxy's tau less that of", "difference", "so it is"), differences)
+    if (worth := weigh_reduction(evidence)) is not None:
+        click.echo(f"{worth} Mean accuracies over different numbers of labels cannot be compared.")
     if evidence.n_draws == 1:
         click.echo("with one draw nothing is decided")
     ratios = ratio_rows(evidence)
     if len(ratios) > 1:
         click.echo()
-        columns = ("proxy", "random", "stratified", "fewer-epochs", "difference")
+        columns = (*evidence.at_one_ratio, "difference")
         table = [(f"{row['ratio']:g}", *(row[name] for name in columns)) for row in ratios]
         print_table("", ("ratio", *columns[:-1], "proxy less random"), table)
         if evidence.target is not None:
@@ -306,7 +309,8 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     counts, source = manifest.counts, manifest.source
     click.echo(
         f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({manifest.draw.ratio:.3g} of them, drawn "
-        f"{manifest.draw.law}), {len(manifest.label_names)} labels"
+        f"{manifest.draw.law}), {len(manifest.proxy_label_names)} labels"
+        + ("" if manifest.kept_labels is None else f" of {len(manifest.label_names)}")
     )
     if manifest.protocol == "paper":
         click.echo("the paper's protocol: importance from the TEST set; a ranking measured there is circular")
@@ -346,12 +350,15 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     if not whole:
         return
     click.echo()
-    n = len(manifest.label_names)
-    before = np.bincount(tables.importance["label"].to_numpy(), minlength=n)
-    after = np.bincount(tables.data["label"].to_numpy(), minlength=n)
+    before, after = count_labels(manifest, tables)
+    kept = range(len(before)) if manifest.kept_labels is None else manifest.kept_labels
     balance = [
-        (name, f"{b:,} ({b / before.sum():.1%})", f"{a:,} ({a / after.sum():.1%})")
-        for name, b, a in zip(manifest.label_names, before, after, strict=True)
+        (
+            name,
+            f"{b:,} ({b / before.sum():.1%})",
+            f"{a:,} ({a / after.sum():.1%})" if number in kept else "dropped",
+        )
+        for number, (name, b, a) in enumerate(zip(manifest.label_names, before, after, strict=True))
     ]
     print_table("", ("label", "training", "proxy"), balance)
     click.echo()

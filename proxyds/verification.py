@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 
 from proxyds.engine import Done, Report, Task
-from proxyds.errors import TrainingError
+from proxyds.errors import LabelError, TrainingError
 from proxyds.networks import describe_origin
 from proxyds.recipe import Check, Training
-from proxyds.records import Architecture, OnProgress, Progress, Samples
+from proxyds.records import Architecture, Drawn, OnProgress, Progress, Samples
 from proxyds.runs import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
 from proxyds.seeding import derive_seed
 from proxyds.training import Epoch, count_steps, make_network, predict_labels, time_training, train_network
@@ -33,8 +33,8 @@ from proxyds.training import Epoch, count_steps, make_network, predict_labels, t
 STAGE = "check"
 STAGE_VERSION = 1
 
-DrawAgain = Callable[[float, int], NDArray[np.bool_] | None]
-"""Takes a ratio and a draw's number; returns (N,) bool, or None where that is not known yet."""
+DrawAgain = Callable[[float, int], Drawn | None]
+"""Takes a ratio and a draw's number; returns what is drawn, or None where that is not known yet."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class TrainingSet:
         draw_seed: Number of the draw; None where nothing is drawn.
         training_seed: Number of the training.
         n_samples: How many samples.
-        samples: The samples; None where they are not known yet.
+        samples: The samples, their labels numbered without gaps; None where they are not known yet.
         n_steps: Batches that a training takes.
+        kept_labels: (L,) the labels that training and test are confined to; None for all.
     """
 
     dataset: str
@@ -58,6 +59,7 @@ class TrainingSet:
     n_samples: int
     samples: Samples | None
     n_steps: int
+    kept_labels: NDArray[np.int64] | None = None
 
     @property
     def name(self) -> str:
@@ -122,9 +124,11 @@ def list_training_sets(
         n_steps = count_steps(settings, n)
         for draw in range(check.draws):
             for dataset, draw_again in draws.items():
-                mask = draw_again(ratio, draw)
-                samples = None if mask is None else train.take(mask)
-                sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, n_steps))
+                drawn = draw_again(ratio, draw)
+                samples = None if drawn is None else train.take(drawn.selected)
+                kept = None if drawn is None else drawn.kept_labels
+                samples = samples if samples is None or kept is None else samples.keep_labels(kept)
+                sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, n_steps, kept))
             sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, n_steps))
     return sets
 
@@ -146,9 +150,23 @@ def list_runs(
     device: str,
     arithmetic: dict[str, str],
 ) -> list[Run]:
-    """Lists every architecture on every training set, the most expensive first; see `run_task`."""
+    """Lists every architecture on every training set, the most expensive first; see `run_task`.
+
+    Where a training set keeps some labels only, its networks tell these apart and are tested on the samples of these.
+
+    Raises:
+        LabelError: A training set's labels have no test sample.
+    """
     runs = []
     for each in sets:
+        asked, n_outputs = test, n_labels
+        if each.kept_labels is not None:
+            asked, n_outputs = test.keep_labels(each.kept_labels), len(each.kept_labels)
+            if not len(asked):
+                raise LabelError(
+                    f"check: the labels of {each.name} must have test samples, its {n_outputs} have none; keep more labels "
+                    "(selection.labels.keep)"
+                )
         use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
         for architecture in architectures:
             seed_of_run = derive_seed(
@@ -160,10 +178,10 @@ def list_runs(
                 else run_task(
                     architecture,
                     each.samples,
-                    test,
+                    asked,
                     name=f"{architecture.name} on {each.name}",
                     n_steps=each.n_steps,
-                    n_labels=n_labels,
+                    n_labels=n_outputs,
                     image_shape=image_shape,
                     settings=settings,
                     seed=seed_of_run,
@@ -172,7 +190,7 @@ def list_runs(
                 )
             )
             n_seen = each.n_steps * min(settings.batch_size, each.n_samples)
-            flops = n_seen * architecture.training_flops + len(test) * architecture.forward_flops
+            flops = n_seen * architecture.training_flops + len(asked) * architecture.forward_flops
             runs.append(Run(architecture, each, n_seen, flops, task))
     return sorted(runs, key=lambda run: -run.flops)
 
@@ -330,6 +348,7 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
                 "draw_seed": each.draw_seed,
                 "training_seed": each.training_seed,
                 "n_samples": each.n_samples,
+                "n_labels": run.task.inputs["n_labels"],
                 "n_steps": each.n_steps,
                 "n_epochs": settings.epochs * each.n_steps / count_steps(settings, each.n_samples),
                 "run_flops": run.flops,

@@ -118,11 +118,9 @@ def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recip
             read,
             lambda tasks: pipeline.run_stored(tasks, Store(session_store), engine, lambda _: None),
         )
-    draw = checking.redraw(read, data, manifest, tables)
-    first, second, larger = draw(0.1, 0), draw(0.1, 1), draw(0.2, 0)
-    assert first is not None
-    assert second is not None
-    assert larger is not None
+    draw = checking.redraw(read, data, manifest, tables)["proxy"]
+    drawn = [draw(0.1, 0), draw(0.1, 1), draw(0.2, 0)]
+    first, second, larger = (each.selected for each in drawn if each is not None)
     assert data.train.ids[first].tolist() == tables.data["sample_id"].to_pylist()
     assert (first.sum(), second.sum(), larger.sum()) == (130, 130, 259)
     assert 0 < (first & second).sum() < 130
@@ -139,9 +137,15 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
     larger = proxyds.build(read, tmp_path / "larger", store=Store(session_store), device="cpu").folder
     table = read_tables(checked).importance
     drawn = checking.selection.draw_again(
-        np.array(table["sample_id"].to_pylist()), table["importance"].to_numpy(), 0.2, 0, law="systematic", seed=0
+        np.array(table["sample_id"].to_pylist()),
+        table["label"].to_numpy(),
+        table["importance"].to_numpy(),
+        0.2,
+        0,
+        law="systematic",
+        seed=0,
     )
-    assert drawn.tolist() == read_tables(larger).importance["selected"].to_pylist()
+    assert drawn.selected.tolist() == read_tables(larger).importance["selected"].to_pylist()
 
 
 def test_the_card_shows_the_evidence_and_names_every_picture(checked: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyds import selection
+from proxyds.draws import CONTROLS, DRAW_LAWS, draw_random, draw_stratified
 from proxyds.errors import ShortageError
 from proxyds.records import Mapping, Outcomes
 from proxyds.runs import DATASETS
 from proxyds.seeding import derive_seed
-from proxyds.selection import CONTROLS, DRAW_LAWS, draw_again, draw_random, draw_samples, draw_stratified
+from proxyds.selection import draw_samples
 
 N_DRAWS = 2000
 
@@ -27,6 +30,12 @@ def make_ids(n: int) -> np.ndarray:
 def mixed_labels(counts: list[int]) -> np.ndarray:
     """So many of each label, in no order."""
     return np.random.default_rng(7).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+def draw_again(ids: np.ndarray, importance: np.ndarray, ratio: float, draw: int, **given: Any) -> np.ndarray:
+    drawn = selection.draw_again(ids, np.zeros(len(ids), np.int64), importance, ratio, draw, **given)
+    assert drawn.kept_labels is None
+    return drawn.selected
 
 
 def of_each_label(labels: np.ndarray, selected: np.ndarray) -> list[int]:

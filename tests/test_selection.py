@@ -10,17 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxyds.draws import DRAW_LAWS, draw_successive, draw_systematic, inclusion_probabilities
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.records import Mapping, Outcomes
 from proxyds.seeding import derive_seed, uniform_keys
-from proxyds.selection import (
-    DRAW_LAWS,
-    check_ratio,
-    draw_samples,
-    draw_successive,
-    draw_systematic,
-    inclusion_probabilities,
-)
+from proxyds.selection import check_ratio, draw_samples
 
 N_DRAWS = 20_000
 WEIGHTS = np.array([6.0, 6.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from proxyds.engine import Done, Here, run_each
 from proxyds.recipe import Check, Training
-from proxyds.records import Architecture, Progress, Samples, ignore_progress
+from proxyds.records import Architecture, Drawn, Progress, Samples, ignore_progress
 from proxyds.runs import COLUMNS
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
@@ -106,7 +106,10 @@ def draw_of(samples: Samples, law: str) -> DrawAgain:
 
 
 def draws_of(samples: Samples) -> dict[str, DrawAgain]:
-    return {law: draw_of(samples, law) for law in ("proxy", "random", "stratified")}
+    def known(law: str) -> DrawAgain:
+        return lambda ratio, number: Drawn(draw_of(samples, law)(ratio, number))
+
+    return {law: known(law) for law in ("proxy", "random", "stratified")}
 
 
 def not_known(ratio: float, number: int) -> None:
@@ -289,9 +292,7 @@ def test_runs_are_told_apart_by_name_and_by_key(train: Samples, held_out: Sample
 
 
 def test_a_run_whose_samples_are_not_known_has_a_cost_and_no_task(train: Samples, held_out: Samples) -> None:
-    sets = list_training_sets(
-        train, {"proxy": not_known, "random": draw_of(train, "random")}, Check(), 0.5, settings_of()
-    )
+    sets = list_training_sets(train, {**draws_of(train), "proxy": not_known}, Check(), 0.5, settings_of())
     runs = runs_of(sets, held_out)
     assert all((run.task is None) == (run.training_set.dataset == "proxy") for run in runs)
     assert all(run.flops > 0 for run in runs)
