@@ -23,9 +23,9 @@ from proxyds.errors import LabelError, SourceError, SourceNotFoundError, SplitNo
 from proxyds.recipe import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
-FINE_LABEL = "fine_label"
-"""Of two columns of labels the one that CIFAR-100 and its like are told apart by."""
 """Names by which a column of plain numbers or text is taken for the labels."""
+FINE_LABEL = "fine_label"
+"""Of several columns of labels the one that CIFAR-100 and its like are told apart by."""
 
 
 @dataclass(frozen=True)

@@ -251,9 +251,9 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
     if kind == "literal_error" or kind == "union_tag_invalid":
         tag = detail["ctx"].get("tag", detail["input"])
         known = schema.get("enum") or _tags(_schema_at(place[:-1])) or [schema.get("const", "")]
-        elsewhere = "; those of a module need --plugin MODULE" if place == ("space", "network") else ""
+        elsewhere = " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
         return (
-            f"must be a known name, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}{elsewhere}",
+            f"must be a known name{elsewhere}, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}",
             True,
         )
     if kind in ("too_few_architectures", "choices_or_list"):

@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -174,14 +175,25 @@ def _nothing_within(space: Space, outside: Sequence[Architecture]) -> str:
 def measure_cost(
     name: str, network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int]
 ) -> Architecture:
-    """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed."""
+    """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed.
+
+    Raises:
+        RecipeError: It cannot be built, or not work on such images.
+    """
     n_images = 2  # batch norm refuses one image where its map is one pixel
     with torch.device("meta"):
         built = build_network(network, parameters, n_labels, image_shape)
         images = torch.zeros(n_images, *image_shape)
         targets = torch.zeros(n_images, dtype=torch.long)
-        with FlopCounterMode(display=False) as forward:
-            loss = F.cross_entropy(built(images), targets)
+        with FlopCounterMode(display=False) as forward, _said_of(name, image_shape):
+            logits = built(images)
+        if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
+            raise RecipeError(
+                f"space: {name} must map n images to one tensor (n, {n_labels}), it gives "
+                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}; models with auxiliary outputs "
+                "need aux_logits: false among their arguments"
+            )
+        loss = F.cross_entropy(logits, targets)
         with FlopCounterMode(display=False, custom_mapping=_BACKWARD) as backward:
             torch.autograd.backward(loss)
     forward_flops = forward.get_total_flops() // n_images
@@ -193,6 +205,19 @@ def measure_cost(
         training_flops=forward_flops + backward.get_total_flops() // n_images,
         n_parameters=sum(weight.numel() for weight in built.parameters()),
     )
+
+
+@contextmanager
+def _said_of(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
+    """Makes a network's complaint about its images one message."""
+    try:
+        yield
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise RecipeError(
+            f"space: {name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width): {said}; larger images "
+            "(source.image_size), a small_stem or smaller patches may help"
+        ) from error
 
 
 def _count_convolution_backward(

@@ -442,6 +442,7 @@ def test_a_row_says_what_was_trained_on_what_and_what_it_took(
         "draw_seed": 1,
         "training_seed": 1,
         "n_samples": 32,
+        "n_labels": 2,
         "n_steps": 6,
         "n_epochs": 3.0,
         "run_flops": 6 * 16 * 1200 + 40 * 400,

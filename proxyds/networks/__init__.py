@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxyds.errors import MissingExtraError, UnknownNameError
-from proxyds.networks.parameters import EfficientNetParameters, NASBench201Parameters, Parameters, ResNetParameters
+from proxyds.networks.parameters import (
+    EfficientNetParameters,
+    LibraryParameters,
+    NASBench201Parameters,
+    Parameters,
+    ResNetParameters,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +68,16 @@ FAMILIES: dict[str, Family] = {
         "proxyds.networks.nasbench201",
         "pool",
         "the cells of NAS-Bench-201, by the field's strings",
+    ),
+    "torchvision": Family(
+        LibraryParameters,
+        "proxyds.networks.torchvision_models",
+        None,
+        "torchvision's classification models, by name",
+        "torchvision",
+    ),
+    "timm": Family(
+        LibraryParameters, "proxyds.networks.timm_models", None, "timm's models, by name (proxyds[timm])", "timm"
     ),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from proxyds.networks.cells import count_parts, list_cells, reaches_output, read_cell, write_cell
 
@@ -137,3 +137,28 @@ class NASBench201Parameters(Parameters):
     def is_connected(self) -> bool:
         """Whether a path leads from the cell's input to its output."""
         return reaches_output(read_cell(self.cell))
+
+
+def _is_plain(value: object) -> object:
+    if not isinstance(value, int | float | str | bool):
+        raise ValueError("must be a number, a text, true or false")
+    return value
+
+
+PlainValue = Annotated[
+    int | float | str | bool, PlainValidator(_is_plain, json_schema_input_type=int | float | str | bool)
+]
+
+
+class LibraryParameters(Parameters):
+    """A classification model of a library, by its name there, with the arguments that its builder takes."""
+
+    model: str = Field("resnet18", description="Name in the library.", examples=["resnet18"])
+    arguments: dict[str, PlainValue] = Field(
+        {}, description="Arguments of the model's builder, such as its depth or width.", examples=[{"width_mult": 0.5}]
+    )
+    small_stem: bool = Field(
+        False,
+        description="For small images: the first convolution 3x3 at most and of stride 1, no pooling after it.",
+        examples=[True],
+    )

@@ -1,0 +1,80 @@
+"""What a library's model needs before it sees small or grey images: a first convolution that suits them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from torch import nn
+
+from proxyds.errors import RecipeError, UnknownNameError
+
+
+def take_channels(network: nn.Module, n_channels: int) -> None:
+    """Replaces the first convolution where images have another number of channels than it takes."""
+    name, first = _first_convolution(network)
+    if first.in_channels != n_channels:
+        _replace(network, name, _like(first, n_channels, first.kernel_size, first.stride, first.padding))
+
+
+def shrink_stem(network: nn.Module, model: str) -> None:
+    """Makes the first convolution 3x3 at most and of stride 1, and takes out the pooling that follows it.
+
+    Raises:
+        RecipeError: The model begins with patches or has nothing to shrink.
+    """
+    name, first = _first_convolution(network)
+    if first.stride == first.kernel_size:
+        raise RecipeError(
+            f"space: {model} cannot have a small_stem, it begins with patches of {first.kernel_size[0]}x{first.kernel_size[1]} pixels; "
+            "give their size among the arguments instead (patch_size), where the model takes it"
+        )
+    if set(first.stride) == {1}:
+        raise RecipeError(
+            f"space: {model} cannot have a small_stem, its stem is of stride 1 already; leave small_stem out"
+        )
+    side = min(3, *first.kernel_size)
+    _replace(network, name, _like(first, first.in_channels, (side, side), (1, 1), (side // 2, side // 2)))
+    following = [each for each, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)]
+    after = following[following.index(name) + 1]
+    if isinstance(network.get_submodule(after), nn.MaxPool2d):
+        _replace(network, after, nn.Identity())
+
+
+def unknown_model(library: str, model: str, known: Sequence[str]) -> UnknownNameError:
+    """The error for a model that a library does not have."""
+    near = ", ".join(difflib.get_close_matches(model, known, n=5, cutoff=0.4)) or ", ".join(known[:5])
+    return UnknownNameError(
+        f"space.choices.model: must be one of the {len(known):,} models of {library}, got {model!r}; near: {near}"
+    )
+
+
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return name, module
+    raise RecipeError("space: a model must begin with a convolution to be given another stem, it has none")
+
+
+def _like(
+    convolution: nn.Conv2d,
+    n_in: int,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: str | tuple[int, ...],
+) -> nn.Conv2d:
+    new = nn.Conv2d(
+        n_in,
+        convolution.out_channels,
+        kernel_size,  # type: ignore[arg-type]
+        stride,  # type: ignore[arg-type]
+        padding,  # type: ignore[arg-type]
+        bias=convolution.bias is not None,
+    )
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    return new
+
+
+def _replace(network: nn.Module, name: str, new: nn.Module) -> None:
+    above, _, own = name.rpartition(".")
+    setattr(network.get_submodule(above), own, new)
