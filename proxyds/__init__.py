@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxyds.artifact import read_manifest, read_tables, verify_proxy
     from proxyds.errors import ProxydsError
+    from proxyds.loading import torch_dataset
+    from proxyds.networks import build_network
     from proxyds.networks.plugins import load_plugins
     from proxyds.pipeline import Built, build, check, render
     from proxyds.plans import BuildPlan, CheckPlan, plan_build, plan_check
@@ -28,6 +30,8 @@ _HOMES = {
     "read_tables": "artifact",
     "verify_proxy": "artifact",
     "ProxydsError": "errors",
+    "torch_dataset": "loading",
+    "build_network": "networks",
     "load_plugins": "networks.plugins",
     "Built": "pipeline",
     "build": "pipeline",

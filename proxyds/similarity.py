@@ -17,7 +17,7 @@ from torch import nn
 
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.networks import build_network, find_family
+from proxyds.networks import find_family, sketch_network
 from proxyds.recipe import Similarity
 from proxyds.records import Architecture, Mapping, Probe, Samples
 from proxyds.store import Entry
@@ -60,8 +60,7 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
     own = find_family(architecture.network).feature_layer
     if layer is None and own is not None:
         return own
-    with torch.device("meta"):
-        network = build_network(architecture.network, architecture.parameters, n_labels, image_shape)
+    network = sketch_network(architecture.network, architecture.parameters, n_labels, image_shape)
     layers = list_layers(network, image_shape)
     if layer is None:
         return _before_last_linear(network, layers)

@@ -185,6 +185,31 @@ def carve(samples: Samples, fraction: float, seed: int) -> NDArray[np.bool_]:
     return chosen
 
 
+def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
+    """Turns an image of any mode and size into what networks see: upright by its EXIF, on white where it is transparent.
+
+    Args:
+        image: As it was decoded.
+        spec: The mode and size wanted.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        ValueError: It has 16 bits or more a channel.
+    """
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        raise ValueError(f"images of 16 bits or more a channel are not supported, this one is {image.mode}")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert(spec.image_mode)
+    if spec.image_size is not None and image.size != (spec.image_size, spec.image_size):
+        image = ImageOps.fit(image, (spec.image_size, spec.image_size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
 def _split(decoded: dict[str, _Decoded], recipe: Recipe) -> tuple[Samples, Samples, Samples, str, str]:
     spec = recipe.source
     rest = decoded["train"].samples
@@ -252,7 +277,7 @@ def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[str, NDArra
     """Returns the content's id and the pixels that networks see, (C, H, W)."""
     with Image.open(io.BytesIO(encoded)) as image:
         image.load()
-    return _content_id(image, label), _convert(image, spec)
+    return _content_id(image, label), convert_image(image, spec)
 
 
 def _describe_damage(error: Exception) -> str:
@@ -265,20 +290,6 @@ def _content_id(image: Image.Image, label: str) -> str:
     if image.mode == "P":
         pixels += bytes(image.getpalette("RGBA" if image.has_transparency_data else "RGB") or ())
     return hashlib.sha256(header.encode() + pixels).hexdigest()
-
-
-def _convert(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
-    """Turns an image of any mode and size into (C, H, W) uint8 as the recipe says: upright by its EXIF, on white where transparent."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        raise ValueError(f"images of 16 bits or more a channel are not supported, this one is {image.mode}")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert(spec.image_mode)
-    if spec.image_size is not None and image.size != (spec.image_size, spec.image_size):
-        image = ImageOps.fit(image, (spec.image_size, spec.image_size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _number_repeats(sorted_ids: Sequence[str]) -> NDArray[np.str_]:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from proxyds.choices import Bounds, Space
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.networks import FAMILIES, build_network
+from proxyds.networks import FAMILIES, sketch_network
 from proxyds.recipe import Probes
 from proxyds.records import Architecture
 from proxyds.seeding import derive_seed
@@ -181,8 +181,8 @@ def measure_cost(
         RecipeError: It cannot be built, or not work on such images.
     """
     n_images = 2  # batch norm refuses one image where its map is one pixel
+    built = sketch_network(network, parameters, n_labels, image_shape)
     with torch.device("meta"):
-        built = build_network(network, parameters, n_labels, image_shape)
         images = torch.zeros(n_images, *image_shape)
         targets = torch.zeros(n_images, dtype=torch.long)
         with FlopCounterMode(display=False) as forward, _said_of(name, image_shape):

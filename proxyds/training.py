@@ -233,14 +233,15 @@ def extract_features(
         device: `cpu` or a CUDA device.
 
     Returns:
-        (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions: the paper does not say how a
-        layer becomes a vector, and this keeps D small at every layer.
+        (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over these:
+        the paper does not say how a layer becomes a vector, and this keeps D small at every layer.
     """
     taken: list[NDArray[np.float32]] = []
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001 - torch's
-        features = output.flatten(2).mean(2) if output.dim() > 2 else output
-        taken.append(features.float().cpu().numpy())
+        if output.dim() > 2:
+            output = output.mean(1) if output.dim() == 3 else output.flatten(2).mean(2)
+        taken.append(output.float().cpu().numpy())
 
     handle = network.network.get_submodule(layer).register_forward_hook(take)
     try:

@@ -149,3 +149,20 @@ def build_network(
     read = family.parameters.model_validate_json(json.dumps(dict(parameters)))
     built: nn.Module = import_module(family.module).build(read, n_labels, image_shape)
     return built
+
+
+def sketch_network(
+    network: str, parameters: Mapping[str, Any], n_labels: int, image_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Builds a network on torch's meta device: shapes without values, in next to no time and memory; see `build_network`.
+
+    Builders that compute with tensors (RegNet's find their widths so) cannot: their networks are built and then moved there.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_network(network, parameters, n_labels, image_shape)
+        except RuntimeError:  # a real mistake is one on the CPU too
+            return build_network(network, parameters, n_labels, image_shape).to("meta")

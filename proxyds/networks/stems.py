@@ -9,6 +9,9 @@ from torch import nn
 
 from proxyds.errors import RecipeError, UnknownNameError
 
+STEM_CONVOLUTIONS = 3
+"""Of a stem, at most («deep» stems of ResNet-C and -D): pooling after them is the stem's."""
+
 
 def take_channels(network: nn.Module, n_channels: int) -> None:
     """Replaces the first convolution where images have another number of channels than it takes."""
@@ -24,21 +27,22 @@ def shrink_stem(network: nn.Module, model: str) -> None:
         RecipeError: The model begins with patches or has nothing to shrink.
     """
     name, first = _first_convolution(network)
+    if set(first.stride) == {1}:
+        raise RecipeError(
+            f"space: {model} cannot have a small_stem, its stem is of stride 1 already; leave small_stem out"
+        )
     if first.stride == first.kernel_size:
         raise RecipeError(
             f"space: {model} cannot have a small_stem, it begins with patches of {first.kernel_size[0]}x{first.kernel_size[1]} pixels; "
             "give their size among the arguments instead (patch_size), where the model takes it"
         )
-    if set(first.stride) == {1}:
-        raise RecipeError(
-            f"space: {model} cannot have a small_stem, its stem is of stride 1 already; leave small_stem out"
-        )
     side = min(3, *first.kernel_size)
     _replace(network, name, _like(first, first.in_channels, (side, side), (1, 1), (side // 2, side // 2)))
-    following = [each for each, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)]
-    after = following[following.index(name) + 1]
-    if isinstance(network.get_submodule(after), nn.MaxPool2d):
-        _replace(network, after, nn.Identity())
+    layers = [each for each, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)]
+    for layer in layers[layers.index(name) + 1 :][:STEM_CONVOLUTIONS]:
+        if isinstance(network.get_submodule(layer), nn.MaxPool2d):
+            _replace(network, layer, nn.Identity())
+            break
 
 
 def unknown_model(library: str, model: str, known: Sequence[str]) -> UnknownNameError:

@@ -1,0 +1,95 @@
+"""A proxy, and the samples that its source holds out, as torch data sets: all that a search needs.
+
+The proxy itself is read with nothing but its folder; held-out samples come from the source that its recipe names.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from proxyds import artifact, source
+from proxyds.engine import Here, run_stored
+from proxyds.errors import ArtifactError, SourceError, SplitNotFoundError
+from proxyds.manifest import RECIPE, Manifest
+from proxyds.recipe import Images
+from proxyds.recipe_yaml import read_recipe
+from proxyds.records import ignore_progress
+from proxyds.store import Store
+
+SPLITS = {
+    "train": "the proxy",
+    "evaluation": "what its probes were asked about: rank candidates on it",
+    "test": "what chose nothing: measure the winner on it, once",
+}
+
+
+def torch_dataset(
+    folder: str | Path, split: str = "train", *, overrides: Sequence[str] = (), store: Store | None = None
+) -> TensorDataset:
+    """Opens a proxy for training, or its source's held-out samples for measuring.
+
+    Images are as the probe networks saw them, in the recipe's mode and size; where the proxy keeps some labels only, so do the
+    held-out samples, and labels are numbered as in the proxy. Everything is in memory, four bytes a value.
+
+    Args:
+        folder: The proxy.
+        split: `train` for the proxy itself; `evaluation` or `test` for the samples that its source holds out.
+        overrides: `source.path=...` where the source has moved; for `evaluation` and `test` alone.
+        store: Where decoded images are kept; None for the user's own.
+
+    Returns:
+        Pairs of an image, float32 (C, H, W) in [0, 1], and its label, int64; all of them are in `.tensors`.
+
+    Raises:
+        SplitNotFoundError: There is no such split.
+        ArtifactError: It is no proxy.
+        SourceError: The source is not at hand, or not the one that the proxy was made from.
+    """
+    folder = Path(folder)
+    if split not in SPLITS:
+        raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    if split == "train":
+        pixels, labels = _decode_own(folder, manifest, tables.data)
+    else:
+        pixels, labels = _read_held_out(folder, manifest, split, overrides, store or Store())
+    return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
+
+
+def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if manifest.image_shape is None:
+        raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
+    n_channels, height, width = manifest.image_shape
+    spec = Images(image_mode="L" if n_channels == 1 else "RGB", image_size=height if height == width else None)
+    pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
+    for i, image in enumerate(data["image"]):
+        with Image.open(io.BytesIO(image["bytes"].as_py())) as encoded:
+            pixels[i] = source.convert_image(encoded, spec)
+    return pixels, data["label"].to_numpy().astype(np.int64)
+
+
+def _read_held_out(
+    folder: Path, manifest: Manifest, split: str, overrides: Sequence[str], store: Store
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    recipe = read_recipe(folder / RECIPE, overrides)
+    engine = Here()
+    data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=ignore_progress))
+    if data.facts.fingerprint != manifest.source.fingerprint:
+        raise SourceError(
+            f"{folder}: the source must be the one that the proxy was built from, its samples are others; find the data that was "
+            "used (source.path among overrides), or build again"
+        )
+    samples = data.evaluation if split == "evaluation" else data.test
+    if manifest.kept_labels is not None:
+        samples = samples.keep_labels(np.array(manifest.kept_labels))
+    return samples.pixels(), samples.labels
