@@ -312,7 +312,7 @@ def test_seeds_and_ratio_have_defaults_whether_the_columns_are_there_or_empty(
     assert (row["ratio"], row["draw_seed"], row["training_seed"]) == expected
     assert (row["architecture"], row["dataset"], row["accuracy"]) == ("net depth=8", dataset, 0.5)
     assert {name for name in COLUMNS.names if row[name] is None} - {"draw_seed"} == {
-        *("n_samples", "n_steps", "n_epochs", "run_flops", "training_seconds", "test_seconds", "device")
+        *("n_samples", "n_labels", "n_steps", "n_epochs", "run_flops", "training_seconds", "test_seconds", "device")
     }
 
 
@@ -362,7 +362,7 @@ BAD_RUNS = {
     "no architecture": (",proxy,0.5,,,", ":3 architecture: must be one of the search space's 3, got ''"),
     "unknown data set": (
         "net depth=8,prxy,0.5,,,",
-        ":3 dataset: must be one of full, proxy, random, stratified, fewer-epochs, got 'prxy'",
+        ":3 dataset: must be one of full, proxy, random, stratified, random-labels, all-labels, fewer-epochs, got 'prxy'",
     ),
     "no data set": ("net depth=8,,0.5,,,", ":3 dataset: must be one of full, proxy, "),
     "the same run": ("net depth=8,proxy,0.6,,,", ":3: each run must stand in the table once, this one is there twice"),
