@@ -339,6 +339,7 @@ def list_(as_json: bool) -> None:
     from proxyds.draws import DRAW_LAWS
     from proxyds.errors import ArtifactError
     from proxyds.networks import FAMILIES
+    from proxyds.networks.plugins import installed_offers
     from proxyds.presets import preset_names, preset_purpose
     from proxyds.recipe import DigitsSource, FolderSource, HubSource, TorchvisionSource
 
@@ -358,7 +359,8 @@ def list_(as_json: bool) -> None:
         "networks": {
             name: f"{family.summary}; choices: {', '.join(family.parameters.model_fields)}"
             for name, family in FAMILIES.items()
-        },
+        }
+        | {name: f"of the installed package {package}" for name, package in installed_offers().items()},
         "draw laws": {name: (law.__doc__ or "").partition("\n")[0] for name, law in DRAW_LAWS.items()},
         "proxies here": proxies or {"(none)": "`proxyds build RECIPE -o DIR` makes one"},
     }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from proxyds.errors import RecipeError
-from proxyds.networks import FAMILIES, build_network
+from proxyds.networks import FAMILIES, build_network, sketch_network
 from proxyds.recipe import Probes, Recipe
+from proxyds.similarity import check_layer
 from proxyds.space import choose_probes, list_architectures, measure_cost
-from proxyds.training import list_layers
+from proxyds.training import extract_features, list_layers, make_network
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (3, 17, 23)]
 
@@ -23,18 +25,25 @@ def defaults(network: str) -> dict[str, int]:
 @pytest.mark.parametrize("network", FAMILIES)
 def test_a_family_maps_images_to_logits_and_learns_from_them(network: str, shape: tuple[int, int, int]) -> None:
     built = build_network(network, defaults(network), 7, shape)
-    logits = built(torch.randn(4, *shape))
-    assert logits.shape == (4, 7)
-    logits.square().sum().backward()
+    optimizer = torch.optim.SGD(built.parameters(), lr=1e-3)
+    for _ in range(2):  # a weight of zero, such as of timm's last norm in a block, lets gradients through a step later
+        logits = built(torch.randn(4, *shape))
+        assert logits.shape == (4, 7)
+        logits.square().sum().backward()
+        optimizer.step()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in built.parameters())
 
 
 @pytest.mark.parametrize("network", FAMILIES)
 def test_a_family_has_its_feature_layer_defaults_and_descriptions(network: str) -> None:
-    family = FAMILIES[network]
-    with torch.device("meta"):
-        built = build_network(network, defaults(network), 2, (3, 16, 16))
-    assert family.feature_layer in list_layers(built, (3, 16, 16))
+    family, shape = FAMILIES[network], (3, 16, 16)
+    layer = check_layer(measure_cost(network, network, defaults(network), 2, shape), None, 2, shape)
+    assert layer in list_layers(sketch_network(network, defaults(network), 2, shape), shape)
+    assert family.feature_layer in (layer, None)
+    built = make_network(network, defaults(network), 2, shape, seed=0).eval()
+    last = [module for module in built.modules() if isinstance(module, torch.nn.Linear)][-1]
+    features = extract_features(built, layer, np.random.default_rng(0).integers(0, 256, (5, *shape), np.uint8))
+    assert features.shape == (5, last.in_features)
     assert family.summary
     for field in family.parameters.model_fields.values():
         assert field.description

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxyds.recipe_yaml import read_recipe
+from proxyds.space import list_architectures
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,13 +50,24 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path) -> None:
     assert "digits-proxy 1.0.0 built: digits-proxy" in shown
     assert "PngImageFile image mode=L size=8x8" in shown
     assert "cifar10-small-proxy 1.0.0" in shown
-    for code in blocks("python"):
-        run([str(checkout / ".venv" / "bin" / "python"), "-W", "error", "-c", code], checkout, session_store)
+    python = str(checkout / ".venv" / "bin" / "python")
+    printed = "".join(run([python, "-W", "error", "-c", code], checkout, session_store) for code in blocks("python"))
     assert (checkout / "digits-20pct" / "manifest.json").is_file()
+    assert re.search(r"^at random \{'depth': \d+, .*\} by halving \{'depth': \d+, .*\}$", printed, re.MULTILINE)
+    assert re.search(r"^one shot resnet depth=\d+ base_filters=\d+ multiplier=\d+$", printed, re.MULTILINE)
+
+
+def test_networks_of_ones_own_are_a_search_space(tmp_path: Path, session_store: Path) -> None:
+    (code,) = (code for code in blocks("python") if "FAMILIES" in code)
+    (tmp_path / "my_networks.py").write_text(code)
+    recipe = "name: towers\nspace: {network: tower, choices: {width: [4, 8], depth: [1, 2, 3]}}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "proxyds", "build", "recipe.yaml", "--dry-run", "--plugin", "my_networks"]
+    assert "space: 6 architectures" in run(command, tmp_path, session_store)
 
 
 def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) -> None:
-    (recipe,) = blocks("yaml")
+    recipe, *_ = blocks("yaml")
     path = tmp_path / "my-recipe.yaml"
     path.write_text(recipe)
     assert read_recipe(path).selection.ratio == 0.05
@@ -66,6 +78,20 @@ def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) 
     )
     shown = next(block for block in blocks("text") if "problems" in block)
     assert ran.stderr == shown
+
+
+def test_the_sections_that_are_shown_are_valid_and_make_what_they_say(tmp_path: Path) -> None:
+    recipe, *sections = blocks("yaml")
+    made = []
+    for section in sections:
+        name = section.partition(":")[0]
+        path = tmp_path / "my-recipe.yaml"
+        path.write_text(re.sub(rf"^{name}:.*\n(  .*\n)+", section, recipe, flags=re.MULTILINE))
+        read = read_recipe(path)
+        made.append((name, len(list_architectures(read.space, 10, (3, 32, 32))), read.selection.labels is not None))
+        if read.space.network == "efficientnet":
+            assert read.space.n_listed == 4 * 2 * 2
+    assert made == [("space", 8, False), ("space", 5, False), ("selection", 6, True)]
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
