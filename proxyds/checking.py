@@ -71,8 +71,16 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     return recipe, recipe.check or Check()
 
 
-def refuse_early(recipe: Recipe, settings: Check, data: Source) -> None:
-    """Refuses, before anything is trained, what a check could not do.
+def choose_ranked(recipe: Recipe, settings: Check, data: Source, every: Sequence[Architecture]) -> list[Architecture]:
+    """Chooses the architectures that a check ranks; refuses, before anything is trained, what it could not do.
+
+    Where only some of the space are ranked and a table is the reference, they are of its rows.
+
+    Args:
+        recipe: The proxy's.
+        settings: How it is checked.
+        data: Its source.
+        every: The whole space, from the lightest to the heaviest.
 
     Raises:
         EvidenceError: The space holds too few architectures.
@@ -82,18 +90,31 @@ def refuse_early(recipe: Recipe, settings: Check, data: Source) -> None:
     for ratio in settings.ratios:
         reduction = recipe.selection.labels
         selection.check_ratio(data.train.labels, data.label_names, ratio, reduction=reduction, field="check.ratios")
-    read_reference(recipe, settings, data, _sample_architectures(recipe, settings, data))
+    if len(every) < MIN_RANKED:
+        raise EvidenceError(
+            f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "
+            "proxy for a space with more choices"
+        )
+    if settings.reference is not None and len(every) > settings.architectures:
+        path = accuracies.find_reference(settings.reference)
+        every = every if path.is_dir() else accuracies.keep_listed(every, path, settings.reference)
+    ranked = verification.sample_architectures(every, settings.architectures, recipe.seed)
+    read_reference(recipe, settings, data, ranked)
+    return ranked
 
 
 def list_check_runs(
-    recipe: Recipe, settings: Check, data: Source, own_draws: Mapping[str, verification.DrawAgain], device: str
+    recipe: Recipe,
+    settings: Check,
+    data: Source,
+    ranked: Sequence[Architecture],
+    own_draws: Mapping[str, verification.DrawAgain],
+    device: str,
 ) -> list[verification.Run]:
-    """Lists every training of a check; `own_draws`, of `redraw`, may not know their samples yet."""
-    architectures = _sample_architectures(recipe, settings, data)
-
+    """Lists every training of a check of the architectures `ranked`; `own_draws`, of `redraw`, may not know their samples yet."""
     draws = {**own_draws, **_list_controls(recipe, data, own_draws[PROXY])}
     return verification.list_runs(
-        architectures,
+        ranked,
         verification.list_training_sets(data.train, draws, settings, recipe.selection.ratio, recipe.training),
         data.test,
         n_labels=len(data.label_names),
@@ -165,6 +186,7 @@ def check_ranking(
     recipe: Recipe,
     settings: Check,
     data: Source,
+    ranked: Sequence[Architecture],
     device: str,
     store: Store,
     engine: Engine,
@@ -177,6 +199,7 @@ def check_ranking(
         recipe: Its recipe.
         settings: How it is checked.
         data: Its source.
+        ranked: The architectures of `choose_ranked`.
         device: `cpu` or a CUDA device.
         store: Where finished runs are kept.
         engine: Where they run.
@@ -192,18 +215,16 @@ def check_ranking(
         OutputExistsError: Another command has written to the proxy meanwhile.
     """
     started = time.perf_counter()
-    refuse_early(recipe, settings, data)
     manifest, tables = artifact.read_proxy(folder, with_ranking=False)
-    runs = list_check_runs(recipe, settings, data, redraw(recipe, data, manifest, tables), device)
-    architectures = _sample_architectures(recipe, settings, data)
-    reference, known = read_reference(recipe, settings, data, architectures)
+    runs = list_check_runs(recipe, settings, data, ranked, redraw(recipe, data, manifest, tables), device)
+    reference, known = read_reference(recipe, settings, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
     results, failures = run_each(tasks, store, engine, watch)
     table = verification.tabulate_runs(runs, results, recipe.training)
     on_progress(Progress(verification.STAGE, "", 1, 1, ""))
     provenance = evidence.Provenance(
-        planned=[each.name for each in architectures],
+        planned=[each.name for each in ranked],
         runs=TRAINED_HERE,
         reference=reference,
         failures=[f"{failure.task.name}: {failure.error}" for failure in failures],
@@ -309,17 +330,3 @@ def has_evidence(manifest: Manifest, settings: Check) -> bool:
     if settings.reference is not None:  # a file of that name may hold something else by now
         return False
     return evidence.check.model_dump() == settings.model_dump()
-
-
-def _sample_architectures(recipe: Recipe, settings: Check, data: Source) -> list[Architecture]:
-    """The architectures that are ranked; where only some of the space are, and a table is the reference, they are of its rows."""
-    every = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
-    if len(every) < MIN_RANKED:
-        raise EvidenceError(
-            f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "
-            "proxy for a space with more choices"
-        )
-    if settings.reference is not None and len(every) > settings.architectures:
-        path = accuracies.find_reference(settings.reference)
-        every = every if path.is_dir() else accuracies.keep_listed(every, path, settings.reference)
-    return verification.sample_architectures(every, settings.architectures, recipe.seed)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from proxyds.manifest import EvidenceRecord, MethodRecord
-from proxyds.plots import STYLE, as_percent, as_png, new_figure
+from proxyds.plots import LONG_NAME, STYLE, as_percent, as_png, new_figure
 from proxyds.ranking import best_first
 from proxyds.runs import (
     ALL_LABELS,
@@ -176,7 +176,8 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
     reference = full.mean(axis=0)
     order = best_first(reference)
     shown = [m for m in (PROXY, RANDOM) if (m, evidence.own_ratio) in measured.accuracies]
-    n_lines = -(-len(order) // 2) if len(order) <= MAX_NAMED else 0
+    n_columns = 1 if max(map(len, measured.names)) > LONG_NAME else 2
+    n_lines = -(-len(order) // n_columns) if len(order) <= MAX_NAMED else 0
     figure = new_figure(height=3.6 + 0.17 * n_lines)
     panels = figure.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True)[0]
     for axes, method in zip(panels, shown, strict=True):
@@ -207,7 +208,9 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
         names = [
             Line2D([], [], linestyle="", label=f"{rank}  {measured.names[i]}") for rank, i in enumerate(order, start=1)
         ]
-        figure.legend(handles=names, loc="outside lower center", ncols=2, fontsize=8, handlelength=0, handletextpad=0)
+        figure.legend(
+            handles=names, loc="outside lower center", ncols=n_columns, fontsize=8, handlelength=0, handletextpad=0
+        )
     return as_png(figure)
 
 

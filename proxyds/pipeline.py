@@ -77,23 +77,44 @@ def build(
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
         data = source.load_source(recipe, run)
         ledger.end_stage("source")
-        if recipe.check is not None:
-            checking.refuse_early(recipe, recipe.check, data)
+        architectures = list_space(recipe, data)
+        ranked = checking.choose_ranked(recipe, recipe.check, data, architectures) if recipe.check is not None else []
         if there is not None and not force:
             built = _keep(out, there, recipe, data)
         else:
-            built = _build(recipe, data, out, force, device, run, ledger)
+            built = _build(recipe, data, architectures, out, force, device, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
-        checked = checking.check_ranking(out, recipe, recipe.check, data, device, store, engine, on_progress)
+        checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, engine, on_progress)
         return Built(out, checked, was_there=False)
 
 
-def _build(recipe: Recipe, data: Source, out: Path, force: bool, device: str, run: RunTasks, ledger: Ledger) -> Built:
-    """The stages after the source, in order; see `build`."""
+def list_space(recipe: Recipe, data: Source) -> list[Architecture]:
+    """Lists a recipe's architectures, from the lightest to the heaviest, once it is known that the ratio leaves every label samples.
+
+    Raises:
+        RecipeError: The space cannot be listed; see `space.list_architectures`.
+        StarvedLabelError: A label can expect less than one sample.
+        LabelError: More labels are to be kept than there are.
+        ShortageError: The labels that are kept cannot have so many samples.
+    """
     chosen_by = recipe.selection
     selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+    return space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+
+
+def _build(
+    recipe: Recipe,
+    data: Source,
+    architectures: Sequence[Architecture],
+    out: Path,
+    force: bool,
+    device: str,
+    run: RunTasks,
+    ledger: Ledger,
+) -> Built:
+    """The stages after source and space, in order; see `build`."""
+    chosen_by = recipe.selection
     chosen = space.choose_probes(architectures, recipe.probes)
     heaviest = chosen[-1]
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
@@ -191,7 +212,8 @@ def check(
         return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-        checked = checking.check_ranking(folder, recipe, settings, data, device, store, engine, on_progress)
+        ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
+        checked = checking.check_ranking(folder, recipe, settings, data, ranked, device, store, engine, on_progress)
     return Built(folder, checked, was_there=False)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from proxyds import artifact, checking, probe, selection, similarity, source, space, verification
+from proxyds import artifact, checking, probe, similarity, source, space, verification
 from proxyds.engine import LocalWorkers, run_stored
-from proxyds.pipeline import choose_engine, list_probe_tasks
+from proxyds.pipeline import choose_engine, list_probe_tasks, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
@@ -121,9 +121,7 @@ def plan_build(
     device, engine = choose_engine(device, workers)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    chosen_by = recipe.selection
-    selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+    architectures = list_space(recipe, data)
     chosen = space.choose_probes(architectures, recipe.probes)
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
     similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
@@ -138,9 +136,10 @@ def plan_build(
     n_selected = round(recipe.selection.ratio * len(data.train))
     check = None
     if recipe.check is not None:
-        checking.refuse_early(recipe, recipe.check, data)
-        own_draws = dict.fromkeys([PROXY] if chosen_by.labels is None else [PROXY, ALL_LABELS], _not_known)
-        check = _plan_runs(checking.list_check_runs(recipe, recipe.check, data, own_draws, device), store, n_workers)
+        ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
+        own_draws = dict.fromkeys([PROXY] if recipe.selection.labels is None else [PROXY, ALL_LABELS], _not_known)
+        runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device)
+        check = _plan_runs(runs, store, n_workers)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
 
@@ -198,10 +197,10 @@ def plan_check(
     device, engine = choose_engine(device, workers)
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    checking.refuse_early(recipe, settings, data)
+    ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
     manifest, tables = artifact.read_proxy(folder, with_ranking=False)
     own_draws = checking.redraw(recipe, data, manifest, tables)
-    runs = checking.list_check_runs(recipe, settings, data, own_draws, device)
+    runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device)
     return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)
 
 

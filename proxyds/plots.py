@@ -20,6 +20,8 @@ from proxyds.records import CASE_MEANINGS, Tables
 
 CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
 BEFORE, AFTER = "#0072B2", "#E69F00"
+LONG_NAME = 60
+"""Letters of an architecture's name beyond which it takes a line of its own, as wide as the picture."""
 GALLERY_COLUMNS = 12
 MAX_NAMED_LABELS = 30
 STYLE: Any = {
@@ -139,11 +141,13 @@ def _draw_importance(tables: Tables) -> bytes:
 
 
 def _draw_probes(manifest: Manifest) -> bytes:
-    figure = new_figure(height=3)
+    labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
+    is_long = max(map(len, labels)) > LONG_NAME
+    figure = new_figure(height=3 + (0.17 * len(labels) if is_long else 0))
     axes = figure.subplots()
     styles = ["-", "--", "-.", ":"]
     colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-    for index, probe in enumerate(manifest.probes):
+    for index, (probe, label) in enumerate(zip(manifest.probes, labels, strict=True)):
         axes.plot(
             range(1, len(probe.losses) + 1),
             probe.losses,
@@ -151,14 +155,17 @@ def _draw_probes(manifest: Manifest) -> bytes:
             marker="o",
             markersize=3,
             color=colours[index % len(colours)],
-            label=f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right",
+            label=label,
         )
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats)")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("Probe networks")
-    axes.legend(fontsize=9)
+    if is_long:
+        figure.legend(loc="outside lower center", fontsize=8)
+    else:
+        axes.legend(fontsize=9)
     return as_png(figure)
 
 
