@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -16,7 +17,7 @@ from ruamel.yaml import YAML
 from proxyds.evidence_plots import draw_evidence
 from proxyds.manifest import CARD, CONFIGS, EstimateRecord, EvidenceRecord, Manifest
 from proxyds.plots import count_labels, draw_pictures
-from proxyds.quantities import duration, with_prefix
+from proxyds.quantities import duration, show_value, with_prefix
 from proxyds.ranking import STATISTICS
 from proxyds.records import CASE_MEANINGS, Tables
 from proxyds.runs import ALL_LABELS, METHOD_LABELS, RANDOM
@@ -56,6 +57,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
     environment.filters["code"] = code_span
     environment.filters["flop"] = lambda value: with_prefix(value, "FLOP")
     environment.filters["duration"] = duration
+    environment.filters["settings"] = _show_settings
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     template = environment.from_string(files("proxyds").joinpath("card.md.jinja").read_text(encoding="utf-8"))
     readme = template.render(
@@ -70,6 +72,7 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         cases=_case_rows(manifest, tables),
         labels=_label_rows(manifest, tables),
         label_worth=weigh_reduction(manifest.evidence),
+        resampled=_name_resampled(manifest.evidence),
     )
     drawn = draw_pictures(manifest, tables)
     if manifest.evidence is not None and tables.ranking is not None:
@@ -124,6 +127,20 @@ def _metadata(manifest: Manifest) -> str:
     stream = io.StringIO()
     yaml.dump(metadata, stream)
     return stream.getvalue()
+
+
+def _show_settings(settings: Mapping[str, Any]) -> str:
+    """Settings on one line: `depth 20, kernel_sizes 3-3-5`."""
+    return ", ".join(f"{name} {show_value(value)}" for name, value in settings.items())
+
+
+def _name_resampled(evidence: EvidenceRecord | None) -> str:
+    """What the bootstrap draws again."""
+    if evidence is None:
+        return ""
+    seeds = ["full seeds"] if evidence.n_full_seeds > 1 else []
+    *first, last = ["architectures", *(["draws"] if evidence.n_draws > 1 else []), *seeds]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:

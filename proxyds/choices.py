@@ -31,6 +31,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from proxyds.networks import FAMILIES
 from proxyds.networks.plugins import offer_installed
+from proxyds.quantities import show_value
 from proxyds.sections import Section
 
 EVERY = "every"
@@ -117,7 +118,9 @@ class Space(Section):
         shown = {name: value for name, value in _flatten(parameters).items() if name in varied}
         if len(shown) == 1 and isinstance(alone := next(iter(shown.values())), str):
             return alone
-        return " ".join([self.network, *(f"{name.rpartition('.')[2]}={_show(value)}" for name, value in shown.items())])
+        return " ".join(
+            [self.network, *(f"{name.rpartition('.')[2]}={show_value(value)}" for name, value in shown.items())]
+        )
 
     @cached_property
     def _values(self) -> dict[str, tuple[int, Any]]:
@@ -330,11 +333,3 @@ def _flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in parameters.items():
         flat |= {f"{name}.{key}": held for key, held in value.items()} if isinstance(value, dict) else {name: value}
     return flat
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return "-".join(map(_show, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

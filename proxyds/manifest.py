@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from proxyds.recipe import Check, Recipe
+from proxyds.recipe import Check, Recipe, Training
 from proxyds.records import Agreement, Architecture, Draw, Mapping, Probe, Source
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
@@ -104,12 +104,19 @@ class AgreementRecord(Part):
 
 
 class SpaceRecord(Part):
-    """The search space: how many architectures, and the training cost of its bounds for one image."""
+    """The search space: how many architectures, the parameters that all share, and the training cost of its bounds for one image."""
 
     network: str
+    shared_parameters: dict[str, Any] = {}
     n_architectures: _Count
     lightest_training_flops: _Count
     heaviest_training_flops: _Count
+
+
+class TrainingRecord(Training):
+    """The recipe's section `training` as run."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class MappingRecord(Part):
@@ -314,6 +321,7 @@ class Manifest(Part):
     counts: CountsRecord
     source: SourceRecord
     space: SpaceRecord
+    training: TrainingRecord | None = None
     probes: Annotated[tuple[ProbeRecord, ...], Field(min_length=2)]
     agreement: AgreementRecord | None = None
     mapping: MappingRecord
@@ -396,10 +404,12 @@ def describe_build(
         source=SourceRecord(**asdict(data.facts)),
         space=SpaceRecord(
             network=architectures[0].network,
+            shared_parameters=_find_shared(architectures),
             n_architectures=len(architectures),
             lightest_training_flops=architectures[0].training_flops,
             heaviest_training_flops=architectures[-1].training_flops,
         ),
+        training=TrainingRecord.model_validate(recipe.training.model_dump()),
         probes=tuple(
             ProbeRecord(
                 name=each.architecture.name,
@@ -435,6 +445,12 @@ def describe_build(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         gallery=recipe.output.gallery,
     )
+
+
+def _find_shared(architectures: Sequence[Architecture]) -> dict[str, Any]:
+    """The parameters that have one value in all architectures."""
+    first = architectures[0].parameters
+    return {name: first[name] for name in first if all(each.parameters[name] == first[name] for each in architectures)}
 
 
 def _describe_reduction(recipe: Recipe, data: Source, draw: Draw) -> ReductionRecord | None:

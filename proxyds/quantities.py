@@ -17,3 +17,14 @@ def with_prefix(value: float, unit: str) -> str:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def show_value(value: object) -> str:
+    """A parameter or setting: `3`, `0.5`, `true`, `3-3-5` for a value with an entry for each stage."""
+    if isinstance(value, list | tuple):
+        return "-".join(map(show_value, value))
+    if isinstance(value, dict):
+        return "-".join(f"{name}={show_value(held)}" for name, held in value.items()) or "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
