@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
@@ -303,7 +302,7 @@ def read_proxy(folder: Path, *, with_ranking: bool = True) -> tuple[Manifest, Ta
     said = (manifest.counts.train, manifest.counts.evaluation, manifest.counts.proxy)
     n_labels, n_own = len(manifest.label_names), len(manifest.proxy_label_names)
     labels = [(tables.importance, n_labels), (tables.evaluation, n_labels), (tables.data, n_own)]
-    if held != said or not all(_are_numbers(table["label"].to_numpy(), n) for table, n in labels):
+    if held != said or not all(_are_numbers(table["label"], n) for table, n in labels):
         raise ArtifactError(
             f"{folder}: the tables must be those that {MANIFEST} describes, rows {held} against {said} or labels beyond its "
             f"{len(manifest.label_names)}; fetch or build it again"
@@ -323,8 +322,12 @@ def read_proxy(folder: Path, *, with_ranking: bool = True) -> tuple[Manifest, Ta
     return manifest, tables
 
 
-def _are_numbers(labels: NDArray[np.int64], n: int) -> bool:
-    return not len(labels) or bool(0 <= labels.min() <= labels.max() < n)
+def _are_numbers(labels: pa.ChunkedArray, n: int) -> bool:
+    """Whether all of a column are whole numbers in [0, n)."""
+    if not pa.types.is_integer(labels.type) or labels.null_count:
+        return False
+    numbers = labels.to_numpy()
+    return not len(numbers) or bool(0 <= numbers.min() <= numbers.max() < n)
 
 
 def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: pa.Table) -> None:

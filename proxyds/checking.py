@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ from proxyds.errors import (
 )
 from proxyds.folders import replace_file, sweep_half_files
 from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
-from proxyds.recipe import MIN_RANKED, Check, Recipe
+from proxyds.recipe import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Progress, Source, Tables
-from proxyds.reduction import count_kept, draw_among, draw_random_labels
+from proxyds.reduction import count_kept, draw_among, draw_random_labels, keeps_all
 from proxyds.runs import ALL_LABELS, PROXY, RANDOM_LABELS, TRAINED_HERE, make_runs_table
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
@@ -130,7 +130,7 @@ def _list_controls(
     recipe: Recipe, data: Source, draw_proxy: verification.DrawAgain
 ) -> dict[str, verification.DrawAgain]:
     """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
-    ids, labels, reduction = data.train.ids, data.train.labels, recipe.selection.labels
+    ids, labels, reduction = data.train.ids, data.train.labels, reduction_in_force(recipe, data)
 
     def draw_control(law: ControlLaw, name: str, ratio: float, draw: int) -> Drawn | None:
         n, seed = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw)
@@ -154,6 +154,12 @@ def _list_controls(
     return {**controls, RANDOM_LABELS: draw_others}
 
 
+def reduction_in_force(recipe: Recipe, data: Source) -> LabelReduction | None:
+    """The recipe's label reduction, unless the proxy keeps every label all the same."""
+    reduction, ratio = recipe.selection.labels, recipe.selection.ratio
+    return None if reduction is None or keeps_all(reduction, data.train.labels, ratio) else reduction
+
+
 def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> dict[str, verification.DrawAgain]:
     """Draws the proxy again at any ratio from its importance table; and, where it drops labels, as it would be with all of them.
 
@@ -170,9 +176,10 @@ def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> 
     importance, selected = table["importance"].to_numpy(), np.array(table["selected"].to_pylist())
 
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
-    reduction, law = recipe.selection.labels, recipe.selection.draw
+    reduction, law = reduction_in_force(recipe, data), recipe.selection.draw
     draw = partial(selection.draw_again, data.train.ids, data.train.labels, importance, law=law, seed=recipe.seed)
 
+    @cache  # the controls want the labels of the same draw
     def draw_proxy(ratio: float, number: int) -> Drawn:
         if number == 0 and ratio == recipe.selection.ratio:
             return Drawn(selected, kept)

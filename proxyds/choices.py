@@ -134,9 +134,9 @@ class Space(Section):
         """Parameters that not all architectures share; where all are the same, every one."""
         found: dict[str, set[str]] = {}
         if self.architectures is not None:
-            for each in self.architectures:
-                for name, value in _flatten(each.model_dump(mode="json")).items():
-                    found.setdefault(name, set()).add(json.dumps(value))
+            listed = [_flatten(each.model_dump(mode="json")) for each in self.architectures]
+            for name in dict.fromkeys(name for each in listed for name in each):
+                found[name] = {json.dumps(each[name]) if name in each else "absent" for each in listed}
         else:
             for name, values in self.choices:
                 n = 2 if values == (EVERY,) else _count(values)
@@ -239,8 +239,9 @@ def _choices_of(field: FieldInfo, *, has_every: bool) -> Any:
             AfterValidator(_distinct),
         ]
     if kind is dict:  # an entry for each name
-        return dict[str, _list_of(get_args(field.annotation)[1])]  # type: ignore[misc]
-    return _list_of(Annotated[value, WrapValidator(_or_every)] if has_every else value)
+        key, of_name = get_args(field.annotation)
+        return dict[key, _list_of(of_name)]  # type: ignore[valid-type,misc]
+    return _list_of(Annotated[value, WrapValidator(_or_every) if has_every else AfterValidator(_not_every)])
 
 
 def _list_of(value: Any) -> Any:
@@ -276,6 +277,12 @@ def _with_entries(setting: tuple[Any, ...], n: int) -> tuple[Any, ...]:
     if len(setting) != n:
         raise ValueError(f"must hold {n} entries, one for each stage (an entry may be a list), it holds {len(setting)}")
     return setting
+
+
+def _not_every(value: Any) -> Any:
+    if value == EVERY:
+        raise ValueError(f"must be a value or a list of values: nothing lists all of them, as `{EVERY}` asks")
+    return value
 
 
 def _or_every(value: Any, check: Any) -> Any:

@@ -356,11 +356,11 @@ def list_(as_json: bool) -> None:
     listing = {
         "presets": {name: preset_purpose(name) for name in preset_names()},
         "sources": {kind.model_fields["kind"].annotation.__args__[0]: kind.__doc__ or "" for kind in kinds},  # type: ignore[union-attr]
-        "networks": {
+        "networks": {name: f"of the installed package {package}" for name, package in installed_offers().items()}
+        | {
             name: f"{family.summary}; choices: {', '.join(family.parameters.model_fields)}"
             for name, family in FAMILIES.items()
-        }
-        | {name: f"of the installed package {package}" for name, package in installed_offers().items()},
+        },
         "draw laws": {name: (law.__doc__ or "").partition("\n")[0] for name, law in DRAW_LAWS.items()},
         "proxies here": proxies or {"(none)": "`proxyds build RECIPE -o DIR` makes one"},
     }

@@ -70,11 +70,18 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     n_channels, height, width = manifest.image_shape
-    spec = Images(image_mode="L" if n_channels == 1 else "RGB", image_size=height if height == width else None)
+    size = height if height == width else None  # others are as they are
+    spec = Images.model_construct(image_mode="L" if n_channels == 1 else "RGB", image_size=size)
     pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
-    for i, image in enumerate(data["image"]):
-        with Image.open(io.BytesIO(image["bytes"].as_py())) as encoded:
-            pixels[i] = source.convert_image(encoded, spec)
+    for i, image in enumerate(data["image"].to_pylist()):
+        try:
+            with Image.open(io.BytesIO(image["bytes"])) as encoded:
+                pixels[i] = source.convert_image(encoded, spec)
+        except (*source.DECODE_ERRORS, TypeError) as error:
+            raise ArtifactError(
+                f"{folder}: image {i} of data must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "
+                "it again"
+            ) from None
     return pixels, data["label"].to_numpy().astype(np.int64)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from proxyds.networks import describe_origin
 from proxyds.recipe import Check, Recipe, Training
 from proxyds.records import Agreement, Architecture, Draw, Mapping, Probe, Source
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
@@ -53,6 +54,7 @@ class Part(BaseModel):
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0)]
+_Side = Annotated[int, Field(ge=1, le=4096)]
 _Amount = Annotated[float, Field(ge=0)]
 
 
@@ -104,9 +106,13 @@ class AgreementRecord(Part):
 
 
 class SpaceRecord(Part):
-    """The search space: how many architectures, the parameters that all share, and the training cost of its bounds for one image."""
+    """The search space: what makes its networks, how many, the parameters that all share, the training cost of its bounds for one image.
+
+    `origin` is that of `networks.describe_origin`.
+    """
 
     network: str
+    origin: dict[str, str] = {}
     shared_parameters: dict[str, Any] = {}
     n_architectures: _Count
     lightest_training_flops: _Count
@@ -317,7 +323,7 @@ class Manifest(Part):
     seed: int
     label_names: tuple[str, ...]
     kept_labels: Annotated[tuple[_Count, ...], Field(min_length=2)] | None = None
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[Literal[1, 3], _Side, _Side] | None = None
     counts: CountsRecord
     source: SourceRecord
     space: SpaceRecord
@@ -338,6 +344,8 @@ class Manifest(Part):
         kept = self.kept_labels
         if kept is not None and (list(kept) != sorted(set(kept)) or kept[-1] >= len(self.label_names)):
             raise ValueError("kept_labels must be numbers of label_names, each once, in order")
+        if (kept is None) != (self.draw.labels is None):
+            raise ValueError("kept_labels and draw.labels must both be there, or neither")
         return self
 
     @property
@@ -394,7 +402,7 @@ def describe_build(
         seed=recipe.seed,
         label_names=data.label_names,
         kept_labels=None if draw.kept_labels is None else tuple(draw.kept_labels.tolist()),
-        image_shape=data.image_shape,
+        image_shape=(1 if data.image_shape[0] == 1 else 3, *data.image_shape[1:]),
         counts=CountsRecord(
             train=len(data.train),
             evaluation=len(data.evaluation),
@@ -404,6 +412,7 @@ def describe_build(
         source=SourceRecord(**asdict(data.facts)),
         space=SpaceRecord(
             network=architectures[0].network,
+            origin=describe_origin(architectures[0].network),
             shared_parameters=_find_shared(architectures),
             n_architectures=len(architectures),
             lightest_training_flops=architectures[0].training_flops,

@@ -19,6 +19,7 @@ from proxyds.folders import replace_file, sweep_half_files, whole_folder
 from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest, describe_build
+from proxyds.networks import describe_origin
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, Tables, ignore_progress
@@ -273,7 +274,9 @@ def _look_at_output(out: Path, force: bool) -> Manifest | None:
 
 def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
     """Leaves a proxy alone that is there already, if it is the one asked for and whole."""
-    if there.recipe_sha256 != recipe.sha256 or there.source.fingerprint != data.facts.fingerprint:
+    code = describe_origin(recipe.space.network).get("plugin")
+    is_same = there.recipe_sha256 == recipe.sha256 and there.space.origin.get("plugin") == code
+    if not is_same or there.source.fingerprint != data.facts.fingerprint:
         raise artifact.another_proxy(out, there)
     try:
         if recipe.check is not None and not checking.has_evidence(there, recipe.check):

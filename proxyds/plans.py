@@ -19,15 +19,17 @@ from proxyds.store import Store
 
 @dataclass(frozen=True)
 class PlannedProbe:
-    """A probe that a build would train.
+    """A training of a probe that a build would do.
 
     Attributes:
+        name: The architecture's, with the seed where it is not the first.
         architecture: Which network.
         is_stored: Whether the store holds it already.
         flops: Of the whole training.
         expected_seconds: Of the training alone on this machine; 0 where it is stored.
     """
 
+    name: str
     architecture: Architecture
     is_stored: bool
     flops: int
@@ -127,17 +129,21 @@ def plan_build(
     similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
     planned = []
     tasks = list_probe_tasks(recipe, data, chosen, device)
+    expected: dict[str, float] = {}
     for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
         is_stored = store.find(task.stage, task.key) is not None
         flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
-        seconds = 0.0 if is_stored else probe.expect_seconds(task)
-        planned.append(PlannedProbe(architecture, is_stored, flops, seconds))
+        if not is_stored and architecture.name not in expected:
+            expected[architecture.name] = probe.expect_seconds(task)
+        seconds = 0.0 if is_stored else expected[architecture.name]
+        planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
     n_workers = engine.n_workers if isinstance(engine, LocalWorkers) else 1
     n_selected = round(recipe.selection.ratio * len(data.train))
     check = None
     if recipe.check is not None:
         ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
-        own_draws = dict.fromkeys([PROXY] if recipe.selection.labels is None else [PROXY, ALL_LABELS], _not_known)
+        is_reduced = checking.reduction_in_force(recipe, data) is not None
+        own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
         runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device)
         check = _plan_runs(runs, store, n_workers)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)

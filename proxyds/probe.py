@@ -182,7 +182,7 @@ def check_above_chance(probe: Probe, labels: NDArray[np.int64]) -> None:
     needed = min(chance + 3 * math.sqrt(chance * (1 - chance) / n), 1.0)
     if probe.accuracy < needed:
         raise ChanceLevelError(
-            f"probe {probe.architecture.name}: must be better than chance, that is right on more than {needed:.1%} of the "
+            f"probe {probe.architecture.name}{f', seed {probe.repeat + 1}' if probe.repeat else ''}: must be better than chance, that is right on more than {needed:.1%} of the "
             f"{n:,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
             f"{len(probe.losses)}), change training.learning_rate, or leave out the smallest choices of the space"
         )

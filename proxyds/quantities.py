@@ -27,4 +27,4 @@ def show_value(value: object) -> str:
         return "-".join(f"{name}={show_value(held)}" for name, held in value.items()) or "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

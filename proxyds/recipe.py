@@ -380,7 +380,7 @@ class Recipe(Section):
 
     @property
     def canonical(self) -> str:
-        """What the proxy is made from, every default filled in, as JSON with sorted keys and no spaces.
+        """What the proxy is made from, every default filled in (but for settings that came later: `Section.later`), as JSON with sorted keys and no spaces.
 
         Free of local paths, and of `check`, which changes nothing in the proxy.
         """

@@ -78,7 +78,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def write_recipe(recipe: Recipe) -> str:
-    """Writes a recipe as YAML with every default filled in; reading it gives an equal `sha256`."""
+    """Writes a recipe as YAML with every default filled in (but for `Section.later`); reading it gives an equal `sha256`."""
     stream = io.StringIO()
     YAML(typ="rt", pure=True).dump(_with_lists_on_one_line(recipe.model_dump(mode="json")), stream)
     return f"# The recipe as run, with every default filled in. Identity (sha256): {recipe.sha256}\n{stream.getvalue()}"

@@ -257,7 +257,7 @@ class Draw:
         case: (N,) int64 in 1..4, of the nearest evaluation sample.
         importance: (N,) float64.
         keep_probability: (N,) float64, importance over its sum (the paper's; a draw distribution).
-        inclusion_probability: (N,) float64, chance of being in the proxy; None where the draw law has no closed form.
+        inclusion_probability: (N,) float64, chance of being in the proxy; None where draw law or choice of labels leave it no closed form.
         selected: (N,) bool, with exactly round(ratio * N) true.
         kept_labels: (L,) int64, sorted: the labels that the proxy keeps; None for all.
     """

@@ -20,14 +20,20 @@ from proxyds.recipe import LabelReduction
 from proxyds.records import Drawn
 from proxyds.seeding import derive_seed, uniform_keys
 
+ATTEMPTS = 100
+"""Choices of labels that are drawn, at most, until one has samples enough."""
 
-def count_kept(reduction: LabelReduction, labels: NDArray[np.int64], ratio: float) -> int:
+
+def count_kept(
+    reduction: LabelReduction, labels: NDArray[np.int64], ratio: float, *, field: str = "selection.ratio"
+) -> int:
     """How many labels a proxy keeps; refuses what cannot be, before anything is trained.
 
     Args:
         reduction: The recipe's.
         labels: (N,) int64 of the samples that may be drawn.
         ratio: Size of the proxy as a share of N.
+        field: Where the ratio stands, for messages.
 
     Raises:
         LabelError: More labels are asked for than there are, or fewer than two are left.
@@ -40,7 +46,12 @@ def count_kept(reduction: LabelReduction, labels: NDArray[np.int64], ratio: floa
     elif isinstance(reduction.keep, float):
         kept = round(reduction.keep * n_labels)
     else:  # auto
-        kept = max(2, min(n_labels, n // reduction.samples_per_label))
+        kept = min(n_labels, n // reduction.samples_per_label)
+        if kept < 2:
+            raise LabelError(
+                f"selection.labels.samples_per_label: must leave two labels, {field} {ratio:g} gives {n:,} samples, "
+                f"{reduction.samples_per_label:,} each; ask for {n // 2:,} or fewer, or use a larger ratio"
+            )
     if not 2 <= kept <= n_labels:
         raise LabelError(
             f"selection.labels.keep: must be between 2 and the {n_labels:,} labels that have training samples, got {reduction.keep}"
@@ -48,8 +59,18 @@ def count_kept(reduction: LabelReduction, labels: NDArray[np.int64], ratio: floa
         )
     if counts[:kept].sum() < n:
         enough = int(np.searchsorted(np.cumsum(counts), n)) + 1
-        raise _too_few_samples(ratio, n, kept, int(counts[:kept].sum()), len(labels), f"at least {enough:,}")
+        n_held = int(counts[:kept].sum())
+        fits = math.floor(1000 * n_held / len(labels)) / 1000
+        raise ShortageError(
+            f"selection.labels.keep: {kept:,} labels must hold the {n:,} samples of {field} {ratio:g}, they hold {n_held:,}; keep "
+            f"at least {enough:,} labels, or use a ratio of {fits:g} or less"
+        )
     return kept
+
+
+def keeps_all(reduction: LabelReduction, labels: NDArray[np.int64], ratio: float) -> bool:
+    """Whether a proxy of this size keeps every label that has samples, so that nothing is reduced."""
+    return count_kept(reduction, labels, ratio) == len(np.unique(labels))
 
 
 def draw_reduced(
@@ -65,7 +86,8 @@ def draw_reduced(
     """Keeps labels and draws a proxy of their samples.
 
     Under `samples-first` the first draw is by importance, the last, down to the exact size, even: drawing by importance a second time
-    would weigh it twice.
+    would weigh it twice. Of what was drawn first the labels that are then kept may hold too few samples, most of all where labels are
+    drawn too; then both draws are made again.
 
     Args:
         ids: (N,) of the samples that may be drawn.
@@ -81,23 +103,29 @@ def draw_reduced(
 
     Raises:
         LabelError: More labels are asked for than there are.
-        ShortageError: The kept labels have fewer samples than that.
+        ShortageError: The kept labels have fewer samples than that, as often as they are chosen.
     """
     n, n_kept = round(ratio * len(ids)), count_kept(reduction, labels, ratio)
-    possible = importance > 0
-    if reduction.order == "samples-first":
-        share = min(1.0, ratio * len(np.unique(labels)) / n_kept)
-        n_first = min(round(share * len(ids)), int(possible.sum()))
-        possible = DRAW_LAWS[law](importance, n_first, ids, derive_seed(seed, "intermediate"))
-    of_label: NDArray[np.float64] = np.bincount(labels, weights=importance * possible).astype(np.float64)
-    kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels"))
-    possible &= np.isin(labels, kept)
-    if possible.sum() < n:
-        raise _too_few_samples(
-            ratio, n, n_kept, int(possible.sum()), len(ids), f"more than {n_kept:,}", "with an importance, as drawn, "
-        )
-    weights = np.where(possible, importance if reduction.order == "labels-first" else 1.0, 0.0)
-    return Drawn(DRAW_LAWS[law](weights, n, ids, seed), kept)
+    is_samples_first = reduction.order == "samples-first"
+    share = min(1.0, ratio * len(np.unique(labels)) / n_kept)
+    n_first = min(round(share * len(ids)), int((importance > 0).sum()))
+    n_attempts = ATTEMPTS if is_samples_first or reduction.choice == "drawn" else 1
+    for attempt in range(n_attempts):
+        again = [attempt] if attempt else []
+        possible = importance > 0
+        if is_samples_first:
+            possible = DRAW_LAWS[law](importance, n_first, ids, derive_seed(seed, "intermediate", *again))
+        of_label: NDArray[np.float64] = np.bincount(labels, weights=importance * possible).astype(np.float64)
+        kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
+        possible &= np.isin(labels, kept)
+        if possible.sum() >= n:
+            weights = np.where(possible, 1.0 if is_samples_first else importance, 0.0)
+            return Drawn(DRAW_LAWS[law](weights, n, ids, seed), kept)
+    raise ShortageError(
+        f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {ratio:g} with an importance above "
+        f"zero; {'as they were chosen they hold' if n_attempts == 1 else f'in {n_attempts} choices of them they held fewer, last'} "
+        f"{int(possible.sum()):,}; keep more labels" + ("" if not is_samples_first else ", or use order: labels-first")
+    )
 
 
 def draw_random_labels(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, n_kept: int, seed: int) -> Drawn:
@@ -113,17 +141,17 @@ def draw_random_labels(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int,
         seed: Of the draw.
 
     Raises:
-        ShortageError: A hundred draws of labels have not enough samples.
+        ShortageError: No draw of labels has enough samples.
     """
     counts = np.bincount(labels)
     there = np.flatnonzero(counts)
-    for attempt in range(100):
+    for attempt in range(ATTEMPTS):
         keys = uniform_keys(_label_ids(there), derive_seed(seed, "labels", *([attempt] if attempt else [])))
         kept = np.sort(there[np.argsort(keys, kind="stable")[:n_kept]])
         if counts[kept].sum() >= n:
             return Drawn(draw_among(ids, labels, kept, n, seed, draw_random), kept)
     raise ShortageError(
-        f"check: {n_kept:,} labels chosen at random must have {n:,} samples to be a control, a hundred choices had fewer; use a "
+        f"check: {n_kept:,} labels chosen at random must have {n:,} samples to be a control, {ATTEMPTS} choices had fewer; use a "
         "larger selection.labels.keep or a smaller ratio"
     )
 
@@ -153,13 +181,3 @@ def _choose_labels(of_label: NDArray[np.float64], n_kept: int, choice: str, seed
 def _label_ids(labels: NDArray[np.int64]) -> NDArray[np.str_]:
     """What random keys are hashed from, for labels as for samples."""
     return np.array([hashlib.sha256(str(label).encode()).hexdigest() for label in labels])
-
-
-def _too_few_samples(
-    ratio: float, n: int, n_kept: int, n_possible: int, n_all: int, enough: str, what: str = ""
-) -> ShortageError:
-    fits = math.floor(1000 * n_possible / n_all) / 1000
-    return ShortageError(
-        f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {ratio:g}, they hold {what}"
-        f"{n_possible:,}; keep {enough} labels, or use a ratio of {fits:g} or less"
-    )

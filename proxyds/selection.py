@@ -12,7 +12,7 @@ from proxyds.draws import DRAW_LAWS, inclusion_probabilities
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe import LabelReduction
 from proxyds.records import Draw, Drawn, Mapping, Outcomes
-from proxyds.reduction import count_kept, draw_reduced
+from proxyds.reduction import count_kept, draw_reduced, keeps_all
 from proxyds.seeding import derive_seed
 
 
@@ -35,8 +35,8 @@ def check_ratio(
         ShortageError: So few labels do not have so many samples.
     """
     counts = np.bincount(labels, minlength=len(label_names))
-    if reduction is not None:
-        n_kept = count_kept(reduction, labels, ratio)
+    n_kept = None if reduction is None else count_kept(reduction, labels, ratio, field=field)
+    if n_kept is not None and n_kept < (counts > 0).sum():
         if n_kept > round(ratio * len(labels)):
             raise StarvedLabelError(
                 f"{field}: must leave every label that is kept a sample, {ratio:g} of {len(labels):,} is "
@@ -155,7 +155,7 @@ def draw_again(
         draw: Number of the draw; 0 is the proxy that a build gives.
         law: A key of `DRAW_LAWS`.
         seed: The recipe's.
-        reduction: Which labels to keep; every draw chooses its own. None for all.
+        reduction: Which labels to keep; every draw chooses its own. None for all, as where it keeps all at this ratio.
 
     Returns:
         round(ratio * N) samples, and the labels that were kept.
@@ -171,7 +171,7 @@ def draw_again(
             f"above zero; use {math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
         )
     draw_seed = derive_seed(seed, "draw", *([draw] if draw else []))
-    if reduction is not None:
+    if reduction is not None and not keeps_all(reduction, labels, ratio):
         return draw_reduced(ids, labels, importance, ratio, reduction, law=law, seed=draw_seed)
     return Drawn(DRAW_LAWS[law](importance, n, ids, draw_seed))
 

@@ -57,30 +57,40 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
     Raises:
         UnknownNameError: The network has no such layer.
     """
-    own = find_family(architecture.network).feature_layer
-    if layer is None and own is not None:
-        return own
+    asked = layer or find_family(architecture.network).feature_layer
     network = sketch_network(architecture.network, architecture.parameters, n_labels, image_shape)
     layers = list_layers(network, image_shape)
-    if layer is None:
-        return _before_last_linear(network, layers)
-    if layer not in layers:
+    if asked is None:
+        return _before_heads(network, layers, n_labels)
+    if asked not in layers:
+        place = "similarity.layer" if layer else f"feature_layer of the family {architecture.network}"
         top = ", ".join(name for name in layers if name.count(".") < 2)
-        raise UnknownNameError(
-            f"similarity.layer: must be a layer of {architecture.name}, got {layer!r}; it has: {top}, ..."
-        )
-    return layer
+        raise UnknownNameError(f"{place}: must be a layer of {architecture.name}, got {asked!r}; it has: {top}, ...")
+    return asked
 
 
-def _before_last_linear(network: nn.Module, layers: Sequence[str]) -> str:
-    """The last layer that is computed before the last linear one; the last layer of all where there is no linear one.
+def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> str:
+    """The last layer that is computed before the last linear one, or before the heads where several are computed side by side.
+
+    The last layer of all where none is linear.
 
     Args:
         network: Any.
         layers: In the order of computation: of `list_layers`.
+        n_labels: What a head gives.
     """
-    linear = [i for i, name in enumerate(layers) if isinstance(network.get_submodule(name), nn.Linear)]
-    return layers[linear[-1] - 1] if linear and linear[-1] else layers[-1]
+
+    def linear(place: int) -> nn.Linear | None:
+        module = network.get_submodule(layers[place])
+        return module if isinstance(module, nn.Linear) else None
+
+    places = [place for place in range(len(layers)) if linear(place) is not None]
+    if not places:
+        return layers[-1]
+    head = places[-1]
+    while head > 0 and (before := linear(head - 1)) is not None and before.out_features == n_labels:
+        head -= 1
+    return layers[head - 1] if head else layers[-1]
 
 
 def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:

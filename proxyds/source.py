@@ -27,7 +27,7 @@ from proxyds.seeding import derive_seed, hash_ids
 
 STAGE = "source"
 STAGE_VERSION = 1
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
     OSError,
@@ -37,6 +37,7 @@ _DECODE_ERRORS = (
     IndexError,
     zlib.error,
 )
+"""What Pillow raises for a damaged image."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def decode_split(
         encoded = raw.encoded(index)
         try:
             content_id, image = _decode_image(encoded, label_names[raw.labels[index]], spec)
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             place = f"[{index}]{raw.place(index)}"
             if spec.on_bad_image == "fail":
                 raise BadImageError(

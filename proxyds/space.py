@@ -13,11 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from proxyds.choices import Bounds, Space
-from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.errors import ProxydsError, RecipeError, UnknownNameError
 from proxyds.networks import FAMILIES, sketch_network
+from proxyds.networks.parameters import Parameters
 from proxyds.recipe import Probes
 from proxyds.records import Architecture
 from proxyds.seeding import derive_seed
@@ -34,7 +36,7 @@ def list_architectures(
     """Lists a space from the lightest to the heaviest architecture.
 
     Where the family says what a cost is the sum of (`Parameters.cost_parts`), few networks are measured and the others added up:
-    of the 15,625 cells of NAS-Bench-201 some ten.
+    of the 15,625 cells of NAS-Bench-201 fourteen.
 
     Args:
         space: The recipe's section `space`.
@@ -51,21 +53,24 @@ def list_architectures(
     measured = _Measured()
     found: dict[str, Architecture] = {}
     outside: list[Architecture] = []
-    parameters_of = FAMILIES[space.network].parameters
     for number in _numbers(space, seed):
         parameters = space.parameters_at(number)
         name = space.name_of(parameters)
-        if name in found:  # two settings that overlap
-            continue
-        parts = parameters_of.model_validate_json(json.dumps(parameters)).cost_parts()
+        if name in found:
+            if found[name].parameters == parameters:  # two settings that overlap
+                continue
+            raise RecipeError(f"space: architectures must be told apart by name, two are called {name!r}: {parameters}")
+        parts = _read_parameters(space.network, parameters).cost_parts()
         cost = None if parts is None else measured.add_up(parts)
         if cost is not None:
             architecture = Architecture(name, space.network, parameters, *cost)
-        elif measured.n < MAX_MEASURED:
+        elif (parts is None and space.n_most > MAX_MEASURED) or (measured.n == MAX_MEASURED and space.sample is None):
+            raise _too_many(space)
+        elif measured.n == MAX_MEASURED:  # what bounds leave of a sample
+            break
+        else:
             architecture = measure_cost(name, space.network, parameters, n_labels, image_shape)
             measured.add(parts, architecture)
-        else:
-            raise _too_many(space)
         if not _is_within(architecture, space.bounds):
             outside.append(architecture)
             continue
@@ -73,7 +78,7 @@ def list_architectures(
         if space.sample is not None and len(found) == space.sample:
             break
     if not found:
-        raise RecipeError(_nothing_within(space, sorted(outside, key=_by_cost)))
+        raise RecipeError(_nothing_within(space, outside))
     return sorted(found.values(), key=_by_cost)
 
 
@@ -138,8 +143,9 @@ def _numbers(space: Space, seed: int) -> Iterator[int]:
         yield from np.random.default_rng(derive_seed(seed, "space")).permutation(n).tolist()
     else:  # so many that few are met twice
         seen: set[int] = set()
+        n_words = 2 + n.bit_length() // 63  # so that every number has the same chance
         for i in range(MAX_LISTED):
-            number = derive_seed(seed, "space", i) % n
+            number = sum(derive_seed(seed, "space", i, word) << 63 * word for word in range(n_words)) % n
             if number not in seen:
                 seen.add(number)
                 yield number
@@ -181,11 +187,16 @@ def measure_cost(
         RecipeError: It cannot be built, or not work on such images.
     """
     n_images = 2  # batch norm refuses one image where its map is one pixel
-    built = sketch_network(network, parameters, n_labels, image_shape)
+    with _said_of(f"{name} must be built of its parameters"):
+        built = sketch_network(network, parameters, n_labels, image_shape)
+    on_images = (
+        f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
+        "larger ones (source.image_size), a small_stem or smaller patches may help"
+    )
     with torch.device("meta"):
         images = torch.zeros(n_images, *image_shape)
         targets = torch.zeros(n_images, dtype=torch.long)
-        with FlopCounterMode(display=False) as forward, _said_of(name, image_shape):
+        with FlopCounterMode(display=False) as forward, _said_of(on_images):
             logits = built(images)
         if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
             raise RecipeError(
@@ -208,16 +219,24 @@ def measure_cost(
 
 
 @contextmanager
-def _said_of(name: str, image_shape: tuple[int, int, int]) -> Iterator[None]:
-    """Makes a network's complaint about its images one message."""
+def _said_of(requirement: str) -> Iterator[None]:
+    """Makes whatever a network complains of one message: it may be anybody's code."""
     try:
         yield
-    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError) as error:
+    except ProxydsError:
+        raise
+    except Exception as error:
         said = str(error).strip().partition("\n")[0]
-        raise RecipeError(
-            f"space: {name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width): {said}; larger images "
-            "(source.image_size), a small_stem or smaller patches may help"
-        ) from error
+        raise RecipeError(f"space: {requirement}; it says {type(error).__name__}: {said}") from error
+
+
+def _read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:
+    """A family's parameters, which may refuse a combination of values."""
+    try:
+        return FAMILIES[network].parameters.model_validate_json(json.dumps(parameters))
+    except ValidationError as error:
+        said = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_url=False))
+        raise RecipeError(f"space: {network} must take its parameters together, got {parameters}: {said}") from None
 
 
 def _count_convolution_backward(
@@ -280,14 +299,13 @@ def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list
         raise RecipeError(
             f"space: must hold at least probes.count = {count} architectures, it holds {n}"
             + ("" if n == len(architectures) else f" whose output the image reaches (of {len(architectures)})")
-            + "; add choices to space.choices"
+            + "; give more choices, wider bounds or a larger sample"
         )
     return [connected[round(i * (n - 1) / (count - 1))] for i in range(count)]
 
 
 def _is_connected(architecture: Architecture) -> bool:
-    parameters = FAMILIES[architecture.network].parameters
-    return parameters.model_validate_json(json.dumps(architecture.parameters)).is_connected()
+    return _read_parameters(architecture.network, architecture.parameters).is_connected()
 
 
 def _by_cost(architecture: Architecture) -> tuple[int, int, str]:

@@ -48,7 +48,7 @@ def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
         "expected_seconds": plan.expected_seconds,
         "probes": [
             {
-                "name": p.architecture.name,
+                "name": p.name,
                 "is_stored": p.is_stored,
                 "flops": p.flops,
                 "expected_seconds": p.expected_seconds,
@@ -153,7 +153,7 @@ def print_plan(plan: BuildPlan) -> None:
     click.echo(f"space: {len(plan.architectures)} architectures; proxy: {plan.n_selected:,} samples\n")
     rows = [
         (
-            p.architecture.name,
+            p.name,
             with_prefix(p.architecture.training_flops, "FLOP"),
             with_prefix(p.flops, "FLOP"),
             "in the store" if p.is_stored else duration(p.expected_seconds),

@@ -234,22 +234,25 @@ def extract_features(
 
     Returns:
         (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over these:
-        the paper does not say how a layer becomes a vector, and this keeps D small at every layer.
+        the paper does not say how a layer becomes a vector, and this keeps D small at every layer. Outputs (n, h, w, D), of some
+        transformers' inner layers, are not told apart from (n, D, h, w): take a later layer of those.
     """
-    taken: list[NDArray[np.float32]] = []
-
-    def take(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001 - torch's
-        if output.dim() > 2:
-            output = output.mean(1) if output.dim() == 3 else output.flatten(2).mean(2)
-        taken.append(output.float().cpu().numpy())
-
-    handle = network.network.get_submodule(layer).register_forward_hook(take)
+    outputs: list[Tensor] = []
+    handle = network.network.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: outputs.append(output)  # noqa: ARG005 - torch's
+    )
+    features = []
     try:
         for batch in _batches(network, pixels, device):
             network(batch)
+            last = outputs[-1]  # of a layer that is used more than once
+            if last.dim() > 2:
+                last = last.mean(1) if last.dim() == 3 else last.flatten(2).mean(2)
+            features.append(last.float().cpu().numpy())
+            outputs.clear()
     finally:
         handle.remove()
-    return np.concatenate(taken)
+    return np.concatenate(features)
 
 
 def make_network(

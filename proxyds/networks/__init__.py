@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -108,7 +109,7 @@ def describe_origin(network: str) -> dict[str, str]:
 
     Returns:
         Nothing for the families of this package; `library` with its version; `plugin` with the sha256 of the module that
-        holds `build`.
+        holds `build`, or of all modules of its package.
 
     Raises:
         MissingExtraError: The library is not installed.
@@ -123,9 +124,16 @@ def describe_origin(network: str) -> dict[str, str]:
             ) from None
     if family.module.startswith("proxyds."):
         return {}
-    file = getattr(import_module(family.module), "__file__", None)
-    content = Path(file).read_bytes() if file is not None else b""
-    return {"plugin": f"{family.module} {hashlib.sha256(content).hexdigest()}"}
+    import_module(family.module)
+    top = sys.modules[family.module.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(top, "__path__", [])]
+    files = (
+        [Path(top.__file__)] if not folders and top.__file__ else [f for d in folders for f in sorted(d.rglob("*.py"))]
+    )
+    content = hashlib.sha256()
+    for file in files:
+        content.update(hashlib.sha256(file.read_bytes()).digest())
+    return {"plugin": f"{family.module} {content.hexdigest()}"}
 
 
 def build_network(

@@ -36,7 +36,7 @@ class Parameters(BaseModel):
         return None
 
     def is_connected(self) -> bool:
-        """Whether the image reaches the output by every part that a bound of the space should have: others are no probes."""
+        """Whether the image reaches the output; a network where it does not is no probe, unless it is named."""
         return True
 
 
@@ -150,11 +150,23 @@ PlainValue = Annotated[
 ]
 
 
+NOT_ARGUMENTS = ("weights", "pretrained", "checkpoint", "cache_dir", "num_classes", "in_chans")
+"""How arguments begin that a recipe may not give: they load files, or say what the source says."""
+
+
+def _is_argument(name: str) -> str:
+    if name.startswith(NOT_ARGUMENTS):
+        raise ValueError(
+            f"{name} must not be among the arguments: labels and channels are the source's, and no weights are ever loaded"
+        )
+    return name
+
+
 class LibraryParameters(Parameters):
     """A classification model of a library, by its name there, with the arguments that its builder takes."""
 
     model: str = Field("resnet18", description="Name in the library.", examples=["resnet18"])
-    arguments: dict[str, PlainValue] = Field(
+    arguments: dict[Annotated[str, AfterValidator(_is_argument)], PlainValue] = Field(
         {}, description="Arguments of the model's builder, such as its depth or width.", examples=[{"width_mult": 0.5}]
     )
     small_stem: bool = Field(

@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from proxyds.errors import PluginError
 from proxyds.networks import FAMILIES, Family
@@ -20,6 +20,7 @@ from proxyds.networks.parameters import Parameters
 GROUP = "proxyds.networks"
 
 _loaded: list[str] = []
+_looked_up: set[str] = set()
 
 
 def load_plugins(modules: list[str]) -> None:
@@ -43,14 +44,20 @@ def loaded_plugins() -> list[str]:
 
 
 def offer_installed(network: str) -> None:
-    """Registers a family that an installed package offers under this name, if there is one and the name is not taken.
+    """Registers a family that an installed package offers under this name, if there is one.
 
     Raises:
-        PluginError: It cannot be imported, is no family, or two packages offer the name.
+        PluginError: It cannot be imported, is no family, its name is taken, or two packages offer the name.
     """
-    if network in FAMILIES:
+    if network in _looked_up:
         return
     offers = entry_points(group=GROUP, name=network)
+    if offers and network in FAMILIES:
+        packages = ", ".join(sorted(_package_of(offer) for offer in offers))
+        raise PluginError(
+            f"network {network!r}: must be one family, the installed package {packages} takes a name that is taken; remove the package or "
+            "rename its entry point"
+        )
     if len(offers) > 1:
         packages = ", ".join(sorted(_package_of(offer) for offer in offers))
         raise PluginError(
@@ -63,6 +70,7 @@ def offer_installed(network: str) -> None:
         except Exception as error:
             raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
         _register(network, family, where)
+    _looked_up.add(network)
 
 
 def installed_offers() -> dict[str, str]:
@@ -106,9 +114,17 @@ def _register(name: str, family: Any, where: str) -> None:
             f"{where}: must be a proxyds.networks.Family whose parameters are a subclass of "
             f"proxyds.networks.parameters.Parameters, it is {type(family).__name__}"
         )
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"{where}: a family's name must be a text, it is {name!r}")
     for field, about in family.parameters.model_fields.items():
-        if about.is_required():
-            raise PluginError(f"{where}: every parameter must have a default, {field!r} has none")
+        if about.is_required() or about.default_factory is not None:
+            raise PluginError(
+                f"{where}: every parameter must have a default (and no default_factory), {field!r} has none"
+            )
+        if get_origin(about.annotation) is tuple and Ellipsis in get_args(about.annotation):
+            raise PluginError(
+                f"{where}: a tuple must have an entry for each stage, {field!r} is open: {about.annotation}"
+            )
     FAMILIES[name] = family
 
 

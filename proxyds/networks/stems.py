@@ -49,7 +49,7 @@ def unknown_model(library: str, model: str, known: Sequence[str]) -> UnknownName
     """The error for a model that a library does not have."""
     near = ", ".join(difflib.get_close_matches(model, known, n=5, cutoff=0.4)) or ", ".join(known[:5])
     return UnknownNameError(
-        f"space.choices.model: must be one of the {len(known):,} models of {library}, got {model!r}; near: {near}"
+        f"space: model must be one of the {len(known):,} models of {library}, got {model!r}; near: {near}"
     )
 
 

@@ -41,9 +41,10 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
         given.setdefault("img_size", image_shape[1:])
     try:
         network: nn.Module = timm.create_model(parameters.model, pretrained=False, **given)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
+    except Exception as error:
         raise RecipeError(
-            f"space: timm's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: {error}"
+            f"space: timm's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     if parameters.small_stem:
         shrink_stem(network, parameters.model)

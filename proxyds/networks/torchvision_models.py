@@ -33,9 +33,10 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # on the initial weights of two old models
             network: nn.Module = models.get_model(parameters.model, **given)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
+    except Exception as error:
         raise RecipeError(
-            f"space: torchvision's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: {error}"
+            f"space: torchvision's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     take_channels(network, image_shape[0])
     if parameters.small_stem:
