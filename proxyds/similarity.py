@@ -24,7 +24,7 @@ from proxyds.store import Entry
 from proxyds.training import extract_features, list_layers, load_network
 
 FEATURES, MAPPING = "features", "similarity"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 SHARD = 8192
 """Samples whose features are extracted by one task."""
 TILE = 256
@@ -70,27 +70,32 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
 
 
 def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> str:
-    """The last layer that is computed before the last linear one, or before the heads where several are computed side by side.
+    """The last layer that is computed before the head, or before the first of several heads that are computed side by side.
 
-    The last layer of all where none is linear.
+    A head is linear, or a 1x1 convolution, and gives as many values as there are labels; where there is none, the last linear
+    layer stands for it; where there is none either, the last layer of all is taken.
 
     Args:
         network: Any.
         layers: In the order of computation: of `list_layers`.
         n_labels: What a head gives.
     """
-
-    def linear(place: int) -> nn.Linear | None:
-        module = network.get_submodule(layers[place])
-        return module if isinstance(module, nn.Linear) else None
-
-    places = [place for place in range(len(layers)) if linear(place) is not None]
-    if not places:
+    modules = [network.get_submodule(layer) for layer in layers]
+    linear = [place for place, module in enumerate(modules) if isinstance(module, nn.Linear)]
+    heads = [place for place, module in enumerate(modules) if _gives(module, n_labels)] or linear
+    if not heads:
         return layers[-1]
-    head = places[-1]
-    while head > 0 and (before := linear(head - 1)) is not None and before.out_features == n_labels:
+    head = heads[-1]
+    while head - 1 in heads:
         head -= 1
     return layers[head - 1] if head else layers[-1]
+
+
+def _gives(module: nn.Module, n_labels: int) -> bool:
+    """Whether a layer can be a head."""
+    if isinstance(module, nn.Linear):
+        return module.out_features == n_labels
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels == n_labels
 
 
 def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:

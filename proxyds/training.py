@@ -239,7 +239,7 @@ def extract_features(
     """
     outputs: list[Tensor] = []
     handle = network.network.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, output: outputs.append(output)  # noqa: ARG005 - torch's
+        lambda module, inputs, output: outputs.append(output.clone())  # noqa: ARG005 - what follows may write into it
     )
     features = []
     try:
@@ -266,7 +266,8 @@ def make_network(
 
 def save_network(network: PixelNetwork, file: Path, n_labels: int, image_shape: tuple[int, int, int]) -> None:
     """Writes weights, batch norm statistics and normalisation as safetensors."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    # clones, since layers may share weights
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     # through Python's own writing, whose errors tell a full disk
     file.write_bytes(save(tensors, {"n_labels": str(n_labels), "image_shape": json.dumps(image_shape)}))
 

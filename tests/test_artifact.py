@@ -222,6 +222,9 @@ def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:
 # What a stranger may have changed: everything is refused, with the one error
 
 
+NEEDED = [name for name in runs.COLUMNS.names if name != "n_labels"]  # which format 1.1 did not have
+
+
 def rewrite_table(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     """Writes the tables of a folder again, changed."""
     for path in folder.glob("*.parquet"):
@@ -256,6 +259,17 @@ def test_a_checked_proxy_can_be_read_as_it_is(checked: Path) -> None:
     assert manifest.evidence.verdict == "preserves the ranking"
     rewrite_table(checked / "ranking", lambda table: table)
     assert read_proxy(checked)[1].ranking == tables.ranking  # it is not the writing that is refused below
+
+
+@pytest.mark.parametrize("labels", [[0.5], ["a"], [None], [-1], [99]])
+def test_labels_that_are_no_numbers_of_labels_are_refused(copy: Path, labels: list[Any]) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        values = pa.array(labels * table.num_rows)
+        return table.set_column(table.schema.get_field_index("label"), "label", values)
+
+    rewrite_table(copy / "data", change)
+    with pytest.raises(ArtifactError, match="the tables must be those that"):
+        read_proxy(copy)
 
 
 def test_an_importance_table_that_selects_other_samples_than_the_data_is_refused(copy: Path) -> None:
@@ -310,13 +324,13 @@ def test_runs_that_are_not_what_the_evidence_speaks_of_are_refused(
 @pytest.mark.parametrize(
     "change",
     [
-        *(lambda table, name=name: table.drop_columns([name]) for name in runs.COLUMNS.names),
+        *(lambda table, name=name: table.drop_columns([name]) for name in NEEDED),
         lambda table: table.append_column("accuracy", table["accuracy"]),
         lambda table: table.set_column(
             table.schema.get_field_index("accuracy"), "accuracy", pa.array(["high"] * len(table))
         ),
     ],
-    ids=[*(f"no {name}" for name in runs.COLUMNS.names), "accuracy twice", "accuracy in words"],
+    ids=[*(f"no {name}" for name in NEEDED), "accuracy twice", "accuracy in words"],
 )
 def test_runs_in_other_columns_are_refused(change: Callable[[pa.Table], pa.Table], checked: Path) -> None:
     rewrite_table(checked / "ranking", change)

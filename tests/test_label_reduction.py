@@ -107,7 +107,7 @@ def test_cifar_100_at_ten_percent_has_20_labels_with_half_of_their_samples(order
 
 
 @given(
-    counts=st.lists(st.integers(3, 30), min_size=3, max_size=8),
+    counts=st.lists(st.integers(15, 30), min_size=3, max_size=8),
     keep=st.integers(2, 3),
     seed=st.integers(0, 2**40),
     order=st.sampled_from(["labels-first", "samples-first"]),
@@ -120,10 +120,7 @@ def test_any_reduction_draws_exactly_n_of_the_kept_labels(
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     importance = rng.choice([0.5, 1.0, 6.0], len(labels))
-    try:
-        drawn = reduce(labels, importance, 0.1, seed=seed, law=law, keep=keep, order=order, choice=choice)
-    except ShortageError:  # the labels that were kept may have too few samples
-        return
+    drawn = reduce(labels, importance, 0.1, seed=seed, law=law, keep=keep, order=order, choice=choice)
     assert drawn.selected.sum() == round(0.1 * len(labels))
     assert drawn.kept_labels is not None
     assert len(drawn.kept_labels) == keep
@@ -144,7 +141,7 @@ def test_drawn_labels_come_in_proportion_to_their_importance() -> None:
 
 @pytest.mark.parametrize(
     ("keep", "samples_per_label", "expected"),
-    [(3, 100, 3), (0.5, 100, 2), ("auto", 2, 2), ("auto", 1, 4), ("auto", 50, 2)],
+    [(3, 100, 3), (0.5, 100, 2), ("auto", 2, 2), ("auto", 1, 4)],
 )
 def test_how_many_labels_are_kept(keep: int | float | str, samples_per_label: int, expected: int) -> None:
     assert count_kept(LabelReduction(keep=keep, samples_per_label=samples_per_label), LABELS, 0.2) == expected
@@ -163,13 +160,45 @@ def test_what_cannot_be_kept_is_refused_with_what_would_fit() -> None:
         match=r"2 labels must hold the 12 samples .* they hold 10; keep at least 3 labels, or use a ratio of 0\.5 or less",
     ):
         check_ratio(LABELS, names, 0.6, reduction=LabelReduction(keep=2))
-    with pytest.raises(StarvedLabelError, match=r"a sample, 0\.1 of 20 is 2 for 4 labels"):
+    with pytest.raises(StarvedLabelError, match=r"a sample, 0\.1 of 20 is 2 for 3 labels"):
+        check_ratio(LABELS, names, 0.1, reduction=LabelReduction(keep=3))
+    with pytest.raises(StarvedLabelError, match=r"0\.1 of 20 is 2 samples, and label 'a'"):  # all of them are kept
         check_ratio(LABELS, names, 0.1, reduction=LabelReduction(keep=4))
+    with pytest.raises(
+        LabelError, match=r"must leave two labels, check\.ratios 0\.2 gives 4 samples, 50 each; ask for 2 or fewer"
+    ):
+        check_ratio(
+            LABELS, names, 0.2, reduction=LabelReduction(keep="auto", samples_per_label=50), field="check.ratios"
+        )
     unlike = np.repeat(np.arange(3), [60, 30, 10])
     with pytest.raises(
         StarvedLabelError, match=r"use 0\.1 or more, or keep fewer labels: selection\.labels: \{keep: 2\}"
     ):
         check_ratio(unlike, names, 0.05)
+
+
+@pytest.mark.parametrize("choice", ["top", "drawn"])
+def test_a_choice_of_labels_with_too_few_samples_is_made_again(choice: str) -> None:
+    labels = np.tile(np.arange(20), 50)
+    for seed in range(40):  # of labels alike, every other first choice holds too few of the samples that were drawn
+        drawn = reduce(labels, np.ones(1000), 0.1, seed=seed, keep=4, order="samples-first", choice=choice)
+        assert drawn.selected.sum() == 100
+        assert len(np.unique(labels[drawn.selected])) == 4
+    rare = np.where(np.isin(labels, [0, 1, 2]), 1.0, 0.0)  # three labels alone can be drawn
+    with pytest.raises(ShortageError, match=r"must hold the 200 samples .* they held fewer, last 1.* keep more labels"):
+        reduce(labels, rare, 0.2, keep=4, order="samples-first", choice="top")
+
+
+def test_a_reduction_that_keeps_all_labels_is_none() -> None:
+    ids, importance = make_ids(20), np.ones(20)
+    law = {"law": "systematic", "seed": 3}
+    plain = draw_again(ids, LABELS, importance, 0.2, 0, **law)
+    for keep in (4, "auto"):
+        drawn = draw_again(
+            ids, LABELS, importance, 0.2, 0, **law, reduction=LabelReduction(keep=keep, samples_per_label=1)
+        )
+        assert drawn.kept_labels is None
+        assert (drawn.selected == plain.selected).all()
 
 
 def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
@@ -216,7 +245,7 @@ def test_random_labels_are_labels_at_random() -> None:
     assert found == pytest.approx([0.3] * 10, abs=0.1)
     assert all(each.selected.sum() == 20 and len(each.kept_labels) == 3 for each in drawn)
     unlike = np.repeat(np.arange(4), [185, 5, 5, 5])  # only choices with label 0 have 50 samples
-    assert 0 in draw_random_labels(ids, unlike, 50, 2, 0).kept_labels
+    assert all(0 in draw_random_labels(ids, unlike, 50, 2, seed).kept_labels for seed in range(20))
 
 
 # On digits

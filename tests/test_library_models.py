@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import torchvision
 from torch import nn
 
 from proxyds import networks
+from proxyds.artifact import verify_proxy
 from proxyds.errors import MissingExtraError, RecipeError, UnknownNameError
 from proxyds.networks import build_network, describe_origin, sketch_network
 from proxyds.pipeline import build
@@ -35,7 +37,7 @@ SMALL_VIT = {"depth": 1, "patch_size": 4}
 
 RECIPE = """\
 name: library
-source: {kind: digits, image_mode: L, image_size: 8}
+source: {kind: digits}
 space:
   network: torchvision
   choices:
@@ -104,8 +106,8 @@ def test_a_model_is_the_librarys_own_weight_by_weight(
             ["timm depth=1", "timm depth=2"],
         ),
         (
-            "{network: torchvision, choices: {model: [shufflenet_v2_x1_0, shufflenet_v2_x0_5], arguments: {}}}",
-            ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"],
+            "{network: torchvision, choices: {model: [squeezenet1_0, squeezenet1_1], arguments: {}}}",
+            ["squeezenet1_1", "squeezenet1_0"],
         ),
         (
             "{network: timm, choices: {model: test_resnet, arguments: {act_layer: [relu]}, small_stem: [true, false]}}",
@@ -117,6 +119,19 @@ def test_a_model_is_the_librarys_own_weight_by_weight(
                 "timm model=test_resnet small_stem=false",
                 "timm model=resnet10t small_stem=false",
                 "timm model=test_resnet small_stem=true",
+            ],
+        ),
+        (
+            """
+  network: torchvision
+  architectures:
+    - {model: squeezenet1_1}
+    - {model: mobilenet_v2}
+    - {model: mobilenet_v2, arguments: {width_mult: 0.25}}""",
+            [
+                "torchvision model=mobilenet_v2 width_mult=0.25",
+                "squeezenet1_1",
+                "mobilenet_v2",
             ],
         ),
     ],
@@ -132,11 +147,17 @@ def test_models_and_their_arguments_are_choices(
     assert read_recipe(write_recipe_file(write_recipe(recipe), "again.yaml")).sha256 == recipe.sha256
 
 
+def test_arguments_that_differ_little_are_told_apart(write_recipe_file: Callable[..., Path]) -> None:
+    choices = "{model: squeezenet1_1, arguments: {dropout: [0.1234567, 0.1234568]}}"
+    recipe = read_recipe(write_recipe_file(f"name: x\nspace: {{network: torchvision, choices: {choices}}}\n"))
+    names = [each.name for each in list_architectures(recipe.space, 10, (3, 32, 32))]
+    assert names == ["torchvision dropout=0.1234567", "torchvision dropout=0.1234568"]
+
+
 @pytest.mark.parametrize(
     ("network", "model"),
     [
         ("torchvision", "squeezenet1_1"),
-        ("torchvision", "mobilenet_v3_small"),
         ("torchvision", "convnext_tiny"),
         ("timm", "resnet10t"),
         ("timm", "test_vit"),
@@ -198,7 +219,7 @@ def test_a_model_with_a_small_stem_learns(network: str, model: str) -> None:
         ("torchvision", "vit_b_32", "it begins with patches of 32x32 pixels"),
         ("timm", "test_vit", "it begins with patches of 16x16 pixels"),
         ("torchvision", "vgg11", "its stem is of stride 1 already; leave small_stem out"),
-        ("timm", "vgg11", "its stem is of stride 1 already; leave small_stem out"),
+        ("timm", "dla46_c", "its stem is of stride 1 already; leave small_stem out"),
     ],
 )
 def test_a_stem_that_cannot_be_smaller_is_refused(network: str, model: str, said: str) -> None:
@@ -241,9 +262,29 @@ def test_weights_are_never_fetched(monkeypatch: pytest.MonkeyPatch, network: str
     ):
         monkeypatch.setattr(loader, fetch)
     make_network(network, {"model": model}, 1000, (3, 32, 32), seed=0)  # as many labels as the weights have
-    for asked in ({"pretrained": True}, {"weights": "nonsense"}):
-        with pytest.raises(RecipeError, match="must be built with arguments that it takes"):
-            measure(network, model, n_labels=1000, arguments=asked)
+
+
+@pytest.mark.parametrize(
+    ("network", "asked"),
+    [
+        ("torchvision", "weights: DEFAULT"),
+        ("timm", "pretrained: true"),
+        ("timm", "checkpoint_path: here.pth"),
+        ("timm", "in_chans: 3"),
+        ("torchvision", "num_classes: 3"),
+    ],
+)
+@pytest.mark.parametrize("section", ["choices: {%s}", "architectures: [{model: resnet18}, {%s}]"])
+def test_arguments_load_nothing_and_leave_labels_and_channels_to_the_source(
+    write_recipe_file: Callable[..., Path], network: str, section: str, asked: str
+) -> None:
+    models = section % f"model: resnet50, arguments: {{{asked}}}"
+    path = write_recipe_file(f"name: x\nspace:\n  network: {network}\n  {models}\n")
+    name = asked.partition(":")[0]
+    with pytest.raises(RecipeError, match=rf"{path}:4:\d+ space\..*\.arguments\.{name}") as error:
+        read_recipe(path)
+    assert f"{name} must not be among the arguments" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +311,8 @@ def test_measuring_leaves_torchs_generator_where_it_was(network: str, model: str
         ("torchvision", "vit_b_32", {"image_size": 32}, "encoder.layers.encoder_layer_3", 768),
         ("torchvision", "shufflenet_v2_x0_5", {}, None, 1024),
         ("torchvision", "squeezenet1_1", {}, None, 7),  # no linear layer: the logits
+        ("timm", "deit_tiny_distilled_patch16_224", SMALL_VIT, None, 192),  # two heads side by side
+        ("timm", "efficientvim_m1", {}, None, 320),  # four of them
     ],
 )
 def test_features_are_one_vector_an_image(
@@ -322,7 +365,7 @@ def test_features_of_tokens_are_their_mean() -> None:
             "torchvision",
             {"model": "squeezenet1_1", "arguments": {"dropout": 3}},
             RecipeError,
-            "got {'dropout': 3}: dropout probability has to be between 0 and 1",
+            r"got \{'dropout': 3\}: .*dropout probability has to be between 0 and 1",
         ),
         (
             "torchvision",
@@ -340,7 +383,7 @@ def test_features_of_tokens_are_their_mean() -> None:
             "timm",
             {"model": "vit_tiny_patch16_224", "arguments": {"num_heads": 5}},
             RecipeError,
-            r"got \{'num_heads': 5\}: dim should be divisible by num_heads",
+            r"got \{'num_heads': 5\}: .*dim should be divisible by num_heads",
         ),
         (
             "timm",
@@ -348,13 +391,37 @@ def test_features_of_tokens_are_their_mean() -> None:
             RecipeError,
             r"timm's resnet10t must be built with arguments that it takes, got \{'act_layer': 'loud'\}",
         ),
+        (
+            "torchvision",
+            {"model": "resnet50", "arguments": {"width_per_group": -4}},
+            RecipeError,
+            r"torchvision's resnet50 must be built with .* got \{'width_per_group': -4\}: .*negative dimension",
+        ),
+        (
+            "torchvision",
+            {"model": "mobilenet_v2", "arguments": {"width_mult": math.inf}},
+            RecipeError,
+            "torchvision's mobilenet_v2 must be built with",
+        ),
+        (
+            "timm",
+            {"model": "test_vit", "arguments": {"num_heads": 0}},
+            RecipeError,
+            "timm's test_vit must be built with",
+        ),
+        (
+            "timm",
+            {"model": "resnet10t", "arguments": {"block": "x"}},
+            RecipeError,
+            "timm's resnet10t must be built with",
+        ),
         ("torchvision", {"model": "googlenet"}, RecipeError, r"it gives GoogLeNetOutputs; .* need aux_logits: false"),
         ("timm", {"model": "resnet10t", "arguments": {"features_only": True}}, RecipeError, "it gives list"),
         (
             "torchvision",
             {"model": "alexnet"},
             RecipeError,
-            r"must work on images of 3x32x32 .*; larger images \(source\.image_size\)",
+            r"must work on images of 3x32x32 .*\(source\.image_size\), a small_stem or smaller",
         ),
         (
             "timm",
@@ -441,9 +508,13 @@ def test_a_user_is_told_of_a_model_that_timm_does_not_have(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-def test_a_proxy_is_built_for_torchvisions_models(write_recipe_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_proxy_is_built_for_torchvisions_models(
+    write_recipe_file: Callable[..., Path], tmp_path: Path, session_store: Path
+) -> None:
     recipe = read_recipe(write_recipe_file(RECIPE))
-    manifest = build(recipe, tmp_path / "proxy", store=Store(tmp_path / "store"), device="cpu").manifest
-    assert [probe.name for probe in manifest.probes] == ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"]
-    assert all(probe.accuracy > 0.4 for probe in manifest.probes)  # chance is 0.1
-    assert manifest.counts.proxy == 130
+    built = build(recipe, tmp_path / "proxy", store=Store(session_store), workers=1, device="cpu")
+    probes = built.manifest.probes
+    assert [probe.name for probe in probes] == ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0"]
+    assert all(probe.accuracy > 0.4 for probe in probes)  # chance is 0.1
+    assert built.manifest.mapping.layer == "conv5"
+    assert verify_proxy(built.folder).counts.proxy == 130

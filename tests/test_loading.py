@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TINY_RECIPE
@@ -133,3 +136,26 @@ def test_what_is_not_there_is_refused_by_name(tiny_proxy: Path, tmp_path: Path) 
     (damaged / "manifest.json").write_text((damaged / "manifest.json").read_text().replace('"image_shape"', '"other"'))
     with pytest.raises(ArtifactError, match=r"format 1\.0 did not; build it again"):
         proxyds.torch_dataset(damaged)
+
+
+@pytest.mark.parametrize("held", [b"", b"GIF89a", None])
+def test_a_strangers_image_that_does_not_decode_is_named(tiny_proxy: Path, tmp_path: Path, held: bytes | None) -> None:
+    proxy = Path(shutil.copytree(tiny_proxy, tmp_path / "proxy"))
+    (file,) = (proxy / "data").glob("*.parquet")
+    table = pq.read_table(file)
+    images = table["image"].to_pylist()
+    images[2]["bytes"] = held
+    place = table.schema.get_field_index("image")
+    field = table.schema.field("image")
+    pq.write_table(table.set_column(place, field, pa.array(images, field.type)), file)
+    with pytest.raises(ArtifactError, match="image 2 of data must decode to 1x8x8 pixels, it does not"):
+        proxyds.torch_dataset(proxy)
+
+
+@pytest.mark.parametrize("shape", [[2, 8, 8], [1, -8, 8], [1, 8, 100_000], [1, 8], "8x8"])
+def test_a_strangers_image_shape_is_refused(tiny_proxy: Path, tmp_path: Path, shape: object) -> None:
+    proxy = Path(shutil.copytree(tiny_proxy, tmp_path / "proxy"))
+    about = json.loads((proxy / "manifest.json").read_text()) | {"image_shape": shape}
+    (proxy / "manifest.json").write_text(json.dumps(about))
+    with pytest.raises(ArtifactError, match="image_shape"):
+        proxyds.torch_dataset(proxy)

@@ -81,7 +81,7 @@ def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:
     (plain / "plain_networks.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
     refused = run_proxyds("validate", "recipe.yaml")
     assert refused.returncode == 14
-    assert 'space.network: got "plain"' in refused.stderr
+    assert 'space.network: must be a known name (a module\'s own need --plugin MODULE), got "plain"' in refused.stderr
     assert "--plugin" in refused.stderr
     assert not (plain / "imported").exists()
 
@@ -115,7 +115,16 @@ def test_two_packages_that_offer_one_name_are_refused(plain: Path, run_proxyds: 
         ("x = 1", "must hold a mapping FAMILIES of names to proxyds.networks.Family, it holds none"),
         (MODULE.replace('{"plain":', '{"resnet":'), "names of their own, 'resnet' is taken"),
         ("FAMILIES = {'plain': 3}", "must be a proxyds.networks.Family whose parameters are a subclass"),
-        (MODULE.replace("Field(4, ", "Field("), "every parameter must have a default, 'width' has none"),
+        (
+            MODULE.replace("Field(4, ", "Field("),
+            "every parameter must have a default (and no default_factory), 'width' has none",
+        ),
+        (MODULE.replace("Field(4, ", "Field(default_factory=int, "), "(and no default_factory), 'width' has none"),
+        (
+            MODULE.replace("width: Annotated[int, Field(ge=1)] = Field(4,", "width: tuple[int, ...] = Field((4,),"),
+            "'width' is open",
+        ),
+        (MODULE.replace('{"plain":', "{3:"), "a family's name must be a text, it is 3"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_one_message(
@@ -127,6 +136,60 @@ def test_a_plugin_that_cannot_be_used_is_one_message(
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_an_installed_package_may_not_take_a_known_name(plain: Path, run_proxyds: Run) -> None:
+    (plain / "plain_networks.py").write_text(MODULE + "PLAIN = FAMILIES['plain']\n")
+    path = install(plain, "shadow", "resnet = plain_networks:PLAIN")
+    (plain / "resnet.yaml").write_text("name: x\nspace: {network: resnet, choices: {depth: [8, 14]}}\n")
+    refused = run_proxyds("validate", "resnet.yaml", PYTHONPATH=path)
+    assert refused.returncode == 15
+    assert "the installed package shadow takes a name that is taken" in refused.stderr
+    assert "shadow" not in run_proxyds("list", PYTHONPATH=path).stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "said"),
+    [
+        ('"2", "one hidden', '"9", "one hidden', 14, "feature_layer of the family plain: must be a layer of"),
+        ("nn.ReLU(),", "nn.ReLU(), 1 / 0,", 10, "must be built of its parameters; it says ZeroDivisionError"),
+        ("nn.Linear(parameters.width, n_labels)", "nn.Linear(7, n_labels)", 10, "it says RuntimeError"),
+        (
+            "def build(",
+            "    @model_validator(mode='after')\n    def _even(self):\n        if self.width % 8:\n            raise ValueError('odd one')\n"
+            "        return self\n\ndef build(",
+            10,
+            "must take its parameters together, got {'width': 4}: odd one",
+        ),
+    ],
+)
+def test_networks_that_do_not_work_are_told_before_anything_is_trained(
+    plain: Path, run_proxyds: Run, old: str, new: str, code: int, said: str
+) -> None:
+    text = MODULE.replace("import Field\n", "import Field, model_validator\n").replace(old, new)
+    (plain / "plain_networks.py").write_text(text)
+    refused = run_proxyds("build", "recipe.yaml", "--dry-run", "-q", "--plugin", "plain_networks")
+    assert refused.returncode == code, refused.stderr
+    assert said in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_another_version_of_a_plugin_makes_another_proxy(plain: Path, run_proxyds: Run) -> None:
+    package = plain / "package"
+    package.mkdir()
+    (plain / "plain_networks.py").rename(package / "networks.py")
+    (package / "__init__.py").write_text("from package.networks import FAMILIES\n")
+    (package / "networks.py").write_text(MODULE.replace("plain_networks", "package.networks"))
+    (package / "blocks.py").write_text("")
+    build = ("build", "recipe.yaml", "-o", "proxy", "--plugin", "package", "-q")
+    assert run_proxyds(*build).returncode == 0
+    assert "is there already, unchanged" in run_proxyds(*build).stdout
+    origin = json.loads((plain / "proxy" / "manifest.json").read_text())["space"]["origin"]
+    assert origin["plugin"].startswith("package.networks ")
+    (package / "blocks.py").write_text("# a block that networks.py might use\n")
+    refused = run_proxyds(*build)
+    assert refused.returncode == 41
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["../evil", "a b", "plain_networks.py", ""])

@@ -77,6 +77,13 @@ def test_a_layer_that_is_not_there_is_refused_with_those_that_are() -> None:
         check_layer(architecture, "layer9", 10, (3, 16, 16))
 
 
+def test_features_are_those_that_enter_the_heads_of_a_network() -> None:
+    two_heads = measure_cost("d", "timm", {"model": "deit_tiny_distilled_patch16_224"}, 10, (3, 16, 16))
+    assert check_layer(two_heads, None, 10, (3, 16, 16)) == "head_drop"
+    of_convolution = measure_cost("s", "torchvision", {"model": "squeezenet1_1"}, 10, (3, 32, 32))
+    assert check_layer(of_convolution, None, 10, (3, 32, 32)) == "classifier.0"
+
+
 def test_more_neighbours_than_evaluation_samples_are_refused() -> None:
     check_neighbours(5, 5)
     with pytest.raises(RecipeError, match=r"similarity\.neighbours: must be at most .* 5, got 6"):

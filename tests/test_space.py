@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from proxyds.networks import FAMILIES, Family
 from proxyds.networks.parameters import Parameters
 from proxyds.recipe import Probes, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.space import choose_probes, list_architectures
+from proxyds.space import _numbers, choose_probes, list_architectures, measure_cost
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -35,6 +37,7 @@ class StagedParameters(Parameters):
     )
     kind: str = Field("a", description="A letter.", examples=["a"])
     options: dict[str, int] = Field({}, description="More.", examples=[{"bias": 1}])
+    scale: float = Field(1.0, description="Does nothing.", examples=[0.5])
 
     every: ClassVar = {"kind": lambda: ("a", "b", "c")}
 
@@ -115,6 +118,26 @@ def test_a_list_of_architectures_takes_the_place_of_choices() -> None:
     assert names(space) == ["staged widths=4-4 kind=b", "staged widths=8-4 kind=a"]
 
 
+@pytest.mark.parametrize(
+    "architectures",
+    [
+        [{"kind": "a"}, {"kind": "a", "options": {"bias": 1}}],  # one has what the other lacks
+        [{"options": {"bias": 0}}, {"options": {"bias": 1}}, {"options": {"other": 1}}],
+        [{"scale": 0.33333331}, {"scale": 0.33333332}],
+        [{"scale": 1e-7}, {"scale": 1.0}, {"scale": 0.5}],
+    ],
+)
+def test_unlike_architectures_have_unlike_names(architectures: list[dict[str, Any]]) -> None:
+    assert len(names(space_of(architectures=architectures))) == len(architectures)
+
+
+def test_names_that_cannot_tell_architectures_apart_are_refused() -> None:
+    space = space_of(choices={"kind": ["x y", "x-y"], "widths": [[4, 4]]})
+    object.__setattr__(space, "name_of", lambda parameters: parameters["kind"].replace("-", " "))
+    with pytest.raises(RecipeError, match="must be told apart by name, two are called 'x y'"):
+        names(space)
+
+
 def test_bounds_leave_out_what_costs_more_or_less() -> None:
     every = list_architectures(space_of(choices={"widths": [[[4, 8, 16], 4]]}), 3, (1, 4, 4))
     flops, n_parameters = every[1].forward_flops, every[2].n_parameters
@@ -144,10 +167,35 @@ def test_a_sample_of_a_space_that_nobody_can_list() -> None:
     space = space_of(choices={"options": wide}, sample=7)
     assert space.n_listed == 10**30
     assert len(set(names(space))) == 7
+    drawn = [number for number, _ in zip(_numbers(space, seed=0), range(2000), strict=False)]
+    shares = np.array([number / space.n_listed for number in drawn])  # all of the space, not its first part
+    assert np.histogram(shares, 10, (0, 1))[0] == pytest.approx([200] * 10, abs=60)
     with pytest.raises(
         RecipeError, match=r"space: must hold at most 5,000 architectures .* for example space\.sample: 500"
     ):
         names(space_of(choices={"options": wide}))
+
+
+def test_what_must_be_measured_one_by_one_is_refused_before_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxyds.space.MAX_MEASURED", 20)
+    resnets = {"network": "resnet", "choices": {"depth": 8, "base_filters": list(range(1, 31))}}
+
+    def listed(**about: Any) -> list[str]:
+        space = space_section().validate_json(json.dumps({**resnets, **about}))
+        return [each.name for each in list_architectures(space, 10, (1, 8, 8))]
+
+    measured = Mock(wraps=measure_cost)
+    monkeypatch.setattr("proxyds.space.measure_cost", measured)
+    with pytest.raises(RecipeError, match="must hold at most 20 architectures"):
+        listed()
+    with pytest.raises(RecipeError, match="must hold at most 20 architectures"):
+        listed(sample=25)
+    assert not measured.called
+    assert len(listed(sample=20)) == 20
+    with pytest.raises(
+        RecipeError, match=r"space\.bounds: must leave architectures, none of the 20 looked at \(of 30\)"
+    ):
+        listed(sample=5, bounds={"n_parameters": [0, 1]})
 
 
 @given(st.integers(0, 4 * 3 * 2 - 1))
@@ -201,12 +249,20 @@ COMPLAINTS = [
     ({"choices": {"depth": 8}}, "must make at least probes.count = 2 architectures to rank, they make 1"),
     ({"architectures": [{"depth": 8}]}, "space.architectures: must make at least probes.count = 2 architectures"),
     ({"choices": {"depth": "every"}}, 'space.choices.depth[0]: must be a valid integer, got "every"'),
+    (
+        {"network": "torchvision", "choices": {"model": "every"}},
+        "space.choices.model[0]: must be a value or a list of values: nothing lists all of them",
+    ),
+    (
+        {"network": "timm", "choices": {"model": ["resnet10t", "resnet18"], "arguments": {"pretrained": True}}},
+        "pretrained must not be among the arguments: labels and channels are the source's, and no weights are ever loaded",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("section", "said"), COMPLAINTS)
 def test_a_wrong_space_is_one_message_with_its_place(tmp_path: Path, section: dict[str, Any], said: str) -> None:
-    (tmp_path / "r.yaml").write_text(json.dumps({"name": "x", "space": {"network": "resnet", **section}}))
+    (tmp_path / "r.yaml").write_text(json.dumps({"name": "x", "space": {"network": "resnet"} | section}))
     with pytest.raises(RecipeError) as error:
         read_recipe(tmp_path / "r.yaml")
     assert said in str(error.value)

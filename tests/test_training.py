@@ -13,6 +13,7 @@ from proxyds.errors import DivergedError
 from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
 from proxyds.training import (
+    PixelNetwork,
     augment,
     choose_memory_format,
     extract_features,
@@ -161,6 +162,24 @@ def test_features_of_a_spatial_layer_are_its_means_over_positions() -> None:
     network.network.stages[1].register_forward_hook(lambda module, inputs, output: taken.append(output.mean((2, 3))))
     features = extract_features(network, "stages.1", pixels)
     np.testing.assert_allclose(features, taken[0].numpy(), rtol=1e-5)
+
+
+def test_a_layer_that_is_used_twice_gives_its_last_output() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.flatten = torch.nn.ReLU(), torch.nn.Flatten()
+            self.one, self.two = torch.nn.Linear(64, 8), torch.nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(self.act(self.one(self.act(self.flatten(x)))))
+
+    network = PixelNetwork(Twice(), 1).eval()
+    pixels = blobs(300)[0]
+    features = extract_features(network, "act", pixels)
+    assert features.shape == (300, 8)
+    hidden = network.network.one(network.network.flatten(torch.from_numpy(pixels).float()))
+    np.testing.assert_allclose(features, torch.relu(hidden).detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

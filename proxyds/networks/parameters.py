@@ -6,6 +6,7 @@ tuple with an entry for each stage, or a mapping of names to plain values; `choi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, ClassVar
 
@@ -140,8 +141,8 @@ class NASBench201Parameters(Parameters):
 
 
 def _is_plain(value: object) -> object:
-    if not isinstance(value, int | float | str | bool):
-        raise ValueError("must be a number, a text, true or false")
+    if not isinstance(value, int | float | str | bool) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("must be a finite number, a text, true or false")
     return value
 
 
@@ -157,7 +158,7 @@ NOT_ARGUMENTS = ("weights", "pretrained", "checkpoint", "cache_dir", "num_classe
 def _is_argument(name: str) -> str:
     if name.startswith(NOT_ARGUMENTS):
         raise ValueError(
-            f"{name} must not be among the arguments: labels and channels are the source's, and no weights are ever loaded"
+            f"must not be among the arguments: labels and channels are the source's, and no weights are ever loaded ({name})"
         )
     return name
 

@@ -24,12 +24,16 @@ def shrink_stem(network: nn.Module, model: str) -> None:
     """Makes the first convolution 3x3 at most and of stride 1, and takes out the pooling that follows it.
 
     Raises:
-        RecipeError: The model begins with patches or has nothing to shrink.
+        RecipeError: The model begins with patches, with a convolution of its own kind, or has nothing to shrink.
     """
     name, first = _first_convolution(network)
     if set(first.stride) == {1}:
         raise RecipeError(
             f"space: {model} cannot have a small_stem, its stem is of stride 1 already; leave small_stem out"
+        )
+    if type(first) is not nn.Conv2d:
+        raise RecipeError(
+            f"space: {model} cannot have a small_stem, its stem is a {type(first).__name__} of its own kind; leave small_stem out"
         )
     if first.stride == first.kernel_size:
         raise RecipeError(

@@ -44,7 +44,7 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
     except Exception as error:
         raise RecipeError(
             f"space: timm's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     if parameters.small_stem:
         shrink_stem(network, parameters.model)

@@ -16,6 +16,8 @@ from proxyds.networks.stems import shrink_stem, take_channels, unknown_model
 def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Builds one model with torchvision's initial weights, drawn from torch's current generator.
 
+    Models of a fixed size of image are made for this one (`image_size`), unless the arguments say otherwise.
+
     Args:
         parameters: The model's name, its builder's arguments, whether its stem is to suit small images.
         n_labels: Size of the output.
@@ -29,6 +31,8 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
     if parameters.model not in known:
         raise unknown_model("torchvision", parameters.model, known)
     given: dict[str, Any] = {"weights": None, "num_classes": n_labels, **parameters.arguments}
+    if parameters.model.startswith("vit_"):
+        given.setdefault("image_size", image_shape[1])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # on the initial weights of two old models
@@ -36,7 +40,7 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
     except Exception as error:
         raise RecipeError(
             f"space: torchvision's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
     take_channels(network, image_shape[0])
     if parameters.small_stem:
