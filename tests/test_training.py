@@ -164,6 +164,19 @@ def test_features_of_a_spatial_layer_are_its_means_over_positions() -> None:
     np.testing.assert_allclose(features, taken[0].numpy(), rtol=1e-5)
 
 
+def test_layers_that_share_weights_are_kept_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tied(*_: object) -> torch.nn.Module:
+        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
+        network[2].weight = network[1].weight
+        return network
+
+    monkeypatch.setattr("proxyds.training.build_network", tied)
+    network = make_network("tied", {}, 64, (1, 8, 8), seed=1)
+    save_network(network, tmp_path / "weights.safetensors", 64, (1, 8, 8))
+    again = load_network(tmp_path / "weights.safetensors", "tied", {})
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+
+
 def test_a_layer_that_is_used_twice_gives_its_last_output() -> None:
     class Twice(torch.nn.Module):
         def __init__(self) -> None:
