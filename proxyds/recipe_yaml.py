@@ -195,7 +195,8 @@ def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Plac
     place = detail["loc"] or tuple(detail.get("ctx", {}).get("place", "").split("."))
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         place = (*place, str(detail["ctx"]["discriminator"]).strip("'"))
-    shown = _without_tags(place)
+    is_of_key = place[-1] == "[key]"  # so pydantic says that a mapping's key is at fault
+    shown = _without_tags(place[:-1] if is_of_key else place)
     message, is_unknown_name = _explain(detail, place)
     field = ".".join(f"[{part}]" if isinstance(part, int) else part for part in shown).replace(".[", "[")
     for set_place, assignment in overridden.items():
@@ -204,7 +205,7 @@ def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Plac
         )
         if is_from_set:
             return Problem(0, 0, f"--set {assignment}: {field}", message, is_unknown_name)
-    line, column = _position(tree, shown, at_key=detail["type"] == "extra_forbidden")
+    line, column = _position(tree, shown, at_key=is_of_key or detail["type"] == "extra_forbidden")
     return Problem(line, column, field, message, is_unknown_name)
 
 
