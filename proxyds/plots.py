@@ -108,7 +108,7 @@ def _draw_labels(manifest: Manifest, tables: Tables) -> bytes:
             positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9
         )
     else:
-        order = np.argsort(-before, kind="stable")
+        order = np.lexsort((-after, -before))  # among equals what was kept comes first
         axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="training")
         axes.plot(np.arange(n), after[order], ".", color=AFTER, label="proxy")
         axes.set_xlabel(f"the {n:,} labels, most frequent first")

@@ -155,7 +155,7 @@ BAD_RECIPES = {
     "unknown network": (
         TINY_RECIPE.replace("network: resnet", "network: resnt"),
         14,
-        'bad.yaml:4:12 space.network: must be a known name, got "resnt"; did you mean `resnet`?',
+        'bad.yaml:4:12 space.network: must be a known name (a module\'s own need --plugin MODULE), got "resnt"; did you mean `resnet`?',
     ),
     "unknown key": (TINY_RECIPE + "sede: 1\n", 14, "bad.yaml:8:1 sede: unknown key; did you mean `seed`?"),
     "ratio 0": (
@@ -272,7 +272,7 @@ def test_a_ratio_that_leaves_a_class_without_samples_says_which_would_do(
     assert said.startswith(
         "selection.ratio: must leave every label a sample; 0.002 of 1,295 is 3 samples, and label '8'"
     )
-    assert said.endswith("use 0.0085 or more")
+    assert said.endswith("use 0.0085 or more, or keep fewer labels: selection.labels: {keep: 3}")
 
 
 def test_a_corrupt_image_is_named_or_left_out_and_counted_on_the_card(
