@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxyds.plans import BuildPlan, CheckPlan, plan_build, plan_check
     from proxyds.recipe import Recipe
     from proxyds.recipe_yaml import read_recipe, write_recipe
+    from proxyds.space import list_architectures
     from proxyds.store import Store
 
 __version__ = version("proxyds")
@@ -42,6 +43,7 @@ _HOMES = {
     "plan_build": "plans",
     "plan_check": "plans",
     "Recipe": "recipe",
+    "list_architectures": "space",
     "read_recipe": "recipe_yaml",
     "write_recipe": "recipe_yaml",
     "Store": "store",

@@ -102,7 +102,13 @@ class Space(Section):
         return self.n_listed if self.sample is None else min(self.sample, self.n_listed)
 
     def parameters_at(self, number: int) -> dict[str, Any]:
-        """The parameters of one architecture, number in [0, n_listed), as JSON has them."""
+        """The parameters of one architecture, number in [0, n_listed), as JSON has them; bounds and sample aside.
+
+        Raises:
+            IndexError: There is no such number.
+        """
+        if not 0 <= number < self.n_listed:
+            raise IndexError(f"architecture {number}: must be from 0 to {self.n_listed - 1}")
         if self.architectures is not None:
             listed: dict[str, Any] = self.architectures[number].model_dump(mode="json")
             return listed

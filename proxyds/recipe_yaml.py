@@ -260,7 +260,11 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
     if kind in ("too_few_architectures", "choices_or_list"):
         return detail["msg"], False
     if kind == "too_short":
-        return "must hold at least one value, it is empty", False
+        least, n = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
+        return (
+            f"must hold at least {'one value' if least == 1 else f'{least} values'}, it {f'holds {n}' if n else 'is empty'}",
+            False,
+        )
     requirement = _range(schema) if kind.startswith(("greater_than", "less_than")) else None
     if requirement is None:
         said = detail["msg"].removeprefix("Value error, ").removeprefix("Input should ").removeprefix("String should ")

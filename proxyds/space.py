@@ -189,6 +189,8 @@ def measure_cost(
     n_images = 2  # batch norm refuses one image where its map is one pixel
     with _said_of(f"{name} must be built of its parameters"):
         built = sketch_network(network, parameters, n_labels, image_shape)
+        if not isinstance(built, torch.nn.Module):
+            raise TypeError(f"build gave {type(built).__name__}, no network")
     on_images = (
         f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
         "larger ones (source.image_size), a small_stem or smaller patches may help"

@@ -110,7 +110,8 @@ def test_two_packages_that_offer_one_name_are_refused(plain: Path, run_proxyds: 
     ("text", "said"),
     [
         (None, "cannot be imported: ModuleNotFoundError: No module named 'plain_networks'"),
-        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero; mend it"),
+        ("import sys\nsys.exit(3)", "cannot be imported: SystemExit: 3; mend it"),
         ("FAMILIES = []", "must hold a mapping FAMILIES of names to proxyds.networks.Family, it holds list"),
         ("x = 1", "must hold a mapping FAMILIES of names to proxyds.networks.Family, it holds none"),
         (MODULE.replace('{"plain":', '{"resnet":'), "names of their own, 'resnet' is taken"),
@@ -152,6 +153,12 @@ def test_an_installed_package_may_not_take_a_known_name(plain: Path, run_proxyds
     ("old", "new", "code", "said"),
     [
         ('"2", "one hidden', '"9", "one hidden', 14, "feature_layer of the family plain: must be a layer of"),
+        (
+            "return nn.Sequential(",
+            "nn.Sequential(",
+            10,
+            "must be built of its parameters; it says TypeError: build gave NoneType, no",
+        ),
         ("nn.ReLU(),", "nn.ReLU(), 1 / 0,", 10, "must be built of its parameters; it says ZeroDivisionError"),
         ("nn.Linear(parameters.width, n_labels)", "nn.Linear(7, n_labels)", 10, "it says RuntimeError"),
         (

@@ -40,11 +40,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: list[str], checkout: Path, session_store: Path) -> str:
     environment = {**os.environ, "PROXYDS_STORE": str(session_store)}
-    ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=500)
+    ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
+@pytest.mark.timeout(1500)  # builds, checks and searches the digits
 def test_the_commands_run_in_order(checkout: Path, session_store: Path) -> None:
     shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store)
     assert "digits-proxy 1.0.0 built: digits-proxy" in shown

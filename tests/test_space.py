@@ -255,7 +255,7 @@ COMPLAINTS = [
     ),
     (
         {"network": "timm", "choices": {"model": ["resnet10t", "resnet18"], "arguments": {"pretrained": True}}},
-        "pretrained must not be among the arguments: labels and channels are the source's, and no weights are ever loaded",
+        "arguments.pretrained: must not be among the arguments: labels and channels are the source's, and no weights are ever loaded",
     ),
 ]
 

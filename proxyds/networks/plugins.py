@@ -67,7 +67,7 @@ def offer_installed(network: str) -> None:
         where = f"entry point {GROUP}: {network} = {offer.value} (of {_package_of(offer)})"
         try:
             family = offer.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
         _register(network, family, where)
     _looked_up.add(network)
@@ -79,17 +79,20 @@ def installed_offers() -> dict[str, str]:
 
 
 def _load_module(module: str) -> None:
-    if not all(part.isidentifier() for part in module.split(".")):
-        raise PluginError(f"--plugin {module}: must be the import path of a module, such as my_networks or my.networks")
+    if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
+        raise PluginError(
+            f"--plugin {module}: must be the import path of a module, such as my_networks or my.networks, without .py"
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         imported = import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        advice = f"it must be installed, or a file {module.replace('.', '/')}.py in the current folder"
         raise PluginError(
-            f"--plugin {module}: cannot be imported: {type(error).__name__}: {error}; it must be installed, or a file "
-            f"{module.replace('.', '/')}.py in the current folder"
+            f"--plugin {module}: cannot be imported: {type(error).__name__}: {error}; {advice if is_missing else 'mend it'}"
         ) from error
     families = getattr(imported, "FAMILIES", None)
     if not isinstance(families, dict) or not families:
