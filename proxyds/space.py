@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -143,9 +144,9 @@ def _numbers(space: Space, seed: int) -> Iterator[int]:
         yield from np.random.default_rng(derive_seed(seed, "space")).permutation(n).tolist()
     else:  # so many that few are met twice
         seen: set[int] = set()
-        n_words = 2 + n.bit_length() // 63  # so that every number has the same chance
-        for i in range(MAX_LISTED):
-            number = sum(derive_seed(seed, "space", i, word) << 63 * word for word in range(n_words)) % n
+        draw = random.Random(derive_seed(seed, "space"))  # noqa: S311 - numpy's draws no whole numbers beyond 64 bits
+        for _ in range(MAX_LISTED):
+            number = draw.randrange(n)
             if number not in seen:
                 seen.add(number)
                 yield number
@@ -187,7 +188,7 @@ def measure_cost(
         RecipeError: It cannot be built, or not work on such images.
     """
     n_images = 2  # batch norm refuses one image where its map is one pixel
-    with _said_of(f"{name} must be built of its parameters"):
+    with _said_of(f"{name} must be built of its parameters, got {parameters}"):
         built = sketch_network(network, parameters, n_labels, image_shape)
         if not isinstance(built, torch.nn.Module):
             raise TypeError(f"build gave {type(built).__name__}, no network")

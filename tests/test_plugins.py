@@ -157,9 +157,14 @@ def test_an_installed_package_may_not_take_a_known_name(plain: Path, run_proxyds
             "return nn.Sequential(",
             "nn.Sequential(",
             10,
-            "must be built of its parameters; it says TypeError: build gave NoneType, no",
+            "must be built of its parameters, got {'width': 4}; it says TypeError: build gave NoneType, no",
         ),
-        ("nn.ReLU(),", "nn.ReLU(), 1 / 0,", 10, "must be built of its parameters; it says ZeroDivisionError"),
+        (
+            "nn.ReLU(),",
+            "nn.ReLU(), 1 / 0,",
+            10,
+            "must be built of its parameters, got {'width': 4}; it says ZeroDivisionError",
+        ),
         ("nn.Linear(parameters.width, n_labels)", "nn.Linear(7, n_labels)", 10, "it says RuntimeError"),
         (
             "def build(",

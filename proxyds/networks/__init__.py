@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxyds.errors import MissingExtraError, RecipeError, UnknownNameError
+from proxyds.errors import MissingExtraError, UnknownNameError
 from proxyds.networks.parameters import (
     EfficientNetParameters,
     LibraryParameters,
@@ -172,7 +172,5 @@ def sketch_network(
         try:
             with torch.device("meta"):
                 return build_network(network, parameters, n_labels, image_shape)
-        except (RuntimeError, RecipeError) as error:
-            if isinstance(error, RecipeError) and not isinstance(error.__cause__, RuntimeError):
-                raise  # not for want of values
+        except RuntimeError:  # for want of values; any other mistake is one on the CPU too
             return build_network(network, parameters, n_labels, image_shape).to("meta")

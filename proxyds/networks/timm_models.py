@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from proxyds.errors import MissingExtraError, RecipeError
+from proxyds.errors import MissingExtraError
 from proxyds.networks.parameters import LibraryParameters
 from proxyds.networks.stems import shrink_stem, unknown_model
 
@@ -30,7 +30,8 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
 
     Raises:
         UnknownNameError: There is no such model.
-        RecipeError: It does not take such arguments, or such a stem.
+        RecipeError: It does not take such a stem.
+        Exception: timm's own, where it does not take such arguments; `space.measure_cost` makes a message of it.
     """
     known = timm.list_models()
     if parameters.model not in known:
@@ -39,13 +40,7 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
     about = timm.models.get_pretrained_cfg(parameters.model)
     if about is not None and about.fixed_input_size:
         given.setdefault("img_size", image_shape[1:])
-    try:
-        network: nn.Module = timm.create_model(parameters.model, pretrained=False, **given)
-    except Exception as error:
-        raise RecipeError(
-            f"space: timm's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: "
-            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        ) from error
+    network: nn.Module = timm.create_model(parameters.model, pretrained=False, **given)
     if parameters.small_stem:
         shrink_stem(network, parameters.model)
     return network

@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from proxyds.errors import RecipeError
 from proxyds.networks.parameters import LibraryParameters
 from proxyds.networks.stems import shrink_stem, take_channels, unknown_model
 
@@ -25,7 +24,8 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
 
     Raises:
         UnknownNameError: There is no such model.
-        RecipeError: It does not take such arguments, or such a stem.
+        RecipeError: It does not take such a stem.
+        Exception: torchvision's own, where it does not take such arguments; `space.measure_cost` makes a message of it.
     """
     known = models.list_models(module=models)
     if parameters.model not in known:
@@ -33,15 +33,9 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
     given: dict[str, Any] = {"weights": None, "num_classes": n_labels, **parameters.arguments}
     if parameters.model.startswith("vit_"):
         given.setdefault("image_size", image_shape[1])
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # on the initial weights of two old models
-            network: nn.Module = models.get_model(parameters.model, **given)
-    except Exception as error:
-        raise RecipeError(
-            f"space: torchvision's {parameters.model} must be built with arguments that it takes, got {parameters.arguments}: "
-            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # on the initial weights of two old models
+        network: nn.Module = models.get_model(parameters.model, **given)
     take_channels(network, image_shape[0])
     if parameters.small_stem:
         shrink_stem(network, parameters.model)
