@@ -15,7 +15,7 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 
 from proxyds.evidence_plots import draw_evidence
-from proxyds.manifest import CARD, CONFIGS, EstimateRecord, EvidenceRecord, Manifest
+from proxyds.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, list_configs
 from proxyds.plots import count_labels, draw_pictures
 from proxyds.quantities import duration, show_value, with_prefix
 from proxyds.ranking import STATISTICS
@@ -109,15 +109,7 @@ def _metadata(manifest: Manifest) -> str:
         "task_categories": ["image-classification"],
         "size_categories": [size],
         "tags": ["data-proxy", "neural-architecture-search", "proxyds"],
-        "configs": [
-            {
-                "config_name": config,
-                **({"default": True} if config == "default" else {}),
-                "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"}],
-            }
-            for config, (split, folder) in CONFIGS.items()
-            if config != "ranking" or manifest.evidence is not None
-        ],
+        "configs": list_configs(manifest),
     }
     if manifest.source.kind == "hub":
         metadata["source_datasets"] = [manifest.source.name]

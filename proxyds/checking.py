@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from proxyds import accuracies, artifact, evidence, machine, selection, space, verification
+from proxyds import accuracies, artifact, evidence, machine, selection, source, space, verification
 from proxyds.card import render_card
 from proxyds.draws import CONTROLS, ControlLaw
 from proxyds.engine import Engine, run_each
@@ -25,11 +25,12 @@ from proxyds.errors import (
     EvidenceError,
     OutputExistsError,
     RecipeError,
-    SourceError,
     translate_os_errors,
 )
 from proxyds.folders import replace_file, sweep_half_files
 from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
+from proxyds.opening import read_manifest, verify_proxy
+from proxyds.plain_text import make_plain
 from proxyds.recipe import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Progress, Source, Tables
@@ -37,6 +38,7 @@ from proxyds.reduction import count_kept, draw_among, draw_random_labels, keeps_
 from proxyds.runs import ALL_LABELS, PROXY, RANDOM_LABELS, TRAINED_HERE, make_runs_table
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
+from proxyds.tables import read_proxy
 
 
 def verify_for_check(folder: Path) -> Manifest:
@@ -46,11 +48,11 @@ def verify_for_check(folder: Path) -> Manifest:
         ArtifactError: It is no proxy.
         VerificationError: Another file is damaged.
     """
-    manifest = artifact.read_manifest(folder)
+    manifest = read_manifest(folder)
     with translate_os_errors(str(folder), "copy the proxy to another place"):
         sweep_half_files(folder)
     of_card = {name for name in manifest.files if name.startswith("assets/")}
-    return artifact.verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
+    return verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
 
 
 def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
@@ -164,20 +166,20 @@ def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> 
     """Draws the proxy again at any ratio from its importance table; and, where it drops labels, as it would be with all of them.
 
     Raises:
-        SourceError: The source is not the one that the proxy was made from.
+        ChangedSourceError: The source is not the one that the proxy was made from.
     """
     table = tables.importance
-    is_same = manifest.source.fingerprint == data.facts.fingerprint
-    if not is_same or table["sample_id"].to_pylist() != data.train.ids.tolist():
-        raise SourceError(
-            "source: must be the one that the proxy was built from, its samples are others; check on the data that was used, or "
-            "build again"
-        )
+    source.check_same(
+        data,
+        manifest.source.fingerprint,
+        table["sample_id"].to_pylist(),
+        tables.evaluation["sample_id"].to_pylist(),
+    )
     importance, selected = table["importance"].to_numpy(), np.array(table["selected"].to_pylist())
 
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
     reduction, law = reduction_in_force(recipe, data), recipe.selection.draw
-    draw = partial(selection.draw_again, data.train.ids, data.train.labels, importance, law=law, seed=recipe.seed)
+    draw = partial(selection.draw_again, data.train.ids, data.train.labels, importance, law=law, seed=recipe.draw_seed)
 
     @cache  # the controls want the labels of the same draw
     def draw_proxy(ratio: float, number: int) -> Drawn:
@@ -218,11 +220,11 @@ def check_ranking(
     Raises:
         EvidenceError: The runs cannot support the statistics.
         AccuracyTableError: The reference cannot be used.
-        SourceError: The source is not the one that the proxy was made from.
+        ChangedSourceError: The source is not the one that the proxy was made from.
         OutputExistsError: Another command has written to the proxy meanwhile.
     """
     started = time.perf_counter()
-    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False)
     runs = list_check_runs(recipe, settings, data, ranked, redraw(recipe, data, manifest, tables), device)
     reference, known = read_reference(recipe, settings, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
@@ -234,7 +236,7 @@ def check_ranking(
         planned=[each.name for each in ranked],
         runs=TRAINED_HERE,
         reference=reference,
-        failures=[f"{failure.task.name}: {failure.error}" for failure in failures],
+        failures=[make_plain(f"{failure.task.name}: {failure.error}")[:1000] for failure in failures],
         elapsed_seconds=time.perf_counter() - started,
         machine=machine.describe_machine(device),
     )
@@ -244,14 +246,14 @@ def check_ranking(
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
-    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False)
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     architectures = space.list_architectures(
         recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed
     )
     table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
-    settings, origin = settings.model_copy(update={"reference": None}), f"table {path.name}"
+    settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
     provenance = evidence.Provenance([], origin, origin, [], 0.0, machine.describe_machine(device))
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
@@ -268,10 +270,10 @@ def read_reference(
         return TRAINED_HERE, []
     path = accuracies.find_reference(settings.reference)
     if not path.is_dir():
-        origin = f"table {path.name}"
+        origin = f"table {make_plain(path.name)}"
         known = accuracies.read_reference(path, settings.reference, architectures)
         return origin, accuracies.reference_rows(known, architectures, len(data.train), origin).to_pylist()
-    manifest, tables = artifact.read_proxy(path)
+    manifest, tables = read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
     other = read_recipe(path / RECIPE)
     for what, there, here in (
@@ -315,7 +317,7 @@ def _write_evidence(
     recipe = recipe.model_copy(update={"check": kept})
     files = render_card(checked, replace(tables, ranking=table)).files()
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
-    if artifact.read_manifest(folder) != manifest:
+    if read_manifest(folder) != manifest:
         raise OutputExistsError(
             f"{folder}: must stay as it is while it is checked, another command has written to it; finished runs are kept: "
             "check again"

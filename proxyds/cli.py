@@ -22,6 +22,8 @@ from proxyds.errors import (
 
 if TYPE_CHECKING:
     from proxyds.manifest import Manifest
+    from proxyds.pipeline import Built
+    from proxyds.records import OnProgress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -133,7 +135,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @cli.command()
 @click.argument("recipe", type=_PATH)
-@click.option("-o", "--output", "out", type=_PATH, help="The folder to make.  [default: the recipe's name]")
+@click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the recipe's name]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @plugins
@@ -144,7 +146,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @as_json
 def build(
     recipe: Path,
-    out: Path | None,
+    out: str | None,
     dry_run: bool,
     force: bool,
     overrides: tuple[str, ...],
@@ -161,24 +163,40 @@ def build(
     from proxyds.recipe_yaml import read_recipe
 
     read = read_recipe(recipe, overrides)
-    with show_progress(quiet=quiet) as on_progress:
-        from proxyds import pipeline, plans
-
-        if dry_run:
-            plan = plans.plan_build(read, workers=workers, device=device, on_progress=on_progress)
-        else:
-            built = pipeline.build(
-                read, out or Path(read.name), workers=workers, device=device, force=force, on_progress=on_progress
-            )
-    from proxyds.summaries import print_built, print_plan, summarise_plan, summarise_proxy
-
     if dry_run:
+        with show_progress(quiet=quiet) as on_progress:
+            from proxyds.plans import plan_build
+
+            plan = plan_build(read, workers=workers, device=device, on_progress=on_progress)
+        from proxyds.summaries import print_plan, summarise_plan
+
         _print_json(summarise_plan(plan)) if as_json else print_plan(plan)
-    else:
-        _print_json(summarise_proxy(built.folder, built.manifest)) if as_json else print_built(
-            built, out or Path(read.name)
-        )
-    return 0 if dry_run or read.check is None else _exit_code(built.manifest, strict=False)
+        return 0
+
+    def make(folder: Path, on_progress: OnProgress) -> Built:
+        from proxyds.pipeline import build
+
+        return build(read, folder, workers=workers, device=device, force=force, on_progress=on_progress)
+
+    built = _make_at(out or read.name, make, quiet=quiet, as_json=as_json)
+    return 0 if read.check is None else _exit_code(built.manifest, strict=False)
+
+
+def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool, as_json: bool) -> Built:
+    """Makes a proxy in a folder or for an address, and prints it."""
+    from proxyds.display import show_progress
+
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds.publish import output_at
+        from proxyds.tables import read_proxy
+
+        with output_at(out, on_progress) as folder:
+            built = make(folder, on_progress)
+            manifest, tables = read_proxy(built.folder, with_images=False)
+    from proxyds.summaries import print_built, summarise_proxy
+
+    _print_json(summarise_proxy(out, manifest)) if as_json else print_built(manifest, tables, out, built.was_there)
+    return built
 
 
 @cli.command()
@@ -253,17 +271,18 @@ def check(
 
 
 @cli.command()
-@click.argument("what", type=_PATH)
+@click.argument("what")
 @plugins
 @overrides
 @as_json
-def inspect(what: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+def inspect(what: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show a proxy's counts, cases, class balance, evidence and provenance; or the search space of a recipe.
 
-    WHAT is a proxy's folder, or a recipe's file: then its architectures, their cost, what each choice costs, the probes.
+    WHAT is a proxy: a folder, user/name@v1.0.0 on the Hub or an address, of which all but the images is fetched. Or it is a
+    recipe's file: then its architectures, their cost, what each choice costs, the probes.
     """
-    if what.is_file():
-        _inspect_recipe(what, overrides, as_json)
+    if Path(what).is_file():
+        _inspect_recipe(Path(what), overrides, as_json)
     elif overrides:
         raise click.UsageError(f"--set changes a recipe, and {what} is none: a proxy stays as it was built")
     else:
@@ -284,25 +303,144 @@ def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> No
     _print_json(summarise_space(found)) if as_json else print_space(found)
 
 
-def _inspect_proxy(folder: Path, as_json: bool) -> None:
-    from proxyds.artifact import read_proxy
+def _inspect_proxy(place: str, as_json: bool) -> None:
+    from proxyds.display import show_progress
+    from proxyds.fetching import open_tables
     from proxyds.summaries import print_inspection, summarise_proxy
+    from proxyds.tables import read_proxy
 
-    manifest, tables = read_proxy(folder)
+    with show_progress(quiet=False) as on_progress, open_tables(place, on_progress) as (folder, name):
+        manifest, tables = read_proxy(folder, with_images=False)
     if as_json:
-        _print_json(summarise_proxy(folder, manifest))
+        _print_json(summarise_proxy(name, manifest))
     else:
         print_inspection(manifest, tables)
 
 
 @cli.command()
 @click.argument("folder", type=_PATH)
+@click.argument("place")
+@click.option("--tag", metavar="TAG", help="Name of this version on the Hub.  [default: v and the proxy's version]")
+@click.option("--private", is_flag=True, help="Make the repository private, if it is new.")
+@click.option("--create-pr", is_flag=True, help="Ask the repository's owner for the change; no tag is put.")
+@click.option("--below-threshold", is_flag=True, help="Publish it although its check fell below its threshold.")
+@click.option("--dry-run", is_flag=True, help="List the files and what would become of them; change nothing.")
+@quiet
+@as_json
+def push(
+    folder: Path,
+    place: str,
+    tag: str | None,
+    private: bool,
+    create_pr: bool,
+    below_threshold: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Publish the proxy at FOLDER: at PLACE, user/name on the Hub or an address such as s3://bucket/folder.
+
+    The tag is put last and never moved. A push that broke off can be repeated; one that changes nothing does nothing.
+    """
+    from proxyds.display import show_progress
+
+    if create_pr and tag is not None:
+        raise click.UsageError("--create-pr puts no tag: push again with --tag when the request was merged")
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds import publish
+
+        pushed = publish.push(
+            folder,
+            place,
+            tag=tag,
+            private=private,
+            create_pr=create_pr,
+            below_threshold=below_threshold,
+            dry_run=dry_run,
+            on_progress=on_progress,
+        )
+    from proxyds.publishing_summaries import print_pushed, summarise_push
+
+    _print_json(summarise_push(pushed)) if as_json else print_pushed(pushed)
+
+
+@cli.command()
+@click.argument("place")
+@click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the repository's name]")
+@quiet
+@as_json
+def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
+    """Fetch the proxy at PLACE, user/name@v1.0.0 on the Hub or an address, and verify all of it."""
+    from proxyds.display import show_progress
+
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds import fetching
+        from proxyds.publish import output_at
+
+        out = out or fetching.default_folder(place)
+        with output_at(out, on_progress) as folder:
+            pulled = fetching.pull(place, folder, on_progress=on_progress)
+    from proxyds.publishing_summaries import print_pulled, summarise_pull
+
+    _print_json(summarise_pull(pulled, out)) if as_json else print_pulled(pulled, out)
+
+
+@cli.command()
+@click.argument("place")
+@click.option("-o", "--output", "out", required=True, help="The folder to make, or an address.")
+@click.option("--ratio", type=float, help="Size, as a share of the samples that may be drawn.")
+@click.option("--seed", type=int, help="Of the draw.")
+@click.option("--draw", help="The draw law; `proxyds list` names them.")
+@click.option("--source", type=_PATH, help="Where the source lies now, if not where the recipe says.")
+@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@plugins
+@overrides
+@workers
+@quiet
+@as_json
+def resample(
+    place: str,
+    out: str,
+    ratio: float | None,
+    seed: int | None,
+    draw: str | None,
+    source: Path | None,
+    force: bool,
+    overrides: tuple[str, ...],
+    workers: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Draw another proxy from the importance table of the proxy at PLACE; trains nothing.
+
+    PLACE is a folder, user/name@v1.0.0 on the Hub or an address. The source must be at hand: its samples are found by content.
+    """
+    given = {
+        "selection.ratio": ratio,
+        "selection.seed": seed,
+        "selection.draw": draw,
+        "source.path": None if source is None else str(source.absolute()),
+    }
+    settings = [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items() if value is not None]
+
+    def make(folder: Path, on_progress: OnProgress) -> Built:
+        from proxyds import resampling
+
+        return resampling.resample(
+            place, folder, overrides=[*overrides, *settings], workers=workers, force=force, on_progress=on_progress
+        )
+
+    _make_at(out, make, quiet=quiet, as_json=as_json)
+
+
+@cli.command()
+@click.argument("folder", type=_PATH)
 @as_json
 def verify(folder: Path, as_json: bool) -> None:
-    """Compare every byte of a proxy with its manifest."""
-    from proxyds.artifact import verify_proxy
+    """Compare every byte of a proxy with its manifest, and what it holds with the format."""
+    from proxyds.audit import audit_proxy
 
-    manifest = verify_proxy(folder)
+    manifest, _ = audit_proxy(folder)
     n_bytes = sum(facts.bytes for facts in manifest.files.values())
     if as_json:
         _print_json({"whole": True, "n_files": len(manifest.files), "n_bytes": n_bytes})
@@ -334,12 +472,12 @@ def card(folder: Path, check: bool, as_json: bool) -> None:
 @as_json
 def list_(as_json: bool) -> None:
     """List presets, sources, network families, draw laws, and the proxies in this folder."""
-    from proxyds.artifact import read_manifest
     from proxyds.display import print_table
     from proxyds.draws import DRAW_LAWS
     from proxyds.errors import ArtifactError
     from proxyds.networks import FAMILIES
     from proxyds.networks.plugins import installed_offers
+    from proxyds.opening import read_manifest
     from proxyds.presets import preset_names, preset_purpose
     from proxyds.recipe import DigitsSource, FolderSource, HubSource, TorchvisionSource
 

@@ -190,7 +190,51 @@ class AccuracyTableError(ProxydsError):
     exit_code = 61
 
 
+class ChangedSourceError(SourceError):
+    """The source is not the one that a proxy was made from."""
+
+    exit_code = 27
+
+
+class RemoteError(ProxydsError):
+    """The Hub, or another place on the network, did not do what was asked."""
+
+    exit_code = 70
+
+
+class RemoteNotFoundError(RemoteError):
+    """There is no such repository, revision or address."""
+
+    exit_code = 71
+
+
+class RemoteAccessError(RemoteError):
+    """There is no token, or it does not allow what was asked."""
+
+    exit_code = 72
+
+
+class TagExistsError(RemoteError):
+    """The tag is there already, on other bytes. Tags are never moved."""
+
+    exit_code = 73
+
+
+class HeadMovedError(RemoteError):
+    """Somebody else has changed a repository in the middle of a push."""
+
+    exit_code = 74
+
+
 EXIT_CHECK_BELOW_THRESHOLD = 3
+
+
+class BelowThresholdError(ProxydsError):
+    """A proxy's check fell below its threshold, and nobody said that it is to be published all the same."""
+
+    exit_code = EXIT_CHECK_BELOW_THRESHOLD
+
+
 EXIT_VERDICTS = {
     "preserves the ranking": 0,
     "not enough evidence": 4,

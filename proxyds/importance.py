@@ -40,6 +40,7 @@ def score_importance(
     cases = np.stack([_find_case(*each) for each in zip(correct, counts, strict=True)])
     pair_counts = counts.sum(axis=0)
     return Outcomes(
+        predictions=np.stack([each for of_repeat in predictions for each in of_repeat], axis=1),
         correct=correct.transpose(1, 0, 2).reshape(len(labels), -1),
         case=_most_frequent(cases),
         importance=pair_counts @ np.asarray(constants, np.float64) / pair_counts.sum(axis=1),

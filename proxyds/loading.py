@@ -5,7 +5,6 @@ The proxy itself is read with nothing but its folder; held-out samples come from
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,17 +13,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import TensorDataset
 
-from proxyds import artifact, source
+from proxyds import source
 from proxyds.engine import Here, run_stored
-from proxyds.errors import ArtifactError, SourceError, SplitNotFoundError
+from proxyds.errors import ArtifactError, SplitNotFoundError
+from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.manifest import RECIPE, Manifest
 from proxyds.recipe import Images
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import ignore_progress
+from proxyds.records import Tables, ignore_progress
 from proxyds.store import Store
+from proxyds.tables import read_proxy
 
 SPLITS = {
     "train": "the proxy",
@@ -53,16 +53,17 @@ def torch_dataset(
     Raises:
         SplitNotFoundError: There is no such split.
         ArtifactError: It is no proxy.
-        SourceError: The source is not at hand, or not the one that the proxy was made from.
+        SourceError: The source is not at hand.
+        ChangedSourceError: It is not the one that the proxy was made from.
     """
     folder = Path(folder)
     if split not in SPLITS:
         raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False, with_images=split == "train")
     if split == "train":
         pixels, labels = _decode_own(folder, manifest, tables.data)
     else:
-        pixels, labels = _read_held_out(folder, manifest, split, overrides, store or Store())
+        pixels, labels = _read_held_out(folder, manifest, tables, split, overrides, store or Store())
     return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
 
 
@@ -75,9 +76,9 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
     pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
     for i, image in enumerate(data["image"].to_pylist()):
         try:
-            with Image.open(io.BytesIO(image["bytes"])) as encoded:
+            with open_image(image["bytes"]) as encoded:
                 pixels[i] = source.convert_image(encoded, spec)
-        except (*source.DECODE_ERRORS, TypeError) as error:
+        except DECODE_ERRORS as error:
             raise ArtifactError(
                 f"{folder}: image {i} of data must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "
                 "it again"
@@ -86,16 +87,13 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
 
 
 def _read_held_out(
-    folder: Path, manifest: Manifest, split: str, overrides: Sequence[str], store: Store
+    folder: Path, manifest: Manifest, tables: Tables, split: str, overrides: Sequence[str], store: Store
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     recipe = read_recipe(folder / RECIPE, overrides)
     engine = Here()
     data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=ignore_progress))
-    if data.facts.fingerprint != manifest.source.fingerprint:
-        raise SourceError(
-            f"{folder}: the source must be the one that the proxy was built from, its samples are others; find the data that was "
-            "used (source.path among overrides), or build again"
-        )
+    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+    source.check_same(data, manifest.source.fingerprint, *ids)
     samples = data.evaluation if split == "evaluation" else data.test
     if manifest.kept_labels is not None:
         samples = samples.keep_labels(np.array(manifest.kept_labels))

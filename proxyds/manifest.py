@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from proxyds.networks import describe_origin
-from proxyds.recipe import Check, Recipe, Training
-from proxyds.records import Agreement, Architecture, Draw, Mapping, Probe, Source
+from proxyds.recipe import Check, Training
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
@@ -159,6 +153,15 @@ class CountsRecord(Part):
     evaluation: _Count
     test: _Count
     proxy: _Count
+
+
+class ParentRecord(Part):
+    """The proxy whose importance table a proxy was drawn from, without training anything again."""
+
+    name: str
+    version: str
+    recipe_sha256: _Sha256
+    manifest_sha256: _Sha256
 
 
 class StageRecord(Part):
@@ -336,6 +339,7 @@ class Manifest(Part):
     machine: MachineRecord
     created: str
     gallery: bool
+    resampled_from: ParentRecord | None = None
     evidence: EvidenceRecord | None = None
     files: dict[str, FileFacts] = {}
 
@@ -367,104 +371,14 @@ class Manifest(Part):
         return probe.name if self.probes[-1].repeat == 0 else f"{probe.name}, seed {probe.repeat + 1}"
 
 
-def describe_build(
-    recipe: Recipe,
-    data: Source,
-    architectures: Sequence[Architecture],
-    probes: Sequence[Probe],
-    agreement: Agreement | None,
-    draw: Draw,
-    layer: str,
-    mapping: Mapping,
-    stages: Sequence[StageRecord],
-    built_on: MachineRecord,
-) -> Manifest:
-    """Puts a build's records into a manifest, but for the list of files.
-
-    Args:
-        recipe: As run.
-        data: The source.
-        architectures: The space, from the lightest to the heaviest.
-        probes: For each repeat from the lightest to the heaviest.
-        agreement: Of the repeats' cases.
-        draw: The proxy's samples and labels.
-        layer: That features came from.
-        mapping: To the nearest evaluation samples.
-        stages: What each took.
-        built_on: The machine.
-    """
-    return Manifest(
-        name=recipe.name,
-        version=recipe.version,
-        licence=recipe.licence,
-        recipe_sha256=recipe.sha256,
-        protocol=recipe.importance.protocol,
-        seed=recipe.seed,
-        label_names=data.label_names,
-        kept_labels=None if draw.kept_labels is None else tuple(draw.kept_labels.tolist()),
-        image_shape=(1 if data.image_shape[0] == 1 else 3, *data.image_shape[1:]),
-        counts=CountsRecord(
-            train=len(data.train),
-            evaluation=len(data.evaluation),
-            test=len(data.test),
-            proxy=round(recipe.selection.ratio * len(data.train)),
-        ),
-        source=SourceRecord(**asdict(data.facts)),
-        space=SpaceRecord(
-            network=architectures[0].network,
-            origin=describe_origin(architectures[0].network),
-            shared_parameters=_find_shared(architectures),
-            n_architectures=len(architectures),
-            lightest_training_flops=architectures[0].training_flops,
-            heaviest_training_flops=architectures[-1].training_flops,
-        ),
-        training=TrainingRecord.model_validate(recipe.training.model_dump()),
-        probes=tuple(
-            ProbeRecord(
-                name=each.architecture.name,
-                repeat=each.repeat,
-                network=each.architecture.network,
-                parameters=each.architecture.parameters,
-                forward_flops=each.architecture.forward_flops,
-                training_flops_per_sample=each.architecture.training_flops,
-                n_parameters=each.architecture.n_parameters,
-                accuracy=each.accuracy,
-                losses=each.losses,
-                training_seconds=each.training_seconds,
-                training_flops=each.training_flops,
-            )
-            for each in probes
-        ),
-        agreement=None if agreement is None else AgreementRecord(**asdict(agreement)),
-        mapping=MappingRecord(
-            layer=layer,
-            metric=recipe.similarity.metric,
-            neighbours=mapping.nearest.shape[1],
-            n_dimensions=mapping.n_dimensions,
-            explained_variance=mapping.explained_variance,
-        ),
-        draw=DrawRecord(
-            law=recipe.selection.draw,
-            ratio=recipe.selection.ratio,
-            constants=recipe.importance.constants,
-            labels=_describe_reduction(recipe, data, draw),
-        ),
-        stages=tuple(stages),
-        machine=built_on,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        gallery=recipe.output.gallery,
-    )
-
-
-def _find_shared(architectures: Sequence[Architecture]) -> dict[str, Any]:
-    """The parameters that have one value in all architectures."""
-    first = architectures[0].parameters
-    return {name: first[name] for name in first if all(each.parameters[name] == first[name] for each in architectures)}
-
-
-def _describe_reduction(recipe: Recipe, data: Source, draw: Draw) -> ReductionRecord | None:
-    reduction = recipe.selection.labels
-    if reduction is None or draw.kept_labels is None:
-        return None
-    of_kept = int(np.isin(data.train.labels, draw.kept_labels).sum())
-    return ReductionRecord(order=reduction.order, choice=reduction.choice, share=float(draw.selected.sum() / of_kept))
+def list_configs(manifest: Manifest) -> list[dict[str, Any]]:
+    """The tables of a proxy as a card's metadata lists them, for `datasets.load_dataset`."""
+    return [
+        {
+            "config_name": config,
+            **({"default": True} if config == "default" else {}),
+            "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"}],
+        }
+        for config, (split, folder) in CONFIGS.items()
+        if config != "ranking" or manifest.evidence is not None
+    ]

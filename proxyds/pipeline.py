@@ -5,25 +5,32 @@ recipe -> source -> space -> probes -> importance -> similarity -> selection -> 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from proxyds import artifact, checking, machine, probe, selection, similarity, source, space
 from proxyds.card import render_card
+from proxyds.describing import describe_build
 from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
-from proxyds.errors import CardDriftError, VerificationError, translate_os_errors
+from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
 from proxyds.folders import replace_file, sweep_half_files, whole_folder
 from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
-from proxyds.manifest import CARD, RECIPE, Manifest, describe_build
+from proxyds.manifest import CARD, RECIPE, Manifest
 from proxyds.networks import describe_origin
+from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, Tables, ignore_progress
+from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
 from proxyds.store import Store
+from proxyds.tables import read_proxy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -69,9 +76,11 @@ def build(
         ProxydsError: Anything that the user can mend; each class says what.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    if "://" in str(out):
+        raise OutputError(f"{out}: must be a folder; build into one, then proxyds.push it to an address")
     store, out = store or Store(), Path(out).absolute()
     device, engine = choose_engine(device, workers)
-    there = _look_at_output(out, force)
+    there = look_at_output(out, force)
     out = out.resolve()  # a link to a proxy stays a link
     ledger = Ledger(on_progress)
     with engine:
@@ -141,28 +150,19 @@ def _build(
         data.train.ids,
         data.train.labels,
         data.label_names,
-        mapping,
-        outcomes,
+        *similarity.carry_importance(mapping, outcomes),
         ratio=chosen_by.ratio,
         law=chosen_by.draw,
-        seed=recipe.seed,
+        seed=recipe.draw_seed,
         reduction=chosen_by.labels,
     )
     ledger.end_stage("selection")
 
-    datasets = artifact.make_tables(data, trained, outcomes, mapping, draw)
-    tables = artifact.as_tables(datasets)
-    _look_at_output(out, force)  # hours may have passed
-    with (
-        translate_os_errors(str(out), "choose another -o"),
-        whole_folder(out, "replace" if force else "refuse") as folder,
-    ):
-        artifact.write_tables(folder, datasets, recipe.output.samples_per_shard)
-        names = datasets["default"].features["label"].names
-        artifact.write_tars(folder, tables.data, names, recipe.output.samples_per_shard)
-        (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
-        ledger.end_stage("artifact")
-        manifest = describe_build(
+    datasets = artifact.make_tables(data, outcomes, mapping, draw)
+    look_at_output(out, force)  # hours may have passed
+
+    def describe() -> Manifest:
+        return describe_build(
             recipe,
             data,
             architectures,
@@ -174,9 +174,47 @@ def _build(
             ledger.stages,
             machine.describe_machine(device),
         )
-        _write_card(folder, manifest, tables)
-        manifest = artifact.write_manifest(folder, manifest)
-    return Built(out, manifest, was_there=False)
+
+    return Built(out, write_proxy(out, recipe, datasets, ledger, describe, force=force), was_there=False)
+
+
+def write_proxy(
+    out: Path,
+    recipe: Recipe,
+    datasets: dict[str, Dataset],
+    ledger: Ledger,
+    describe: Callable[[], Manifest],
+    *,
+    force: bool,
+) -> Manifest:
+    """Writes a proxy's folder, which appears whole or not at all.
+
+    Args:
+        out: The folder.
+        recipe: As run.
+        datasets: Of `artifact.make_tables`.
+        ledger: Told when the files are written.
+        describe: Gives the manifest, but for its list of files, when they are.
+        force: Replace another proxy at `out`.
+
+    Raises:
+        OutputError: It cannot be written; see its subclasses.
+    """
+    tables = artifact.as_tables(datasets)
+    with (
+        translate_os_errors(str(out), "choose another -o"),
+        whole_folder(out, "replace" if force else "refuse") as folder,
+    ):
+        artifact.write_tables(folder, datasets, recipe.output.samples_per_shard)
+        names = datasets["default"].features["label"].names
+        artifact.write_tars(folder, tables.data, names, recipe.output.samples_per_shard)
+        (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
+        ledger.end_stage("artifact")
+        manifest = describe()
+        for name, held in render_card(manifest, tables).files().items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(held)
+        return artifact.write_manifest(folder, manifest)
 
 
 def check(
@@ -234,15 +272,15 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
         CardDriftError: With `check_only`, a file of the card differs.
     """
     folder = Path(folder)
-    manifest = artifact.read_manifest(folder)
+    manifest = read_manifest(folder)
     if not check_only:
         with translate_os_errors(str(folder), "copy the proxy to another place"):
             sweep_half_files(folder)
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
-    artifact.verify_proxy(folder, but_for=own)
-    manifest, tables = artifact.read_proxy(folder)
+    verify_proxy(folder, but_for=own)
+    manifest, tables = read_proxy(folder)
     files = render_card(manifest, tables).files()
-    changed = [name for name, held in files.items() if artifact.read_bytes(folder / name) != held]
+    changed = [name for name, held in files.items() if read_bytes(folder / name) != held]
     if changed and check_only:
         raise CardDriftError(
             f"{folder}: {', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again"
@@ -261,8 +299,15 @@ def choose_engine(device: str, workers: int) -> tuple[str, Engine]:
     return device, Here() if device.startswith("cuda") else LocalWorkers(workers)
 
 
-def _look_at_output(out: Path, force: bool) -> Manifest | None:
-    """Finds out, before hours of training and again after them, whether the folder may be written."""
+def look_at_output(out: Path, force: bool) -> Manifest | None:
+    """Finds out, before hours of work and again after them, whether the folder may be written.
+
+    Returns:
+        The manifest of the proxy that is there; None where nothing is.
+
+    Raises:
+        OutputError: It may not; see its subclasses.
+    """
     with translate_os_errors(str(out), "choose another -o"):
         there = artifact.check_output(out)
         if there is not None and force:
@@ -281,7 +326,7 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
     try:
         if recipe.check is not None and not checking.has_evidence(there, recipe.check):
             return Built(out, checking.verify_for_check(out), was_there=True)  # a check will write the rest again
-        return Built(out, artifact.verify_proxy(out), was_there=True)
+        return Built(out, verify_proxy(out), was_there=True)
     except VerificationError as error:
         raise VerificationError(f"{error}: --force builds it anew over this one") from None
 
@@ -342,9 +387,3 @@ def _extract_features(
 def _map_to_nearest(recipe: Recipe, features: similarity.Features, run: RunTasks) -> tuple[Mapping, list[Done]]:
     results = run([similarity.mapping_task(features, recipe.similarity, machine.describe_arithmetic("cpu"))])
     return similarity.read_mapping(results[0].entry), results
-
-
-def _write_card(folder: Path, manifest: Manifest, tables: Tables) -> None:
-    for name, held in render_card(manifest, tables).files().items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(held)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from proxyds import artifact, checking, probe, similarity, source, space, verification
+from proxyds import checking, probe, similarity, source, space, verification
 from proxyds.engine import LocalWorkers, run_stored
 from proxyds.pipeline import choose_engine, list_probe_tasks, list_space
 from proxyds.recipe import Recipe
@@ -15,6 +15,7 @@ from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
 from proxyds.runs import ALL_LABELS, DATASETS, PROXY
 from proxyds.store import Store
+from proxyds.tables import read_proxy
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def plan_check(
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
     ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
-    manifest, tables = artifact.read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False)
     own_draws = checking.redraw(recipe, data, manifest, tables)
     runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device)
     return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)

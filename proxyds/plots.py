@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from proxyds.errors import ArtifactError
+from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.manifest import Manifest
 from proxyds.records import CASE_MEANINGS, Tables
 
@@ -180,8 +182,11 @@ def _draw_gallery(tables: Tables) -> bytes:
         members = np.flatnonzero(cases == case)
         strip = Image.new("RGB", (GALLERY_COLUMNS * (side + gap) - gap, side), "white")
         for column, held in enumerate(tables.data["image"].take(pa.array(members[:GALLERY_COLUMNS])).to_pylist()):
-            with Image.open(io.BytesIO(held["bytes"])) as image:
-                shown = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
+            try:
+                with open_image(held["bytes"]) as image:
+                    shown = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
+            except DECODE_ERRORS as error:
+                raise ArtifactError(f"data: every image must decode, one of case {case} does not: {error}") from None
             strip.paste(shown, (column * (side + gap), 0))
         if len(members):
             axes.imshow(strip)

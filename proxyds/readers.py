@@ -19,7 +19,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from proxyds.errors import LabelError, SourceError, SourceNotFoundError, SplitNotFoundError, translate_os_errors
+from proxyds import hub
+from proxyds.errors import (
+    LabelError,
+    RemoteError,
+    SourceError,
+    SourceNotFoundError,
+    SplitNotFoundError,
+    translate_os_errors,
+)
+from proxyds.plain_text import make_plain
 from proxyds.recipe import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
@@ -60,7 +69,7 @@ class RawSplit:
     def place(self, index: int) -> str:
         """The file's name of one image where the source has one, for messages."""
         path = (self.images[index].as_py() or {}).get("path")
-        return f" ({Path(path).name})" if path else ""
+        return f" ({make_plain(Path(path).name)})" if path else ""
 
 
 @dataclass(frozen=True)
@@ -198,16 +207,12 @@ def _locate(spec: HubSource | FolderSource) -> tuple[str, Path, str | None, bool
     copy = Path(copies) / spec.name.rpartition("/")[2] if copies else None
     if copy is not None and copy.is_dir():
         return spec.name, copy, spec.revision, True
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
-            folder = Path(snapshot_download(spec.name, repo_type="dataset", revision=spec.revision))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+        folder = hub.fetch_snapshot(spec.name, spec.revision)
+    except RemoteError as error:
         raise SourceNotFoundError(
-            f"source: must be a data set on the Hub, found no {spec.name} at {spec.revision} on the Hub: {_first_line(error)}; check "
-            "the name and the connection, or put a local copy into PROXYDS_DATA"
+            f"source: must be a data set on the Hub, found no {spec.name} at {spec.revision} there: {error}. Check the name and the "
+            "connection, or put a local copy into PROXYDS_DATA"
         ) from error
     return spec.name, folder, folder.name, False
 

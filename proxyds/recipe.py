@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from proxyds.choices import SpaceSpec
 from proxyds.licences import LICENCES
+from proxyds.plain_text import find_active_text
 from proxyds.sections import Section
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
@@ -229,7 +231,7 @@ class LabelReduction(Section):
 class Selection(Section):
     """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
 
-    later = frozenset({"labels"})
+    later = frozenset({"labels", "seed"})
 
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05,
@@ -243,6 +245,9 @@ class Selection(Section):
         "1); successive: one after the other, which under-includes the important.",
     )
     labels: LabelReduction | None = Field(None, description="Keep some labels only; null: all of them.")
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = Field(
+        None, description="Of the draws alone; null: the recipe's. Another one is another proxy from the same probes."
+    )
 
 
 class Training(Section):
@@ -378,6 +383,23 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_plain_text(self) -> Recipe:
+        """Texts of a recipe reach the proxy's manifest and card, which may hold plain text alone."""
+        for place, text in _iter_texts(self.model_dump(mode="json")):
+            if (trouble := find_active_text(text)) is not None:
+                raise PydanticCustomError(
+                    "active_text",
+                    "must be plain text, it holds {trouble}",
+                    {"trouble": trouble, "place": ".".join(place)},
+                )
+        return self
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed that draws come from."""
+        return self.seed if self.selection.seed is None else self.selection.seed
+
     @property
     def canonical(self) -> str:
         """What the proxy is made from, every default filled in (but for settings that came later: `Section.later`), as JSON with sorted keys and no spaces.
@@ -390,6 +412,18 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Identity of the recipe: the sha256 of its canonical form, in hexadecimal."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def _iter_texts(held: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in the values below a section's dump, with its place."""
+    if isinstance(held, str):
+        yield place, held
+    elif isinstance(held, dict):
+        for key, value in held.items():
+            yield from _iter_texts(value, (*place, key))
+    elif isinstance(held, list):
+        for value in held:
+            yield from _iter_texts(value, place)
 
 
 def recipe_json_schema() -> str:

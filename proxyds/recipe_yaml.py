@@ -84,6 +84,21 @@ def write_recipe(recipe: Recipe) -> str:
     return f"# The recipe as run, with every default filled in. Identity (sha256): {recipe.sha256}\n{stream.getvalue()}"
 
 
+def parse_mapping(text: str, name: str) -> dict[str, Any]:
+    """Parses a YAML 1.2 mapping into plain values, as strictly as a recipe: each key once, no aliases, no tags.
+
+    Args:
+        text: The YAML.
+        name: Of its file, for messages.
+
+    Raises:
+        RecipeSyntaxError: It is none.
+        DuplicateKeyError: A key stands twice in one mapping.
+    """
+    plain: dict[str, Any] = _plain(_parse(text, name))
+    return plain
+
+
 def nearest_name(name: str, known: Sequence[str]) -> str:
     """Words for a message: the known name nearest to a mistyped one, then all of them."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

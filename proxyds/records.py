@@ -205,13 +205,15 @@ class Outcomes:
     """Who was right on which evaluation sample, case by case.
 
     Attributes:
-        correct: (M, R * k) bool, for each evaluation sample and probe, one repeat after the other.
+        predictions: (M, R * k) int64, each probe's label for each evaluation sample, one repeat after the other.
+        correct: (M, R * k) bool, whether it is right.
         case: (M,) int64 in 1..4.
         importance: (M,) float64.
         pair_counts: (M, 4) int64, how many pairs of probes fall into each case, over all repeats.
         agreement: Of the repeats' cases; None where each probe was trained once.
     """
 
+    predictions: NDArray[np.int64]
     correct: NDArray[np.bool_]
     case: NDArray[np.int64]
     importance: NDArray[np.float64]

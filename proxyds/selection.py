@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from proxyds.draws import DRAW_LAWS, inclusion_probabilities
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe import LabelReduction
-from proxyds.records import Draw, Drawn, Mapping, Outcomes
+from proxyds.records import Draw, Drawn
 from proxyds.reduction import count_kept, draw_reduced, keeps_all
 from proxyds.seeding import derive_seed
 
@@ -68,8 +68,8 @@ def draw_samples(
     ids: NDArray[np.str_],
     labels: NDArray[np.int64],
     label_names: Sequence[str],
-    mapping: Mapping,
-    outcomes: Outcomes,
+    case: NDArray[np.int64],
+    importance: NDArray[np.float64],
     *,
     ratio: float,
     law: str,
@@ -82,18 +82,17 @@ def draw_samples(
         ids: (N,) of the samples that may be drawn.
         labels: (N,) int64.
         label_names: Text for each label.
-        mapping: Each one's nearest evaluation samples, whose mean importance it takes (one in the paper).
-        outcomes: The evaluation samples' cases and importances.
+        case: (N,) int64 in 1..4, see `similarity.carry_importance`.
+        importance: (N,) float64, not negative.
         ratio: Size of the proxy as a share of N.
         law: A key of `DRAW_LAWS`.
-        seed: The recipe's.
+        seed: The draws'.
         reduction: Which labels to keep; None for all.
 
     Raises:
         ShortageError: Fewer than round(ratio * N) samples have an importance above zero, or are of the labels that are kept.
         StarvedLabelError: A label has no sample in the draw.
     """
-    importance = outcomes.importance[mapping.nearest].mean(axis=1)
     n = round(ratio * len(ids))
     drawn = draw_again(ids, labels, importance, ratio, 0, law=law, seed=seed, reduction=reduction)
     selected, kept = drawn.selected, drawn.kept_labels
@@ -107,7 +106,7 @@ def draw_samples(
             + f" none among the {n:,} drawn; use a larger selection.ratio (now {ratio:g}): what was trained is kept"
         )
     return Draw(
-        case=outcomes.case[mapping.nearest[:, 0]],
+        case=case,
         importance=importance,
         keep_probability=importance / importance.sum(),
         inclusion_probability=_find_inclusion(importance, labels, n, law, reduction, kept),
@@ -154,7 +153,7 @@ def draw_again(
         ratio: Size of the proxy as a share of N.
         draw: Number of the draw; 0 is the proxy that a build gives.
         law: A key of `DRAW_LAWS`.
-        seed: The recipe's.
+        seed: The draws'.
         reduction: Which labels to keep; every draw chooses its own. None for all, as where it keeps all at this ratio.
 
     Returns:

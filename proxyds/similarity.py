@@ -19,7 +19,7 @@ from proxyds.engine import Done, Report, Task
 from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.networks import find_family, sketch_network
 from proxyds.recipe import Similarity
-from proxyds.records import Architecture, Mapping, Probe, Samples
+from proxyds.records import Architecture, Mapping, Outcomes, Probe, Samples
 from proxyds.store import Entry
 from proxyds.training import extract_features, list_layers, load_network
 
@@ -277,6 +277,15 @@ def map_to_nearest(
     return Mapping(
         np.concatenate(nearest), np.concatenate(distance), projection.components.shape[0], projection.explained_variance
     )
+
+
+def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Gives each training sample the case of its nearest evaluation sample, and the mean importance of all that are near.
+
+    Returns:
+        (N,) int64 cases and (N,) float64 importances.
+    """
+    return outcomes.case[mapping.nearest[:, 0]], outcomes.importance[mapping.nearest].mean(axis=1)
 
 
 def _tiles(features: NDArray[np.float32], size: int = SHARD) -> list[NDArray[np.float32]]:

@@ -8,8 +8,6 @@ the proxy.
 from __future__ import annotations
 
 import hashlib
-import io
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from proxyds.engine import Report, RunTasks, Task
-from proxyds.errors import BadImageError, SourceError
+from proxyds.errors import BadImageError, ChangedSourceError, LabelError, SourceError
+from proxyds.images import DECODE_ERRORS, open_image
+from proxyds.plain_text import find_active_text
 from proxyds.readers import RawSource, RawSplit, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import Samples, Source, SourceFacts
@@ -27,17 +27,6 @@ from proxyds.seeding import derive_seed, hash_ids
 
 STAGE = "source"
 STAGE_VERSION = 1
-DECODE_ERRORS = (
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    zlib.error,
-)
-"""What Pillow raises for a damaged image."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +51,11 @@ def load_source(recipe: Recipe, run: RunTasks) -> Source:
     """
     spec, protocol = recipe.source, recipe.importance.protocol
     raw = open_splits(spec)
+    for name in (*raw.label_names, *raw.split_names.values(), raw.name):
+        if (trouble := find_active_text(name)) is not None:
+            raise LabelError(
+                f"source: the names of labels, splits and data sets must be plain text, {name[:60]!r} holds {trouble}; rename it"
+            )
     roles = [role for role in raw.splits if role != "validation" or protocol == "validation"]
     results = run([_decoding_task(raw, role, spec) for role in roles])
     decoded = {
@@ -98,6 +92,34 @@ def load_source(recipe: Recipe, run: RunTasks) -> Source:
 
     n_channels, height, width = shapes.pop()
     return Source(raw.label_names, (n_channels, height, width), train, evaluation, test, facts, read_encoded)
+
+
+def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluation_ids: Sequence[str]) -> None:
+    """Makes sure that a source is the one that a proxy was made from, in whatever order and encoding it is now.
+
+    Args:
+        data: The source.
+        fingerprint: That the proxy recorded.
+        train_ids: Of all samples that could be drawn then.
+        evaluation_ids: Of the samples that importance was measured on.
+
+    Raises:
+        ChangedSourceError: It is not; says how many samples are gone, new or in another split.
+    """
+    then = (set(train_ids), set(evaluation_ids))
+    now = (set(data.train.ids.tolist()), set(data.evaluation.ids.tolist()))
+    if then == now and data.facts.fingerprint == fingerprint:
+        return
+    known, here = then[0] | then[1], now[0] | now[1]
+    everywhere = here | set(data.test.ids.tolist())
+    n_gone, n_new = len(known - everywhere), len(here - known)
+    n_moved = len((known & everywhere) - (then[0] & now[0]) - (then[1] & now[1]))
+    counts = f"of {len(known):,} samples {n_gone:,} are gone and {n_moved:,} stand in another split, {n_new:,} are new"
+    found = counts if n_gone or n_new or n_moved else "its test samples or its labels' names are others"
+    raise ChangedSourceError(
+        f"source: must be the one that the proxy was made from, {data.facts.name} is not: {found}; find the data that was used "
+        "(source.path), or build again"
+    )
 
 
 def decode_split(
@@ -276,7 +298,7 @@ def _fingerprint(label_names: Sequence[str], splits: dict[str, Samples]) -> str:
 
 def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[str, NDArray[np.uint8]]:
     """Returns the content's id and the pixels that networks see, (C, H, W)."""
-    with Image.open(io.BytesIO(encoded)) as image:
+    with open_image(encoded) as image:
         image.load()
     return _content_id(image, label), convert_image(image, spec)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from proxyds.artifact import read_proxy
 from proxyds.card import ratio_rows, show_statistic, weigh_reduction
 from proxyds.display import print_table
 from proxyds.manifest import EvidenceRecord, Manifest
@@ -24,7 +23,6 @@ from proxyds.records import CASE_MEANINGS, Architecture, Tables
 from proxyds.runs import METHOD_LABELS, PROXY, TRAINED_HERE
 
 if TYPE_CHECKING:
-    from proxyds.pipeline import Built
     from proxyds.plans import BuildPlan, CheckPlan, SearchSpace
 
 MOST_SHOWN = 24
@@ -33,9 +31,9 @@ MOST_VALUES = 50
 """Values of one parameter whose cost is summed up, at most: more say nothing."""
 
 
-def summarise_proxy(folder: Path, manifest: Manifest) -> dict[str, Any]:
+def summarise_proxy(place: str | Path, manifest: Manifest) -> dict[str, Any]:
     """For programs: the manifest without its list of files."""
-    return {"folder": str(folder), **manifest.model_dump(mode="json", exclude={"files"})}
+    return {"folder": str(place), **manifest.model_dump(mode="json", exclude={"files"})}
 
 
 def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
@@ -279,20 +277,24 @@ def _print_spending(evidence: EvidenceRecord) -> None:
         )
 
 
-def print_built(built: Built, out: Path) -> None:
+def print_built(manifest: Manifest, tables: Tables, out: str, was_there: bool) -> None:
     """Prints where a proxy is, what is in it and what to do next."""
-    python, program = _programs()
-    verb = "is there already, unchanged (--force builds it again)" if built.was_there else "built"
-    click.echo(f"{built.manifest.name} {built.manifest.version} {verb}: {out}\n")
-    print_inspection(*read_proxy(built.folder), whole=False)
+    python, program = name_programs()
+    done = "built" if manifest.resampled_from is None else "drawn again"
+    verb = "is there already, unchanged (--force makes it again)" if was_there else done
+    click.echo(f"{manifest.name} {manifest.version} {verb}: {out}\n")
+    print_inspection(manifest, tables, whole=False)
+    if "://" in out:
+        click.echo(f"\nnext:\n  {program} pull {out}")
+        return
     click.echo(
         f"\nnext:\n  {python} -c \"from datasets import load_dataset; print(load_dataset('{out}'))\"\n"
         f"  {program} inspect {out}      class balance, provenance, cost\n"
-        f"  {out / 'README.md'}        the card, with pictures in {out / 'assets'}"
+        f"  {Path(out) / 'README.md'}        the card, with pictures in {Path(out) / 'assets'}"
     )
 
 
-def _programs() -> tuple[str, str]:
+def name_programs() -> tuple[str, str]:
     """What to type for Python and for this program: short where the shell finds them."""
     if shutil.which("proxyds") == sys.argv[0] or shutil.which("proxyds") == shutil.which(sys.argv[0]):
         return "python", "proxyds"

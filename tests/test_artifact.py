@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from proxyds import runs
-from proxyds.artifact import read_manifest, read_proxy, read_tables, rewrite_manifest, verify_proxy
+from proxyds.artifact import rewrite_manifest
 from proxyds.errors import EXIT_VERDICTS, ArtifactError, VerificationError
 from proxyds.manifest import (
     ComparisonRecord,
@@ -27,7 +27,9 @@ from proxyds.manifest import (
     MethodRecord,
     SpendingRecord,
 )
+from proxyds.opening import read_manifest, verify_proxy
 from proxyds.ranking import STATISTICS
+from proxyds.tables import read_proxy, read_tables
 
 FORMAT = (Path(__file__).parent.parent / "proxyds" / "FORMAT.md").read_text(encoding="utf-8")
 
@@ -169,12 +171,17 @@ def leave_the_folder(copy: Path) -> None:
         (add_file, r"data/extra\.parquet: not in the manifest"),
         (cut_file, r"README\.md: must have [\d,]+ bytes, has 5"),
         (link_file, r"README\.md: must be a file inside the folder"),
-        (leave_the_folder, r"\.\./outside: must be a file inside the folder"),
     ],
 )
 def test_damage_is_found_and_named(damage, said: str, copy: Path) -> None:
     damage(copy)
     with pytest.raises(VerificationError, match=said):
+        verify_proxy(copy)
+
+
+def test_a_manifest_that_leaves_the_folder_is_refused(copy: Path) -> None:
+    leave_the_folder(copy)
+    with pytest.raises(ArtifactError, match=r"files: '\.\./outside' must be a path inside the folder"):
         verify_proxy(copy)
 
 
@@ -186,7 +193,7 @@ def test_damage_is_found_and_named(damage, said: str, copy: Path) -> None:
         ('{"format": "other", "format_version": "1.0"}', "names no format"),
         (
             '{"format": "proxyds", "format_version": "2.0"}',
-            r"format_version must be 1\.x, got 2\.0; use another version",
+            r"format_version must be 1\.x, got '2\.0'; use another version",
         ),
         ('{"format": "proxyds", "format_version": "1.0"}', "name: Field required"),
         ("\udcff", "UTF-8"),
@@ -205,18 +212,25 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"label_names": ["one"]}, {"counts": {"train": 1, "evaluation": 2, "test": 3, "proxy": 4}}]
+    ("change", "said"),
+    [
+        ({"label_names": ["one"]}, "the column label of importance must be as"),
+        ({"counts": {"train": 1, "evaluation": 2, "test": 3, "proxy": 4}}, "rows, more than the 1 that manifest.json"),
+        ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 4}}, "the tables must be those that"),
+    ],
 )
-def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, object], copy: Path) -> None:
+def test_a_manifest_that_disagrees_with_the_tables_is_refused(
+    change: dict[str, object], said: str, copy: Path
+) -> None:
     held = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**held, **change}))
-    with pytest.raises(ArtifactError, match="the tables must be those that"):
+    with pytest.raises(ArtifactError, match=said):
         read_proxy(copy)
 
 
 def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:
     next((copy / "evaluation").iterdir()).write_bytes(b"not parquet")
-    with pytest.raises(ArtifactError, match="evaluation: must hold parquet files that can be read"):
+    with pytest.raises(ArtifactError, match="evaluation-00000-of-00001.parquet: must be a parquet file as FORMAT"):
         read_tables(copy)
 
 
@@ -269,7 +283,7 @@ def test_labels_that_are_no_numbers_of_labels_are_refused(copy: Path, labels: li
         return table.set_column(table.schema.get_field_index("label"), "label", values)
 
     rewrite_table(copy / "data", change)
-    with pytest.raises(ArtifactError, match="the tables must be those that"):
+    with pytest.raises(ArtifactError, match="column (label of data )?must (be as|hold|have)|column label must have"):
         read_proxy(copy)
 
 
@@ -336,14 +350,14 @@ def test_runs_that_are_not_what_the_evidence_speaks_of_are_refused(
 def test_runs_in_other_columns_are_refused(change: Callable[[pa.Table], pa.Table], checked: Path) -> None:
     rewrite_table(checked / "ranking", change)
     with pytest.raises(
-        ArtifactError, match=r"ranking: must hold (the columns of a table of runs|parquet files that can be read)"
+        ArtifactError, match=r"ranking-00000-of-00001.parquet: must be a parquet file as FORMAT.md has it"
     ):
         read_proxy(checked)
 
 
 def test_evidence_without_its_runs_is_refused(checked: Path) -> None:
     shutil.rmtree(checked / "ranking")
-    with pytest.raises(ArtifactError, match="ranking: must hold parquet files that can be read"):
+    with pytest.raises(ArtifactError, match=r"ranking-00000-of-00001\.parquet: must be a parquet file as"):
         read_proxy(checked)
 
 

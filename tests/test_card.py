@@ -16,11 +16,12 @@ from PIL import Image
 
 import proxyds
 from proxyds import card
-from proxyds.artifact import read_manifest, read_proxy, read_tables, verify_proxy
 from proxyds.card import escape_markdown, render_card
 from proxyds.errors import CardDriftError, VerificationError
 from proxyds.manifest import Manifest
+from proxyds.opening import read_manifest, verify_proxy
 from proxyds.records import Tables
+from proxyds.tables import read_proxy, read_tables
 
 HOSTILE = "cat | <script>alert(1)</script> {{ m.name }} [x](javascript:1) $\\frac$ \n# heading `x`"
 

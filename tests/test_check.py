@@ -21,8 +21,7 @@ from datasets import load_dataset
 from PIL import Image
 
 import proxyds
-from proxyds import artifact, checking, pipeline, verification
-from proxyds.artifact import read_proxy, read_tables, verify_proxy
+from proxyds import artifact, checking, opening, pipeline, verification
 from proxyds.card import escape_markdown
 from proxyds.engine import Here
 from proxyds.errors import (
@@ -33,8 +32,10 @@ from proxyds.errors import (
     SourceError,
     VerificationError,
 )
+from proxyds.opening import verify_proxy
 from proxyds.records import Progress
 from proxyds.store import Store
+from proxyds.tables import read_proxy, read_tables
 
 RECIPE = """\
 name: checked
@@ -78,7 +79,7 @@ def rows(proxy: Path) -> list[dict[str, object]]:
 
 def evidence_of(proxy: Path) -> dict[str, object]:
     """The evidence, but for times."""
-    evidence = artifact.read_manifest(proxy).evidence
+    evidence = opening.read_manifest(proxy).evidence
     assert evidence is not None
     return evidence.model_dump(exclude={"created", "elapsed_seconds", "spending"})
 
@@ -149,7 +150,7 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
 
 
 def test_the_card_shows_the_evidence_and_names_every_picture(checked: Path) -> None:
-    text, evidence = (checked / "README.md").read_text(), artifact.read_manifest(checked).evidence
+    text, evidence = (checked / "README.md").read_text(), opening.read_manifest(checked).evidence
     assert evidence is not None
     assert "Not checked yet" not in text
     assert evidence.verdict[1:] in text
@@ -192,7 +193,7 @@ def test_building_again_changes_nothing_and_other_settings_check_again(
     assert not again.was_there
     assert len(Store(session_store).entries()) == n  # one draw less: nothing to train
     assert len(rows(copy)) == 8 * (2 + 4)
-    assert artifact.read_manifest(copy).recipe_sha256 == proxyds.read_recipe(recipe).sha256
+    assert opening.read_manifest(copy).recipe_sha256 == proxyds.read_recipe(recipe).sha256
 
 
 def test_build_then_check_gives_what_a_build_with_a_check_gives(
@@ -219,7 +220,7 @@ def test_rows_do_not_depend_on_how_many_run_at_once(checked: Path, tmp_path: Pat
 
 def test_one_seed_has_no_ceiling_and_the_card_says_so(copy: Path, session_store: Path) -> None:
     proxyds.check(copy, overrides=["check.full_seeds=1"], store=Store(session_store), device="cpu")
-    evidence = artifact.read_manifest(copy).evidence
+    evidence = opening.read_manifest(copy).evidence
     assert evidence is not None
     full = evidence.of("full", None)
     assert full is not None
@@ -231,7 +232,7 @@ def test_one_seed_has_no_ceiling_and_the_card_says_so(copy: Path, session_store:
 def test_other_ratios_give_a_curve(copy: Path, session_store: Path) -> None:
     overrides = ["check.ratios=[0.3]", "check.draws=2", "check.full_seeds=1", "check.target=-1"]
     proxyds.check(copy, overrides=overrides, store=Store(session_store), device="cpu")
-    evidence, text = artifact.read_manifest(copy).evidence, (copy / "README.md").read_text()
+    evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None
     assert evidence.sufficient_ratio == 0.1
     assert {each.ratio for each in evidence.methods if each.method == "random"} == {0.1, 0.3}
@@ -278,7 +279,7 @@ def test_a_table_of_full_accuracies_saves_their_training(copy: Path, tmp_path: P
     trained = [entry.name for entry in store.entries() if entry.stage == "check"]
     assert len(trained) == 8 * 4
     assert not any(" on full" in name for name in trained)
-    evidence, text = artifact.read_manifest(copy).evidence, (copy / "README.md").read_text()
+    evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None
     assert evidence.reference == "table known.csv"
     assert evidence.n_full_seeds == 1
@@ -336,7 +337,7 @@ def test_runs_that_fail_are_named_and_the_rest_go_on(
     monkeypatch.setattr(verification, "train_network", sometimes)
     monkeypatch.setattr(pipeline, "choose_engine", lambda device, workers: ("cpu", Here()))
     proxyds.check(copy, overrides=["check.draws=1", "check.full_seeds=1"], store=Store(tmp_path / "store"))
-    evidence, text = artifact.read_manifest(copy).evidence, (copy / "README.md").read_text()
+    evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None
     assert evidence.n_architectures == 7
     assert len(evidence.failures) == 5
@@ -456,7 +457,7 @@ def test_a_user_sees_the_plan_the_evidence_and_one_bar(
     assert planned.returncode == 0
     assert "trainings of the check" in planned.stdout
     ran = run_proxyds("check", copy, "--strict")
-    evidence = artifact.read_manifest(copy).evidence
+    evidence = opening.read_manifest(copy).evidence
     assert evidence is not None
     assert ran.returncode == proxyds.errors.EXIT_VERDICTS[evidence.verdict], ran.stderr
     assert f"verdict: {evidence.verdict}" in ran.stdout

@@ -20,8 +20,8 @@ from datasets import load_dataset
 
 import proxyds
 from proxyds import card, errors, pipeline, space
-from proxyds.artifact import read_manifest, verify_proxy
 from proxyds.engine import Here
+from proxyds.opening import read_manifest, verify_proxy
 from proxyds.recipe_yaml import read_recipe
 from proxyds.space import list_architectures
 from proxyds.store import Store

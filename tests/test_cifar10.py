@@ -18,8 +18,9 @@ import webdataset
 from datasets import ClassLabel, Image, load_dataset
 
 import proxyds
-from proxyds.artifact import read_tables, verify_proxy
+from proxyds.opening import verify_proxy
 from proxyds.store import Store
+from proxyds.tables import read_tables
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

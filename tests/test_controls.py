@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from proxyds import selection
 from proxyds.draws import CONTROLS, DRAW_LAWS, draw_random, draw_stratified
 from proxyds.errors import ShortageError
-from proxyds.records import Mapping, Outcomes
 from proxyds.runs import DATASETS
 from proxyds.seeding import derive_seed
 from proxyds.selection import draw_samples
@@ -201,9 +200,8 @@ IMPORTANCE = np.tile([6.0, 2.0, 1.0, 1.0], 25)
 @pytest.mark.parametrize("ratio", [0.1, 0.25])
 def test_draw_0_is_the_proxy_that_a_build_gives(law: str, ratio: float) -> None:
     n, ids = len(IMPORTANCE), make_ids(len(IMPORTANCE))
-    outcomes = Outcomes(np.ones((n, 2), bool), np.ones(n, np.int64), IMPORTANCE, np.zeros((n, 4), np.int64))
-    mapping = Mapping(np.arange(n)[:, None], np.zeros(n), 1, 1.0)
-    built = draw_samples(ids, np.zeros(n, np.int64), ["a"], mapping, outcomes, ratio=ratio, law=law, seed=3)
+    case, labels = np.ones(n, np.int64), np.zeros(n, np.int64)
+    built = draw_samples(ids, labels, ["a"], case, IMPORTANCE, ratio=ratio, law=law, seed=3)
     assert (draw_again(ids, built.importance, ratio, 0, law=law, seed=3) == built.selected).all()
     as_ever = DRAW_LAWS[law](IMPORTANCE, round(ratio * n), ids, derive_seed(3, "draw"))  # before there were other draws
     assert (built.selected == as_ever).all()

@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyds.artifact import read_manifest, read_proxy
 from proxyds.errors import ArtifactError, LabelError, ShortageError, StarvedLabelError
+from proxyds.opening import read_manifest
 from proxyds.pipeline import build
 from proxyds.recipe import LabelReduction
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import Mapping, Outcomes
 from proxyds.reduction import count_kept, draw_random_labels, draw_reduced
 from proxyds.selection import check_ratio, draw_again, draw_samples
 from proxyds.store import Store
+from proxyds.tables import read_proxy
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -202,17 +202,14 @@ def test_a_reduction_that_keeps_all_labels_is_none() -> None:
 
 
 def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
-    outcomes = Outcomes(np.ones((20, 2), bool), np.ones(20, np.int64), IMPORTANCE, np.zeros((20, 4), np.int64))
-    mapping = Mapping(np.arange(20)[:, None], np.zeros(20), 1, 1.0)
-
     def draw(**about: Any):
         reduction = LabelReduction(keep=2, **about)
         return draw_samples(
             make_ids(20),
             LABELS,
             list("abcd"),
-            mapping,
-            outcomes,
+            np.ones(20, np.int64),
+            IMPORTANCE,
             ratio=0.2,
             law="systematic",
             seed=0,

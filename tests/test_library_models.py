@@ -18,9 +18,9 @@ import torchvision
 from torch import nn
 
 from proxyds import networks
-from proxyds.artifact import verify_proxy
 from proxyds.errors import MissingExtraError, RecipeError, UnknownNameError
 from proxyds.networks import build_network, describe_origin, sketch_network
+from proxyds.opening import verify_proxy
 from proxyds.pipeline import build
 from proxyds.recipe import Training
 from proxyds.recipe_yaml import read_recipe, write_recipe

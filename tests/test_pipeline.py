@@ -23,12 +23,13 @@ from conftest import TINY_RECIPE
 from PIL import Image
 
 import proxyds
-from proxyds.artifact import read_tables, verify_proxy
 from proxyds.engine import Here, run_stored
 from proxyds.errors import OutputExistsError, VerificationError
+from proxyds.opening import verify_proxy
 from proxyds.records import Progress, ignore_progress
 from proxyds.source import load_source
 from proxyds.store import Store
+from proxyds.tables import read_tables
 
 IDENTICAL = ("data", "importance", "evaluation", "webdataset", "recipe.yaml")
 """What two builds of one recipe share byte by byte; the rest holds times."""

@@ -15,6 +15,7 @@ from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.records import Mapping, Outcomes
 from proxyds.seeding import derive_seed, uniform_keys
 from proxyds.selection import check_ratio, draw_samples
+from proxyds.similarity import carry_importance
 
 N_DRAWS = 20_000
 WEIGHTS = np.array([6.0, 6.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
@@ -29,11 +30,9 @@ def drawn(
 ):
     values = np.array(importance, np.float64)
     n = len(values)
-    outcomes = Outcomes(np.ones((n, 2), bool), np.ones(n, np.int64), values, np.zeros((n, 4), np.int64))
-    mapping = Mapping(np.arange(n)[:, None], np.zeros(n), 1, 1.0)
     given_labels = np.array(labels if labels is not None else [0] * n)
     names = [f"label {i}" for i in range(given_labels.max() + 1)]
-    return draw_samples(make_ids(n), given_labels, names, mapping, outcomes, ratio=ratio, law=law, seed=seed)
+    return draw_samples(make_ids(n), given_labels, names, np.ones(n, np.int64), values, ratio=ratio, law=law, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +164,15 @@ def test_a_proxy_holds_exactly_its_ratio(law: str, n: int, ratio: float, expecte
 
 def test_importance_is_the_mean_over_neighbours_and_the_case_the_nearests() -> None:
     outcomes = Outcomes(
-        np.ones((3, 2), bool), np.array([1, 3, 2]), np.array([2.0, 6.0, 1.0]), np.zeros((3, 4), np.int64)
+        np.zeros((3, 2), np.int64),
+        np.ones((3, 2), bool),
+        np.array([1, 3, 2]),
+        np.array([2.0, 6.0, 1.0]),
+        np.zeros((3, 4), np.int64),
     )
     mapping = Mapping(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 1, 1.0)
-    draw = draw_samples(
-        make_ids(4), np.zeros(4, np.int64), ["a"], mapping, outcomes, ratio=0.5, law="systematic", seed=0
-    )
+    carried = carry_importance(mapping, outcomes)
+    draw = draw_samples(make_ids(4), np.zeros(4, np.int64), ["a"], *carried, ratio=0.5, law="systematic", seed=0)
     assert draw.importance.tolist() == [4, 3.5, 3.5, 4]
     assert draw.case.tolist() == [1, 3, 2, 3]
     np.testing.assert_allclose(draw.keep_probability, [4 / 15, 3.5 / 15, 3.5 / 15, 4 / 15])

@@ -1,0 +1,188 @@
+"""What comparing bytes cannot tell: whether everything in a proxy is what `FORMAT.md` allows. Done before one is shared or taken in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from proxyds.errors import ArtifactError, RecipeError
+from proxyds.images import DECODE_ERRORS, open_image
+from proxyds.manifest import CARD, RECIPE, Manifest, list_configs
+from proxyds.opening import parse_json, verify_proxy
+from proxyds.plain_text import find_active_text
+from proxyds.recipe_yaml import parse_mapping
+from proxyds.records import Tables
+from proxyds.tables import read_proxy
+
+MAX_CARD_BYTES = 5_000_000
+_OF_CARDS = re.compile("</?(details|summary)>")
+"""The HTML that cards themselves are made with."""
+_LABEL, _ABOUT = "cls", "json"
+_TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError)
+
+
+def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
+    """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe.
+
+    Images are opened and not decoded: their size is known before a pixel is.
+
+    Raises:
+        ArtifactError: It is no proxy, or holds what it may not; names the file.
+        VerificationError: A file is missing, changed, or not in the manifest.
+    """
+    verify_proxy(folder)
+    manifest, tables = read_proxy(folder)
+    _audit_images(folder, tables.data)
+    _audit_tars(folder, manifest, tables.data)
+    _audit_pictures(folder, manifest)
+    _audit_card(folder, manifest)
+    _audit_recipe(folder, manifest)
+    return manifest, tables
+
+
+def _refused(place: Path, why: object) -> ArtifactError:
+    return ArtifactError(f"{place}: {why}; do not use this proxy")
+
+
+def _audit_images(folder: Path, data: pa.Table) -> None:
+    """Every image's bytes are those that were chosen, and an image of a size that can be meant."""
+    for i, row in enumerate(_iter_rows(data.select(["image", "encoded_sha256"]))):
+        encoded = row["image"]["bytes"]
+        if hashlib.sha256(encoded).hexdigest() != row["encoded_sha256"]:
+            raise _refused(folder / "data", f"image {i} must have the bytes of its encoded_sha256, it has others")
+        _audit_image(folder / "data", f"image {i}", encoded)
+
+
+def _audit_image(place: Path, what: str, encoded: bytes) -> None:
+    try:
+        with open_image(encoded):
+            pass
+    except DECODE_ERRORS as error:
+        raise _refused(place, f"{what} must be an image: {str(error) or type(error).__name__}") from None
+
+
+def _audit_pictures(folder: Path, manifest: Manifest) -> None:
+    for name in manifest.files:
+        if name.endswith(".png"):
+            _audit_image(folder / name, "it", (folder / name).read_bytes())
+
+
+def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
+    """The tars, where there are any, hold the samples of `data` and nothing else, as plain files in its order."""
+    names = sorted(name for name in manifest.files if name.endswith(".tar"))
+    if not names:
+        return
+    rows = _iter_rows(data.select(["sample_id", "label", "image"]))
+    for name in names:
+        try:
+            with tarfile.open(folder / name, "r:") as archive:
+                for sample in _iter_samples(archive):
+                    _compare_sample(sample, next(rows, None))
+        except _TAR_ERRORS as error:
+            raise _refused(folder / name, str(error) or type(error).__name__) from None
+    if next(rows, None) is not None:
+        raise _refused(folder / names[-1], "the tars must hold every sample of data, they end before")
+
+
+def _iter_samples(archive: tarfile.TarFile) -> Iterator[dict[str, tuple[str, bytes]]]:
+    """The samples of a tar: for each ending of three adjacent members its key and bytes.
+
+    Raises:
+        ValueError: A member is no plain file, or its name not that of a sample.
+    """
+    members: dict[str, tuple[str, bytes]] = {}
+    for member in archive:
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+            raise ValueError(f"the member {member.name[:100]!r} must be a plain file, it is a link, folder or device")
+        if not re.fullmatch(r"[0-9a-f]{64}(-[1-9][0-9]*)?\.[a-z0-9]{1,8}", member.name):
+            raise ValueError(f"the member {member.name[:100]!r} must be named by a sample id and an ending")
+        key, _, ending = member.name.partition(".")
+        stream = archive.extractfile(member)
+        assert stream is not None  # it is a plain file
+        if ending in members:
+            raise ValueError(f"the member {member.name!r} must stand once")
+        members[ending] = (key, stream.read())
+        if len(members) == 3:
+            yield members
+            members = {}
+    if members:
+        raise ValueError(f"the last sample must have three members, it has {len(members)}")
+
+
+def _compare_sample(sample: dict[str, tuple[str, bytes]], row: dict[str, Any] | None) -> None:
+    """Compares a sample of a tar with its row in `data`.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if row is None:
+        raise ValueError("it must hold the samples of data, it holds more")
+    key = row["sample_id"]
+    if {found for found, _ in sample.values()} != {key}:
+        raise ValueError(
+            f"the members {key}.* must come next, as in data, it has {sorted(k for k, _ in sample.values())[0]}.*"
+        )
+    endings = set(sample) - {_LABEL, _ABOUT}
+    if len(endings) != 1:
+        raise ValueError(f"{key} must have an image, .{_LABEL} and .{_ABOUT}, it has {sorted(sample)}")
+    about = parse_json(sample[_ABOUT][1])
+    if not isinstance(about, dict) or about.get("sample_id") != key:
+        raise ValueError(f"{key}.{_ABOUT} must be the other columns of its row")
+    if sample[_LABEL][1] != str(row["label"]).encode() or sample[endings.pop()][1] != row["image"]["bytes"]:
+        raise ValueError(f"{key} must have the image and label that data has, it has others")
+
+
+def _audit_card(folder: Path, manifest: Manifest) -> None:
+    """The card is Markdown without HTML, and tells readers of data sets to read these files and no others."""
+    path = folder / CARD
+    if manifest.files[CARD].bytes > MAX_CARD_BYTES:
+        raise _refused(path, f"must have {MAX_CARD_BYTES:,} bytes at most, has {manifest.files[CARD].bytes:,}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise _refused(path, "must be UTF-8 text") from None
+    front = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
+    if front is None:
+        raise _refused(path, "must begin with the block of YAML that names its data files")
+    first = front[0].count("\n") + 1
+    for number, line in enumerate(text[front.end() :].splitlines(), start=first):
+        if (trouble := find_active_text(_OF_CARDS.sub("", line))) is not None:
+            raise _refused(path, f"must be plain Markdown, line {number} holds {trouble}")
+    metadata = _parse(path, front[1])
+    if metadata.get("configs") != list_configs(manifest):
+        raise _refused(path, "configs must name this proxy's own tables, as FORMAT.md has them, it names others")
+    if metadata.get("license") != manifest.licence:
+        raise _refused(path, f"license must be the manifest's, {manifest.licence}, it is {metadata.get('license')!r}")
+
+
+def _audit_recipe(folder: Path, manifest: Manifest) -> None:
+    """The recipe is a plain mapping that leads to no place on the reader's machine."""
+    path = folder / RECIPE
+    if manifest.files[RECIPE].bytes > MAX_CARD_BYTES:
+        raise _refused(path, f"must have {MAX_CARD_BYTES:,} bytes at most, has {manifest.files[RECIPE].bytes:,}")
+    try:
+        tree = _parse(path, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise _refused(path, "must be UTF-8 text") from None
+    source = tree.get("source")
+    where = source.get("path") if isinstance(source, dict) else None
+    if where is not None and (not isinstance(where, str) or where in ("", ".", "..") or re.search(r"[/\\]", where)):
+        raise _refused(path, f"source.path must be a name without folders, it is {where!r}")
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return parse_mapping(text, str(path))
+    except RecipeError as error:
+        raise ArtifactError(f"{error}; do not use this proxy") from None
+
+
+def _iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=100):
+        yield from batch.to_pylist()

@@ -1,0 +1,34 @@
+"""Names that are text to read and nothing else: they reach cards, terminals and web pages."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_CODE = re.compile(r"<[A-Za-z/!?]|\{\{|\{%|\{#|javascript:", re.IGNORECASE)
+"""Of HTML and of templates."""
+_TURNED_TEXT = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that make text show in another order than it has."""
+
+
+def find_active_text(text: str) -> str | None:
+    """What makes a name more than text to read, in words; None where it is plain.
+
+    It may hold no HTML, no code of templates, no characters that steer a terminal or turn the order of letters.
+    """
+    if _CODE.search(text):
+        return "HTML or template code"
+    if any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" for letter in text):
+        return "control characters"
+    if any(letter in text for letter in _TURNED_TEXT):
+        return "characters that turn the order of letters"
+    return None
+
+
+def make_plain(text: str) -> str:
+    """What somebody else's program or file system said, as plain text that looks the same."""
+    text = "".join(
+        "?" if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" else letter for letter in text
+    )
+    text = text.translate(dict.fromkeys(map(ord, _TURNED_TEXT), "?"))
+    return _CODE.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)

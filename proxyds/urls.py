@@ -1,0 +1,172 @@
+"""Proxies at addresses that `fsspec` knows: object stores and other machines, by one set of functions for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from proxyds.errors import (
+    MissingExtraError,
+    ProxydsError,
+    RemoteAccessError,
+    RemoteError,
+    RemoteNotFoundError,
+    translate_os_errors,
+)
+from proxyds.records import OnProgress, Progress, ignore_progress
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+"""Protocols for which this package has an extra with what they need."""
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class UrlFolder:
+    """A folder at an address.
+
+    Attributes:
+        name: The address as it may be shown: without user, password and query.
+        filesystem: Of `fsspec`.
+        root: The folder, as the file system names it.
+    """
+
+    name: str
+    filesystem: Any = field(repr=False)
+    root: str
+
+    def list_files(self) -> dict[str, int] | None:
+        """Every file below, with its bytes; None where the protocol cannot tell.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        if self.root.startswith(("http://", "https://")):
+            return None
+        with _reaching(self.name):
+            self.filesystem.invalidate_cache()
+            found = self.filesystem.find(self.root, detail=True)
+        prefix = f"{self.root.rstrip('/')}/"
+        return {name.removeprefix(prefix): about["size"] for name, about in found.items() if name.startswith(prefix)}
+
+    def read_file(self, name: str, n_most: int) -> bytes | None:
+        """A small file's bytes; None where there is none.
+
+        Args:
+            name: Of the file.
+            n_most: Bytes that it may have; one more is read and no further.
+        """
+        try:
+            with _reaching(f"{self.name}/{name}"), self.filesystem.open(f"{self.root}/{name}", "rb") as stream:
+                held: bytes = stream.read(n_most + 1)
+        except RemoteNotFoundError:
+            return None
+        return held
+
+    def fetch_files(self, sizes: Mapping[str, int], folder: Path, on_progress: OnProgress = ignore_progress) -> None:
+        """Fetches files of known sizes into a folder, and not a byte more.
+
+        Raises:
+            RemoteError: One cannot be read, or is longer than it should be.
+            NoSpaceError: The disk is full.
+        """
+        n_done, total = 0, sum(sizes.values())
+        for name, size in sizes.items():
+            place = folder / name
+            n_file = 0
+            with translate_os_errors(str(place), "choose another -o"):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as out:
+                    for chunk in self._iter_chunks(name):
+                        n_file += len(chunk)
+                        if n_file > size:
+                            raise RemoteError(f"{self.name}/{name}: must have {size:,} bytes, it has more")
+                        out.write(chunk)
+                        on_progress(Progress("fetch", self.name, n_done + n_file, max(total, 1)))
+            n_done += n_file
+
+    def _iter_chunks(self, name: str) -> Iterator[bytes]:
+        with _reaching(f"{self.name}/{name}"), self.filesystem.open(f"{self.root}/{name}", "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+
+    def send_files(self, folder: Path, names: Sequence[str], on_progress: OnProgress = ignore_progress) -> None:
+        """Sends files, one after the other, in the order given.
+
+        Raises:
+            RemoteError: One cannot be written.
+        """
+        sizes = {name: (folder / name).stat().st_size for name in names}
+        n_done = 0
+        for name, size in sizes.items():
+            with _reaching(f"{self.name}/{name}"):
+                self.filesystem.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
+                self.filesystem.put_file(str(folder / name), f"{self.root}/{name}")
+            n_done += size
+            on_progress(Progress("push", self.name, n_done, max(sum(sizes.values()), 1)))
+
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Removes files."""
+        with _reaching(self.name):
+            for name in names:
+                self.filesystem.rm_file(f"{self.root}/{name}")
+
+    def check_writable(self) -> None:
+        """Writes a file and removes it, so that hours of work are not done for a place that may not be written.
+
+        Raises:
+            RemoteError: It may not.
+        """
+        with _reaching(self.name):
+            self.filesystem.makedirs(self.root, exist_ok=True)
+            self.filesystem.pipe_file(f"{self.root}/.proxyds", b"")
+            self.filesystem.rm_file(f"{self.root}/.proxyds")
+
+
+def open_url(url: str) -> UrlFolder:
+    """Opens an address; nothing is asked of it yet.
+
+    Raises:
+        MissingExtraError: The package for its protocol is not installed; names it.
+        RemoteNotFoundError: No such protocol is known.
+    """
+    import fsspec
+
+    parts = urlsplit(url)
+    name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    try:
+        with _reaching(name):
+            filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        extra = EXTRAS.get(parts.scheme)
+        how = f"pip install 'proxyds[{extra}]'" if extra else str(error)
+        raise MissingExtraError(f"{name}: needs a package that is not installed: {how}") from None
+    return UrlFolder(name, filesystem, root.rstrip("/"))
+
+
+@contextmanager
+def _reaching(name: str) -> Iterator[None]:
+    """Turns what a file system's client raises, each its own, into errors that name the address."""
+    try:
+        yield
+    except (ProxydsError, ImportError):
+        raise
+    except FileNotFoundError:
+        raise RemoteNotFoundError(f"{name}: nothing is there; check the address") from None
+    except PermissionError as error:
+        raise RemoteAccessError(f"{name}: access was refused: {_first_line(error)}; check the credentials") from None
+    except ValueError as error:
+        if "Protocol not known" not in str(error):
+            raise RemoteError(f"{name}: {_first_line(error)}") from None
+        raise RemoteNotFoundError(f"{name}: no such protocol is known; for example s3://, gs:// or file://") from None
+    except Exception as error:  # noqa: BLE001 - each client has errors of its own; all are told
+        if "redential" in type(error).__name__:
+            raise RemoteAccessError(f"{name}: {_first_line(error)}; set the credentials of its protocol") from None
+        raise RemoteError(f"{name}: cannot be reached: {_first_line(error)}; run the same command again") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
