@@ -8,7 +8,7 @@ The tokens: `hf_me` is user `me`, `hf_other` is user `other`, `hf_me_read` is us
 For tests, `/test/...` (no token needed, not in the request log):
 
 - `POST /test/faults`, a JSON list of faults, replaces all faults. Each has `method`, `path` (a regular expression,
-  searched in the decoded path without its query), `times` (1 unless told), `skip` (0) and some of:
+  searched in the decoded path without its query), `times` (1 unless told), `skip` (0) and some of (a request meets the first that applies):
   `delay_seconds`; `status` with `headers`; `body` (base64: other bytes, with status 200); `cut_after` (so many bytes of
   the request's body are read, or of the answer's body sent, then the connection is closed); `answer_lost` (the request
   is carried out, but the connection is closed before the answer). A close is a plain one, as when the server's process
@@ -137,7 +137,6 @@ class PullRequest:
     status: str
     base: Commit
     created: str
-    merge_commit: str | None = None
 
 
 @dataclass
@@ -154,21 +153,11 @@ class Repository:
     def owner(self) -> str:
         return self.name.split("/")[0]
 
-    def at(self, revision: str) -> Commit:
-        found = self.heads.get(revision) or self.tags.get(revision) or self.commits.get(revision)
-        if found is None:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
-
-    def head(self, branch: str) -> Commit:
-        if branch not in self.heads:
-            raise Refusal(404, f"Invalid rev id: {branch}", "RevisionNotFound")
-        return self.heads[branch]
-
-    def pull_request(self, number: str) -> PullRequest:
-        if int(number) not in self.pull_requests:
-            raise Refusal(404, "This discussion does not exist")
-        return self.pull_requests[int(number)]
+    def at(self, revision: str, *, only_heads: bool = False) -> Commit:
+        for known in [self.heads] if only_heads else [self.heads, self.tags, self.commits]:
+            if revision in known:
+                return known[revision]
+        raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
 class Hub:
@@ -216,37 +205,14 @@ class Hub:
         files: dict[str, Blob],
         author: str,
         title: str,
-        message: str = "",
+        text: str = "",
     ) -> Commit:
         self.n_commits += 1
         tree = sorted((path, blob.git_oid) for path, blob in files.items())
         content = json.dumps([self.n_commits, parent and parent.oid, title, tree])
         oid = hashlib.sha1(content.encode()).hexdigest()
-        repository.commits[oid] = Commit(oid, parent, author, title, message, now(), files)
+        repository.commits[oid] = Commit(oid, parent, author, title, text, now(), files)
         return repository.commits[oid]
-
-    def open_pull_request(
-        self, repository: Repository, base: Commit, head: Commit, author: str, title: str, status: str
-    ) -> PullRequest:
-        number = len(repository.pull_requests) + 1
-        repository.heads[f"refs/pr/{number}"] = head
-        repository.pull_requests[number] = PullRequest(number, author, title, status, base, now())
-        return repository.pull_requests[number]
-
-    def merge(self, repository: Repository, pull: PullRequest, author: str) -> None:
-        """Brings what the pull request changed onto main, unless main changed the same files otherwise."""
-        main, theirs, base = repository.heads["main"], repository.heads[f"refs/pr/{pull.number}"].files, pull.base.files
-        if pull.status in ("merged", "closed"):
-            raise Refusal(409, f"This pull request is {pull.status}")
-        files = dict(main.files)
-        for path in {path for path in base.keys() | theirs.keys() if base.get(path) != theirs.get(path)}:
-            if files.get(path) not in (base.get(path), theirs.get(path)):
-                raise Refusal(409, f"This pull request conflicts with main: {path}")
-            files.pop(path, None)
-            if path in theirs:
-                files[path] = theirs[path]
-        merged = self.add_commit(repository, main, files, author, f"{pull.title} (#{pull.number})")
-        repository.heads["main"], pull.status, pull.merge_commit = merged, "merged", merged.oid
 
     def next_fault(self, method: str, path: str) -> dict[str, Any]:
         """The first fault that applies to this request, counted as used; empty where none does."""
@@ -292,9 +258,7 @@ def whoami(request: Request) -> Answer:
         raise Refusal(401, "Invalid username or password.")
     role = "write" if request.user.may_write else "read"
     token = {"accessToken": {"displayName": "test", "role": role}, "type": "access_token"}
-    return as_json(
-        {"type": "user", "name": request.user.name, "fullname": request.user.name, "orgs": [], "auth": token}
-    )
+    return as_json({"type": "user", "name": request.user.name, "orgs": [], "auth": token})
 
 
 def owned_name(request: Request, verb: str) -> tuple[str, dict[str, Any]]:
@@ -335,14 +299,15 @@ def validate_yaml(request: Request) -> Answer:
 
 def refs(request: Request, repo: str) -> Answer:
     repository = request.hub.readable(repo, request.user)
-    branches, pulls = [], []
+    kinds: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
     for name, commit in repository.heads.items():
-        is_pull = name.startswith("refs/pr/")
-        target = {"name": name, "ref": name if is_pull else f"refs/heads/{name}", "targetCommit": commit.oid}
-        (pulls if is_pull else branches).append(target)
-    tags = [{"name": n, "ref": f"refs/tags/{n}", "targetCommit": c.oid} for n, c in repository.tags.items()]
-    answer = {"branches": branches, "converts": [], "tags": tags}
-    return as_json(answer | ({"pullRequests": pulls} if request.flag("include_prs") else {}))
+        kind, ref = ("pullRequests", name) if name.startswith("refs/pr/") else ("branches", f"refs/heads/{name}")
+        kinds[kind].append({"name": name, "ref": ref, "targetCommit": commit.oid})
+    for name, commit in repository.tags.items():
+        kinds["tags"].append({"name": name, "ref": f"refs/tags/{name}", "targetCommit": commit.oid})
+    if not request.flag("include_prs"):
+        del kinds["pullRequests"]
+    return as_json(kinds)
 
 
 def create_tag(request: Request, repo: str, revision: str) -> Answer:
@@ -361,20 +326,12 @@ def delete_tag(request: Request, repo: str, revision: str) -> Answer:
     return as_json({})
 
 
-def create_branch(request: Request, repo: str, revision: str) -> Answer:
-    repository = request.hub.writable(repo, request.user)
-    if revision in repository.heads:
-        raise Refusal(409, f"Reference already exists: {revision}")
-    repository.heads[revision] = repository.at(request.json().get("startingPoint", "main"))
-    return as_json({})
-
-
 # Pushing
 
 
 def preupload(request: Request, repo: str, revision: str) -> Answer:
     proposes = request.flag("create_pr") or revision.startswith("refs/pr/")
-    commit = request.hub.writable(repo, request.user, to_propose=proposes).head(revision)
+    commit = request.hub.writable(repo, request.user, to_propose=proposes).at(revision, only_heads=True)
     files = []
     for each in request.json()["files"]:
         path, blob = each["path"], commit.files.get(each["path"])
@@ -392,9 +349,8 @@ def lfs_batch(request: Request, repo: str) -> Answer:
         if each["oid"] not in repository.lfs:
             key = secrets.token_hex(16)
             request.hub.uploads[key] = repository, each["oid"], each["size"]
-            verify = {"href": f"{request.endpoint}/datasets/{repo}.git/info/lfs/verify"}
             upload = {"href": f"{request.endpoint}/lfs/{each['oid']}?key={key}"}
-            entry |= {"authenticated": True, "actions": {"upload": upload, "verify": verify}}
+            entry |= {"authenticated": True, "actions": {"upload": upload}}
         objects.append(entry)
     return as_json({"transfer": "basic", "objects": objects})
 
@@ -409,21 +365,14 @@ def lfs_upload(request: Request, oid: str) -> Answer:
     return Answer()
 
 
-def lfs_verify(request: Request, repo: str) -> Answer:
-    repository, asked = request.hub.writable(repo, request.user, to_propose=True), request.json()
-    if len(repository.lfs.get(asked["oid"], b"")) != asked["size"]:
-        raise Refusal(404, "There is no such object")
-    return as_json({})
-
-
 def commit(request: Request, repo: str, revision: str) -> Answer:
     hub, user, as_pull = request.hub, request.user, request.flag("create_pr")
-    number = revision.removeprefix("refs/pr/")
-    pull = hub.readable(repo, user).pull_requests.get(int(number)) if number.isdigit() else None
+    number = re.fullmatch(r"refs/pr/(\d+)", revision)
+    pull = hub.readable(repo, user).pull_requests.get(int(number[1])) if number else None
     proposes = as_pull or (pull is not None and user is not None and pull.author == user.name)
     repository = hub.writable(repo, user, to_propose=proposes)
     assert user is not None
-    parent, files, header = repository.head(revision), None, {}
+    parent, files, header = repository.at(revision, only_heads=True), None, {}
     for key, value in ((each["key"], each["value"]) for each in map(json.loads, request.body.splitlines())):
         if key == "header":
             header = value
@@ -445,8 +394,10 @@ def commit(request: Request, repo: str, revision: str) -> Answer:
         "commitUrl": f"{request.endpoint}/datasets/{repo}/commit/{made.oid}",
     }
     if as_pull:
-        pull = hub.open_pull_request(repository, parent, made, user.name, made.title, "open")
-        answer["pullRequestUrl"] = f"{request.endpoint}/datasets/{repo}/discussions/{pull.number}"
+        n = len(repository.pull_requests) + 1
+        repository.pull_requests[n] = PullRequest(n, user.name, made.title, "open", parent, made.date)
+        repository.heads[f"refs/pr/{n}"] = made
+        answer["pullRequestUrl"] = f"{request.endpoint}/datasets/{repo}/discussions/{n}"
     else:
         repository.heads[revision] = made
     return as_json(answer)
@@ -476,60 +427,44 @@ def apply_change(repository: Repository, files: dict[str, Blob], key: str, value
 # Pull requests
 
 
-def discussion_json(repository: Repository, pull: PullRequest) -> dict[str, Any]:
-    return {
-        "num": pull.number,
-        "title": pull.title,
-        "author": {"name": pull.author},
-        "createdAt": pull.created,
-        "status": pull.status,
-        "repo": {"name": repository.name, "type": "dataset"},
-        "isPullRequest": True,
-    }
-
-
 def list_discussions(request: Request, repo: str) -> Answer:
     repository = request.hub.readable(repo, request.user)
-    states = {"open": ("open", "draft"), "closed": ("closed", "merged")}.get(request.query.get("status", "all"))
-    found = [
-        discussion_json(repository, each)
-        for each in reversed(repository.pull_requests.values())
-        if request.query.get("type", "all") in ("all", "pull_request")
-        and (states is None or each.status in states)
-        and request.query.get("author", each.author) == each.author
-    ]
+    status, kind = request.query.get("status", "all"), request.query.get("type", "all")
+    found = []
+    for pull in reversed(repository.pull_requests.values()):
+        # the Hub counts what was merged among the closed
+        if kind in ("all", "pull_request") and status in ("all", "open" if pull.status == "open" else "closed"):
+            entry = {
+                "num": pull.number,
+                "title": pull.title,
+                "author": {"name": pull.author},
+                "createdAt": pull.created,
+            }
+            entry |= {"status": pull.status, "repo": {"name": repo, "type": "dataset"}, "isPullRequest": True}
+            found.append(entry)
     return as_json({"discussions": found, "count": len(found), "start": 0})
 
 
-def create_discussion(request: Request, repo: str) -> Answer:
-    repository, asked = request.hub.writable(repo, request.user, to_propose=True), request.json()
-    assert request.user is not None
-    if not asked.get("pullRequest"):
-        raise Refusal(400, "This server knows pull requests only")
-    main = repository.heads["main"]
-    pull = request.hub.open_pull_request(repository, main, main, request.user.name, asked["title"], "draft")
-    return as_json(discussion_json(repository, pull))
-
-
-def discussion(request: Request, repo: str, number: str) -> Answer:
-    repository = request.hub.readable(repo, request.user)
-    pull = repository.pull_request(number)
-    changes = {"base": "refs/heads/main", "mergeCommitId": pull.merge_commit}
-    return as_json({**discussion_json(repository, pull), "events": [], "filesWithConflicts": [], "changes": changes})
-
-
 def merge(request: Request, repo: str, number: str) -> Answer:
+    """Brings what the pull request changed onto main, unless main changed the same files otherwise."""
     repository = request.hub.writable(repo, request.user)
-    request.hub.merge(repository, repository.pull_request(number), repository.owner)
+    pull = repository.pull_requests.get(int(number))
+    if pull is None:
+        raise Refusal(404, "This discussion does not exist")
+    if pull.status == "merged":
+        raise Refusal(409, "This pull request is already merged")
+    main, base, theirs = repository.heads["main"], pull.base.files, repository.heads[f"refs/pr/{number}"].files
+    files = dict(main.files)
+    for path in {path for path in base.keys() | theirs.keys() if base.get(path) != theirs.get(path)}:
+        if files.get(path) not in (base.get(path), theirs.get(path)):
+            raise Refusal(409, f"This pull request conflicts with main: {path}")
+        files.pop(path, None)
+        if path in theirs:
+            files[path] = theirs[path]
+    title = f"{pull.title} (#{number})"
+    repository.heads["main"] = request.hub.add_commit(repository, main, files, repository.owner, title)
+    pull.status = "merged"
     return as_json({})
-
-
-def change_status(request: Request, repo: str, number: str) -> Answer:
-    repository = request.hub.writable(repo, request.user)
-    pull = repository.pull_request(number)
-    pull.status = request.json()["status"]
-    event = {"id": "1", "type": "status-change", "createdAt": now(), "author": {"name": repository.owner}}
-    return as_json({"newStatus": event | {"data": {"status": pull.status}}})
 
 
 # Reading
@@ -556,7 +491,8 @@ def entry_json(commit: Commit, path: str, expand: bool) -> dict[str, Any]:
 
 def info(request: Request, repo: str, revision: str = "main") -> Answer:
     repository = request.hub.readable(repo, request.user)
-    commit, siblings = repository.at(revision), []
+    commit = repository.at(revision)
+    siblings: list[dict[str, Any]] = []
     for path, blob in sorted(commit.files.items()):
         siblings.append({"rfilename": path})
         if request.flag("blobs"):
@@ -564,14 +500,7 @@ def info(request: Request, repo: str, revision: str = "main") -> Answer:
             siblings[-1] |= {"lfs": file_json(path, blob)["lfs"] | {"sha256": blob.sha256}} if blob.is_lfs else {}
     made = min(each.date for each in repository.commits.values())
     answer = {"id": repo, "author": repository.owner, "sha": commit.oid, "private": repository.private, "gated": False}
-    answer |= {
-        "disabled": False,
-        "tags": [],
-        "downloads": 0,
-        "likes": 0,
-        "createdAt": made,
-        "lastModified": commit.date,
-    }
+    answer |= {"disabled": False, "tags": [], "createdAt": made, "lastModified": commit.date}
     return as_json(answer | {"siblings": siblings})
 
 
@@ -597,13 +526,9 @@ def tree(request: Request, repo: str, revision: str, path: str = "") -> Answer:
 
 def paths_info(request: Request, repo: str, revision: str) -> Answer:
     commit = request.hub.readable(repo, request.user).at(revision)
-    if "json" in request.headers.get("Content-Type", ""):
-        asked = request.json()
-    else:
-        form = parse_qs(request.body.decode())
-        asked = {"paths": form.get("paths", []), "expand": form.get("expand", [""])[0].lower() == "true"}
-    found = [path for path in asked["paths"] if path in commit.files or commit.inside(path)]
-    return as_json([entry_json(commit, path, asked.get("expand", False)) for path in found])
+    form = parse_qs(request.body.decode())
+    found = [path for path in form.get("paths", []) if path in commit.files or commit.inside(path)]
+    return as_json([entry_json(commit, path, form.get("expand") == ["true"]) for path in found])
 
 
 def resolve(request: Request, repo: str, revision: str, path: str) -> Answer:
@@ -649,6 +574,7 @@ def set_files(request: Request) -> Answer:
     repository = hub.repositories.get(asked["repo"]) or hub.create(asked["repo"], asked.get("private", False))
     contents = {path: base64.b64decode(data) for path, data in asked["files"].items()}
     files = {path: Blob(data, is_lfs(path, len(data))) for path, data in contents.items()}
+    repository.lfs |= {blob.sha256: blob.data for blob in files.values() if blob.is_lfs}
     branch, tag = asked.get("branch", "main"), asked.get("tag")
     made = hub.add_commit(repository, repository.heads.get(branch), files, repository.owner, "Set by a test")
     repository.heads[branch] = made
@@ -657,7 +583,7 @@ def set_files(request: Request) -> Answer:
     return as_json({"commit": made.oid})
 
 
-_API, _REV, _NUM = r"/api/datasets/(?P<repo>[^/]+/[^/]+)", r"(?P<revision>[^/]+)", r"/discussions/(?P<number>\d+)"
+_API, _REV = r"/api/datasets/(?P<repo>[^/]+/[^/]+)", r"(?P<revision>[^/]+)"
 _PAGE = r"/datasets/(?P<repo>[^/]+/[^/]+?)"
 ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("GET", "/api/whoami-v2", whoami),
@@ -672,16 +598,11 @@ ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", f"{_API}/paths-info/{_REV}", paths_info),
     ("POST", f"{_API}/tag/{_REV}", create_tag),
     ("DELETE", f"{_API}/tag/{_REV}", delete_tag),
-    ("POST", f"{_API}/branch/{_REV}", create_branch),
     ("POST", f"{_API}/preupload/{_REV}", preupload),
     ("POST", f"{_API}/commit/{_REV}", commit),
     ("GET", f"{_API}/discussions", list_discussions),
-    ("POST", f"{_API}/discussions", create_discussion),
-    ("GET", f"{_API}{_NUM}", discussion),
-    ("POST", f"{_API}{_NUM}/merge", merge),
-    ("POST", f"{_API}{_NUM}/status", change_status),
+    ("POST", rf"{_API}/discussions/(?P<number>[1-9]\d*)/merge", merge),
     ("POST", rf"{_PAGE}\.git/info/lfs/objects/batch", lfs_batch),
-    ("POST", rf"{_PAGE}\.git/info/lfs/verify", lfs_verify),
     ("PUT", "/lfs/(?P<oid>[0-9a-f]{64})", lfs_upload),
     ("GET", f"{_PAGE}/resolve/{_REV}/(?P<path>.+)", resolve),
     ("POST", "/test/faults", set_faults),
@@ -721,12 +642,12 @@ class Handler(BaseHTTPRequestHandler):
             if fault.get("answer_lost"):
                 answer = None
         if not is_test:
+            # noted before it is sent: whoever has the answer finds it in the list
+            sent = len(answer.body[:cut]) if answer is not None and self.command == "GET" else 0
+            n_bytes = sent if self.command in ("GET", "HEAD") else len(body)
             entry = {"method": self.command, "path": unquote(path), "status": answer and answer.status}
-            entry |= {"n_bytes": len(body), "user": user and user.name}
-            if self.command in ("GET", "HEAD"):
-                entry["n_bytes"] = len(answer.body[:cut]) if answer is not None and self.command == "GET" else 0
             with hub.lock:
-                hub.requests.append(entry)
+                hub.requests.append({**entry, "n_bytes": n_bytes, "user": user and user.name})
         if answer is not None:
             self._send(answer, cut)
         if answer is None or cut is not None:
