@@ -197,27 +197,42 @@ class ChangedSourceError(SourceError):
 
 
 class RemoteError(ProxydsError):
-    """The Hub, or another place on the network, did not do what was asked."""
+    """The Hub, or another place on the network, did not do what was asked.
+
+    Attributes:
+        may_pass: Whether the same command may do better in a while.
+    """
 
     exit_code = 70
+    may_pass = True
 
 
 class RemoteNotFoundError(RemoteError):
     """There is no such repository, revision or address."""
 
     exit_code = 71
+    may_pass = False
 
 
 class RemoteAccessError(RemoteError):
     """There is no token, or it does not allow what was asked."""
 
     exit_code = 72
+    may_pass = False
 
 
 class TagExistsError(RemoteError):
     """The tag is there already, on other bytes. Tags are never moved."""
 
     exit_code = 73
+    may_pass = False
+
+
+class PushError(RemoteError):
+    """It cannot be published so: a tag of another version, or options that the place has no use for."""
+
+    exit_code = 75
+    may_pass = False
 
 
 class HeadMovedError(RemoteError):

@@ -16,14 +16,13 @@ from proxyds.errors import (
     ArtifactError,
     NoSpaceError,
     ProxydsError,
-    RemoteNotFoundError,
     VerificationError,
     translate_os_errors,
 )
 from proxyds.folders import whole_folder
 from proxyds.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.opening import MAX_MANIFEST_BYTES, measure_file, read_manifest, verify_files, verify_proxy
-from proxyds.places import AtUrl, OnHub, Place, read_place, read_remote
+from proxyds.places import AtUrl, OnHub, read_place, read_remote
 from proxyds.records import OnProgress, ignore_progress
 from proxyds.urls import UrlFolder, open_url
 
@@ -129,7 +128,7 @@ def _no_proxy(origin: Origin) -> ArtifactError:
     return ArtifactError(f"{origin.name}: must be a proxy, it has no {MANIFEST}; `proxyds push` publishes one")
 
 
-def open_source(place: Place) -> HubSource | UrlSource:
+def open_source(place: OnHub | AtUrl) -> HubSource | UrlSource:
     """Opens a place that is no folder here.
 
     Raises:
@@ -137,7 +136,6 @@ def open_source(place: Place) -> HubSource | UrlSource:
     """
     if isinstance(place, OnHub):
         return HubSource(hub.find_revision(place.repo, place.revision))
-    assert isinstance(place, AtUrl)
     return UrlSource(open_url(place.url))
 
 
@@ -158,8 +156,6 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         NoSpaceError: It does not fit.
     """
     target = read_remote(place)
-    if isinstance(target, Path):
-        raise RemoteNotFoundError(f"{place}: is a folder of this machine; `proxyds verify {target}` verifies it")
     out = Path(default_folder(place) if out is None else out).absolute()
     with translate_os_errors(str(out), "choose another -o"):
         there = check_output(out)

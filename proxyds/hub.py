@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from proxyds.errors import (
     HeadMovedError,
@@ -24,6 +27,8 @@ from proxyds.records import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
+
+_Result = TypeVar("_Result")
 
 DATASET = "dataset"
 MAIN = "main"
@@ -91,11 +96,15 @@ def find_revision(repo: str, asked: str | None) -> Revision:
         commit = Path(_fetch_cached(repo, "manifest.json", asked or MAIN)).parent.name
         return Revision(repo, asked, commit, {}, None, is_from_cache=True)
     api = HfApi()
-    with _asking(f"{repo}@{asked}" if asked else repo):
-        commit = str(api.dataset_info(repo, revision=asked).sha)
-        files = {each.path: each.size for each in _list_tree(repo, commit)}
-        tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo, repo_type=DATASET).tags}
-    return Revision(repo, asked, commit, tags, files)
+
+    def ask() -> Revision:
+        with _asking(f"{repo}@{asked}" if asked else repo):
+            commit = str(api.dataset_info(repo, revision=asked).sha)
+            files = {each.path: each.size for each in _list_tree(repo, commit)}
+            tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo, repo_type=DATASET).tags}
+        return Revision(repo, asked, commit, tags, files)
+
+    return patiently(ask)
 
 
 def fetch_files(
@@ -115,7 +124,7 @@ def fetch_files(
     """
     n_done, total = 0, sum(sizes.values())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        pending = {pool.submit(_fetch_file, at, name, folder): name for name in sizes}
+        pending = {pool.submit(patiently, partial(_fetch_file, at, name, folder)): name for name in sizes}
         try:
             for done in as_completed(pending):
                 done.result()
@@ -286,7 +295,8 @@ def commit_files(
     api = HfApi()
     additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
     n_done, total = 0, sum((folder / name).stat().st_size for name in names)
-    with _asking(there.repo), _without_bars():
+    with _asking(there.repo), _without_bars(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the client's, of its own HTTP library
         for first in range(0, len(additions), AT_ONCE):
             group = additions[first : first + AT_ONCE]
             api.preupload_lfs_files(
@@ -357,53 +367,78 @@ def _list_tree(repo: str, commit: str) -> list[RepoFile]:
 @contextmanager
 def _asking(what: str) -> Iterator[None]:
     """Turns what the Hub's client raises into errors that say what was asked for and what to do."""
+    try:
+        yield
+    except Exception as error:
+        told = _explain(what, error)
+        if told is None:
+            raise
+        raise told from None
+
+
+def _explain(what: str, error: BaseException) -> RemoteError | None:
+    """What an error of the Hub's client means; None for one that is not of the network."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    try:
-        yield
-    except HFValidationError as error:
-        raise RemoteNotFoundError(f"{what}: must read user/name: {_first_line(error)}") from None
-    except LocalEntryNotFoundError as error:
-        raise RemoteError(f"{what}: cannot be fetched: {_first_line(error)}; {_AGAIN}") from None
-    except RevisionNotFoundError:
-        raise RemoteNotFoundError(f"{what}: no such tag, branch or commit; `hf datasets info` names them") from None
-    except EntryNotFoundError:
-        raise RemoteNotFoundError(f"{what}: no such file on the Hub") from None
-    except RepositoryNotFoundError:
-        whose = (
+    if isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
+        return _explain(what, error.__cause__)  # of a download, and of an upload
+    if isinstance(error, HFValidationError):
+        return RemoteNotFoundError(f"{what}: must read user/name: {_first_line(error)}")
+    if isinstance(error, OfflineModeIsEnabled):
+        return RemoteAccessError(f"{what}: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it")
+    if isinstance(error, RevisionNotFoundError):
+        return RemoteNotFoundError(
+            f"{what}: no such tag, branch or commit; without a version the head of main is taken"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        private = (
             "or it is private and the token is not its owner's" if get_token() else "or it is private: `hf auth login`"
         )
-        raise RemoteNotFoundError(f"{what}: no such data set on the Hub, {whose}") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status == 401:
-            raise RemoteAccessError(
-                f"{what}: the Hub does not know the token; `hf auth login` keeps another, or set HF_TOKEN"
-            ) from None
-        if status == 403:
-            raise RemoteAccessError(
-                f"{what}: the token may not do this: {_first_line(error)}; use one that may write, a name of your own, or --create-pr"
-            ) from None
-        if status in (409, 412):
-            raise HeadMovedError(f"{what}: somebody else has changed it meanwhile; {_AGAIN}") from None
-        raise RemoteError(f"{what}: the Hub answered {status}: {_first_line(error)}; {_AGAIN}") from None
-    except OSError as error:
-        if error.errno is not None:  # the disk's, not the network's
-            raise
-        raise RemoteError(f"{what}: the Hub cannot be reached: {_first_line(error)}; {_AGAIN}") from None
-    except Exception as error:
-        # the client's HTTP library is not ours to import: its errors are told by their home
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "hf_xet"):
-            raise
-        raise RemoteError(f"{what}: the Hub cannot be reached: {_first_line(error)}; {_AGAIN}") from None
+        return RemoteNotFoundError(f"{what}: no such data set on the Hub, {private}")
+    if isinstance(error, EntryNotFoundError):
+        return RemoteNotFoundError(f"{what}: no such file on the Hub")
+    if isinstance(error, HfHubHTTPError):
+        return _explain_status(what, error.response.status_code, _first_line(error))
+    # errors of the client's HTTP library, which is not ours to import, are told by their home
+    is_of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "hf_xet")
+    if is_of_network or (isinstance(error, OSError) and error.errno is None):
+        return RemoteError(f"{what}: the Hub cannot be reached: {_first_line(error)}; {_AGAIN}")
+    return None
+
+
+def _explain_status(what: str, status: int, said: str) -> RemoteError:
+    if status == 401:
+        return RemoteAccessError(
+            f"{what}: the Hub does not know the token; `hf auth login` keeps another, or set HF_TOKEN"
+        )
+    if status == 403:
+        return RemoteAccessError(
+            f"{what}: the token may not do this: {said}; use one that may write, a name of your own, or --create-pr"
+        )
+    if status in (409, 412):
+        return HeadMovedError(f"{what}: somebody else has changed it meanwhile; {_AGAIN}")
+    return RemoteError(f"{what}: the Hub answered {status}: {said}; {_AGAIN}")
+
+
+def patiently(do: Callable[[], _Result]) -> _Result:
+    """Does something that can be repeated again, some seconds later, when it fails by what may pass."""
+    for wait_seconds in (1, 2, 4):
+        try:
+            return do()
+        except RemoteError as error:
+            if not error.may_pass:
+                raise
+            time.sleep(wait_seconds)
+    return do()
 
 
 _AGAIN = "what arrived is kept, run the same command again"

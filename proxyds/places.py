@@ -37,20 +37,18 @@ def read_place(text: str) -> Place:
     Raises:
         RemoteNotFoundError: It is none of the three.
     """
-    if Path(text).exists():
-        return Path(text)
-    return read_remote(text)
+    return Path(text) if Path(text).exists() else read_address(text) or read_remote(text)
 
 
-def read_remote(text: str) -> Place:
+def read_remote(text: str) -> OnHub | AtUrl:
     """Reads the place of a proxy that is not meant to be a folder here, whatever folders there are.
 
     Raises:
         RemoteNotFoundError: It is neither an address nor `user/name@v1.0.0`.
     """
-    if (place := read_address(text)) is not None:
-        return place
-    found = _REPOSITORY.fullmatch(text)
+    if "://" in text and not text.startswith(_HUB_ADDRESS):
+        return AtUrl(text.rstrip("/"))
+    found = _REPOSITORY.fullmatch(text.removeprefix(_HUB_ADDRESS))
     if found is None:
         raise RemoteNotFoundError(
             f"{text}: must be user/name or user/name@v1.0.0 on the Hub, an address such as s3://bucket/folder, or a proxy's folder; "
@@ -63,8 +61,4 @@ def read_address(text: str) -> Place | None:
     """Reads an address: `file://` is a folder here, `hf://datasets/user/name` a repository; None where it is no address."""
     if "://" not in text:
         return None
-    if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
-    if text.startswith(_HUB_ADDRESS):
-        return read_remote(text.removeprefix(_HUB_ADDRESS))
-    return AtUrl(text.rstrip("/"))
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else read_remote(text)

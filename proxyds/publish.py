@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -15,8 +16,8 @@ from proxyds.audit import audit_proxy
 from proxyds.errors import (
     ArtifactError,
     BelowThresholdError,
-    HeadMovedError,
     OutputExistsError,
+    PushError,
     RemoteError,
     RemoteNotFoundError,
     TagExistsError,
@@ -121,20 +122,12 @@ def push(
     if isinstance(target, OnHub):
         repo = _check_repository(target, place)
         tag = None if create_pr else _check_tag(tag or f"v{manifest.version}", manifest)
-        for attempt in range(3):
-            try:
-                return _push_to_hub(
-                    folder, manifest, facts, repo, tag, private=private, dry_run=dry_run, on_progress=on_progress
-                )
-            except HeadMovedError:  # somebody else's commit, or our own whose answer got lost: look again
-                if attempt == 2:
-                    raise
+        # each try begins with a look: what was done already, even if its answer got lost, is not done again
+        return hub.patiently(partial(_push_to_hub, folder, manifest, facts, repo, tag, private, dry_run, on_progress))
     if tag is not None or private or create_pr:
-        raise RemoteError(
+        raise PushError(
             f"{place}: only the Hub has tags, private repositories and pull requests; leave these options out"
         )
-    if isinstance(target, Path):
-        raise RemoteError(f"{place}: is a folder of this machine; copy it, or use another address")
     assert isinstance(target, AtUrl)
     return _push_to_url(folder, manifest, facts, open_url(target.url), dry_run=dry_run, on_progress=on_progress)
 
@@ -148,11 +141,11 @@ def _check_repository(target: OnHub, place: str) -> str:
 def _check_tag(tag: str, manifest: Manifest) -> str:
     """A tag that git takes, and that does not call a version by another's number."""
     if not _TAG.fullmatch(tag):
-        raise RemoteError(
+        raise PushError(
             f"--tag: must be letters, digits, `.`, `_` and `-`, got {tag!r}; for example v{manifest.version}"
         )
     if re.fullmatch(r"v?\d+(\.\d+)*", tag) and tag.removeprefix("v") != manifest.version:
-        raise RemoteError(
+        raise PushError(
             f"--tag: must be the proxy's own version, v{manifest.version}, got {tag}; build it with --set version={tag.removeprefix('v')}, or "
             "leave --tag out"
         )
@@ -165,7 +158,6 @@ def _push_to_hub(
     facts: Mapping[str, FileFacts],
     repo: str,
     tag: str | None,
-    *,
     private: bool,
     dry_run: bool,
     on_progress: OnProgress,
@@ -179,7 +171,7 @@ def _push_to_hub(
         hub.create_repository(repo, is_private=private)
         there = hub.look_at(repo)
     if there is not None and private and not there.is_private:
-        raise RemoteError(f"{repo}: is public; make it private in its settings first, or leave --private out")
+        raise PushError(f"{repo}: is public; make it private in its settings first, or leave --private out")
     if there is not None and tag is not None and tag in there.tags:
         files = _compare(folder, facts, hub.list_contents(repo, there.tags[tag]))
         if any(each.change != "unchanged" for each in files):
@@ -257,7 +249,7 @@ def _push_to_url(
     """See `push`; with `replace` another proxy that is there gives way."""
     held = remote.list_files()
     if held is None:
-        raise RemoteError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
+        raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
     own = (folder / MANIFEST).read_bytes()
     there = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in held else None
     is_same = there == own and all(held.get(name) == each.bytes for name, each in facts.items())
@@ -302,9 +294,7 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
         yield target
         return
     if isinstance(target, OnHub):
-        raise RemoteError(
-            f"{place}: a repository cannot be written to directly; write to a folder, then `proxyds push`"
-        )
+        raise PushError(f"{place}: a repository cannot be written to directly; write to a folder, then `proxyds push`")
     remote = open_url(target.url)
     remote.check_writable()
     with TemporaryDirectory() as parent:
