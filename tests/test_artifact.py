@@ -20,12 +20,22 @@ from proxyds import runs
 from proxyds.artifact import rewrite_manifest
 from proxyds.errors import EXIT_VERDICTS, ArtifactError, VerificationError
 from proxyds.manifest import (
+    AgreementRecord,
     ComparisonRecord,
+    CountsRecord,
+    DrawRecord,
     EstimateRecord,
     EvidenceRecord,
+    MachineRecord,
     Manifest,
+    MappingRecord,
     MethodRecord,
+    ParentRecord,
+    ProbeRecord,
+    SourceRecord,
+    SpaceRecord,
     SpendingRecord,
+    StageRecord,
 )
 from proxyds.opening import read_manifest, verify_proxy
 from proxyds.ranking import STATISTICS
@@ -74,6 +84,35 @@ def test_the_specification_names_every_column_of_a_run() -> None:
     named = [name for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
     assert named == runs.COLUMNS.names
     assert all(f"`{name}`" in text for name in runs.DATASETS)
+
+
+RECORDS = {
+    "## manifest.json": Manifest,
+    "### counts": CountsRecord,
+    "### source": SourceRecord,
+    "### space": SpaceRecord,
+    "### probes": ProbeRecord,
+    "### agreement": AgreementRecord,
+    "### mapping": MappingRecord,
+    "### draw": DrawRecord,
+    "### stages": StageRecord,
+    "### machine": MachineRecord,
+    "### resampled_from": ParentRecord,
+    "### evidence": EvidenceRecord,
+}
+
+
+@pytest.mark.parametrize("section", RECORDS)
+def test_the_specification_says_of_every_key_whether_it_must_be_there(section: str) -> None:
+    text = FORMAT[FORMAT.index(f"\n{section}\n") :].partition("\n\n### ")[0]
+    said = {
+        name: must == "MUST"
+        for keys, must in re.findall(r"^\| (`.+?) \| .*? \| (MUST|MAY.*?) \|", text, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", keys)
+    }
+    fields = RECORDS[section].model_fields
+    written_always = {"format", "format_version", "files"}  # defaults are for making a manifest, not for reading one
+    assert said == {name: field.is_required() or name in written_always for name, field in fields.items()}
 
 
 def test_the_specification_names_every_key_of_the_evidence() -> None:
@@ -219,9 +258,7 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
         ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 4}}, "the tables must be those that"),
     ],
 )
-def test_a_manifest_that_disagrees_with_the_tables_is_refused(
-    change: dict[str, object], said: str, copy: Path
-) -> None:
+def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, object], said: str, copy: Path) -> None:
     held = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**held, **change}))
     with pytest.raises(ArtifactError, match=said):
