@@ -211,7 +211,7 @@ def _locate(spec: HubSource | FolderSource) -> tuple[str, Path, str | None, bool
         folder = hub.fetch_snapshot(spec.name, spec.revision)
     except RemoteError as error:
         raise SourceNotFoundError(
-            f"source: must be a data set on the Hub, found no {spec.name} at {spec.revision} there: {error}. Check the name and the "
+            f"source: must be a data set on the Hub, found no {spec.name} at {spec.revision} on the Hub: {error}. Check the name and the "
             "connection, or put a local copy into PROXYDS_DATA"
         ) from error
     return spec.name, folder, folder.name, False

@@ -386,7 +386,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _is_plain_text(self) -> Recipe:
         """Texts of a recipe reach the proxy's manifest and card, which may hold plain text alone."""
-        for place, text in _iter_texts(self.model_dump(mode="json")):
+        for place, text in _iter_texts(self.model_dump(mode="json", exclude={"check"})):
             if (trouble := find_active_text(text)) is not None:
                 raise PydanticCustomError(
                     "active_text",

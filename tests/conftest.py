@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +105,17 @@ def run_proxyds(tmp_path: Path, session_store: Path) -> Callable[..., subprocess
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def hub_environment() -> Iterator[dict[str, str]]:
+    """The variables with which programs talk to a stand-in for the Hub, `hub_server.py`, as its user `me`."""
+    script = Path(__file__).parent / "hub_server.py"
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        exports = [server.stdout.readline().removeprefix("export ").strip() for _ in range(3)]
+        yield {**dict(line.split("=", 1) for line in exports), "HF_HUB_OFFLINE": "0"}
+        server.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -267,7 +267,7 @@ def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, 
 
 def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:
     next((copy / "evaluation").iterdir()).write_bytes(b"not parquet")
-    with pytest.raises(ArtifactError, match="evaluation-00000-of-00001.parquet: must be a parquet file as FORMAT"):
+    with pytest.raises(ArtifactError, match=r"evaluation-00000-of-00001\.parquet: must be a parquet file as FORMAT"):
         read_tables(copy)
 
 
@@ -320,7 +320,7 @@ def test_labels_that_are_no_numbers_of_labels_are_refused(copy: Path, labels: li
         return table.set_column(table.schema.get_field_index("label"), "label", values)
 
     rewrite_table(copy / "data", change)
-    with pytest.raises(ArtifactError, match="column (label of data )?must (be as|hold|have)|column label must have"):
+    with pytest.raises(ArtifactError, match=r"column (label of data )?must (be as|hold|have)|column label must have"):
         read_proxy(copy)
 
 

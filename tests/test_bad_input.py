@@ -141,7 +141,8 @@ def test_every_kind_of_error_has_an_exit_code_of_its_own() -> None:
     codes = [kind.exit_code for kind in _kinds(errors.ProxydsError)]
     assert len(set(codes)) == len(codes)
     # 0 is success, 2 is click's for a wrong command line
-    assert not {0, 2, errors.EXIT_CHECK_BELOW_THRESHOLD, errors.EXIT_INTERRUPTED} & set(codes)
+    assert not {0, 2, errors.EXIT_INTERRUPTED} & set(codes)
+    assert errors.BelowThresholdError.exit_code == errors.EXIT_CHECK_BELOW_THRESHOLD
     assert all(0 < code < 126 for code in codes)
 
 
@@ -527,7 +528,6 @@ DAMAGE = {
     "a hidden file more": (lambda proxy: (proxy / ".hidden").touch(), ".hidden: not in the manifest"),
     "a link more": (lambda proxy: (proxy / "x").symlink_to("recipe.yaml"), "x: not in the manifest"),
     "a link to the same bytes": (_link, "recipe.yaml: must be a file inside the folder"),
-    "a link to the same folder": (_link_a_folder, "evaluation: not in the manifest"),
     "a folder for a file": (
         lambda proxy: ((proxy / "recipe.yaml").unlink(), (proxy / "recipe.yaml").mkdir()),
         "recipe.yaml: missing",
@@ -544,6 +544,13 @@ def test_verify_names_each_file_that_differs(
     assert message.startswith("proxy: 1 of 11 files differ from manifest.json:\n")
     assert f"\n  {said}" in message
     assert message.endswith("\nfetch or build it again")
+
+
+def test_a_folder_that_is_a_link_is_refused(refused: Callable[..., str], run_here: Run, proxy: Path) -> None:
+    _link_a_folder(proxy)
+    message = refused(51, run_here, "verify", "proxy")
+    assert "\n  evaluation: not in the manifest" in message
+    assert "evaluation-00000-of-00001.parquet: must be a file inside the folder, found a link" in message
 
 
 def test_verify_names_every_file_that_differs_at_once(refused: Callable[..., str], run_here: Run, proxy: Path) -> None:
@@ -592,7 +599,7 @@ BAD_MANIFESTS = {
     "a later version": (
         _manifest(format_version="2.0"),
         50,
-        "proxy/manifest.json: format_version must be 1.x, got 2.0; use another version of proxyds",
+        "proxy/manifest.json: format_version must be 1.x, got '2.0'; use another version of proxyds",
     ),
     "a version that is a number": (
         _manifest(format_version=1.0),
@@ -601,16 +608,16 @@ BAD_MANIFESTS = {
     ),
     "a wrong type": (_manifest(seed="0"), 50, "proxy/manifest.json: seed: "),
     "a missing part": (_manifest(counts=None), 50, "proxy/manifest.json: counts: "),
-    "a file outside": (_listing("../recipe.yaml"), 51, "  ../recipe.yaml: must be a file inside the folder"),
-    "a file anywhere": (_listing("/etc/hostname"), 51, "  /etc/hostname: must be a file inside the folder"),
+    "a file outside": (_listing("../recipe.yaml"), 50, "files: '../recipe.yaml' must be a path inside the folder"),
+    "a file anywhere": (_listing("/etc/hostname"), 50, "files: '/etc/hostname' must be a path inside the folder"),
     "a roundabout name": (
         _listing("data/../recipe.yaml"),
-        51,
-        "  data/../recipe.yaml: must be a file inside the folder",
+        50,
+        "files: 'data/../recipe.yaml' must be a path inside the folder",
     ),
-    "a name of no length": (_listing(""), 51, "  : must be a file inside the folder"),
-    "a name that is too long": (_listing("x" * 300), 51, f"  {'x' * 300}: "),
-    "a name with a zero byte": (_listing("x\0"), 51, "missing"),
+    "a name of no length": (_listing(""), 50, "files: '' must be a path inside the folder"),
+    "a name that is too long": (_listing("x" * 300), 50, f"files: '{'x' * 100}' must be a path"),
+    "a name with a zero byte": (_listing("x\0"), 50, "must be plain text, it holds control characters"),
 }
 
 

@@ -44,7 +44,7 @@ def all_errors(kind: type[errors.ProxydsError] = errors.ProxydsError) -> Iterato
 
 
 def test_every_error_has_an_exit_code_of_its_own_that_the_readme_lists() -> None:
-    codes = [kind.exit_code for kind in all_errors()] + [errors.EXIT_CHECK_BELOW_THRESHOLD, errors.EXIT_INTERRUPTED]
+    codes = [kind.exit_code for kind in all_errors()] + [errors.EXIT_INTERRUPTED]
     assert len(codes) == len(set(codes))
     text = README.read_text()
     assert all(f"| {code} |" in text for code in codes)

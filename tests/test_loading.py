@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 import proxyds
 from proxyds.engine import Here, run_stored
-from proxyds.errors import ArtifactError, SourceError, SplitNotFoundError
+from proxyds.errors import ArtifactError, ChangedSourceError, SourceError, SplitNotFoundError
 from proxyds.records import Source
 from proxyds.source import load_source
 from proxyds.store import Store
@@ -123,7 +123,7 @@ def test_images_come_in_the_size_that_networks_saw(
     held_out = proxyds.torch_dataset(proxy, "test", overrides=[f"source.path={tmp_path / 'images'}"])
     assert held_out.tensors[0].shape == (40, 1, 9, 9)
     (tmp_path / "images" / "test" / "dark" / "0.png").unlink()
-    with pytest.raises(SourceError, match="must be the one that the proxy was built from"):
+    with pytest.raises(ChangedSourceError, match="its test samples or its labels' names are others"):
         proxyds.torch_dataset(proxy, "test", overrides=[f"source.path={tmp_path / 'images'}"])
 
 

@@ -38,21 +38,28 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: list[str], checkout: Path, session_store: Path) -> str:
-    environment = {**os.environ, "PROXYDS_STORE": str(session_store)}
+def run(command: list[str], checkout: Path, session_store: Path, **variables: str) -> str:
+    environment = {**os.environ, "PROXYDS_STORE": str(session_store), **variables}
     ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
 
 @pytest.mark.timeout(1500)  # builds, checks and searches the digits
-def test_the_commands_run_in_order(checkout: Path, session_store: Path) -> None:
-    shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store)
+def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_environment: dict[str, str]) -> None:
+    shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store, **hub_environment)
     assert "digits-proxy 1.0.0 built: digits-proxy" in shown
     assert "PngImageFile image mode=L size=8x8" in shown
     assert "cifar10-small-proxy 1.0.0" in shown
+    assert "digits-proxy 1.0.0 published: me/digits-proxy@v1.0.0" in shown
+    assert "digits-proxy 1.0.0 fetched and verified: digits-again" in shown
+    assert "digits-5pct 1.0.0 drawn again: digits-5pct" in shown
+    assert (checkout / "digits-from-the-shelf" / "manifest.json").is_file()
     python = str(checkout / ".venv" / "bin" / "python")
-    printed = "".join(run([python, "-W", "error", "-c", code], checkout, session_store) for code in blocks("python"))
+    printed = "".join(
+        run([python, "-W", "error", "-c", code], checkout, session_store, **hub_environment)
+        for code in blocks("python")
+    )
     assert (checkout / "digits-20pct" / "manifest.json").is_file()
     assert re.search(r"^at random \{'depth': \d+, .*\} by halving \{'depth': \d+, .*\}$", printed, re.MULTILINE)
     assert re.search(r"^one shot resnet depth=\d+ base_filters=\d+ multiplier=\d+$", printed, re.MULTILINE)
