@@ -10,11 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proxyds import hub
-from proxyds.artifact import another_proxy, check_output
+from proxyds.artifact import check_output
 from proxyds.audit import audit_proxy
 from proxyds.errors import (
     ArtifactError,
     NoSpaceError,
+    OutputExistsError,
     ProxydsError,
     VerificationError,
     translate_os_errors,
@@ -164,7 +165,10 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         manifest = source.fetch_manifest(Path(first))
     if there is not None:
         if there != manifest:
-            raise another_proxy(out, there)
+            raise OutputExistsError(
+                f"{out}: must be a new folder, found another proxy, {there.name} {there.version}; it was not touched: choose another -o, or "
+                "move it away"
+            )
         return Pulled(out, verify_proxy(out), source.origin, was_there=True)
     with translate_os_errors(str(out), "choose another -o"), whole_folder(out, "refuse") as folder:
         manifest = fetch_proxy(source, folder, on_progress)

@@ -118,9 +118,10 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
     sources = [each.source.model_dump(exclude={"path"}) for each in (before, after)]
     if kept[0] != kept[1] or sources[0] != sources[1]:
         changed = [part for part in kept[0] if kept[0][part] != kept[1][part]] or ["source"]
+        draws = "; the draw's own seed is --seed" if changed == ["seed"] else "; build a proxy with it"
         raise RecipeError(
             f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} and source.path may change, {changed[0]} would "
-            "make other importances; build a proxy with it"
+            f"make other importances{draws}"
         )
     return after.model_copy(update={"source": before.source}), after.source
 
