@@ -24,7 +24,12 @@ from proxyds.recipe import Images
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Tables, ignore_progress
 from proxyds.store import Store
-from proxyds.tables import read_proxy
+from proxyds.tables import FREE_BYTES, read_proxy
+
+MAX_DECODED_GROWTH = 1000
+"""Images in memory may take so many times the bytes of their files (and `tables.FREE_BYTES`): none that is meant comes near."""
+_BYTES_OF_A_VALUE = 5
+"""As it is decoded, and as float32."""
 
 SPLITS = {
     "train": "the proxy",
@@ -72,6 +77,13 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     n_channels, height, width = manifest.image_shape
     size = height if height == width else None  # others are as they are
+    n_encoded = sum(len(image["bytes"]) for image in data["image"].to_pylist())
+    n_decoded = _BYTES_OF_A_VALUE * data.num_rows * n_channels * height * width
+    if n_decoded > MAX_DECODED_GROWTH * n_encoded + FREE_BYTES:
+        raise ArtifactError(
+            f"{folder}: image_shape must be one that its images can have, {n_channels}x{height}x{width} makes {n_decoded:,} bytes of "
+            f"{n_encoded:,}; do not use this proxy"
+        )
     spec = Images.model_construct(image_mode="L" if n_channels == 1 else "RGB", image_size=size)
     pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
     for i, image in enumerate(data["image"].to_pylist()):

@@ -30,13 +30,13 @@ def print_pushed(pushed: Pushed) -> None:
     if pushed.is_plan:
         _print_plan(pushed, what, at)
         return
-    n_sent = sum(each.is_sent for each in pushed.files)
+    n_files = len(manifest.files) + 1
     if pushed.was_there:
         click.echo(f"{at}: has the very bytes of {what} already; nothing was changed")
     elif pushed.pull_request:
         click.echo(f"{pushed.place}: asked to take {what}")
     else:
-        click.echo(f"{what} published: {at} ({n_sent} files sent)")
+        click.echo(f"{what} published: {at} ({n_files} files)")
     if pushed.pull_request:
         click.echo(f"pull request: {pushed.pull_request}\nwhen it is merged, its owner pushes once more to put the tag")
     if manifest.evidence is None:
