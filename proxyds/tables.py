@@ -25,6 +25,8 @@ from proxyds.records import CASE_MEANINGS, Tables
 MAX_RANKING_ROWS = 1_000_000
 MAX_GROWTH, FREE_BYTES = 100, 64_000_000
 """A table may take so many times the bytes of its files, and so many more."""
+MAX_IMPORTANCE = 1e9
+"""What a recipe's constants may be at most."""
 BYTES_OF_AN_ID = 32
 """A sample id is a sha256, which no compression makes smaller: a table of n samples has n times as many bytes at least."""
 _SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
@@ -163,6 +165,7 @@ def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, has_id
             )
     schema = pa.schema(list(columns.items()))
     table = pa.Table.from_batches(batches, schema)
+    table.validate(full=True)  # text that is not UTF-8, lists that reach beyond their values
     for name in set(columns) - _MAY_BE_NULL if has_ids else ():
         if table[name].null_count:
             raise ValueError(f"the column {name} must have a value in every row")
@@ -231,14 +234,13 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
     """
     n_labels, n_probes = len(manifest.label_names), len(manifest.probes)
     evaluation_ids = evaluation["sample_id"]
-    total = pc.sum(importance["importance"]).as_py() or 1.0
+    _refuse(folder, _common_checks("importance", importance, n_labels))
+    _refuse(folder, _common_checks("evaluation", evaluation, n_labels))
     selected = importance["selected"].to_numpy()
     n_answers = [pc.list_value_length(evaluation[name]).to_numpy() for name in ("predicted", "correct")]
     answers = evaluation["predicted"].combine_chunks().flatten()
     checks: list[tuple[str, str, bool]] = [
-        *_common_checks("importance", importance, n_labels),
-        *_common_checks("evaluation", evaluation, n_labels),
-        ("importance", "keep_probability", bool(np.allclose(_numbers(importance, "keep_probability") * total, _numbers(importance, "importance"), atol=1e-9 * total))),
+        ("importance", "keep_probability", _are_shares(importance)),
         ("importance", "inclusion_probability", _are_probabilities(importance["inclusion_probability"])),
         ("importance", "nearest_distance", _are_amounts(_numbers(importance, "nearest_distance"))),
         ("importance", "nearest_evaluation_id", bool(pc.all(pc.is_in(importance["nearest_evaluation_id"], evaluation_ids)).as_py())),
@@ -292,7 +294,7 @@ def _common_checks(table: str, held: pa.Table, n_labels: int) -> list[tuple[str,
         (table, "sample_id", bool(pc.all(pc.match_substring_regex(held["sample_id"], _SAMPLE_ID)).as_py()) and _are_in_order(ids)),
         (table, "encoded_sha256", bool(pc.all(pc.match_substring_regex(held["encoded_sha256"], "^[0-9a-f]{64}$")).as_py())),
         (table, "case", bool(np.isin(cases, list(CASE_MEANINGS)).all())),
-        (table, "importance", _are_amounts(_numbers(held, "importance"))),
+        (table, "importance", _are_amounts(_numbers(held, "importance"), MAX_IMPORTANCE)),
     ]  # fmt: skip
 
 
@@ -316,8 +318,15 @@ def _are_labels(labels: pa.ChunkedArray | pa.Array, n: int) -> bool:
     return not len(numbers) or bool(0 <= numbers.min() <= numbers.max() < n)
 
 
-def _are_amounts(values: NDArray[np.float64]) -> bool:
-    return bool((np.isfinite(values) & (values >= 0)).all())
+def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64).max) -> bool:
+    return bool(((values >= 0) & (values <= most)).all())
+
+
+def _are_shares(importance: pa.Table) -> bool:
+    """Whether `keep_probability` is the importance over its sum."""
+    keep, values = _numbers(importance, "keep_probability"), _numbers(importance, "importance")
+    total = values.sum()
+    return _are_amounts(keep, 1.0) and bool(np.allclose(keep * total, values, atol=1e-9 * total))
 
 
 def _are_probabilities(column: pa.ChunkedArray) -> bool:
