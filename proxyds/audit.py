@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from proxyds.errors import ArtifactError, RecipeError
+from proxyds.evidence import Provenance, weigh_evidence
 from proxyds.images import DECODE_ERRORS, open_image
-from proxyds.manifest import CARD, RECIPE, Manifest, list_configs
+from proxyds.manifest import CARD, MANIFEST, RECIPE, EvidenceRecord, Manifest, list_configs
 from proxyds.opening import parse_json, verify_proxy
 from proxyds.plain_text import find_active_text
-from proxyds.recipe_yaml import parse_mapping
+from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping
 from proxyds.records import Tables
 from proxyds.tables import read_proxy
 
 MAX_CARD_BYTES = 5_000_000
+_SIZES = re.compile(r"n<1K|\d+[KM]<n<\d+[KM]")
+"""Of data sets, as the Hub writes them."""
+_ROUNDING = 1e-6
+"""How far a statistic may differ between machines and versions of numpy."""
 _OF_CARDS = re.compile("</?(details|summary)>")
 """The HTML that cards themselves are made with."""
 _LABEL, _ABOUT = "cls", "json"
@@ -28,7 +33,7 @@ _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, Overfl
 
 
 def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
-    """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe.
+    """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe; and that its evidence follows from its runs.
 
     Images are opened and not decoded: their size is known before a pixel is.
 
@@ -42,7 +47,9 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     _audit_tars(folder, manifest, tables.data)
     _audit_pictures(folder, manifest)
     _audit_card(folder, manifest)
-    _audit_recipe(folder, manifest)
+    audit_recipe(folder, manifest)
+    if manifest.evidence is not None and tables.ranking is not None:
+        _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
     return manifest, tables
 
 
@@ -78,12 +85,13 @@ def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
     names = sorted(name for name in manifest.files if name.endswith(".tar"))
     if not names:
         return
-    rows = _iter_rows(data.select(["sample_id", "label", "image"]))
+    rows = _iter_rows(data)
+    label_names = manifest.proxy_label_names
     for name in names:
         try:
             with tarfile.open(folder / name, "r:") as archive:
                 for sample in _iter_samples(archive):
-                    _compare_sample(sample, next(rows, None))
+                    _compare_sample(sample, next(rows, None), label_names)
         except _TAR_ERRORS as error:
             raise _refused(folder / name, str(error) or type(error).__name__) from None
     if next(rows, None) is not None:
@@ -115,7 +123,9 @@ def _iter_samples(archive: tarfile.TarFile) -> Iterator[dict[str, tuple[str, byt
         raise ValueError(f"the last sample must have three members, it has {len(members)}")
 
 
-def _compare_sample(sample: dict[str, tuple[str, bytes]], row: dict[str, Any] | None) -> None:
+def _compare_sample(
+    sample: dict[str, tuple[str, bytes]], row: dict[str, Any] | None, label_names: Sequence[str]
+) -> None:
     """Compares a sample of a tar with its row in `data`.
 
     Raises:
@@ -132,8 +142,10 @@ def _compare_sample(sample: dict[str, tuple[str, bytes]], row: dict[str, Any] | 
     if len(endings) != 1:
         raise ValueError(f"{key} must have an image, .{_LABEL} and .{_ABOUT}, it has {sorted(sample)}")
     about = parse_json(sample[_ABOUT][1])
-    if not isinstance(about, dict) or about.get("sample_id") != key:
-        raise ValueError(f"{key}.{_ABOUT} must be the other columns of its row")
+    others = {name: value for name, value in row.items() if name not in ("label", "image")}
+    others["label_name"] = label_names[row["label"]]
+    if not isinstance(about, dict) or any(about.get(name) != value for name, value in others.items()):
+        raise ValueError(f"{key}.{_ABOUT} must hold the other columns of its row, it holds others")
     if sample[_LABEL][1] != str(row["label"]).encode() or sample[endings.pop()][1] != row["image"]["bytes"]:
         raise ValueError(f"{key} must have the image and label that data has, it has others")
 
@@ -144,36 +156,87 @@ def _audit_card(folder: Path, manifest: Manifest) -> None:
     if manifest.files[CARD].bytes > MAX_CARD_BYTES:
         raise _refused(path, f"must have {MAX_CARD_BYTES:,} bytes at most, has {manifest.files[CARD].bytes:,}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise _refused(path, "must be UTF-8 text") from None
     front = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
     if front is None:
         raise _refused(path, "must begin with the block of YAML that names its data files")
     first = front[0].count("\n") + 1
-    for number, line in enumerate(text[front.end() :].splitlines(), start=first):
+    if (trouble := find_active_text(_SIZES.sub("", front[0]))) is not None:
+        raise _refused(path, f"must begin with plain YAML, it holds {trouble}")
+    for number, line in enumerate(text[front.end() :].split("\n"), start=first):
         if (trouble := find_active_text(_OF_CARDS.sub("", line))) is not None:
             raise _refused(path, f"must be plain Markdown, line {number} holds {trouble}")
     metadata = _parse(path, front[1])
-    if metadata.get("configs") != list_configs(manifest):
+    if metadata.get("configs") != list_configs(manifest) or "dataset_info" in metadata:
         raise _refused(path, "configs must name this proxy's own tables, as FORMAT.md has them, it names others")
     if metadata.get("license") != manifest.licence:
         raise _refused(path, f"license must be the manifest's, {manifest.licence}, it is {metadata.get('license')!r}")
 
 
-def _audit_recipe(folder: Path, manifest: Manifest) -> None:
-    """The recipe is a plain mapping that leads to no place on the reader's machine."""
+def audit_recipe(folder: Path, manifest: Manifest) -> None:
+    """The recipe is a plain mapping that leads to no place on the reader's machine.
+
+    Raises:
+        ArtifactError: It is not.
+    """
     path = folder / RECIPE
-    if manifest.files[RECIPE].bytes > MAX_CARD_BYTES:
-        raise _refused(path, f"must have {MAX_CARD_BYTES:,} bytes at most, has {manifest.files[RECIPE].bytes:,}")
+    if manifest.files[RECIPE].bytes > MAX_RECIPE_BYTES:
+        raise _refused(path, f"must have {MAX_RECIPE_BYTES:,} bytes at most, has {manifest.files[RECIPE].bytes:,}")
     try:
         tree = _parse(path, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise _refused(path, "must be UTF-8 text") from None
-    source = tree.get("source")
-    where = source.get("path") if isinstance(source, dict) else None
-    if where is not None and (not isinstance(where, str) or where in ("", ".", "..") or re.search(r"[/\\]", where)):
-        raise _refused(path, f"source.path must be a name without folders, it is {where!r}")
+    check = tree.get("check")
+    reference = check.get("reference") if isinstance(check, dict) else None
+    for name, held in (("source", tree.get("source")), ("check.reference", reference)):
+        where = held.get("path") if isinstance(held, dict) else held if isinstance(held, str) else None
+        if where is not None and (not isinstance(where, str) or not where.strip(".") or re.search(r"[/\\]|^~", where)):
+            raise _refused(path, f"{name}.path must be a name without folders, it is {where!r}")
+
+
+def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> None:
+    """The statistics, the verdict and the gate are what the runs in the table `ranking` give when they are weighed again."""
+    planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
+    provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
+    found = weigh_evidence(
+        table,
+        said.check,
+        provenance,
+        own_ratio=said.own_ratio,
+        n_full=manifest.counts.train,
+        n_test=manifest.counts.test,
+        seed=manifest.seed,
+        stages=manifest.stages,
+    )
+    of_said, of_found = _list_claims(said), _list_claims(found)
+    for what in sorted(set(of_said) | set(of_found)):
+        if not _agree(of_said.get(what), of_found.get(what)):
+            raise _refused(
+                folder / MANIFEST,
+                f"evidence: {what} must be what the runs in ranking/ give, {of_found.get(what)}, it is {of_said.get(what)}",
+            )
+
+
+def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
+    """What evidence claims, by name: the values of every statistic, and what follows from them."""
+    claims: dict[str, Any] = {
+        name: getattr(evidence, name)
+        for name in ("verdict", "passed", "sufficient_ratio", "n_architectures", "n_draws", "n_full_seeds", "n_top")
+    }
+    for each in evidence.methods:
+        for name, estimate in each.statistics.items():
+            claims[f"{name} of {each.method} {each.ratio or ''}".strip()] = estimate.value
+    for comparison in evidence.comparisons:
+        claims[f"difference to {comparison.control} {comparison.ratio}"] = comparison.difference.value
+    return {**claims, "own tau": evidence.own_tau.value}
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) < _ROUNDING
+    return bool(one == other)
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:

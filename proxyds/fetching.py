@@ -21,11 +21,11 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import whole_folder
-from proxyds.manifest import MANIFEST, FileFacts, Manifest
-from proxyds.opening import MAX_MANIFEST_BYTES, measure_file, read_manifest, verify_files, verify_proxy
+from proxyds.manifest import CARD, MANIFEST, RECIPE, FileFacts, Manifest
+from proxyds.opening import MAX_MANIFEST_BYTES, list_shards, measure_file, read_manifest, verify_files, verify_proxy
 from proxyds.places import AtUrl, OnHub, read_place, read_remote
 from proxyds.records import OnProgress, ignore_progress
-from proxyds.urls import UrlFolder, open_url
+from proxyds.urls import UNFINISHED, UrlFolder, open_url
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class UrlSource:
     def __init__(self, remote: UrlFolder) -> None:
         self._remote = remote
         self.origin = Origin(remote.name)
-        self.listed = remote.list_files()
+        listed = remote.list_files()
+        self.listed = None if listed is None else {name: n for name, n in listed.items() if name != UNFINISHED}
 
     def fetch_manifest(self, folder: Path) -> Manifest:
         """See `HubSource`."""
@@ -160,6 +161,7 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
     out = Path(default_folder(place) if out is None else out).absolute()
     with translate_os_errors(str(out), "choose another -o"):
         there = check_output(out)
+        out = out.resolve()
     source = open_source(target)
     with TemporaryDirectory() as first:
         manifest = source.fetch_manifest(Path(first))
@@ -251,11 +253,10 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
         with named_as(source.origin.name, folder):
             manifest = source.fetch_manifest(folder)
             _check_listing(source, manifest)
-            wanted = {
-                name: facts
-                for name, facts in manifest.files.items()
-                if not name.startswith(("data/", "webdataset/", "assets/"))
-            }
+            tables = [
+                name for config in ("importance", "evaluation", "ranking") for name in list_shards(manifest, config)
+            ]
+            wanted = {name: manifest.files[name] for name in (CARD, RECIPE, *tables)}
             source.fetch_files(wanted, folder, on_progress)
             verify_files(folder, wanted)
             yield folder, source.origin.name

@@ -154,11 +154,11 @@ def _fetch_file(at: Revision, name: str, folder: Path) -> None:
 
 def _fetch_cached(repo: str, name: str, revision: str) -> str:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return hf_hub_download(repo, name, repo_type=DATASET, revision=revision, local_files_only=True)
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):
         raise RemoteNotFoundError(
             f"{repo}@{revision}: must have been fetched before, as HF_HUB_OFFLINE is set; unset it to ask the Hub"
         ) from None
@@ -391,6 +391,10 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
 
     if isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
         return _explain(what, error.__cause__)  # of a download, and of an upload
+    if isinstance(error, LocalEntryNotFoundError):
+        return RemoteNotFoundError(
+            f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set"
+        )
     if isinstance(error, HFValidationError):
         return RemoteNotFoundError(f"{what}: must read user/name: {_first_line(error)}")
     if isinstance(error, OfflineModeIsEnabled):

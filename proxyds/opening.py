@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import stat
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,15 @@ from proxyds.plain_text import find_active_text
 MAX_MANIFEST_BYTES = 8_000_000
 MAX_TEXT_LENGTH = 10_000
 """Of one name or sentence in a manifest."""
-FILE_KINDS = (".md", ".yaml", ".json", ".parquet", ".tar", ".png", ".safetensors")
-"""Files that a proxy may hold. None of them runs or unpickles anything."""
+FILE_KINDS = (
+    re.escape(CARD),
+    re.escape(RECIPE),
+    *(rf"{folder}/{split}-[0-9]+-of-[0-9]+\.parquet" for split, folder in CONFIGS.values()),
+    r"webdataset/train-[0-9]+\.tar",
+    r"assets/[^/]+\.png",
+    r"weights/[^/]+\.safetensors",
+)
+"""Files that a proxy may hold: those that are looked into, and none that a reader of data sets would take besides."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
@@ -109,12 +118,17 @@ def parse_json(text: str | bytes) -> Any:
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         held = dict(pairs)
         if len(held) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
             raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
         return held
 
-    return json.loads(text, object_pairs_hook=without_repeats, parse_constant=refuse)
+    def finite(number: str) -> float:
+        value = float(number)
+        if math.isinf(value):
+            refuse(number)
+        return value
+
+    return json.loads(text, object_pairs_hook=without_repeats, parse_constant=refuse, parse_float=finite)
 
 
 def _iter_texts(held: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -138,12 +152,12 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
     for name in names:
         if not _FILE_NAME.fullmatch(name) or len(name) > 200:
             yield f"{name[:100]!r} must be a path inside the folder, of letters, digits, `.`, `_`, `-` and `/`"
-        elif not name.endswith(FILE_KINDS) or name == MANIFEST:
-            yield f"{name!r} must be a kind of file that a proxy holds ({', '.join(FILE_KINDS)}), and not the manifest"
         elif (other := folded.setdefault(name.lower(), name)) != name:
             yield f"{name!r} and {other!r} must differ by more than capitals"
         elif any(str(parent) in names for parent in Path(name).parents):
             yield f"{name!r} must not lie below another file"
+        elif not re.fullmatch("|".join(FILE_KINDS), name):
+            yield f"{name!r} must be a kind of file that a proxy holds (FORMAT.md, Limits), and not the manifest"
     for needed in (CARD, RECIPE):
         if needed not in names:
             yield f"{needed} must be among them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ def read_place(text: str) -> Place:
     Raises:
         RemoteNotFoundError: It is none of the three.
     """
-    return Path(text) if Path(text).exists() else read_address(text) or read_remote(text)
+    is_there = os.path.exists(text)  # noqa: PTH110 - a name that is too long is no error here
+    return Path(text) if is_there else read_address(text) or read_remote(text)
 
 
 def read_remote(text: str) -> OnHub | AtUrl:
@@ -47,7 +49,10 @@ def read_remote(text: str) -> OnHub | AtUrl:
         RemoteNotFoundError: It is neither an address nor `user/name@v1.0.0`.
     """
     if "://" in text and not text.startswith(_HUB_ADDRESS):
-        return AtUrl(text.rstrip("/"))
+        if ".." in text.split("/"):
+            raise RemoteNotFoundError(f"{show_address(text)}: an address must not hold `..`; write the folder out")
+        local = _read_local(text)
+        return AtUrl(text.rstrip("/") if local is None else f"file://{local}")
     found = _REPOSITORY.fullmatch(text.removeprefix(_HUB_ADDRESS))
     if found is None:
         raise RemoteNotFoundError(
@@ -61,4 +66,19 @@ def read_address(text: str) -> Place | None:
     """Reads an address: `file://` is a folder here, `hf://datasets/user/name` a repository; None where it is no address."""
     if "://" not in text:
         return None
-    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else read_remote(text)
+    return _read_local(text) or read_remote(text)
+
+
+def _read_local(text: str) -> Path | None:
+    """The folder that a `file://` address means; None for others."""
+    parts = urlsplit(text)
+    if parts.scheme != "file":
+        return None
+    if parts.netloc not in ("", "localhost") or not parts.path.strip("/"):
+        raise RemoteNotFoundError(f"{text}: must name a folder of this machine from its root, as file:///home/me/shelf")
+    return Path(unquote(parts.path))
+
+
+def show_address(text: str) -> str:
+    """An address, or a message that holds one, without users, passwords and queries."""
+    return re.sub(r"\?[^\s'\"]*", "", re.sub(r"//[^/@\s]*@", "//", text)) if "://" in text else text

@@ -23,11 +23,11 @@ from proxyds.errors import (
     TagExistsError,
 )
 from proxyds.fetching import HubSource, UrlSource, fetch_proxy, named_as
-from proxyds.manifest import CARD, MANIFEST, FileFacts, Manifest
+from proxyds.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.opening import MAX_MANIFEST_BYTES, measure_file, verify_proxy
-from proxyds.places import AtUrl, OnHub, read_address, read_remote
+from proxyds.places import AtUrl, OnHub, read_address, read_remote, show_address
 from proxyds.records import OnProgress, ignore_progress
-from proxyds.urls import UrlFolder, open_url
+from proxyds.urls import UNFINISHED, UrlFolder, open_url
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -126,7 +126,7 @@ def push(
         return hub.patiently(partial(_push_to_hub, folder, manifest, facts, repo, tag, private, dry_run, on_progress))
     if tag is not None or private or create_pr:
         raise PushError(
-            f"{place}: only the Hub has tags, private repositories and pull requests; leave these options out"
+            f"{show_address(place)}: only the Hub has tags, private repositories and pull requests; leave these options out"
         )
     assert isinstance(target, AtUrl)
     return _push_to_url(folder, manifest, facts, open_url(target.url), dry_run=dry_run, on_progress=on_progress)
@@ -140,7 +140,7 @@ def _check_repository(target: OnHub, place: str) -> str:
 
 def _check_tag(tag: str, manifest: Manifest) -> str:
     """A tag that git takes, and that does not call a version by another's number."""
-    if not _TAG.fullmatch(tag):
+    if not _TAG.fullmatch(tag) or ".." in tag or tag.endswith((".", ".lock")) or tag == hub.MAIN:
         raise PushError(
             f"--tag: must be letters, digits, `.`, `_` and `-`, got {tag!r}; for example v{manifest.version}"
         )
@@ -226,7 +226,7 @@ def _check_repository_is_ours(repo: str, held: Mapping[str, str]) -> None:
     Raises:
         OutputExistsError: There is something; names it.
     """
-    foreign = set(held) - {hub.OWN_FILE, CARD}
+    foreign = set(held) - {hub.OWN_FILE}
     if MANIFEST in held:
         with TemporaryDirectory() as folder, suppress(ArtifactError):  # it may be a manifest of something else
             foreign -= {MANIFEST, *HubSource(hub.find_revision(repo, None)).fetch_manifest(Path(folder)).files}
@@ -248,11 +248,17 @@ def _push_to_url(
 ) -> Pushed:
     """See `push`; with `replace` another proxy that is there gives way."""
     held = remote.list_files()
+    if held is not None and UNFINISHED in held and MANIFEST not in held:  # of a push that broke off
+        remote.remove_files([*held])
+        held = {}
     if held is None:
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
     own = (folder / MANIFEST).read_bytes()
     there = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in held else None
-    is_same = there == own and all(held.get(name) == each.bytes for name, each in facts.items())
+    is_same = there == own and {**held, UNFINISHED: 0} == {
+        **{n: each.bytes for n, each in facts.items()},
+        UNFINISHED: 0,
+    }
     files = tuple(
         PushedFile(name, each.bytes, "unchanged" if is_same else "changed" if name in held else "new")
         for name, each in sorted(facts.items())
@@ -263,21 +269,30 @@ def _push_to_url(
         raise OutputExistsError(
             f"{remote.name}: must be empty, another proxy is there; it was not touched: use another address"
         )
-    foreign = sorted(set(held) - set(facts))
-    if foreign and not replace:
-        raise OutputExistsError(
-            f"{remote.name}: must be empty, found {foreign[0]}; it was not touched: use another address"
-        )
+    _check_address_is_ours(remote, held)
     if not dry_run:
-        if there is not None:
-            remote.remove_files([MANIFEST, *foreign])  # half of a proxy must not look whole
+        remote.mark(UNFINISHED)
+        remote.remove_files([name for name in (MANIFEST, *sorted({*held} - {*facts, UNFINISHED})) if name in held])
         remote.send_files(folder, [*(name for name in sorted(facts) if name != MANIFEST), MANIFEST], on_progress)
+        remote.remove_files([UNFINISHED])
         arrived = remote.list_files() or {}
         if different := [name for name, each in facts.items() if arrived.get(name) != each.bytes]:
             raise RemoteError(
                 f"{remote.name}/{different[0]}: must have arrived whole, it has not; run the same command again"
             )
     return Pushed(remote.name, manifest, files, None, None, None, not held, False, dry_run)
+
+
+def _check_address_is_ours(remote: UrlFolder, held: Mapping[str, int]) -> None:
+    """Refuses an address that holds anything but a proxy, or what a push that broke off has left.
+
+    Raises:
+        OutputExistsError: It does; names one file.
+    """
+    if held and MANIFEST not in held and UNFINISHED not in held:
+        raise OutputExistsError(
+            f"{remote.name}: must be empty or a proxy, found {min(held)}; it was not touched: use another address"
+        )
 
 
 @contextmanager
@@ -300,7 +315,9 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
     with TemporaryDirectory() as parent:
         folder = Path(parent) / remote.name.rpartition("/")[2]
         with named_as(remote.name, folder):
-            if MANIFEST in (remote.list_files() or {}):
+            held = remote.list_files() or {}
+            _check_address_is_ours(remote, held)
+            if MANIFEST in held:
                 folder.mkdir()
                 fetch_proxy(UrlSource(remote), folder, on_progress)
             yield folder

@@ -32,7 +32,8 @@ def print_pushed(pushed: Pushed) -> None:
         return
     n_files = len(manifest.files) + 1
     if pushed.was_there:
-        click.echo(f"{at}: has the very bytes of {what} already; nothing was changed")
+        same = "has the very bytes of" if pushed.commit else "has the manifest of, and files of the same sizes as,"
+        click.echo(f"{at}: {same} {what} already; nothing was changed")
     elif pushed.pull_request:
         click.echo(f"{pushed.place}: asked to take {what}")
     else:

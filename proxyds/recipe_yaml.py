@@ -25,6 +25,9 @@ from proxyds.recipe import Recipe, recipe_json_schema
 
 MAX_RECIPE_BYTES = 1_000_000
 
+_PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
+"""What ruamel lets through over odd scalars and keys."""
+
 _Place = tuple[str | int, ...]
 
 
@@ -137,7 +140,7 @@ def _parse(text: str, name: str) -> CommentedMap:
         mark = error.problem_mark or error.context_mark
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise RecipeSyntaxError(f"{name}{place}: not valid YAML: {error.problem or error.context}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, *_PARSER_ERRORS) as error:
         raise RecipeSyntaxError(f"{name}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
         found = "nothing" if tree is None else f"a {type(tree).__name__.removeprefix('Commented').lower()}"
@@ -190,7 +193,7 @@ def _parse_assignment(assignment: str) -> tuple[_Place, Any]:
     try:
         _check_plain(text, f"--set {assignment}")
         value = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, ValueError):
+    except (YAMLError, *_PARSER_ERRORS):
         raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
     return tuple(name.strip().split(".")), _plain(value)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from proxyds import artifact, selection, source
+from proxyds.audit import audit_recipe
 from proxyds.describing import describe_resampling
 from proxyds.engine import LocalWorkers, run_stored
 from proxyds.errors import ArtifactError, RecipeError
@@ -59,9 +60,11 @@ def resample(
     """
     store, out = store or Store(), Path(out).absolute()
     there = look_at_output(out, force)
+    out = out.resolve()
     ledger = Ledger(on_progress)
     with open_tables(str(place), on_progress) as (folder, name):
         parent, tables = read_proxy(folder, with_ranking=False, with_images=False)
+        audit_recipe(folder, parent)
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, where = _read_changed_recipe(folder, name, parent, overrides)
         with LocalWorkers(workers) as engine:

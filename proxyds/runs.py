@@ -142,6 +142,7 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
     ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
     every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
     names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
+    kept = set(names)
     return Measured(
         names=names,
         costs={
@@ -152,5 +153,5 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
             for key, of_set in repeats.items()
         },
         draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
-        left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in names)),
+        left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in kept)),
     )

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from proxyds import runs
 from proxyds.errors import ArtifactError
 from proxyds.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
-from proxyds.opening import list_shards, read_manifest
+from proxyds.opening import list_shards, parse_json, read_manifest
 from proxyds.records import CASE_MEANINGS, Tables
 
-MAX_RANKING_ROWS = 1_000_000
-MAX_GROWTH, FREE_BYTES = 100, 64_000_000
-"""A table may take so many times the bytes of its files, and so many more."""
+MAX_RANKING_ROWS = 200_000
+MAX_GROWTH, MAX_IMAGE_GROWTH, FREE_BYTES = 100, 20, 64_000_000
+"""A table, or one with images, may take so many times the bytes of its files, and so many more."""
 MAX_IMPORTANCE = 1e9
 """What a recipe's constants may be at most."""
-BYTES_OF_AN_ID = 32
-"""A sample id is a sha256, which no compression makes smaller: a table of n samples has n times as many bytes at least."""
+BYTES_OF_A_ROW = 8
+"""A table of n samples has n times as many bytes at least: ids are hashes, which hardly compress unless pictures are repeated."""
 _SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -112,19 +112,25 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
     if config == "default" and manifest.kept_labels is not None:
         columns["source_label"] = _WHOLE
     parts = []
+    shards = list_shards(manifest, config)
+    growth = MAX_IMAGE_GROWTH if config == "default" else MAX_GROWTH
+    n_left_bytes = FREE_BYTES + growth * sum(manifest.files[name].bytes for name in shards)
+    names = manifest.proxy_label_names if config == "default" else manifest.label_names
     n_left = n_rows if n_rows is not None else MAX_RANKING_ROWS
-    for name in list_shards(manifest, config):
+    for name in shards:
         try:
-            part = _read_shard(folder / name, columns, n_left, config != "ranking", len(manifest.probes))
+            part = _read_shard(folder / name, columns, n_left, n_left_bytes, config != "ranking", len(manifest.probes))
+            _check_features(folder / name, names)
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ArtifactError(
                 f"{folder / name}: must be a parquet file as FORMAT.md has it: {reason}; fetch or build it again"
             ) from None
         n_left -= part.num_rows
+        n_left_bytes -= part.nbytes
         parts.append(part)
     table = pa.concat_tables(parts)
-    if n_rows is not None and table.num_rows != n_rows:
+    if n_rows is not None and (table.num_rows != n_rows or not n_rows):
         raise ArtifactError(
             f"{folder / CONFIGS[config][1]}: the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of "
             f"{n_rows:,}; fetch or build it again"
@@ -132,8 +138,10 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
     return table
 
 
-def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, has_ids: bool, n_probes: int) -> pa.Table:
-    """Reads one parquet file, if it is no larger than its bytes and `n_most` rows allow.
+def _read_shard(
+    path: Path, columns: dict[str, pa.DataType], n_most: int, n_most_bytes: int, has_ids: bool, n_probes: int
+) -> pa.Table:
+    """Reads one parquet file, if it has no more than `n_most` rows and takes no more than `n_most_bytes`.
 
     Raises:
         ValueError: It is, or lacks columns, or holds other types.
@@ -149,16 +157,16 @@ def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, has_id
             raise ValueError(f"it must have the column {name} once, it has it {names.count(name)} times")
     if about.num_rows > n_most:
         raise ValueError(f"it has {about.num_rows:,} rows, more than the {n_most:,} that {MANIFEST} leaves for it")
-    if has_ids and about.num_rows * BYTES_OF_AN_ID > n_bytes:
+    if has_ids and about.num_rows * BYTES_OF_A_ROW > n_bytes:
         raise ValueError(f"it says {about.num_rows:,} rows in {n_bytes:,} bytes: a decompression bomb")
-    _check_declared(about, n_bytes, n_probes)
+    _check_declared(about, n_bytes, n_most_bytes, n_probes)
     # as dictionaries: a value that is repeated a million times stays one value until its size is known
     repeated = [name if kind == _TEXT else f"{name}.bytes" for name, kind in columns.items() if kind in (_TEXT, _IMAGE)]
     with pq.ParquetFile(path, read_dictionary=repeated) as held:
         batches, n_grown = [], 0
-        for batch in held.iter_batches(batch_size=4096, columns=list(columns)):
+        for batch in held.iter_batches(batch_size=256 if "image" in columns else 4096, columns=list(columns)):
             n_grown += _dense_bytes(batch)
-            if n_grown > MAX_GROWTH * n_bytes + FREE_BYTES:
+            if n_grown > n_most_bytes:
                 raise ValueError(f"it grows to {n_grown:,} bytes and more out of {n_bytes:,}: a decompression bomb")
             batches.append(
                 pa.RecordBatch.from_arrays([_as_type(batch[name], columns[name]) for name in columns], list(columns))
@@ -174,13 +182,33 @@ def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, has_id
     return table
 
 
-def _check_declared(about: pq.FileMetaData, n_bytes: int, n_probes: int) -> None:
+def _check_features(path: Path, label_names: Sequence[str]) -> None:
+    """The names of labels that readers of data sets take from the file are the manifest's.
+
+    Raises:
+        ValueError: They are others.
+    """
+    held = pq.read_schema(path).metadata or {}
+    if b"huggingface" not in held:
+        return
+    info = parse_json(held[b"huggingface"])
+    features = (
+        info.get("info", {}).get("features")
+        if isinstance(info, dict) and isinstance(info.get("info", {}), dict)
+        else None
+    )
+    label = features.get("label") if isinstance(features, dict) else None
+    if isinstance(label, dict) and label.get("names", list(label_names)) != list(label_names):
+        raise ValueError(f"its features must name the labels as {MANIFEST} does")
+
+
+def _check_declared(about: pq.FileMetaData, n_bytes: int, n_most_bytes: int, n_probes: int) -> None:
     """Compares what a parquet file says of its own size with its bytes."""
     for group in range(about.num_row_groups):
         row_group = about.row_group(group)
         for column in range(about.num_columns):
             chunk = row_group.column(column)
-            if chunk.total_uncompressed_size > MAX_GROWTH * n_bytes + FREE_BYTES:
+            if chunk.total_uncompressed_size > n_most_bytes:
                 raise ValueError(
                     f"{chunk.path_in_schema} says {chunk.total_uncompressed_size:,} bytes in a file of {n_bytes:,}: a decompression bomb"
                 )
@@ -238,20 +266,20 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
     _refuse(folder, _common_checks("evaluation", evaluation, n_labels))
     selected = importance["selected"].to_numpy()
     n_answers = [pc.list_value_length(evaluation[name]).to_numpy() for name in ("predicted", "correct")]
-    answers = evaluation["predicted"].combine_chunks().flatten()
+    answers, said = (evaluation[name].combine_chunks().flatten() for name in ("predicted", "correct"))
     checks: list[tuple[str, str, bool]] = [
         ("importance", "keep_probability", _are_shares(importance)),
         ("importance", "inclusion_probability", _are_probabilities(importance["inclusion_probability"])),
         ("importance", "nearest_distance", _are_amounts(_numbers(importance, "nearest_distance"))),
         ("importance", "nearest_evaluation_id", bool(pc.all(pc.is_in(importance["nearest_evaluation_id"], evaluation_ids)).as_py())),
         ("importance", "selected", int(selected.sum()) == manifest.counts.proxy),
-        ("evaluation", "predicted", bool((n_answers[0] == n_probes).all()) and _are_labels(answers, n_labels)),
-        ("evaluation", "correct", bool((n_answers[1] == n_probes).all())),
+        ("evaluation", "predicted", not answers.null_count and bool((n_answers[0] == n_probes).all()) and _are_labels(answers, n_labels)),
+        ("evaluation", "correct", not said.null_count and bool((n_answers[1] == n_probes).all())),
     ]  # fmt: skip
     _refuse(folder, checks)
     right = answers.to_numpy().reshape(-1, n_probes) == evaluation["label"].to_numpy()[:, None]
-    said = evaluation["correct"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, n_probes)
-    _refuse(folder, [("evaluation", "correct", bool((right == said).all()))])
+    was_right = said.to_numpy(zero_copy_only=False).reshape(-1, n_probes)
+    _refuse(folder, [("evaluation", "correct", bool((right == was_right).all()))])
 
 
 def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa.Table) -> None:
@@ -260,7 +288,8 @@ def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa
     Raises:
         ArtifactError: It does not; names the column.
     """
-    has_images = pc.struct_field(data["image"], [0]).null_count == 0
+    encoded, paths = (pc.struct_field(data["image"], [i]) for i in range(2))
+    has_images = encoded.null_count == 0 and paths.null_count == data.num_rows
     _refuse(folder, [*_common_checks("data", data, len(manifest.proxy_label_names)), ("data", "image", has_images)])
     expected = _select_data(manifest, importance)
     differs = [name for name in expected.column_names if not _are_equal(data[name], expected[name])]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from proxyds.errors import (
     MissingExtraError,
@@ -15,12 +15,17 @@ from proxyds.errors import (
     RemoteAccessError,
     RemoteError,
     RemoteNotFoundError,
+    VerificationError,
     translate_os_errors,
 )
+from proxyds.places import show_address
+from proxyds.plain_text import make_plain
 from proxyds.records import OnProgress, Progress, ignore_progress
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Protocols for which this package has an extra with what they need."""
+UNFINISHED = ".proxyds"
+"""A file that stands at an address while a proxy is being sent there."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -49,6 +54,11 @@ class UrlFolder:
         with _reaching(self.name):
             self.filesystem.invalidate_cache()
             found = self.filesystem.find(self.root, detail=True)
+        odd = [name for name, about in found.items() if about["type"] != "file" or about.get("islink")]
+        if odd:
+            raise VerificationError(
+                f"{self.name}: must hold files alone, {make_plain(odd[0])} is a link, pipe or device"
+            )
         prefix = f"{self.root.rstrip('/')}/"
         return {name.removeprefix(prefix): about["size"] for name, about in found.items() if name.startswith(prefix)}
 
@@ -114,16 +124,20 @@ class UrlFolder:
             for name in names:
                 self.filesystem.rm_file(f"{self.root}/{name}")
 
+    def mark(self, name: str) -> None:
+        """Puts an empty file."""
+        with _reaching(self.name):
+            self.filesystem.makedirs(self.root, exist_ok=True)
+            self.filesystem.pipe_file(f"{self.root}/{name}", b"")
+
     def check_writable(self) -> None:
         """Writes a file and removes it, so that hours of work are not done for a place that may not be written.
 
         Raises:
             RemoteError: It may not.
         """
-        with _reaching(self.name):
-            self.filesystem.makedirs(self.root, exist_ok=True)
-            self.filesystem.pipe_file(f"{self.root}/.proxyds", b"")
-            self.filesystem.rm_file(f"{self.root}/.proxyds")
+        self.mark(f"{UNFINISHED}-try")
+        self.remove_files([f"{UNFINISHED}-try"])
 
 
 def open_url(url: str) -> UrlFolder:
@@ -135,13 +149,12 @@ def open_url(url: str) -> UrlFolder:
     """
     import fsspec
 
-    parts = urlsplit(url)
-    name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    name, scheme = show_address(url), urlsplit(url).scheme
     try:
         with _reaching(name):
             filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        extra = EXTRAS.get(parts.scheme)
+        extra = EXTRAS.get(scheme)
         how = f"pip install 'proxyds[{extra}]'" if extra else str(error)
         raise MissingExtraError(f"{name}: needs a package that is not installed: {how}") from None
     return UrlFolder(name, filesystem, root.rstrip("/"))
@@ -169,4 +182,4 @@ def _reaching(name: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    return show_address(str(error).strip().partition("\n")[0][:300]) or type(error).__name__

@@ -253,7 +253,7 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"label_names": ["one"]}, "the column label of importance must be as"),
+        ({"label_names": ["one"]}, "its features must name the labels as manifest"),
         ({"counts": {"train": 1, "evaluation": 2, "test": 3, "proxy": 4}}, "rows, more than the 1 that manifest.json"),
         ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 4}}, "the tables must be those that"),
     ],

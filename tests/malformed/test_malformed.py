@@ -83,6 +83,8 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a backslash": (list_file("data\\x.md"), "must be a path inside the folder"),
     "a hidden file": (list_file(".git/config.md"), "must be a path inside the folder"),
     "names that differ by capitals": (list_file("readme.md"), "must differ by more than capitals"),
+    "a table that nobody looks into": (list_file("data/train-evil.parquet"), "must be a kind of file"),
+    "another description": (list_file("dataset_infos.json"), "must be a kind of file"),
     "a program": (list_file("load.py"), "'load.py' must be a kind of file that a proxy holds"),
     "a pickle": (list_file("weights.pkl"), "'weights.pkl' must be a kind of file"),
     "itself": (list_file("manifest.json"), "and not the manifest"),
@@ -104,7 +106,7 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a very long text": (put("name", value="a" * 10_001), "must have 10,000 letters at most"),
     "counts that lie": (put("counts", "train", value=9), "rows, more than the 9 that manifest.json leaves"),
     "more counts than rows": (put("counts", "evaluation", value=900_000), "the tables must be those that manifest.json"),
-    "other label names": (put("label_names", value=["a", "b"]), "the column label of importance must be as"),
+    "other label names": (put("label_names", value=["a", "b"]), "its features must name the labels as manifest"),
     "kept labels without a reduction": (put("kept_labels", value=[0, 1]), "kept_labels and draw.labels must both"),
     "an enormous shape": (put("image_shape", value=[3, 10**6, 10**6]), "image_shape.1: Input should be less"),
     "a probe less": (lambda held: held["probes"].append(held["probes"][0]), "column predicted of evaluation must be"),
@@ -190,6 +192,8 @@ TABLES: dict[str, tuple[str, Callable[[pa.Table], pa.Table], str]] = {
     "a neighbour that is not there": (IMPORTANCE, cell("nearest_evaluation_id", "0" * 64), "nearest_evaluation_id"),
     "another selection": (IMPORTANCE, column("selected", lambda v: v[1:] + v[:1]), "must select the very samples of data"),
     "one answer too many": (EVALUATION, cell("predicted", [0, 0, 0]), "the column predicted of evaluation|says .* values"),
+    "an answer that is missing": (EVALUATION, cell("predicted", [0, None]), "the column predicted of evaluation"),
+    "a path beside an image": (DATA, column("image", lambda v: [{**x, "path": "/etc/passwd"} for x in v]), "the column image of data"),
     "answers that are not right": (EVALUATION, column("correct", lambda v: [[not x for x in row] for row in v]), "the column correct"),
     "other values in data": (DATA, cell("importance", 3.25), "importance must select the very samples of data"),
     "no image": (DATA, cell("image", {"bytes": None, "path": None}), "the column image of data"),
@@ -309,6 +313,9 @@ CARDS: dict[str, tuple[Callable[[str], str], str]] = {
     "a script's address": (lambda text: text + "[x](javascript:alert(1))\n", "must be plain Markdown"),
     "other data": (lambda text: text.replace("data/train-*", "hf://datasets/evil/x/*"), "configs must name this proxy's own"),
     "data above": (lambda text: text.replace("data/train-*", "../*"), "configs must name this proxy's own"),
+    "other names of labels": (lambda text: text.replace("---\n", "---\ndataset_info: {}\n", 1), "configs must name this proxy's own"),
+    "HTML above": (lambda text: text.replace("---\n", "---\nx: <script>\n", 1), "must begin with plain YAML"),
+    "a carriage return": (lambda text: text + "a\rb\x85\n", "holds control characters"),
     "no metadata": (lambda text: text.partition("---\n")[2].partition("---\n")[2], "must begin with the block of YAML"),
     "an alias": (lambda text: text.replace("---\n", "---\na: &a [x]\nb: *a\n", 1), "must not use aliases"),
     "a tag": (lambda text: text.replace("---\n", "---\na: !!python/object/apply:os.system [ls]\n", 1), "must not use tags"),
@@ -318,13 +325,16 @@ CARDS: dict[str, tuple[Callable[[str], str], str]] = {
 
 @pytest.mark.parametrize(("change", "said"), CARDS.values(), ids=CARDS)
 def test_a_card(change: Callable[[str], str], said: str, proxy: Path) -> None:
-    (proxy / "README.md").write_text(change((proxy / "README.md").read_text()))
+    (proxy / "README.md").write_bytes(change((proxy / "README.md").read_text()).encode())
     sign(proxy)
     refuse(proxy, said)
 
 
 RECIPES = {
     "a path of this machine": ("source: {kind: folder, path: /etc}\n", "source.path must be a name without folders"),
+    "somebody's home": ("source: {kind: folder, path: '~'}\n", "source.path must be a name without folders"),
+    "a reference of this machine": ("check: {reference: {path: /etc/x}}\n", r"check\.reference\.path must be a name"),
+    "a scalar that ruamel falls over": ("a: 0x_\n", "not valid YAML"),
     "a path above": ("source: {kind: folder, path: ..}\n", "source.path must be a name without folders"),
     "an alias": ("a: &a [x]\nb: *a\n", "must not use aliases"),
     "a tag": ("a: !!python/object/apply:os.system [ls]\n", "must not use tags"),
@@ -386,3 +396,32 @@ def test_a_pipe_in_place_of_a_file(proxy: Path) -> None:
     (proxy / "recipe.yaml").unlink()
     os.mkfifo(proxy / "recipe.yaml")
     refuse(proxy, "recipe.yaml: missing")
+
+
+# Evidence
+
+
+CLAIMS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a better tau": put("evidence", "methods", 0, "statistics", "tau", "value", value=0.5),
+    "a better verdict": put("evidence", "verdict", value="not enough evidence"),
+    "a gate that was never passed": put("evidence", "passed", value=True),
+    "more draws": put("evidence", "n_draws", value=50),
+}
+
+
+@pytest.mark.parametrize("change", CLAIMS.values(), ids=CLAIMS)
+def test_evidence_that_its_runs_do_not_give(
+    change: Callable[[dict[str, Any]], Any], checked_proxy: Path, tmp_path: Path
+) -> None:
+    proxy = Path(shutil.copytree(checked_proxy, tmp_path / "proxy"))
+    held = json.loads((proxy / "manifest.json").read_text())
+    change(held)
+    (proxy / "manifest.json").write_text(json.dumps(held))
+    refuse(proxy, "manifest.json: evidence: .* must be what the runs in ranking/ give")
+
+
+def test_one_key_a_thousand_times_is_found_at_once() -> None:
+    from proxyds.opening import parse_json
+
+    with pytest.raises(ValueError, match="stands twice"):
+        parse_json("{" + ", ".join(f'"{i}": 0' for i in range(200_000)) + ', "7": 1}')
