@@ -337,9 +337,11 @@ def test_a_damaged_proxy_or_one_below_its_threshold_is_not_published(
     assert proxyds_("push", damaged, repo).returncode == 51
     assert proxyds_("pull", repo).returncode == 71
     below = Path(shutil.copytree(checked_proxy, tmp_path / "below"))
-    held = json.loads((below / "manifest.json").read_text())
-    held["evidence"]["check"]["threshold"], held["evidence"]["passed"] = 0.99, False
-    (below / "manifest.json").write_text(json.dumps(held))
+    runs = (checked_proxy.parent / "runs.csv").read_text()
+    swapped = runs.replace(",proxy,", ",x,").replace(",random,", ",proxy,").replace(",x,", ",random,")
+    (tmp_path / "runs.csv").write_text(swapped)  # ranks the wrong way round
+    checked = proxyds_("check", below, "--runs", "runs.csv", "--set", "check.threshold=0.5")
+    assert checked.returncode == 3, checked.stderr
     refused = proxyds_("push", below, repo)
     assert (refused.returncode, "--below-threshold" in refused.stderr) == (3, True)
     assert proxyds_("pull", repo).returncode == 71
