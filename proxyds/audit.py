@@ -29,7 +29,7 @@ _ROUNDING = 1e-6
 _OF_CARDS = re.compile("</?(details|summary)>")
 """The HTML that cards themselves are made with."""
 _LABEL, _ABOUT = "cls", "json"
-_TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError)
+_TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, OverflowError, RecursionError, MemoryError)
 
 
 def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
@@ -90,7 +90,7 @@ def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
     for name in names:
         try:
             with tarfile.open(folder / name, "r:") as archive:
-                for sample in _iter_samples(archive):
+                for sample in _iter_samples(archive, manifest.files[name].bytes):
                     _compare_sample(sample, next(rows, None), label_names)
         except _TAR_ERRORS as error:
             raise _refused(folder / name, str(error) or type(error).__name__) from None
@@ -98,7 +98,7 @@ def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
         raise _refused(folder / names[-1], "the tars must hold every sample of data, they end before")
 
 
-def _iter_samples(archive: tarfile.TarFile) -> Iterator[dict[str, tuple[str, bytes]]]:
+def _iter_samples(archive: tarfile.TarFile, n_bytes: int) -> Iterator[dict[str, tuple[str, bytes]]]:
     """The samples of a tar: for each ending of three adjacent members its key and bytes.
 
     Raises:
@@ -110,6 +110,8 @@ def _iter_samples(archive: tarfile.TarFile) -> Iterator[dict[str, tuple[str, byt
             raise ValueError(f"the member {member.name[:100]!r} must be a plain file, it is a link, folder or device")
         if not re.fullmatch(r"[0-9a-f]{64}(-[1-9][0-9]*)?\.[a-z0-9]{1,8}", member.name):
             raise ValueError(f"the member {member.name[:100]!r} must be named by a sample id and an ending")
+        if member.size > n_bytes:  # before a buffer of that size is asked for
+            raise ValueError(f"the member {member.name!r} says {member.size:,} bytes in a tar of {n_bytes:,}")
         key, _, ending = member.name.partition(".")
         stream = archive.extractfile(member)
         assert stream is not None  # it is a plain file

@@ -66,6 +66,9 @@ def main() -> None:
     """Runs the command line and turns every expected error into one message and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: idle threads must not spin
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is: the bars here are our own
+    os.environ.setdefault(
+        "HF_HUB_VERBOSITY", "error"
+    )  # its client logs every try, with the signed address of an upload
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except ProxydsError as error:
@@ -193,8 +196,10 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
         with output_at(out, on_progress) as folder:
             built = make(folder, on_progress)
             manifest, tables = read_proxy(built.folder, with_images=False)
+    from proxyds.places import show_address
     from proxyds.summaries import print_built, summarise_proxy
 
+    out = show_address(out)
     _print_json(summarise_proxy(out, manifest)) if as_json else print_built(manifest, tables, out, built.was_there)
     return built
 
@@ -380,8 +385,10 @@ def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
         out = out or fetching.default_folder(place)
         with output_at(out, on_progress) as folder:
             pulled = fetching.pull(place, folder, on_progress=on_progress)
+    from proxyds.places import show_address
     from proxyds.publishing_summaries import print_pulled, summarise_pull
 
+    out = show_address(out)
     _print_json(summarise_pull(pulled, out)) if as_json else print_pulled(pulled, out)
 
 

@@ -201,10 +201,12 @@ class RemoteError(ProxydsError):
 
     Attributes:
         may_pass: Whether the same command may do better in a while.
+        wait_seconds: How long the other side asks to wait before that.
     """
 
     exit_code = 70
     may_pass = True
+    wait_seconds: int = 0
 
 
 class RemoteNotFoundError(RemoteError):

@@ -23,7 +23,7 @@ from proxyds.errors import (
 from proxyds.folders import whole_folder
 from proxyds.manifest import CARD, MANIFEST, RECIPE, FileFacts, Manifest
 from proxyds.opening import MAX_MANIFEST_BYTES, list_shards, measure_file, read_manifest, verify_files, verify_proxy
-from proxyds.places import AtUrl, OnHub, read_place, read_remote
+from proxyds.places import AtUrl, OnHub, read_place, read_remote, show_address
 from proxyds.records import OnProgress, ignore_progress
 from proxyds.urls import UNFINISHED, UrlFolder, open_url
 
@@ -179,7 +179,8 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
 
 def default_folder(place: str) -> str:
     """The name of the folder that a place is fetched into unless another is given."""
-    return place.partition("@")[0].rstrip("/").rpartition("/")[2]
+    shown = show_address(place) if "://" in place else place.partition("@")[0]
+    return shown.rstrip("/").rpartition("/")[2]
 
 
 def fetch_proxy(source: HubSource | UrlSource, folder: Path, on_progress: OnProgress) -> Manifest:

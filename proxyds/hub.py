@@ -34,6 +34,8 @@ DATASET = "dataset"
 MAIN = "main"
 OWN_FILE = ".gitattributes"
 """Put into every repository by the Hub itself."""
+MOST_WAIT_SECONDS = 60
+"""Longest pause between two tries, whatever the Hub asks for."""
 AT_ONCE = 8
 """Files fetched or sent side by side."""
 
@@ -395,6 +397,8 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
         return RemoteNotFoundError(
             f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set"
         )
+    if isinstance(error, UnicodeEncodeError):
+        return RemoteAccessError(f"{what}: the token holds characters that no token has; set HF_TOKEN to another")
     if isinstance(error, HFValidationError):
         return RemoteNotFoundError(f"{what}: must read user/name: {_first_line(error)}")
     if isinstance(error, OfflineModeIsEnabled):
@@ -411,7 +415,10 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
     if isinstance(error, EntryNotFoundError):
         return RemoteNotFoundError(f"{what}: no such file on the Hub")
     if isinstance(error, HfHubHTTPError):
-        return _explain_status(what, error.response.status_code, _first_line(error))
+        told = _explain_status(what, error.response.status_code, _first_line(error))
+        asked = error.response.headers.get("Retry-After", "")
+        told.wait_seconds = min(int(asked), MOST_WAIT_SECONDS) if asked.isdecimal() else 0
+        return told
     # errors of the client's HTTP library, which is not ours to import, are told by their home
     is_of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "hf_xet")
     if is_of_network or (isinstance(error, OSError) and error.errno is None):
@@ -441,7 +448,7 @@ def patiently(do: Callable[[], _Result]) -> _Result:
         except RemoteError as error:
             if not error.may_pass:
                 raise
-            time.sleep(wait_seconds)
+            time.sleep(max(wait_seconds, error.wait_seconds))
     return do()
 
 

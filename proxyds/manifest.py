@@ -47,7 +47,7 @@ class Part(BaseModel):
 
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Amount = Annotated[float, Field(ge=0)]
 
@@ -86,7 +86,7 @@ class ProbeRecord(Part):
     training_flops_per_sample: _Count
     n_parameters: _Count
     accuracy: Annotated[float, Field(ge=0, le=1)]
-    losses: tuple[float, ...]
+    losses: Annotated[tuple[Annotated[float, Field(ge=-1e100, le=1e100)], ...], Field(min_length=1)]
     training_seconds: _Amount
     training_flops: _Count
 

@@ -81,4 +81,4 @@ def _read_local(text: str) -> Path | None:
 
 def show_address(text: str) -> str:
     """An address, or a message that holds one, without users, passwords and queries."""
-    return re.sub(r"\?[^\s'\"]*", "", re.sub(r"//[^/@\s]*@", "//", text)) if "://" in text else text
+    return re.sub(r"\?[^\s'\"]*", "", re.sub(r"//[^/\s]*@", "//", text)) if "://" in text else text

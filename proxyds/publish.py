@@ -26,6 +26,7 @@ from proxyds.fetching import HubSource, UrlSource, fetch_proxy, named_as
 from proxyds.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.opening import MAX_MANIFEST_BYTES, measure_file, verify_proxy
 from proxyds.places import AtUrl, OnHub, read_address, read_remote, show_address
+from proxyds.plain_text import make_plain
 from proxyds.records import OnProgress, ignore_progress
 from proxyds.urls import UNFINISHED, UrlFolder, open_url
 
@@ -248,9 +249,6 @@ def _push_to_url(
 ) -> Pushed:
     """See `push`; with `replace` another proxy that is there gives way."""
     held = remote.list_files()
-    if held is not None and UNFINISHED in held and MANIFEST not in held:  # of a push that broke off
-        remote.remove_files([*held])
-        held = {}
     if held is None:
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
     own = (folder / MANIFEST).read_bytes()
@@ -271,7 +269,7 @@ def _push_to_url(
         )
     _check_address_is_ours(remote, held)
     if not dry_run:
-        remote.mark(UNFINISHED)
+        remote.write_file(UNFINISHED, "\n".join(sorted({*held, *facts} - {UNFINISHED})).encode())
         remote.remove_files([name for name in (MANIFEST, *sorted({*held} - {*facts, UNFINISHED})) if name in held])
         remote.send_files(folder, [*(name for name in sorted(facts) if name != MANIFEST), MANIFEST], on_progress)
         remote.remove_files([UNFINISHED])
@@ -284,14 +282,24 @@ def _push_to_url(
 
 
 def _check_address_is_ours(remote: UrlFolder, held: Mapping[str, int]) -> None:
-    """Refuses an address that holds anything but a proxy, or what a push that broke off has left.
+    """Refuses an address that holds any file which no push has put there: such a file could be replaced or removed.
+
+    Ours are the files that the manifest there lists, and, of a push that broke off, those that its marker names.
 
     Raises:
-        OutputExistsError: It does; names one file.
+        OutputExistsError: There is another; names it.
     """
-    if held and MANIFEST not in held and UNFINISHED not in held:
+    ours = {UNFINISHED}
+    if MANIFEST in held:
+        with TemporaryDirectory() as folder, suppress(ArtifactError):  # it may be a manifest of something else
+            ours |= {MANIFEST, *UrlSource(remote).fetch_manifest(Path(folder)).files}
+    if UNFINISHED in held:
+        named = remote.read_file(UNFINISHED, MAX_MANIFEST_BYTES) or b""
+        ours |= set(named.decode(errors="replace").split("\n"))
+    if foreign := set(held) - ours:
         raise OutputExistsError(
-            f"{remote.name}: must be empty or a proxy, found {min(held)}; it was not touched: use another address"
+            f"{remote.name}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use "
+            "another address"
         )
 
 

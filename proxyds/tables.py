@@ -121,7 +121,7 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
         try:
             part = _read_shard(folder / name, columns, n_left, n_left_bytes, config != "ranking", len(manifest.probes))
             _check_features(folder / name, names)
-        except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError) as error:
+        except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ArtifactError(
                 f"{folder / name}: must be a parquet file as FORMAT.md has it: {reason}; fetch or build it again"

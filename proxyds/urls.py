@@ -25,7 +25,7 @@ from proxyds.records import OnProgress, Progress, ignore_progress
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Protocols for which this package has an extra with what they need."""
 UNFINISHED = ".proxyds"
-"""A file that stands at an address while a proxy is being sent there."""
+"""A file that stands at an address while a proxy is being sent there; it names the files that the push may replace."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -124,11 +124,11 @@ class UrlFolder:
             for name in names:
                 self.filesystem.rm_file(f"{self.root}/{name}")
 
-    def mark(self, name: str) -> None:
-        """Puts an empty file."""
+    def write_file(self, name: str, held: bytes) -> None:
+        """Writes a small file."""
         with _reaching(self.name):
             self.filesystem.makedirs(self.root, exist_ok=True)
-            self.filesystem.pipe_file(f"{self.root}/{name}", b"")
+            self.filesystem.pipe_file(f"{self.root}/{name}", held)
 
     def check_writable(self) -> None:
         """Writes a file and removes it, so that hours of work are not done for a place that may not be written.
@@ -136,7 +136,7 @@ class UrlFolder:
         Raises:
             RemoteError: It may not.
         """
-        self.mark(f"{UNFINISHED}-try")
+        self.write_file(f"{UNFINISHED}-try", b"")
         self.remove_files([f"{UNFINISHED}-try"])
 
 

@@ -80,7 +80,8 @@ def test_what_is_pushed_to_a_bucket_is_what_is_pulled(
     assert proxyds_("push", checked_proxy, "s3://shelf/a").returncode == 41  # another proxy is there
     change_object("a/manifest.json", None)
     assert proxyds_("push", tiny_proxy, "s3://shelf/a").returncode == 41  # whoever's files these are
-    change_object("a/.proxyds", b"")  # what a push that broke off leaves
+    names = "\n".join(sorted(tree(tiny_proxy)))
+    change_object("a/.proxyds", names.encode())  # what a push that broke off leaves
     assert proxyds_("pull", "s3://shelf/a", "-o", "half").returncode == 50
     assert proxyds_("push", tiny_proxy, "s3://shelf/a").returncode == 0
     held = (tiny_proxy / "recipe.yaml").read_bytes()

@@ -1,0 +1,588 @@
+"""Makes `whole/`, a very small proxy, and `cases/`, hostile files to lay over it, for `test_malformed_files.py`.
+
+Run by hand, from the root of the repository, where the format or the cases change; what it writes is committed:
+
+    python tests/malformed/make.py
+
+It builds a proxy of digits (some 15 seconds), keeps a few rows of each table, and replaces both folders. A case is a folder
+`cases/NAME/` with files by their path in the proxy and `refused.txt`, a regular expression that the message must match. The
+test signs what is laid over, unless that is `manifest.json` itself or NAME begins with `unsigned-`. Nothing here does harm
+when it is opened by mistake: the pickle holds None, the program prints a word.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+HERE = Path(__file__).parent
+WHOLE, CASES = HERE / "whole", HERE / "cases"
+DATA = "data/train-00000-of-00001.parquet"
+IMPORTANCE = "importance/train-00000-of-00001.parquet"
+EVALUATION = "evaluation/evaluation-00000-of-00001.parquet"
+TAR = "webdataset/train-000000.tar"
+N_DRAWN, N_OTHERS = 6, 30
+"""Rows that are kept: of the proxy, and of the samples that could have been drawn besides."""
+RECIPE = """\
+name: whole
+source: {kind: digits}
+space:
+  network: resnet
+  choices: {depth: 8, base_filters: [4, 8], multiplier: [1, 2]}
+selection: {ratio: 0.02}
+training: {epochs: 5, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
+output: {gallery: false}
+"""
+
+
+# The whole proxy
+
+
+def make_whole() -> None:
+    """Builds a proxy and strips it down to what every kind of file needs to be there."""
+    from proxyds.artifact import write_manifest, write_tars
+    from proxyds.audit import audit_proxy
+    from proxyds.card import render_card
+    from proxyds.opening import read_manifest
+    from proxyds.pipeline import build
+    from proxyds.recipe_yaml import read_recipe
+    from proxyds.store import Store
+    from proxyds.tables import read_proxy
+
+    with tempfile.TemporaryDirectory() as place:
+        recipe = Path(place) / "recipe.yaml"
+        recipe.write_text(RECIPE, encoding="utf-8")
+        built = build(
+            read_recipe(recipe), Path(place) / "proxy", store=Store(Path(place) / "store"), device="cpu"
+        ).folder
+        shutil.rmtree(WHOLE, ignore_errors=True)
+        shutil.copytree(built, WHOLE)
+    for name in ("assets", "webdataset"):
+        shutil.rmtree(WHOLE / name)
+    importance, evaluation, data = (pq.read_table(WHOLE / name) for name in (IMPORTANCE, EVALUATION, DATA))
+    selected = importance["selected"].to_numpy()
+    kept = np.sort(np.concatenate([np.flatnonzero(selected)[:N_DRAWN], np.flatnonzero(~selected)[:N_OTHERS]]))
+    importance, data = importance.take(kept), data.slice(0, N_DRAWN)
+    shares = importance["importance"].to_numpy() / importance["importance"].to_numpy().sum()
+    importance = replace(importance, "keep_probability", shares)
+    data = replace(data, "keep_probability", shares[importance["selected"].to_numpy()])
+    nearest = set(importance["nearest_evaluation_id"].to_pylist())
+    evaluation = evaluation.filter(pa.array([each in nearest for each in evaluation["sample_id"].to_pylist()]))
+    for name, table in ((IMPORTANCE, importance), (EVALUATION, evaluation), (DATA, data)):
+        pq.write_table(table, WHOLE / name, compression="zstd")
+    manifest = read_manifest(WHOLE)
+    counts = {"train": len(kept), "evaluation": evaluation.num_rows, "proxy": N_DRAWN}
+    manifest = write_manifest(WHOLE, manifest.model_copy(update={"counts": manifest.counts.model_copy(update=counts)}))
+    manifest, tables = read_proxy(WHOLE)
+    write_tars(WHOLE, tables.data, manifest.proxy_label_names, 1000)
+    (WHOLE / "README.md").write_text(render_card(manifest, tables).readme, encoding="utf-8")
+    write_manifest(WHOLE, manifest)
+    audit_proxy(WHOLE)
+
+
+def replace(table: pa.Table, name: str, values: Any, kind: pa.DataType | None = None) -> pa.Table:
+    """A table with other values in a column."""
+    place, kind = table.schema.get_field_index(name), kind or table.schema.field(name).type
+    return table.set_column(
+        place, pa.field(name, kind, metadata=table.schema.field(name).metadata), pa.array(values, kind)
+    )
+
+
+# The cases
+
+
+def write_case(name: str, said: str, files: dict[str, bytes]) -> None:
+    """Writes one case."""
+    for path, content in {**files, "refused.txt": f"{said}\n".encode()}.items():
+        (CASES / name / path).parent.mkdir(parents=True, exist_ok=True)
+        (CASES / name / path).write_bytes(content)
+
+
+def in_manifest(name: str, said: str, *path: str | int, value: Any) -> None:
+    """A case of one value in the manifest."""
+    held = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))
+    inner = held
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    write_case(
+        f"manifest-{name}", rf"manifest\.json.*{said}", {"manifest.json": f"{json.dumps(held, indent=1)}\n".encode()}
+    )
+
+
+def in_manifest_text(name: str, said: str, pattern: str, by: str) -> None:
+    """A case of text in the manifest that no JSON writer would give."""
+    text, n = re.subn(pattern, by, (WHOLE / "manifest.json").read_text(encoding="utf-8"), count=1)
+    assert n, name
+    write_case(f"manifest-{name}", rf"manifest\.json.*{said}", {"manifest.json": text.encode()})
+
+
+def listed(name: str, path: str, said: str) -> None:
+    """A case of an empty file that the manifest lists."""
+    in_manifest(name, said, "files", path, value={"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()})
+
+
+def make_manifests() -> None:
+    """Cases of `manifest.json`."""
+    in_manifest_text("key-twice", "the key 'name' stands twice", '"name":', '"name": "x",\n "name":')
+    in_manifest_text(
+        "key-twice-within", "the key 'evaluation' stands twice", '"evaluation":', '"evaluation": 1,\n  "evaluation":'
+    )
+    in_manifest_text(
+        "key-twice-by-an-escape", "the key 'name' stands twice", '"name":', '"n\\\\u0061me": "x",\n "name":'
+    )
+    in_manifest_text("nan", "NaN is no number", r'"accuracy": [\d.]+', '"accuracy": NaN')
+    in_manifest_text("infinity", "-Infinity is no number", r'"accuracy": [\d.]+', '"accuracy": -Infinity')
+    in_manifest_text("number-without-end", "1e999 is no number", r'"accuracy": [\d.]+', '"accuracy": 1e999')
+    in_manifest_text("byte-order-mark", "must be JSON", r"\A", "\ufeff")
+    in_manifest_text("two-objects", "must be JSON", r"\Z", "{}")
+    write_case("manifest-deep", r"manifest\.json: must be JSON", {"manifest.json": b"[" * 20_000})
+    write_case(
+        "manifest-deep-objects",
+        r"manifest\.json: must be JSON",
+        {"manifest.json": b'{"a":' * 5_000 + b"1" + b"}" * 5_000},
+    )
+    in_manifest("unknown-version", r"format_version must be 1\.x, got '2\.0'", "format_version", value="2.0")
+    in_manifest("version-no-text", "names no format and format_version", "format_version", value=1.3)
+    in_manifest("version-no-number", r"format_version must be 1\.x", "format_version", value="1.\u0663x")
+    listed("absolute-path", "/etc/x.png", "'/etc/x.png' must be a path inside the folder")
+    listed("path-above", "assets/../../x.png", "must be a path inside the folder")
+    listed("backslash", "assets\\x.png", "must be a path inside the folder")
+    listed("drive", "C:/x.png", "must be a path inside the folder")
+    listed("line-feed-in-a-path", "assets/x.png\n", "must be a path inside the folder")
+    listed("capitals", "readme.md", "'readme.md' and 'README.md' must differ by more than capitals")
+    listed("itself", "manifest.json", "and not the manifest")
+    listed("missing-file", "assets/gone.png", r"[\s\S]*assets/gone\.png: missing")
+    listed("evidence-table-without-evidence", "ranking/ranking-00000-of-00001.parquet", "ranking/ must not hold")
+    files = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))["files"]
+    in_manifest(
+        "no-card", "README.md must be among them", "files", value={k: v for k, v in files.items() if k != "README.md"}
+    )
+    in_manifest(
+        "wrong-size", r"[\s\S]*train-00000-of-00001\.parquet: must have 10 bytes", "files", DATA, "bytes", value=10
+    )
+    in_manifest("wrong-sha256", r"[\s\S]*its bytes have changed", "files", DATA, "sha256", value="0" * 64)
+    in_manifest("negative-size", "bytes: Input should be greater", "files", DATA, "bytes", value=-1)
+    in_manifest(
+        "html", "'label_names.0' must be plain text, it holds HTML", "label_names", 0, value="<script>alert(1)</script>"
+    )
+    in_manifest(
+        "template-code",
+        "'source.name' must be plain text, it holds HTML or template",
+        "source",
+        "name",
+        value="{{ 7 * 7 }}",
+    )
+    in_manifest("escape", "'name' must be plain text, it holds control characters", "name", value="a\x1b]0;x\x07b")
+    in_manifest(
+        "turned-text", "'name' must be plain text, it holds characters that turn", "name", value="a\u202egnp.exe"
+    )
+    in_manifest("lone-surrogate", "'name' must be plain text, it holds control characters", "name", value="a\ud800b")
+    in_manifest("long-text", "must have 10,000 letters at most", "name", value="a" * 10_001)
+    in_manifest(
+        "html-in-a-later-key", "must be plain text, it holds HTML", "news", value=[{"<img src=x onerror=y>": 1}]
+    )
+    write_case_of_counts()
+    in_manifest(
+        "kept-labels-without-a-draw-of-labels", "kept_labels and draw.labels must both", "kept_labels", value=[0, 1]
+    )
+    in_manifest(
+        "kept-labels-twice", "kept_labels must be numbers of label_names, each once", "kept_labels", value=[1, 1]
+    )
+    in_manifest("evidence-without-table", "evidence", "evidence", value={"verdict": "preserves the ranking"})
+    in_manifest("enormous-shape", r"image_shape\.1", "image_shape", value=[1, 10**9, 8])
+    write_case("unsigned-changed-card", r"README\.md: must have [\d,]+ bytes, has 5", {"README.md": b"short"})
+    write_case("unsigned-additional-file", r"data/x\.parquet: not in the manifest", {"data/x.parquet": b"PAR1"})
+    write_case("program", r"'load\.py' must be a kind of file", {"load.py": b'print("hostile")\n'})
+    write_case("pickle", r"'weights/w\.pkl' must be a kind of file", {"weights/w.pkl": b"\x80\x04N."})
+
+
+def write_case_of_counts() -> None:
+    """Cases of counts that lie, both ways; the message names the table."""
+    for name, key, value, said in (
+        ("fewer", "train", 9, r"importance/.*more than the 9 that manifest\.json"),
+        ("more", "evaluation", 900_000, r"evaluation: the tables must be those that manifest\.json"),
+        ("of-the-proxy", "proxy", N_DRAWN + 1, r"the column selected of importance"),
+    ):
+        held = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))
+        held["counts"][key] = value
+        write_case(f"manifest-counts-{name}", said, {"manifest.json": f"{json.dumps(held, indent=1)}\n".encode()})
+
+
+def encode(table: pa.Table, **options: Any) -> bytes:
+    """A table as parquet."""
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **{"compression": "zstd", **options})
+    return stream.getvalue()
+
+
+def in_table(name: str, path: str, said: str, change: Callable[[pa.Table], pa.Table], **options: Any) -> None:
+    """A case of one table."""
+    write_case(f"table-{name}", said, {path: encode(change(pq.read_table(WHOLE / path)), **options)})
+
+
+def cell(name: str, value: Any, row: int = 1) -> Callable[[pa.Table], pa.Table]:
+    """Replaces one value."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = table[name].to_pylist()
+        return replace(table, name, [*values[:row], value, *values[row + 1 :]])
+
+    return change
+
+
+def column(
+    name: str, values: Callable[[list[Any]], Any], kind: pa.DataType | None = None
+) -> Callable[[pa.Table], pa.Table]:
+    """Replaces a column."""
+    return lambda table: replace(table, name, values(table[name].to_pylist()), kind)
+
+
+def in_image(name: str, said: str, *images: bytes, **options: Any) -> None:
+    """A case of other images in `data`, which both tables know by their sha256."""
+    data, importance = (pq.read_table(WHOLE / path) for path in (DATA, IMPORTANCE))
+    ids, held = data["sample_id"].to_pylist(), [each["bytes"] for each in data["image"].to_pylist()]
+    held[: len(images)] = images
+    sums = {each: hashlib.sha256(image).hexdigest() for each, image in zip(ids, held, strict=True)}
+    data = replace(data, "image", [{"bytes": image, "path": None} for image in held])
+    data = replace(data, "encoded_sha256", list(sums.values()))
+    known = zip(importance["sample_id"].to_pylist(), importance["encoded_sha256"].to_pylist(), strict=True)
+    importance = replace(importance, "encoded_sha256", [sums.get(each, had) for each, had in known])
+    write_case(f"image-{name}", said, {DATA: encode(data, **options), IMPORTANCE: encode(importance)})
+
+
+def picture(side: int) -> bytes:
+    """A PNG of one colour."""
+    stream = io.BytesIO()
+    Image.new("1", (side, side)).save(stream, "PNG", compress_level=9)
+    return stream.getvalue()
+
+
+def make_tables() -> None:
+    """Cases of parquet files, and of the images in them."""
+    whole = (WHOLE / IMPORTANCE).read_bytes()
+    of_parquet = r"importance/train-00000-of-00001\.parquet: must be a parquet file as FORMAT\.md has it"
+    write_case("table-not-parquet", of_parquet, {IMPORTANCE: b"not parquet"})
+    write_case("table-empty-file", of_parquet, {IMPORTANCE: b""})
+    write_case("table-truncated", of_parquet, {IMPORTANCE: whole[: len(whole) // 2]})
+    write_case("table-footer-longer-than-the-file", of_parquet, {IMPORTANCE: whole[:-8] + b"\xff\xff\xff\x7fPAR1"})
+    in_table(
+        "column-missing",
+        IMPORTANCE,
+        "must have the column case once, it has it 0 times",
+        lambda t: t.drop_columns(["case"]),
+    )
+    in_table(
+        "column-twice",
+        IMPORTANCE,
+        "must have the column case once, it has it 2",
+        lambda t: t.append_column("case", t["case"]),
+    )
+    in_table(
+        "type",
+        IMPORTANCE,
+        "must hold int64, it holds string",
+        column("label", lambda v: list(map(str, v)), pa.string()),
+    )
+    in_table("label-null", IMPORTANCE, "the column label must have a value in every row", cell("label", None))
+    in_table("label-out-of-range", IMPORTANCE, "the column label of importance", cell("label", 10))
+    in_table(
+        "ids-out-of-order",
+        IMPORTANCE,
+        "the column sample_id of importance",
+        lambda t: t.take(np.arange(t.num_rows)[::-1]),
+    )
+    in_table(
+        "id-twice",
+        EVALUATION,
+        "the column sample_id of evaluation",
+        lambda t: cell("sample_id", t["sample_id"][0].as_py())(t),
+    )
+    in_table("id-a-path", IMPORTANCE, "the column sample_id of importance", cell("sample_id", "../" * 21 + "x"))
+    in_table("id-not-utf8", IMPORTANCE, of_parquet, not_utf8)
+    in_table("importance-nan", IMPORTANCE, "of importance must be as", cell("importance", float("nan")))
+    in_table("importance-negative", IMPORTANCE, "of importance must be as", cell("importance", -1.0))
+    in_table("importance-infinite", EVALUATION, "the column importance of evaluation", cell("importance", float("inf")))
+    in_table("keep-probability", IMPORTANCE, "the column keep_probability of importance", cell("keep_probability", 0.5))
+    in_table(
+        "inclusion-probability",
+        IMPORTANCE,
+        "the column inclusion_probability of importance",
+        cell("inclusion_probability", 1.5),
+    )
+    in_table("case-9", IMPORTANCE, "the column case of importance", cell("case", 9))
+    in_table(
+        "selected-others",
+        IMPORTANCE,
+        "must select the very samples of data",
+        column("selected", lambda v: [*v[1:], v[0]]),
+    )
+    in_table(
+        "nearest-unknown",
+        IMPORTANCE,
+        "the column nearest_evaluation_id of importance",
+        cell("nearest_evaluation_id", "0" * 64),
+    )
+    in_table("predicted-too-long", EVALUATION, "predicted|says [0-9,]+ values", cell("predicted", [0, 0, 0]))
+    in_table("predicted-out-of-range", EVALUATION, "the column predicted of evaluation", cell("predicted", [0, 10]))
+    in_table(
+        "correct-contradicts",
+        EVALUATION,
+        "the column correct of evaluation",
+        column("correct", lambda v: [[not x for x in row] for row in v]),
+    )
+    in_table("million-rows", IMPORTANCE, r"1,000,000 rows, more than the \d+ that manifest\.json", zeros)
+    in_table(
+        "zstd-bomb",
+        IMPORTANCE,
+        r"says [\d,]+ bytes in a file of [\d,]+: a decompression bomb",
+        unread_zeros,
+        use_dictionary=False,
+    )
+    in_table(
+        "features-that-name-others",
+        DATA,
+        "its features must name the labels as manifest",
+        lambda t: with_features(t, '{"info": {"features": {"label": {"names": ["a"]}}}}'),
+    )
+    in_table(
+        "features-deep",
+        DATA,
+        r"train-00000-of-00001\.parquet: must be a parquet file",
+        lambda t: with_features(t, "[" * 20_000),
+    )
+    in_table(
+        "image-path",
+        DATA,
+        "the column image of data",
+        column("image", lambda v: [{**x, "path": "/etc/passwd"} for x in v]),
+    )
+    in_table("image-null", DATA, "the column image of data", cell("image", None))
+    in_table("image-bytes-null", DATA, "the column image of data", cell("image", {"bytes": None, "path": None}))
+    in_table(
+        "image-of-other-bytes",
+        DATA,
+        "image 1 must have the bytes of its encoded_sha256",
+        cell("image", {"bytes": picture(8), "path": None}),
+    )
+    in_image(
+        "eps",
+        "image 0 must be an image: cannot identify",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n",
+    )
+    in_image("none", "image 0 must be an image: cannot identify", b"not an image")
+    in_image(
+        "svg",
+        "image 0 must be an image: cannot identify",
+        b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
+    )
+    in_image("bomb", r"image 0 must be an image: .*(400000000 pixels|20,000 x 20,000)", picture(20_000))
+    # 96 MB once the dictionary is written out, more than a table of a few KB may take
+    in_image("dictionary-bomb", r"grows to [\d,]+ bytes and more out of [\d,]+: a decompression bomb", *[b"\0" * 16_000_000] * N_DRAWN, dictionary_pagesize_limit=2**25)  # fmt: skip
+    write_case(
+        "picture-bomb",
+        r"assets/x\.png: it must be an image: .*(400000000 pixels|20,000 x 20,000)",
+        {"assets/x.png": picture(20_000)},
+    )
+
+
+def not_utf8(table: pa.Table) -> pa.Table:
+    """Text that is none."""
+    held = [each.encode() for each in table["encoded_sha256"].to_pylist()]
+    return replace(table, "encoded_sha256", pa.array([b"\xff\xfe", *held[1:]], pa.binary()).view(pa.string()))
+
+
+def zeros(table: pa.Table) -> pa.Table:
+    """A million rows that compress to nothing."""
+    return table.take(np.zeros(1_000_000, np.int64))
+
+
+def unread_zeros(table: pa.Table) -> pa.Table:
+    """A column that nobody asks for, of 96 MB in a few KB."""
+    many = pa.array([b"\0" * (96_000_000 // table.num_rows)] * table.num_rows, pa.binary())
+    return table.append_column("news", many)
+
+
+def with_features(table: pa.Table, text: str) -> pa.Table:
+    """A table whose metadata tell readers of data sets something else."""
+    return table.replace_schema_metadata({"huggingface": text})
+
+
+_Member = tuple[tarfile.TarInfo, bytes]
+
+
+def in_tar(name: str, said: str, change: Callable[[list[_Member]], list[_Member]]) -> None:
+    """A case of the members of a tar."""
+    with tarfile.open(WHOLE / TAR) as archive:
+        members = [(info, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr]
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for info, held in change(members):
+            info.size = len(held)
+            archive.addfile(info, io.BytesIO(held))
+    write_case(f"tar-{name}", rf"webdataset/train-000000\.tar: .*{said}", {TAR: stream.getvalue()})
+
+
+def member(name: str, held: bytes = b"", **about: Any) -> _Member:
+    """A member of a tar."""
+    info = tarfile.TarInfo(name)
+    for key, value in about.items():
+        setattr(info, key, value)
+    return info, held
+
+
+def named(name: str) -> Callable[[list[_Member]], list[_Member]]:
+    """Gives the first member another name."""
+    return lambda members: [member(name, members[0][1]), *members[1:]]
+
+
+def ending(name: str, held: bytes) -> Callable[[list[_Member]], list[_Member]]:
+    """Gives the members of an ending other bytes."""
+    return lambda members: [(info, held if info.name.endswith(name) else had) for info, had in members]
+
+
+def in_header(name: str, said: str, **about: Any) -> None:
+    """A case of a header that says what no archiver would write, before all members."""
+    info = tarfile.TarInfo(f"{'0' * 64}.png")
+    for key, value in about.items():
+        setattr(info, key, value)
+    header = info.tobuf(tarfile.PAX_FORMAT if info.pax_headers else tarfile.GNU_FORMAT)
+    write_case(f"tar-{name}", rf"webdataset/train-000000\.tar: .*{said}", {TAR: header + (WHOLE / TAR).read_bytes()})
+
+
+def make_tars() -> None:
+    """Cases of the tar."""
+    whole = (WHOLE / TAR).read_bytes()
+    plain = "must be a plain file"
+    in_tar("leaves", r"the member '\.\./x\.png' must be named by a sample id", named("../x.png"))
+    in_tar("absolute", "must be named by a sample id", named("/etc/x.png"))
+    in_tar("symlink", plain, lambda m: [member("x", type=tarfile.SYMTYPE, linkname="/etc/passwd"), *m])
+    in_tar("hardlink", plain, lambda m: [member("x", type=tarfile.LNKTYPE, linkname="/etc/passwd"), *m])
+    in_tar("device", plain, lambda m: [member("x", type=tarfile.BLKTYPE), *m])
+    in_tar("pipe", plain, lambda m: [member("x", type=tarfile.FIFOTYPE), *m])
+    in_tar("folder", plain, lambda m: [member("x", type=tarfile.DIRTYPE), *m])
+    in_tar("folder-after-all", plain, lambda m: [*m, member("x", type=tarfile.DIRTYPE)])
+    in_header("sparse", plain, type=tarfile.GNUTYPE_SPARSE)
+    in_header("sparse-of-pax", plain, pax_headers={"GNU.sparse.map": "0,0", "GNU.sparse.size": "99999999999"})
+    in_tar("member-twice", "must stand once", lambda m: [m[0], *m])
+    in_tar("order", "must come next, as in data", lambda m: [*m[3:6], *m[:3], *m[6:]])
+    in_tar("image", "must have the image and label that data has", ending(".png", picture(8)))
+    in_tar("cls", "must have the image and label that data has", ending(".cls", b"77"))
+    in_tar("json", "must hold the other columns of its row", ending(".json", b"{}"))
+    in_tar("json-key-twice", "the key 'a' stands twice", ending(".json", b'{"a": 1, "a": 2}'))
+    in_tar("json-deep", "", ending(".json", b"[" * 5_000))
+    in_tar(
+        "sample-more",
+        "it holds more",
+        lambda m: [*m, *(member(f"{'f' * 64}.{end}", b"{}") for end in ("png", "cls", "json"))],
+    )
+    in_tar("sample-less", "must hold every sample of data", lambda m: m[:-3])
+    in_tar("part-of-a-sample", "the last sample must have three members", lambda m: m[:-1])
+    write_case("tar-gz", r"webdataset/train-000000\.tar", {TAR: gzip.compress(whole, mtime=0)})
+    write_case("tar-truncated", r"webdataset/train-000000\.tar", {TAR: whole[:1300]})
+    in_header("size-beyond-memory", "", size=10**15)
+    in_header("size-beyond-memory-of-pax", "", pax_headers={"size": str(10**15)})
+    in_header("long-name-beyond-memory", "", size=10**15, type=tarfile.GNUTYPE_LONGNAME)
+    in_header("pax-header-beyond-memory", "", size=10**15, type=tarfile.XHDTYPE)
+    in_header("size-beyond-integers", "", size=2**63)
+    in_header("size-below-nothing", "", size=-512)
+
+
+def in_card(name: str, said: str, change: Callable[[str], str]) -> None:
+    """A case of the card."""
+    text = (WHOLE / "README.md").read_text(encoding="utf-8")
+    assert change(text) != text, name
+    write_case(f"card-{name}", rf"README\.md:.*{said}", {"README.md": change(text).encode()})
+
+
+def above(line: str) -> Callable[[str], str]:
+    """Puts lines into the block of YAML."""
+    return lambda text: text.replace("---\n", f"---\n{line}\n", 1)
+
+
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+)
+TAG = "a: !!python/object/apply:os.system [ls]"
+
+
+def make_cards() -> None:
+    """Cases of the card."""
+    in_card("script", r"must be plain Markdown, line \d+ holds HTML", lambda text: text + "<script>alert(1)</script>\n")
+    in_card(
+        "onerror", r"must be plain Markdown, line \d+ holds HTML", lambda text: text + "<img src=x onerror=alert(1)>\n"
+    )
+    in_card(
+        "ontoggle",
+        r"must be plain Markdown, line \d+ holds HTML",
+        lambda text: text + "<details open ontoggle=alert(1)>\n",
+    )
+    in_card(
+        "hidden-in-summary",
+        r"must be plain Markdown, line \d+ holds HTML",
+        lambda text: text + "<scr<summary>ipt>alert(1)\n",
+    )
+    in_card("template-code", "must be plain Markdown", lambda text: text + "{{ config }}\n")
+    in_card("escape", "holds control characters", lambda text: text + "\x1b[2J\n")
+    in_card("turned-text", "holds characters that turn", lambda text: text + "a\u202eb\n")
+    in_card(
+        "another-data-set",
+        "configs must name this proxy's own tables",
+        lambda text: text.replace("data/train-*", "hf://datasets/a/b/*"),
+    )
+    in_card(
+        "another-folder",
+        "configs must name this proxy's own tables",
+        lambda text: text.replace("data/train-*", "../other/*"),
+    )
+    in_card(
+        "another-licence",
+        "license must be the manifest's, unknown, it is 'mit'",
+        lambda text: text.replace("license: unknown", "license: mit"),
+    )
+    in_card(
+        "no-front-matter",
+        "must begin with the block of YAML",
+        lambda text: text.partition("---\n")[2].partition("---\n")[2],
+    )
+    in_card("alias-bomb", "must not use aliases", above(BOMB))
+    in_card("tag", "must not use tags", above(TAG))
+
+
+def make_recipes() -> None:
+    """Cases of the recipe."""
+    for name, text, said in (
+        ("source-of-this-machine", "source: {kind: folder, path: /etc}\n", "source.path must be a name without folders"),
+        ("source-above", "source: {kind: folder, path: ../x}\n", "source.path must be a name without folders"),
+        ("source-of-windows", "source: {kind: folder, path: 'C:\\x'}\n", "source.path must be a name without folders"),
+        ("source-a-list", "source: {kind: folder, path: [/etc]}\n", "source.path must be a name without folders"),
+        ("reference-at-home", "check: {reference: {path: ~/x}}\n", r"check\.reference\.path must be a name"),
+        ("alias-bomb", BOMB + "\n", "must not use aliases"),
+        ("tag", TAG + "\n", "must not use tags"),
+        ("list", "- a\n", "must be a mapping"),
+        ("text", "a\n", "must be a mapping"),
+        ("deep", "a: " + "[" * 3_000 + "]" * 3_000 + "\n", ""),
+        ("key-twice", "a: 1\na: 2\n", "a key must stand once"),
+    ):  # fmt: skip
+        write_case(f"recipe-{name}", rf"recipe\.yaml.*{said}", {"recipe.yaml": text.encode()})
+
+
+if __name__ == "__main__":
+    make_whole()
+    shutil.rmtree(CASES, ignore_errors=True)
+    for make in (make_manifests, make_tables, make_tars, make_cards, make_recipes):
+        make()

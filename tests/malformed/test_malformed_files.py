@@ -1,0 +1,145 @@
+"""Hostile files that are committed: each laid over a whole proxy and refused with a message that names it. `make.py` makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from proxyds.audit import audit_proxy
+from proxyds.card import render_card
+from proxyds.errors import ProxydsError
+
+HERE = Path(__file__).parent
+CASES = sorted(path.name for path in (HERE / "cases").iterdir())
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(HERE / "whole", tmp_path / "proxy"))
+
+
+def lay_over(proxy: Path, case: Path) -> None:
+    """Puts a case's files into a proxy, and makes the manifest tell the truth about them."""
+    manifest = proxy / "manifest.json"
+    held = json.loads(manifest.read_text(encoding="utf-8"))
+    names = [path.relative_to(case).as_posix() for path in case.rglob("*") if path.is_file()]
+    for name in sorted(set(names) - {"refused.txt"}):
+        content = (case / name).read_bytes()
+        (proxy / name).parent.mkdir(exist_ok=True)
+        (proxy / name).write_bytes(content)
+        held["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if "manifest.json" not in names and not case.name.startswith("unsigned-"):
+        manifest.write_text(json.dumps(held), encoding="utf-8")
+
+
+def refuse(proxy: Path, said: str) -> None:
+    before = sorted(proxy.parent.rglob("*"))
+    with pytest.raises(ProxydsError, match=said):
+        audit_proxy(proxy)
+    assert sorted(proxy.parent.rglob("*")) == before
+
+
+def test_what_the_files_are_laid_over_is_taken(proxy: Path) -> None:
+    import proxyds
+
+    manifest, tables = audit_proxy(proxy)
+    assert tables.data.num_rows == manifest.counts.proxy == len(proxyds.torch_dataset(proxy))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("case", CASES)
+def test_a_hostile_file_is_refused_by_name(case: str, proxy: Path) -> None:
+    lay_over(proxy, HERE / "cases" / case)
+    refuse(proxy, (HERE / "cases" / case / "refused.txt").read_text(encoding="utf-8").strip())
+
+
+def test_files_that_are_committed_stay_small() -> None:
+    files = [path for folder in ("whole", "cases") for path in (HERE / folder).rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in files]
+    assert max(sizes) < 100_000
+    assert sum(sizes) < 2_000_000
+
+
+HUGE = 10**400
+"""More than any float, though JSON and whole numbers allow it."""
+ODD = {
+    "FLOPs of a probe": (("probes", 0, "training_flops"), HUGE),
+    "FLOPs of the space": (("space", "lightest_training_flops"), HUGE),
+    "FLOPs of a stage": (("stages", 0, "flops"), HUGE),
+    "no losses": (("probes", 0, "losses"), []),
+    "losses near the largest float": (("probes", 0, "losses"), [1e308] * 3),
+    "a huge seed": (("seed",), HUGE),
+    "huge seconds": (("probes", 0, "training_seconds"), 1e308),
+    "a ratio below nothing": (("draw", "ratio"), -1e308),
+}
+
+
+@pytest.mark.parametrize(("place", "value"), ODD.values(), ids=ODD)
+def test_odd_numbers_are_shown_on_a_card_or_refused(place: tuple[str | int, ...], value: object, proxy: Path) -> None:
+    path = proxy / "manifest.json"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    inner = held
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(held), encoding="utf-8")
+    try:
+        render_card(*audit_proxy(proxy))
+    except ProxydsError as error:
+        assert "manifest.json" in str(error)  # noqa: PT017 - either will do
+
+
+# What cannot be committed
+
+
+def test_a_card_that_is_not_utf8_is_refused(proxy: Path) -> None:
+    """Ruff formats Markdown too, and stops at a committed file that is no text."""
+    content = b"---\n\xff\xfe\n---\n"
+    (proxy.parent / "case").mkdir()
+    (proxy.parent / "case" / "README.md").write_bytes(content)
+    lay_over(proxy, proxy.parent / "case")
+    refuse(proxy, r"README\.md: must be UTF-8 text")
+
+
+def test_a_manifest_of_more_than_eight_megabytes_is_refused(proxy: Path) -> None:
+    with (proxy / "manifest.json").open("a") as stream:
+        stream.write(" " * 8_000_001)
+    refuse(proxy, r"manifest\.json: must have 8,000,000 bytes at most")
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "data", "manifest.json"])
+def test_a_link_is_refused(name: str, proxy: Path) -> None:
+    shutil.move(proxy / name, proxy.parent / "outside")
+    (proxy / name).symlink_to(proxy.parent / "outside")
+    refuse(proxy, f"{name}.*: must be a file( inside the folder)?, found a link")
+
+
+def test_an_additional_link_to_nowhere_is_refused(proxy: Path) -> None:
+    (proxy / "x.png").symlink_to("nowhere")
+    refuse(proxy, r"x\.png: not in the manifest")
+
+
+@pytest.mark.timeout(30)
+def test_a_folder_that_leads_into_itself_is_refused(proxy: Path) -> None:
+    (proxy / "assets").symlink_to(proxy)
+    refuse(proxy, "assets: not in the manifest")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("manifest.json", "manifest.json: must be a file, found a pipe"),
+        ("README.md", r"README\.md: missing"),
+        ("assets.png", r"assets\.png: not in the manifest"),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(name: str, said: str, proxy: Path) -> None:
+    (proxy / name).unlink(missing_ok=True)
+    os.mkfifo(proxy / name)
+    refuse(proxy, said)
