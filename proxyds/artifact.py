@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from proxyds.folders import replace_file
 from proxyds.images import open_image
 from proxyds.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.opening import measure_file, present_files, read_manifest
-from proxyds.records import Draw, Mapping, Outcomes, Samples, Source, Tables
+from proxyds.records import PAIRS, Draw, Mapping, Outcomes, Samples, Source, Tables
+from proxyds.tables import iter_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -60,14 +61,11 @@ def make_tables(source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw
         **_identity_columns(source.evaluation),
         "predicted": outcomes.predictions.tolist(),
         "correct": outcomes.correct.tolist(),
-        "pairs_all_right": outcomes.pair_counts[:, 0],
-        "pairs_all_wrong": outcomes.pair_counts[:, 1],
-        "pairs_with_order": outcomes.pair_counts[:, 2],
-        "pairs_against_order": outcomes.pair_counts[:, 3],
+        **dict(zip(PAIRS, outcomes.pair_counts.T, strict=True)),
         "case": outcomes.case,
         "importance": outcomes.importance,
     }
-    pairs = {name: datasets.Value("int64") for name in evaluation if name.startswith("pairs_")}
+    pairs = {name: datasets.Value("int64") for name in PAIRS}
     outcome = {"predicted": datasets.List(label), "correct": datasets.List(datasets.Value("bool"))}
     nearest = {"nearest_evaluation_id": datasets.Value("string"), "nearest_distance": datasets.Value("float64")}
     features = {
@@ -112,14 +110,14 @@ def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples
     """
     import webdataset
 
-    formats = Counter(_image_extension(row["image"]["bytes"]) for row in _iter_rows(data))
+    formats = Counter(_image_extension(row["image"]["bytes"]) for row in iter_rows(data))
     extension = formats.most_common(1)[0][0]
     (folder / "webdataset").mkdir()
     pattern = str(folder / "webdataset" / "train-%06d.tar")
     with webdataset.ShardWriter(
         pattern, maxcount=samples_per_shard, maxsize=float("inf"), verbose=0, mtime=0
     ) as writer:
-        for row in _iter_rows(data):
+        for row in iter_rows(data):
             image, label = row.pop("image")["bytes"], row.pop("label")
             about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
             writer.write({"__key__": row["sample_id"], extension: image, "cls": str(label), "json": about.encode()})
@@ -238,11 +236,6 @@ def _make_dataset(columns: dict[str, Any], features: datasets.Features) -> datas
     schema = features.arrow_schema
     arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
     return datasets.Dataset(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def _iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=1000):
-        yield from batch.to_pylist()
 
 
 def _image_extension(encoded: bytes) -> str:

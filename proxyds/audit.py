@@ -9,17 +9,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evidence import Provenance, weigh_evidence
 from proxyds.images import DECODE_ERRORS, open_image
-from proxyds.manifest import CARD, MANIFEST, RECIPE, EvidenceRecord, Manifest, list_configs
+from proxyds.importance import score_importance
+from proxyds.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
 from proxyds.opening import parse_json, verify_proxy
 from proxyds.plain_text import find_active_text
 from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping
-from proxyds.records import Tables
-from proxyds.tables import read_proxy
+from proxyds.records import PAIRS, Agreement, Tables
+from proxyds.tables import iter_rows, read_proxy
 
 MAX_CARD_BYTES = 5_000_000
 _SIZES = re.compile(r"n<1K|\d+[KM]<n<\d+[KM]")
@@ -33,8 +36,9 @@ _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, Overfl
 
 
 def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
-    """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe; and that its evidence follows from its runs.
+    """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe.
 
+    Importances must follow from the probes' answers, the evidence from its runs.
     Images are opened and not decoded: their size is known before a pixel is.
 
     Raises:
@@ -43,6 +47,7 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     """
     verify_proxy(folder)
     manifest, tables = read_proxy(folder)
+    _audit_outcomes(folder, manifest, tables)
     _audit_images(folder, tables.data)
     _audit_tars(folder, manifest, tables.data)
     _audit_pictures(folder, manifest)
@@ -57,9 +62,39 @@ def _refused(place: Path, why: object) -> ArtifactError:
     return ArtifactError(f"{place}: {why}; do not use this proxy")
 
 
+def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
+    """Cases, pairs and importances are what the probes' answers give, and training samples have those of their nearest."""
+    evaluation, importance = tables.evaluation, tables.importance
+    labels = evaluation["label"].to_numpy()
+    answers = evaluation["predicted"].combine_chunks().flatten().to_numpy().reshape(len(labels), manifest.n_repeats, -1)
+    found = score_importance(answers.transpose(1, 2, 0), labels, manifest.draw.constants)
+    nearest = pc.index_in(importance["nearest_evaluation_id"], evaluation["sample_id"]).to_numpy()
+    said = {name: evaluation[name].to_numpy() for name in ("case", "importance", *PAIRS)}
+    accuracies = [probe.accuracy for probe in manifest.probes]
+    checks = {
+        f"{MANIFEST}: accuracy of probes": np.allclose(found.correct.mean(axis=0), accuracies, atol=_ROUNDING),
+        "evaluation/: case": np.array_equal(said["case"], found.case),
+        "evaluation/: importance": np.allclose(said["importance"], found.importance),
+        "evaluation/: pairs": all(np.array_equal(said[name], found.pair_counts[:, i]) for i, name in enumerate(PAIRS)),
+        "importance/: case": np.array_equal(importance["case"].to_numpy(), found.case[nearest]),
+        "importance/: importance": manifest.mapping.neighbours > 1  # of which the nearest alone is known
+        or np.allclose(importance["importance"].to_numpy(), found.importance[nearest]),
+    }
+    if manifest.agreement is not None and found.agreement is not None:
+        pairs = zip(_list_agreement(manifest.agreement), _list_agreement(found.agreement), strict=True)
+        checks[f"{MANIFEST}: agreement"] = all(_agree(said, is_found) for said, is_found in pairs)
+    for what, is_so in checks.items():
+        if not is_so:
+            raise _refused(folder, f"{what} must be what the answers in evaluation/ give, it is something else")
+
+
+def _list_agreement(agreement: AgreementRecord | Agreement) -> list[float | None]:
+    return [agreement.share, agreement.by_chance, *agreement.of_cases]
+
+
 def _audit_images(folder: Path, data: pa.Table) -> None:
     """Every image's bytes are those that were chosen, and an image of a size that can be meant."""
-    for i, row in enumerate(_iter_rows(data.select(["image", "encoded_sha256"]))):
+    for i, row in enumerate(iter_rows(data.select(["image", "encoded_sha256"]))):
         encoded = row["image"]["bytes"]
         if hashlib.sha256(encoded).hexdigest() != row["encoded_sha256"]:
             raise _refused(folder / "data", f"image {i} must have the bytes of its encoded_sha256, it has others")
@@ -85,7 +120,7 @@ def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
     names = sorted(name for name in manifest.files if name.endswith(".tar"))
     if not names:
         return
-    rows = _iter_rows(data)
+    rows = iter_rows(data)
     label_names = manifest.proxy_label_names
     for name in names:
         try:
@@ -246,8 +281,3 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         return parse_mapping(text, str(path))
     except RecipeError as error:
         raise ArtifactError(f"{error}; do not use this proxy") from None
-
-
-def _iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=100):
-        yield from batch.to_pylist()

@@ -264,6 +264,13 @@ EXIT_VERDICTS = {
 EXIT_INTERRUPTED = 130
 
 
+_UNWRITABLE = {
+    *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
+    *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT),
+}
+"""A path that cannot be, and disks and network file systems that fail."""
+
+
 @contextmanager
 def translate_os_errors(what: str, advice: str) -> Iterator[None]:
     """Turns what the system says to writing inside the block into errors that say what could not be written.
@@ -275,7 +282,7 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
     Raises:
         NoSpaceError: The disk or the quota is full.
         NoPermissionError: A file or folder may not be written.
-        OutputError: The path cannot be: a file stands where a folder must be, or a name is too long.
+        OutputError: The path cannot be: a file stands where a folder must be, or a name is too long. Or the disk fails.
     """
     try:
         yield
@@ -287,6 +294,6 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = f" ({error.filename})" if error.filename else ""
             raise NoPermissionError(f"{what}: may not be written{where}; give write permission, or {advice}") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
+        if error.errno in _UNWRITABLE:
             raise OutputError(f"{what}: cannot be written: {error.strerror}; {advice}") from error
         raise

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from proxyds import hub
 from proxyds.artifact import check_output
@@ -20,7 +19,7 @@ from proxyds.errors import (
     VerificationError,
     translate_os_errors,
 )
-from proxyds.folders import whole_folder
+from proxyds.folders import passing_folder, whole_folder
 from proxyds.manifest import CARD, MANIFEST, RECIPE, FileFacts, Manifest
 from proxyds.opening import MAX_MANIFEST_BYTES, list_shards, measure_file, read_manifest, verify_files, verify_proxy
 from proxyds.places import AtUrl, OnHub, read_place, read_remote, show_address
@@ -78,7 +77,7 @@ class HubSource:
         self.listed = None if at.files is None else {name: n for name, n in at.files.items() if name != hub.OWN_FILE}
 
     def fetch_manifest(self, folder: Path) -> Manifest:
-        """Fetches the manifest into a folder and reads it.
+        """Fetches the manifest into a folder and reads it; one that the client's cache holds damaged is asked for once more.
 
         Raises:
             ArtifactError: There is none, or it is malformed or too large.
@@ -91,7 +90,14 @@ class HubSource:
                 f"{self.origin.name}: {MANIFEST} must have {MAX_MANIFEST_BYTES:,} bytes at most, has {size:,}; do not use this proxy"
             )
         hub.fetch_files(self._at, {MANIFEST: size}, folder)
-        return read_manifest(folder)
+        try:
+            return read_manifest(folder)
+        except ArtifactError:
+            if self._at.is_from_cache:
+                raise
+            hub.forget_file(self._at, MANIFEST)
+            hub.fetch_files(self._at, {MANIFEST: size}, folder)
+            return read_manifest(folder)
 
     def fetch_files(self, files: Mapping[str, FileFacts], folder: Path, on_progress: OnProgress) -> None:
         """Fetches files into a folder; one that the client's cache holds damaged is asked for once more."""
@@ -163,8 +169,8 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         there = check_output(out)
         out = out.resolve()
     source = open_source(target)
-    with TemporaryDirectory() as first:
-        manifest = source.fetch_manifest(Path(first))
+    with passing_folder() as first:
+        manifest = source.fetch_manifest(first)
     if there is not None:
         if there != manifest:
             raise OutputExistsError(
@@ -249,18 +255,14 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
         yield target, str(target)
         return
     source = open_source(target)
-    with TemporaryDirectory() as parent:
-        folder = Path(parent)
-        with named_as(source.origin.name, folder):
-            manifest = source.fetch_manifest(folder)
-            _check_listing(source, manifest)
-            tables = [
-                name for config in ("importance", "evaluation", "ranking") for name in list_shards(manifest, config)
-            ]
-            wanted = {name: manifest.files[name] for name in (CARD, RECIPE, *tables)}
-            source.fetch_files(wanted, folder, on_progress)
-            verify_files(folder, wanted)
-            yield folder, source.origin.name
+    with passing_folder() as folder, named_as(source.origin.name, folder):
+        manifest = source.fetch_manifest(folder)
+        _check_listing(source, manifest)
+        tables = [name for config in ("importance", "evaluation", "ranking") for name in list_shards(manifest, config)]
+        wanted = {name: manifest.files[name] for name in (CARD, RECIPE, *tables)}
+        source.fetch_files(wanted, folder, on_progress)
+        verify_files(folder, wanted)
+        yield folder, source.origin.name
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
-from proxyds.errors import OutputExistsError
+from proxyds.errors import NoPermissionError, OutputExistsError, translate_os_errors
 
 _UNFINISHED, _REPLACED = ".unfinished", ".replaced"
 
@@ -49,6 +50,25 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
         for parent in new_parents if not final.exists() else []:
             with suppress(OSError):  # somebody else may use it by now
                 parent.rmdir()
+
+
+@contextmanager
+def passing_folder() -> Iterator[Path]:
+    """An empty folder among the system's temporary ones, which is gone after the block.
+
+    Raises:
+        NoSpaceError: What is written there does not fit.
+        NoPermissionError: There is no place for temporary files.
+    """
+    with translate_os_errors("temporary files", "set TMPDIR to another place"):
+        try:
+            folder = TemporaryDirectory(prefix="proxyds-")
+        except FileNotFoundError:  # so it says that it may write nowhere
+            raise NoPermissionError(
+                "temporary files: must have a place that may be written and has room; set TMPDIR to one"
+            ) from None
+        with folder as place:
+            yield Path(place)
 
 
 def replace_file(path: Path, held: bytes) -> None:

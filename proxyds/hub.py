@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from proxyds.errors import (
     HeadMovedError,
@@ -23,19 +22,16 @@ from proxyds.errors import (
     TagExistsError,
     translate_os_errors,
 )
+from proxyds.hub_errors import asking, patiently
 from proxyds.records import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-_Result = TypeVar("_Result")
-
 DATASET = "dataset"
 MAIN = "main"
 OWN_FILE = ".gitattributes"
 """Put into every repository by the Hub itself."""
-MOST_WAIT_SECONDS = 60
-"""Longest pause between two tries, whatever the Hub asks for."""
 AT_ONCE = 8
 """Files fetched or sent side by side."""
 
@@ -100,7 +96,7 @@ def find_revision(repo: str, asked: str | None) -> Revision:
     api = HfApi()
 
     def ask() -> Revision:
-        with _asking(f"{repo}@{asked}" if asked else repo):
+        with asking(f"{repo}@{asked}" if asked else repo):
             commit = str(api.dataset_info(repo, revision=asked).sha)
             files = {each.path: each.size for each in _list_tree(repo, commit)}
             tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo, repo_type=DATASET).tags}
@@ -140,7 +136,7 @@ def _fetch_file(at: Revision, name: str, folder: Path) -> None:
     from huggingface_hub import hf_hub_download
 
     with (
-        _asking(f"{at.name}: {name}"),
+        asking(f"{at.name}: {name}"),
         _without_bars(),
         translate_os_errors(f"{at.name}: {name}", "set HF_HOME (the cache) and -o to places with more"),
     ):
@@ -195,10 +191,10 @@ def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
             raise RemoteAccessError(
                 f"{repo}: needs a token that may write, found none; `hf auth login` keeps one, or set HF_TOKEN"
             )
-        with _asking(repo):
+        with asking(repo):
             api.whoami()
     try:
-        with _asking(repo):
+        with asking(repo):
             about = api.dataset_info(repo)
             refs = api.list_repo_refs(repo, repo_type=DATASET)
     except RemoteNotFoundError:
@@ -215,13 +211,13 @@ def create_repository(repo: str, *, is_private: bool) -> None:
     """
     from huggingface_hub import HfApi
 
-    with _asking(repo):
+    with asking(repo):
         HfApi().create_repo(repo, repo_type=DATASET, private=is_private, exist_ok=True)
 
 
 def list_contents(repo: str, commit: str) -> dict[str, str]:
     """Every file of a commit with the hash that the Hub knows it by: sha256, or git's own for small text."""
-    with _asking(repo):
+    with asking(repo):
         return {each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in _list_tree(repo, commit)}
 
 
@@ -252,7 +248,7 @@ def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str |
     from huggingface_hub import HfApi
 
     api = HfApi()
-    with _asking(repo):
+    with asking(repo):
         pulls = list(
             api.get_repo_discussions(repo, repo_type=DATASET, discussion_type="pull_request", discussion_status="open")
         )
@@ -297,7 +293,7 @@ def commit_files(
     api = HfApi()
     additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
     n_done, total = 0, sum((folder / name).stat().st_size for name in names)
-    with _asking(there.repo), _without_bars(), warnings.catch_warnings():
+    with asking(there.repo), _without_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the client's, of its own HTTP library
         for first in range(0, len(additions), AT_ONCE):
             group = additions[first : first + AT_ONCE]
@@ -331,7 +327,7 @@ def tag_commit(repo: str, tag: str, commit: str) -> None:
     from huggingface_hub import HfApi
 
     try:
-        with _asking(repo):
+        with asking(repo):
             HfApi().create_tag(repo, tag=tag, revision=commit, repo_type=DATASET)
     except HeadMovedError:
         there = look_at(repo)
@@ -352,7 +348,7 @@ def fetch_snapshot(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with (
-        _asking(f"{name}@{revision}"),
+        asking(f"{name}@{revision}"),
         translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"),
     ):
         return Path(snapshot_download(name, repo_type=DATASET, revision=revision))
@@ -364,104 +360,6 @@ def _list_tree(repo: str, commit: str) -> list[RepoFile]:
 
     tree = HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=DATASET)
     return [each for each in tree if isinstance(each, RepoFile)]
-
-
-@contextmanager
-def _asking(what: str) -> Iterator[None]:
-    """Turns what the Hub's client raises into errors that say what was asked for and what to do."""
-    try:
-        yield
-    except Exception as error:
-        told = _explain(what, error)
-        if told is None:
-            raise
-        raise told from None
-
-
-def _explain(what: str, error: BaseException) -> RemoteError | None:
-    """What an error of the Hub's client means; None for one that is not of the network."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
-        return _explain(what, error.__cause__)  # of a download, and of an upload
-    if isinstance(error, LocalEntryNotFoundError):
-        return RemoteNotFoundError(
-            f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set"
-        )
-    if isinstance(error, UnicodeEncodeError):
-        return RemoteAccessError(f"{what}: the token holds characters that no token has; set HF_TOKEN to another")
-    if isinstance(error, HFValidationError):
-        return RemoteNotFoundError(f"{what}: must read user/name: {_first_line(error)}")
-    if isinstance(error, OfflineModeIsEnabled):
-        return RemoteAccessError(f"{what}: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it")
-    if isinstance(error, RevisionNotFoundError):
-        return RemoteNotFoundError(
-            f"{what}: no such tag, branch or commit; without a version the head of main is taken"
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        private = (
-            "or it is private and the token is not its owner's" if get_token() else "or it is private: `hf auth login`"
-        )
-        return RemoteNotFoundError(f"{what}: no such data set on the Hub, {private}")
-    if isinstance(error, EntryNotFoundError):
-        return RemoteNotFoundError(f"{what}: no such file on the Hub")
-    if isinstance(error, HfHubHTTPError):
-        told = _explain_status(what, error.response.status_code, _first_line(error))
-        asked = error.response.headers.get("Retry-After", "")
-        told.wait_seconds = min(int(asked), MOST_WAIT_SECONDS) if asked.isdecimal() else 0
-        return told
-    # errors of the client's HTTP library, which is not ours to import, are told by their home
-    is_of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "hf_xet")
-    if is_of_network or (isinstance(error, OSError) and error.errno is None):
-        return RemoteError(f"{what}: the Hub cannot be reached: {_first_line(error)}; {_AGAIN}")
-    return None
-
-
-def _explain_status(what: str, status: int, said: str) -> RemoteError:
-    if status == 401:
-        return RemoteAccessError(
-            f"{what}: the Hub does not know the token; `hf auth login` keeps another, or set HF_TOKEN"
-        )
-    if status == 403:
-        return RemoteAccessError(
-            f"{what}: the token may not do this: {said}; use one that may write, a name of your own, or --create-pr"
-        )
-    if status in (409, 412):
-        return HeadMovedError(f"{what}: somebody else has changed it meanwhile; {_AGAIN}")
-    return RemoteError(f"{what}: the Hub answered {status}: {said}; {_AGAIN}")
-
-
-def patiently(do: Callable[[], _Result]) -> _Result:
-    """Does something that can be repeated again, some seconds later, when it fails by what may pass."""
-    for wait_seconds in (1, 2, 4):
-        try:
-            return do()
-        except RemoteError as error:
-            if not error.may_pass:
-                raise
-            time.sleep(max(wait_seconds, error.wait_seconds))
-    return do()
-
-
-_AGAIN = "what arrived is kept, run the same command again"
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of a message, never with the token."""
-    from huggingface_hub import get_token
-
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    token = get_token()
-    return line[:300].replace(token, "***") if token else line[:300]
 
 
 @contextmanager

@@ -51,16 +51,14 @@ def score_importance(
 
 def _count_pairs(correct: NDArray[np.bool_], n_right: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many pairs of one repeat's probes (M, k) fall into each case, as (M, 4)."""
-    counts = np.zeros((len(correct), 4), np.int64)
-    for first, second in combinations(range(correct.shape[1]), 2):
-        better, worse = (first, second) if n_right[first] > n_right[second] else (second, first)
-        has_order = n_right[better] > n_right[worse]
-        right, wrong = correct[:, better], correct[:, worse]
-        counts[:, 0] += right & wrong
-        counts[:, 1] += ~right & ~wrong
-        counts[:, 2] += (right & ~wrong) & has_order
-        counts[:, 3] += (right ^ wrong) & ~((right & ~wrong) & has_order)
-    return counts
+    n_probes = correct.shape[1]
+    right = correct.sum(axis=1)
+    wrong = n_probes - right
+    all_right, all_wrong = right * (right - 1) // 2, wrong * (wrong - 1) // 2
+    is_less_accurate = n_right[:, None] < n_right  # of the first than the second
+    weaker_wrong = ~correct @ is_less_accurate.astype(np.int64)  # (M, k): less accurate probes that are wrong
+    with_order = (correct * weaker_wrong).sum(axis=1)
+    return np.stack([all_right, all_wrong, with_order, right * wrong - with_order], axis=1)
 
 
 def _find_case(correct: NDArray[np.bool_], pair_counts: NDArray[np.int64]) -> NDArray[np.int64]:

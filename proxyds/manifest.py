@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from proxyds.recipe import Check, Training
+from proxyds.recipe import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS, Check, Training
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
 FORMAT_VERSION = "1.3"
@@ -50,6 +50,8 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Amount = Annotated[float, Field(ge=0)]
+_Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE)]
+_Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)$")]
 
 
 class FileFacts(Part):
@@ -67,8 +69,8 @@ class SourceRecord(Part):
     kind: str
     is_local_copy: bool
     fingerprint: _Sha256
-    n_samples: dict[str, int]
-    n_duplicates: dict[str, int]
+    n_samples: dict[str, _Count]
+    n_duplicates: dict[str, _Count]
     n_shared: _Count
     bad_images: tuple[str, ...]
     evaluation_from: str
@@ -141,8 +143,8 @@ class DrawRecord(Part):
     """How the proxy was drawn; `labels` where it keeps some labels only."""
 
     law: str
-    ratio: float
-    constants: tuple[float, float, float, float]
+    ratio: Annotated[float, Field(gt=0, le=1)]
+    constants: tuple[_Constant, _Constant, _Constant, _Constant]
     labels: ReductionRecord | None = None
 
 
@@ -284,7 +286,7 @@ class EvidenceRecord(Part):
     spending: SpendingRecord
     elapsed_seconds: _Amount
     machine: MachineRecord
-    created: str
+    created: _Time
 
     @property
     def target(self) -> float | None:
@@ -337,7 +339,7 @@ class Manifest(Part):
     draw: DrawRecord
     stages: tuple[StageRecord, ...]
     machine: MachineRecord
-    created: str
+    created: _Time
     gallery: bool
     resampled_from: ParentRecord | None = None
     evidence: EvidenceRecord | None = None
@@ -351,6 +353,40 @@ class Manifest(Part):
         if (kept is None) != (self.draw.labels is None):
             raise ValueError("kept_labels and draw.labels must both be there, or neither")
         return self
+
+    @model_validator(mode="after")
+    def _is_of_its_ratio(self) -> Manifest:
+        n = round(self.draw.ratio * self.counts.train)
+        if self.counts.proxy != n:
+            raise ValueError(f"counts.proxy must be draw.ratio of counts.train, {n}, it is {self.counts.proxy}")
+        return self
+
+    @model_validator(mode="after")
+    def _repeats_its_probes(self) -> Manifest:
+        n_repeats = self.n_repeats
+        n_probes, left = divmod(len(self.probes), n_repeats)
+        of_one = self.probes[:n_probes]
+        told = [(each.repeat, each.name) for each in self.probes]
+        if (
+            left
+            or n_probes < 2
+            or len({each.name for each in of_one}) < n_probes
+            or told != [(repeat, each.name) for repeat in range(n_repeats) for each in of_one]
+        ):
+            raise ValueError("probes must be two or more, each once in each repeat, the repeats numbered from 0")
+        if n_probes > MAX_PROBES or n_repeats > MAX_REPEATS:
+            raise ValueError(f"probes must be {MAX_PROBES} at most, trained {MAX_REPEATS} times at most")
+        costs = [each.training_flops_per_sample for each in of_one]
+        if costs != sorted(costs):
+            raise ValueError("probes must stand from the lightest to the heaviest, by training_flops_per_sample")
+        if (self.agreement is None) != (n_repeats == 1):
+            raise ValueError("agreement must be there where probes were trained several times, and only there")
+        return self
+
+    @property
+    def n_repeats(self) -> int:
+        """Trainings of each probe."""
+        return self.probes[-1].repeat + 1
 
     @property
     def proxy_label_names(self) -> tuple[str, ...]:
@@ -368,7 +404,7 @@ class Manifest(Part):
 
     def name_of(self, probe: ProbeRecord) -> str:
         """A training of a probe, for people: its name, and its seed where there are several."""
-        return probe.name if self.probes[-1].repeat == 0 else f"{probe.name}, seed {probe.repeat + 1}"
+        return probe.name if self.n_repeats == 1 else f"{probe.name}, seed {probe.repeat + 1}"
 
 
 def list_configs(manifest: Manifest) -> list[dict[str, Any]]:

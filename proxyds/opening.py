@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
 from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, RECIPE, FileFacts, Manifest
-from proxyds.plain_text import find_active_text
+from proxyds.plain_text import find_active_text, iter_texts
 
 MAX_MANIFEST_BYTES = 8_000_000
 MAX_TEXT_LENGTH = 10_000
@@ -53,7 +53,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtifactError(
             f"{path}: format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version[:20]!r}; use another version of proxyds"
         )
-    for place, text in _iter_texts(held):
+    for place, text in iter_texts(held):
         if len(text) > MAX_TEXT_LENGTH:
             raise ArtifactError(
                 f"{path}: {place[:100]!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}; do not use this proxy"
@@ -67,7 +67,8 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path}: {place}: {first['msg']}") from None
+        told = first["msg"].removeprefix("Value error, ")
+        raise ArtifactError(f"{path}: {place}: {told}" if place else f"{path}: {told}") from None
     for trouble in _find_bad_files(manifest):
         raise ArtifactError(f"{path}: files: {trouble}; do not use this proxy")
     return manifest
@@ -131,20 +132,6 @@ def parse_json(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=without_repeats, parse_constant=refuse, parse_float=finite)
 
 
-def _iter_texts(held: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text below a parsed JSON value, keys too, with its place."""
-    if isinstance(held, str):
-        yield place, held
-    elif isinstance(held, dict):
-        for key, value in held.items():
-            below = f"{place}.{key}" if place else key
-            yield below, key
-            yield from _iter_texts(value, below)
-    elif isinstance(held, list):
-        for number, value in enumerate(held):
-            yield from _iter_texts(value, f"{place}.{number}")
-
-
 def _find_bad_files(manifest: Manifest) -> Iterator[str]:
     """What is wrong with the names of a manifest's files."""
     names = manifest.files
@@ -167,6 +154,21 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
             yield f"{subfolder}/ must {'not ' if is_there else ''}hold parquet files" + (
                 " unless there is evidence" if is_there else ""
             )
+    for name in sorted(set(filter(_is_shard, names)) - set(_number_shards(manifest))):
+        yield f"{name!r} must be numbered with its like, from 0 and without gaps"
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith((".parquet", ".tar"))
+
+
+def _number_shards(manifest: Manifest) -> Iterator[str]:
+    """The names that as many parquet and tar files as there are must have."""
+    for config, (split, subfolder) in CONFIGS.items():
+        n = len(list_shards(manifest, config))
+        yield from (f"{subfolder}/{split}-{shard:05d}-of-{n:05d}.parquet" for shard in range(n))
+    n = sum(name.endswith(".tar") for name in manifest.files)
+    yield from (f"webdataset/train-{shard:06d}.tar" for shard in range(n))
 
 
 def list_shards(manifest: Manifest, config: str) -> list[str]:

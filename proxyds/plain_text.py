@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from typing import Any
 
 _CODE = re.compile(r"<[A-Za-z/!?]|\{\{|\{%|\{#|javascript:", re.IGNORECASE)
 """Of HTML and of templates."""
@@ -32,3 +34,28 @@ def make_plain(text: str) -> str:
     )
     text = text.translate(dict.fromkeys(map(ord, _TURNED_TEXT), "?"))
     return _CODE.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def first_line(error: BaseException, hidden: str | None = None) -> str:
+    """The first line of what an error says, 300 letters at most; its kind where it says nothing.
+
+    Args:
+        error: The error.
+        hidden: What must not be shown, such as a token.
+    """
+    said = str(error).replace(hidden, "***") if hidden else str(error)
+    return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def iter_texts(held: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text below a JSON value, keys too, with its place."""
+    if isinstance(held, str):
+        yield place, held
+    elif isinstance(held, dict):
+        for key, value in held.items():
+            below = f"{place}.{key}" if place else key
+            yield below, key
+            yield from iter_texts(value, below)
+    elif isinstance(held, list | tuple):
+        for number, value in enumerate(held):
+            yield from iter_texts(value, f"{place}.{number}")

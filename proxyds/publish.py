@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from proxyds import hub
@@ -23,6 +22,8 @@ from proxyds.errors import (
     TagExistsError,
 )
 from proxyds.fetching import HubSource, UrlSource, fetch_proxy, named_as
+from proxyds.folders import passing_folder
+from proxyds.hub_errors import patiently
 from proxyds.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.opening import MAX_MANIFEST_BYTES, measure_file, verify_proxy
 from proxyds.places import AtUrl, OnHub, read_address, read_remote, show_address
@@ -68,12 +69,12 @@ class Pushed:
     place: str
     manifest: Manifest
     files: tuple[PushedFile, ...]
-    tag: str | None
-    commit: str | None
-    pull_request: str | None
-    is_new_place: bool
-    was_there: bool
-    is_plan: bool
+    tag: str | None = None
+    commit: str | None = None
+    pull_request: str | None = None
+    is_new_place: bool = False
+    was_there: bool = False
+    is_plan: bool = False
 
 
 def push(
@@ -124,7 +125,7 @@ def push(
         repo = _check_repository(target, place)
         tag = None if create_pr else _check_tag(tag or f"v{manifest.version}", manifest)
         # each try begins with a look: what was done already, even if its answer got lost, is not done again
-        return hub.patiently(partial(_push_to_hub, folder, manifest, facts, repo, tag, private, dry_run, on_progress))
+        return patiently(partial(_push_to_hub, folder, manifest, facts, repo, tag, private, dry_run, on_progress))
     if tag is not None or private or create_pr:
         raise PushError(
             f"{show_address(place)}: only the Hub has tags, private repositories and pull requests; leave these options out"
@@ -166,7 +167,8 @@ def _push_to_hub(
     """See `push`; without a tag it is a pull request."""
     there = hub.look_at(repo, to_write=not dry_run)
     is_new = there is None
-    if there is None and tag is None:
+    as_pull_request = tag is None
+    if there is None and as_pull_request:
         raise RemoteNotFoundError(f"{repo}: must be there to be asked for a change; push to a name of your own")
     if there is None and not dry_run:
         hub.create_repository(repo, is_private=private)
@@ -179,7 +181,7 @@ def _push_to_hub(
             raise TagExistsError(
                 f"{repo}: the tag {tag} is there on other bytes and is never moved; give the proxy another version, or use another --tag"
             )
-        return Pushed(repo, manifest, files, tag, there.tags[tag], None, False, True, dry_run)
+        return Pushed(repo, manifest, files, tag, there.tags[tag], was_there=True, is_plan=dry_run)
 
     held = {} if there is None else hub.list_contents(repo, there.head)
     _check_repository_is_ours(repo, held)
@@ -187,17 +189,19 @@ def _push_to_hub(
     names = [each.name for each in files if each.is_sent]
     gone = [each.name for each in files if each.change == "removed"]
     if dry_run:
-        return Pushed(repo, manifest, files, tag, None, None, is_new, False, True)
+        return Pushed(repo, manifest, files, tag, is_new_place=is_new, is_plan=True)
     assert there is not None
     sent = {name: each.sha256 for name, each in facts.items()}
-    if tag is None and (not (names or gone) or (pull := hub.find_pull_request(repo, sent, folder)) is not None):
-        return Pushed(repo, manifest, files, None, there.head, pull if names or gone else None, False, True, False)
-
+    has_changes = bool(names or gone)
     commit, pull = there.head, None
-    if names or gone:
+    if as_pull_request:
+        pull = hub.find_pull_request(repo, sent, folder) if has_changes else None
+        if pull is not None or not has_changes:
+            return Pushed(repo, manifest, files, None, commit, pull, was_there=True)
+    if has_changes:
         message = f"{manifest.name} {manifest.version}"
         commit, pull = hub.commit_files(
-            there, folder, names, gone, message=message, as_pull_request=tag is None, on_progress=on_progress
+            there, folder, names, gone, message=message, as_pull_request=as_pull_request, on_progress=on_progress
         )
     if tag is not None:
         arrived = _compare(folder, facts, hub.list_contents(repo, commit))
@@ -206,7 +210,7 @@ def _push_to_hub(
                 f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same command again"
             )
         hub.tag_commit(repo, tag, commit)
-    return Pushed(repo, manifest, files, tag, commit, pull, is_new, False, False)
+    return Pushed(repo, manifest, files, tag, commit, pull, is_new_place=is_new)
 
 
 def _compare(folder: Path, facts: Mapping[str, FileFacts], held: Mapping[str, str]) -> tuple[PushedFile, ...]:
@@ -229,11 +233,12 @@ def _check_repository_is_ours(repo: str, held: Mapping[str, str]) -> None:
     """
     foreign = set(held) - {hub.OWN_FILE}
     if MANIFEST in held:
-        with TemporaryDirectory() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            foreign -= {MANIFEST, *HubSource(hub.find_revision(repo, None)).fetch_manifest(Path(folder)).files}
+        with passing_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
+            foreign -= {MANIFEST, *HubSource(hub.find_revision(repo, None)).fetch_manifest(folder).files}
     if foreign:
         raise OutputExistsError(
-            f"{repo}: must be empty or hold a proxy and nothing else, found {min(foreign)}; it was not touched: use another name"
+            f"{repo}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use "
+            "another name"
         )
 
 
@@ -253,16 +258,14 @@ def _push_to_url(
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
     own = (folder / MANIFEST).read_bytes()
     there = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in held else None
-    is_same = there == own and {**held, UNFINISHED: 0} == {
-        **{n: each.bytes for n, each in facts.items()},
-        UNFINISHED: 0,
-    }
+    of_proxy = {name: n_bytes for name, n_bytes in held.items() if name != UNFINISHED}
+    is_same = there == own and of_proxy == {name: each.bytes for name, each in facts.items()}
     files = tuple(
         PushedFile(name, each.bytes, "unchanged" if is_same else "changed" if name in held else "new")
         for name, each in sorted(facts.items())
     )
     if is_same:
-        return Pushed(remote.name, manifest, files, None, None, None, False, True, dry_run)
+        return Pushed(remote.name, manifest, files, was_there=True, is_plan=dry_run)
     if there is not None and there != own and not replace:
         raise OutputExistsError(
             f"{remote.name}: must be empty, another proxy is there; it was not touched: use another address"
@@ -278,7 +281,7 @@ def _push_to_url(
             raise RemoteError(
                 f"{remote.name}/{different[0]}: must have arrived whole, it has not; run the same command again"
             )
-    return Pushed(remote.name, manifest, files, None, None, None, not held, False, dry_run)
+    return Pushed(remote.name, manifest, files, is_new_place=not held, is_plan=dry_run)
 
 
 def _check_address_is_ours(remote: UrlFolder, held: Mapping[str, int]) -> None:
@@ -291,8 +294,8 @@ def _check_address_is_ours(remote: UrlFolder, held: Mapping[str, int]) -> None:
     """
     ours = {UNFINISHED}
     if MANIFEST in held:
-        with TemporaryDirectory() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            ours |= {MANIFEST, *UrlSource(remote).fetch_manifest(Path(folder)).files}
+        with passing_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
+            ours |= {MANIFEST, *UrlSource(remote).fetch_manifest(folder).files}
     if UNFINISHED in held:
         named = remote.read_file(UNFINISHED, MAX_MANIFEST_BYTES) or b""
         ours |= set(named.decode(errors="replace").split("\n"))
@@ -320,8 +323,8 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
         raise PushError(f"{place}: a repository cannot be written to directly; write to a folder, then `proxyds push`")
     remote = open_url(target.url)
     remote.check_writable()
-    with TemporaryDirectory() as parent:
-        folder = Path(parent) / remote.name.rpartition("/")[2]
+    with passing_folder() as parent:
+        folder = parent / remote.name.rpartition("/")[2]
         with named_as(remote.name, folder):
             held = remote.list_files() or {}
             _check_address_is_ours(remote, held)

@@ -28,7 +28,7 @@ from proxyds.errors import (
     SplitNotFoundError,
     translate_os_errors,
 )
-from proxyds.plain_text import make_plain
+from proxyds.plain_text import first_line, make_plain
 from proxyds.recipe import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
@@ -260,16 +260,12 @@ def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
                 raise SourceError(f"source: {name} cannot be read, nor its copy in HF_HOME written: {error}") from error
     except FileNotFoundError as error:
         raise SourceNotFoundError(
-            f"source: must be a data set that can be opened, found none in {name}: {_first_line(error)}"
+            f"source: must be a data set that can be opened, found none in {name}: {first_line(error)}"
         ) from error
     except _UNREADABLE as error:
         raise SourceError(
-            f"source: must be parquet files, image folders or WebDataset tars, {name} is not: {_first_line(error)}"
+            f"source: must be parquet files, image folders or WebDataset tars, {name} is not: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _find_image_column(features: Any, spec: Columns) -> str:

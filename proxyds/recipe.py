@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -25,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from proxyds.choices import SpaceSpec
 from proxyds.licences import LICENCES
-from proxyds.plain_text import find_active_text
+from proxyds.plain_text import find_active_text, iter_texts
 from proxyds.sections import Section
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
@@ -139,21 +138,26 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+MAX_PROBES, MAX_REPEATS = 64, 100
+
+
 class Probes(Section):
     """The networks that are trained on everything to see which samples tell architectures apart (section 3.1)."""
 
     later = frozenset({"architectures", "seeds"})
 
-    count: Annotated[int, Field(ge=2, le=64)] = Field(
+    count: Annotated[int, Field(ge=2, le=MAX_PROBES)] = Field(
         2,
         description="Two: the lightest and the heaviest of the space. More: evenly spread over cost between them.",
         examples=[2],
     )
-    architectures: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)] | None = Field(
+    architectures: (
+        Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_PROBES), AfterValidator(_distinct)] | None
+    ) = Field(
         None,
         description="In place of count: the architectures of the space by name, as `proxyds inspect RECIPE` names them.",
     )
-    seeds: Annotated[int, Field(ge=1, le=100)] = Field(
+    seeds: Annotated[int, Field(ge=1, le=MAX_REPEATS)] = Field(
         1,
         description="Trainings of each probe, with a seed of its own each; importance is the mean over them.",
         examples=[3],
@@ -166,7 +170,9 @@ def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
     return constants
 
 
-_Constant = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+MAX_IMPORTANCE = 1e9
+"""Of the constants, and so of a sample."""
+_Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE, allow_inf_nan=False)]
 
 
 class Importance(Section):
@@ -386,12 +392,12 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _is_plain_text(self) -> Recipe:
         """Texts of a recipe reach the proxy's manifest and card, which may hold plain text alone."""
-        for place, text in _iter_texts(self.model_dump(mode="json", exclude={"check"})):
+        for place, text in iter_texts(self.model_dump(mode="json", exclude={"check"})):
             if (trouble := find_active_text(text)) is not None:
                 raise PydanticCustomError(
                     "active_text",
                     "must be plain text, it holds {trouble}",
-                    {"trouble": trouble, "place": ".".join(place)},
+                    {"trouble": trouble, "place": place},
                 )
         return self
 
@@ -412,18 +418,6 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Identity of the recipe: the sha256 of its canonical form, in hexadecimal."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
-
-
-def _iter_texts(held: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every text in the values below a section's dump, with its place."""
-    if isinstance(held, str):
-        yield place, held
-    elif isinstance(held, dict):
-        for key, value in held.items():
-            yield from _iter_texts(value, (*place, key))
-    elif isinstance(held, list):
-        for value in held:
-            yield from _iter_texts(value, place)
 
 
 def recipe_json_schema() -> str:

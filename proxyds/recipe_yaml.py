@@ -17,13 +17,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError as YamlDuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, DocumentStartEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.networks import FAMILIES
 from proxyds.recipe import Recipe, recipe_json_schema
 
-MAX_RECIPE_BYTES = 1_000_000
+MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
+"""Of YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
 
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
@@ -149,9 +150,17 @@ def _parse(text: str, name: str) -> CommentedMap:
 
 
 def _check_plain(text: str, name: str) -> None:
-    """Refuses what a recipe has no use for: aliases (which can blow up), tags, and another version of YAML."""
-    for event in YAML(typ="rt", pure=True).parse(text):
+    """Refuses what a recipe has no use for: aliases (which can blow up), tags, another version of YAML, more than it could hold."""
+    if text.count("\n") > MAX_LINES:
+        raise RecipeSyntaxError(f"{name}: must have {MAX_LINES:,} lines at most")
+    depth = 0
+    for number, event in enumerate(YAML(typ="rt", pure=True).parse(text)):
         place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH or number > MAX_VALUES:
+            raise RecipeSyntaxError(
+                f"{place}: must hold {MAX_VALUES:,} keys and values at most, {MAX_DEPTH} levels deep"
+            )
         if isinstance(event, AliasEvent):
             raise RecipeSyntaxError(
                 f"{place}: a recipe must not use aliases, found *{event.anchor}; write the value out"
@@ -210,7 +219,7 @@ def _assign(data: dict[str, Any], place: _Place, value: Any, assignment: str) ->
 
 
 def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Place, str]) -> Problem:
-    place = detail["loc"] or tuple(detail.get("ctx", {}).get("place", "").split("."))
+    place = detail["loc"] or _read_place(detail.get("ctx", {}).get("place", ""))
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         place = (*place, str(detail["ctx"]["discriminator"]).strip("'"))
     is_of_key = place[-1] == "[key]"  # so pydantic says that a mapping's key is at fault
@@ -225,6 +234,10 @@ def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Plac
             return Problem(0, 0, f"--set {assignment}: {field}", message, is_unknown_name)
     line, column = _position(tree, shown, at_key=is_of_key or detail["type"] == "extra_forbidden")
     return Problem(line, column, field, message, is_unknown_name)
+
+
+def _read_place(text: str) -> _Place:
+    return tuple(int(part) if part.isdecimal() else part for part in text.split("."))
 
 
 def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:

@@ -23,6 +23,8 @@ CASE_MEANINGS = {
     WITH_ORDER: "probes differ, the more accurate right",
     AGAINST_ORDER: "probes differ, the less accurate right",
 }
+PAIRS = ("pairs_all_right", "pairs_all_wrong", "pairs_with_order", "pairs_against_order")
+"""Columns of the table `evaluation`: how many pairs of probes fall into each case."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from proxyds.opening import measure_file, verify_proxy
 from proxyds.pipeline import Built, look_at_output, write_proxy
 from proxyds.recipe import Images, Recipe
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import Mapping, OnProgress, Outcomes, Tables, ignore_progress
+from proxyds.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
 from proxyds.store import Store
 from proxyds.tables import read_proxy
 
@@ -132,13 +132,12 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
 def _read_outcomes(tables: Tables) -> Outcomes:
     """What the probes made of the evaluation samples, from the table `evaluation`."""
     held = tables.evaluation
-    pairs = ("pairs_all_right", "pairs_all_wrong", "pairs_with_order", "pairs_against_order")
     return Outcomes(
         predictions=_stack(held["predicted"]),
         correct=_stack(held["correct"]),
         case=held["case"].to_numpy().astype(np.int64),
         importance=held["importance"].to_numpy(),
-        pair_counts=np.stack([held[name].to_numpy() for name in pairs], axis=1),
+        pair_counts=np.stack([held[name].to_numpy() for name in PAIRS], axis=1),
     )
 
 

@@ -7,8 +7,9 @@ would grow to is counted before they are written out: a small file cannot fill t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +21,12 @@ from proxyds import runs
 from proxyds.errors import ArtifactError
 from proxyds.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
 from proxyds.opening import list_shards, parse_json, read_manifest
-from proxyds.records import CASE_MEANINGS, Tables
+from proxyds.recipe import MAX_IMPORTANCE
+from proxyds.records import CASE_MEANINGS, PAIRS, Tables
 
 MAX_RANKING_ROWS = 200_000
 MAX_GROWTH, MAX_IMAGE_GROWTH, FREE_BYTES = 100, 20, 64_000_000
 """A table, or one with images, may take so many times the bytes of its files, and so many more."""
-MAX_IMPORTANCE = 1e9
-"""What a recipe's constants may be at most."""
 BYTES_OF_A_ROW = 8
 """A table of n samples has n times as many bytes at least: ids are hashes, which hardly compress unless pictures are repeated."""
 _SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
@@ -55,10 +55,7 @@ _COLUMNS = {
         **_OF_ALL,
         "predicted": pa.list_(_WHOLE),
         "correct": pa.list_(_FLAG),
-        "pairs_all_right": _WHOLE,
-        "pairs_all_wrong": _WHOLE,
-        "pairs_with_order": _WHOLE,
-        "pairs_against_order": _WHOLE,
+        **dict.fromkeys(PAIRS, _WHOLE),
     },
     "ranking": dict(zip(runs.COLUMNS.names, runs.COLUMNS.types, strict=True)),
 }
@@ -99,6 +96,12 @@ def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:
     return read_proxy(folder, with_ranking=with_ranking)[1]
 
 
+def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table, of which a few are held in memory at a time."""
+    for batch in table.to_batches(max_chunksize=100):
+        yield from batch.to_pylist()
+
+
 def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | None) -> pa.Table:
     """Reads one table, the columns that are known.
 
@@ -120,7 +123,8 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
     for name in shards:
         try:
             part = _read_shard(folder / name, columns, n_left, n_left_bytes, config != "ranking", len(manifest.probes))
-            _check_features(folder / name, names)
+            if config != "ranking":
+                _check_features(folder / name, names, has_images=config == "default")
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ArtifactError(
@@ -182,24 +186,21 @@ def _read_shard(
     return table
 
 
-def _check_features(path: Path, label_names: Sequence[str]) -> None:
-    """The names of labels that readers of data sets take from the file are the manifest's.
+def _check_features(path: Path, label_names: Sequence[str], *, has_images: bool) -> None:
+    """What readers of data sets take a table of samples for: labels with the manifest's names, and images.
 
     Raises:
-        ValueError: They are others.
+        ValueError: It is something else.
     """
-    held = pq.read_schema(path).metadata or {}
-    if b"huggingface" not in held:
-        return
-    info = parse_json(held[b"huggingface"])
-    features = (
-        info.get("info", {}).get("features")
-        if isinstance(info, dict) and isinstance(info.get("info", {}), dict)
-        else None
-    )
-    label = features.get("label") if isinstance(features, dict) else None
-    if isinstance(label, dict) and label.get("names", list(label_names)) != list(label_names):
+    info: Any = parse_json((pq.read_schema(path).metadata or {}).get(b"huggingface", b"null"))
+    for key in ("info", "features"):
+        info = info.get(key) if isinstance(info, dict) else None
+    features: dict[str, Any] = info if isinstance(info, dict) else {}
+    label, image = (features.get(name) for name in ("label", "image"))
+    if not isinstance(label, dict) or (label.get("_type"), label.get("names")) != ("ClassLabel", list(label_names)):
         raise ValueError(f"its features must name the labels as {MANIFEST} does")
+    if has_images and not (isinstance(image, dict) and image.get("_type") == "Image"):
+        raise ValueError("its features must make the column image an Image")
 
 
 def _check_declared(about: pq.FileMetaData, n_bytes: int, n_most_bytes: int, n_probes: int) -> None:

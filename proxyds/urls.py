@@ -19,7 +19,7 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.places import show_address
-from proxyds.plain_text import make_plain
+from proxyds.plain_text import first_line, make_plain
 from proxyds.records import OnProgress, Progress, ignore_progress
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
@@ -182,4 +182,5 @@ def _reaching(name: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    return show_address(str(error).strip().partition("\n")[0][:300]) or type(error).__name__
+    """As `plain_text.first_line`, without what an address may hold of secrets."""
+    return show_address(first_line(error))

@@ -36,6 +36,7 @@ from proxyds.manifest import (
     SpaceRecord,
     SpendingRecord,
     StageRecord,
+    TrainingRecord,
 )
 from proxyds.opening import read_manifest, verify_proxy
 from proxyds.ranking import STATISTICS
@@ -91,6 +92,7 @@ RECORDS = {
     "### counts": CountsRecord,
     "### source": SourceRecord,
     "### space": SpaceRecord,
+    "### training": TrainingRecord,
     "### probes": ProbeRecord,
     "### agreement": AgreementRecord,
     "### mapping": MappingRecord,
@@ -254,8 +256,15 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
     ("change", "said"),
     [
         ({"label_names": ["one"]}, "its features must name the labels as manifest"),
-        ({"counts": {"train": 1, "evaluation": 2, "test": 3, "proxy": 4}}, "rows, more than the 1 that manifest.json"),
-        ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 4}}, "the tables must be those that"),
+        (
+            {"counts": {"train": 100, "evaluation": 2, "test": 3, "proxy": 10}},
+            "rows, more than the 100 that manifest.json",
+        ),
+        ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 500}}, "the tables must be those that"),
+        (
+            {"counts": {"train": 1295, "evaluation": 2, "test": 3, "proxy": 4}},
+            r"counts\.proxy must be draw\.ratio of counts\.train, 130",
+        ),
     ],
 )
 def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, object], said: str, copy: Path) -> None:

@@ -1,10 +1,10 @@
-"""Makes `whole/`, a very small proxy, and `cases/`, hostile files to lay over it, for `test_malformed_files.py`.
+"""Makes `whole/`, a very small proxy, and `cases/`, hostile files to lay over it, for `test_malformed.py`.
 
 Run by hand, from the root of the repository, where the format or the cases change; what it writes is committed:
 
     python tests/malformed/make.py
 
-It builds a proxy of digits (some 15 seconds), keeps a few rows of each table, and replaces both folders. A case is a folder
+It builds a proxy of a few digits (some 15 seconds), and replaces both folders. A case is a folder
 `cases/NAME/` with files by their path in the proxy and `refused.txt`, a regular expression that the message must match. The
 test signs what is laid over, unless that is `manifest.json` itself or NAME begins with `unsigned-`. Nothing here does harm
 when it is opened by mistake: the pickle holds None, the program prints a word.
@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from sklearn.datasets import load_digits
 
 HERE = Path(__file__).parent
 WHOLE, CASES = HERE / "whole", HERE / "cases"
@@ -35,16 +36,16 @@ DATA = "data/train-00000-of-00001.parquet"
 IMPORTANCE = "importance/train-00000-of-00001.parquet"
 EVALUATION = "evaluation/evaluation-00000-of-00001.parquet"
 TAR = "webdataset/train-000000.tar"
-N_DRAWN, N_OTHERS = 6, 30
-"""Rows that are kept: of the proxy, and of the samples that could have been drawn besides."""
+N_OF_LABEL = {"train": 8, "validation": 6, "test": 4}
+N_DRAWN = 8
 RECIPE = """\
 name: whole
-source: {kind: digits}
+source: {kind: folder, path: few-digits, image_size: 8}
 space:
   network: resnet
   choices: {depth: 8, base_filters: [4, 8], multiplier: [1, 2]}
-selection: {ratio: 0.02}
-training: {epochs: 5, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
+selection: {ratio: 0.3333}
+training: {epochs: 20, batch_size: 6, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
 output: {gallery: false}
 """
 
@@ -52,18 +53,29 @@ output: {gallery: false}
 # The whole proxy
 
 
+def make_source(folder: Path) -> None:
+    """Writes a few pictures of three digits."""
+    digits = load_digits()
+    for label in ("0", "1", "2"):
+        pictures = iter(digits.images[digits.target == int(label)])
+        for split, n in N_OF_LABEL.items():
+            (folder / split / label).mkdir(parents=True)
+            for number in range(n):
+                pixels = np.round(next(pictures) * (255 / 16)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+
+
 def make_whole() -> None:
-    """Builds a proxy and strips it down to what every kind of file needs to be there."""
-    from proxyds.artifact import write_manifest, write_tars
+    """Builds a very small proxy without pictures."""
+    from proxyds.artifact import write_manifest
     from proxyds.audit import audit_proxy
-    from proxyds.card import render_card
     from proxyds.opening import read_manifest
     from proxyds.pipeline import build
     from proxyds.recipe_yaml import read_recipe
     from proxyds.store import Store
-    from proxyds.tables import read_proxy
 
     with tempfile.TemporaryDirectory() as place:
+        make_source(Path(place) / "few-digits")
         recipe = Path(place) / "recipe.yaml"
         recipe.write_text(RECIPE, encoding="utf-8")
         built = build(
@@ -71,27 +83,9 @@ def make_whole() -> None:
         ).folder
         shutil.rmtree(WHOLE, ignore_errors=True)
         shutil.copytree(built, WHOLE)
-    for name in ("assets", "webdataset"):
-        shutil.rmtree(WHOLE / name)
-    importance, evaluation, data = (pq.read_table(WHOLE / name) for name in (IMPORTANCE, EVALUATION, DATA))
-    selected = importance["selected"].to_numpy()
-    kept = np.sort(np.concatenate([np.flatnonzero(selected)[:N_DRAWN], np.flatnonzero(~selected)[:N_OTHERS]]))
-    importance, data = importance.take(kept), data.slice(0, N_DRAWN)
-    shares = importance["importance"].to_numpy() / importance["importance"].to_numpy().sum()
-    importance = replace(importance, "keep_probability", shares)
-    data = replace(data, "keep_probability", shares[importance["selected"].to_numpy()])
-    nearest = set(importance["nearest_evaluation_id"].to_pylist())
-    evaluation = evaluation.filter(pa.array([each in nearest for each in evaluation["sample_id"].to_pylist()]))
-    for name, table in ((IMPORTANCE, importance), (EVALUATION, evaluation), (DATA, data)):
-        pq.write_table(table, WHOLE / name, compression="zstd")
-    manifest = read_manifest(WHOLE)
-    counts = {"train": len(kept), "evaluation": evaluation.num_rows, "proxy": N_DRAWN}
-    manifest = write_manifest(WHOLE, manifest.model_copy(update={"counts": manifest.counts.model_copy(update=counts)}))
-    manifest, tables = read_proxy(WHOLE)
-    write_tars(WHOLE, tables.data, manifest.proxy_label_names, 1000)
-    (WHOLE / "README.md").write_text(render_card(manifest, tables).readme, encoding="utf-8")
-    write_manifest(WHOLE, manifest)
-    audit_proxy(WHOLE)
+    shutil.rmtree(WHOLE / "assets")
+    write_manifest(WHOLE, read_manifest(WHOLE))
+    assert audit_proxy(WHOLE)[0].counts.proxy == N_DRAWN
 
 
 def replace(table: pa.Table, name: str, values: Any, kind: pa.DataType | None = None) -> pa.Table:
@@ -112,16 +106,19 @@ def write_case(name: str, said: str, files: dict[str, bytes]) -> None:
         (CASES / name / path).write_bytes(content)
 
 
-def in_manifest(name: str, said: str, *path: str | int, value: Any) -> None:
-    """A case of one value in the manifest."""
+def change_manifest(*path: str | int, value: Any) -> bytes:
+    """The manifest with another value."""
     held = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))
     inner = held
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
-    write_case(
-        f"manifest-{name}", rf"manifest\.json.*{said}", {"manifest.json": f"{json.dumps(held, indent=1)}\n".encode()}
-    )
+    return f"{json.dumps(held, indent=1)}\n".encode()
+
+
+def in_manifest(name: str, said: str, *path: str | int, value: Any) -> None:
+    """A case of one value in the manifest."""
+    write_case(f"manifest-{name}", rf"manifest\.json.*{said}", {"manifest.json": change_manifest(*path, value=value)})
 
 
 def in_manifest_text(name: str, said: str, pattern: str, by: str) -> None:
@@ -165,6 +162,12 @@ def make_manifests() -> None:
     listed("drive", "C:/x.png", "must be a path inside the folder")
     listed("line-feed-in-a-path", "assets/x.png\n", "must be a path inside the folder")
     listed("capitals", "readme.md", "'readme.md' and 'README.md' must differ by more than capitals")
+    listed("hidden-file", "assets/.x.png", "must be a path inside the folder")
+    listed("file-below-a-file", "README.md/x.png", "must not lie below another file")
+    listed("table-that-nobody-looks-into", "data/train-evil.parquet", "must be a kind of file that a proxy holds")
+    listed("another-description", "dataset_infos.json", "must be a kind of file that a proxy holds")
+    listed("shard-too-many", "data/train-00001-of-00002.parquet", "must be numbered with its like")
+    listed("tar-out-of-count", "webdataset/train-000007.tar", "'webdataset/train-000007.tar' must be numbered")
     listed("itself", "manifest.json", "and not the manifest")
     listed("missing-file", "assets/gone.png", r"[\s\S]*assets/gone\.png: missing")
     listed("evidence-table-without-evidence", "ranking/ranking-00000-of-00001.parquet", "ranking/ must not hold")
@@ -172,6 +175,10 @@ def make_manifests() -> None:
     in_manifest(
         "no-card", "README.md must be among them", "files", value={k: v for k, v in files.items() if k != "README.md"}
     )
+    in_manifest(
+        "no-data", "data/ must hold parquet files", "files", value={k: v for k, v in files.items() if k != DATA}
+    )
+    in_manifest("sha256-none", "sha256: String should match", "files", DATA, "sha256", value="x")
     in_manifest(
         "wrong-size", r"[\s\S]*train-00000-of-00001\.parquet: must have 10 bytes", "files", DATA, "bytes", value=10
     )
@@ -187,6 +194,7 @@ def make_manifests() -> None:
         "name",
         value="{{ 7 * 7 }}",
     )
+    in_manifest("address-of-a-script", "'licence' must be plain text", "licence", value="JavaScript:alert(1)")
     in_manifest("escape", "'name' must be plain text, it holds control characters", "name", value="a\x1b]0;x\x07b")
     in_manifest(
         "turned-text", "'name' must be plain text, it holds characters that turn", "name", value="a\u202egnp.exe"
@@ -203,6 +211,18 @@ def make_manifests() -> None:
     in_manifest(
         "kept-labels-twice", "kept_labels must be numbers of label_names, each once", "kept_labels", value=[1, 1]
     )
+    make_manifests_of_probes()
+    in_manifest("no-date", "created: String should match", "created", value="yesterday")
+    in_manifest("ratio-zero", r"draw\.ratio", "draw", "ratio", value=0.0)
+    in_manifest("constant-negative", r"draw\.constants\.1", "draw", "constants", value=[2.0, -1.0, 6.0, 1.0])
+    in_manifest("duplicates-negative", r"source\.n_duplicates\.train", "source", "n_duplicates", "train", value=-1)
+    write_case(
+        "manifest-other-label-names",
+        "its features must name the labels as manifest",
+        {"manifest.json": change_manifest("label_names", value=["a", "b", "c"])},
+    )
+    in_manifest_text("seed-of-5000-digits", "must be JSON|seed", r'"seed": \d+', f'"seed": {"9" * 5000}')
+    write_case("manifest-empty", r"manifest\.json: must be JSON", {"manifest.json": b""})
     in_manifest("evidence-without-table", "evidence", "evidence", value={"verdict": "preserves the ranking"})
     in_manifest("enormous-shape", r"image_shape\.1", "image_shape", value=[1, 10**9, 8])
     write_case("unsigned-changed-card", r"README\.md: must have [\d,]+ bytes, has 5", {"README.md": b"short"})
@@ -211,16 +231,55 @@ def make_manifests() -> None:
     write_case("pickle", r"'weights/w\.pkl' must be a kind of file", {"weights/w.pkl": b"\x80\x04N."})
 
 
-def write_case_of_counts() -> None:
-    """Cases of counts that lie, both ways; the message names the table."""
-    for name, key, value, said in (
-        ("fewer", "train", 9, r"importance/.*more than the 9 that manifest\.json"),
-        ("more", "evaluation", 900_000, r"evaluation: the tables must be those that manifest\.json"),
-        ("of-the-proxy", "proxy", N_DRAWN + 1, r"the column selected of importance"),
+def make_manifests_of_probes() -> None:
+    """Cases of the probes, whose answers the table `evaluation` holds."""
+    probes = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))["probes"]
+    for name, value, said in (
+        ("once-more", [*probes, probes[0]], "probes must be two or more, each once in each repeat"),
+        ("repeat-out-of-count", [probes[0], {**probes[1], "repeat": 10**15}], "probes must be two or more, each once"),
+        ("of-another-order", probes[::-1], "probes must stand from the lightest to the heaviest"),
+        (
+            "too-many",
+            [{**probes[0], "name": f"p{i}", "parameters": {}} for i in range(65)],
+            "probes must be 64 at most",
+        ),
+        ("repeated", [{**each, "repeat": i} for i in range(2) for each in probes], "agreement must be there"),
     ):
-        held = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))
-        held["counts"][key] = value
-        write_case(f"manifest-counts-{name}", said, {"manifest.json": f"{json.dumps(held, indent=1)}\n".encode()})
+        in_manifest(f"probes-{name}", said, "probes", value=value)
+    better = [probes[0], {**probes[1], "accuracy": 0.99}]
+    write_case(
+        "manifest-probes-better",
+        r"accuracy of probes must be what the answers in evaluation/ give",
+        {"manifest.json": change_manifest("probes", value=better)},
+    )
+
+
+def write_case_of_counts() -> None:
+    """Cases of counts that lie; the message names the table."""
+    third = {"train": 9, "proxy": 3}
+    for name, counts, said in (
+        ("fewer", third, r"importance/.*more than the 9 that manifest\.json"),
+        ("more", {"evaluation": 900_000}, r"evaluation: the tables must be those that manifest\.json"),
+        (
+            "of-the-proxy",
+            {"proxy": N_DRAWN + 1},
+            r"manifest\.json: counts\.proxy must be draw\.ratio of counts\.train, 8",
+        ),
+    ):
+        held = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))["counts"]
+        write_case(
+            f"manifest-counts-{name}", said, {"manifest.json": change_manifest("counts", value={**held, **counts})}
+        )
+    rows = pq.read_table(WHOLE / EVALUATION).take(np.zeros(100_000, np.int64))
+    content = encode(rows)
+    held = json.loads((WHOLE / "manifest.json").read_text(encoding="utf-8"))
+    held["counts"]["evaluation"] = 100_000
+    held["files"][EVALUATION] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    write_case(
+        "table-rows-without-bytes",
+        r"says 100,000 rows in [\d,]+ bytes: a decompression bomb",
+        {EVALUATION: content, "manifest.json": f"{json.dumps(held, indent=1)}\n".encode()},
+    )
 
 
 def encode(table: pa.Table, **options: Any) -> bytes:
@@ -337,6 +396,24 @@ def make_tables() -> None:
         "the column nearest_evaluation_id of importance",
         cell("nearest_evaluation_id", "0" * 64),
     )
+    in_table("predicted-null", EVALUATION, "the column predicted of evaluation", cell("predicted", [0, None]))
+    in_table(
+        "text-bomb",
+        IMPORTANCE,
+        "a decompression bomb",
+        column("encoded_sha256", lambda v: ["0" * 3_000_000] * len(v)),
+    )
+    in_table("data-of-other-values", DATA, "must select the very samples of data", cell("importance", 3.25))
+    in_table("features-none", DATA, "its features must name the labels", lambda t: t.replace_schema_metadata(None))
+    in_table("features-without-image", DATA, "its features must make the column image an Image", without_image)
+    answers = "must be what the answers in evaluation/ give"
+    in_table(
+        "case-of-its-own", EVALUATION, f"evaluation/: case {answers}", column("case", lambda v: [1 + x % 4 for x in v])
+    )
+    in_table("importance-of-its-own", EVALUATION, f"evaluation/: importance {answers}", cell("importance", 5.5))
+    in_table("pairs-of-their-own", EVALUATION, f"evaluation/: pairs {answers}", cell("pairs_all_right", 7))
+    in_training("case", f"importance/: case {answers}", "case", lambda v: [1 + x % 4 for x in v])
+    in_training("importance", f"importance/: importance {answers}", "importance", lambda v: [x + 1 for x in v])
     in_table("predicted-too-long", EVALUATION, "predicted|says [0-9,]+ values", cell("predicted", [0, 0, 0]))
     in_table("predicted-out-of-range", EVALUATION, "the column predicted of evaluation", cell("predicted", [0, 10]))
     in_table(
@@ -392,12 +469,27 @@ def make_tables() -> None:
     )
     in_image("bomb", r"image 0 must be an image: .*(400000000 pixels|20,000 x 20,000)", picture(20_000))
     # 96 MB once the dictionary is written out, more than a table of a few KB may take
-    in_image("dictionary-bomb", r"grows to [\d,]+ bytes and more out of [\d,]+: a decompression bomb", *[b"\0" * 16_000_000] * N_DRAWN, dictionary_pagesize_limit=2**25)  # fmt: skip
+    in_image("dictionary-bomb", r"grows to [\d,]+ bytes and more out of [\d,]+: a decompression bomb", *[b"\0" * 12_000_000] * N_DRAWN, dictionary_pagesize_limit=2**25)  # fmt: skip
     write_case(
         "picture-bomb",
         r"assets/x\.png: it must be an image: .*(400000000 pixels|20,000 x 20,000)",
         {"assets/x.png": picture(20_000)},
     )
+
+
+def without_image(table: pa.Table) -> pa.Table:
+    """The features that only say what labels are."""
+    label = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]["label"]
+    return with_features(table, json.dumps({"info": {"features": {"label": label}}}))
+
+
+def in_training(name: str, said: str, of: str, values: Callable[[list[Any]], list[Any]]) -> None:
+    """A case of a column of all training samples, which `data` repeats and keep probabilities follow."""
+    tables = {path: column(of, values)(pq.read_table(WHOLE / path)) for path in (DATA, IMPORTANCE)}
+    total = sum(tables[IMPORTANCE]["importance"].to_pylist())
+    keep = {path: [x / total for x in held["importance"].to_pylist()] for path, held in tables.items()}
+    files = {path: encode(replace(held, "keep_probability", keep[path])) for path, held in tables.items()}
+    write_case(f"table-training-{name}", said, files)
 
 
 def not_utf8(table: pa.Table) -> pa.Table:
@@ -484,7 +576,7 @@ def make_tars() -> None:
     in_tar("cls", "must have the image and label that data has", ending(".cls", b"77"))
     in_tar("json", "must hold the other columns of its row", ending(".json", b"{}"))
     in_tar("json-key-twice", "the key 'a' stands twice", ending(".json", b'{"a": 1, "a": 2}'))
-    in_tar("json-deep", "", ending(".json", b"[" * 5_000))
+    in_tar("json-deep", "", ending(".json", b"[" * 3_000))
     in_tar(
         "sample-more",
         "it holds more",
@@ -493,6 +585,8 @@ def make_tars() -> None:
     in_tar("sample-less", "must hold every sample of data", lambda m: m[:-3])
     in_tar("part-of-a-sample", "the last sample must have three members", lambda m: m[:-1])
     write_case("tar-gz", r"webdataset/train-000000\.tar", {TAR: gzip.compress(whole, mtime=0)})
+    write_case("tar-empty", r"webdataset/train-000000\.tar", {TAR: b""})
+    write_case("tar-zeros", r"webdataset/train-000000\.tar", {TAR: b"\0" * 100})
     write_case("tar-truncated", r"webdataset/train-000000\.tar", {TAR: whole[:1300]})
     in_header("size-beyond-memory", "", size=10**15)
     in_header("size-beyond-memory-of-pax", "", pax_headers={"size": str(10**15)})
@@ -559,6 +653,16 @@ def make_cards() -> None:
         "must begin with the block of YAML",
         lambda text: text.partition("---\n")[2].partition("---\n")[2],
     )
+    in_card("address-of-a-script", "must be plain Markdown", lambda text: text + "[x](javascript:alert(1))\n")
+    in_card("carriage-return", "holds control characters", lambda text: text + "a\rb\x85\n")
+    in_card("dataset-info", "configs must name this proxy's own tables", above("dataset_info: {}"))
+    in_card("html-above", "must begin with plain YAML", above("x: <script>"))
+    in_card(
+        "yaml-deep",
+        "must hold 70,000 keys and values at most, 50 levels deep",
+        above("x: " + "[" * 30_000 + "]" * 30_000),
+    )
+    in_card("key-twice", "a key must stand once", above("license: mit"))
     in_card("alias-bomb", "must not use aliases", above(BOMB))
     in_card("tag", "must not use tags", above(TAG))
 
@@ -570,12 +674,15 @@ def make_recipes() -> None:
         ("source-above", "source: {kind: folder, path: ../x}\n", "source.path must be a name without folders"),
         ("source-of-windows", "source: {kind: folder, path: 'C:\\x'}\n", "source.path must be a name without folders"),
         ("source-a-list", "source: {kind: folder, path: [/etc]}\n", "source.path must be a name without folders"),
+        ("source-at-home", "source: {kind: folder, path: '~'}\n", "source.path must be a name without folders"),
+        ("source-of-dots", "source: {kind: folder, path: ..}\n", "source.path must be a name without folders"),
+        ("scalar-that-ruamel-falls-over", "a: 0x_\n", "not valid YAML"),
         ("reference-at-home", "check: {reference: {path: ~/x}}\n", r"check\.reference\.path must be a name"),
         ("alias-bomb", BOMB + "\n", "must not use aliases"),
         ("tag", TAG + "\n", "must not use tags"),
         ("list", "- a\n", "must be a mapping"),
         ("text", "a\n", "must be a mapping"),
-        ("deep", "a: " + "[" * 3_000 + "]" * 3_000 + "\n", ""),
+        ("deep", "a: " + "[" * 30_000 + "]" * 30_000 + "\n", "must hold 70,000 keys and values at most, 50 levels deep"),
         ("key-twice", "a: 1\na: 2\n", "a key must stand once"),
     ):  # fmt: skip
         write_case(f"recipe-{name}", rf"recipe\.yaml.*{said}", {"recipe.yaml": text.encode()})
