@@ -157,10 +157,10 @@ def _check_plain(text: str, name: str) -> None:
     for number, event in enumerate(YAML(typ="rt", pure=True).parse(text)):
         place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH or number > MAX_VALUES:
-            raise RecipeSyntaxError(
-                f"{place}: must hold {MAX_VALUES:,} keys and values at most, {MAX_DEPTH} levels deep"
-            )
+        if depth > MAX_DEPTH:
+            raise RecipeSyntaxError(f"{place}: must be {MAX_DEPTH} levels deep at most")
+        if number > MAX_VALUES:
+            raise RecipeSyntaxError(f"{place}: must hold {MAX_VALUES:,} keys and values at most")
         if isinstance(event, AliasEvent):
             raise RecipeSyntaxError(
                 f"{place}: a recipe must not use aliases, found *{event.anchor}; write the value out"

@@ -664,7 +664,7 @@ def make_cards() -> None:
     in_card("html-above", "must begin with plain YAML", above("x: <script>"))
     in_card(
         "yaml-deep",
-        "must hold 70,000 keys and values at most, 50 levels deep",
+        "must be 50 levels deep at most",
         above("x: " + "[" * 30_000 + "]" * 30_000),
     )
     in_card("key-twice", "a key must stand once", above("license: mit"))
@@ -687,7 +687,7 @@ def make_recipes() -> None:
         ("tag", TAG + "\n", "must not use tags"),
         ("list", "- a\n", "must be a mapping"),
         ("text", "a\n", "must be a mapping"),
-        ("deep", "a: " + "[" * 30_000 + "]" * 30_000 + "\n", "must hold 70,000 keys and values at most, 50 levels deep"),
+        ("deep", "a: " + "[" * 30_000 + "]" * 30_000 + "\n", "must be 50 levels deep at most"),
         ("key-twice", "a: 1\na: 2\n", "a key must stand once"),
     ):  # fmt: skip
         write_case(f"recipe-{name}", rf"recipe\.yaml.*{said}", {"recipe.yaml": text.encode()})
