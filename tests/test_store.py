@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxyds.errors import NoPermissionError, NoSpaceError, OutputExistsError
-from proxyds.folders import sweep_unfinished, whole_folder
+from proxyds.errors import NoPermissionError, NoSpaceError, OutputError, OutputExistsError
+from proxyds.folders import passing_folder, sweep_unfinished, whole_folder
 from proxyds.store import Store, content_key
 
 
@@ -180,11 +180,40 @@ def test_clean_removes_what_is_older(tmp_path: Path) -> None:
     assert store.entries() == []
 
 
-@pytest.mark.parametrize(("code", "kind"), [(28, NoSpaceError), (13, NoPermissionError), (30, NoPermissionError)])
-def test_a_full_or_forbidden_disk_is_said_and_leaves_nothing(tmp_path: Path, code: int, kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("code", "kind"), [(28, NoSpaceError), (13, NoPermissionError), (30, NoPermissionError), (5, OutputError)]
+)
+def test_a_full_forbidden_or_broken_disk_is_said_and_leaves_nothing(
+    tmp_path: Path, code: int, kind: type[Exception]
+) -> None:
     with pytest.raises(kind, match=r"the store .*PROXYDS_STORE"), Store(tmp_path).writing("s", "k", "n"):
         raise OSError(code, os.strerror(code), "some/file")
     assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [
+        (28, NoSpaceError, "temporary files: no space left to write it; free some space, or set TMPDIR"),
+        (2, NoPermissionError, "temporary files: must have a place that may be written and has room; set TMPDIR"),
+    ],
+)
+def test_no_place_for_temporary_files_is_said(
+    code: int, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("tempfile.mkdtemp", fail)
+    with pytest.raises(kind, match=said), passing_folder():
+        pass
+
+
+def test_a_passing_folder_is_gone_and_one_that_fills_up_is_said() -> None:
+    with pytest.raises(NoSpaceError, match="temporary files: no space left"), passing_folder() as folder:
+        (folder / "x").touch()
+        raise OSError(28, os.strerror(28))
+    assert not folder.exists()
 
 
 def test_entries_are_listed_oldest_first(tmp_path: Path) -> None:
