@@ -157,21 +157,40 @@ def check_output(out: Path) -> Manifest | None:
         The manifest of the proxy that is there, or None where nothing is.
 
     Raises:
-        OutputExistsError: There is something that is not a proxy.
+        OutputExistsError: There is something that is not a proxy, or it lies within one.
         NoPermissionError: The place may not be written.
     """
+    check_outside_proxies(out)
     if out.is_dir() and any(out.iterdir()):
         try:
             return read_manifest(out)
         except ArtifactError:
             raise OutputExistsError(
-                f"{out}: must be a new folder or a proxy, it holds something else; it was not touched, nor would --force: "
+                f"{out}: must be a new folder or a proxy, it holds something else; it was not touched, nor ever would be: "
                 "choose another -o"
             ) from None
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         what = "a file" if out.exists() else "a link to nowhere"
         raise OutputExistsError(f"{out}: must be a folder, found {what}; it was not touched: choose another -o")
     return None
+
+
+def check_outside_proxies(place: Path) -> None:
+    """Refuses a place within a proxy, which would not be whole any more.
+
+    Raises:
+        OutputExistsError: It lies within one; names it.
+    """
+    for parent in place.absolute().parents:
+        if not (parent / MANIFEST).is_file():
+            continue
+        try:
+            read_manifest(parent)
+        except ArtifactError:
+            continue  # somebody else's manifest.json
+        raise OutputExistsError(
+            f"{place}: must not lie within the proxy {parent}, which holds its own files alone; nothing was written: choose another place"
+        )
 
 
 def another_proxy(out: Path, there: Manifest) -> OutputExistsError:

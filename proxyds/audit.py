@@ -18,7 +18,7 @@ from proxyds.evidence import Provenance, weigh_evidence
 from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.importance import score_importance
 from proxyds.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
-from proxyds.opening import parse_json, verify_proxy
+from proxyds.opening import list_tables, parse_json, read_manifest, verify_files, verify_proxy
 from proxyds.plain_text import find_active_text
 from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping
 from proxyds.records import PAIRS, Agreement, Tables
@@ -52,7 +52,23 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     _audit_tars(folder, manifest, tables.data)
     _audit_pictures(folder, manifest)
     _audit_card(folder, manifest)
-    audit_recipe(folder, manifest)
+    _audit_recipe(folder, manifest)
+    if manifest.evidence is not None and tables.ranking is not None:
+        _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
+    return manifest, tables
+
+
+def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
+    """As `audit_proxy`, of what can be told without the images: recipe, tables, importances, evidence; other files need not be there.
+
+    Raises:
+        ArtifactError: It is no proxy, or holds what it may not; names the file.
+        VerificationError: One of these files is missing or changed.
+    """
+    verify_files(folder, list_tables(read_manifest(folder)))
+    manifest, tables = read_proxy(folder, with_images=False)
+    _audit_outcomes(folder, manifest, tables)
+    _audit_recipe(folder, manifest)
     if manifest.evidence is not None and tables.ranking is not None:
         _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
     return manifest, tables
@@ -212,7 +228,7 @@ def _audit_card(folder: Path, manifest: Manifest) -> None:
         raise _refused(path, f"license must be the manifest's, {manifest.licence}, it is {metadata.get('license')!r}")
 
 
-def audit_recipe(folder: Path, manifest: Manifest) -> None:
+def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     """The recipe is a plain mapping that leads to no place on the reader's machine.
 
     Raises:

@@ -38,7 +38,7 @@ overrides = click.option(
     help="Change a value of the recipe; may be given several times.",
 )
 workers = click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Networks trained at once.  [default: one for each core]"
+    "--workers", type=click.IntRange(0), default=0, help="Worker processes.  [default: one for each core]"
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
@@ -79,8 +79,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "proxyds: interrupted. Finished work is kept and nothing half-written is left: run the same command again, it "
-            "goes on where it was.",
+            "proxyds: interrupted. Finished work is kept: run the same command again, it goes on where it was.",
             err=True,
         )
         sys.exit(EXIT_INTERRUPTED)
@@ -286,7 +285,7 @@ def inspect(what: str, overrides: tuple[str, ...], as_json: bool) -> None:
     WHAT is a proxy: a folder, user/name@v1.0.0 on the Hub or an address, of which all but the images is fetched. Or it is a
     recipe's file: then its architectures, their cost, what each choice costs, the probes.
     """
-    if os.path.isfile(what):  # noqa: PTH113 - a name that is too long is no error here
+    if os.path.isfile(what) or what.endswith((".yaml", ".yml")):  # noqa: PTH113 - a name that is too long is no error here
         _inspect_recipe(Path(what), overrides, as_json)
     elif overrides:
         raise click.UsageError(f"--set changes a recipe, and {what} is none: a proxy stays as it was built")
@@ -309,23 +308,26 @@ def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> No
 
 
 def _inspect_proxy(place: str, as_json: bool) -> None:
+    from proxyds.audit import audit_tables
     from proxyds.display import show_progress
     from proxyds.fetching import open_tables
     from proxyds.summaries import print_inspection, summarise_proxy
-    from proxyds.tables import read_proxy
 
     with show_progress(quiet=False) as on_progress, open_tables(place, on_progress) as (folder, name):
-        manifest, tables = read_proxy(folder, with_images=False)
+        manifest, tables = audit_tables(folder)
     if as_json:
         _print_json(summarise_proxy(name, manifest))
     else:
+        click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
         print_inspection(manifest, tables)
 
 
 @cli.command()
 @click.argument("folder", type=_PATH)
 @click.argument("place")
-@click.option("--tag", metavar="TAG", help="Name of this version on the Hub.  [default: v and the proxy's version]")
+@click.option(
+    "--tag", metavar="TAG", help="Of this version on the Hub: v and the proxy's version, as if left out, or a name."
+)
 @click.option("--private", is_flag=True, help="Make the repository private, if it is new.")
 @click.option("--create-pr", is_flag=True, help="Ask the repository's owner for the change; no tag is put.")
 @click.option("--below-threshold", is_flag=True, help="Publish it although its check fell below its threshold.")

@@ -141,7 +141,7 @@ def describe_resampling(
             "counts": _count_samples(data, draw),
             "source": SourceRecord(**asdict(data.facts)),
             "draw": _describe_draw(recipe, data, draw),
-            "stages": tuple(again.get(each.stage, each) for each in parent.stages),
+            "stages": tuple(again.get(each.stage, _as_stored(each)) for each in parent.stages),
             "created": _now(),
             "gallery": recipe.output.gallery,
             "resampled_from": ParentRecord(
@@ -154,6 +154,10 @@ def describe_resampling(
             "files": {},
         }
     )
+
+
+def _as_stored(stage: StageRecord) -> StageRecord:
+    return stage.model_copy(update={"elapsed_seconds": 0.0, "was_stored": True})
 
 
 def _list_kept(draw: Draw) -> tuple[int, ...] | None:

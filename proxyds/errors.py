@@ -209,6 +209,12 @@ class RemoteError(ProxydsError):
     wait_seconds: int = 0
 
 
+class OfflineError(RemoteError):
+    """The network may not be used."""
+
+    may_pass = False
+
+
 class RemoteNotFoundError(RemoteError):
     """There is no such repository, revision or address."""
 

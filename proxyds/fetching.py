@@ -20,8 +20,8 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import passing_folder, whole_folder
-from proxyds.manifest import CARD, MANIFEST, RECIPE, FileFacts, Manifest
-from proxyds.opening import MAX_MANIFEST_BYTES, list_shards, measure_file, read_manifest, verify_files, verify_proxy
+from proxyds.manifest import CARD, MANIFEST, FileFacts, Manifest
+from proxyds.opening import MAX_MANIFEST_BYTES, list_tables, measure_file, read_manifest, verify_files, verify_proxy
 from proxyds.places import AtUrl, OnHub, read_place, read_remote, show_address
 from proxyds.records import OnProgress, ignore_progress
 from proxyds.urls import UNFINISHED, UrlFolder, open_url
@@ -122,6 +122,10 @@ class UrlSource:
     def fetch_manifest(self, folder: Path) -> Manifest:
         """See `HubSource`."""
         held = self._remote.read_file(MANIFEST, MAX_MANIFEST_BYTES)
+        if held is None and self._remote.read_file(UNFINISHED, 0) is not None:
+            raise ArtifactError(
+                f"{self.origin.name}: must be a whole proxy, a push to it has not ended; repeat that push"
+            )
         if held is None:
             raise _no_proxy(self.origin)
         (folder / MANIFEST).write_bytes(held)
@@ -258,8 +262,7 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
     with passing_folder() as folder, named_as(source.origin.name, folder):
         manifest = source.fetch_manifest(folder)
         _check_listing(source, manifest)
-        tables = [name for config in ("importance", "evaluation", "ranking") for name in list_shards(manifest, config)]
-        wanted = {name: manifest.files[name] for name in (CARD, RECIPE, *tables)}
+        wanted = {CARD: manifest.files[CARD], **list_tables(manifest)}
         source.fetch_files(wanted, folder, on_progress)
         verify_files(folder, wanted)
         yield folder, source.origin.name

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from proxyds.errors import NoPermissionError, OutputExistsError, translate_os_errors
+from proxyds.errors import NoPermissionError, OutputError, OutputExistsError, translate_os_errors
 
 _UNFINISHED, _REPLACED = ".unfinished", ".replaced"
 
@@ -27,13 +27,17 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
 
     Raises:
         OutputExistsError: `final` is there and `if_there` is `refuse`; it is not touched.
+        OutputError: It is a place where no folders can be made.
     """
     new_parents = [parent for parent in final.parents if not parent.exists()]
-    final.parent.mkdir(parents=True, exist_ok=True)
-    sweep_unfinished(final.parent)
     folder = _beside(final, _UNFINISHED)
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this one's number
-    folder.mkdir()
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        sweep_unfinished(final.parent)
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this one's number
+        folder.mkdir()
+    except FileNotFoundError:  # as /proc says it
+        raise OutputError(f"{final}: cannot be made, no folders can be made there; choose another place") from None
     try:
         yield folder
         _flush(folder)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from proxyds.errors import HeadMovedError, RemoteAccessError, RemoteError, RemoteNotFoundError
+from proxyds.errors import HeadMovedError, OfflineError, RemoteAccessError, RemoteError, RemoteNotFoundError
 from proxyds.plain_text import first_line
 
 _Result = TypeVar("_Result")
 
 MOST_WAIT_SECONDS = 60
 """Longest pause between two tries, whatever the Hub asks for."""
-_AGAIN = "what arrived is kept, run the same command again"
+_AGAIN = "run the same command again, it goes on where it was"
 
 
 @contextmanager
@@ -47,14 +47,14 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
         return _explain(what, error.__cause__)  # of a download, and of an upload
     if isinstance(error, LocalEntryNotFoundError):
         return RemoteNotFoundError(
-            f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set"
+            f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set; unset it"
         )
     if isinstance(error, UnicodeEncodeError):
         return RemoteAccessError(f"{what}: the token holds characters that no token has; set HF_TOKEN to another")
     if isinstance(error, HFValidationError):
         return RemoteNotFoundError(f"{what}: must read user/name: {said}")
     if isinstance(error, OfflineModeIsEnabled):
-        return RemoteAccessError(f"{what}: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it")
+        return OfflineError(f"{what}: HF_HUB_OFFLINE is set, so the Hub is not asked; unset it")
     if isinstance(error, RevisionNotFoundError):
         return RemoteNotFoundError(
             f"{what}: no such tag, branch or commit; without a version the head of main is taken"

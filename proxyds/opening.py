@@ -77,7 +77,9 @@ def read_manifest(folder: Path) -> Manifest:
 def _read_manifest_text(folder: Path, path: Path) -> str:
     try:
         if not folder.exists():
-            raise ArtifactError(f"{folder}: no such folder; `proxyds list` shows the proxies in this one")
+            raise ArtifactError(
+                f"{folder}: no such folder; `proxyds list` shows the proxies in this one, `proxyds pull` fetches others"
+            )
         about = path.lstat()
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
             raise ArtifactError(f"{path}: must be a file, found a {'link' if path.is_symlink() else 'pipe or device'}")
@@ -179,6 +181,12 @@ def list_shards(manifest: Manifest, config: str) -> list[str]:
     )
 
 
+def list_tables(manifest: Manifest) -> dict[str, FileFacts]:
+    """The recipe and every table without images, with their facts."""
+    shards = [name for config in CONFIGS if config != "default" for name in list_shards(manifest, config)]
+    return {name: manifest.files[name] for name in (RECIPE, *shards)}
+
+
 def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
     """Compares every byte of a proxy with its manifest.
 
@@ -192,14 +200,18 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
     """
     manifest = read_manifest(folder)
     problems = _find_differences(folder, manifest.files)
-    problems += [
+    surplus = [
         f"{name}: not in the manifest" for name in sorted(present_files(folder) - set(manifest.files) - {MANIFEST})
     ]
-    problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
-    advice = "`proxyds card` renders the card again" if all(map(_is_of_card, problems)) else "fetch or build it again"
-    if problems:
-        raise _differ(folder, problems, len(manifest.files), advice)
-    return manifest
+    problems = [problem for problem in problems + surplus if problem.partition(":")[0] not in but_for]
+    if not problems:
+        return manifest
+    advice = "fetch or build it again"
+    if set(problems) <= set(surplus):
+        advice = "move away what is not in the manifest"
+    elif all(map(_is_of_card, problems)):
+        advice = f"`proxyds card {folder}` renders the card again, without what was edited"
+    raise _differ(folder, problems, advice)
 
 
 def verify_files(folder: Path, files: Mapping[str, FileFacts]) -> None:
@@ -209,14 +221,13 @@ def verify_files(folder: Path, files: Mapping[str, FileFacts]) -> None:
         VerificationError: One is missing or changed; names each.
     """
     if problems := _find_differences(folder, files):
-        raise _differ(folder, problems, len(files), "fetch it again")
+        raise _differ(folder, problems, "fetch or build it again")
 
 
-def _differ(folder: Path, problems: Sequence[str], n_files: int, advice: str) -> VerificationError:
+def _differ(folder: Path, problems: Sequence[str], advice: str) -> VerificationError:
     listed = "\n".join(f"  {problem}" for problem in problems)
-    return VerificationError(
-        f"{folder}: {len(problems)} of {n_files} files differ from {MANIFEST}:\n{listed}\n{advice}"
-    )
+    n_files = "1 file differs" if len(problems) == 1 else f"{len(problems)} files differ"
+    return VerificationError(f"{folder}: {n_files} from {MANIFEST}:\n{listed}\n{advice}")
 
 
 def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> list[str]:

@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from proxyds.errors import RemoteNotFoundError
 
-_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
-_HUB_ADDRESS = "hf://datasets/"
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:(?:@|/tree/)([\w./-]+))?")
+_HUB_ADDRESSES = ("hf://datasets/", "https://huggingface.co/datasets/")
+"""The second is what a browser shows, with the version as `/tree/v1.0.0`."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,12 @@ def read_place(text: str) -> Place:
     Raises:
         RemoteNotFoundError: It is none of the three.
     """
-    is_there = os.path.exists(text)  # noqa: PTH110 - a name that is too long is no error here
-    return Path(text) if is_there else read_address(text) or read_remote(text)
+    if os.path.exists(text):  # noqa: PTH110 - a name that is too long is no error here
+        return Path(text)
+    try:
+        return read_address(text) or read_remote(text)
+    except RemoteNotFoundError as error:
+        raise RemoteNotFoundError(f"{error}; nor is there a folder of that name here") from None
 
 
 def read_remote(text: str) -> OnHub | AtUrl:
@@ -48,16 +53,19 @@ def read_remote(text: str) -> OnHub | AtUrl:
     Raises:
         RemoteNotFoundError: It is neither an address nor `user/name@v1.0.0`.
     """
-    if "://" in text and not text.startswith(_HUB_ADDRESS):
+    if "://" in text and not text.startswith(_HUB_ADDRESSES):
+        if not text.partition("://")[2].strip("/"):
+            raise RemoteNotFoundError(f"{text}: must name a place after ://, such as s3://bucket/folder")
         if ".." in text.split("/"):
             raise RemoteNotFoundError(f"{show_address(text)}: an address must not hold `..`; write the folder out")
         local = _read_local(text)
         return AtUrl(text.rstrip("/") if local is None else f"file://{local}")
-    found = _REPOSITORY.fullmatch(text.removeprefix(_HUB_ADDRESS))
+    for address in _HUB_ADDRESSES:
+        text = text.removeprefix(address)
+    found = _REPOSITORY.fullmatch(text)
     if found is None:
         raise RemoteNotFoundError(
-            f"{text}: must be user/name or user/name@v1.0.0 on the Hub, an address such as s3://bucket/folder, or a proxy's folder; "
-            "it is no folder here"
+            f"{text}: must be user/name on the Hub, or user/name@v1.0.0 to fetch a version, or an address such as s3://bucket/folder"
         )
     return OnHub(found[1], found[2])
 

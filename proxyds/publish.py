@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from proxyds import hub
+from proxyds.artifact import check_outside_proxies
 from proxyds.audit import audit_proxy
 from proxyds.errors import (
     ArtifactError,
@@ -61,6 +62,7 @@ class Pushed:
         tag: That was put on it; None for a pull request and where places have no versions.
         commit: On the Hub; None for a dry run.
         pull_request: Its address, if it is one.
+        replaced: Version of the proxy that the repository's `main` held, if it was another; its tag keeps it.
         is_new_place: Whether the repository was made for it.
         was_there: Whether the very proxy was there already, tag and all, and nothing was changed.
         is_plan: Whether nothing was done, only looked at.
@@ -72,6 +74,7 @@ class Pushed:
     tag: str | None = None
     commit: str | None = None
     pull_request: str | None = None
+    replaced: str | None = None
     is_new_place: bool = False
     was_there: bool = False
     is_plan: bool = False
@@ -96,7 +99,7 @@ def push(
     Args:
         folder: The proxy.
         place: `user/name` on the Hub, or an address such as `s3://bucket/folder`.
-        tag: Name of this version on the Hub; None for `v` and the proxy's version.
+        tag: Of this version on the Hub: `v` and the proxy's version, as None means, or a name; not another version's number.
         private: Make the repository private, if it is new.
         create_pr: Ask the repository's owner for the change instead of making it; no tag is put.
         below_threshold: Publish it although its check fell below its threshold.
@@ -123,7 +126,7 @@ def push(
     facts = {**manifest.files, MANIFEST: measure_file(folder / MANIFEST)}
     if isinstance(target, OnHub):
         repo = _check_repository(target, place)
-        tag = None if create_pr else _check_tag(tag or f"v{manifest.version}", manifest)
+        tag = None if create_pr else _check_tag(f"v{manifest.version}" if tag is None else tag, manifest)
         # each try begins with a look: what was done already, even if its answer got lost, is not done again
         return patiently(partial(_push_to_hub, folder, manifest, facts, repo, tag, private, dry_run, on_progress))
     if tag is not None or private or create_pr:
@@ -131,6 +134,8 @@ def push(
             f"{show_address(place)}: only the Hub has tags, private repositories and pull requests; leave these options out"
         )
     assert isinstance(target, AtUrl)
+    if target.url.startswith("file://"):
+        check_outside_proxies(Path(target.url.removeprefix("file://")))
     return _push_to_url(folder, manifest, facts, open_url(target.url), dry_run=dry_run, on_progress=on_progress)
 
 
@@ -142,9 +147,10 @@ def _check_repository(target: OnHub, place: str) -> str:
 
 def _check_tag(tag: str, manifest: Manifest) -> str:
     """A tag that git takes, and that does not call a version by another's number."""
-    if not _TAG.fullmatch(tag) or ".." in tag or tag.endswith((".", ".lock")) or tag == hub.MAIN:
+    if not _TAG.fullmatch(tag) or re.search(r"\.\.|\.$|\.lock$|^(main|HEAD|[0-9a-f]{40})$", tag):
         raise PushError(
-            f"--tag: must be letters, digits, `.`, `_` and `-`, got {tag!r}; for example v{manifest.version}"
+            f"--tag: must be 1 to 100 letters, digits, `.`, `_` and `-`, as git takes them for a tag (a letter or digit first, no `..`, no `.` or "
+            f"`.lock` last, not main, HEAD or a commit's hash), got {tag[:100]!r}; for example v{manifest.version}"
         )
     if re.fullmatch(r"v?\d+(\.\d+)*", tag) and tag.removeprefix("v") != manifest.version:
         raise PushError(
@@ -179,17 +185,19 @@ def _push_to_hub(
         files = _compare(folder, facts, hub.list_contents(repo, there.tags[tag]))
         if any(each.change != "unchanged" for each in files):
             raise TagExistsError(
-                f"{repo}: the tag {tag} is there on other bytes and is never moved; give the proxy another version, or use another --tag"
+                f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version (--set version=..., "
+                "nothing is trained again), or name a --tag of words"
             )
         return Pushed(repo, manifest, files, tag, there.tags[tag], was_there=True, is_plan=dry_run)
 
     held = {} if there is None else hub.list_contents(repo, there.head)
-    _check_repository_is_ours(repo, held)
+    before = _check_repository_is_ours(repo, manifest, held)
+    replaced = before.version if before is not None and before.version != manifest.version else None
     files = _compare(folder, facts, held)
     names = [each.name for each in files if each.is_sent]
     gone = [each.name for each in files if each.change == "removed"]
     if dry_run:
-        return Pushed(repo, manifest, files, tag, is_new_place=is_new, is_plan=True)
+        return Pushed(repo, manifest, files, tag, replaced=replaced, is_new_place=is_new, is_plan=True)
     assert there is not None
     sent = {name: each.sha256 for name, each in facts.items()}
     has_changes = bool(names or gone)
@@ -210,7 +218,7 @@ def _push_to_hub(
                 f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same command again"
             )
         hub.tag_commit(repo, tag, commit)
-    return Pushed(repo, manifest, files, tag, commit, pull, is_new_place=is_new)
+    return Pushed(repo, manifest, files, tag, commit, pull, replaced, is_new_place=is_new)
 
 
 def _compare(folder: Path, facts: Mapping[str, FileFacts], held: Mapping[str, str]) -> tuple[PushedFile, ...]:
@@ -225,21 +233,30 @@ def _compare(folder: Path, facts: Mapping[str, FileFacts], held: Mapping[str, st
     return (*files, *(PushedFile(name, 0, "removed") for name in gone))
 
 
-def _check_repository_is_ours(repo: str, held: Mapping[str, str]) -> None:
-    """Refuses to replace what is not a proxy, or what somebody has put beside one.
+def _check_repository_is_ours(repo: str, manifest: Manifest, held: Mapping[str, str]) -> Manifest | None:
+    """Refuses to replace what is no proxy or another one, and what somebody has put beside one.
+
+    Returns:
+        The manifest of the version that is there.
 
     Raises:
         OutputExistsError: There is something; names it.
     """
-    foreign = set(held) - {hub.OWN_FILE}
+    there, foreign = None, set(held) - {hub.OWN_FILE}
     if MANIFEST in held:
         with passing_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            foreign -= {MANIFEST, *HubSource(hub.find_revision(repo, None)).fetch_manifest(folder).files}
+            there = HubSource(hub.find_revision(repo, None)).fetch_manifest(folder)
+            foreign -= {MANIFEST, *there.files}
     if foreign:
         raise OutputExistsError(
             f"{repo}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use "
             "another name"
         )
+    if there is not None and there.name != manifest.name:
+        raise OutputExistsError(
+            f"{repo}: must hold versions of {manifest.name}, it holds {there.name} {there.version}; it was not touched: use another name"
+        )
+    return there
 
 
 def _push_to_url(

@@ -12,6 +12,7 @@ from proxyds.summaries import name_programs, summarise_proxy
 
 if TYPE_CHECKING:
     from proxyds.fetching import Pulled
+    from proxyds.manifest import Manifest
     from proxyds.publish import Pushed
 
 
@@ -30,20 +31,23 @@ def print_pushed(pushed: Pushed) -> None:
     if pushed.is_plan:
         _print_plan(pushed, what, at)
         return
-    n_files = len(manifest.files) + 1
-    if pushed.was_there:
+    if pushed.was_there and pushed.pull_request:
+        click.echo(f"{pushed.place}: was asked to take {what} before; nothing was changed")
+    elif pushed.was_there:
         same = "has the very bytes of" if pushed.commit else "has the manifest of, and files of the same sizes as,"
         click.echo(f"{at}: {same} {what} already; nothing was changed")
     elif pushed.pull_request:
         click.echo(f"{pushed.place}: asked to take {what}")
     else:
-        click.echo(f"{what} published: {at} ({n_files} files)")
+        click.echo(f"{what} published: {at} ({len(manifest.files)} files)")
     if pushed.pull_request:
         click.echo(f"pull request: {pushed.pull_request}\nwhen it is merged, its owner pushes once more to put the tag")
+    _print_replaced(pushed)
     if manifest.evidence is None:
         click.echo(
             "note: nothing on its card shows that it ranks better than a random subset; `proxyds check` adds the evidence"
         )
+    _print_gate(manifest)
     if pushed.tag is not None:
         python, program = name_programs()
         load = f"load_dataset('{pushed.place}', revision='{pushed.tag}')"
@@ -51,11 +55,29 @@ def print_pushed(pushed: Pushed) -> None:
 
 
 def _print_plan(pushed: Pushed, what: str, at: str) -> None:
-    rows = [(each.name, f"{each.n_bytes:,}", each.change) for each in pushed.files]
-    print_table(f"{what} to {at}", ("file", "bytes", ""), rows)
+    rows = [(each.name, f"{each.n_bytes:,}" if each.change != "removed" else "", each.change) for each in pushed.files]
+    print_table(f"{what} to {at}", ("file", "bytes", "change"), rows)
     n_bytes = sum(each.n_bytes for each in pushed.files if each.is_sent)
     made = ", which would be made" if pushed.is_new_place else ""
     click.echo(f"\n{n_bytes:,} bytes would be sent to {pushed.place}{made}; nothing was done")
+    _print_replaced(pushed)
+    _print_gate(pushed.manifest)
+
+
+def _print_replaced(pushed: Pushed) -> None:
+    if pushed.replaced is not None:
+        verb = "holds" if pushed.is_plan else "held"
+        click.echo(
+            f"note: main {verb} version {pushed.replaced}, which this one takes the place of; tags keep what they name"
+        )
+
+
+def _print_gate(manifest: Manifest) -> None:
+    evidence = manifest.evidence
+    if evidence is not None and evidence.passed is False:
+        click.echo(
+            f"note: its check fell below its threshold, {evidence.check.threshold:g} for the lower end of Kendall tau"
+        )
 
 
 def summarise_pull(pulled: Pulled, out: str) -> dict[str, Any]:
@@ -83,5 +105,6 @@ def print_pulled(pulled: Pulled, out: str) -> None:
         click.echo("evidence: none; nothing shows that it ranks better than a random subset")
     else:
         click.echo(f"verdict: {manifest.evidence.verdict}. {manifest.evidence.explanation}")
+    _print_gate(manifest)
     if "://" not in out:
         click.echo(f"\nnext:\n  {name_programs()[1]} inspect {out}")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from proxyds import artifact, selection, source
-from proxyds.audit import audit_recipe
+from proxyds.audit import audit_tables
 from proxyds.describing import describe_resampling
 from proxyds.engine import LocalWorkers, run_stored
 from proxyds.errors import ArtifactError, RecipeError
@@ -23,7 +23,6 @@ from proxyds.recipe import Images, Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
 from proxyds.store import Store
-from proxyds.tables import read_proxy
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
@@ -63,8 +62,7 @@ def resample(
     out = out.resolve()
     ledger = Ledger(on_progress)
     with open_tables(str(place), on_progress) as (folder, name):
-        parent, tables = read_proxy(folder, with_ranking=False, with_images=False)
-        audit_recipe(folder, parent)
+        parent, tables = audit_tables(folder)
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, where = _read_changed_recipe(folder, name, parent, overrides)
         with LocalWorkers(workers) as engine:

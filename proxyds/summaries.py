@@ -199,7 +199,9 @@ def print_evidence(manifest: Manifest) -> None:
     """Prints how well a proxy ranks: the verdict, every way to rank, differences, costs."""
     evidence = manifest.evidence
     if evidence is None:
-        click.echo("evidence: none yet; nothing shows that it ranks better than a random subset: proxyds check DIR\n")
+        click.echo(
+            "evidence: none yet; nothing shows that it ranks better than a random subset; `proxyds check` adds it"
+        )
         return
     click.echo(f"verdict: {evidence.verdict}. {evidence.explanation}")
     if evidence.passed is not None:
@@ -310,10 +312,12 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     """Prints a proxy's counts, cases and probes; the whole with class balance, cost and provenance."""
     counts, source = manifest.counts, manifest.source
     click.echo(
-        f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({manifest.draw.ratio:.3g} of them, drawn "
+        f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({100 * manifest.draw.ratio:.3g} % of them, drawn "
         f"{manifest.draw.law}), {len(manifest.proxy_label_names)} labels"
         + ("" if manifest.kept_labels is None else f" of {len(manifest.label_names)}")
     )
+    if (parent := manifest.resampled_from) is not None:
+        click.echo(f"drawn again from the importance table of {parent.name} {parent.version}; nothing was trained")
     if manifest.protocol == "paper":
         click.echo("the paper's protocol: importance from the TEST set; a ranking measured there is circular")
     click.echo()

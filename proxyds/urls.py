@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 
 from proxyds.errors import (
     MissingExtraError,
+    NoSpaceError,
+    OutputExistsError,
     ProxydsError,
     RemoteAccessError,
     RemoteError,
@@ -27,6 +30,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 UNFINISHED = ".proxyds"
 """A file that stands at an address while a proxy is being sent there; it names the files that the push may replace."""
 _CHUNK_BYTES = 1 << 20
+_AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,12 @@ def _reaching(name: str) -> Iterator[None]:
         yield
     except (ProxydsError, ImportError):
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError):  # so fsspec tells that a web server does not answer
+            raise RemoteError(f"{name}: cannot be reached: {_first_line(error.__cause__)}; {_AGAIN}") from None
         raise RemoteNotFoundError(f"{name}: nothing is there; check the address") from None
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise OutputExistsError(f"{name}: must be a folder, found a file; use another address") from None
     except PermissionError as error:
         raise RemoteAccessError(f"{name}: access was refused: {_first_line(error)}; check the credentials") from None
     except ValueError as error:
@@ -176,9 +184,11 @@ def _reaching(name: str) -> Iterator[None]:
             raise RemoteError(f"{name}: {_first_line(error)}") from None
         raise RemoteNotFoundError(f"{name}: no such protocol is known; for example s3://, gs:// or file://") from None
     except Exception as error:  # noqa: BLE001 - each client has errors of its own; all are told
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"{name}: no space left there; make some, or use another address") from None
         if "redential" in type(error).__name__:
             raise RemoteAccessError(f"{name}: {_first_line(error)}; set the credentials of its protocol") from None
-        raise RemoteError(f"{name}: cannot be reached: {_first_line(error)}; run the same command again") from None
+        raise RemoteError(f"{name}: cannot be reached: {_first_line(error)}; {_AGAIN}") from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -707,7 +707,10 @@ class Server(ThreadingHTTPServer):
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Hugging Face Hub for data sets, in memory.")
     parser.add_argument("--port", type=int, default=0, help="default: any free port")
-    server = Server(parser.parse_args().port)
+    try:
+        server = Server(parser.parse_args().port)
+    except OSError as error:
+        raise SystemExit(f"the port cannot be used: {error.strerror}; leave --port out for a free one") from None
     lines = [f"export HF_ENDPOINT={server.endpoint}", "export HF_TOKEN=hf_me", "export HF_HUB_DISABLE_XET=1"]
     print(*lines, "unset HF_HUB_OFFLINE", sep="\n", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

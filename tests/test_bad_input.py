@@ -364,7 +364,7 @@ def test_an_output_folder_that_is_something_else_is_not_touched(
     (tmp_path / "thesis" / "chapters" / "one.tex").write_text("precious")
     said = refused(41, run_here, "build", "recipe.yaml", "-o", "thesis", "-q", "--force", "--json")
     assert "thesis: must be a new folder or a proxy, it holds something else" in said
-    assert "it was not touched, nor would --force: choose another -o" in said
+    assert "it was not touched, nor ever would be: choose another -o" in said
 
 
 @pytest.mark.parametrize(
