@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +34,19 @@ space:
 selection: {ratio: 0.1}
 training: {epochs: 5, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
 """
+Run = Callable[..., subprocess.CompletedProcess[str]]
+_NUMBERS = count()
+
+# For `run_proxyds(first=...)`
+LITTLE_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+"""Lets no file grow large: writing more fails as on a full disk."""
+NO_WAITING = "import time; time.sleep = lambda seconds: None"
+"""Lets no time pass between tries, neither ours nor those of others' clients."""
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="session")
@@ -90,13 +108,25 @@ def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path)
     return check(proxy, runs=folder / "runs.csv", store=store, device="cpu").folder
 
 
-@pytest.fixture
-def run_proxyds(tmp_path: Path, session_store: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line as a user does, in a process of its own, in an empty folder."""
+@pytest.fixture(scope="session")
+def second_proxy(tiny_proxy: Path, session_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny proxy as 1.1.0, with more samples and in more shards: files of 1.0.0 are gone. Do not change it: copy it."""
+    from proxyds.resampling import resample
+    from proxyds.store import Store
 
-    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    out = tmp_path_factory.mktemp("second") / "proxy"
+    overrides = ["version=1.1.0", "selection.ratio=0.2", "output.samples_per_shard=100"]
+    return resample(tiny_proxy, out, overrides=overrides, store=Store(session_store)).folder
+
+
+@pytest.fixture
+def run_proxyds(tmp_path: Path, session_store: Path) -> Run:
+    """Runs the command line as a user does, in a process of its own, in an empty folder; after some Python, if told."""
+
+    def run(*arguments: str | Path, first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        code = f"import sys\n{first}\nsys.argv[0] = 'proxyds'\nfrom proxyds.cli import main\nmain()"
         return subprocess.run(
-            [sys.executable, "-m", "proxyds", *map(str, arguments)],
+            [sys.executable, *(["-c", code] if first else ["-m", "proxyds"]), *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -105,6 +135,34 @@ def run_proxyds(tmp_path: Path, session_store: Path) -> Callable[..., subprocess
         )
 
     return run
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process, where torch is there already."""
+    from proxyds.cli import main
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setattr(sys, "argv", ["proxyds", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
+
+    return run
+
+
+def check_manners(done: subprocess.CompletedProcess[str], *secrets: str) -> None:
+    """What holds of every command, however it ends: no secret is printed, and what went wrong is one message without a trace."""
+    assert "Traceback" not in done.stderr, done.stderr
+    for secret in secrets:
+        assert secret not in done.stdout + done.stderr
+    if done.returncode not in (0, 2):  # 2 is click's own way of telling
+        assert done.stderr.count("proxyds: ") == 1, done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +174,94 @@ def hub_environment() -> Iterator[dict[str, str]]:
         exports = [server.stdout.readline().removeprefix("export ").strip() for _ in range(3)]
         yield {**dict(line.split("=", 1) for line in exports), "HF_HUB_OFFLINE": "0"}
         server.terminate()
+
+
+class Hub:
+    """The stand-in for the Hub, asked over plain HTTP as its user `me`."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._address = environment["HF_ENDPOINT"]
+
+    def fetch(self, method: str, path: str, held: Any = None) -> bytes:
+        body = None if held is None else json.dumps(held).encode()
+        headers = {"Authorization": "Bearer hf_me", "Content-Type": "application/json"}
+        asked = urllib.request.Request(self._address + path, body, headers, method=method)
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            found: bytes = answer.read()
+        return found
+
+    def ask(self, method: str, path: str, held: Any = None) -> Any:
+        return json.loads(self.fetch(method, path, held) or b"null")
+
+    def fail(self, *faults: dict[str, Any]) -> None:
+        """Lets it fail from now on, see `hub_server.py`; by nothing, if none is given."""
+        self.ask("POST", "/test/faults", list(faults))
+
+    def put(self, repo: str, files: dict[str, bytes], tag: str | None = None) -> None:
+        """Makes a commit of files without the command line, whatever they are, as a stranger could."""
+        encoded = {name: base64.b64encode(held).decode() for name, held in files.items()}
+        self.ask("POST", "/test/files", {"repo": repo, "files": encoded, "tag": tag})
+
+    def tags(self, repo: str) -> dict[str, str]:
+        return {tag["name"]: tag["targetCommit"] for tag in self.ask("GET", f"/api/datasets/{repo}/refs")["tags"]}
+
+    def state(self, repo: str) -> tuple[int, list[str]]:
+        """How many commits `main` has, the Hub's own first among them, and the tags."""
+        return len(self.ask("GET", f"/api/datasets/{repo}/commits/main")), sorted(self.tags(repo))
+
+    def files(self, repo: str, revision: str) -> dict[str, bytes]:
+        """The bytes of every file, but for the one that the Hub itself adds."""
+        listed = self.ask("GET", f"/api/datasets/{repo}/tree/{revision}?recursive=true")
+        names = [each["path"] for each in listed if each["type"] == "file" and each["path"] != ".gitattributes"]
+        return {name: self.fetch("GET", f"/datasets/{repo}/resolve/{revision}/{name}") for name in names}
+
+    def pull_requests(self, repo: str) -> list[int]:
+        """The numbers of those that are open."""
+        found = self.ask("GET", f"/api/datasets/{repo}/discussions?type=pull_request&status=open")["discussions"]
+        return [each["num"] for each in found]
+
+    def requests(self, *methods: str) -> list[str]:
+        """The paths that were asked for since `forget_requests`, all or those by some methods."""
+        asked = self.ask("GET", "/test/requests")
+        return [each["path"] for each in asked if not methods or each["method"] in methods]
+
+    def writes(self) -> list[str]:
+        return self.requests("POST", "PUT", "DELETE")
+
+    def forget_requests(self) -> None:
+        self.ask("DELETE", "/test/requests")
+
+
+@pytest.fixture
+def hub(hub_environment: dict[str, str]) -> Iterator[Hub]:
+    """The stand-in for the Hub, without faults and with an empty list of requests."""
+    server = Hub(hub_environment)
+    server.forget_requests()
+    yield server
+    server.fail()
+
+
+@pytest.fixture
+def repo() -> str:
+    """A name on the Hub that no other test has."""
+    return f"me/proxy-{next(_NUMBERS)}"
+
+
+@pytest.fixture
+def run_on_hub(run_proxyds: Run, hub_environment: dict[str, str], tmp_path: Path) -> Run:
+    """`run_proxyds` as the Hub's user `me`, with a cache of its own. No token is ever printed or written anywhere."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        own = {**hub_environment, "HF_HOME": str(tmp_path / "hf"), **environment}
+        done = run_proxyds(*arguments, **own)
+        tokens = {"hf_me", own["HF_TOKEN"]} - {""}
+        check_manners(done, *tokens)
+        for name, held in read_tree(tmp_path).items():
+            assert not any(token.encode() in held for token in tokens), name
+        assert not list(tmp_path.glob(".unfinished*"))
+        return done
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""Addresses as they are met: pushes that break off, what strangers put there, passwords in names; sources that moved."""
+"""Proxies at addresses: pushed to and fetched from a real S3 server, folders by `file://`, web servers; passwords in names.
+
+The Hub stands in `test_publish.py` and `test_fetching.py`.
+"""
 
 from __future__ import annotations
 
 import functools
 import http.server
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,13 +16,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import TINY_RECIPE
-from PIL import Image
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-LITTLE_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+from conftest import LITTLE_SPACE, Run, check_manners, read_tree
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +43,31 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def proxyds_(run_proxyds: Run, s3: dict[str, str]) -> Run:
-    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        done = run_proxyds(*arguments, **{**s3, **environment})
-        assert "Traceback" not in done.stderr, done.stderr
-        assert "very-secret" not in done.stdout + done.stderr
-        if done.returncode not in (0, 2):
-            assert done.stderr.count("proxyds: ") == 1, done.stderr
+def run_apart(run_proxyds: Run, s3: dict[str, str]) -> Run:
+    """`run_proxyds` as somebody who may use the bucket."""
+
+    def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        done = run_proxyds(*arguments, **{**s3, **more})
+        check_manners(done, "very-secret")
         return done
 
     return run
 
 
 @pytest.fixture
-def run_after(s3: dict[str, str], tmp_path: Path) -> Run:
-    """Runs some Python, then `proxyds` in the same process."""
+def run(run_here: Run, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """`run_here` as somebody who may use the bucket: most commands here are not worth a process of their own."""
+    import s3fs
 
-    def run(first: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        code = f"import sys\n{first}\nfrom proxyds.cli import main\nsys.argv[0] = 'proxyds'\nmain()"
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        environment = {**os.environ, **s3}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        done = run_here(*arguments)
+        check_manners(done, "very-secret")
+        return done
 
-    return run
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    yield run
+    s3fs.S3FileSystem.clear_instance_cache()  # they keep the address of this server
 
 
 class Bucket:
@@ -87,9 +85,16 @@ class Bucket:
             found: bytes = answer.read()
         return found
 
+    def put(self, prefix: str, files: dict[str, bytes]) -> None:
+        for name, held in files.items():
+            self.ask("PUT", f"{prefix}/{name}", held)
+
     def names(self, prefix: str) -> set[str]:
         listed = self.ask("GET", f"?list-type=2&prefix={prefix}/").decode()
         return {each.partition("</Key>")[0].removeprefix(f"{prefix}/") for each in listed.split("<Key>")[1:]}
+
+    def files(self, prefix: str) -> dict[str, bytes]:
+        return {name: self.ask("GET", f"{prefix}/{name}") for name in self.names(prefix)}
 
 
 @pytest.fixture
@@ -109,13 +114,40 @@ def web(tmp_path: Path, tiny_proxy: Path) -> Iterator[str]:
 
     handler = functools.partial(Quiet, directory=str(tmp_path / "web"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         yield f"127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+# What is there, and what a push puts there
+
+
+def test_what_is_pushed_to_a_bucket_is_what_is_pulled_and_a_second_push_changes_nothing(
+    run_apart: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    planned = run_apart("push", tiny_proxy, "s3://bucket/a", "--dry-run")
+    assert (planned.returncode, "nothing was done" in planned.stdout) == (0, True), planned.stderr
+    assert run_apart("pull", "s3://bucket/a", "-o", "got").returncode == 50
+    assert bucket.names("a") == set()
+    assert "published: s3://bucket/a" in run_apart("push", tiny_proxy, "s3://bucket/a").stdout
+    assert bucket.files("a") == read_tree(tiny_proxy)
+    assert "nothing was changed" in run_apart("push", tiny_proxy, "s3://bucket/a/").stdout
+    assert run_apart("pull", "s3://bucket/a", "-o", "got").returncode == 0
+    assert read_tree(tmp_path / "got") == read_tree(tiny_proxy)
+    assert "130 of 1,295 training samples" in run_apart("inspect", "s3://bucket/a").stdout
+
+
+def test_files_that_were_exchanged_are_refused_and_of_another_size_nothing_is_fetched(
+    run: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    files = read_tree(tiny_proxy)
+    bucket.put("exchanged", {**files, "recipe.yaml": b"#" * len(files["recipe.yaml"])})
+    refused = run("pull", "s3://bucket/exchanged", "-o", "got")
+    assert (refused.returncode, "recipe.yaml: its bytes have changed" in refused.stderr) == (51, True), refused.stderr
+    bucket.put("exchanged", {"recipe.yaml": files["recipe.yaml"] + b"#"})
+    refused = run("pull", "s3://bucket/exchanged", "-o", "got")
+    assert (refused.returncode, "nothing was fetched" in refused.stderr) == (51, True), refused.stderr
+    assert not list(tmp_path.iterdir())
 
 
 BREAK_OFF = """
@@ -131,120 +163,169 @@ s3fs.S3FileSystem._put_file = give_up
 
 
 def test_a_push_that_breaks_off_is_no_proxy_until_it_was_repeated(
-    proxyds_: Run, run_after: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
+    run: Run, run_apart: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
 ) -> None:
     for n in (3, 1000):  # in the middle, and right before the manifest
-        broken = run_after(BREAK_OFF.format(n=n), "push", tiny_proxy, "s3://bucket/broken")
+        broken = run_apart("push", tiny_proxy, "s3://bucket/broken", first=BREAK_OFF.format(n=n))
         assert (broken.returncode, broken.stderr.count("\n")) == (70, 1), broken.stderr
         assert len(bucket.names("broken")) > 3
         assert "manifest.json" not in bucket.names("broken")
-        assert proxyds_("pull", "s3://bucket/broken", "-o", "got").returncode == 50
+        assert run("pull", "s3://bucket/broken", "-o", "got").returncode == 50
     assert not (tmp_path / "got").exists()
-    healed = proxyds_("push", tiny_proxy, "s3://bucket/broken")
+    healed = run("push", tiny_proxy, "s3://bucket/broken")
     assert healed.returncode == 0, healed.stderr
-    assert bucket.names("broken") == set(tree(tiny_proxy))
-    full = run_after(LITTLE_SPACE.format(20_000), "pull", "s3://bucket/broken", "-o", "got")
+    assert bucket.files("broken") == read_tree(tiny_proxy)
+
+
+def test_a_full_disk_on_the_way_down_leaves_nothing(
+    run_apart: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    bucket.put("large", read_tree(tiny_proxy))
+    full = run_apart("pull", "s3://bucket/large", "-o", "got", first=LITTLE_SPACE)
     assert (full.returncode, "no space left" in full.stderr) == (42, True), full.stderr
     assert not list(tmp_path.iterdir())
-    assert proxyds_("pull", "s3://bucket/broken", "-o", "got").returncode == 0
-    assert tree(tmp_path / "got") == tree(tiny_proxy)
 
 
-def test_a_dry_run_over_a_broken_push_removes_nothing(proxyds_: Run, bucket: Bucket, tiny_proxy: Path) -> None:
-    bucket.ask("PUT", "dry/README.md", b"")
-    bucket.ask("PUT", "dry/.proxyds", b"")  # names nothing: the card may be anybody's
-    assert proxyds_("push", tiny_proxy, "s3://bucket/dry").returncode == 41
-    bucket.ask("PUT", "dry/.proxyds", b"README.md")
-    assert proxyds_("push", tiny_proxy, "s3://bucket/dry", "--dry-run").returncode == 0
-    assert bucket.names("dry") == {".proxyds", "README.md"}
-
-
-def test_a_file_that_somebody_put_beside_a_proxy_is_not_removed(
-    proxyds_: Run, bucket: Bucket, tiny_proxy: Path
+def test_only_what_the_marker_of_a_broken_push_names_may_be_replaced_and_a_dry_run_replaces_nothing(
+    run: Run, bucket: Bucket, tiny_proxy: Path
 ) -> None:
-    assert proxyds_("push", tiny_proxy, "s3://bucket/beside").returncode == 0
-    bucket.ask("PUT", "beside/notes.txt", b"mine")
-    pushed = proxyds_("push", tiny_proxy, "s3://bucket/beside")
-    assert "notes.txt" in bucket.names("beside")
-    assert pushed.returncode == 41
+    bucket.put("half", {"README.md": b""})  # the card may be anybody's
+    assert run("push", tiny_proxy, "s3://bucket/half").returncode == 41
+    bucket.put("half", {".proxyds": b""})  # names nothing
+    assert run("push", tiny_proxy, "s3://bucket/half").returncode == 41
+    bucket.put("half", {".proxyds": b"README.md"})
+    assert run("push", tiny_proxy, "s3://bucket/half", "--dry-run").returncode == 0
+    assert bucket.names("half") == {".proxyds", "README.md"}
 
 
 def test_a_place_that_holds_something_else_is_not_touched(
-    proxyds_: Run, bucket: Bucket, tiny_proxy: Path, checked_proxy: Path, write_recipe_file
+    run: Run, bucket: Bucket, tiny_proxy: Path, checked_proxy: Path, write_recipe_file: Callable[..., Path]
 ) -> None:
-    bucket.ask("PUT", "mine/notes.txt", b"mine")
+    bucket.put("mine", {"notes.txt": b"mine"})
+    bucket.put("one", read_tree(tiny_proxy))
     for command in (["push", tiny_proxy, "s3://bucket/mine"], ["build", write_recipe_file(), "-o", "s3://bucket/mine"]):
-        refused = proxyds_(*command)
+        refused = run(*command)
         assert (refused.returncode, "found notes.txt" in refused.stderr) == (41, True), refused.stderr
-    assert proxyds_("push", tiny_proxy, "s3://bucket").returncode == 41
-    assert bucket.names("mine") == {"notes.txt"}
-    assert proxyds_("push", tiny_proxy, "s3://bucket/one").returncode == 0
-    assert proxyds_("push", checked_proxy, "s3://bucket/one").returncode == 41
-    assert bucket.ask("GET", "one/manifest.json") == (tiny_proxy / "manifest.json").read_bytes()
+    assert run("push", tiny_proxy, "s3://bucket").returncode == 41
+    assert bucket.files("mine") == {"notes.txt": b"mine"}
+    assert run("push", checked_proxy, "s3://bucket/one").returncode == 41  # another proxy is there
+    assert bucket.files("one") == read_tree(tiny_proxy)
+    bucket.put("one", {"notes.txt": b"mine"})
+    assert run("push", tiny_proxy, "s3://bucket/one").returncode == 41  # somebody's file is beside the very proxy
+    assert bucket.files("one") == {**read_tree(tiny_proxy), "notes.txt": b"mine"}
 
 
-def test_resample_and_build_write_to_a_bucket_and_inspect_fetches_no_images(
-    proxyds_: Run, bucket: Bucket, tiny_proxy: Path, write_recipe_file
+# Proxies made at addresses
+
+
+def test_a_proxy_is_made_at_an_address_left_alone_when_it_is_the_same_and_replaced_only_by_force(
+    run: Run, run_apart: Run, bucket: Bucket, write_recipe_file: Callable[..., Path]
 ) -> None:
-    drawn = proxyds_("resample", tiny_proxy, "--ratio", "0.05", "-o", "s3://bucket/b")
-    assert "drawn again: s3://bucket/b" in drawn.stdout, drawn.stderr
+    build = ("build", write_recipe_file(), "-o", "s3://bucket/built")
+    built = run_apart(*build)
+    assert "tiny 1.0.0 built: s3://bucket/built" in built.stdout, built.stderr
+    before = bucket.files("built")
+    assert ".proxyds" not in before
+    again = run(*build)
+    assert "is there already, unchanged" in again.stdout, again.stderr
+    other = run(*build, "--set", "selection.ratio=0.2")
+    assert (other.returncode, "s3://bucket/built: must be a new folder" in other.stderr) == (41, True), other.stderr
+    assert bucket.files("built") == before
+    forced = run(*build, "--set", "selection.ratio=0.2", "--force")
+    assert "259 of 1,295" in forced.stdout, forced.stderr
+
+
+def test_a_proxy_is_fetched_and_drawn_again_from_one_address_to_another_and_inspected_without_its_images(
+    run: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    bucket.put("parent", read_tree(tiny_proxy))
+    copied = f"file://{tmp_path}/copied"
+    assert run("pull", "s3://bucket/parent", "-o", copied).returncode == 0
+    drawn = run("resample", copied, "--ratio", "0.05", "--draw", "successive", "-o", "s3://bucket/drawn")
+    assert "drawn again: s3://bucket/drawn" in drawn.stdout, drawn.stderr
+    assert "drawn successive" in drawn.stdout
     assert "/tmp" not in drawn.stdout
-    for name in bucket.names("b"):
-        if name.startswith(("data/", "webdataset/", "assets/")):
-            size = len(bucket.ask("GET", f"b/{name}"))
-            bucket.ask("PUT", f"b/{name}", b"#" * size)  # nobody looks
-    assert "65 of 1,295 training samples" in proxyds_("inspect", "s3://bucket/b").stdout
-    assert proxyds_("pull", "s3://bucket/b", "-o", "got").returncode == 51
-    built = proxyds_("build", write_recipe_file(), "-o", "s3://bucket/c")
-    assert built.returncode == 0, built.stderr
-    before = bucket.ask("GET", "c/manifest.json")
-    assert "is there already, unchanged" in proxyds_("build", write_recipe_file(), "-o", "s3://bucket/c").stdout
-    assert bucket.ask("GET", "c/manifest.json") == before
-    assert ".proxyds" not in bucket.names("c")
+    assert run("pull", "s3://bucket/drawn", "-o", "whole").returncode == 0
+    images = {n: held for n, held in bucket.files("drawn").items() if n.startswith(("data/", "webdataset/", "assets/"))}
+    bucket.put("drawn", {name: b"#" * len(held) for name, held in images.items()})  # nobody looks
+    assert "65 of 1,295 training samples" in run("inspect", "s3://bucket/drawn").stdout
+    assert run("pull", "s3://bucket/drawn", "-o", "broken").returncode == 51
 
 
-def test_places_are_told_apart_and_each_says_what_is_wrong(
-    proxyds_: Run, tiny_proxy: Path, web: str, write_recipe_file, tmp_path: Path
+def test_a_folder_is_a_place_by_its_address(
+    run: Run, tiny_proxy: Path, tmp_path: Path, write_recipe_file: Callable[..., Path]
 ) -> None:
-    lost = proxyds_("push", tiny_proxy, "s3://no-such-bucket/a")
-    assert (lost.returncode in (70, 71), lost.stderr.count("\n")) == (True, 1), lost.stderr
-    assert "proxyds[gs]" in proxyds_("inspect", "gs://x/y").stderr
-    assert proxyds_("inspect", "nope://x").returncode == 71
-    assert proxyds_("pull", "s3://bucket/../a").returncode == 71
-    shelf = f"file://{tmp_path}/a%20shelf/tiny"
-    built = proxyds_("build", write_recipe_file(), "-o", shelf)
-    assert built.returncode == 0, built.stderr
-    assert (tmp_path / "a shelf" / "tiny" / "manifest.json").is_file()
-    assert proxyds_("inspect", shelf).returncode == 0
-    again = proxyds_("resample", shelf, "--seed", "5", "-o", f"{shelf}-2")
-    assert again.returncode == 0, again.stderr
-    fetched = proxyds_("pull", f"http://{web}/tiny", "-o", "got")
-    assert fetched.returncode == 0, fetched.stderr
-    assert tree(tmp_path / "got") == tree(tiny_proxy)
-    assert proxyds_("push", tiny_proxy, f"http://{web}/new").returncode in (70, 75)
-
-
-def test_a_password_in_an_address_is_not_printed(proxyds_: Run, web: str) -> None:
-    place = f"http://somebody:hidden-word@{web}/tiny?key=hidden-word"
+    shelf = f"file://{tmp_path}/a%20shelf"
+    assert run("push", tiny_proxy, f"{shelf}/tiny").returncode == 0
+    assert read_tree(tmp_path / "a shelf" / "tiny") == read_tree(tiny_proxy)
     for command in (
-        ["inspect", place],
-        ["pull", place, "-o", "got", "--json"],
-        ["pull", "ftp://u:hidden-word@127.0.0.1:9/x"],
+        ["inspect", f"{shelf}/tiny"],
+        ["pull", f"{shelf}/tiny", "-o", "got"],
+        ["resample", f"{shelf}/tiny", "--seed", "5", "-o", f"{shelf}/drawn"],
+        ["build", write_recipe_file(), "-o", f"{shelf}/built"],
     ):
-        done = proxyds_(*command)
-        assert "hidden-word" not in done.stdout + done.stderr, command
+        done = run(*command)
+        assert done.returncode == 0, (command, done.stderr)
+    assert {path.name for path in (tmp_path / "a shelf").iterdir()} == {"tiny", "drawn", "built"}
+    assert (tmp_path / "a shelf" / "built" / "manifest.json").is_file()
 
 
-def test_the_default_folder_is_not_named_by_a_password(proxyds_: Run, web: str, tmp_path: Path) -> None:
-    done = proxyds_("pull", f"http://somebody:hidden-word@{web}/tiny")
-    assert "hidden-word" not in done.stdout
-    assert (tmp_path / "tiny" / "manifest.json").exists()
+def test_a_web_server_gives_a_proxy_and_takes_none(run_apart: Run, web: str, tiny_proxy: Path, tmp_path: Path) -> None:
+    fetched = run_apart("pull", f"http://{web}/tiny", "-o", "got")
+    assert fetched.returncode == 0, fetched.stderr
+    assert read_tree(tmp_path / "got") == read_tree(tiny_proxy)
+    assert run_apart("push", tiny_proxy, f"http://{web}/new").returncode in (70, 75)
 
 
-@pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_password_in_the_output_address_is_not_printed(proxyds_: Run, tiny_proxy: Path, options: list[str]) -> None:
-    out = "memory://somebody:hidden-word@shelf/x"
-    done = proxyds_("resample", tiny_proxy, "--ratio", "0.2", "-o", out, *options)
+# What cannot be reached
+
+
+def test_what_is_no_place_is_told_in_one_message(run: Run, tiny_proxy: Path) -> None:
+    for arguments, code, said in [
+        (("push", tiny_proxy, "gs://shelf/a"), 16, "pip install 'proxyds[gs]'"),
+        (("inspect", "gs://shelf/a"), 16, "pip install 'proxyds[gs]'"),
+        (("pull", "nope://shelf/a"), 71, "no such protocol"),
+        (("inspect", "nope://x"), 71, "no such protocol"),
+        (("pull", "s3://bucket/../a"), 71, "must not hold `..`"),
+        (("push", tiny_proxy, "s3://bucket/b", "--tag", "v1.0.0"), 75, "only the Hub has tags"),
+        (("build", "x.yaml", "-o", "me/x"), 11, "x.yaml"),  # a folder like any other
+    ]:
+        done = run(*arguments)
+        assert (done.returncode, said in done.stderr) == (code, True), (arguments, done.stderr)
+
+
+def test_what_cannot_be_reached_is_told_in_one_line(run_apart: Run, tiny_proxy: Path) -> None:
+    lost = run_apart("push", tiny_proxy, "s3://no-such-bucket/a")
+    assert (lost.returncode in (70, 71), lost.stderr.count("\n")) == (True, 1), lost.stderr
+    assert (
+        run_apart(
+            "pull", "s3://bucket/a", "-o", "x", AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_MAX_ATTEMPTS="1"
+        ).returncode
+        == 70
+    )
+
+
+# Passwords in addresses
+
+
+def test_a_password_in_an_address_is_not_printed_and_does_not_name_the_folder(
+    run_apart: Run, web: str, tmp_path: Path
+) -> None:
+    place = f"http://somebody:hidden-word@{web}/tiny"
+    with_key = f"{place}?key=hidden-word"
+    for arguments in (["pull", place], ["inspect", with_key], ["pull", with_key, "-o", "got", "--json"]):
+        done = run_apart(*arguments)
+        assert "hidden-word" not in done.stdout + done.stderr, arguments
+    assert (tmp_path / "tiny" / "manifest.json").is_file()
+    lost = run_apart("pull", "ftp://somebody:hidden-word@127.0.0.1:9/x")
+    assert (lost.returncode, "hidden-word" in lost.stdout + lost.stderr) == (70, False)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["for people", "for programs"])
+def test_a_password_in_the_output_address_is_not_printed(run: Run, tiny_proxy: Path, options: list[str]) -> None:
+    out = f"memory://somebody:hidden-word@shelf/x{len(options)}"
+    done = run("resample", tiny_proxy, "--ratio", "0.2", "-o", out, *options)
+    assert done.returncode == 0, done.stderr
     assert "hidden-word" not in done.stdout
 
 
@@ -252,89 +333,3 @@ def test_no_part_of_a_password_with_an_at_sign_is_printed() -> None:
     from proxyds.places import show_address
 
     assert "word" not in show_address("ftp://somebody:hidden@word@example.org/x")
-
-
-# Resampling from a source that moved
-
-
-@pytest.fixture(scope="module")
-def of_images(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
-    """A folder with `images`, dark and light noise, and `built`, a proxy of them."""
-    import proxyds
-
-    here = tmp_path_factory.mktemp("moved")
-    write_images(here / "images")
-    text = TINY_RECIPE.replace("{kind: digits}", "{kind: folder, path: images}")
-    (here / "recipe.yaml").write_text(text.replace("crop_padding: 1", "crop_padding: 0").replace("0.1}", "0.2}"))
-    recipe = proxyds.read_recipe(here / "recipe.yaml")
-    proxyds.build(recipe, here / "built", store=proxyds.Store(session_store), device="cpu")
-    return here
-
-
-def write_images(folder: Path, *, shift: int = 0, leave_out: int = 0, add: int = 0, **options: object) -> None:
-    rng = np.random.default_rng(0)
-    pictures = {
-        name: rng.integers(level, level + 60, (80, 8, 8, 3), np.uint8) for name, level in (("dark", 20), ("light", 180))
-    }
-    for name, those in pictures.items():
-        (folder / name).mkdir(parents=True)
-        for i, picture in enumerate(those):
-            if name == "dark" or i >= leave_out:
-                save(picture, folder / name / f"{(i * 7 + shift) % 80:02d}", options)
-    for i in range(add):
-        save(np.full((8, 8, 3), 100 + i, np.uint8), folder / "dark" / f"new{i}", options)
-
-
-def save(picture: np.ndarray, place: Path, options: dict[str, object]) -> None:
-    image = Image.fromarray(picture)
-    suffix = str(options.get("suffix", "png"))
-    image.save(place.with_suffix(f".{suffix}"), **{k: v for k, v in options.items() if k != "suffix"})
-
-
-@pytest.mark.parametrize("options", [{"shift": 11, "compress_level": 0}, {"suffix": "webp", "lossless": True}])
-def test_a_source_in_another_order_or_encoding_gives_the_same_samples(
-    proxyds_: Run, of_images: Path, tmp_path: Path, options: dict[str, object]
-) -> None:
-    import proxyds
-
-    write_images(tmp_path / "again", **options)
-    drawn = proxyds_("resample", of_images / "built", "--source", "again", "--ratio", "0.3", "-o", "new", "--json")
-    assert drawn.returncode == 0, drawn.stderr
-    assert proxyds_("verify", "new").returncode == 0
-    new = proxyds.read_tables(tmp_path / "new")
-    sizes = json.loads(drawn.stdout)["counts"]
-    assert len(new.data) == round(0.3 * sizes["train"])
-    assert str(tmp_path) not in (tmp_path / "new" / "recipe.yaml").read_text()
-    expected = tmp_path / "expected"
-    overrides = ["selection.ratio=0.3", f"source.path={of_images / 'images'}"]
-    proxyds.resample(of_images / "built", expected, overrides=overrides)
-    assert new.data["sample_id"].to_pylist() == proxyds.read_tables(expected).data["sample_id"].to_pylist()
-
-
-def test_a_source_that_lost_and_gained_images_is_refused_with_counts(
-    proxyds_: Run, of_images: Path, tmp_path: Path
-) -> None:
-    write_images(tmp_path / "changed", leave_out=3, add=2)
-    refused = proxyds_("resample", of_images / "built", "--source", "changed", "-o", "new")
-    assert refused.returncode == 27, refused.stderr
-    assert "are gone" in refused.stderr
-    assert "are new" in refused.stderr
-    assert not (tmp_path / "new").exists()
-    (tmp_path / "other").mkdir()
-    assert proxyds_("resample", of_images / "built", "--source", "other", "-o", "new").returncode in (20, 21, 24)
-
-
-def test_another_law_draws_as_many_and_a_check_may_change_but_not_a_probe(
-    proxyds_: Run, tiny_proxy: Path, tmp_path: Path
-) -> None:
-    import proxyds
-
-    assert proxyds_("resample", tiny_proxy, "--draw", "successive", "--seed", "5", "-o", "new").returncode == 0
-    new, old = (proxyds.read_tables(folder).data["sample_id"].to_pylist() for folder in (tmp_path / "new", tiny_proxy))
-    assert len(new) == len(old)
-    assert set(new) != set(old)
-    for override in ("seed=3", "training.epochs=9"):
-        refused = proxyds_("resample", tiny_proxy, "--set", override, "-o", "x")
-        assert refused.returncode == 10, (override, refused.stderr)
-    assert proxyds_("resample", tiny_proxy, "--draw", "nope", "-o", "x").returncode == 14
-    assert not (tmp_path / "x").exists()
