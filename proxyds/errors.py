@@ -210,8 +210,9 @@ class RemoteError(ProxydsError):
 
 
 class OfflineError(RemoteError):
-    """The network may not be used."""
+    """`HF_HUB_OFFLINE` is set, and the Hub would have to be asked."""
 
+    exit_code = 76
     may_pass = False
 
 

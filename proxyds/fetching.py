@@ -173,7 +173,7 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         there = check_output(out)
         out = out.resolve()
     source = open_source(target)
-    with passing_folder() as first:
+    with passing_folder() as first, named_as(source.origin.name, first):
         manifest = source.fetch_manifest(first)
     if there is not None:
         if there != manifest:

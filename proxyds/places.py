@@ -56,6 +56,8 @@ def read_remote(text: str) -> OnHub | AtUrl:
     if "://" in text and not text.startswith(_HUB_ADDRESSES):
         if not text.partition("://")[2].strip("/"):
             raise RemoteNotFoundError(f"{text}: must name a place after ://, such as s3://bucket/folder")
+        if text.startswith(("http://", "https://")) and "?" in text:
+            raise RemoteNotFoundError(f"{show_address(text)}: must be the address of a folder, it has a query")
         if ".." in text.split("/"):
             raise RemoteNotFoundError(f"{show_address(text)}: an address must not hold `..`; write the folder out")
         local = _read_local(text)

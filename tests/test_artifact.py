@@ -478,4 +478,4 @@ def test_a_manifest_written_again_keeps_the_facts_of_files_that_were_not_written
     assert list(written.files) == sorted(written.files)
     with pytest.raises(VerificationError, match="its bytes have changed") as caught:
         verify_proxy(checked)
-    assert "1 of " in str(caught.value)
+    assert "1 file differs" in str(caught.value)

@@ -13,12 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY_RECIPE
+from conftest import TINY_RECIPE, Run, read_tree
 from PIL import Image
 
 from proxyds import errors
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 # Run before `proxyds` in its process.
 LITTLE_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
@@ -81,24 +79,6 @@ def refused(tmp_path: Path, session_store: Path) -> Callable[..., str]:
         return message
 
     return check
-
-
-@pytest.fixture
-def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process, where torch is there already."""
-    from proxyds.cli import main
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["proxyds", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -367,6 +347,29 @@ def test_an_output_folder_that_is_something_else_is_not_touched(
     assert "it was not touched, nor ever would be: choose another -o" in said
 
 
+def test_nothing_is_written_into_a_proxy_or_where_no_folder_can_be(
+    refused: Callable[..., str], run_here: Run, write_recipe_file: Callable[..., Path], proxy: Path
+) -> None:
+    write_recipe_file()
+    before = read_tree(proxy)
+    for command in (
+        ("build", "recipe.yaml", "-o", "proxy/data/new", "-q"),
+        ("resample", "proxy", "--seed", "5", "-o", "proxy/new", "-q"),
+        ("push", "proxy", f"file://{proxy}/new"),
+        ("push", "proxy", f"file://{proxy.parent}/recipe.yaml"),
+    ):
+        said = refused(41, run_here, *command)
+        assert "must not lie within the proxy" in said or "must be a folder, found a file" in said, command
+    assert read_tree(proxy) == before
+    assert "no folders can be made there" in refused(
+        40, run_here, "resample", "proxy", "--seed", "5", "-o", "/proc/x", "-q"
+    )
+
+
+def test_a_recipe_that_is_not_there_is_not_taken_for_a_place(refused: Callable[..., str], run_here: Run) -> None:
+    assert "no such recipe" in refused(11, run_here, "inspect", "nowhere.yaml")
+
+
 @pytest.mark.parametrize(
     ("out", "said"),
     [
@@ -541,9 +544,10 @@ def test_verify_names_each_file_that_differs(
 ) -> None:
     damage(proxy)
     message = refused(51, run_here, "verify", "proxy", "--json")
-    assert message.startswith("proxy: 1 of 11 files differ from manifest.json:\n")
+    assert message.startswith("proxy: 1 file differs from manifest.json:\n")
     assert f"\n  {said}" in message
-    assert message.endswith("\nfetch or build it again")
+    is_more = said.endswith("not in the manifest")
+    assert message.endswith("\nmove away what is not in the manifest" if is_more else "\nfetch or build it again")
 
 
 def test_a_folder_that_is_a_link_is_refused(refused: Callable[..., str], run_here: Run, proxy: Path) -> None:

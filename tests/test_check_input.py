@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import TINY_RECIPE
+from conftest import TINY_RECIPE, Run
 from datasets import load_dataset
 
 import proxyds
@@ -25,8 +25,6 @@ from proxyds.opening import read_manifest, verify_proxy
 from proxyds.recipe_yaml import read_recipe
 from proxyds.space import list_architectures
 from proxyds.store import Store
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 EIGHT = TINY_RECIPE.replace("depth: 8", "depth: [8, 14]")
 
@@ -74,25 +72,6 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out of the card what takes longest, for tests that do not look at it."""
     monkeypatch.setattr(card, "draw_pictures", lambda *records: {})
     monkeypatch.setattr(card, "draw_evidence", lambda *records: {})
-
-
-@pytest.fixture
-def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line in this process, where torch is there already."""
-    from proxyds.cli import main
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("COLUMNS", "120")
-        monkeypatch.setattr(sys, "argv", ["proxyds", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return subprocess.CompletedProcess(arguments, code, *capfd.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -210,7 +211,10 @@ def test_files_that_were_exchanged_on_the_hub_are_refused_by_pull_inspect_and_re
     lost = run_on_hub("pull", repo)
     assert (lost.returncode, "README.md: missing" in lost.stderr) == (51, True), lost.stderr
     hub.put(repo, {**files, "manifest.json": b"{}"})
-    assert run_on_hub("pull", repo).returncode == 50
+    malformed = run_on_hub("pull", repo)
+    assert malformed.returncode == 50
+    assert f"{repo}@" in malformed.stderr  # not a passing folder's name
+    assert tempfile.gettempdir() not in malformed.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"hf"}
 
 
@@ -226,6 +230,17 @@ def test_files_that_a_strangers_manifest_does_not_list_are_refused_before_anythi
     fetched = [path for path in hub.requests("GET") if "/resolve/" in path]
     assert {path.rpartition("/")[2] for path in fetched} <= {"manifest.json"}
     assert not (tmp_path / "got").exists()
+
+
+def test_a_manifest_that_was_damaged_in_the_clients_cache_is_fetched_once_more(
+    run_on_hub: Run, published: str, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    page = f"https://huggingface.co/datasets/{published}/tree/v1.0.0"  # as a browser shows it
+    assert run_on_hub("inspect", page).returncode == 0
+    for held in (tmp_path / "hf").rglob("manifest.json"):
+        held.resolve().write_bytes(b"{")
+    assert run_on_hub("pull", f"{published}@v1.0.0", "-o", "got").returncode == 0
+    assert read_tree(tmp_path / "got") == read_tree(tiny_proxy)
 
 
 def test_a_full_disk_on_the_way_down_leaves_nothing(run_on_hub: Run, published: str, tmp_path: Path) -> None:

@@ -100,11 +100,12 @@ def test_without_a_token_that_may_write_nothing_is_published(
         ({"HF_TOKEN": "hf_wrong"}, "does not know the token"),
         ({"HF_TOKEN": "hf_me_read"}, "may write"),
         ({"HF_TOKEN": "hf_grün", "HF_ENDPOINT": "http://127.0.0.1:9"}, "characters"),  # no header can hold it
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
     ]
     for environment, said in told:
         refused = run_on_hub("push", tiny_proxy, repo, **environment)
         assert (refused.returncode, said in refused.stderr) == (72, True), (environment, refused.stderr)
+    offline = run_on_hub("push", tiny_proxy, repo, HF_HUB_OFFLINE="1")
+    assert (offline.returncode, "HF_HUB_OFFLINE is set" in offline.stderr) == (76, True), offline.stderr
     assert not any("/commit/" in path for path in hub.writes())
 
 
@@ -118,7 +119,7 @@ def test_a_stranger_can_only_ask_and_when_that_is_merged_only_the_tag_is_put(
     assert "asked to take tiny 1.1.0" in asked.stdout, asked.stderr
     assert f"/datasets/{repo}/discussions/1" in asked.stdout
     again = run_on_hub("push", second_proxy, repo, "--create-pr", HF_TOKEN="hf_other")
-    assert "nothing was changed" in again.stdout, again.stderr
+    assert f"{repo}: was asked to take tiny 1.1.0 before; nothing was changed" in again.stdout, again.stderr
     assert (hub.pull_requests(repo), hub.state(repo)) == ([1], before)
     tried = run_on_hub("pull", f"{repo}@refs/pr/1", "-o", "proposed")
     assert tried.returncode == 0, tried.stderr
@@ -154,6 +155,22 @@ def test_what_is_not_a_proxys_is_left_alone(run_on_hub: Run, hub: Hub, repo: str
     assert hub.state(repo) == before
 
 
+def test_a_repository_holds_versions_of_one_proxy(
+    run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: Path, second_proxy: Path, tmp_path: Path
+) -> None:
+    import proxyds
+
+    hub.put(repo, read_tree(second_proxy), "v1.1.0")
+    other = proxyds.resample(tiny_proxy, tmp_path / "other", overrides=["name=other"]).folder
+    for tag in ("v1.0.0", "other"):
+        refused = run_on_hub("push", other, repo, "--tag", tag)
+        assert (refused.returncode, "it holds tiny 1.1.0" in refused.stderr) == (41, True), refused.stderr
+    assert hub.state(repo) == (2, ["v1.1.0"])
+    for options, said in ((["--dry-run"], "main holds version 1.1.0"), ([], "main held version 1.1.0")):
+        older = run_on_hub("push", tiny_proxy, repo, *options)
+        assert f"note: {said}" in older.stdout, older.stderr
+
+
 def test_somebody_elses_commit_in_the_middle_of_a_push_is_not_overrun(
     run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: Path
 ) -> None:
@@ -176,6 +193,11 @@ def test_what_cannot_be_published_is_refused_before_the_hub_is_asked(
         ("refused",): 71,
         (repo, "--tag", "v2.0.0"): 75,  # another version's number
         (repo, "--tag", "main"): 75,
+        (repo, "--tag", "HEAD"): 75,
+        (repo, "--tag", "a..b"): 75,
+        (repo, "--tag", "x.lock"): 75,
+        (repo, "--tag", "0" * 40): 75,
+        (repo, "--tag", ""): 75,
         (repo, "--tag", "x", "--create-pr"): 2,
     }.items():
         assert run_on_hub("push", tiny_proxy, *arguments).returncode == code, arguments
@@ -211,8 +233,10 @@ def test_a_proxy_below_its_threshold_is_published_only_when_that_is_meant(
     refused = run_on_hub("push", below, repo)
     assert (refused.returncode, "--below-threshold" in refused.stderr) == (3, True), refused.stderr
     assert hub.requests() == []
-    assert run_on_hub("push", below, repo, "--below-threshold").returncode == 0
+    published = run_on_hub("push", below, repo, "--below-threshold")
+    assert "note: its check fell below its threshold, 0.5" in published.stdout, published.stderr
     assert hub.state(repo) == (2, ["v1.0.0"])
+    assert "note: its check fell below its threshold, 0.5" in run_on_hub("pull", f"{repo}@v1.0.0", "-o", "got").stdout
 
 
 # A network that fails

@@ -6,12 +6,18 @@ That it fetches no images, and draws what a build would, stands in `test_fetchin
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import TINY_RECIPE, Run, check_manners, read_tree
 from PIL import Image
+
+from proxyds.artifact import rewrite_manifest
+from proxyds.opening import read_manifest
 
 
 def column(folder: Path, name: str) -> list[str]:
@@ -63,6 +69,31 @@ def test_what_would_need_training_or_cannot_be_drawn_is_refused(
         check_manners(refused)
         assert (refused.returncode, said in refused.stderr) == (code, True), (options, refused.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_was_changed_is_not_drawn_from(run_here: Run, tiny_proxy: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(tiny_proxy, tmp_path / "changed"))
+    path = changed / "importance" / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("case")
+    cases = [{1: 3, 3: 1}.get(case, case) for case in table["case"].to_pylist()]
+    pq.write_table(table.set_column(place, table.schema.field(place), [pa.array(cases, pa.int8())]), path)
+    for code, said in ((51, "its bytes have changed"), (50, "importance/: case must be what the answers")):
+        for command in (("resample", "changed", "--seed", "5", "-o", "new"), ("inspect", "changed")):
+            refused = run_here(*command)
+            assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
+        rewrite_manifest(changed, read_manifest(changed), written=[path.relative_to(changed).as_posix()])
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_was_not_done_again_took_no_time(run_here: Run, tiny_proxy: Path, tmp_path: Path) -> None:
+    assert run_here("resample", tiny_proxy, "--seed", "5", "-o", "new").returncode == 0
+    stages = {each["stage"]: each for each in json.loads((tmp_path / "new" / "manifest.json").read_text())["stages"]}
+    assert (stages["probes"]["was_stored"], stages["probes"]["elapsed_seconds"]) == (True, 0)
+    assert stages["selection"]["elapsed_seconds"] > 0
+    shown = run_here("inspect", "new").stdout
+    assert shown.startswith("tiny 1.0.0 at new, licence unknown\n")
+    assert "drawn again from the importance table of tiny 1.0.0" in shown
 
 
 # The source's samples are found by content

@@ -194,6 +194,8 @@ def test_only_what_the_marker_of_a_broken_push_names_may_be_replaced_and_a_dry_r
     bucket.put("half", {".proxyds": b""})  # names nothing
     assert run("push", tiny_proxy, "s3://bucket/half").returncode == 41
     bucket.put("half", {".proxyds": b"README.md"})
+    unfinished = run("pull", "s3://bucket/half")
+    assert (unfinished.returncode, "a push to it has not ended" in unfinished.stderr) == (50, True), unfinished.stderr
     assert run("push", tiny_proxy, "s3://bucket/half", "--dry-run").returncode == 0
     assert bucket.names("half") == {".proxyds", "README.md"}
 
@@ -253,7 +255,7 @@ def test_a_proxy_is_fetched_and_drawn_again_from_one_address_to_another_and_insp
 
 
 def test_a_folder_is_a_place_by_its_address(
-    run: Run, tiny_proxy: Path, tmp_path: Path, write_recipe_file: Callable[..., Path]
+    run: Run, run_apart: Run, tiny_proxy: Path, tmp_path: Path, write_recipe_file: Callable[..., Path]
 ) -> None:
     shelf = f"file://{tmp_path}/a%20shelf"
     assert run("push", tiny_proxy, f"{shelf}/tiny").returncode == 0
@@ -267,6 +269,8 @@ def test_a_folder_is_a_place_by_its_address(
         done = run(*command)
         assert done.returncode == 0, (command, done.stderr)
     assert {path.name for path in (tmp_path / "a shelf").iterdir()} == {"tiny", "drawn", "built"}
+    full = run_apart("push", tiny_proxy, f"{shelf}/full", first=LITTLE_SPACE)
+    assert (full.returncode, "no space left there" in full.stderr) == (42, True), full.stderr
     assert (tmp_path / "a shelf" / "built" / "manifest.json").is_file()
 
 
@@ -286,6 +290,9 @@ def test_what_is_no_place_is_told_in_one_message(run: Run, tiny_proxy: Path) -> 
         (("inspect", "gs://shelf/a"), 16, "pip install 'proxyds[gs]'"),
         (("pull", "nope://shelf/a"), 71, "no such protocol"),
         (("inspect", "nope://x"), 71, "no such protocol"),
+        (("push", tiny_proxy, "s3://"), 71, "must name a place after ://"),
+        (("pull", "http://127.0.0.1:9/a?key=x"), 71, "it has a query"),
+        (("inspect", "http://127.0.0.1:9/a"), 70, "cannot be reached"),
         (("pull", "s3://bucket/../a"), 71, "must not hold `..`"),
         (("push", tiny_proxy, "s3://bucket/b", "--tag", "v1.0.0"), 75, "only the Hub has tags"),
         (("build", "x.yaml", "-o", "me/x"), 11, "x.yaml"),  # a folder like any other
@@ -313,9 +320,9 @@ def test_a_password_in_an_address_is_not_printed_and_does_not_name_the_folder(
 ) -> None:
     place = f"http://somebody:hidden-word@{web}/tiny"
     with_key = f"{place}?key=hidden-word"
-    for arguments in (["pull", place], ["inspect", with_key], ["pull", with_key, "-o", "got", "--json"]):
+    for arguments, code in ((["pull", place], 0), (["inspect", with_key], 71), (["pull", with_key, "--json"], 71)):
         done = run_apart(*arguments)
-        assert "hidden-word" not in done.stdout + done.stderr, arguments
+        assert (done.returncode, "hidden-word" in done.stdout + done.stderr) == (code, False), arguments
     assert (tmp_path / "tiny" / "manifest.json").is_file()
     lost = run_apart("pull", "ftp://somebody:hidden-word@127.0.0.1:9/x")
     assert (lost.returncode, "hidden-word" in lost.stdout + lost.stderr) == (70, False)
