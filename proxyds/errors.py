@@ -271,6 +271,8 @@ EXIT_VERDICTS = {
 EXIT_INTERRUPTED = 130
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""A disk or quota that is full, as the system says it."""
 _UNWRITABLE = {
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT),
@@ -296,7 +298,7 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
     except OSError as error:
         # numpy's own writing fails without an errno: «... requested and ... written»
         is_short_write = error.errno is None and "written" in str(error)
-        if is_short_write or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if is_short_write or error.errno in FULL:
             raise NoSpaceError(f"{what}: no space left to write it; free some space, or {advice}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = f" ({error.filename})" if error.filename else ""

@@ -29,15 +29,13 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
         OutputExistsError: `final` is there and `if_there` is `refuse`; it is not touched.
         OutputError: It is a place where no folders can be made.
     """
+    try_folder(final)
     new_parents = [parent for parent in final.parents if not parent.exists()]
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep_unfinished(final.parent)
     folder = _beside(final, _UNFINISHED)
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        sweep_unfinished(final.parent)
-        shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this one's number
-        folder.mkdir()
-    except FileNotFoundError:  # as /proc says it
-        raise OutputError(f"{final}: cannot be made, no folders can be made there; choose another place") from None
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process that had this one's number
+    folder.mkdir()
     try:
         yield folder
         _flush(folder)
@@ -54,6 +52,21 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
         for parent in new_parents if not final.exists() else []:
             with suppress(OSError):  # somebody else may use it by now
                 parent.rmdir()
+
+
+def try_folder(final: Path) -> None:
+    """Makes a folder near to where one is to be, and removes it, so that hours of work are not done for a place that may not be written.
+
+    Raises:
+        OutputError: It is a place where no folders can be made.
+        OSError: It may not be written.
+    """
+    existing = next(parent for parent in final.parents if parent.exists())
+    try:
+        with TemporaryDirectory(dir=existing, prefix=".proxyds-"):
+            pass
+    except FileNotFoundError:  # as /proc says it
+        raise OutputError(f"{final}: cannot be made, no folders can be made there; choose another place") from None
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from proxyds import artifact, checking, machine, probe, selection, similarity, source, space
@@ -17,7 +16,7 @@ from proxyds.card import render_card
 from proxyds.describing import describe_build
 from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
-from proxyds.folders import replace_file, sweep_half_files, whole_folder
+from proxyds.folders import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest
@@ -313,9 +312,8 @@ def look_at_output(out: Path, force: bool) -> Manifest | None:
         there = artifact.check_output(out)
         if there is not None and force:
             artifact.check_only_own_files(out, there)
-        existing = next(parent for parent in out.parents if parent.exists())
-        with TemporaryDirectory(dir=existing, prefix=".proxyds-"):
-            return there
+        try_folder(out)
+    return there
 
 
 def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
