@@ -189,8 +189,9 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
 
 def default_folder(place: str) -> str:
     """The name of the folder that a place is fetched into unless another is given."""
-    shown = show_address(place) if "://" in place else place.partition("@")[0]
-    return shown.rstrip("/").rpartition("/")[2]
+    target = read_remote(place)
+    shown = target.repo if isinstance(target, OnHub) else show_address(target.url)
+    return shown.rpartition("/")[2]
 
 
 def fetch_proxy(source: HubSource | UrlSource, folder: Path, on_progress: OnProgress) -> Manifest:
