@@ -86,8 +86,8 @@ def draw_reduced(
     """Keeps labels and draws a proxy of their samples.
 
     Under `samples-first` the first draw is by importance, the last, down to the exact size, even: drawing by importance a second time
-    would weigh it twice. Of what was drawn first the labels that are then kept may hold too few samples, most of all where labels are
-    drawn too; then both draws are made again.
+    would weigh it twice. What was drawn first may be of too few labels, or those that are then kept may hold too few samples, most of all where
+    labels are drawn too; then both draws are made again.
 
     Args:
         ids: (N,) of the samples that may be drawn.
@@ -116,6 +116,8 @@ def draw_reduced(
         if is_samples_first:
             possible = DRAW_LAWS[law](importance, n_first, ids, derive_seed(seed, "intermediate", *again))
         of_label: NDArray[np.float64] = np.bincount(labels, weights=importance * possible).astype(np.float64)
+        if is_samples_first and (of_label > 0).sum() < n_kept and attempt < n_attempts - 1:
+            continue  # of too few labels something was drawn
         kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
         possible &= np.isin(labels, kept)
         if possible.sum() >= n:

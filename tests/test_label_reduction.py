@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxyds.errors import ArtifactError, LabelError, ShortageError, StarvedLabelError
@@ -114,6 +114,9 @@ def test_cifar_100_at_ten_percent_has_20_labels_with_half_of_their_samples(order
     choice=st.sampled_from(["top", "drawn"]),
     law=st.sampled_from(["systematic", "successive"]),
 )
+@example(
+    counts=[15, 24, 18], keep=3, seed=0, order="samples-first", choice="drawn", law="systematic"
+)  # of two labels first
 def test_any_reduction_draws_exactly_n_of_the_kept_labels(
     counts: list[int], keep: int, seed: int, order: str, choice: str, law: str
 ) -> None:
