@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from proxyds.errors import ArtifactError, OutputExistsError, SourceError
+from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError
 from proxyds.folders import replace_file
 from proxyds.images import open_image
 from proxyds.manifest import CONFIGS, MANIFEST, Manifest
@@ -181,12 +182,13 @@ def check_outside_proxies(place: Path) -> None:
     Raises:
         OutputExistsError: It lies within one; names it.
     """
-    for parent in place.absolute().parents:
-        if not (parent / MANIFEST).is_file():
-            continue
+    nearest = Path(os.path.realpath(place.parent))
+    for parent in (nearest, *nearest.parents):
         try:
+            if not (parent / MANIFEST).is_file():
+                continue
             read_manifest(parent)
-        except ArtifactError:
+        except (ArtifactError, NoPermissionError, OSError):
             continue  # somebody else's manifest.json
         raise OutputExistsError(
             f"{place}: must not lie within the proxy {parent}, which holds its own files alone; nothing was written: choose another place"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evidence import Provenance, weigh_evidence
@@ -47,14 +48,11 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     """
     verify_proxy(folder)
     manifest, tables = read_proxy(folder)
-    _audit_outcomes(folder, manifest, tables)
+    _audit_claims(folder, manifest, tables)
     _audit_images(folder, tables.data)
     _audit_tars(folder, manifest, tables.data)
     _audit_pictures(folder, manifest)
     _audit_card(folder, manifest)
-    _audit_recipe(folder, manifest)
-    if manifest.evidence is not None and tables.ranking is not None:
-        _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
     return manifest, tables
 
 
@@ -67,11 +65,16 @@ def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
     """
     verify_files(folder, list_tables(read_manifest(folder)))
     manifest, tables = read_proxy(folder, with_images=False)
-    _audit_outcomes(folder, manifest, tables)
+    _audit_claims(folder, manifest, tables)
+    return manifest, tables
+
+
+def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> None:
+    """What the manifest says of itself follows from recipe and tables."""
     _audit_recipe(folder, manifest)
+    _audit_outcomes(folder, manifest, tables)
     if manifest.evidence is not None and tables.ranking is not None:
         _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
-    return manifest, tables
 
 
 def _refused(place: Path, why: object) -> ArtifactError:
@@ -90,11 +93,15 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
     checks = {
         f"{MANIFEST}: accuracy of probes": np.allclose(found.correct.mean(axis=0), accuracies, atol=_ROUNDING),
         "evaluation/: case": np.array_equal(said["case"], found.case),
-        "evaluation/: importance": np.allclose(said["importance"], found.importance),
+        "evaluation/: importance": np.allclose(said["importance"], found.importance, rtol=_ROUNDING, atol=0),
         "evaluation/: pairs": all(np.array_equal(said[name], found.pair_counts[:, i]) for i, name in enumerate(PAIRS)),
         "importance/: case": np.array_equal(importance["case"].to_numpy(), found.case[nearest]),
-        "importance/: importance": manifest.mapping.neighbours > 1  # of which the nearest alone is known
-        or np.allclose(importance["importance"].to_numpy(), found.importance[nearest]),
+        "importance/: importance": _are_means(
+            importance["importance"].to_numpy(),
+            found.importance[nearest],
+            found.importance,
+            manifest.mapping.neighbours,
+        ),
     }
     if manifest.agreement is not None and found.agreement is not None:
         pairs = zip(_list_agreement(manifest.agreement), _list_agreement(found.agreement), strict=True)
@@ -102,6 +109,14 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
     for what, is_so in checks.items():
         if not is_so:
             raise _refused(folder, f"{what} must be what the answers in evaluation/ give, it is something else")
+
+
+def _are_means(
+    values: NDArray[np.float64], of_nearest: NDArray[np.float64], of_all: NDArray[np.float64], n: int
+) -> bool:
+    """Whether values can be means over n neighbours, of which the nearest is known and the others are any."""
+    ends = [(of_nearest + (n - 1) * end) / n for end in (of_all.min(), of_all.max())]
+    return bool(((values >= ends[0] * (1 - _ROUNDING)) & (values <= ends[1] * (1 + _ROUNDING))).all())
 
 
 def _list_agreement(agreement: AgreementRecord | Agreement) -> list[float | None]:
@@ -247,6 +262,27 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
         where = held.get("path") if isinstance(held, dict) else held if isinstance(held, str) else None
         if where is not None and (not isinstance(where, str) or not where.strip(".") or re.search(r"[/\\]|^~", where)):
             raise _refused(path, f"{name}.path must be a name without folders, it is {where!r}")
+    for place, said in _list_settings(manifest).items():
+        section, _, key = place.rpartition(".")
+        inner = tree.get(section) if section else tree
+        found = inner.get(key, said) if isinstance(inner, dict) else said
+        if found != said:
+            raise _refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {found!r}")
+
+
+def _list_settings(manifest: Manifest) -> dict[str, Any]:
+    """What recipe and manifest both say, by its place in the recipe."""
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "licence": manifest.licence,
+        "seed": manifest.seed,
+        "importance.protocol": manifest.protocol,
+        "importance.constants": list(manifest.draw.constants),
+        "similarity.neighbours": manifest.mapping.neighbours,
+        "selection.ratio": manifest.draw.ratio,
+        "selection.draw": manifest.draw.law,
+    }
 
 
 def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> None:

@@ -285,7 +285,8 @@ def inspect(what: str, overrides: tuple[str, ...], as_json: bool) -> None:
     WHAT is a proxy: a folder, user/name@v1.0.0 on the Hub or an address, of which all but the images is fetched. Or it is a
     recipe's file: then its architectures, their cost, what each choice costs, the probes.
     """
-    if os.path.isfile(what) or what.endswith((".yaml", ".yml")):  # noqa: PTH113 - a name that is too long is no error here
+    is_recipe = what.endswith((".yaml", ".yml")) and "://" not in what and not os.path.isdir(what)  # noqa: PTH112 - see below
+    if is_recipe or os.path.isfile(what):  # noqa: PTH113 - a name that is too long is no error here
         _inspect_recipe(Path(what), overrides, as_json)
     elif overrides:
         raise click.UsageError(f"--set changes a recipe, and {what} is none: a proxy stays as it was built")

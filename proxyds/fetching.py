@@ -20,8 +20,8 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import passing_folder, whole_folder
-from proxyds.manifest import CARD, MANIFEST, FileFacts, Manifest
-from proxyds.opening import MAX_MANIFEST_BYTES, list_tables, measure_file, read_manifest, verify_files, verify_proxy
+from proxyds.manifest import MANIFEST, FileFacts, Manifest
+from proxyds.opening import MAX_MANIFEST_BYTES, list_tables, measure_file, read_manifest, verify_proxy
 from proxyds.places import AtUrl, OnHub, read_place, read_remote, show_address
 from proxyds.records import OnProgress, ignore_progress
 from proxyds.urls import UNFINISHED, UrlFolder, open_url
@@ -242,7 +242,7 @@ def _check_room(folder: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterator[tuple[Path, str]]:
-    """A proxy's folder, for its manifest, card, recipe and tables without images; of a place elsewhere a passing copy of these alone.
+    """A proxy's folder, for `audit_tables`; of a place elsewhere a passing copy of what that reads, without the images.
 
     Args:
         place: A folder, `user/name@v1.0.0`, or an address.
@@ -253,7 +253,6 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
 
     Raises:
         RemoteError: It cannot be reached.
-        VerificationError: A file differs from the manifest.
     """
     target = read_place(place)
     if isinstance(target, Path):
@@ -263,9 +262,7 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
     with passing_folder() as folder, named_as(source.origin.name, folder):
         manifest = source.fetch_manifest(folder)
         _check_listing(source, manifest)
-        wanted = {CARD: manifest.files[CARD], **list_tables(manifest)}
-        source.fetch_files(wanted, folder, on_progress)
-        verify_files(folder, wanted)
+        source.fetch_files(list_tables(manifest), folder, on_progress)
         yield folder, source.origin.name
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from proxyds.errors import NoPermissionError, OutputError, OutputExistsError, translate_os_errors
+from proxyds.errors import FULL, NoPermissionError, OutputError, OutputExistsError, translate_os_errors
 
 _UNFINISHED, _REPLACED = ".unfinished", ".replaced"
 
@@ -84,8 +84,14 @@ def passing_folder() -> Iterator[Path]:
             raise NoPermissionError(
                 "temporary files: must have a place that may be written and has room; set TMPDIR to one"
             ) from None
-        with folder as place:
+    with folder as place:
+        try:
             yield Path(place)
+        except OSError as error:  # others are of what else is done in the block
+            if error.errno in FULL or str(error.filename).startswith(place):
+                with translate_os_errors("temporary files", "set TMPDIR to another place"):
+                    raise
+            raise
 
 
 def replace_file(path: Path, held: bytes) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxyds.errors import (
     HeadMovedError,
+    OfflineError,
     RemoteAccessError,
     RemoteError,
     RemoteNotFoundError,
@@ -157,7 +158,7 @@ def _fetch_cached(repo: str, name: str, revision: str) -> str:
     try:
         return hf_hub_download(repo, name, repo_type=DATASET, revision=revision, local_files_only=True)
     except (LocalEntryNotFoundError, HFValidationError):
-        raise RemoteNotFoundError(
+        raise OfflineError(
             f"{repo}@{revision}: must have been fetched before, as HF_HUB_OFFLINE is set; unset it to ask the Hub"
         ) from None
 

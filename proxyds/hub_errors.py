@@ -42,11 +42,12 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
         RevisionNotFoundError,
     )
 
-    said = first_line(error, hidden=get_token())
+    token = get_token()
+    said = first_line(error, hide=lambda text: text.replace(token, "***") if token else text)
     if isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
         return _explain(what, error.__cause__)  # of a download, and of an upload
     if isinstance(error, LocalEntryNotFoundError):
-        return RemoteNotFoundError(
+        return OfflineError(
             f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set; unset it"
         )
     if isinstance(error, UnicodeEncodeError):
@@ -60,9 +61,7 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
             f"{what}: no such tag, branch or commit; without a version the head of main is taken"
         )
     if isinstance(error, RepositoryNotFoundError):
-        private = (
-            "or it is private and the token is not its owner's" if get_token() else "or it is private: `hf auth login`"
-        )
+        private = "or it is private and the token is not its owner's" if token else "or it is private: `hf auth login`"
         return RemoteNotFoundError(f"{what}: no such data set on the Hub, {private}")
     if isinstance(error, EntryNotFoundError):
         return RemoteNotFoundError(f"{what}: no such file on the Hub")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +35,20 @@ def score_importance(
     """
     correct = np.stack([np.stack([each == labels for each in of_repeat], axis=1) for of_repeat in predictions])
     n_right = correct.sum(axis=(0, 1))
-    counts = np.stack([_count_pairs(of_repeat, n_right) for of_repeat in correct])
-    cases = np.stack([_find_case(*each) for each in zip(correct, counts, strict=True)])
-    pair_counts = counts.sum(axis=0)
+    pair_counts = np.zeros((len(labels), 4), np.int64)
+    cases = np.empty((len(correct), len(labels)), np.int8)
+    for repeat, of_repeat in enumerate(correct):
+        counts = _count_pairs(of_repeat, n_right)
+        cases[repeat] = _find_case(of_repeat, counts)
+        pair_counts += counts
+    votes = np.stack([(cases == case).sum(axis=0) for case in CASE_MEANINGS])  # (4, M)
     return Outcomes(
         predictions=np.stack([each for of_repeat in predictions for each in of_repeat], axis=1),
         correct=correct.transpose(1, 0, 2).reshape(len(labels), -1),
-        case=_most_frequent(cases),
+        case=_most_frequent(cases, votes),
         importance=pair_counts @ np.asarray(constants, np.float64) / pair_counts.sum(axis=1),
         pair_counts=pair_counts,
-        agreement=_measure_agreement(cases) if len(cases) > 1 else None,
+        agreement=_measure_agreement(cases, votes) if len(cases) > 1 else None,
     )
 
 
@@ -68,24 +71,24 @@ def _find_case(correct: NDArray[np.bool_], pair_counts: NDArray[np.int64]) -> ND
     return case.astype(np.int64)
 
 
-def _most_frequent(cases: NDArray[np.int64]) -> NDArray[np.int64]:
+def _most_frequent(cases: NDArray[np.int8], votes: NDArray[np.int64]) -> NDArray[np.int64]:
     """The case that most repeats (R, M) give each sample; of several, the one that came first."""
-    votes = np.stack([(cases == case).sum(axis=0) for case in cases])
-    found: NDArray[np.int64] = np.take_along_axis(cases, votes.argmax(axis=0)[None], axis=0)[0]
+    firsts = np.stack([(cases == case).argmax(axis=0) for case in CASE_MEANINGS])
+    best = (votes * (len(cases) + 1) - firsts).argmax(axis=0)  # a case without votes stays below one with any
+    found: NDArray[np.int64] = np.array(list(CASE_MEANINGS), np.int64)[best]
     return found
 
 
-def _measure_agreement(cases: NDArray[np.int64]) -> Agreement:
+def _measure_agreement(cases: NDArray[np.int8], votes: NDArray[np.int64]) -> Agreement:
     """How far the cases (R, M) of repeats are the same, over all pairs of repeats."""
-    pairs = list(combinations(range(len(cases)), 2))
+    n_repeats, n_samples = cases.shape
+    n_pairs = n_repeats * (n_repeats - 1) / 2
+    both = (votes * (votes - 1) // 2).sum(axis=1)  # (4,) pairs of repeats that agree on a case, over the samples
+    either = votes.sum(axis=1) * (n_repeats - 1) / 2
     shares = np.stack([(cases == case).mean(axis=1) for case in CASE_MEANINGS])  # (4, R)
-    of_cases = []
-    for case in CASE_MEANINGS:
-        both = sum(((cases[a] == case) & (cases[b] == case)).sum() for a, b in pairs)
-        either = sum((cases[a] == case).sum() + (cases[b] == case).sum() for a, b in pairs) / 2
-        of_cases.append(float(both / either) if either else None)
+    by_chance = (shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)) / 2
     return Agreement(
-        share=float(np.mean([(cases[a] == cases[b]).mean() for a, b in pairs])),
-        by_chance=float(np.mean([(shares[:, a] * shares[:, b]).sum() for a, b in pairs])),
-        of_cases=tuple(of_cases),
+        share=float(both.sum() / (n_pairs * n_samples)),
+        by_chance=float(by_chance.sum() / n_pairs),
+        of_cases=tuple(float(b / e) if e else None for b, e in zip(both, either, strict=True)),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from proxyds.recipe import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS, Check, Training
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
@@ -51,7 +52,15 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Amount = Annotated[float, Field(ge=0)]
 _Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE)]
-_Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)$")]
+
+
+def _in_utc(time: str) -> str:
+    if datetime.fromisoformat(time).utcoffset() != timedelta(0):
+        raise ValueError("must be a time of UTC")
+    return time
+
+
+_Time = Annotated[str, Field(pattern=r"^[0-9T:.Z+-]{20,40}$"), AfterValidator(_in_utc)]
 
 
 class FileFacts(Part):
@@ -126,7 +135,7 @@ class MappingRecord(Part):
 
     layer: str
     metric: str
-    neighbours: _Count
+    neighbours: Annotated[int, Field(ge=1, lt=2**63)]
     n_dimensions: _Count
     explained_variance: float
 
@@ -359,6 +368,8 @@ class Manifest(Part):
         n = round(self.draw.ratio * self.counts.train)
         if self.counts.proxy != n:
             raise ValueError(f"counts.proxy must be draw.ratio of counts.train, {n}, it is {self.counts.proxy}")
+        if self.mapping.neighbours > self.counts.evaluation:
+            raise ValueError("mapping.neighbours must be counts.evaluation at most")
         return self
 
     @model_validator(mode="after")

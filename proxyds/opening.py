@@ -49,19 +49,25 @@ def read_manifest(folder: Path) -> Manifest:
     version = held.get("format_version") if isinstance(held, dict) else None
     if not isinstance(version, str) or held.get("format") != "proxyds":
         raise ArtifactError(f"{path}: must be a proxy's manifest, it names no format and format_version")
-    if not re.fullmatch(r"\d{1,9}\.\d{1,9}", version) or version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+    if (
+        not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version)
+        or version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]
+    ):
         raise ArtifactError(
             f"{path}: format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version[:20]!r}; use another version of proxyds"
         )
-    for place, text in iter_texts(held):
+    for parts, text in iter_texts(held):
+        trouble = find_active_text(text)
+        if len(text) <= MAX_TEXT_LENGTH and trouble is None:
+            continue
+        place = ".".join(parts)[:100]
         if len(text) > MAX_TEXT_LENGTH:
             raise ArtifactError(
-                f"{path}: {place[:100]!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}; do not use this proxy"
+                f"{path}: {place!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}; do not use this proxy"
             )
-        if (trouble := find_active_text(text)) is not None:
-            raise ArtifactError(
-                f"{path}: {place[:100]!r} must be plain text, it holds {trouble}: {text[:60]!r}; do not use this proxy"
-            )
+        raise ArtifactError(
+            f"{path}: {place!r} must be plain text, it holds {trouble}: {text[:60]!r}; do not use this proxy"
+        )
     try:
         manifest = Manifest.model_validate_json(json.dumps(held))
     except ValidationError as error:

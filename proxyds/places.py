@@ -10,9 +10,12 @@ from urllib.parse import unquote, urlsplit
 
 from proxyds.errors import RemoteNotFoundError
 
-_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:(?:@|/tree/)([\w./-]+))?")
-_HUB_ADDRESSES = ("hf://datasets/", "https://huggingface.co/datasets/")
-"""The second is what a browser shows, with the version as `/tree/v1.0.0`."""
+_REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+_HUB_ADDRESS = "hf://datasets/"
+_HUB_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/([^/?#]+/[^/?#]+)(?:/tree/([^?#]+))?/?(?:[?#].*)?"
+)
+"""What a browser shows of a data set."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def read_remote(text: str) -> OnHub | AtUrl:
     Raises:
         RemoteNotFoundError: It is neither an address nor `user/name@v1.0.0`.
     """
-    if "://" in text and not text.startswith(_HUB_ADDRESSES):
+    if page := _HUB_PAGE.fullmatch(text):
+        text = f"{page[1]}@{unquote(page[2]).rstrip('/')}" if page[2] else page[1]
+    if "://" in text and not text.startswith(_HUB_ADDRESS):
         if not text.partition("://")[2].strip("/"):
             raise RemoteNotFoundError(f"{text}: must name a place after ://, such as s3://bucket/folder")
         if text.startswith(("http://", "https://")) and "?" in text:
@@ -62,9 +67,7 @@ def read_remote(text: str) -> OnHub | AtUrl:
             raise RemoteNotFoundError(f"{show_address(text)}: an address must not hold `..`; write the folder out")
         local = _read_local(text)
         return AtUrl(text.rstrip("/") if local is None else f"file://{local}")
-    for address in _HUB_ADDRESSES:
-        text = text.removeprefix(address)
-    found = _REPOSITORY.fullmatch(text)
+    found = _REPOSITORY.fullmatch(text.removeprefix(_HUB_ADDRESS))
     if found is None:
         raise RemoteNotFoundError(
             f"{text}: must be user/name on the Hub, or user/name@v1.0.0 to fetch a version, or an address such as s3://bucket/folder"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _CODE = re.compile(r"<[A-Za-z/!?]|\{\{|\{%|\{#|javascript:", re.IGNORECASE)
 """Of HTML and of templates."""
+_ODD_BREAKS = "\u2028\u2029"
+"""Separators of lines and paragraphs, which some readers take for line feeds."""
 _TURNED_TEXT = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that make text show in another order than it has."""
 
@@ -16,12 +18,14 @@ _TURNED_TEXT = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 def find_active_text(text: str) -> str | None:
     """What makes a name more than text to read, in words; None where it is plain.
 
-    It may hold no HTML, no code of templates, no characters that steer a terminal or turn the order of letters.
+    It may hold no HTML, no code of templates, no characters that steer a terminal, turn the order of letters or break lines oddly.
     """
     if _CODE.search(text):
         return "HTML or template code"
     if any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" for letter in text):
         return "control characters"
+    if any(letter in text for letter in _ODD_BREAKS):
+        return "odd line breaks"
     if any(letter in text for letter in _TURNED_TEXT):
         return "characters that turn the order of letters"
     return None
@@ -32,30 +36,29 @@ def make_plain(text: str) -> str:
     text = "".join(
         "?" if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" else letter for letter in text
     )
-    text = text.translate(dict.fromkeys(map(ord, _TURNED_TEXT), "?"))
+    text = text.translate(dict.fromkeys(map(ord, _TURNED_TEXT + _ODD_BREAKS), "?"))
     return _CODE.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
-def first_line(error: BaseException, hidden: str | None = None) -> str:
+def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:
     """The first line of what an error says, 300 letters at most; its kind where it says nothing.
 
     Args:
         error: The error.
-        hidden: What must not be shown, such as a token.
+        hide: Takes out of a text what must not be shown, such as a token.
     """
-    said = str(error).replace(hidden, "***") if hidden else str(error)
+    said = hide(str(error))
     return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)[:300]
 
 
-def iter_texts(held: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def iter_texts(held: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     """Every text below a JSON value, keys too, with its place."""
     if isinstance(held, str):
         yield place, held
     elif isinstance(held, dict):
         for key, value in held.items():
-            below = f"{place}.{key}" if place else key
-            yield below, key
-            yield from iter_texts(value, below)
+            yield (*place, key), key
+            yield from iter_texts(value, (*place, key))
     elif isinstance(held, list | tuple):
         for number, value in enumerate(held):
-            yield from iter_texts(value, f"{place}.{number}")
+            yield from iter_texts(value, (*place, str(number)))

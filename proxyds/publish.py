@@ -62,7 +62,7 @@ class Pushed:
         tag: That was put on it; None for a pull request and where places have no versions.
         commit: On the Hub; None for a dry run.
         pull_request: Its address, if it is one.
-        replaced: Version of the proxy that the repository's `main` held, if it was another; its tag keeps it.
+        replaced: Version of the proxy that the repository's `main` held, if it was another.
         is_new_place: Whether the repository was made for it.
         was_there: Whether the very proxy was there already, tag and all, and nothing was changed.
         is_plan: Whether nothing was done, only looked at.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxyds.display import print_table
+from proxyds.manifest import MANIFEST
 from proxyds.summaries import name_programs, summarise_proxy
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def print_pushed(pushed: Pushed) -> None:
     elif pushed.pull_request:
         click.echo(f"{pushed.place}: asked to take {what}")
     else:
-        click.echo(f"{what} published: {at} ({len(manifest.files)} files)")
+        click.echo(f"{what} published: {at} ({len(manifest.files)} files and {MANIFEST})")
     if pushed.pull_request:
         click.echo(f"pull request: {pushed.pull_request}\nwhen it is merged, its owner pushes once more to put the tag")
     _print_replaced(pushed)
@@ -66,10 +67,8 @@ def _print_plan(pushed: Pushed, what: str, at: str) -> None:
 
 def _print_replaced(pushed: Pushed) -> None:
     if pushed.replaced is not None:
-        verb = "holds" if pushed.is_plan else "held"
-        click.echo(
-            f"note: main {verb} version {pushed.replaced}, which this one takes the place of; tags keep what they name"
-        )
+        what = f"holds version {pushed.replaced} now" if pushed.is_plan else f"held version {pushed.replaced} until now"
+        click.echo(f"note: main {what}")
 
 
 def _print_gate(manifest: Manifest) -> None:

@@ -397,7 +397,7 @@ class Recipe(Section):
                 raise PydanticCustomError(
                     "active_text",
                     "must be plain text, it holds {trouble}",
-                    {"trouble": trouble, "place": place},
+                    {"trouble": trouble, "place": ".".join(place)},
                 )
         return self
 

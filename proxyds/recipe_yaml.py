@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -29,6 +30,8 @@ MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
+_ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+"""Line breaks of YAML that nobody types, over which the parser takes minutes."""
 _Place = tuple[str | int, ...]
 
 
@@ -151,6 +154,8 @@ def _parse(text: str, name: str) -> CommentedMap:
 
 def _check_plain(text: str, name: str) -> None:
     """Refuses what a recipe has no use for: aliases (which can blow up), tags, another version of YAML, more than it could hold."""
+    if odd := _ODD_BREAKS.search(text):
+        raise RecipeSyntaxError(f"{name}: must have line feeds between lines, found {odd[0]!a}")
     if text.count("\n") > MAX_LINES:
         raise RecipeSyntaxError(f"{name}: must have {MAX_LINES:,} lines at most")
     depth = 0

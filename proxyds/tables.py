@@ -21,6 +21,7 @@ from proxyds import runs
 from proxyds.errors import ArtifactError
 from proxyds.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
 from proxyds.opening import list_shards, parse_json, read_manifest
+from proxyds.plain_text import first_line
 from proxyds.recipe import MAX_IMPORTANCE
 from proxyds.records import CASE_MEANINGS, PAIRS, Tables
 
@@ -126,9 +127,8 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
             if config != "ranking":
                 _check_features(folder / name, names, has_images=config == "default")
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise ArtifactError(
-                f"{folder / name}: must be a parquet file as FORMAT.md has it: {reason}; fetch or build it again"
+                f"{folder / name}: must be a parquet file as FORMAT.md has it: {first_line(error)}; fetch or build it again"
             ) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes

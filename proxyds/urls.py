@@ -172,10 +172,16 @@ def _reaching(name: str) -> Iterator[None]:
     except (ProxydsError, ImportError):
         raise
     except FileNotFoundError as error:
-        if isinstance(error.__cause__, OSError):  # so fsspec tells that a web server does not answer
-            raise RemoteError(f"{name}: cannot be reached: {_first_line(error.__cause__)}; {_AGAIN}") from None
+        cause = error.__cause__  # so fsspec tells what a web server answered, or that it did not
+        status = getattr(cause, "status", 404)
+        if status in (401, 403):
+            raise RemoteAccessError(f"{name}: access was refused ({status}); check the credentials") from None
+        if status != 404 or isinstance(cause, OSError):
+            raise RemoteError(f"{name}: cannot be reached: {_first_line(cause or error)}; {_AGAIN}") from None
         raise RemoteNotFoundError(f"{name}: nothing is there; check the address") from None
-    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+    except IsADirectoryError:
+        raise OutputExistsError(f"{name}: must be a file, found a folder; use another address") from None
+    except (FileExistsError, NotADirectoryError):
         raise OutputExistsError(f"{name}: must be a folder, found a file; use another address") from None
     except PermissionError as error:
         raise RemoteAccessError(f"{name}: access was refused: {_first_line(error)}; check the credentials") from None
@@ -193,4 +199,4 @@ def _reaching(name: str) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     """As `plain_text.first_line`, without what an address may hold of secrets."""
-    return show_address(first_line(error))
+    return first_line(error, hide=show_address)

@@ -352,7 +352,9 @@ def test_nothing_is_written_into_a_proxy_or_where_no_folder_can_be(
 ) -> None:
     write_recipe_file()
     before = read_tree(proxy)
+    (proxy.parent / "link").symlink_to(proxy / "data")
     for command in (
+        ("resample", "proxy", "--seed", "5", "-o", "link/new", "-q"),
         ("build", "recipe.yaml", "-o", "proxy/data/new", "-q"),
         ("resample", "proxy", "--seed", "5", "-o", "proxy/new", "-q"),
         ("push", "proxy", f"file://{proxy}/new"),
@@ -361,6 +363,8 @@ def test_nothing_is_written_into_a_proxy_or_where_no_folder_can_be(
         said = refused(41, run_here, *command)
         assert "must not lie within the proxy" in said or "must be a folder, found a file" in said, command
     assert read_tree(proxy) == before
+    done = run_here("resample", "proxy", "--seed", "5", "-o", "proxy/../beside", "-q")
+    assert done.returncode == 0, done.stderr
     assert "no folders can be made there" in refused(
         40, run_here, "resample", "proxy", "--seed", "5", "-o", "/proc/x", "-q"
     )

@@ -117,7 +117,7 @@ def test_offline_a_pull_gives_what_was_fetched_whole_under_that_name_or_nothing(
     hub.put(repo, read_tree(tiny_proxy), "v1.0.0")
     assert run_on_hub("inspect", f"{repo}@v1.0.0").returncode == 0  # its images are not in the cache
     half = run_on_hub("pull", f"{repo}@v1.0.0", HF_HUB_OFFLINE="1")
-    assert (half.returncode, "HF_HUB_OFFLINE is set" in half.stderr) == (71, True), half.stderr
+    assert (half.returncode, "HF_HUB_OFFLINE is set" in half.stderr) == (76, True), half.stderr
     assert not head.exists()
     assert run_on_hub("pull", f"{repo}@v1.0.0", "-o", "first").returncode == 0
     told = run_on_hub("pull", repo)
@@ -138,7 +138,7 @@ def test_offline_a_pull_gives_what_was_fetched_whole_under_that_name_or_nothing(
     again = run_on_hub("pull", f"{repo}@v1.0.0", "-o", "again", HF_HUB_OFFLINE="1")
     assert "the Hub was not asked" in again.stdout, again.stderr
     assert read_tree(tmp_path / "again") == read_tree(tiny_proxy)
-    assert run_on_hub("pull", f"{repo}@v1.1.0", "-o", "other", HF_HUB_OFFLINE="1").returncode == 71
+    assert run_on_hub("pull", f"{repo}@v1.1.0", "-o", "other", HF_HUB_OFFLINE="1").returncode == 76
     assert not (tmp_path / "other").exists()
 
 

@@ -213,6 +213,23 @@ def make_manifests() -> None:
     )
     make_manifests_of_probes()
     in_manifest("no-date", "created: String should match", "created", value="yesterday")
+    in_manifest("impossible-date", "created: ", "created", value="9999-99-99T99:99:99Z")
+    in_manifest("date-elsewhere", "created: must be a time of UTC", "created", value="2026-11-25T09:30:00+01:00")
+    in_manifest("no-neighbours", r"mapping\.neighbours", "mapping", "neighbours", value=0)
+    in_manifest(
+        "more-neighbours-than-samples",
+        "mapping.neighbours must be counts.evaluation at most",
+        "mapping",
+        "neighbours",
+        value=99,
+    )
+    in_manifest("odd-line-break", "'name' must be plain text, it holds odd line breaks", "name", value="a\u2028b")
+    for key, value in (("version", "9.9.9"), ("seed", 77)):
+        write_case(
+            f"recipe-another-{key}",
+            rf"recipe\.yaml: {key} must be what manifest\.json says",
+            {"manifest.json": change_manifest(key, value=value)},
+        )
     in_manifest("ratio-zero", r"draw\.ratio", "draw", "ratio", value=0.0)
     in_manifest("constant-negative", r"draw\.constants\.1", "draw", "constants", value=[2.0, -1.0, 6.0, 1.0])
     in_manifest("duplicates-negative", r"source\.n_duplicates\.train", "source", "n_duplicates", "train", value=-1)
@@ -413,6 +430,7 @@ def make_tables() -> None:
     in_table("importance-of-its-own", EVALUATION, f"evaluation/: importance {answers}", cell("importance", 5.5))
     in_table("pairs-of-their-own", EVALUATION, f"evaluation/: pairs {answers}", cell("pairs_all_right", 7))
     in_training("case", f"importance/: case {answers}", "case", lambda v: [1 + x % 4 for x in v])
+    make_importances_of_ones_own()
     in_training("importance", f"importance/: importance {answers}", "importance", lambda v: [x + 1 for x in v])
     in_table("predicted-too-long", EVALUATION, "predicted|says [0-9,]+ values", cell("predicted", [0, 0, 0]))
     in_table("predicted-out-of-range", EVALUATION, "the column predicted of evaluation", cell("predicted", [0, 10]))
@@ -493,6 +511,40 @@ def in_training(name: str, said: str, of: str, values: Callable[[list[Any]], lis
     keep = {path: [x / total for x in held["importance"].to_pylist()] for path, held in tables.items()}
     files = {path: encode(replace(held, "keep_probability", keep[path])) for path, held in tables.items()}
     write_case(f"table-training-{name}", said, files)
+
+
+def make_importances_of_ones_own() -> None:
+    """Cases of importances that a loose comparison would let through: very small ones, and means over several neighbours."""
+    for name, place, value, scale in (
+        ("tiny", ("draw", "constants"), [1e-9] * 4, 9e-9),
+        ("of-neighbours", ("mapping", "neighbours"), 2, 1e8),
+    ):
+        files = {}
+        tables = {path: pq.read_table(WHOLE / path) for path in (DATA, IMPORTANCE, EVALUATION)}
+        ids = tables[IMPORTANCE]["sample_id"].to_pylist()
+        values = dict(zip(ids, np.random.default_rng(0).random(len(ids)) * scale, strict=True))
+        total = sum(values.values())
+        for path in (DATA, IMPORTANCE):
+            drawn = [values[each] for each in tables[path]["sample_id"].to_pylist()]
+            table = replace(tables[path], "importance", drawn)
+            files[path] = encode(replace(table, "keep_probability", [each / total for each in drawn]))
+        if name == "tiny":
+            small = replace(tables[EVALUATION], "importance", [1e-9] * tables[EVALUATION].num_rows)
+            files[EVALUATION] = encode(small)
+        held = json.loads(change_manifest(*place, value=value))
+        recipe = (WHOLE / "recipe.yaml").read_text(encoding="utf-8")
+        recipe = (
+            recipe.replace("neighbours: 1", "neighbours: 2")
+            if name == "of-neighbours"
+            else re.sub(r"constants: \[.*?\]", "constants: [1.0e-9, 1.0e-9, 1.0e-9, 1.0e-9]", recipe, flags=re.DOTALL)
+        )
+        files["recipe.yaml"] = recipe.encode()
+        for path, content in files.items():
+            held["files"][path] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        files["manifest.json"] = f"{json.dumps(held, indent=1)}\n".encode()
+        write_case(
+            f"table-importances-{name}", "importance/: importance must be what the answers in evaluation/ give", files
+        )
 
 
 def not_utf8(table: pa.Table) -> pa.Table:
@@ -667,6 +719,7 @@ def make_cards() -> None:
         "must be 50 levels deep at most",
         above("x: " + "[" * 30_000 + "]" * 30_000),
     )
+    in_card("yaml-line-separators", "odd line breaks", above("#\u2028" * 4_000))
     in_card("key-twice", "a key must stand once", above("license: mit"))
     in_card("alias-bomb", "must not use aliases", above(BOMB))
     in_card("tag", "must not use tags", above(TAG))
@@ -687,6 +740,8 @@ def make_recipes() -> None:
         ("tag", TAG + "\n", "must not use tags"),
         ("list", "- a\n", "must be a mapping"),
         ("text", "a\n", "must be a mapping"),
+        ("line-separators", "a: 1\n" + "#\u2028" * 4_000, "must have line feeds between lines"),
+        ("next-lines", "a: 1\n" + "#\x85" * 4_000, "must have line feeds between lines"),
         ("deep", "a: " + "[" * 30_000 + "]" * 30_000 + "\n", "must be 50 levels deep at most"),
         ("key-twice", "a: 1\na: 2\n", "a key must stand once"),
     ):  # fmt: skip
