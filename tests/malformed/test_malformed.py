@@ -9,13 +9,16 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import proxyds
-from proxyds.audit import audit_proxy
+from proxyds.audit import audit_proxy, audit_tables
 from proxyds.card import render_card
 from proxyds.errors import ProxydsError
 from proxyds.opening import parse_json
+from proxyds.records import PAIRS
 
 HERE = Path(__file__).parent
 CASES = sorted(path.name for path in (HERE / "cases").iterdir())
@@ -130,6 +133,32 @@ def test_a_recipe_that_would_take_long_to_parse_is_refused_at_once(text: str, sa
     started = time.perf_counter()
     refuse(proxy, said)
     assert time.perf_counter() - started < 5
+
+
+def test_an_agreement_of_repeats_that_the_answers_do_not_give_is_refused(proxy: Path) -> None:
+    name = "evaluation/evaluation-00000-of-00001.parquet"
+    table = pq.read_table(proxy / name)
+    for column in ("predicted", "correct", *PAIRS):  # every probe twice, with the same answers
+        place = table.schema.get_field_index(column)
+        twice = pa.array([2 * each for each in table[column].to_pylist()], table.schema.field(place).type)
+        table = table.set_column(place, table.schema.field(place), twice)
+    pq.write_table(table, proxy / name)
+    probes = json.loads((proxy / "manifest.json").read_text())["probes"]
+    cases = table["case"].to_pylist()
+    agreement = {
+        "share": 1.0,
+        "by_chance": sum((cases.count(case) / len(cases)) ** 2 for case in (1, 2, 3, 4)),
+        "of_cases": [1.0 if case in cases else None for case in (1, 2, 3, 4)],
+    }
+    change_manifest(proxy, ("probes",), [{**each, "repeat": repeat} for repeat in (0, 1) for each in probes])
+    change_manifest(proxy, ("agreement",), agreement)
+    content = (proxy / name).read_bytes()
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    change_manifest(proxy, ("files", name), facts)
+    audit_tables(proxy)
+    change_manifest(proxy, ("agreement", "share"), 0.5)
+    with pytest.raises(ProxydsError, match="agreement must be what the answers in evaluation/ give"):
+        audit_tables(proxy)
 
 
 CLAIMS: dict[str, tuple[tuple[str | int, ...], object]] = {
