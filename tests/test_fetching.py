@@ -162,7 +162,7 @@ def test_a_pull_lives_through_what_passes(
     hub.put(repo, read_tree(tiny_proxy), "v1.0.0")
     hub.forget_requests()
     cut = {"method": "GET", "path": "resolve/.*/data/", "cut_after": 100}
-    hub.fail(cut, {"method": "HEAD", "path": "/resolve/", "status": 500})
+    hub.fail(cut, {"method": "HEAD", "path": "/resolve/", "status": 503, "times": 12})  # more than the client bears
     pulled = run_on_hub("pull", f"{repo}@v1.0.0", "-o", "got", first=NO_WAITING)
     assert pulled.returncode == 0, pulled.stderr
     assert read_tree(tmp_path / "got") == read_tree(tiny_proxy)
@@ -241,6 +241,26 @@ def test_a_manifest_that_was_damaged_in_the_clients_cache_is_fetched_once_more(
         held.resolve().write_bytes(b"{")
     assert run_on_hub("pull", page).returncode == 0
     assert read_tree(tmp_path / "published") == read_tree(tiny_proxy)
+
+
+def test_what_does_not_fit_is_not_fetched(run_on_hub: Run, hub: Hub, published: str, tmp_path: Path) -> None:
+    no_room = "import shutil, collections; shutil.disk_usage = lambda _: collections.namedtuple('Usage', 'free')(1000)"
+    hub.forget_requests()
+    full = run_on_hub("pull", f"{published}@v1.0.0", "-o", "got", first=no_room)
+    assert (full.returncode, "bytes free for the proxy, has 1,000" in full.stderr) == (42, True), full.stderr
+    fetched = [path for path in hub.requests("GET") if "/resolve/" in path]
+    assert {path.rpartition("/")[2] for path in fetched} <= {"manifest.json"}
+    assert not (tmp_path / "got").exists()
+
+
+def test_no_message_holds_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxyds.errors import RemoteError
+    from proxyds.hub_errors import asking
+
+    monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
+    with pytest.raises(RemoteError, match=r"me/x: the Hub cannot be reached: .*\*\*\*") as caught, asking("me/x"):
+        raise OSError("no answer to Authorization: Bearer hf_very_secret")
+    assert "hf_very_secret" not in str(caught.value)
 
 
 def test_a_full_disk_on_the_way_down_leaves_nothing(run_on_hub: Run, published: str, tmp_path: Path) -> None:

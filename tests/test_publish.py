@@ -285,6 +285,22 @@ def test_a_push_lives_through_many_troubles_at_once(
     assert hub.pull_requests(f"other/{repo[3:]}") == [1]  # not one for each try
 
 
+OTHER_BYTES = """
+from proxyds import hub
+def listed(repo, commit, really=hub.list_contents):
+    held = really(repo, commit)
+    return {**held, "README.md": "0" * 64} if "manifest.json" in held else held
+hub.list_contents = listed
+"""
+"""Lets the Hub say that it holds another card than the one that was sent."""
+
+
+def test_what_arrived_is_compared_before_it_is_tagged(run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: Path) -> None:
+    refused = run_on_hub("push", tiny_proxy, repo, first=NO_WAITING + OTHER_BYTES)
+    assert (refused.returncode, "it holds others; it was not tagged" in refused.stderr) == (70, True), refused.stderr
+    assert hub.tags(repo) == {}
+
+
 def test_a_push_waits_as_long_as_the_hub_asks_it_to(run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: Path) -> None:
     hub.fail({"method": "POST", "path": "/tag/", "status": 429, "headers": {"Retry-After": "9"}})
     tell = "import time; time.sleep = lambda seconds: print(f'waited {seconds:g} s', file=sys.stderr)"
