@@ -243,6 +243,21 @@ def test_a_manifest_that_was_damaged_in_the_clients_cache_is_fetched_once_more(
     assert read_tree(tmp_path / "published") == read_tree(tiny_proxy)
 
 
+MOVED = """
+from dataclasses import replace
+from proxyds import hub
+find = hub.find_revision
+hub.find_revision = lambda repo, asked: replace(find(repo, asked), commit="0" * 40)
+"""
+"""Lets `main` be another commit by the time that the first file is fetched."""
+
+
+def test_two_commits_are_not_mixed(run_on_hub: Run, published: str, tmp_path: Path) -> None:
+    refused = run_on_hub("pull", published, "-o", "got", first=NO_WAITING + MOVED)
+    assert (refused.returncode, "it moved to another commit" in refused.stderr) == (70, True), refused.stderr
+    assert not (tmp_path / "got").exists()
+
+
 def test_what_does_not_fit_is_not_fetched(run_on_hub: Run, hub: Hub, published: str, tmp_path: Path) -> None:
     no_room = "import shutil, collections; shutil.disk_usage = lambda _: collections.namedtuple('Usage', 'free')(1000)"
     hub.forget_requests()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import shutil
 import socket
 import subprocess
 import sys
@@ -155,7 +156,7 @@ import s3fs
 names, put = [], s3fs.S3FileSystem._put_file
 async def give_up(self, here, there, *rest, **options):
     names.append(there)
-    if len(names) > {n} or there.endswith("manifest.json"):
+    if len(names) > {n}:
         raise OSError("the line is dead")
     await put(self, here, there, *rest, **options)
 s3fs.S3FileSystem._put_file = give_up
@@ -165,16 +166,17 @@ s3fs.S3FileSystem._put_file = give_up
 def test_a_push_that_breaks_off_is_no_proxy_until_it_was_repeated(
     run: Run, run_apart: Run, bucket: Bucket, tiny_proxy: Path, tmp_path: Path
 ) -> None:
-    for n in (3, 1000):  # in the middle, and right before the manifest
+    whole = read_tree(tiny_proxy)
+    for n in (3, len(whole) - 1):  # in the middle, and right before the last file
         broken = run_apart("push", tiny_proxy, "s3://bucket/broken", first=BREAK_OFF.format(n=n))
         assert (broken.returncode, broken.stderr.count("\n")) == (70, 1), broken.stderr
-        assert len(bucket.names("broken")) > 3
+        assert len(bucket.names("broken")) == n + 1
         assert "manifest.json" not in bucket.names("broken")
         assert run("pull", "s3://bucket/broken", "-o", "got").returncode == 50
     assert not (tmp_path / "got").exists()
     healed = run("push", tiny_proxy, "s3://bucket/broken")
     assert healed.returncode == 0, healed.stderr
-    assert bucket.files("broken") == read_tree(tiny_proxy)
+    assert bucket.files("broken") == whole
 
 
 def test_a_full_disk_on_the_way_down_leaves_nothing(
@@ -274,10 +276,26 @@ def test_a_folder_is_a_place_by_its_address(
     assert (tmp_path / "a shelf" / "built" / "manifest.json").is_file()
 
 
+def test_a_link_at_an_address_is_not_followed(run: Run, tiny_proxy: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / ".proxyds").write_text("README.md")  # as if a push had begun
+    (tmp_path / "shelf" / "README.md").symlink_to(tmp_path / "mine")
+    refused = run("push", tiny_proxy, f"file://{tmp_path}/shelf")
+    assert (refused.returncode, "must hold files alone" in refused.stderr) == (51, True), refused.stderr
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_a_web_server_gives_a_proxy_and_takes_none(run_apart: Run, web: str, tiny_proxy: Path, tmp_path: Path) -> None:
     fetched = run_apart("pull", f"http://{web}/tiny", "-o", "got")
     assert fetched.returncode == 0, fetched.stderr
     assert read_tree(tmp_path / "got") == read_tree(tiny_proxy)
+    longer = Path(shutil.copytree(tiny_proxy, tmp_path / "web" / "longer"))
+    with (longer / "recipe.yaml").open("a") as stream:
+        stream.write("#" * 1000)
+    refused = run_apart("pull", f"http://{web}/longer", "-o", "new")  # which cannot be listed
+    assert (refused.returncode, "recipe.yaml: must have" in refused.stderr) == (70, True), refused.stderr
+    assert not (tmp_path / "new").exists()
     refused = run_apart("push", tiny_proxy, f"http://{web}/new")
     assert (refused.returncode, "cannot be written to" in refused.stderr) == (75, True), refused.stderr
 
