@@ -285,6 +285,15 @@ def test_a_push_lives_through_many_troubles_at_once(
     assert hub.pull_requests(f"other/{repo[3:]}") == [1]  # not one for each try
 
 
+def test_a_repository_that_others_change_all_the_time_is_told_as_such(
+    run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: Path
+) -> None:
+    hub.fail({"method": "POST", "path": "/commit/", "status": 412, "times": 100})
+    refused = run_on_hub("push", tiny_proxy, repo, first=NO_WAITING)
+    assert (refused.returncode, "somebody else has changed it" in refused.stderr) == (74, True), refused.stderr
+    assert hub.tags(repo) == {}
+
+
 OTHER_BYTES = """
 from proxyds import hub
 def listed(repo, commit, really=hub.list_contents):
