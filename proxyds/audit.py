@@ -91,7 +91,7 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
     said = {name: evaluation[name].to_numpy() for name in ("case", "importance", *PAIRS)}
     accuracies = [probe.accuracy for probe in manifest.probes]
     checks = {
-        f"{MANIFEST}: accuracy of probes": np.allclose(found.correct.mean(axis=0), accuracies, atol=_ROUNDING),
+        f"{MANIFEST}: accuracy of probes": np.allclose(found.correct.mean(axis=0), accuracies, rtol=0, atol=_ROUNDING),
         "evaluation/: case": np.array_equal(said["case"], found.case),
         "evaluation/: importance": np.allclose(said["importance"], found.importance, rtol=_ROUNDING, atol=0),
         "evaluation/: pairs": all(np.array_equal(said[name], found.pair_counts[:, i]) for i, name in enumerate(PAIRS)),
@@ -105,7 +105,7 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
     }
     if manifest.agreement is not None and found.agreement is not None:
         pairs = zip(_list_agreement(manifest.agreement), _list_agreement(found.agreement), strict=True)
-        checks[f"{MANIFEST}: agreement"] = all(_agree(said, is_found) for said, is_found in pairs)
+        checks[f"{MANIFEST}: agreement"] = all(_agree(one, other) for one, other in pairs)
     for what, is_so in checks.items():
         if not is_so:
             raise _refused(folder, f"{what} must be what the answers in evaluation/ give, it is something else")
@@ -244,7 +244,7 @@ def _audit_card(folder: Path, manifest: Manifest) -> None:
 
 
 def _audit_recipe(folder: Path, manifest: Manifest) -> None:
-    """The recipe is a plain mapping that leads to no place on the reader's machine.
+    """The recipe is a plain mapping that leads to no place on the reader's machine, and says what the manifest says.
 
     Raises:
         ArtifactError: It is not.

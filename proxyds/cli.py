@@ -66,9 +66,7 @@ def main() -> None:
     """Runs the command line and turns every expected error into one message and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: idle threads must not spin
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is: the bars here are our own
-    os.environ.setdefault(
-        "HF_HUB_VERBOSITY", "error"
-    )  # its client logs every try, with the signed address of an upload
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the client logs every try, with an upload's signed address
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except ProxydsError as error:

@@ -22,8 +22,8 @@ from proxyds.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, RECIPE, Fi
 from proxyds.plain_text import find_active_text, iter_texts
 
 MAX_MANIFEST_BYTES = 8_000_000
-MAX_TEXT_LENGTH = 10_000
-"""Of one name or sentence in a manifest."""
+MAX_TEXT_LENGTH, MAX_DEPTH = 10_000, 50
+"""Of one name or sentence in a manifest; levels of objects and lists around it."""
 FILE_KINDS = (
     re.escape(CARD),
     re.escape(RECIPE),
@@ -57,6 +57,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version[:20]!r}; use another version of proxyds"
         )
     for parts, text in iter_texts(held):
+        if len(parts) > MAX_DEPTH:
+            raise ArtifactError(f"{path}: must be {MAX_DEPTH} levels deep at most; do not use this proxy")
         trouble = find_active_text(text)
         if len(text) <= MAX_TEXT_LENGTH and trouble is None:
             continue

@@ -21,6 +21,7 @@ from proxyds.choices import Bounds, Space
 from proxyds.errors import ProxydsError, RecipeError, UnknownNameError
 from proxyds.networks import FAMILIES, sketch_network
 from proxyds.networks.parameters import Parameters
+from proxyds.plain_text import first_line
 from proxyds.recipe import Probes
 from proxyds.records import Architecture
 from proxyds.seeding import derive_seed
@@ -229,8 +230,7 @@ def _said_of(requirement: str) -> Iterator[None]:
     except ProxydsError:
         raise
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        raise RecipeError(f"space: {requirement}; it says {type(error).__name__}: {said}") from error
+        raise RecipeError(f"space: {requirement}; it says {type(error).__name__}: {first_line(error)}") from error
 
 
 def _read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:

@@ -212,6 +212,10 @@ def make_manifests() -> None:
         "kept-labels-twice", "kept_labels must be numbers of label_names, each once", "kept_labels", value=[1, 1]
     )
     make_manifests_of_probes()
+    nested: Any = "x"
+    for _ in range(60):
+        nested = {"k": nested}
+    in_manifest("nested", "must be 50 levels deep at most", "news", value=nested)
     in_manifest("no-date", "created: String should match", "created", value="yesterday")
     in_manifest("impossible-date", "created: ", "created", value="9999-99-99T99:99:99Z")
     in_manifest("date-elsewhere", "created: must be a time of UTC", "created", value="2026-11-25T09:30:00+01:00")
