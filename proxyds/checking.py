@@ -132,7 +132,7 @@ def _list_controls(
     recipe: Recipe, data: Source, draw_proxy: verification.DrawAgain
 ) -> dict[str, verification.DrawAgain]:
     """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
-    ids, labels, reduction = data.train.ids, data.train.labels, reduction_in_force(recipe, data)
+    ids, labels, reduction = data.train.parsed_ids, data.train.labels, reduction_in_force(recipe, data)
 
     def draw_control(law: ControlLaw, name: str, ratio: float, draw: int) -> Drawn | None:
         n, seed = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw)
@@ -179,7 +179,9 @@ def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> 
 
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
     reduction, law = reduction_in_force(recipe, data), recipe.selection.draw
-    draw = partial(selection.draw_again, data.train.ids, data.train.labels, importance, law=law, seed=recipe.draw_seed)
+    draw = partial(
+        selection.draw_again, data.train.parsed_ids, data.train.labels, importance, law=law, seed=recipe.draw_seed
+    )
 
     @cache  # the controls want the labels of the same draw
     def draw_proxy(ratio: float, number: int) -> Drawn:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.seeding import derive_seed, uniform_keys
+from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
 
 _CERTAIN = 1.0 - 1e-9
 
-DrawLaw = Callable[[NDArray[np.float64], int, NDArray[np.str_], int], NDArray[np.bool_]]
-"""Takes weights (N,), how many to draw, ids (N,) and a seed; returns (N,) bool with that many true."""
+DrawLaw = Callable[[NDArray[np.float64], int, ParsedIds, int], NDArray[np.bool_]]
+"""Takes weights (N,), how many to draw, parsed ids (N,) and a seed; returns (N,) bool with that many true."""
 
 
 def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.float64]:
@@ -27,18 +27,16 @@ def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.
     """
     if n == 0:
         return np.zeros(len(weights))
-    heaviest_first = np.sort(weights)[::-1]
-    # sums[k] is the weight left when the k heaviest are certain; the first k for which the next one is not suffices
-    sums = np.cumsum(heaviest_first[::-1])[::-1]
-    n_left = n - np.arange(len(weights))
-    is_enough = (n_left <= 0) | (heaviest_first * n_left < sums * _CERTAIN)
-    n_certain = min(n, int(np.argmax(is_enough)) if is_enough.any() else len(weights))
-    scale = np.inf if n_certain >= n else (n - n_certain) / sums[n_certain]
-    with np.errstate(invalid="ignore"):
-        return np.where(weights > 0, np.minimum(1.0, weights * scale), 0.0)
+    probabilities, n_certain = weights * (n / weights.sum()), 0
+    while (n_reached := int(np.count_nonzero(is_certain := probabilities >= _CERTAIN))) > n_certain:
+        n_certain = n_reached
+        others = np.where(is_certain, 0.0, weights)
+        probabilities = others * ((n - n_certain) / max(others.sum(), np.finfo(np.float64).tiny))
+        probabilities[is_certain] = 1.0
+    return probabilities
 
 
-def draw_systematic(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+def draw_systematic(weights: NDArray[np.float64], n: int, ids: ParsedIds, seed: int) -> NDArray[np.bool_]:
     """Systematic sampling in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
 
     The samples' inclusion probabilities are laid end to end in a random order; of n marks at distance 1 with a random
@@ -47,7 +45,7 @@ def draw_systematic(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_],
     Args:
         weights: (N,) not negative, at least n of them positive.
         n: Samples to draw.
-        ids: (N,) sample ids; the order is a hash of id and seed.
+        ids: (N,) parsed sample ids; the order is a hash of id and seed.
         seed: Of the draw.
 
     Returns:
@@ -55,18 +53,25 @@ def draw_systematic(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_],
     """
     probabilities = inclusion_probabilities(weights, n)
     selected = probabilities >= _CERTAIN
-    order = np.argsort(uniform_keys(ids, derive_seed(seed, "order")), kind="stable")
-    order = order[(probabilities[order] > 0) & ~selected[order]]
-    n_marks = n - int(selected.sum())
-    ends = np.cumsum(probabilities[order])
+    n_marks = n - int(np.count_nonzero(selected))
     if n_marks:
+        open_ones = np.flatnonzero((probabilities > 0) & ~selected)
+        order = open_ones[_sort_distinct(uniform_keys(ids[open_ones], derive_seed(seed, "order")))]
+        ends = np.cumsum(probabilities[order])
         ends *= n_marks / ends[-1]
-        start = derive_seed(seed, "start") / 2**63
-        selected[order[np.searchsorted(ends, np.arange(n_marks) + start, side="right")]] = True
+        n_before = np.ceil(ends - derive_seed(seed, "start") / 2**63)  # marks that lie before each end
+        selected[order[np.diff(n_before, prepend=0.0) > 0]] = True
     return selected
 
 
-def draw_successive(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_], seed: int) -> NDArray[np.bool_]:
+def _sort_distinct(keys: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The order of keys that are hardly ever equal: the fast sort puts equal ones in any order, the stable one never does."""
+    order = np.argsort(keys)
+    in_order = keys[order]
+    return np.argsort(keys, kind="stable") if (in_order[1:] == in_order[:-1]).any() else order
+
+
+def draw_successive(weights: NDArray[np.float64], n: int, ids: ParsedIds, seed: int) -> NDArray[np.bool_]:
     """One after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
 
     Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006). Inclusion
@@ -75,7 +80,7 @@ def draw_successive(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_],
     Args:
         weights: (N,) not negative, at least n of them positive.
         n: Samples to draw.
-        ids: (N,) sample ids; u is a hash of id and seed.
+        ids: (N,) parsed sample ids; u is a hash of id and seed.
         seed: Of the draw.
 
     Returns:
@@ -89,11 +94,11 @@ def draw_successive(weights: NDArray[np.float64], n: int, ids: NDArray[np.str_],
     return selected
 
 
-def draw_random(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:  # noqa: ARG001
+def draw_random(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:  # noqa: ARG001
     """Every sample with the same chance, whatever its label: the control that a proxy must beat.
 
     Args:
-        ids: (N,) sample ids.
+        ids: (N,) parsed sample ids.
         labels: (N,) int64.
         n: Samples to draw.
         seed: Of the draw.
@@ -104,11 +109,11 @@ def draw_random(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, seed: 
     return draw_successive(np.ones(len(ids)), n, ids, seed)
 
 
-def draw_stratified(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
+def draw_stratified(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
     """The same share of every label, at random within it; what is left over goes to the largest remainders.
 
     Args:
-        ids: (N,) sample ids.
+        ids: (N,) parsed sample ids.
         labels: (N,) int64.
         n: Samples to draw.
         seed: Of the draw.
@@ -127,8 +132,8 @@ def draw_stratified(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, se
     return selected
 
 
-ControlLaw = Callable[[NDArray[np.str_], NDArray[np.int64], int, int], NDArray[np.bool_]]
-"""Takes ids (N,), labels (N,), how many to draw and a seed; returns (N,) bool with that many true."""
+ControlLaw = Callable[[ParsedIds, NDArray[np.int64], int, int], NDArray[np.bool_]]
+"""Takes parsed ids (N,), labels (N,), how many to draw and a seed; returns (N,) bool with that many true."""
 
 CONTROLS: dict[str, ControlLaw] = {"random": draw_random, "stratified": draw_stratified}
 """What a proxy is compared with, by the name of its data set in the table `ranking`."""

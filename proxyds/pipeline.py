@@ -146,7 +146,7 @@ def _build(
     ledger.end_stage("similarity", results)
 
     draw = selection.draw_samples(
-        data.train.ids,
+        data.train.parsed_ids,
         data.train.labels,
         data.label_names,
         *similarity.carry_importance(mapping, outcomes),

@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from proxyds.seeding import ParsedIds, parse_ids
+
 ALL_RIGHT, ALL_WRONG, WITH_ORDER, AGAINST_ORDER = 1, 2, 3, 4
 CASE_MEANINGS = {
     ALL_RIGHT: "every probe right",
@@ -71,6 +73,11 @@ class Samples:
         """The samples of some labels, (L,) sorted, whose numbers become 0 to L - 1."""
         some = self.take(np.isin(self.labels, kept))
         return replace(some, labels=np.searchsorted(kept, some.labels))
+
+    @cached_property
+    def parsed_ids(self) -> ParsedIds:
+        """(N,) what random keys are hashed from."""
+        return parse_ids(self.ids)
 
     @cached_property
     def fingerprint(self) -> str:

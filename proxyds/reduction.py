@@ -18,7 +18,7 @@ from proxyds.draws import DRAW_LAWS, ControlLaw, draw_random
 from proxyds.errors import LabelError, ShortageError
 from proxyds.recipe import LabelReduction
 from proxyds.records import Drawn
-from proxyds.seeding import derive_seed, uniform_keys
+from proxyds.seeding import ParsedIds, derive_seed, parse_ids, uniform_keys
 
 ATTEMPTS = 100
 """Choices of labels that are drawn, at most, until one has samples enough."""
@@ -74,7 +74,7 @@ def keeps_all(reduction: LabelReduction, labels: NDArray[np.int64], ratio: float
 
 
 def draw_reduced(
-    ids: NDArray[np.str_],
+    ids: ParsedIds,
     labels: NDArray[np.int64],
     importance: NDArray[np.float64],
     ratio: float,
@@ -90,7 +90,7 @@ def draw_reduced(
     labels are drawn too; then both draws are made again.
 
     Args:
-        ids: (N,) of the samples that may be drawn.
+        ids: (N,) parsed, of the samples that may be drawn.
         labels: (N,) int64.
         importance: (N,).
         ratio: Size of the proxy as a share of N.
@@ -130,13 +130,13 @@ def draw_reduced(
     )
 
 
-def draw_random_labels(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int, n_kept: int, seed: int) -> Drawn:
+def draw_random_labels(ids: ParsedIds, labels: NDArray[np.int64], n: int, n_kept: int, seed: int) -> Drawn:
     """The control of label reduction: as many labels, every one with the same chance, and as many samples at random of them.
 
     Where the labels that come first have fewer samples than that, others are drawn.
 
     Args:
-        ids: (N,) sample ids.
+        ids: (N,) parsed sample ids.
         labels: (N,) int64.
         n: Samples to draw.
         n_kept: Labels to keep; some n_kept of them have n samples.
@@ -159,7 +159,7 @@ def draw_random_labels(ids: NDArray[np.str_], labels: NDArray[np.int64], n: int,
 
 
 def draw_among(
-    ids: NDArray[np.str_], labels: NDArray[np.int64], kept: NDArray[np.int64], n: int, seed: int, law: ControlLaw
+    ids: ParsedIds, labels: NDArray[np.int64], kept: NDArray[np.int64], n: int, seed: int, law: ControlLaw
 ) -> NDArray[np.bool_]:
     """Draws n samples of some labels as a control's law draws; as (N,) bool."""
     among = np.isin(labels, kept)
@@ -180,6 +180,6 @@ def _choose_labels(of_label: NDArray[np.float64], n_kept: int, choice: str, seed
     return np.flatnonzero(DRAW_LAWS["successive"](of_label, n_kept, _label_ids(np.arange(len(of_label))), seed))
 
 
-def _label_ids(labels: NDArray[np.int64]) -> NDArray[np.str_]:
+def _label_ids(labels: NDArray[np.int64]) -> ParsedIds:
     """What random keys are hashed from, for labels as for samples."""
-    return np.array([hashlib.sha256(str(label).encode()).hexdigest() for label in labels])
+    return parse_ids(np.array([hashlib.sha256(str(label).encode()).hexdigest() for label in labels]))

@@ -81,7 +81,7 @@ def resample(
             raise artifact.another_proxy(out, there)
         return Built(out, verify_proxy(out), was_there=True)
     draw = selection.draw_samples(
-        data.train.ids,
+        data.train.parsed_ids,
         data.train.labels,
         data.label_names,
         tables.importance["case"].to_numpy().astype(np.int64),

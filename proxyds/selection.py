@@ -13,7 +13,7 @@ from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe import LabelReduction
 from proxyds.records import Draw, Drawn
 from proxyds.reduction import count_kept, draw_reduced, keeps_all
-from proxyds.seeding import derive_seed
+from proxyds.seeding import ParsedIds, derive_seed
 
 
 def check_ratio(
@@ -65,7 +65,7 @@ def _advise_reduction(counts: NDArray[np.int64], n: int) -> str:
 
 
 def draw_samples(
-    ids: NDArray[np.str_],
+    ids: ParsedIds,
     labels: NDArray[np.int64],
     label_names: Sequence[str],
     case: NDArray[np.int64],
@@ -79,7 +79,7 @@ def draw_samples(
     """Draws the proxy.
 
     Args:
-        ids: (N,) of the samples that may be drawn.
+        ids: (N,) parsed, of the samples that may be drawn.
         labels: (N,) int64.
         label_names: Text for each label.
         case: (N,) int64 in 1..4, see `similarity.carry_importance`.
@@ -134,7 +134,7 @@ def _find_inclusion(
 
 
 def draw_again(
-    ids: NDArray[np.str_],
+    ids: ParsedIds,
     labels: NDArray[np.int64],
     importance: NDArray[np.float64],
     ratio: float,
@@ -147,7 +147,7 @@ def draw_again(
     """Draws a proxy from importances that are known.
 
     Args:
-        ids: (N,) of the samples that may be drawn.
+        ids: (N,) parsed, of the samples that may be drawn.
         labels: (N,) int64.
         importance: (N,).
         ratio: Size of the proxy as a share of N.

@@ -23,7 +23,7 @@ from proxyds.plain_text import find_active_text
 from proxyds.readers import RawSource, RawSplit, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import Samples, Source, SourceFacts
-from proxyds.seeding import derive_seed, hash_ids
+from proxyds.seeding import derive_seed, hash_ids, parse_ids
 
 STAGE = "source"
 STAGE_VERSION = 1
@@ -199,7 +199,7 @@ def carve(samples: Samples, fraction: float, seed: int) -> NDArray[np.bool_]:
         (N,) bool: round(fraction * n) of each label's n samples; one at least, and one at least is left.
     """
     bases = _base_ids(samples.ids)
-    keys = hash_ids(bases, seed)
+    keys = hash_ids(parse_ids(bases), seed)
     chosen = np.zeros(len(samples), np.bool_)
     for label in np.unique(samples.labels):
         members = np.flatnonzero(samples.labels == label)

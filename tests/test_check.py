@@ -34,6 +34,7 @@ from proxyds.errors import (
 )
 from proxyds.opening import verify_proxy
 from proxyds.records import Progress
+from proxyds.seeding import parse_ids
 from proxyds.store import Store
 from proxyds.tables import read_proxy, read_tables
 
@@ -138,7 +139,7 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
     larger = proxyds.build(read, tmp_path / "larger", store=Store(session_store), device="cpu").folder
     table = read_tables(checked).importance
     drawn = checking.selection.draw_again(
-        np.array(table["sample_id"].to_pylist()),
+        parse_ids(np.array(table["sample_id"].to_pylist())),
         table["label"].to_numpy(),
         table["importance"].to_numpy(),
         0.2,

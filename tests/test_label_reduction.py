@@ -21,6 +21,7 @@ from proxyds.pipeline import build
 from proxyds.recipe import LabelReduction
 from proxyds.recipe_yaml import read_recipe
 from proxyds.reduction import count_kept, draw_random_labels, draw_reduced
+from proxyds.seeding import parse_ids
 from proxyds.selection import check_ratio, draw_again, draw_samples
 from proxyds.store import Store
 from proxyds.tables import read_proxy
@@ -41,7 +42,7 @@ training: {epochs: 4, batch_size: 32, learning_rate: 0.02, crop_padding: 1, hori
 
 
 def make_ids(n: int) -> np.ndarray:
-    return np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)])
+    return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
 
 
 def reduce(
