@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,13 @@ from proxyds.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.opening import measure_file, present_files, read_manifest
 from proxyds.records import PAIRS, Draw, Mapping, Outcomes, Samples, Source, Tables
 from proxyds.tables import iter_rows
+from proxyds.tars import write_tar
 
 if TYPE_CHECKING:
     import datasets
+
+_BEGINNINGS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
+"""How images of the commonest formats begin, so that they need not be opened to be named."""
 
 
 def make_tables(source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw) -> dict[str, datasets.Dataset]:
@@ -109,19 +113,20 @@ def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples
 
     All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.
     """
-    import webdataset
-
-    formats = Counter(_image_extension(row["image"]["bytes"]) for row in iter_rows(data))
+    formats = Counter(_image_extension(row["image"]["bytes"]) for row in iter_rows(data.select(["image"])))
     extension = formats.most_common(1)[0][0]
     (folder / "webdataset").mkdir()
-    pattern = str(folder / "webdataset" / "train-%06d.tar")
-    with webdataset.ShardWriter(
-        pattern, maxcount=samples_per_shard, maxsize=float("inf"), verbose=0, mtime=0
-    ) as writer:
-        for row in iter_rows(data):
-            image, label = row.pop("image")["bytes"], row.pop("label")
+
+    def members(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
+        for row in iter_rows(rows):
+            image, label, key = row.pop("image")["bytes"], row.pop("label"), row["sample_id"]
             about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
-            writer.write({"__key__": row["sample_id"], extension: image, "cls": str(label), "json": about.encode()})
+            yield from sorted(
+                [(f"{key}.{extension}", image), (f"{key}.cls", b"%d" % label), (f"{key}.json", about.encode())]
+            )
+
+    for shard, start in enumerate(range(0, len(data), samples_per_shard)):
+        write_tar(folder / "webdataset" / f"train-{shard:06d}.tar", members(data.slice(start, samples_per_shard)))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -260,5 +265,8 @@ def _make_dataset(columns: dict[str, Any], features: datasets.Features) -> datas
 
 
 def _image_extension(encoded: bytes) -> str:
+    for beginning, extension in _BEGINNINGS.items():
+        if encoded.startswith(beginning):
+            return extension
     with open_image(encoded) as image:
         return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}.get(image.format or "", (image.format or "bin").lower())

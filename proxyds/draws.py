@@ -27,7 +27,8 @@ def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.
     """
     if n == 0:
         return np.zeros(len(weights))
-    probabilities, n_certain = weights * (n / weights.sum()), 0
+    n_certain = 0
+    probabilities: NDArray[np.float64] = weights * (n / weights.sum())
     while (n_reached := int(np.count_nonzero(is_certain := probabilities >= _CERTAIN))) > n_certain:
         n_certain = n_reached
         others = np.where(is_certain, 0.0, weights)

@@ -384,5 +384,7 @@ def _extract_features(
 
 
 def _map_to_nearest(recipe: Recipe, features: similarity.Features, run: RunTasks) -> tuple[Mapping, list[Done]]:
-    results = run([similarity.mapping_task(features, recipe.similarity, machine.describe_arithmetic("cpu"))])
-    return similarity.read_mapping(results[0].entry), results
+    arithmetic = machine.describe_arithmetic("cpu")
+    (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
+    results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
+    return similarity.read_mapping([result.entry for result in results]), [projection, *results]

@@ -12,23 +12,17 @@ from numpy.typing import NDArray
 
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
+from proxyds.inference import predict_labels
 from proxyds.networks import describe_origin
+from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
 from proxyds.records import Architecture, Probe, Samples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry
-from proxyds.training import (
-    Epoch,
-    count_steps,
-    make_network,
-    predict_labels,
-    save_network,
-    time_training,
-    train_network,
-)
+from proxyds.training import Epoch, count_steps, time_training, train_network
 
 STAGE = "probes"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 def probe_task(

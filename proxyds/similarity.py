@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.inference import extract_features, list_layers
 from proxyds.networks import find_family, sketch_network
+from proxyds.pixel_network import load_network
 from proxyds.recipe import Similarity
 from proxyds.records import Architecture, Mapping, Outcomes, Probe, Samples
 from proxyds.store import Entry
-from proxyds.training import extract_features, list_layers, load_network
 
 FEATURES, MAPPING = "features", "similarity"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 SHARD = 8192
 """Samples whose features are extracted by one task."""
-TILE = 256
-"""Training samples whose distances are held at once: with 10,000 evaluation samples, 10 MB."""
+TILE = 128
+"""Training samples whose distances are held at once: with 10,000 evaluation samples, 5 MB."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def extract_shard(
     device: str,
 ) -> None:
     """Writes `features.npy`, (n, D) float32, of some samples."""
-    network = load_network(weights_file, architecture.network, architecture.parameters).to(device)
+    network = load_network(weights_file, architecture.network, architecture.parameters)
     np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device))
     report(1, 1, "")
 
@@ -175,51 +175,102 @@ class Features:
     evaluation: list[Done]
 
 
-def mapping_task(features: Features, settings: Similarity, arithmetic: dict[str, str]) -> Task:
-    """Describes the search for nearest evaluation samples: one task, so that its arithmetic runs in one thread.
+def projection_task(features: Features, settings: Similarity, arithmetic: dict[str, str]) -> Task:
+    """Describes the fit of the PCA: one task, so that its arithmetic runs in one thread.
 
     Args:
         features: Finished.
-        settings: Dimensions, metric, neighbours.
+        settings: Dimensions.
         arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
     """
     return Task(
         stage=MAPPING,
-        name="nearest evaluation samples",
+        name="principal components",
         inputs={
             "version": STAGE_VERSION,
-            "features": [[done.entry.key for done in shards] for shards in (features.training, features.evaluation)],
-            "settings": settings.model_dump(mode="json"),
+            "features": [done.entry.key for done in features.evaluation],
+            "dimensions": settings.dimensions,
             **arithmetic,
         },
-        function=find_nearest,
-        arguments={
-            "training": [done.entry.folder / "features.npy" for done in features.training],
-            "evaluation": [done.entry.folder / "features.npy" for done in features.evaluation],
-            "settings": settings,
-        },
+        function=write_projection,
+        arguments={"evaluation": _feature_files(features.evaluation), "dimensions": settings.dimensions},
     )
 
 
-def find_nearest(
-    *, folder: Path, report: Report, training: Sequence[Path], evaluation: Sequence[Path], settings: Similarity
+def write_projection(*, folder: Path, report: Report, evaluation: Sequence[Path], dimensions: int) -> None:
+    """Writes `projection.npz`, fitted on the evaluation samples' features."""
+    np.savez(folder / "projection.npz", **asdict(fit_projection(_read_features(evaluation), dimensions)))
+    report(1, 1, "")
+
+
+def mapping_tasks(features: Features, projection: Done, settings: Similarity, arithmetic: dict[str, str]) -> list[Task]:
+    """Splits the search for nearest evaluation samples into tasks of a shard of training samples.
+
+    Args:
+        features: Finished.
+        projection: The finished `projection_task`.
+        settings: Metric, neighbours.
+        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
+    """
+    n_shards = len(features.training)
+    return [
+        Task(
+            stage=MAPPING,
+            name=f"nearest evaluation samples {shard + 1}/{n_shards}",
+            inputs={
+                "version": STAGE_VERSION,
+                "features": training.entry.key,
+                "evaluation": [done.entry.key for done in features.evaluation],
+                "projection": projection.entry.key,
+                "metric": settings.metric,
+                "neighbours": settings.neighbours,
+                **arithmetic,
+            },
+            function=map_shard,
+            arguments={
+                "training": training.entry.folder / "features.npy",
+                "evaluation": _feature_files(features.evaluation),
+                "projection": projection.entry.folder / "projection.npz",
+                "settings": settings,
+            },
+        )
+        for shard, training in enumerate(features.training)
+    ]
+
+
+def map_shard(
+    *,
+    folder: Path,
+    report: Report,
+    training: Path,
+    evaluation: Sequence[Path],
+    projection: Path,
+    settings: Similarity,
 ) -> None:
-    """Reads features, maps them by `map_to_nearest` and writes `mapping.npz`."""
+    """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`."""
     mapping = map_to_nearest(
-        np.concatenate([np.load(file) for file in training]),
-        np.concatenate([np.load(file) for file in evaluation]),
+        np.load(training),
+        _read_features(evaluation),
+        _read_projection(projection),
         n_neighbours=settings.neighbours,
         metric=settings.metric,
-        dimensions=settings.dimensions,
     )
     np.savez(folder / "mapping.npz", **asdict(mapping))
     report(1, 1, "")
 
 
-def read_mapping(entry: Entry) -> Mapping:
-    """Reads what `find_nearest` wrote."""
-    with np.load(entry.folder / "mapping.npz") as held:
-        return Mapping(held["nearest"], held["distance"], int(held["n_dimensions"]), float(held["explained_variance"]))
+def read_mapping(entries: Sequence[Entry]) -> Mapping:
+    """Puts together what the tasks of `mapping_tasks` wrote."""
+    shards = []
+    for entry in entries:
+        with np.load(entry.folder / "mapping.npz") as held:
+            shards.append(dict(held))
+    return Mapping(
+        np.concatenate([shard["nearest"] for shard in shards]),
+        np.concatenate([shard["distance"] for shard in shards]),
+        int(shards[0]["n_dimensions"]),
+        float(shards[0]["explained_variance"]),
+    )
 
 
 def fit_projection(features: NDArray[np.float32], n_dimensions: int) -> Projection:
@@ -246,37 +297,60 @@ def fit_projection(features: NDArray[np.float32], n_dimensions: int) -> Projecti
 
 
 def map_to_nearest(
-    training: NDArray[np.float32], evaluation: NDArray[np.float32], *, n_neighbours: int, metric: str, dimensions: int
+    training: NDArray[np.float32],
+    evaluation: NDArray[np.float32],
+    projection: Projection,
+    *,
+    n_neighbours: int,
+    metric: str,
 ) -> Mapping:
     """Finds each training sample's nearest evaluation samples (Algorithm 1 steps 5 to 7).
 
     Args:
         training: (N, D) features.
-        evaluation: (M, D) features; the PCA is fitted on them.
+        evaluation: (M, D) features.
+        projection: Fitted on them.
         n_neighbours: 1 in the paper; at most M.
         metric: `euclidean` or `cosine`.
-        dimensions: Of the features after PCA, at most.
 
     Returns:
         Positions in `evaluation`, nearest first, equal distances by position.
     """
-    projection = fit_projection(evaluation, dimensions)
-    references = torch.from_numpy(_normalise(projection.apply(evaluation), metric))
-    half_norms = (references**2).sum(1) / 2
-    nearest, distance = [], []
-    for tile in _tiles(training, TILE):
-        queries = torch.from_numpy(_normalise(projection.apply(tile), metric))
-        scores = torch.addmm(half_norms, queries, references.T, alpha=-1)  # half the squared distance, less a constant
-        if n_neighbours == 1:
-            found = scores.argmin(1, keepdim=True)
-        else:
-            found = torch.sort(scores, dim=1, stable=True).indices[:, :n_neighbours]
-        nearest.append(found.numpy())
-        squared = ((queries - references[found[:, 0]]) ** 2).sum(1).double().numpy()
-        distance.append(squared / 2 if metric == "cosine" else np.sqrt(squared))
-    return Mapping(
-        np.concatenate(nearest), np.concatenate(distance), projection.components.shape[0], projection.explained_variance
-    )
+    references = _normalise(projection.apply(evaluation), metric)
+    queries = np.concatenate([_normalise(projection.apply(tile), metric) for tile in _tiles(training)])
+    nearest = find_nearest(queries, references, n_neighbours)
+    squared = ((queries - references[nearest[:, 0]]) ** 2).sum(axis=1).astype(np.float64)
+    distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
+    return Mapping(nearest, distance, len(projection.components), projection.explained_variance)
+
+
+def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int) -> NDArray[np.int64]:
+    """Finds the nearest references of every query by all their distances, of which `TILE` rows are held at a time.
+
+    |r|^2 / 2 - q r orders references as their distances do. One product gives it, of queries with a 1 behind and of
+    negative references with |r|^2 / 2 behind.
+
+    Args:
+        queries: (N, d).
+        references: (M, d).
+        n_neighbours: Of each, at most M.
+
+    Returns:
+        (N, n_neighbours) positions, nearest first, equal ones by position.
+    """
+    half_norms = (references**2).sum(axis=1, keepdims=True) / 2
+    against = np.concatenate([-references, half_norms], axis=1).T
+    nearest = np.empty((len(queries), n_neighbours), np.int64)
+    held = np.empty((min(TILE, len(queries)), len(references)), np.float32)
+    for start in range(0, len(queries), TILE):
+        tile = queries[start : start + TILE]
+        scores = held[: len(tile)]
+        np.matmul(np.concatenate([tile, np.ones((len(tile), 1), np.float32)], axis=1), against, out=scores)
+        for rank in range(n_neighbours):
+            found = scores.argmin(axis=1)
+            nearest[start : start + TILE, rank] = found
+            scores[np.arange(len(tile)), found] = np.inf
+    return nearest
 
 
 def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -288,8 +362,21 @@ def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[NDArray[np.i
     return outcomes.case[mapping.nearest[:, 0]], outcomes.importance[mapping.nearest].mean(axis=1)
 
 
-def _tiles(features: NDArray[np.float32], size: int = SHARD) -> list[NDArray[np.float32]]:
-    return [features[start : start + size] for start in range(0, len(features), size)]
+def _feature_files(shards: Sequence[Done]) -> list[Path]:
+    return [done.entry.folder / "features.npy" for done in shards]
+
+
+def _read_features(files: Sequence[Path]) -> NDArray[np.float32]:
+    return np.concatenate([np.load(file) for file in files])
+
+
+def _read_projection(file: Path) -> Projection:
+    with np.load(file) as held:
+        return Projection(held["mean"], held["components"], float(held["explained_variance"]))
+
+
+def _tiles(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [features[start : start + SHARD] for start in range(0, len(features), SHARD)]
 
 
 def _normalise(features: NDArray[Any], metric: str) -> NDArray[np.float32]:

@@ -23,15 +23,17 @@ from numpy.typing import NDArray
 
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import LabelError, TrainingError
+from proxyds.inference import predict_labels
 from proxyds.networks import describe_origin
+from proxyds.pixel_network import make_network
 from proxyds.recipe import Check, Training
 from proxyds.records import Architecture, Drawn, OnProgress, Progress, Samples
 from proxyds.runs import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
 from proxyds.seeding import derive_seed
-from proxyds.training import Epoch, count_steps, make_network, predict_labels, time_training, train_network
+from proxyds.training import Epoch, count_steps, time_training, train_network
 
 STAGE = "check"
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 DrawAgain = Callable[[float, int], Drawn | None]
 """Takes a ratio and a draw's number; returns what is drawn, or None where that is not known yet."""

@@ -460,7 +460,7 @@ from pathlib import Path
 import numpy as np
 from proxyds.engine import Here, Task, run_stored
 from proxyds.store import Store
-from proxyds.training import make_network, save_network
+from proxyds.pixel_network import make_network, save_network
 
 parameters = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
 network = make_network("resnet", parameters, 10, (1, 8, 8), seed=0)

@@ -19,16 +19,18 @@ from torch import nn
 
 from proxyds import networks
 from proxyds.errors import MissingExtraError, RecipeError, UnknownNameError
+from proxyds.inference import extract_features, list_layers
 from proxyds.networks import build_network, describe_origin, sketch_network
 from proxyds.opening import verify_proxy
 from proxyds.pipeline import build
+from proxyds.pixel_network import PixelNetwork, make_network
 from proxyds.recipe import Training
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture
 from proxyds.similarity import check_layer
 from proxyds.space import list_architectures, measure_cost
 from proxyds.store import Store
-from proxyds.training import PixelNetwork, extract_features, list_layers, make_network, train_network
+from proxyds.training import train_network
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

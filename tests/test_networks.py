@@ -8,11 +8,12 @@ import torch
 from pydantic import ValidationError
 
 from proxyds.errors import RecipeError
+from proxyds.inference import extract_features, list_layers
 from proxyds.networks import FAMILIES, build_network, sketch_network
+from proxyds.pixel_network import make_network
 from proxyds.recipe import Probes, Recipe
 from proxyds.similarity import check_layer
 from proxyds.space import choose_probes, list_architectures, measure_cost
-from proxyds.training import extract_features, list_layers, make_network
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (3, 17, 23)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,13 +12,19 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection, map_to_nearest
+from proxyds.records import Mapping
+from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection
+from proxyds.similarity import map_to_nearest as map_by_projection
 from proxyds.space import measure_cost
 
 
 def features(n: int, width: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return (rng.normal(size=(n, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width)).astype(np.float32)
+
+
+def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, *, dimensions: int, **given: Any) -> Mapping:
+    return map_by_projection(training, evaluation, fit_projection(evaluation, dimensions), **given)
 
 
 def test_the_nearest_evaluation_sample_by_hand() -> None:

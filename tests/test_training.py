@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from proxyds.computation import choose_computation
 from proxyds.errors import DivergedError
+from proxyds.inference import predict_labels
+from proxyds.pixel_network import make_network
 from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
-from proxyds.training import (
-    PixelNetwork,
-    augment,
-    choose_memory_format,
-    extract_features,
-    load_network,
-    make_network,
-    predict_labels,
-    save_network,
-    train_network,
-)
+from proxyds.training import augment, draw_epoch, train_network
 
 SMALL = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
 
@@ -118,20 +109,25 @@ def test_an_infinite_loss_stops_and_says_what_to_change() -> None:
         train_network(network, pixels, labels, settings, seed=1, name="probe x")
 
 
+def draw_augmentation(n: int, settings: Training) -> tuple[torch.Tensor, torch.Tensor]:
+    _, offsets, mirrored = draw_epoch(n, n, 1, settings, torch.Generator().manual_seed(0), "cpu")
+    return offsets[0], mirrored[0]
+
+
 def test_each_sample_gets_its_own_window_and_flip() -> None:
     image = torch.arange(1, 17, dtype=torch.uint8).view(1, 1, 4, 4)
     padded = F.pad(image, (1, 1, 1, 1))[0, 0]
     windows = [padded[y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
     possible = {tuple(w.flatten().tolist()) for w in windows} | {tuple(w.flip(1).flatten().tolist()) for w in windows}
     settings = settings_of(crop_padding=1, horizontal_flip=True)
-    batch = augment(image.repeat(400, 1, 1, 1), settings, torch.Generator().manual_seed(0))
+    batch = augment(image.repeat(400, 1, 1, 1), settings, *draw_augmentation(400, settings))
     assert batch.shape == (400, 1, 4, 4)
     assert {tuple(sample.flatten().tolist()) for sample in batch} == possible
 
 
 def test_without_augmentation_samples_are_untouched() -> None:
     pixels = torch.from_numpy(blobs(10)[0])
-    assert torch.equal(augment(pixels.clone(), settings_of(), torch.Generator().manual_seed(0)), pixels)
+    assert torch.equal(augment(pixels.clone(), settings_of(), *draw_augmentation(10, settings_of())), pixels)
 
 
 def test_normalisation_is_exact() -> None:
@@ -144,71 +140,18 @@ def test_normalisation_is_exact() -> None:
     assert network.deviation.flatten()[1] == 1  # a constant channel is not blown up
 
 
-def test_saved_networks_give_the_same_features(tmp_path: Path) -> None:
-    pixels, labels = blobs(300)
-    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
-    train_network(network, pixels, labels, settings_of(), seed=2)
-    save_network(network, tmp_path / "w.safetensors", 2, (1, 8, 8))
-    again = load_network(tmp_path / "w.safetensors", "resnet", SMALL)
-    features = extract_features(network, "pool", pixels)
-    assert features.shape == (300, 4)
-    assert (features == extract_features(again, "pool", pixels)).all()
-
-
-def test_features_of_a_spatial_layer_are_its_means_over_positions() -> None:
-    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1).eval()
-    pixels = blobs(5)[0]
-    taken = []
-    network.network.stages[1].register_forward_hook(lambda module, inputs, output: taken.append(output.mean((2, 3))))
-    features = extract_features(network, "stages.1", pixels)
-    np.testing.assert_allclose(features, taken[0].numpy(), rtol=1e-5)
-
-
-def test_layers_that_share_weights_are_kept_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def tied(*_: object) -> torch.nn.Module:
-        network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
-        network[2].weight = network[1].weight
-        return network
-
-    monkeypatch.setattr("proxyds.training.build_network", tied)
-    network = make_network("tied", {}, 64, (1, 8, 8), seed=1)
-    save_network(network, tmp_path / "weights.safetensors", 64, (1, 8, 8))
-    again = load_network(tmp_path / "weights.safetensors", "tied", {})
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
-
-
-def test_a_layer_that_is_used_twice_gives_its_last_output() -> None:
-    class Twice(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.act, self.flatten = torch.nn.ReLU(), torch.nn.Flatten()
-            self.one, self.two = torch.nn.Linear(64, 8), torch.nn.Linear(8, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.two(self.act(self.one(self.act(self.flatten(x)))))
-
-    network = PixelNetwork(Twice(), 1).eval()
-    pixels = blobs(300)[0]
-    features = extract_features(network, "act", pixels)
-    assert features.shape == (300, 8)
-    hidden = network.network.one(network.network.flatten(torch.from_numpy(pixels).float()))
-    np.testing.assert_allclose(features, torch.relu(hidden).detach().numpy(), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("base_filters", "n_channels", "expected"),
     [
-        (4, 3, torch.contiguous_format),
-        (12, 3, torch.contiguous_format),
-        (8, 3, torch.channels_last),
-        (8, 1, torch.contiguous_format),
+        (4, 3, "contiguous"),
+        (12, 3, "contiguous"),
+        (8, 3, "channels_last"),
+        (8, 1, "contiguous"),
     ],
 )
-def test_the_memory_format_follows_from_the_shape_alone(
-    base_filters: int, n_channels: int, expected: torch.memory_format
-) -> None:
+def test_the_memory_format_follows_from_the_shape_alone(base_filters: int, n_channels: int, expected: str) -> None:
     network = make_network("resnet", {**SMALL, "base_filters": base_filters}, 2, (n_channels, 8, 8), seed=1)
-    assert choose_memory_format(network) == expected
+    assert choose_computation(network).memory_format == expected
 
 
 @pytest.mark.gpu
