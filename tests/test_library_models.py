@@ -333,9 +333,12 @@ def test_features_are_one_vector_an_image(
 def test_features_of_tokens_are_their_mean() -> None:
     parameters = {"model": "vit_tiny_patch16_224", "arguments": SMALL_VIT}
     built = make_network("timm", parameters, 3, (1, 16, 16), seed=0).eval()
-    tokens: list[torch.Tensor] = []
-    built.network.get_submodule("blocks.0").register_forward_hook(lambda module, inputs, output: tokens.append(output))
     features = extract_features(built, "blocks.0", pixels(4, 1, 16, 16))
+    tokens: list[torch.Tensor] = []
+    built.network.get_submodule("blocks.0").register_forward_hook(
+        lambda module, inputs, output: tokens.append(output.detach())
+    )
+    built(torch.from_numpy(pixels(4, 1, 16, 16)))
     assert tokens[0].shape == (4, 17, 192)  # one more than the patches
     np.testing.assert_allclose(features, tokens[0].numpy().mean(axis=1), rtol=1e-4, atol=1e-6)
 
