@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from proxyds.tars import write_tar
 if TYPE_CHECKING:
     import datasets
 
-_BEGINNINGS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg"}
+_FORMATS = re.compile(rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpg>\xff\xd8\xff)|(?P<webp>RIFF....WEBP)")
 """How images of the commonest formats begin, so that they need not be opened to be named."""
 
 
@@ -265,8 +266,7 @@ def _make_dataset(columns: dict[str, Any], features: datasets.Features) -> datas
 
 
 def _image_extension(encoded: bytes) -> str:
-    for beginning, extension in _BEGINNINGS.items():
-        if encoded.startswith(beginning):
-            return extension
+    if (known := _FORMATS.match(encoded)) is not None:
+        return str(known.lastgroup)
     with open_image(encoded) as image:
         return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}.get(image.format or "", (image.format or "bin").lower())

@@ -42,7 +42,12 @@ class PixelNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps uint8 (n, C, h, w) to logits (n, n_labels)."""
-        logits: Tensor = self.network((pixels.float() - self.mean) / self.deviation)
+        # spread over one image first: torch is slow where a few channels stand innermost
+        mean, deviation = (
+            torch.empty_like(pixels[:1], dtype=torch.float32).copy_(of_channel)
+            for of_channel in (self.mean, self.deviation)
+        )
+        logits: Tensor = self.network((pixels.float() - mean) / deviation)
         return logits
 
 

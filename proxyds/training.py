@@ -81,7 +81,7 @@ def train_network(
     computation = choose_computation(network, device)
     memory_format = computation.torch_format
     network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    images = pad_images(pixels, settings, device)
     targets = torch.from_numpy(labels).to(device)
 
     batch_size = min(settings.batch_size, len(labels))
@@ -92,7 +92,7 @@ def train_network(
     loss_sum = torch.zeros((), device=device)
 
     def take_step(chosen: Tensor, offsets: Tensor, mirrored: Tensor) -> None:
-        batch = augment(images[chosen], settings, offsets, mirrored).contiguous(memory_format=memory_format)
+        batch = cut_batch(images, settings, chosen, offsets, mirrored).contiguous(memory_format=memory_format)
         optimizer.zero_grad(set_to_none=True)
         with computation.arithmetic():
             loss = F.cross_entropy(network(batch), targets[chosen])
@@ -189,26 +189,53 @@ def draw_epoch(
     return order.to(device), offsets.to(device), mirrored.to(device)
 
 
-def augment(images: Tensor, settings: Training, offsets: Tensor, mirrored: Tensor) -> Tensor:
-    """Shifts every image of a batch and mirrors some.
+def pad_images(pixels: NDArray[np.uint8], settings: Training, device: str) -> Tensor:
+    """Puts a border of `crop_padding` p black pixels around every image.
 
     Args:
-        images: (n, C, H, W) uint8, on any device.
-        settings: `crop_padding` p (a window of H x W is cut out of the image padded by p black pixels), `horizontal_flip`.
-        offsets: (2, n) int64 in 0..2p, where each image's window begins, from above and from the left.
+        pixels: (N, C, H, W) uint8.
+        settings: p.
+        device: Where they go.
+
+    Returns:
+        (N, H + 2 p, W + 2 p, C) uint8: with the channels last, a row of a window is one piece of memory.
+    """
+    n, n_channels, height, width = pixels.shape
+    padding = settings.crop_padding
+    padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, n_channels, dtype=torch.uint8)
+    inside = slice(padding, height + padding), slice(padding, width + padding)
+    padded[:, inside[0], inside[1]] = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 2, 3, 1)
+    return padded.to(device)
+
+
+def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
+    """Cuts a window out of each image of a batch and mirrors some: all in one copy of rows, and one more of whole images.
+
+    Args:
+        padded: Of `pad_images`.
+        settings: `crop_padding` p, `horizontal_flip`.
+        chosen: (n,) int64, which images.
+        offsets: (2, n) int64 in 0..2p, where each one's window begins, from above and from the left.
         mirrored: (n,) bool.
 
     Returns:
-        (n, C, H, W) uint8.
+        (n, C, H, W) uint8, in memory with the channels last.
     """
-    n, _, height, width = images.shape
-    padding = settings.crop_padding
-    if padding:
-        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        images = windows[torch.arange(n, device=images.device), :, offsets[0], offsets[1]]
+    n_images, padded_height, padded_width, n_channels = padded.shape
+    height, width = padded_height - 2 * settings.crop_padding, padded_width - 2 * settings.crop_padding
+    n, device = len(chosen), padded.device
+    n_places = n_images * padded_height * padded_width - width + 1
+    row_at = padded.view(-1).as_strided(
+        (n_places, width * n_channels), (n_channels, 1)
+    )  # the row that begins at any pixel
+    first_rows = chosen * padded_height + offsets[0]
+    rows = first_rows[:, None] + torch.arange(height, device=device)
+    places = rows * padded_width + offsets[1][:, None]
+    images = row_at.index_select(0, places.view(-1)).view(n, height, width, n_channels)
     if settings.horizontal_flip:
-        images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-    return images
+        both = torch.cat([images, images.flip(2)]).view(2 * n, -1)
+        images = both.index_select(0, torch.arange(n, device=device) + n * mirrored).view_as(images)
+    return images.permute(0, 3, 1, 2)
 
 
 @contextmanager

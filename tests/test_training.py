@@ -13,7 +13,7 @@ from proxyds.inference import predict_labels
 from proxyds.pixel_network import make_network
 from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
-from proxyds.training import augment, draw_epoch, train_network
+from proxyds.training import cut_batch, draw_epoch, pad_images, train_network
 
 SMALL = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
 
@@ -109,9 +109,9 @@ def test_an_infinite_loss_stops_and_says_what_to_change() -> None:
         train_network(network, pixels, labels, settings, seed=1, name="probe x")
 
 
-def draw_augmentation(n: int, settings: Training) -> tuple[torch.Tensor, torch.Tensor]:
-    _, offsets, mirrored = draw_epoch(n, n, 1, settings, torch.Generator().manual_seed(0), "cpu")
-    return offsets[0], mirrored[0]
+def one_batch(pixels: np.ndarray, settings: Training) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = draw_epoch(len(pixels), len(pixels), 1, settings, torch.Generator().manual_seed(0), "cpu")
+    return draws[0][0], cut_batch(pad_images(pixels, settings, "cpu"), settings, *(draw[0] for draw in draws))
 
 
 def test_each_sample_gets_its_own_window_and_flip() -> None:
@@ -120,14 +120,29 @@ def test_each_sample_gets_its_own_window_and_flip() -> None:
     windows = [padded[y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
     possible = {tuple(w.flatten().tolist()) for w in windows} | {tuple(w.flip(1).flatten().tolist()) for w in windows}
     settings = settings_of(crop_padding=1, horizontal_flip=True)
-    batch = augment(image.repeat(400, 1, 1, 1), settings, *draw_augmentation(400, settings))
+    _, batch = one_batch(image.repeat(400, 1, 1, 1).numpy(), settings)
     assert batch.shape == (400, 1, 4, 4)
     assert {tuple(sample.flatten().tolist()) for sample in batch} == possible
 
 
 def test_without_augmentation_samples_are_untouched() -> None:
     pixels = torch.from_numpy(blobs(10)[0])
-    assert torch.equal(augment(pixels.clone(), settings_of(), *draw_augmentation(10, settings_of())), pixels)
+    chosen, batch = one_batch(pixels.numpy(), settings_of())
+    assert torch.equal(batch, pixels[chosen])
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "height", "width", "padding"), [(3, 32, 32, 4), (1, 8, 8, 1), (3, 6, 10, 2), (2, 5, 4, 0)]
+)
+def test_windows_are_those_that_indexing_gives(n_channels: int, height: int, width: int, padding: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, n_channels, height, width), np.uint8)
+    settings = settings_of(crop_padding=padding, horizontal_flip=True)
+    chosen, offsets, mirrored = (draw[1] for draw in draw_epoch(30, 12, 2, settings, torch.Generator(), "cpu"))
+    batch = cut_batch(pad_images(pixels, settings, "cpu"), settings, chosen, offsets, mirrored)
+    for image, number, above, left, is_mirrored in zip(batch, chosen, *offsets, mirrored, strict=True):
+        padded = np.pad(pixels[number], ((0, 0), (padding, padding), (padding, padding)))
+        window = padded[:, above : above + height, left : left + width]
+        assert (image.numpy() == (window[:, :, ::-1] if is_mirrored else window)).all()
 
 
 def test_normalisation_is_exact() -> None:
