@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-slow lint format schema constraints clean
+.PHONY: help install demo test test-slow bench bench-gpu lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ test: install ## run the default tests
 
 test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
 	$(BIN)/pytest -m slow --timeout 7200
+
+bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; PROXYDS_DATA for the last row)
+	env -u OMP_WAIT_POLICY $(BIN)/python tests/benchmarks/cpu.py --page README.md
+
+bench-gpu: install ## the same for one GPU
+	$(BIN)/python tests/benchmarks/gpu.py
 
 lint: install ## style, types, import layers
 	$(BIN)/ruff check .

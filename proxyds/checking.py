@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from proxyds import accuracies, artifact, evidence, machine, selection, source, space, verification
+from proxyds import accuracies, artifact, evidence, machine, pace, selection, source, space, verification
 from proxyds.card import render_card
 from proxyds.draws import CONTROLS, ControlLaw
-from proxyds.engine import Engine, run_each
+from proxyds.engine import Engine, LocalWorkers, run_each
 from proxyds.errors import (
     AccuracyTableError,
     ArtifactError,
@@ -229,6 +229,7 @@ def check_ranking(
     manifest, tables = read_proxy(folder, with_ranking=False)
     runs = list_check_runs(recipe, settings, data, ranked, redraw(recipe, data, manifest, tables), device)
     reference, known = read_reference(recipe, settings, data, ranked)
+    _choose_workers(engine, runs, store, device, on_progress)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
     results, failures = run_each(tasks, store, engine, watch)
@@ -240,10 +241,27 @@ def check_ranking(
         reference=reference,
         failures=[make_plain(f"{failure.task.name}: {failure.error}")[:1000] for failure in failures],
         elapsed_seconds=time.perf_counter() - started,
-        machine=machine.describe_machine(device),
+        machine=machine.describe_machine(
+            device,
+            engine.n_workers,
+            verification.describe_computations(ranked, len(data.label_names), data.image_shape, device),
+        ),
     )
     table = make_runs_table([*known, *table.to_pylist()])
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
+
+
+def _choose_workers(
+    engine: Engine, runs: Sequence[verification.Run], store: Store, device: str, on_progress: OnProgress
+) -> None:
+    """Lets timing decide how many runs there are at once, where the user has not and there is work enough to repay it."""
+    waiting = [run for run in runs if run.task is not None and store.find(run.task.stage, run.task.key) is None]
+    if not isinstance(engine, LocalWorkers) or not engine.is_open or sum(run.flops for run in waiting) < pace.MIN_FLOPS:
+        return
+    middle = sorted(waiting, key=lambda run: run.architecture.training_flops)[len(waiting) // 2]
+    rates = pace.choose_workers(engine, middle, device)
+    told = ", ".join(f"{n_workers} at once {rate:,.0f}" for n_workers, rate in sorted(rates.items()))
+    on_progress(Progress(pace.STAGE, "", 1, 1, f"images a second: {told}"))
 
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:

@@ -38,7 +38,10 @@ overrides = click.option(
     help="Change a value of the recipe; may be given several times.",
 )
 workers = click.option(
-    "--workers", type=click.IntRange(0), default=0, help="Worker processes.  [default: one for each core]"
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    help="Trainings at once.  [default: one for each core, or as many as a short trial finds best]",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."

@@ -83,7 +83,13 @@ class Failure:
 
 
 class Engine(Protocol):
-    """Runs tasks, within a `with` block that ends what it started."""
+    """Runs tasks, within a `with` block that ends what it started.
+
+    Attributes:
+        n_workers: Tasks at once.
+    """
+
+    n_workers: int
 
     def run(
         self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
@@ -158,7 +164,9 @@ def run_each(
 
 
 class Here:
-    """Runs tasks one after the other in this process: for one GPU, and for tests."""
+    """Runs tasks one after the other in this process."""
+
+    n_workers = 1
 
     def __enter__(self) -> Here:
         return self
@@ -196,11 +204,13 @@ class LocalWorkers:
     """Runs tasks in processes of one torch thread each, which are started when first needed and kept for the block.
 
     Args:
-        n_workers: Processes at once; 0 means one for each core.
+        n_workers: Processes at once; 0 leaves the number open: one for each core, until `limit` says otherwise.
+        at_most: Processes where the number is open.
     """
 
-    def __init__(self, n_workers: int = 0) -> None:
-        self.n_workers = n_workers or loky.cpu_count()
+    def __init__(self, n_workers: int = 0, at_most: int | None = None) -> None:
+        self.n_workers = n_workers or min(loky.cpu_count(), at_most or loky.cpu_count())
+        self.is_open = n_workers == 0 and self.n_workers > 1
         self._executor: loky.ProcessPoolExecutor | None = None
         self._others: set[BaseProcess] = set()  # processes of this one that are not workers
         self._messages = LokyContext().SimpleQueue()
@@ -210,6 +220,13 @@ class LocalWorkers:
 
     def __exit__(self, *exception: object) -> None:
         self._end(kill=any(exception))
+
+    def limit(self, n_workers: int) -> None:
+        """Runs no more than so many processes from now on, and leaves the number open no longer."""
+        self.is_open = False
+        if n_workers < self.n_workers:
+            self._end(kill=False)
+            self.n_workers = n_workers
 
     def _end(self, *, kill: bool) -> None:
         """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,14 +40,24 @@ def describe_arithmetic(device: str) -> dict[str, str]:
     return {"torch": torch.__version__, "device": kind}
 
 
-def describe_machine(device: str) -> MachineRecord:
-    """What the manifest says of the machine; no host name, no path."""
+def describe_machine(
+    device: str, n_workers: int | None = None, computations: Mapping[str, str] | None = None
+) -> MachineRecord:
+    """What the manifest says of the machine; no host name, no path.
+
+    Args:
+        device: Where networks were trained.
+        n_workers: How many at once; None where none was.
+        computations: How each of them computed, by its name.
+    """
     return MachineRecord(
         device=describe_arithmetic(device)["device"],
         processor=_processor(),
         n_cores=loky.cpu_count(),
         python=platform.python_version(),
         libraries={name: version(name) for name in LIBRARIES},
+        n_workers=n_workers,
+        computations=dict(computations or {}),
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from proxyds.recipe import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS, Check, Training
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
-FORMAT_VERSION = "1.3"
+FORMAT_VERSION = "1.4"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
@@ -193,6 +193,8 @@ class MachineRecord(Part):
     n_cores: _Count
     python: str
     libraries: dict[str, str]
+    n_workers: _Count | None = None
+    computations: dict[str, str] = Field(default_factory=dict)
 
 
 class CheckRecord(Check):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxyds import artifact, checking, machine, probe, selection, similarity, source, space
+from proxyds import artifact, checking, machine, probe, selection, similarity, source, space, verification
 from proxyds.card import render_card
 from proxyds.describing import describe_build
 from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
@@ -30,6 +30,10 @@ from proxyds.tables import read_proxy
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+GPU_WORKERS = 8
+"""Processes that share one GPU, at most: each keeps half a gigabyte of its memory for itself."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def build(
         if there is not None and not force:
             built = _keep(out, there, recipe, data)
         else:
-            built = _build(recipe, data, architectures, out, force, device, run, ledger)
+            built = _build(recipe, data, architectures, out, force, device, engine.n_workers, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
         checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, engine, on_progress)
@@ -119,6 +123,7 @@ def _build(
     out: Path,
     force: bool,
     device: str,
+    n_workers: int,
     run: RunTasks,
     ledger: Ledger,
 ) -> Built:
@@ -157,6 +162,7 @@ def _build(
     )
     ledger.end_stage("selection")
 
+    computations = verification.describe_computations(chosen, len(data.label_names), data.image_shape, device)
     datasets = artifact.make_tables(data, outcomes, mapping, draw)
     look_at_output(out, force)  # hours may have passed
 
@@ -171,7 +177,7 @@ def _build(
             layer,
             mapping,
             ledger.stages,
-            machine.describe_machine(device),
+            machine.describe_machine(device, n_workers, computations),
         )
 
     return Built(out, write_proxy(out, recipe, datasets, ledger, describe, force=force), was_there=False)
@@ -294,9 +300,11 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
 
 
 def choose_engine(device: str, workers: int) -> tuple[str, Engine]:
-    """Decides where tasks run: one after the other on a GPU, else in as many processes as cores."""
+    """Decides where tasks run: in as many processes as cores; on a GPU in as many as share it well, at most, or in this one."""
     device = machine.choose_device(device)
-    return device, Here() if device.startswith("cuda") else LocalWorkers(workers)
+    if not device.startswith("cuda"):
+        return device, LocalWorkers(workers)
+    return device, Here() if workers == 1 else LocalWorkers(workers, at_most=GPU_WORKERS)
 
 
 def look_at_output(out: Path, force: bool) -> Manifest | None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from proxyds import checking, probe, similarity, source, space, verification
-from proxyds.engine import LocalWorkers, run_stored
+from proxyds.engine import run_stored
 from proxyds.pipeline import choose_engine, list_probe_tasks, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
@@ -138,7 +138,7 @@ def plan_build(
             expected[architecture.name] = probe.expect_seconds(task)
         seconds = 0.0 if is_stored else expected[architecture.name]
         planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
-    n_workers = engine.n_workers if isinstance(engine, LocalWorkers) else 1
+    n_workers = engine.n_workers
     n_selected = round(recipe.selection.ratio * len(data.train))
     check = None
     if recipe.check is not None:
@@ -208,7 +208,7 @@ def plan_check(
     manifest, tables = read_proxy(folder, with_ranking=False)
     own_draws = checking.redraw(recipe, data, manifest, tables)
     runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device)
-    return _plan_runs(runs, store, engine.n_workers if isinstance(engine, LocalWorkers) else 1)
+    return _plan_runs(runs, store, engine.n_workers)
 
 
 def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001

@@ -202,10 +202,9 @@ def pad_images(pixels: NDArray[np.uint8], settings: Training, device: str) -> Te
     """
     n, n_channels, height, width = pixels.shape
     padding = settings.crop_padding
-    padded = torch.zeros(n, height + 2 * padding, width + 2 * padding, n_channels, dtype=torch.uint8)
-    inside = slice(padding, height + padding), slice(padding, width + padding)
-    padded[:, inside[0], inside[1]] = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 2, 3, 1)
-    return padded.to(device)
+    padded = np.zeros((n, height + 2 * padding, width + 2 * padding, n_channels), np.uint8)
+    padded[:, padding : padding + height, padding : padding + width] = pixels.transpose(0, 2, 3, 1)
+    return torch.from_numpy(padded).to(device)
 
 
 def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:

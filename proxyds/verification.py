@@ -21,10 +21,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from proxyds.computation import choose_computation
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import LabelError, TrainingError
 from proxyds.inference import predict_labels
-from proxyds.networks import describe_origin
+from proxyds.networks import describe_origin, sketch_network
 from proxyds.pixel_network import make_network
 from proxyds.recipe import Check, Training
 from proxyds.records import Architecture, Drawn, OnProgress, Progress, Samples
@@ -365,29 +366,33 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
 
 
 def expect_seconds(runs: Sequence[Run]) -> dict[str, float]:
-    """Times a few steps of each architecture and says how long one image of its training takes on this machine, alone.
-
-    Returns:
-        Seconds for one image, by the architecture's name.
-    """
+    """How long one image of each architecture's training takes on this machine, alone: seconds, by the architecture's name."""
     seconds = {}
     for run in runs:
         if run.task is None or run.architecture.name in seconds:
             continue
-        given, architecture = run.task.arguments, run.architecture
-        network = make_network(
-            architecture.network, architecture.parameters, given["n_labels"], given["image_shape"], seed=0
-        )
-        seconds[architecture.name] = time_training(
-            network,
-            1,
-            given["n_labels"],
-            given["image_shape"],
-            architecture.training_flops,
-            given["settings"],
-            given["device"],
-        )
+        given = {what: run.task.arguments[what] for what in ("n_labels", "image_shape", "settings", "device")}
+        seconds[run.architecture.name] = expect_image_seconds(run.architecture, **given)
     return seconds
+
+
+def expect_image_seconds(
+    architecture: Architecture, n_labels: int, image_shape: tuple[int, int, int], settings: Training, device: str
+) -> float:
+    """Times a few steps of an architecture's training; seconds for one image."""
+    network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, seed=0)
+    return time_training(network, 1, n_labels, image_shape, architecture.training_flops, settings, device)
+
+
+def describe_computations(
+    architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str
+) -> dict[str, str]:
+    """How each network computes on a device, by its name; see `computation.Computation`."""
+    described = {}
+    for each in architectures:
+        network = sketch_network(each.network, each.parameters, n_labels, image_shape)
+        described[each.name] = str(choose_computation(network, device))
+    return described
 
 
 def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:

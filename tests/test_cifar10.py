@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -11,16 +12,24 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import webdataset
 from datasets import ClassLabel, Image, load_dataset
+from torch.nn.functional import cross_entropy
+from torchvision import transforms
 
 import proxyds
+from proxyds.inference import predict_labels
 from proxyds.opening import verify_proxy
+from proxyds.pixel_network import make_network
+from proxyds.recipe import Training
 from proxyds.store import Store
 from proxyds.tables import read_tables
+from proxyds.training import train_network
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -152,3 +161,76 @@ def resident_bytes(pid: int) -> int:
         except (OSError, IndexError):
             continue  # it has ended meanwhile
     return total
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_networks_become_as_good_as_by_a_plain_loop(data_folder: Path) -> None:
+    """Five seeds of each; the loops draw their own orders, crops and flips."""
+    pixels, labels = read_pixels(data_folder, "train", 10_000)
+    test_pixels, test_labels = read_pixels(data_folder, "test", 10_000)
+    settings = Training(epochs=5, batch_size=64, learning_rate=0.01)
+    parameters, shape = {"depth": 8, "base_filters": 8}, (3, 32, 32)
+    ours, plain = [], []
+    for seed in range(5):
+        network = make_network("resnet", parameters, 10, shape, seed=seed)
+        train_network(network, pixels, labels, settings, seed=seed)
+        ours.append((predict_labels(network, test_pixels) == test_labels).mean())
+
+        network = make_network("resnet", parameters, 10, shape, seed=100 + seed)
+        network.fit_normalisation(pixels)
+        torch.manual_seed(seed)
+        train_plainly(
+            network.network, pixels, labels, settings, network.mean.flatten() / 255, network.deviation.flatten() / 255
+        )
+        plain.append((predict_labels(network, test_pixels) == test_labels).mean())
+    difference = np.mean(ours) - np.mean(plain)
+    standard_error = np.sqrt((np.var(ours, ddof=1) + np.var(plain, ddof=1)) / 5)
+    print(
+        f"ours {np.mean(ours):.4f}, plain {np.mean(plain):.4f}, standard error of the difference {standard_error:.4f}"
+    )
+    assert np.mean(ours) > 0.4
+    assert abs(difference) < 2 * standard_error
+
+
+def read_pixels(data_folder: Path, split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    files = sorted((data_folder / "cifar10").glob(f"{split}-*.parquet"))
+    rows = pa.concat_tables([pq.read_table(file) for file in files]).slice(0, n)
+    pictures = [PIL.Image.open(io.BytesIO(image["bytes"])).convert("RGB") for image in rows["image"].to_pylist()]
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures]), rows["label"].to_numpy().copy()
+
+
+def train_plainly(
+    network: torch.nn.Module,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    settings: Training,
+    mean: torch.Tensor,
+    deviation: torch.Tensor,
+) -> None:
+    """What a user would write with torchvision."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, 4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, deviation),
+        ]
+    )
+    pictures = [PIL.Image.fromarray(image.transpose(1, 2, 0)) for image in pixels]
+    n_steps = len(labels) // settings.batch_size
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=settings.epochs * n_steps + 1, cycle_momentum=False
+    )
+    network.train()
+    for _ in range(settings.epochs):
+        order = torch.randperm(len(labels)).tolist()
+        for step in range(n_steps):
+            chosen = order[step * settings.batch_size : (step + 1) * settings.batch_size]
+            optimizer.zero_grad()
+            batch = torch.stack([transform(pictures[number]) for number in chosen])
+            cross_entropy(network(batch), torch.from_numpy(labels[chosen])).backward()
+            optimizer.step()
+            schedule.step()
+    network.eval()

@@ -76,6 +76,42 @@ def test_the_loop_equals_a_plain_one_step_by_step(optimizer: str, schedule: str)
         assert history[epoch].loss == pytest.approx(np.mean(losses), abs=1e-4)
 
 
+def test_each_of_twenty_steps_with_channels_last_and_augmentation_equals_a_plain_one() -> None:
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 200, (64, 3, 16, 16), np.uint8), rng.integers(0, 2, 64)
+    pixels[labels == 1, :, :8] += 50
+    settings = Training(epochs=20, batch_size=64, crop_padding=2, optimizer="sgd", learning_rate=0.02)
+    # an epoch is a step, and tells its loss
+    ours = make_network("resnet", {"depth": 14, "base_filters": 8}, 10, (3, 16, 16), seed=1)
+    assert choose_computation(ours).memory_format == "channels_last"
+    history = train_network(ours, pixels, labels, settings, seed=9)
+
+    plain = make_network("resnet", {"depth": 14, "base_filters": 8}, 10, (3, 16, 16), seed=1).network.train()
+    mean, deviation = (held.reshape(3, 1, 1) for held in (pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))))
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.02, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=21, cycle_momentum=False)
+    losses = []
+    for epoch in range(20):
+        generator = torch.Generator().manual_seed(derive_seed(9, "epoch", epoch))
+        chosen = torch.randperm(64, generator=generator).tolist()
+        offsets = torch.randint(5, (2, 64), generator=generator).tolist()
+        mirrored = (torch.rand(64, generator=generator) < 0.5).tolist()
+        batch = []
+        for number, above, left, is_mirrored in zip(chosen, *offsets, mirrored, strict=True):
+            image = np.pad(pixels[number], ((0, 0), (2, 2), (2, 2)))[:, above : above + 16, left : left + 16]
+            batch.append(((image[:, :, ::-1] if is_mirrored else image) - mean) / deviation)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(
+            plain(torch.from_numpy(np.stack(batch).astype(np.float32))), torch.from_numpy(labels[chosen])
+        )
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    assert [epoch.loss for epoch in history] == pytest.approx(losses, abs=1e-4)
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_training_learns_and_is_the_same_twice() -> None:
     pixels, labels = blobs(200)
     predictions = []

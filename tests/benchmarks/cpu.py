@@ -40,6 +40,7 @@ from timing import (
     seconds_of,
     start_report,
     take_turns,
+    write_into,
     write_report,
 )
 from yardsticks import make_transforms
@@ -333,7 +334,7 @@ def stand_in(bench: Bench, name: str, features: np.ndarray) -> Done:
     return Done(entry, was_stored=False)
 
 
-def row_7(bench: Bench) -> Iterator[Row]:  # noqa: ARG001
+def row_7(bench: Bench) -> Iterator[Row]:
     """Weighted draws of 1.28 million samples."""
     n = 1_280_000
     rng = np.random.default_rng(0)
@@ -452,7 +453,7 @@ def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, Mapping
     return source, outcomes, mapping, Draw(ones.astype(np.int64), ones, ones / n, ones, selected)
 
 
-def row_9(bench: Bench) -> Iterator[Row]:  # noqa: ARG001
+def row_9(bench: Bench) -> Iterator[Row]:
     """Commands that need nothing heavy."""
     proxyds = Path(sys.executable).parent / "proxyds"
     commands = [[proxyds, "--help"], [proxyds, "validate", ROOT / "recipes" / "cifar10-small.yaml"]]
@@ -548,6 +549,11 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="*", default=[], choices=list(ROWS), help="rows to measure; 1 gives 1 to 3")
     parser.add_argument("--repeats", type=int, default=5, help="turns of the long rows")
     parser.add_argument("-o", "--out", type=Path, default=HERE / "results", help="where cpu.json and cpu.md go")
+    parser.add_argument("--page", type=Path, help="a page between whose marks the table goes too")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    write_report(run(given.only, given.repeats), given.out, "cpu")
+    datasets.disable_progress_bars()
+    measured = run(given.only, given.repeats)
+    write_report(measured, given.out, "cpu")
+    if given.page:
+        write_into(given.page, measured)

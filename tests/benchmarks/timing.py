@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+MARKS = ("<!-- make bench writes this -->", "<!-- until here -->")
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "webdataset", "datasets", "pyarrow", "pillow")
 
 
@@ -169,6 +170,13 @@ def write_report(report: Report, folder: Path, name: str) -> None:
     """Writes `NAME.json` and `NAME.md`."""
     (folder / f"{name}.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(render(asdict(report)), encoding="utf-8")
+
+
+def write_into(page: Path, report: Report) -> None:
+    """Puts the table between the marks of a page."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, other_mark, after = rest.partition(MARKS[1])
+    page.write_text(f"{before}{mark}\n{render(asdict(report))}{other_mark}{after}", encoding="utf-8")
 
 
 def render(report: dict) -> str:

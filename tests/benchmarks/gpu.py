@@ -1,0 +1,183 @@
+"""The speed of proxyds on one GPU, beside what a user would write: `make bench-gpu`. Says so and ends where there is no GPU.
+
+The loop of `training.py` (data on the device, one CUDA graph a step, bfloat16 with float32 statistics) beside a plain eager loop;
+the largest architecture's share of the device's own rate; several small runs at once; and the paper's grid of table 1, as long
+as it would take by what each of its architectures took here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from timing import Report, Row, compare_rates, compare_seconds, start_report, take_turns, write_report
+
+from proxyds import pace
+from proxyds.engine import LocalWorkers
+from proxyds.pixel_network import make_network
+from proxyds.recipe import Training
+from proxyds.records import Architecture, Samples
+from proxyds.space import measure_cost
+from proxyds.training import count_steps, train_network
+from proxyds.verification import Run, TrainingSet, run_task
+
+HERE = Path(__file__).parent
+DEVICE, BATCH, IMAGE = "cuda", 128, (3, 32, 32)
+N_FULL, N_PROXY, N_SEEDS, EPOCHS = 45_000, 2_250, 5, 30
+GRID = list(itertools.product((8, 16, 32), (3, 5), (2, 4)))
+"""Base filters, kernel size and multiplier of the paper's table 1."""
+
+
+def architecture_of(filters: int, kernel_size: int, multiplier: int) -> Architecture:
+    """A ResNet20."""
+    parameters = {"depth": 20, "base_filters": filters, "kernel_size": kernel_size, "multiplier": multiplier}
+    return measure_cost(f"ResNet20 B{filters} K{kernel_size} M{multiplier}", "resnet", parameters, 10, IMAGE)
+
+
+def make_pixels(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise and labels: what they show makes no difference to speed."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, *IMAGE), np.uint8), rng.integers(0, 10, n)
+
+
+def our_rate(architecture: Architecture, n_steps: int) -> float:
+    """Images a second of one run's later epochs."""
+    pixels, labels = make_pixels(BATCH * n_steps)
+    network = make_network("resnet", architecture.parameters, 10, IMAGE, 0)
+    epochs = train_network(network, pixels, labels, Training(epochs=4, batch_size=BATCH), seed=0, device=DEVICE)
+    return BATCH * n_steps / float(np.median([epoch.seconds for epoch in epochs[1:]]))
+
+
+def eager_rate(architecture: Architecture, n_steps: int) -> float:
+    """Images a second of a plain loop over a data set on the device, in float32, as torch is by default."""
+    pixels, labels = (torch.from_numpy(held).to(DEVICE) for held in make_pixels(BATCH * n_steps))
+    network = make_network("resnet", architecture.parameters, 10, IMAGE, 0).network.to(DEVICE).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=4 * n_steps + 1)
+    seconds = []
+    for _ in range(4):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for chosen in torch.randperm(len(labels), device=DEVICE).view(n_steps, BATCH):
+            batch = F.pad((pixels[chosen].float() - 127) / 64, (4,) * 4)
+            above, left = torch.randint(9, (2,)).tolist()  # one window for the whole batch
+            batch = batch[:, :, above : above + 32, left : left + 32]
+            batch = torch.where((torch.rand(BATCH, device=DEVICE) < 0.5)[:, None, None, None], batch.flip(3), batch)
+            optimizer.zero_grad()
+            F.cross_entropy(network(batch), labels[chosen]).backward()
+            optimizer.step()
+            schedule.step()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return BATCH * n_steps / float(np.median(seconds[1:]))
+
+
+def product_rate() -> float:
+    """FLOP a second in a large bfloat16 product."""
+    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        torch.mm(a, b)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 2 * 8192**3 / float(np.median(seconds[2:]))
+
+
+def rows_of_loops(repeats: int) -> list[Row]:
+    """Our loop beside an eager one, and beside the device's rate."""
+    rows = []
+    for filters in (8, 16):
+        each = architecture_of(filters, 3, 2)
+        ours, eager = take_turns([lambda a=each: our_rate(a, 100), lambda a=each: eager_rate(a, 100)], repeats)
+        rows.append(compare_rates("G1", f"training, {each.name}", ours, eager, "plain eager loop", "images/s", 2))
+    largest = architecture_of(32, 5, 4)
+    ours, product = take_turns([lambda: our_rate(largest, 30), product_rate], repeats)
+    done = [rate * largest.training_flops / 1e12 for rate in ours]
+    product = [rate / 1e12 for rate in product]
+    rows.append(compare_rates("G2", f"training, {largest.name}", done, product, "bf16 matrix product", "TFLOP/s", 0.15))
+    return rows
+
+
+def row_of_several(most: int) -> tuple[Row, dict[int, float]]:
+    """Several small runs at once beside one."""
+    each = architecture_of(8, 3, 2)
+    ids = np.array([f"{number:064x}" for number in range(BATCH)])
+    samples = Samples(
+        ids, np.arange(BATCH) % 10, np.arange(BATCH), ids, "train", Path("none.npy"), np.arange(BATCH), "bench"
+    )
+    task = run_task(
+        each, samples, samples, name="run", n_steps=1, n_labels=10, image_shape=IMAGE,
+        settings=Training(batch_size=BATCH), seed=0, device=DEVICE, arithmetic={},
+    )  # fmt: skip
+    with LocalWorkers(most) as engine:
+        rates = pace.choose_workers(
+            engine, Run(each, TrainingSet("full", 1.0, None, 0, BATCH, samples, 1), BATCH, 1, task), DEVICE
+        )
+    best = max(rates.values())
+    tried = ", ".join(f"{n} at once {rate:,.0f}" for n, rate in rates.items())
+    ratio = best / rates[1]
+    row = Row(
+        "G3", "several runs of ResNet20 B8 at once", best, rates[1], "one", "images/s", ratio, [ratio], None, note=tried
+    )
+    return row, rates
+
+
+def row_of_grid(gain: float) -> Row:
+    """The whole of table 1 with five seeds: everything, the proxy and a random subset; put together from each architecture's rate."""
+    settings = Training(epochs=EPOCHS, batch_size=BATCH)
+    n_seen = N_SEEDS * BATCH * (count_steps(settings, N_FULL) + 2 * count_steps(settings, N_PROXY))
+    seconds = 0.0
+    for filters, kernel_size, multiplier in GRID:
+        each = architecture_of(filters, kernel_size, multiplier)
+        small = filters == 8 and multiplier == 2  # what gains by company
+        seconds += n_seen / our_rate(each, 30) / (gain if small else 1)
+    return compare_seconds(
+        "G4",
+        "the paper's table 1, five seeds, 30 epochs, put together from each architecture's rate",
+        [seconds],
+        [45 * 60.0],
+        "45 minutes",
+        1,
+    )
+
+
+def run(repeats: int) -> Report:
+    """Measures every row."""
+    report = start_report("GPU", torch.cuda.get_device_name())
+    started = time.perf_counter()
+    report.rows += rows_of_loops(repeats)
+    several, rates = row_of_several(pace_limit())
+    report.rows.append(several)
+    report.rows.append(row_of_grid(max(rates.values()) / rates[1]))
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def pace_limit() -> int:
+    """As many processes as a check would try."""
+    from proxyds.pipeline import choose_engine
+
+    return choose_engine(DEVICE, 0)[1].n_workers
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("-o", "--out", type=Path, default=HERE / "results", help="where gpu.json and gpu.md go")
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("make bench-gpu: skipped, it needs a CUDA device and this machine has none")
+        sys.exit()
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = run(given.repeats)
+    for row in done.rows:
+        print(f"{row.row:>3} {row.what}: {row.ratio:.2f} (to reach: {row.reach})")
+    write_report(done, given.out, "gpu")

@@ -1,0 +1,82 @@
+"""The README's table of speed is the committed measurement, and the benchmark runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+
+
+@pytest.fixture
+def timing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import timing
+
+    return timing
+
+
+def test_the_readme_shows_the_committed_measurement(timing) -> None:
+    report = json.loads((BENCHMARKS / "results" / "cpu.json").read_text(encoding="utf-8"))
+    shown = timing.render(report)
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.partition(timing.MARKS[0])[2].partition(timing.MARKS[1])[0].strip() == shown.strip()
+    assert (BENCHMARKS / "results" / "cpu.md").read_text(encoding="utf-8") == shown
+    assert sorted({int(row["row"]) for row in report["rows"]}) == list(range(1, 12))
+    assert report["seconds"] < 25 * 60
+
+
+def test_a_row_says_whether_it_reaches(timing) -> None:
+    faster = timing.compare_seconds("1", "x", [1.0, 2.0, 1.0], [2.0, 6.0, 2.5], "y", 2.5)
+    assert faster.ratio == 2.5
+    assert faster.reaches
+    slower = timing.compare_rates("1", "x", [1.0, 2.0], [2.0, 6.0], "y", "images/s", 0.5)
+    assert slower.ratio == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert not slower.reaches
+    most = timing.Row("9", "x", 1.0, 4.0, "y", "s", 0.25, [0.25], 0.3, at_least=False)
+    assert most.reaches
+    report = timing.start_report("CPU")
+    report.rows += [faster, slower, most]
+    shown = timing.render(json.loads(json.dumps(timing.asdict(report))))
+    assert shown.count("missed") == 1
+    assert "| **2.50** (2.00 to 3.00, 3) | 2.5 |" in shown
+    assert "at most 0.3" in shown
+
+
+def test_turns_go_both_ways(timing) -> None:
+    order: list[str] = []
+    contenders = [lambda name=name: order.append(name) or 1.0 for name in "ab"]
+    assert timing.take_turns(contenders, 3) == [[1.0] * 3] * 2
+    assert "".join(order) == "abbaab"
+
+
+def test_rows_can_be_measured_one_by_one_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROXYDS_DATA", raising=False)
+    command = [sys.executable, str(BENCHMARKS / "cpu.py"), "--only", "4", "11", "-o", str(tmp_path)]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- make bench writes this -->\nold\n<!-- until here -->\nafter\n")
+    ran = subprocess.run([*command, "--page", str(page)], capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((tmp_path / "cpu.json").read_text())
+    assert [row["row"] for row in report["rows"]] == ["4"]
+    assert any("row 11 builds cifar10-small" in reason for reason in report["left_out"])
+    shown = page.read_text()
+    assert shown.startswith("before\n<!-- make bench writes this -->\n| | what |")
+    assert shown.endswith("<!-- until here -->\nafter\n")
+    assert "old" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["train", "PIXELS", "8", "0", "2"], ["matmul"]])
+def test_yardsticks_print_a_rate(arguments: list[str], tmp_path: Path) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "pixels.npy", np.zeros((1000, 3, 32, 32), np.uint8))
+    given = [str(tmp_path / "pixels.npy") if argument == "PIXELS" else argument for argument in arguments]
+    ran = subprocess.run([sys.executable, str(BENCHMARKS / "yardsticks.py"), *given], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout.split()[-1]) > 0
