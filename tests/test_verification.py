@@ -562,13 +562,13 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     from proxyds import training
 
     sizes: list[int] = []
-    augment = training.augment
+    cut_batch = training.cut_batch
 
-    def noted(images: torch.Tensor, settings: Training, generator: torch.Generator) -> torch.Tensor:
-        sizes.append(len(images))
-        return augment(images, settings, generator)
+    def noted(padded: torch.Tensor, settings: Training, chosen: torch.Tensor, *draws: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(chosen))
+        return cut_batch(padded, settings, chosen, *draws)
 
-    monkeypatch.setattr(training, "augment", noted)
+    monkeypatch.setattr(training, "cut_batch", noted)
     return sizes
 
 
