@@ -256,12 +256,11 @@ def _choose_workers(
 ) -> None:
     """Lets timing decide how many runs there are at once, where the user has not and there is work enough to repay it."""
     waiting = [run for run in runs if run.task is not None and store.find(run.task.stage, run.task.key) is None]
-    if not isinstance(engine, LocalWorkers) or not engine.is_open or sum(run.flops for run in waiting) < pace.MIN_FLOPS:
+    if not isinstance(engine, LocalWorkers) or engine.up_to <= 1 or sum(run.flops for run in waiting) < pace.MIN_FLOPS:
         return
-    middle = sorted(waiting, key=lambda run: run.architecture.training_flops)[len(waiting) // 2]
-    rates = pace.choose_workers(engine, middle, device)
+    rates = pace.choose_workers(engine, waiting, device)
     told = ", ".join(f"{n_workers} at once {rate:,.0f}" for n_workers, rate in sorted(rates.items()))
-    on_progress(Progress(pace.STAGE, "", 1, 1, f"images a second: {told}"))
+    on_progress(Progress(pace.STAGE, "", 1, 1, f"images a second: {told}; now {engine.n_workers} at once"))
 
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:

@@ -41,7 +41,7 @@ workers = click.option(
     "--workers",
     type=click.IntRange(0),
     default=0,
-    help="Trainings at once.  [default: one for each core, or as many as a short trial finds best]",
+    help="Trainings at once.  [default: one for each core, one on a GPU; a long check tries what is best]",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."

@@ -23,8 +23,8 @@ class Computation:
     Attributes:
         device: `cpu` or a CUDA device.
         memory_format: Of activations and weights: `channels_last` or `contiguous`.
-        precision: Of convolutions and matrix products: `float32`, or `bfloat16` with everything else, weights and batch norm
-            statistics too, in float32.
+        precision: Of training's layers: `float32`, or `bfloat16` with weights, batch norm statistics and the loss in float32.
+            Inference is in float32 everywhere.
     """
 
     device: str
@@ -37,10 +37,14 @@ class Computation:
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def arithmetic(self) -> AbstractContextManager[object]:
-        """What forward passes run in."""
+        """What training's forward passes run in."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False)  # a CUDA graph may not hold its cache
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """Makes its device the one that torch takes where none is named, as streams and CUDA graphs do."""
+        return torch.cuda.device(self.device) if self.device.startswith("cuda") else nullcontext()
 
     def __str__(self) -> str:
         return f"{self.memory_format}, {self.precision}, {THREADS} thread"

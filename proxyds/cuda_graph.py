@@ -14,25 +14,27 @@ N_EAGER = 3
 class GraphedStep:
     """Takes steps like the function it is made from: the first ones as they are, the others by replaying a recording.
 
+    A step that cannot be recorded, since it waits for a value or for the CPU (anybody's network may), is taken as it is always.
+
     Args:
-        step: Takes tensors of always the same shapes, on a CUDA device; reads and writes no others but those that it made or
-            that outlive it, synchronises with nothing, and returns nothing.
+        step: Takes tensors of always the same shapes on the current CUDA device; reads and writes no others but those that it
+            makes or that outlive it, and returns nothing.
     """
 
     def __init__(self, step: Callable[..., None]) -> None:
         self._step = step
         self._n_taken = 0
-        self._graph = torch.cuda.CUDAGraph()
+        self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, *inputs: Tensor) -> None:
         """Takes one step."""
-        if self._n_taken < N_EAGER:
+        if self._n_taken == N_EAGER:
+            self._record(inputs)
+        if self._graph is None:
             self._take_beside(inputs)
         else:
-            if self._n_taken == N_EAGER:
-                self._record(inputs)
             for held, given in zip(self._inputs, inputs, strict=True):
                 held.copy_(given)
             self._graph.replay()
@@ -47,6 +49,12 @@ class GraphedStep:
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         """Records a step, which is not taken by that."""
         self._inputs = tuple(given.clone() for given in inputs)
+        graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph):
-            self._step(*self._inputs)
+        try:
+            with torch.cuda.graph(graph, stream=self._beside):
+                self._step(*self._inputs)
+        except RuntimeError:  # what CUDA and torch raise for whatever a recording may not do
+            torch.cuda.synchronize()
+        else:
+            self._graph = graph

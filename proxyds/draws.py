@@ -27,6 +27,7 @@ def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.
     """
     if n == 0:
         return np.zeros(len(weights))
+    assert np.count_nonzero(weights > 0) >= n
     n_certain = 0
     probabilities: NDArray[np.float64] = weights * (n / weights.sum())
     while (n_reached := int(np.count_nonzero(is_certain := probabilities >= _CERTAIN))) > n_certain:

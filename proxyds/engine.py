@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import loky
 from loky.backend.context import LokyContext
+from threadpoolctl import threadpool_limits
 
 from proxyds.errors import TrainingError, WorkerDiedError
 from proxyds.networks.plugins import load_plugins, loaded_plugins
@@ -111,8 +112,8 @@ WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",  # threads that spin for each other stand still where a core is busy
-    # glibc gives large memory back to the system and asks for it again at every step: 12,000 page faults, a tenth of the time
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    # glibc gives large memory back to the system and asks for it again at every step: 7,000 page faults, a tenth of the time
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that older ones take
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
 """What worker processes start with."""
@@ -190,7 +191,8 @@ class Here:
                     on_progress(Progress(task.stage, task.name, done, total, note))
 
                 try:
-                    _run_task(task, store, report)
+                    with threadpool_limits(1):  # numpy's products
+                        _run_task(task, store, report)
                 except TrainingError as error:
                     if not keep_going:
                         raise
@@ -204,13 +206,13 @@ class LocalWorkers:
     """Runs tasks in processes of one torch thread each, which are started when first needed and kept for the block.
 
     Args:
-        n_workers: Processes at once; 0 leaves the number open: one for each core, until `limit` says otherwise.
-        at_most: Processes where the number is open.
+        n_workers: Processes at once; 0 for one for each core.
+        up_to: What `resize` may make of it, where the number is open; 0 where it is not.
     """
 
-    def __init__(self, n_workers: int = 0, at_most: int | None = None) -> None:
-        self.n_workers = n_workers or min(loky.cpu_count(), at_most or loky.cpu_count())
-        self.is_open = n_workers == 0 and self.n_workers > 1
+    def __init__(self, n_workers: int = 0, up_to: int = 0) -> None:
+        self.n_workers = n_workers or loky.cpu_count()
+        self.up_to = up_to
         self._executor: loky.ProcessPoolExecutor | None = None
         self._others: set[BaseProcess] = set()  # processes of this one that are not workers
         self._messages = LokyContext().SimpleQueue()
@@ -221,10 +223,9 @@ class LocalWorkers:
     def __exit__(self, *exception: object) -> None:
         self._end(kill=any(exception))
 
-    def limit(self, n_workers: int) -> None:
-        """Runs no more than so many processes from now on, and leaves the number open no longer."""
-        self.is_open = False
-        if n_workers < self.n_workers:
+    def resize(self, n_workers: int) -> None:
+        """Runs as many processes at once from now on."""
+        if n_workers != self.n_workers:
             self._end(kill=False)
             self.n_workers = n_workers
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import loky
+
 from proxyds import artifact, checking, machine, probe, selection, similarity, source, space, verification
 from proxyds.card import render_card
 from proxyds.describing import describe_build
@@ -300,11 +302,13 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
 
 
 def choose_engine(device: str, workers: int) -> tuple[str, Engine]:
-    """Decides where tasks run: in as many processes as cores; on a GPU in as many as share it well, at most, or in this one."""
-    device = machine.choose_device(device)
-    if not device.startswith("cuda"):
-        return device, LocalWorkers(workers)
-    return device, Here() if workers == 1 else LocalWorkers(workers, at_most=GPU_WORKERS)
+    """Decides where tasks run: in as many processes as cores, or one at a time on a GPU; a check may find a better number."""
+    device, n_cores = machine.choose_device(device), loky.cpu_count()
+    if device.startswith("cuda"):
+        return device, Here() if workers == 1 else LocalWorkers(
+            workers or 1, 0 if workers else min(n_cores, GPU_WORKERS)
+        )
+    return device, LocalWorkers(workers, 0 if workers else n_cores)
 
 
 def look_at_output(out: Path, force: bool) -> Manifest | None:

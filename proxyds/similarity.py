@@ -180,7 +180,7 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
 
     Args:
         features: Finished.
-        settings: Dimensions.
+        settings: Dimensions, metric.
         arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
     """
     return Task(
@@ -190,16 +190,23 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
             "version": STAGE_VERSION,
             "features": [done.entry.key for done in features.evaluation],
             "dimensions": settings.dimensions,
+            "metric": settings.metric,
             **arithmetic,
         },
         function=write_projection,
-        arguments={"evaluation": _feature_files(features.evaluation), "dimensions": settings.dimensions},
+        arguments={
+            "evaluation": [done.entry.folder / "features.npy" for done in features.evaluation],
+            "settings": settings,
+        },
     )
 
 
-def write_projection(*, folder: Path, report: Report, evaluation: Sequence[Path], dimensions: int) -> None:
-    """Writes `projection.npz`, fitted on the evaluation samples' features."""
-    np.savez(folder / "projection.npz", **asdict(fit_projection(_read_features(evaluation), dimensions)))
+def write_projection(*, folder: Path, report: Report, evaluation: Sequence[Path], settings: Similarity) -> None:
+    """Writes `projection.npz`, fitted on the evaluation samples' features, and these as it projects them, `references.npy`."""
+    features = np.concatenate([np.load(file) for file in evaluation])
+    projection = fit_projection(features, settings.dimensions)
+    np.savez(folder / "projection.npz", **asdict(projection))
+    np.save(folder / "references.npy", project(features, projection, settings.metric))
     report(1, 1, "")
 
 
@@ -220,7 +227,6 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
             inputs={
                 "version": STAGE_VERSION,
                 "features": training.entry.key,
-                "evaluation": [done.entry.key for done in features.evaluation],
                 "projection": projection.entry.key,
                 "metric": settings.metric,
                 "neighbours": settings.neighbours,
@@ -229,8 +235,7 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
             function=map_shard,
             arguments={
                 "training": training.entry.folder / "features.npy",
-                "evaluation": _feature_files(features.evaluation),
-                "projection": projection.entry.folder / "projection.npz",
+                "projection": projection.entry.folder,
                 "settings": settings,
             },
         )
@@ -243,17 +248,15 @@ def map_shard(
     folder: Path,
     report: Report,
     training: Path,
-    evaluation: Sequence[Path],
     projection: Path,
     settings: Similarity,
 ) -> None:
-    """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`."""
+    """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`; `projection` holds what `write_projection` wrote."""
+    with np.load(projection / "projection.npz") as held:
+        fitted = Projection(held["mean"], held["components"], float(held["explained_variance"]))
+    references = np.load(projection / "references.npy")
     mapping = map_to_nearest(
-        np.load(training),
-        _read_features(evaluation),
-        _read_projection(projection),
-        n_neighbours=settings.neighbours,
-        metric=settings.metric,
+        np.load(training), references, fitted, n_neighbours=settings.neighbours, metric=settings.metric
     )
     np.savez(folder / "mapping.npz", **asdict(mapping))
     report(1, 1, "")
@@ -298,7 +301,7 @@ def fit_projection(features: NDArray[np.float32], n_dimensions: int) -> Projecti
 
 def map_to_nearest(
     training: NDArray[np.float32],
-    evaluation: NDArray[np.float32],
+    references: NDArray[np.float32],
     projection: Projection,
     *,
     n_neighbours: int,
@@ -308,20 +311,24 @@ def map_to_nearest(
 
     Args:
         training: (N, D) features.
-        evaluation: (M, D) features.
-        projection: Fitted on them.
+        references: (M, d) the evaluation samples' features, of `project`.
+        projection: Fitted on these.
         n_neighbours: 1 in the paper; at most M.
         metric: `euclidean` or `cosine`.
 
     Returns:
-        Positions in `evaluation`, nearest first, equal distances by position.
+        Positions in `references`, nearest first; which of equal ones comes first is left to rounding.
     """
-    references = _normalise(projection.apply(evaluation), metric)
-    queries = np.concatenate([_normalise(projection.apply(tile), metric) for tile in _tiles(training)])
+    queries = project(training, projection, metric)
     nearest = find_nearest(queries, references, n_neighbours)
     squared = ((queries - references[nearest[:, 0]]) ** 2).sum(axis=1).astype(np.float64)
     distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
     return Mapping(nearest, distance, len(projection.components), projection.explained_variance)
+
+
+def project(features: NDArray[np.float32], projection: Projection, metric: str) -> NDArray[np.float32]:
+    """Projects (n, D) features to (n, d), tile by tile; to length 1 where the metric looks at directions alone."""
+    return np.concatenate([_normalise(projection.apply(tile), metric) for tile in _tiles(features)])
 
 
 def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int) -> NDArray[np.int64]:
@@ -336,7 +343,8 @@ def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], 
         n_neighbours: Of each, at most M.
 
     Returns:
-        (N, n_neighbours) positions, nearest first, equal ones by position.
+        (N, n_neighbours) positions, nearest first. Of equal distances the first is taken, but for rounding: a product may round
+        equal references unlike.
     """
     half_norms = (references**2).sum(axis=1, keepdims=True) / 2
     against = np.concatenate([-references, half_norms], axis=1).T
@@ -360,19 +368,6 @@ def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[NDArray[np.i
         (N,) int64 cases and (N,) float64 importances.
     """
     return outcomes.case[mapping.nearest[:, 0]], outcomes.importance[mapping.nearest].mean(axis=1)
-
-
-def _feature_files(shards: Sequence[Done]) -> list[Path]:
-    return [done.entry.folder / "features.npy" for done in shards]
-
-
-def _read_features(files: Sequence[Path]) -> NDArray[np.float32]:
-    return np.concatenate([np.load(file) for file in files])
-
-
-def _read_projection(file: Path) -> Projection:
-    with np.load(file) as held:
-        return Projection(held["mean"], held["components"], float(held["explained_variance"]))
 
 
 def _tiles(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:

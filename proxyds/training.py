@@ -100,9 +100,9 @@ def train_network(
         optimizer.step()
         loss_sum.add_(loss.detach())
 
-    step = GraphedStep(take_step) if device.startswith("cuda") else take_step
     history = []
-    with _drawing_from(derive_seed(seed, "dropout"), device):
+    with computation.on_device(), _drawing_from(derive_seed(seed, "dropout"), device):
+        step = GraphedStep(take_step) if device.startswith("cuda") else take_step
         for index, first_step in enumerate(range(0, n_steps, epoch_steps)):
             started = time.perf_counter()
             n_now = min(epoch_steps, n_steps - first_step)
@@ -251,9 +251,11 @@ def _make_optimizer(network: PixelNetwork, settings: Training, device: str) -> t
     if graphed:
         rate = torch.tensor(rate, device=device)  # a CUDA graph reads it anew at every step
     if settings.optimizer == "adam":
-        return torch.optim.Adam(
+        adam = torch.optim.Adam(
             network.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=graphed
         )
+        adam._warned_capturable_if_run_uncaptured = True  # as the first steps are meant to be
+        return adam
     return torch.optim.SGD(
         network.parameters(),
         lr=rate,

@@ -289,7 +289,7 @@ def train_and_test(
         report(index + 1, n_epochs, f"loss {epoch.loss:.3f}")
 
     report(0, n_epochs, "")
-    with _named_without_memory(architecture.name, settings, device):
+    with named_without_memory(architecture.name, settings, device):
         pixels = train.pixels()
         started = time.perf_counter()
         history = train_network(
@@ -315,7 +315,7 @@ def train_and_test(
 
 
 @contextmanager
-def _named_without_memory(name: str, settings: Training, device: str) -> Iterator[None]:
+def named_without_memory(name: str, settings: Training, device: str) -> Iterator[None]:
     """Makes a run that does not fit into memory a run that failed, and leaves the device's memory to the next."""
     try:
         yield

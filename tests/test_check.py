@@ -82,7 +82,9 @@ def evidence_of(proxy: Path) -> dict[str, object]:
     """The evidence, but for times and how many runs there were at once."""
     evidence = opening.read_manifest(proxy).evidence
     assert evidence is not None
-    return evidence.model_dump(exclude={"created": True, "elapsed_seconds": True, "spending": True, "machine": {"n_workers"}})
+    return evidence.model_dump(
+        exclude={"created": True, "elapsed_seconds": True, "spending": True, "machine": {"n_workers"}}
+    )
 
 
 def test_every_run_is_a_row_and_the_proxy_is_whole(checked: Path, tmp_path: Path) -> None:

@@ -190,6 +190,7 @@ def test_networks_become_as_good_as_by_a_plain_loop(data_folder: Path) -> None:
         f"ours {np.mean(ours):.4f}, plain {np.mean(plain):.4f}, standard error of the difference {standard_error:.4f}"
     )
     assert np.mean(ours) > 0.4
+    assert standard_error < 0.01
     assert abs(difference) < 2 * standard_error
 
 

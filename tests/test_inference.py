@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from proxyds.inference import extract_features, fold_batch_norms
+from proxyds.inference import extract_features, fold_batch_norms, predict_labels
 from proxyds.pixel_network import PixelNetwork, load_network, make_network, save_network
 from proxyds.recipe import Training
 from proxyds.training import train_network
@@ -133,6 +133,62 @@ def test_only_what_may_be_folded_is(kind: type[torch.nn.Module], n_folded: int) 
     pixels = torch.from_numpy(images(6))
     with torch.inference_mode():
         torch.testing.assert_close(folded(pixels), network(pixels), rtol=1e-4, atol=1e-4)
+
+
+class Using(torch.nn.Module):
+    """Uses its convolution's weight beside it: folding would change what it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        beside = torch.nn.functional.conv2d(x, self.convolution.weight, padding=1)
+        return (self.norm(self.convolution(x)) + beside).mean((2, 3))
+
+
+class Asking(Using):
+    """Asks its norm how wide it is: folded, there would be none to ask."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.convolution(x)).mean((2, 3)) * self.norm.num_features
+
+
+class Keyword(Using):
+    """Calls its norm by keyword."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(input=self.convolution(x)).mean((2, 3))
+
+
+class Hooked(Using):
+    """Has a hook that changes what the convolution gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.convolution(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", [Using, Asking, Keyword, Hooked, Odd, Branching])
+def test_labels_and_features_of_odd_networks_are_their_own(kind: type[torch.nn.Module]) -> None:
+    torch.manual_seed(0)
+    network = PixelNetwork(trained(kind(), (1, 8, 8)), 1).eval()
+    pixels = images(70)  # two batches
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(pixels))
+    assert (predict_labels(network, pixels) == expected.argmax(1).numpy()).mean() > 0.95  # ties aside
+    if issubclass(kind, Using):
+        taken: list[torch.Tensor] = []
+        handle = network.network.norm.register_forward_hook(
+            lambda module, inputs, output: taken.append(output.mean((2, 3)))
+        )
+        with torch.inference_mode():
+            network(torch.from_numpy(pixels))
+        handle.remove()
+        np.testing.assert_allclose(extract_features(network, "norm", pixels), taken[0], rtol=1e-3, atol=1e-3)
 
 
 def test_features_between_a_convolution_and_its_norm_are_the_convolutions() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from proxyds import checking, pace
-from proxyds.engine import Here, LocalWorkers
+from proxyds.engine import Failure, Here, LocalWorkers
+from proxyds.errors import TrainingError
 from proxyds.recipe import Training
 from proxyds.records import Progress, Samples
 from proxyds.space import measure_cost
@@ -31,47 +33,45 @@ def run() -> Run:
     return Run(architecture, TrainingSet("full", 1.0, None, 0, 8, samples, 3), 24, pace.MIN_FLOPS, task)
 
 
-def test_every_number_is_tried_with_as_many_processes_at_once(run: Run) -> None:
-    with LocalWorkers(0, at_most=2) as engine:
-        assert engine.is_open == (engine.n_workers > 1)
-        rates = pace.choose_workers(engine, run, "cpu")
-        assert sorted(rates) == sorted({1, engine.n_workers} if engine.n_workers == 1 else {1, 2})
+def test_every_number_is_tried_with_as_many_processes_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "WARM_UP_SECONDS", 1.0)
+    with LocalWorkers(1, up_to=2) as engine:
+        rates = pace.choose_workers(engine, [run], "cpu")
+        assert sorted(rates) == [1, 2]
         assert all(rate > 0 for rate in rates.values())
         assert rates[engine.n_workers] == max(rates.values())
-        assert not engine.is_open
 
 
-@pytest.mark.parametrize(
-    ("device", "at_most", "rates", "tried", "chosen"),
-    [
-        ("cpu", 8, {4: 90.0, 8: 80.0}, [8, 4, 8], 4),
-        ("cpu", 8, {4: 90.0, 8: 95.0}, [8, 4, 8], 8),
-        ("cuda", 8, {1: 10.0, 2: 19.0, 4: 25.0, 8: 24.0}, [8, 1, 2, 4, 8], 4),
-        ("cuda", 3, {1: 10.0, 2: 9.0, 3: 11.0}, [3, 1, 2, 3], 3),
-    ],
-)
-def test_the_number_that_sees_most_images_is_taken(
-    device: str,
-    at_most: int,
-    rates: dict[int, float],
-    tried: list[int],
-    chosen: int,
-    run: Run,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[int] = []
+PACES = {
+    "half the cores": ("cpu", 8, {4: 90.0, 8: 80.0}, {}, 4),
+    "all cores": ("cpu", 8, {4: 90.0, 8: 95.0}, {}, 8),
+    "all cores, since nothing worked": ("cpu", 8, {4: 0.0, 8: 0.0}, {}, 8),
+    "four on a GPU": ("cuda", 8, {1: 10.0, 2: 19.0, 4: 25.0, 8: 24.0}, {4: 1.0}, 4),
+    "of the largest only two fit": ("cuda", 8, {1: 10.0, 2: 19.0, 4: 25.0, 8: 0.0}, {4: 0.0, 2: 1.0}, 2),
+    "of the largest only one fits": ("cuda:1", 3, {1: 10.0, 2: 19.0, 3: 9.0}, {2: 0.0}, 1),
+    "one, since nothing worked": ("cuda", 3, {1: 0.0, 2: 0.0, 3: 0.0}, {}, 1),
+}
 
-    def pretend(self: LocalWorkers, tasks: list, store: Store, on_progress: object) -> list:
-        seen.append(len(tasks))
-        for task in tasks:
+
+@pytest.mark.parametrize("case", PACES)
+def test_the_number_that_sees_most_images_is_taken(case: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, up_to, rates, of_largest, chosen = PACES[case]
+    small = replace(run, architecture=replace(run.architecture, training_flops=1))
+    large = replace(run, architecture=replace(run.architecture, name="large", training_flops=9))
+
+    def pretend(self: LocalWorkers, tasks: list, store: Store, on_progress: object, *, keep_going: bool) -> list:
+        assert keep_going
+        assert self.n_workers == up_to
+        is_large = tasks[0].arguments["architecture"].name == "large"
+        rate = (of_largest if is_large else rates).get(len(tasks), 1.0)
+        for task in tasks if rate else ():
             with store.writing(task.stage, task.key, task.name) as folder:
-                (folder / "pace.json").write_text(json.dumps(rates[len(tasks)] / len(tasks)))
-        return []
+                (folder / "pace.json").write_text(json.dumps(rate / len(tasks)))
+        return [] if rate else [Failure(tasks[0], TrainingError("does not fit"))]
 
     monkeypatch.setattr(LocalWorkers, "run", pretend)
-    engine = LocalWorkers(at_most)
-    assert pace.choose_workers(engine, run, device)[chosen] == pytest.approx(rates[chosen])
-    assert seen == tried
+    engine = LocalWorkers(1, up_to)
+    assert pace.choose_workers(engine, [large, small, small], device) == pytest.approx(rates)
     assert engine.n_workers == chosen
 
 
@@ -79,18 +79,15 @@ def test_a_choice_is_made_where_it_repays_itself_and_nobody_else_has_made_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Progress] = []
-    monkeypatch.setattr(pace, "choose_workers", lambda engine, run, device: {1: 1234.4, 2: 2000.0})
+    monkeypatch.setattr(pace, "choose_workers", lambda engine, runs, device: {1: 1234.4, 2: 2000.0})
 
     def choose(engine: LocalWorkers | Here, flops: int) -> int:
         told.clear()
-        short = Run(run.architecture, run.training_set, run.n_seen, flops, run.task)
-        checking._choose_workers(engine, [short], Store(tmp_path), "cpu", told.append)
+        checking._choose_workers(engine, [replace(run, flops=flops)], Store(tmp_path), "cpu", told.append)
         return len(told)
 
     assert choose(LocalWorkers(2), pace.MIN_FLOPS) == 0
     assert choose(Here(), pace.MIN_FLOPS) == 0
-    engine = LocalWorkers()
-    engine.is_open = True  # whatever this machine has
-    assert choose(engine, pace.MIN_FLOPS - 1) == 0
-    assert choose(engine, pace.MIN_FLOPS) == 1
-    assert told == [Progress("pace", "", 1, 1, "images a second: 1 at once 1,234, 2 at once 2,000")]
+    assert choose(LocalWorkers(2, up_to=2), pace.MIN_FLOPS - 1) == 0
+    assert choose(LocalWorkers(2, up_to=2), pace.MIN_FLOPS) == 1
+    assert told == [Progress("pace", "", 1, 1, "images a second: 1 at once 1,234, 2 at once 2,000; now 2 at once")]

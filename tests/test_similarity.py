@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.records import Mapping
-from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection
+from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection, project
 from proxyds.similarity import map_to_nearest as map_by_projection
 from proxyds.space import measure_cost
 
@@ -24,7 +24,8 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
 
 
 def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, *, dimensions: int, **given: Any) -> Mapping:
-    return map_by_projection(training, evaluation, fit_projection(evaluation, dimensions), **given)
+    projection = fit_projection(evaluation, dimensions)
+    return map_by_projection(training, project(evaluation, projection, given["metric"]), projection, **given)
 
 
 def test_the_nearest_evaluation_sample_by_hand() -> None:

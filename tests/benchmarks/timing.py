@@ -174,6 +174,7 @@ def write_report(report: Report, folder: Path, name: str) -> None:
 
 def write_into(page: Path, report: Report) -> None:
     """Puts the table between the marks of a page."""
+    assert all(mark in page.read_text(encoding="utf-8") for mark in MARKS), page
     before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     _, other_mark, after = rest.partition(MARKS[1])
     page.write_text(f"{before}{mark}\n{render(asdict(report))}{other_mark}{after}", encoding="utf-8")
