@@ -144,6 +144,15 @@ def test_two_builds_give_identical_bytes_whatever_the_number_of_workers(tiny_pro
     assert identical_bytes(built.folder) == identical_bytes(tiny_proxy)  # which was built with all cores
 
 
+def test_a_proxy_says_how_its_networks_computed(tiny_proxy: Path) -> None:
+    manifest = verify_proxy(tiny_proxy)
+    assert manifest.machine.n_workers == manifest.machine.n_cores
+    assert manifest.machine.computations == {each.name: "contiguous, float32, 1 thread" for each in manifest.probes}
+    card = (tiny_proxy / "README.md").read_text(encoding="utf-8")
+    n = manifest.machine.n_cores
+    assert f"{n} cores, {n} at once; networks in contiguous, float32, 1 thread" in card
+
+
 def test_another_ratio_trains_nothing(tiny_proxy: Path, tmp_path: Path, session_store: Path) -> None:
     before = names_of_stored_work(session_store)
     built = proxyds.build(
