@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from proxyds.computation import choose_computation
 from proxyds.errors import DivergedError
 from proxyds.inference import predict_labels
-from proxyds.pixel_network import make_network
+from proxyds.pixel_network import PixelNetwork, make_network
 from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
 from proxyds.training import cut_batch, draw_epoch, pad_images, train_network
