@@ -189,11 +189,11 @@ def render(report: dict) -> str:
     for held in report["rows"]:
         row = Row(**held)
         low, high = min(row.ratios), max(row.ratios)
-        spread = f" ({low:.2f} to {high:.2f}, {len(row.ratios)})" if len(row.ratios) > 1 else ""
+        spread = f" ({tell_ratio(low)} to {tell_ratio(high)}, {len(row.ratios)})" if len(row.ratios) > 1 else ""
         reach = "" if row.reach is None else f"{'' if row.at_least else 'at most '}{row.reach:g}"
         reach += f", aim {row.aim:g}" if row.aim is not None else ""
         missed = "" if row.reaches is not False else ", **missed**"
-        ratio = f"**{row.ratio:.2f}**{spread}"
+        ratio = f"**{tell_ratio(row.ratio)}**{spread}"
         lines.append(
             f"| {row.row} | {row.what}{f' ({row.note})' if row.note else ''} | {tell(row.ours, row.unit)} | "
             f"{tell(row.yardstick, row.unit)} | {row.yardstick_is} | {ratio} | {reach}{missed} |"
@@ -209,3 +209,8 @@ def tell(figure: float, unit: str) -> str:
     if unit == "s" and figure < 1:
         return f"{figure * 1000:.3g} ms"
     return f"{figure:,.0f} {unit}" if figure >= 1000 else f"{figure:.3g} {unit}"
+
+
+def tell_ratio(ratio: float) -> str:
+    """A ratio with two decimals, a small one with two digits."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
