@@ -24,16 +24,19 @@ from proxyds.training import TIMING_FLOPS, Epoch, train_network
 from proxyds.verification import Run, named_without_memory
 
 STAGE = "pace"
-MIN_FLOPS = 100_000_000_000_000
-"""Work that repays the seconds of a choice: a quarter of an hour of one core."""
-WARM_UP_SECONDS, SECONDS = 3.0, 2.0
+MIN_FLOPS = 200_000_000_000_000
+"""Work that repays the seconds of a choice: half an hour of one core."""
+WARM_UP_SECONDS, SECONDS = 2.0, 2.0
 """Before images are counted, all processes having begun by then; and while they are."""
+TURNS, GAIN = 2, 1.1
+"""How often each number is tried, its best turn counting, since others may use the machine meanwhile; and how many times as fast
+another number than the usual one must be."""
 
 
 def choose_workers(engine: LocalWorkers, runs: Sequence[Run], device: str) -> dict[int, float]:
     """Trains a network of middling cost in several numbers of processes at once, and takes the number that sees most images.
 
-    On a GPU all share one memory: the number is halved until as many of the most expensive network fit in.
+    Usual are as many as there are cores, or one on a GPU: another number must be clearly better. On a GPU all share one memory: the number is halved until as many of the most expensive network fit in.
 
     Args:
         engine: Whose number is open; it runs as many from now on.
@@ -45,13 +48,16 @@ def choose_workers(engine: LocalWorkers, runs: Sequence[Run], device: str) -> di
     """
     by_cost = sorted((run for run in runs if run.task is not None), key=lambda run: run.architecture.training_flops)
     most, on_gpu = engine.up_to, device.startswith("cuda")
+    usual = 1 if on_gpu else most
     numbers = {most, *(2**power for power in range(most.bit_length()))} if on_gpu else {max(1, most // 2), most}
     engine.resize(most)
     with tempfile.TemporaryDirectory() as folder:
         store, turns = Store(Path(folder)), count()
         _try(engine, by_cost[0], most, store, next(turns))  # starts the processes
-        rates = {n: _try(engine, by_cost[len(by_cost) // 2], n, store, next(turns)) for n in sorted(numbers)}
-        best = max(rates, key=lambda n: rates[n]) if any(rates.values()) else 1 if on_gpu else most
+        rates = dict.fromkeys(sorted(numbers), 0.0)
+        for n in TURNS * list(rates):
+            rates[n] = max(rates[n], _try(engine, by_cost[len(by_cost) // 2], n, store, next(turns)))
+        best = max(rates, key=lambda n: rates[n] * (GAIN if n == usual else 1)) if any(rates.values()) else usual
         while on_gpu and best > 1 and not _try(engine, by_cost[-1], best, store, next(turns)):
             best //= 2
     engine.resize(best)
