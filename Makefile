@@ -27,7 +27,7 @@ test: install ## run the default tests
 test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
 	$(BIN)/pytest -m slow --timeout 7200
 
-bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; PROXYDS_DATA for the last row)
+bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
 	env -u OMP_WAIT_POLICY $(BIN)/python tests/benchmarks/cpu.py --page README.md
 
 bench-gpu: install ## the same for one GPU

@@ -55,20 +55,51 @@ def test_turns_go_both_ways(timing) -> None:
     assert "".join(order) == "abbaab"
 
 
+def run_benchmark(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / "cpu.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
 def test_rows_can_be_measured_one_by_one_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROXYDS_DATA", raising=False)
-    command = [sys.executable, str(BENCHMARKS / "cpu.py"), "--only", "4", "11", "-o", str(tmp_path)]
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- make bench writes this -->\nold\n<!-- until here -->\nafter\n")
-    ran = subprocess.run([*command, "--page", str(page)], capture_output=True, text=True, timeout=300)
+    ran = run_benchmark("--only", "4", "11", "-o", tmp_path)
     assert ran.returncode == 0, ran.stderr
     report = json.loads((tmp_path / "cpu.json").read_text())
     assert [row["row"] for row in report["rows"]] == ["4"]
     assert any("row 11 builds cifar10-small" in reason for reason in report["left_out"])
+
+
+def test_what_could_not_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROXYDS_DATA", raising=False)
+    page = tmp_path / "page.md"
+    for text, arguments, said in (
+        ("<!-- make bench writes this -->\n<!-- until here -->\n", ["--only", "9"], "leave out --only"),
+        ("<!-- until here -->\n<!-- make bench writes this -->\n", [], "in this order"),
+        ("no marks", [], "must hold the lines"),
+        ("<!-- make bench writes this -->\n<!-- until here -->\n", [], "wants CIFAR-10"),
+        ("<!-- make bench writes this -->\n<!-- until here -->\n", ["--repeats", "0"], "at least 1"),
+    ):
+        page.write_text(text)
+        ran = run_benchmark(*arguments, "--page", page)
+        assert ran.returncode == 2
+        assert said in ran.stderr
+        assert page.read_text() == text
+
+
+def test_the_table_goes_between_the_marks(timing, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- make bench writes this -->\nold\n<!-- until here -->\nafter\n")
+    report = timing.start_report("CPU")
+    report.rows.append(timing.Row("9", "x", 1.0, 4.0, "y", "s", 0.0123, [0.0123, 0.3], 0.3, at_least=False))
+    assert timing.has_marks(page)
+    timing.write_into(page, report)
     shown = page.read_text()
     assert shown.startswith("before\n<!-- make bench writes this -->\n| | what |")
     assert shown.endswith("<!-- until here -->\nafter\n")
     assert "old" not in shown
+    assert "**0.012** (0.012 to 0.30, 2)" in shown
 
 
 @pytest.mark.parametrize("arguments", [["train", "PIXELS", "8", "0", "2"], ["matmul"]])

@@ -31,11 +31,13 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from timing import (
+    MARKS,
     Report,
     Row,
     clean_environment,
     compare_rates,
     compare_seconds,
+    has_marks,
     run_alone,
     seconds_of,
     start_report,
@@ -79,7 +81,7 @@ class Bench:
 
     def __init__(self, folder: Path, repeats: int) -> None:
         self.folder, self.repeats = folder, repeats
-        self.pixels, self.encoded, self.are_real = load_images()
+        self.pixels, self.encoded, self.are_real = load_images(folder)
         self.pixels_file = folder / "pixels.npy"
         np.save(self.pixels_file, self.pixels)
         self.store = Store(folder / "store")
@@ -139,12 +141,17 @@ def make_ids(n: int) -> np.ndarray:
     return np.sort(np.array([hashlib.sha256(str(number).encode()).hexdigest() for number in range(n)]))
 
 
-def load_images() -> tuple[np.ndarray, list[bytes], bool]:
-    """Ten thousand images: pixels (N, 3, 32, 32) uint8, their PNG files, whether they are CIFAR-10's."""
-    held = Path(os.environ.get("PROXYDS_DATA", "/nowhere")) / "cifar10"
+def data_folder() -> Path:
+    """Where CIFAR-10 is, if it is anywhere."""
+    return Path(os.environ.get("PROXYDS_DATA", "/nowhere")) / "cifar10"
+
+
+def load_images(folder: Path) -> tuple[np.ndarray, list[bytes], bool]:
+    """Ten thousand images: pixels (N, 3, 32, 32) uint8, their files, whether they are CIFAR-10's; `folder` is for a cache."""
+    held = data_folder()
     if held.is_dir():
         files = sorted(str(file) for file in held.rglob("*test*.parquet"))
-        table = datasets.Dataset.from_parquet(files, cache_dir=tempfile.mkdtemp()).with_format("arrow")[:]
+        table = datasets.Dataset.from_parquet(files, cache_dir=str(folder / "images")).with_format("arrow")[:]
         encoded = [image["bytes"] for image in table[0].to_pylist()]
     else:
         rng = np.random.default_rng(0)
@@ -541,16 +548,36 @@ def run(only: list[str], repeats: int) -> Report:
     return report
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Parses, measures, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=[], choices=list(ROWS), help="rows to measure; 1 gives 1 to 3")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of the long rows")
-    parser.add_argument("-o", "--out", type=Path, default=HERE / "results", help="where cpu.json and cpu.md go")
-    parser.add_argument("--page", type=Path, help="a page between whose marks the table goes too")
+    parser.add_argument("--only", nargs="+", default=[], choices=list(ROWS), help="rows to measure; 1 gives 1 to 3")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of rows 1 to 3 and 5")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="where cpu.json and cpu.md go; a whole run's default is results/"
+    )
+    parser.add_argument("--page", type=Path, help="a page between whose marks a whole run's table goes too")
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    if given.repeats < 1:
+        parser.error("--repeats: must be at least 1")
+    if given.page and given.only:
+        parser.error("--page: takes the whole table; leave out --only")
+    if given.page and not has_marks(given.page):
+        parser.error(f"{given.page}: must hold the lines {' and '.join(MARKS)}, in this order")
+    if given.page and not data_folder().is_dir():
+        parser.error(
+            "--page: the table wants CIFAR-10; let PROXYDS_DATA name a folder that holds it as `cifar10`, or leave --page out"
+        )
+    out = given.out or (None if given.only else HERE / "results")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     datasets.disable_progress_bars()
     measured = run(given.only, given.repeats)
-    write_report(measured, given.out, "cpu")
+    if out is not None:
+        write_report(measured, out, "cpu")
     if given.page:
         write_into(given.page, measured)
+
+
+if __name__ == "__main__":
+    main()

@@ -172,9 +172,14 @@ def write_report(report: Report, folder: Path, name: str) -> None:
     (folder / f"{name}.md").write_text(render(asdict(report)), encoding="utf-8")
 
 
+def has_marks(page: Path) -> bool:
+    """Whether a page has a place for the table."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    return all(mark in text for mark in MARKS) and text.index(MARKS[0]) < text.index(MARKS[1])
+
+
 def write_into(page: Path, report: Report) -> None:
     """Puts the table between the marks of a page."""
-    assert all(mark in page.read_text(encoding="utf-8") for mark in MARKS), page
     before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     _, other_mark, after = rest.partition(MARKS[1])
     page.write_text(f"{before}{mark}\n{render(asdict(report))}{other_mark}{after}", encoding="utf-8")
