@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 GPU_WORKERS = 8
-"""Processes that share one GPU, at most: each keeps half a gigabyte of its memory for itself."""
+"""Processes that share one GPU, at most: each has a copy of the data set there, and a CUDA context."""
 
 
 @dataclass(frozen=True)

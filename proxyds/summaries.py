@@ -377,9 +377,12 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     copy = ", from a local copy whose revision was not checked" if source.is_local_copy else ""
     duplicates = ", ".join(f"{n:,} in {split}" for split, n in source.n_duplicates.items())
     libraries = ", ".join(f"{name} {version}" for name, version in manifest.machine.libraries.items())
+    at_once = f", {manifest.machine.n_workers} at once" if manifest.machine.n_workers is not None else ""
+    computations = " or ".join(sorted(set(manifest.machine.computations.values())))
+    computed = f"; networks in {computations}" if computations else ""
     click.echo(
         f"\nsource: {source.name}{revision}{copy}\n  content {source.fingerprint}\n  evaluation samples: {source.evaluation_from}"
         f"\n  test samples: {source.test_from}\n  exact duplicates: {duplicates}; images left out: {len(source.bad_images)}"
         f"\nrecipe: {manifest.recipe_sha256} (recipe.yaml)\nbuilt: {manifest.created}, {manifest.machine.processor}, "
-        f"{manifest.machine.n_cores} cores, {manifest.machine.device}; {libraries}"
+        f"{manifest.machine.n_cores} cores{at_once}, {manifest.machine.device}{computed}; {libraries}"
     )

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from proxyds.errors import DivergedError
+from proxyds.pixel_network import make_network
+from proxyds.recipe import Training
+from proxyds.training import train_network
 
 
 def write_text(*, folder: Path, report: Callable[[float, float, str], None], text: str, ran: Path) -> None:
@@ -24,6 +29,19 @@ def write_text(*, folder: Path, report: Callable[[float, float, str], None], tex
 
 def count_threads(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
     (folder / "threads").write_text(f"{torch.get_num_threads()} {os.environ.get('OMP_WAIT_POLICY')}")
+
+
+def count_faults(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
+    """Trains a network with layers of megabytes and counts the pages that the system has to give in its last steps."""
+    rng, counts = np.random.default_rng(0), []
+    pixels, labels = rng.integers(0, 256, (256, 3, 32, 32), np.uint8), rng.integers(0, 10, 256)
+    network = make_network("resnet", {"depth": 14, "base_filters": 8}, 10, (3, 32, 32), 0)
+
+    def note(*_: object) -> None:
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+
+    train_network(network, pixels, labels, Training(epochs=6, batch_size=128), seed=0, on_epoch=note)
+    (folder / "faults").write_text(str((counts[5] - counts[2]) / 6))
 
 
 def say_pid(*, folder: Path, report: Callable[[float, float, str], None]) -> None:

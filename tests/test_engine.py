@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -91,6 +92,13 @@ def test_a_full_disk_is_no_failed_run_and_stops_everything(engine: Engine, tmp_p
     bad = Task("t", "full", {"full": 1}, tasks.fill_the_disk, {})
     with pytest.raises(NoSpaceError):
         run_each([bad], Store(tmp_path / "store"), engine, lambda missing: ignore_progress)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_workers_keep_their_memory(tmp_path: Path) -> None:
+    with LocalWorkers(1) as engine:
+        (done,) = run_stored([Task("t", "n", {}, tasks.count_faults, {})], Store(tmp_path), engine, ignore_progress)
+    assert float((done.entry.folder / "faults").read_text()) < 1000  # for a step; thousands, were memory given back
 
 
 def test_tasks_run_with_one_thread(engine: Engine, tmp_path: Path) -> None:
