@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyds.computation import choose_computation
 from proxyds.pixel_network import PixelNetwork
+from proxyds.pixels import Pixels
 
 CPU_BATCH, GPU_BATCH = 64, 512
 """On a CPU small enough for what a layer leaves behind to be in its cache when the next one reads it (32 and 64 were the fastest)."""
@@ -27,7 +28,7 @@ N_COMPARED, TOLERANCE = 8, 1e-3
 
 
 @torch.inference_mode()
-def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8], device: str = "cpu") -> NDArray[np.int64]:
+def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu") -> NDArray[np.int64]:
     """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
     asked = _prepare(network, pixels, device)
     return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(asked, None, pixels, device)])
@@ -35,7 +36,7 @@ def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8], device: str
 
 @torch.inference_mode()
 def extract_features(
-    network: PixelNetwork, layer: str, pixels: NDArray[np.uint8], device: str = "cpu"
+    network: PixelNetwork, layer: str, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu"
 ) -> NDArray[np.float32]:
     """Reads one layer's output for each sample.
 
@@ -54,7 +55,9 @@ def extract_features(
     return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(asked, layer, pixels, device)])
 
 
-def _prepare(network: PixelNetwork, pixels: NDArray[np.uint8], device: str, layer: str | None = None) -> PixelNetwork:
+def _prepare(
+    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, device: str, layer: str | None = None
+) -> PixelNetwork:
     """A copy of a network on a device with its batch norms folded; where that changes what it says, a mere copy."""
     computation = choose_computation(network, device)
     plain = copy.deepcopy(network)
@@ -71,7 +74,7 @@ def _prepare(network: PixelNetwork, pixels: NDArray[np.uint8], device: str, laye
 
 
 def _ask(
-    network: PixelNetwork, layer: str | None, pixels: NDArray[np.uint8], device: str
+    network: PixelNetwork, layer: str | None, pixels: NDArray[np.uint8] | Pixels, device: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields one batch's logits after the other's, and a layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
     memory_format = choose_computation(network, device).torch_format

@@ -109,4 +109,4 @@ def _read_held_out(
     samples = data.evaluation if split == "evaluation" else data.test
     if manifest.kept_labels is not None:
         samples = samples.keep_labels(np.array(manifest.kept_labels))
-    return samples.pixels(), samples.labels
+    return samples.pixels()[:], samples.labels

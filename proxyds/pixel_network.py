@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from proxyds.networks import build_network
+from proxyds.pixels import Pixels
 
 
 class PixelNetwork(nn.Module):
@@ -28,10 +29,10 @@ class PixelNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(1, n_channels, 1, 1))
         self.register_buffer("deviation", torch.ones(1, n_channels, 1, 1))
 
-    def fit_normalisation(self, pixels: NDArray[np.uint8]) -> None:
+    def fit_normalisation(self, pixels: NDArray[np.uint8] | Pixels) -> None:
         """Sets mean and deviation from pixels (N, C, H, W), exactly, by counting values."""
         counts = np.zeros((pixels.shape[1], 256))
-        for image_tile in np.array_split(pixels, -(-len(pixels) // 1024)):
+        for image_tile in (pixels[start : start + 1024] for start in range(0, len(pixels), 1024)):
             for channel in range(pixels.shape[1]):
                 counts[channel] += np.bincount(image_tile[:, channel].ravel(), minlength=256)
         values, n = np.arange(256.0), counts.sum(axis=1)

@@ -159,7 +159,7 @@ def read_probe(
         losses=tuple(about["losses"]),
         training_seconds=about["seconds"],
         training_flops=count_seen(settings, n_train) * architecture.training_flops,
-        weights_file=entry.folder / "weights.safetensors",
+        weights_file=entry.file("weights.safetensors"),
     )
 
 

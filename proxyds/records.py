@@ -9,13 +9,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from proxyds.pixels import FileAt, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
 ALL_RIGHT, ALL_WRONG, WITH_ORDER, AGAINST_ORDER = 1, 2, 3, 4
@@ -39,9 +39,11 @@ class Samples:
         source_index: (N,) int64, position in the source's split.
         encoded_sha256: (N,) text, of the image file's bytes as the source holds them.
         split: The source's name of the split.
-        pixels_file: A `.npy` file of uint8 (M, C, H, W).
-        rows: (N,) int64, where each sample's pixels stand in it.
+        pixels_files: `.npy` files of uint8 (m, C, H, W).
+        file_starts: Number of each file's first image, the files laid end to end.
+        rows: (N,) int64, where each sample's pixels stand in them.
         conversion: What turned images into pixels: mode, size, version of the code.
+        stay_on_disk: Whether there are too many pixels to be held in memory.
     """
 
     ids: NDArray[np.str_]
@@ -49,24 +51,24 @@ class Samples:
     source_index: NDArray[np.int64]
     encoded_sha256: NDArray[np.str_]
     split: str
-    pixels_file: Path
+    pixels_files: tuple[FileAt, ...]
+    file_starts: tuple[int, ...]
     rows: NDArray[np.int64]
     conversion: str
+    stay_on_disk: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Samples:
         """The samples at some positions, which must keep the order of ids."""
-        return Samples(
-            self.ids[positions],
-            self.labels[positions],
-            self.source_index[positions],
-            self.encoded_sha256[positions],
-            self.split,
-            self.pixels_file,
-            self.rows[positions],
-            self.conversion,
+        return replace(
+            self,
+            ids=self.ids[positions],
+            labels=self.labels[positions],
+            source_index=self.source_index[positions],
+            encoded_sha256=self.encoded_sha256[positions],
+            rows=self.rows[positions],
         )
 
     def keep_labels(self, kept: NDArray[np.int64]) -> Samples:
@@ -87,10 +89,10 @@ class Samples:
         content.update(self.labels.astype("<i8").tobytes())
         return content.hexdigest()
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """Reads the pixels, (N, C, H, W) uint8, into memory."""
-        held: NDArray[np.uint8] = np.load(self.pixels_file, mmap_mode="r")
-        return held[self.rows]
+    def pixels(self) -> NDArray[np.uint8] | Pixels:
+        """The pixels, (N, C, H, W) uint8: in memory, or read as they are indexed where they must stay on disk."""
+        held = Pixels(self.pixels_files, self.file_starts, self.rows)
+        return held if self.stay_on_disk else held.load()
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class Probe:
         losses: Mean training loss of each epoch, in nats.
         training_seconds: Time of the training alone, in whichever build it was done.
         training_flops: Of the whole training.
-        weights_file: Its weights as safetensors.
+        weights_file: Its weights as safetensors, in the store.
     """
 
     architecture: Architecture
@@ -190,7 +192,7 @@ class Probe:
     losses: tuple[float, ...]
     training_seconds: float
     training_flops: int
-    weights_file: Path
+    weights_file: FileAt
 
 
 @dataclass(frozen=True)

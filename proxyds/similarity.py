@@ -19,6 +19,7 @@ from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.inference import extract_features, list_layers
 from proxyds.networks import find_family, sketch_network
 from proxyds.pixel_network import load_network
+from proxyds.pixels import FileAt
 from proxyds.recipe import Similarity
 from proxyds.records import Architecture, Mapping, Outcomes, Probe, Samples
 from proxyds.store import Entry
@@ -150,14 +151,14 @@ def extract_shard(
     *,
     folder: Path,
     report: Report,
-    weights_file: Path,
+    weights_file: FileAt,
     architecture: Architecture,
     layer: str,
     samples: Samples,
     device: str,
 ) -> None:
     """Writes `features.npy`, (n, D) float32, of some samples."""
-    network = load_network(weights_file, architecture.network, architecture.parameters)
+    network = load_network(weights_file.path, architecture.network, architecture.parameters)
     np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device))
     report(1, 1, "")
 
@@ -195,15 +196,15 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
         },
         function=write_projection,
         arguments={
-            "evaluation": [done.entry.folder / "features.npy" for done in features.evaluation],
+            "evaluation": [done.entry.file("features.npy") for done in features.evaluation],
             "settings": settings,
         },
     )
 
 
-def write_projection(*, folder: Path, report: Report, evaluation: Sequence[Path], settings: Similarity) -> None:
+def write_projection(*, folder: Path, report: Report, evaluation: Sequence[FileAt], settings: Similarity) -> None:
     """Writes `projection.npz`, fitted on the evaluation samples' features, and these as it projects them, `references.npy`."""
-    features = np.concatenate([np.load(file) for file in evaluation])
+    features = np.concatenate([np.load(file.path) for file in evaluation])
     projection = fit_projection(features, settings.dimensions)
     np.savez(folder / "projection.npz", **asdict(projection))
     np.save(folder / "references.npy", project(features, projection, settings.metric))
@@ -234,8 +235,9 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
             },
             function=map_shard,
             arguments={
-                "training": training.entry.folder / "features.npy",
-                "projection": projection.entry.folder,
+                "training": training.entry.file("features.npy"),
+                "projection": projection.entry.file("projection.npz"),
+                "references": projection.entry.file("references.npy"),
                 "settings": settings,
             },
         )
@@ -247,16 +249,20 @@ def map_shard(
     *,
     folder: Path,
     report: Report,
-    training: Path,
-    projection: Path,
+    training: FileAt,
+    projection: FileAt,
+    references: FileAt,
     settings: Similarity,
 ) -> None:
-    """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`; `projection` holds what `write_projection` wrote."""
-    with np.load(projection / "projection.npz") as held:
+    """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`; projection and references are those of `write_projection`."""
+    with np.load(projection.path) as held:
         fitted = Projection(held["mean"], held["components"], float(held["explained_variance"]))
-    references = np.load(projection / "references.npy")
     mapping = map_to_nearest(
-        np.load(training), references, fitted, n_neighbours=settings.neighbours, metric=settings.metric
+        np.load(training.path),
+        np.load(references.path),
+        fitted,
+        n_neighbours=settings.neighbours,
+        metric=settings.metric,
     )
     np.savez(folder / "mapping.npz", **asdict(mapping))
     report(1, 1, "")

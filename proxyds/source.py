@@ -19,11 +19,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from proxyds.engine import Report, RunTasks, Task
 from proxyds.errors import BadImageError, ChangedSourceError, LabelError, SourceError
 from proxyds.images import DECODE_ERRORS, open_image
+from proxyds.pixels import Pixels
 from proxyds.plain_text import find_active_text
 from proxyds.readers import RawSource, RawSplit, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import Samples, Source, SourceFacts
 from proxyds.seeding import derive_seed, hash_ids, parse_ids
+from proxyds.store import Entry
 
 STAGE = "source"
 STAGE_VERSION = 1
@@ -59,10 +61,11 @@ def load_source(recipe: Recipe, run: RunTasks) -> Source:
     roles = [role for role in raw.splits if role != "validation" or protocol == "validation"]
     results = run([_decoding_task(raw, role, spec) for role in roles])
     decoded = {
-        role: _read_decoded(done.entry.folder, raw.split_names[role], spec)
-        for role, done in zip(roles, results, strict=True)
+        role: _read_decoded(done.entry, raw.split_names[role], spec) for role, done in zip(roles, results, strict=True)
     }
-    shapes = {np.load(each.samples.pixels_file, mmap_mode="r").shape[1:] for each in decoded.values()}
+    shapes = {
+        Pixels(s.pixels_files, s.file_starts, s.rows).shape[1:] for s in (each.samples for each in decoded.values())
+    }
     if len(shapes) > 1:
         raise SourceError(f"source: splits must have one image size, found {sorted(shapes)}; set source.image_size")
     train, evaluation, test, evaluation_from, test_from = _split(decoded, recipe)
@@ -273,15 +276,16 @@ def _decoding_task(raw: RawSource, role: str, spec: Images) -> Task:
     )
 
 
-def _read_decoded(folder: Path, split: str, spec: Images) -> _Decoded:
-    with np.load(folder / "samples.npz") as held:
+def _read_decoded(entry: Entry, split: str, spec: Images) -> _Decoded:
+    with np.load(entry.folder / "samples.npz") as held:
         samples = Samples(
             ids=held["ids"],
             labels=held["labels"],
             source_index=held["source_index"],
             encoded_sha256=held["encoded_sha256"],
             split=split,
-            pixels_file=folder / "pixels.npy",
+            pixels_files=(entry.file("pixels.npy"),),
+            file_starts=(0,),
             rows=np.arange(len(held["ids"])),
             conversion=f"{spec.image_mode} {spec.image_size} {STAGE_VERSION}",
         )

@@ -44,10 +44,36 @@ class Entry:
     seconds: float
     created: float
 
+    def file(self, name: str) -> StoredFile:
+        """One of its files, for whoever may work on another machine."""
+        return StoredFile(str(self.folder.parents[1]), self.stage, self.key, name)
+
     @property
     def n_bytes(self) -> int:
         """Size of its files."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of an entry, by what it is and not by where it lies, so that a task may name it to a worker of another machine.
+
+    Attributes:
+        store: The store's place, as `Store` takes it.
+        stage: Of the entry.
+        key: Of the entry.
+        name: Of the file.
+    """
+
+    store: str
+    stage: str
+    key: str
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies on this machine."""
+        return Store(self.store).root / self.stage / self.key / self.name
 
 
 def default_store_root() -> Path:

@@ -26,6 +26,7 @@ from proxyds.computation import choose_computation
 from proxyds.cuda_graph import N_EAGER, GraphedStep
 from proxyds.errors import DivergedError
 from proxyds.pixel_network import PixelNetwork
+from proxyds.pixels import Pixels
 from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
 
@@ -48,7 +49,7 @@ class Epoch:
 
 def train_network(
     network: PixelNetwork,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | Pixels,
     labels: NDArray[np.int64],
     settings: Training,
     *,
@@ -81,7 +82,7 @@ def train_network(
     computation = choose_computation(network, device)
     memory_format = computation.torch_format
     network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    images = pad_images(pixels, settings, device)
+    images = pad_images(pixels[:], settings, device)
     targets = torch.from_numpy(labels).to(device)
 
     batch_size = min(settings.batch_size, len(labels))

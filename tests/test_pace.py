@@ -25,7 +25,7 @@ SHAPE = (1, 8, 8)
 def run() -> Run:
     architecture = measure_cost("small", "resnet", {"depth": 8, "base_filters": 4, "multiplier": 1}, 2, SHAPE)
     ids = np.array([f"{number:064x}" for number in range(8)])
-    samples = Samples(ids, np.arange(8) % 2, np.arange(8), ids, "train", Path("none.npy"), np.arange(8), "test")
+    samples = Samples(ids, np.arange(8) % 2, np.arange(8), ids, "train", (), (), np.arange(8), "test")
     task = run_task(
         architecture, samples, samples, name="run", n_steps=3, n_labels=2, image_shape=SHAPE,
         settings=Training(batch_size=8), seed=1, device="cpu", arithmetic={},

@@ -421,7 +421,8 @@ def _samples(labels: Sequence[int], ids: Sequence[str]) -> Samples:
         source_index=np.arange(n),
         encoded_sha256=np.array(ids),
         split="train",
-        pixels_file=Path("none"),
+        pixels_files=(),
+        file_starts=(),
         rows=np.arange(n),
         conversion="RGB None 1",
     )

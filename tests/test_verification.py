@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,9 @@ def make_samples(tmp_path: Path) -> Callable[..., Samples]:
         ids = np.sort([hashlib.sha256(f"{seed} {i}".encode()).hexdigest() for i in range(n)])
         file = tmp_path / f"pixels-{seed}-{n}.npy"
         np.save(file, pixels)
-        return Samples(ids, labels, np.arange(n), ids, "train", file, np.arange(n), "L 8")
+        return Samples(
+            ids, labels, np.arange(n), ids, "train", (SimpleNamespace(path=file),), (0,), np.arange(n), "L 8"
+        )
 
     return make
 
@@ -336,7 +339,7 @@ def test_a_run_is_the_same_whatever_it_is_called_and_wherever_it_is_done(
 ) -> None:
     each = sets_of(train)[3]
     (run,) = runs_of([each], held_out, [LIGHT])
-    elsewhere = replace(train, pixels_file=tmp_path / "elsewhere.npy", split="all")
+    elsewhere = replace(train, pixels_files=(SimpleNamespace(path=tmp_path / "elsewhere.npy"),), split="all")
     renamed = replace(LIGHT, name="another name", forward_flops=1, training_flops=3)
     (again,) = runs_of([sets_of(elsewhere)[3]], replace(held_out, rows=held_out.rows + 100), [renamed], device="cuda:1")
     assert key_of(again) == key_of(run)

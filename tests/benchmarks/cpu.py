@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import loky
@@ -97,7 +98,17 @@ class Bench:
         """The first n images, repeated where there are fewer."""
         ids = make_ids(n)
         rows = np.arange(n) % len(self.pixels)
-        return Samples(ids, np.arange(n) % 10, np.arange(n), ids, "train", self.pixels_file, rows, "bench")
+        return Samples(
+            ids,
+            np.arange(n) % 10,
+            np.arange(n),
+            ids,
+            "train",
+            (SimpleNamespace(path=self.pixels_file),),
+            (0,),
+            rows,
+            "bench",
+        )
 
     def train(self, filters: int, n_steps: int, n_train: int, n_test: int = 1, n_runs: int = N_CORES) -> list[Done]:
         """Runs trainings side by side as a check does, all new."""
@@ -440,7 +451,8 @@ def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, Mapping
     n = len(bench.encoded)
     sha256 = np.array([hashlib.sha256(file).hexdigest() for file in bench.encoded])
     ids = make_ids(n)
-    train = Samples(ids, np.arange(n) % 10, np.arange(n), sha256, "train", bench.pixels_file, np.arange(n), "bench")
+    files = (SimpleNamespace(path=bench.pixels_file),)
+    train = Samples(ids, np.arange(n) % 10, np.arange(n), sha256, "train", files, (0,), np.arange(n), "bench")
     few = train.take(np.arange(100))
     facts = SourceFacts("bench", None, "hub", True, "0", {"train": n}, {"train": 0}, 0, (), "bench", "bench")
 

@@ -1,0 +1,96 @@
+"""Decoded images where they lie: `.npy` files of which only what is asked for is read.
+
+A mapped file would do as well, but for one thing: whatever was touched counts as the process's own memory until the system wants it
+back. Reading keeps a process as small as its batch, and what is read often stays in the system's cache all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class FileAt(Protocol):
+    """A file that can be brought to this machine."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies here; it is fetched first where it is not."""
+
+
+class Pixels:
+    """Images of several files, as one array that is read where it is indexed.
+
+    Args:
+        files: `.npy` files of uint8 (n, C, H, W), C, H and W the same in all.
+        starts: Number of the first image of each file, the files laid end to end.
+        rows: (N,) int64, which of the images, in the order wanted.
+    """
+
+    def __init__(self, files: Sequence[FileAt], starts: Sequence[int], rows: NDArray[np.int64]) -> None:
+        self.files, self.rows = tuple(files), rows
+        self.starts = np.asarray(starts, np.int64)
+        self._opened: dict[int, tuple[int, int]] = {}  # of a file: its descriptor, and where its images begin
+        self._image_shape: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        if self._image_shape is None:
+            self._open(int(self._file_of(self.rows[:1])[0]) if len(self.rows) else 0)
+        assert self._image_shape is not None
+        return (len(self.rows), *self._image_shape)
+
+    def __getitem__(self, wanted: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Reads some images, (n, C, H, W) uint8."""
+        rows = self.rows[wanted]
+        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        if not len(rows):
+            return found
+        n_bytes, file_of = found[0].nbytes, self._file_of(rows)
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(file_of) != 0)) + 1
+        for first, after in zip([0, *breaks], [*breaks, len(rows)], strict=True):  # neighbours at a stroke
+            descriptor, offset = self._open(int(file_of[first]))
+            place = offset + int(rows[first] - self.starts[file_of[first]]) * n_bytes
+            _read_into(descriptor, found[first:after], place)
+        return found
+
+    def load(self) -> NDArray[np.uint8]:
+        """Reads all of them."""
+        return self[:]
+
+    def _file_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        files: NDArray[np.int64] = np.searchsorted(self.starts, rows, side="right") - 1
+        return files
+
+    def _open(self, number: int) -> tuple[int, int]:
+        if number not in self._opened:
+            path = self.files[number].path
+            held = np.lib.format.open_memmap(path, mode="r")  # reads the header, and maps without touching
+            self._image_shape = held.shape[1:]
+            self._opened[number] = os.open(path, os.O_RDONLY), held.offset
+        return self._opened[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}}
+
+    def __del__(self) -> None:
+        for descriptor, _ in self._opened.values():
+            os.close(descriptor)
+
+
+def _read_into(descriptor: int, images: NDArray[np.uint8], place: int) -> None:
+    view, n_read = images.data.cast("B"), 0
+    while n_read < len(view):
+        n = os.preadv(descriptor, [view[n_read:]], place + n_read)
+        if n == 0:
+            raise EOFError("a file of decoded images is shorter than when it was written")
+        n_read += n
