@@ -191,16 +191,16 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.publish import output_at
-        from proxyds.tables import read_proxy
+        from proxyds.tables import read_shown
 
         with output_at(out, on_progress) as folder:
             built = make(folder, on_progress)
-            manifest, tables = read_proxy(built.folder, with_images=False)
+            manifest, shown = read_shown(built.folder)
     from proxyds.places import show_address
     from proxyds.summaries import print_built, summarise_proxy
 
     out = show_address(out)
-    _print_json(summarise_proxy(out, manifest)) if as_json else print_built(manifest, tables, out, built.was_there)
+    _print_json(summarise_proxy(out, manifest)) if as_json else print_built(manifest, shown, out, built.was_there)
     return built
 
 
@@ -314,6 +314,7 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
     from proxyds.display import show_progress
     from proxyds.fetching import open_tables
     from proxyds.summaries import print_inspection, summarise_proxy
+    from proxyds.tally import show_tables
 
     with show_progress(quiet=False) as on_progress, open_tables(place, on_progress) as (folder, name):
         manifest, tables = audit_tables(folder)
@@ -321,7 +322,7 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
         _print_json(summarise_proxy(name, manifest))
     else:
         click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
-        print_inspection(manifest, tables)
+        print_inspection(manifest, show_tables(tables))
 
 
 @cli.command()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import loky
 
@@ -29,10 +28,7 @@ from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
 from proxyds.store import Store
 from proxyds.tables import read_proxy
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
+from proxyds.tally import Shown, show_tables
 
 GPU_WORKERS = 8
 """Processes that share one GPU, at most: each has a copy of the data set there, and a CUDA context."""
@@ -149,7 +145,7 @@ def _build(
     n_featured = len(data.train) + len(data.evaluation)
     ledger.end_stage("features", results, n_featured * heaviest.forward_flops)
 
-    mapping, results = _map_to_nearest(recipe, features, run)
+    mapping, results = _map_to_nearest(recipe, features, len(data.train), run)
     ledger.end_stage("similarity", results)
 
     draw = selection.draw_samples(
@@ -165,7 +161,6 @@ def _build(
     ledger.end_stage("selection")
 
     computations = verification.describe_computations(chosen, len(data.label_names), data.image_shape, device)
-    datasets = artifact.make_tables(data, outcomes, mapping, draw)
     look_at_output(out, force)  # hours may have passed
 
     def describe() -> Manifest:
@@ -182,13 +177,16 @@ def _build(
             machine.describe_machine(device, n_workers, computations),
         )
 
-    return Built(out, write_proxy(out, recipe, datasets, ledger, describe, force=force), was_there=False)
+    def write(folder: Path) -> Shown:
+        return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
+
+    return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
 
 
 def write_proxy(
     out: Path,
     recipe: Recipe,
-    datasets: dict[str, Dataset],
+    write_tables: Callable[[Path], Shown],
     ledger: Ledger,
     describe: Callable[[], Manifest],
     *,
@@ -199,7 +197,7 @@ def write_proxy(
     Args:
         out: The folder.
         recipe: As run.
-        datasets: Of `artifact.make_tables`.
+        write_tables: Fills the folder with the tables, and returns what is shown of them.
         ledger: Told when the files are written.
         describe: Gives the manifest, but for its list of files, when they are.
         force: Replace another proxy at `out`.
@@ -207,18 +205,15 @@ def write_proxy(
     Raises:
         OutputError: It cannot be written; see its subclasses.
     """
-    tables = artifact.as_tables(datasets)
     with (
         translate_os_errors(str(out), "choose another -o"),
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
-        artifact.write_tables(folder, datasets, recipe.output.samples_per_shard)
-        names = datasets["default"].features["label"].names
-        artifact.write_tars(folder, tables.data, names, recipe.output.samples_per_shard)
+        shown = write_tables(folder)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         ledger.end_stage("artifact")
         manifest = describe()
-        for name, held in render_card(manifest, tables).files().items():
+        for name, held in render_card(manifest, shown).files().items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(held)
         artifact.write_manifest(folder, manifest)
@@ -287,7 +282,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
-    files = render_card(manifest, tables).files()
+    files = render_card(manifest, show_tables(tables)).files()
     changed = [name for name, held in files.items() if read_bytes(folder / name) != held]
     if changed and check_only:
         raise CardDriftError(
@@ -395,8 +390,9 @@ def _extract_features(
     return similarity.Features(results[: len(training)], results[len(training) :]), results
 
 
-def _map_to_nearest(recipe: Recipe, features: similarity.Features, run: RunTasks) -> tuple[Mapping, list[Done]]:
+def _map_to_nearest(recipe: Recipe, features: similarity.Features, n: int, run: RunTasks) -> tuple[Mapping, list[Done]]:
     arithmetic = machine.describe_arithmetic("cpu")
     (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
     results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
-    return similarity.read_mapping([result.entry for result in results]), [projection, *results]
+    entries = [result.entry for result in results]
+    return similarity.open_mapping(entries, n), [projection, *results]

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from proxyds.columns import hold
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
 from proxyds.inference import predict_labels
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
-from proxyds.records import Architecture, Probe, Samples
+from proxyds.records import Architecture, Probe, Samples, StreamedSamples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry
 from proxyds.training import Epoch, count_steps, time_training, train_network
@@ -27,7 +28,7 @@ STAGE_VERSION = 2
 
 def probe_task(
     architecture: Architecture,
-    train: Samples,
+    train: Samples | StreamedSamples,
     evaluation: Samples,
     *,
     n_labels: int,
@@ -89,7 +90,7 @@ def train_probe(
     folder: Path,
     report: Report,
     architecture: Architecture,
-    train: Samples,
+    train: Samples | StreamedSamples,
     evaluation: Samples,
     n_labels: int,
     image_shape: tuple[int, int, int],
@@ -112,7 +113,14 @@ def train_probe(
     started = time.perf_counter()
     report(0, settings.epochs, "")
     history = train_network(
-        network, train.pixels(), train.labels, settings, seed=seed, device=device, name=architecture.name, on_epoch=show
+        network,
+        train.pixels(),
+        hold(train.labels),
+        settings,
+        seed=seed,
+        device=device,
+        name=architecture.name,
+        on_epoch=show,
     )
     seconds = time.perf_counter() - started
     np.save(folder / "predictions.npy", predict_labels(network, evaluation.pixels(), device))

@@ -23,6 +23,7 @@ from proxyds.recipe import Images, Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
 from proxyds.store import Store
+from proxyds.tally import Shown
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
@@ -93,12 +94,15 @@ def resample(
     )
     ledger.end_stage("selection")
 
-    datasets = artifact.make_tables(data, _read_outcomes(tables), _read_mapping(parent, tables), draw)
+    outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
+
+    def write(folder: Path) -> Shown:
+        return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
 
     def describe() -> Manifest:
         return describe_resampling(parent, parent_sha256, recipe, data, draw, ledger.stages)
 
-    return Built(out, write_proxy(out, recipe, datasets, ledger, describe, force=force), was_there=False)
+    return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
 
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
@@ -151,6 +155,7 @@ def _read_mapping(parent: Manifest, tables: Tables) -> Mapping:
     return Mapping(
         nearest=np.array(nearest, np.int64)[:, None],
         distance=tables.importance["nearest_distance"].to_numpy(),
+        n_neighbours=1,
         n_dimensions=parent.mapping.n_dimensions,
         explained_variance=parent.mapping.explained_variance,
     )
