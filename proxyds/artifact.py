@@ -124,7 +124,7 @@ def write_tables(
     training, proxy = (merge_tallies([pair[i] for pair in both]) for i in range(2))
     tables["importance"].end()
     names = features["default"]["label"].names
-    _write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])
+    write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])
     return Shown(count_samples([evaluation]), training, proxy, images)
 
 
@@ -225,7 +225,7 @@ def encode_runs(table: pa.Table) -> bytes:
     return stream.getvalue()
 
 
-def _write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str], extension: str) -> None:
+def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str], extension: str) -> None:
     """Writes the proxy as WebDataset tars, from its parquet files: for each sample its image, `.cls` (label number) and `.json` (the rest).
 
     All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.

@@ -46,6 +46,12 @@ workers = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
 )
+streamed = click.option(
+    "--stream/--in-memory",
+    "streamed",
+    default=None,
+    help="Whether the source's samples stay on disk and are read as they are needed.  [default: where they are many]",
+)
 plugins = click.option(
     "--plugin",
     "_",
@@ -145,6 +151,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @overrides
 @workers
 @device
+@streamed
 @quiet
 @as_json
 def build(
@@ -155,6 +162,7 @@ def build(
     overrides: tuple[str, ...],
     workers: int,
     device: str,
+    streamed: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -170,7 +178,7 @@ def build(
         with show_progress(quiet=quiet) as on_progress:
             from proxyds.plans import plan_build
 
-            plan = plan_build(read, workers=workers, device=device, on_progress=on_progress)
+            plan = plan_build(read, workers=workers, device=device, streamed=streamed, on_progress=on_progress)
         from proxyds.summaries import print_plan, summarise_plan
 
         _print_json(summarise_plan(plan)) if as_json else print_plan(plan)
@@ -179,7 +187,9 @@ def build(
     def make(folder: Path, on_progress: OnProgress) -> Built:
         from proxyds.pipeline import build
 
-        return build(read, folder, workers=workers, device=device, force=force, on_progress=on_progress)
+        return build(
+            read, folder, workers=workers, device=device, streamed=streamed, force=force, on_progress=on_progress
+        )
 
     built = _make_at(out or read.name, make, quiet=quiet, as_json=as_json)
     return 0 if read.check is None else _exit_code(built.manifest, strict=False)
@@ -218,6 +228,7 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 @overrides
 @workers
 @device
+@streamed
 @quiet
 @as_json
 def check(
@@ -231,6 +242,7 @@ def check(
     overrides: tuple[str, ...],
     workers: int,
     device: str,
+    streamed: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -256,12 +268,17 @@ def check(
     with show_progress(quiet=quiet) as on_progress:
         from proxyds import pipeline, plans
 
+        given: dict[str, Any] = {
+            "overrides": settings,
+            "workers": workers,
+            "device": device,
+            "streamed": streamed,
+            "on_progress": on_progress,
+        }
         if dry_run:
-            plan = plans.plan_check(folder, overrides=settings, workers=workers, device=device, on_progress=on_progress)
+            plan = plans.plan_check(folder, **given)
         else:
-            checked = pipeline.check(
-                folder, overrides=settings, runs=runs, workers=workers, device=device, on_progress=on_progress
-            )
+            checked = pipeline.check(folder, runs=runs, **given)
     from proxyds.summaries import print_check_plan, print_evidence, summarise_check_plan, summarise_proxy
 
     if dry_run:

@@ -6,7 +6,7 @@ recipe -> source -> space -> probes -> importance -> similarity -> selection -> 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +56,7 @@ def build(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    streamed: bool | None = None,
     force: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
@@ -70,6 +71,8 @@ def build(
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
+        streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
+            size. The proxy is the same.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
         on_progress: Called as work goes on.
 
@@ -86,7 +89,7 @@ def build(
     ledger = Ledger(on_progress)
     with engine:
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
-        data = source.load_source(recipe, run)
+        data = source.load_source(recipe, run, streamed)
         ledger.end_stage("source")
         architectures = list_space(recipe, data)
         ranked = checking.choose_ranked(recipe, recipe.check, data, architectures) if recipe.check is not None else []
@@ -96,6 +99,7 @@ def build(
             built = _build(recipe, data, architectures, out, force, device, engine.n_workers, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
+        data = replace(data, train=data.train.load())
         checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, engine, on_progress)
         return Built(out, checked, was_there=False)
 
@@ -228,6 +232,7 @@ def check(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
@@ -242,6 +247,7 @@ def check(
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
+        streamed: Whether the source's pixels stay on disk; None to decide from their size.
         on_progress: Called as work goes on.
 
     Raises:
@@ -253,7 +259,9 @@ def check(
     if runs is not None:
         return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
     with engine:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+        data = source.load_source(recipe, run, streamed)
+        data = replace(data, train=data.train.load())
         ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
         checked = checking.check_ranking(folder, recipe, settings, data, ranked, device, store, engine, on_progress)
     return Built(folder, checked, was_there=False)

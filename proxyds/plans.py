@@ -112,6 +112,7 @@ def plan_build(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
@@ -123,7 +124,8 @@ def plan_build(
     store = store or Store()
     device, engine = choose_engine(device, workers)
     with engine:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+        data = source.load_source(recipe, run, streamed)
     architectures = list_space(recipe, data)
     chosen = space.choose_probes(architectures, recipe.probes)
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
@@ -196,6 +198,7 @@ def plan_check(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
@@ -203,7 +206,8 @@ def plan_check(
     recipe, settings = checking.read_checked_recipe(folder, overrides)
     device, engine = choose_engine(device, workers)
     with engine:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+        data = source.load_source(recipe, run, streamed)
     ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
     manifest, tables = read_proxy(folder, with_ranking=False)
     own_draws = checking.redraw(recipe, data, manifest, tables)

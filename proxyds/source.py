@@ -128,7 +128,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     return Source(
         label_names,
         image_shape,
-        train if streamed else train.load(),
+        train if streamed else replace(train.load(), stay_on_disk=False),
         evaluation,
         test,
         facts,

@@ -41,6 +41,7 @@ def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
     """For programs: what a build would do."""
     return {
         "n_train": len(plan.source.train),
+        "reading": plan.source.reading,
         "n_evaluation": len(plan.source.evaluation),
         "n_selected": plan.n_selected,
         "n_architectures": len(plan.architectures),
@@ -148,7 +149,7 @@ def print_plan(plan: BuildPlan) -> None:
     facts = plan.source.facts
     copy = " (a local copy)" if facts.is_local_copy else ""
     click.echo(f"source: {facts.name}{copy}, {len(plan.source.train):,} training samples may be drawn, ", nl=False)
-    click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from})")
+    click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from}), {plan.source.reading}")
     click.echo(f"space: {len(plan.architectures)} architectures; proxy: {plan.n_selected:,} samples\n")
     rows = [
         (
