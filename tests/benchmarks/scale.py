@@ -1,0 +1,214 @@
+"""Mapping, importance, draw and tables of more samples than memory holds, on made-up features: seconds of each step and the memory it takes.
+
+`make bench-scale` runs it (ten to twenty minutes, 3 GB of disk) and writes `results/scale.json` and `scale.md`. Each size runs in a process of
+its own, from files that another process has made, so that what is measured is the work's own memory, ten times a second: that of the process and
+its workers together, what they share counted once (`Pss`), and that of the largest of them (`Rss`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxyds import artifact, machine, selection, similarity
+from proxyds.engine import Done, LocalWorkers, run_stored
+from proxyds.importance import score_importance
+from proxyds.recipe import Similarity
+from proxyds.records import SHARD, Samples, Source, SourceFacts, StreamedSamples, ignore_progress, write_shard
+from proxyds.store import Entry, Store
+
+HERE = Path(__file__).parent
+SIZES, N_EVALUATION, WIDTH = (1_280_000, 5_120_000), 50_000, 64
+MOST_LABELS, RATIO = 1000, 0.05
+
+
+def make(folder: Path, n: int) -> None:
+    """Writes features as finished tasks leave them, samples as a streamed source has them, and answers of two probes."""
+    store, rng, n_labels = Store(folder / "store"), np.random.default_rng(0), min(MOST_LABELS, n // 1000)
+    places = rng.normal(size=(n_labels, WIDTH)).astype(np.float32)
+    ids_of_bucket = np.arange(0, n, SHARD)
+    files, counts, keys = [], [], []
+
+    def write_features(name: str, labels: np.ndarray) -> str:
+        features = (places[labels] + rng.normal(size=(len(labels), WIDTH))).astype(np.float32)
+        with store.writing("features", name, name) as entry:
+            np.save(entry / "features.npy", features)
+        return name
+
+    with store.writing("source", "index", "index") as index:
+        for shard, start in enumerate(ids_of_bucket.tolist()):
+            size = min(SHARD, n - start)
+            samples, labels = _make_samples(size, f"{shard:06x}", n_labels, rng)
+            write_shard(index / f"train-{shard:05d}.npz", samples)
+            counts.append(size)
+            keys.append(write_features(f"train-{shard}", labels))
+    entry = store.find("source", "index")
+    assert entry is not None
+    files = [entry.file(f"train-{shard:05d}.npz") for shard in range(len(counts))]
+    evaluation, labels = _make_samples(N_EVALUATION, "ffffff", n_labels, rng)
+    starts = range(0, N_EVALUATION, SHARD)
+    eval_keys = [write_features(f"evaluation-{start}", labels[start : start + SHARD]) for start in starts]
+    train = StreamedSamples(tuple(files), tuple(counts), "train", (), (), "made up")
+    answers = [np.where(rng.random(N_EVALUATION) < right, labels, (labels + 1) % n_labels) for right in (0.5, 0.7)]
+    with (folder / "given.pickle").open("wb") as file:
+        pickle.dump((train, evaluation, keys, eval_keys, answers, n_labels), file)
+
+
+def _make_samples(n: int, prefix: str, n_labels: int, rng: np.random.Generator) -> tuple[Samples, np.ndarray]:
+    ids = np.sort([prefix + hashlib.sha256(f"{prefix} {i}".encode()).hexdigest()[len(prefix) :] for i in range(n)])
+    labels = rng.integers(0, n_labels, n)
+    place = np.arange(n)
+    encoded = np.array([hashlib.sha256(image_of(each)).hexdigest() for each in ids])
+    return Samples(ids, labels, place, encoded, "train", (), (), place, "made up"), labels
+
+
+def image_of(sample_id: str) -> bytes:
+    """Stands for an image file: as many bytes as a small one has."""
+    return b"\x89PNG\r\n\x1a\n" + sample_id.encode() * 3
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """Goes from features to tables; returns seconds of each step and bytes of memory."""
+    with (folder / "given.pickle").open("rb") as file:
+        train, evaluation, keys, eval_keys, answers, n_labels = pickle.load(file)
+    store, settings = Store(folder / "store"), Similarity()
+    arithmetic = machine.describe_arithmetic("cpu")
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+
+    def end(step: str) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        seconds[step], started = now - started, now
+
+    def find(key: str) -> Done:
+        entry = store.find("features", key)
+        assert isinstance(entry, Entry)
+        return Done(entry, was_stored=True)
+
+    with LocalWorkers(2) as engine:
+
+        def do(tasks: list[Any]) -> list[Done]:
+            return run_stored(tasks, store, engine, ignore_progress)
+
+        features = similarity.Features([find(key) for key in keys], [find(key) for key in eval_keys])
+        (projection,) = do([similarity.projection_task(features, settings, arithmetic)])
+        end("PCA")
+        mapped = do(similarity.mapping_tasks(features, projection, settings, arithmetic))
+        end("nearest evaluation samples")
+    mapping = similarity.open_mapping([done.entry for done in mapped], len(train))
+    outcomes = score_importance([answers], evaluation.labels, (2.0, 1.0, 6.0, 1.0))
+    names = tuple(str(label) for label in range(n_labels))
+    case, importance = similarity.carry_importance(mapping, outcomes)
+    draw = selection.draw_samples(
+        train.parsed_ids, train.labels, names, case, importance, ratio=RATIO, law="systematic", seed=0
+    )
+    end("importance and draw")
+    facts = SourceFacts("made up", None, "folder", False, "0", {"train": len(train)}, {"train": 0}, 0, (), "", "")
+
+    def open_encoded(split: str, places: np.ndarray) -> Any:
+        return lambda samples: [image_of(each) for each in samples.ids.tolist()]
+
+    source = Source(names, (3, 32, 32), train, evaluation, evaluation, facts, "", open_encoded)
+    (folder / "proxy").mkdir()
+    artifact.write_tables(folder / "proxy", source, outcomes, mapping, draw, 10_000)
+    end("tables")
+    return {
+        "n_train": len(train),
+        "n_selected": int(draw.selected.sum()),
+        "seconds": seconds,
+        "table_bytes": sum(path.stat().st_size for path in (folder / "proxy").rglob("*") if path.is_file()),
+    }
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """Memory of a process and all that it has started, in bytes: together (`Pss`), and of the largest alone (`Rss`)."""
+    together, largest = 0, 0
+    with suppress(OSError):  # it may be gone by now
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+        together, largest = (1024 * int(lines[name].split()[0]) for name in ("Pss", "Rss"))
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            of_child = memory_of(int(child))
+            together, largest = together + of_child[0], max(largest, of_child[1])
+    return together, largest
+
+
+def measure(n: int) -> dict[str, Any]:
+    """Makes the files of one size and works on them, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, __file__, "make", place, str(n)]
+        subprocess.run(command, check=True)
+        command[2] = "run"
+        peaks = [0, 0]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            while process.poll() is None:
+                peaks = [max(peak, now) for peak, now in zip(peaks, memory_of(process.pid), strict=True)]
+                time.sleep(0.1)
+            assert process.stdout is not None
+            told = process.stdout.read()
+        if process.returncode:
+            sys.exit(f"the run with {n:,} samples failed")
+    return {**json.loads(told), "together_bytes": peaks[0], "largest_bytes": peaks[1]}
+
+
+def render(report: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    steps = list(report["runs"][0]["seconds"])
+    lines = [
+        f"| training samples | {' | '.join(steps)} | in all | memory, together | largest process |",
+        "|---" * (len(steps) + 4) + "|",
+    ]
+    for each in report["runs"]:
+        of_steps = " | ".join(f"{each['seconds'][step]:,.1f} s" for step in steps)
+        memory = " | ".join(f"{each[name] / 1e9:.2f} GB" for name in ("together_bytes", "largest_bytes"))
+        lines.append(f"| {each['n_train']:,} | {of_steps} | {sum(each['seconds'].values()):,.0f} s | {memory} |")
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    lines.append(
+        f"\nFeatures of {WIDTH} dimensions, {N_EVALUATION:,} evaluation samples, {RATIO:.0%} drawn; {report['machine']}, {versions}, one run of each, {report['date']}."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures all sizes, or does one half of a measurement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="all", choices=["all", "make", "run"])
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("n", nargs="*", type=int, help="training samples")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="for `all`: training samples of each run")
+    parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of scale.json and scale.md")
+    given = parser.parse_args()
+    if given.what == "make":
+        make(given.folder, given.n[0])
+    elif given.what == "run":
+        print(json.dumps(run(given.folder)))
+    else:
+        from timing import start_report
+
+        about = asdict(start_report("scale"))
+        report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}
+        report["runs"] = []
+        for n in given.sizes:
+            print(f"{n:,} training samples ...", file=sys.stderr)
+            report["runs"].append(measure(n))
+            print(json.dumps(report["runs"][-1]), file=sys.stderr)
+        given.output.mkdir(exist_ok=True)
+        (given.output / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
+        (given.output / "scale.md").write_text(render(report))
+        print(render(report))
+
+
+if __name__ == "__main__":
+    main()
