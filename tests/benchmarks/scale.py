@@ -30,11 +30,13 @@ from proxyds.records import SHARD, Samples, Source, SourceFacts, StreamedSamples
 from proxyds.store import Entry, Store
 
 HERE = Path(__file__).parent
-SIZES, N_EVALUATION, WIDTH = (1_280_000, 5_120_000), 50_000, 64
+RUNS = ((1_280_000, 50_000, 2), (5_120_000, 50_000, 2), (1_280_000, 10_000, 2), (1_280_000, 10_000, 1))
+"""Training samples, evaluation samples, workers."""
+WIDTH = 64
 MOST_LABELS, RATIO = 1000, 0.05
 
 
-def make(folder: Path, n: int) -> None:
+def make(folder: Path, n: int, n_evaluation: int) -> None:
     """Writes features as finished tasks leave them, samples as a streamed source has them, and answers of two probes."""
     store, rng, n_labels = Store(folder / "store"), np.random.default_rng(0), min(MOST_LABELS, n // 1000)
     places = rng.normal(size=(n_labels, WIDTH)).astype(np.float32)
@@ -57,11 +59,11 @@ def make(folder: Path, n: int) -> None:
     entry = store.find("source", "index")
     assert entry is not None
     files = [entry.file(f"train-{shard:05d}.npz") for shard in range(len(counts))]
-    evaluation, labels = _make_samples(N_EVALUATION, "ffffff", n_labels, rng)
-    starts = range(0, N_EVALUATION, SHARD)
+    evaluation, labels = _make_samples(n_evaluation, "ffffff", n_labels, rng)
+    starts = range(0, n_evaluation, SHARD)
     eval_keys = [write_features(f"evaluation-{start}", labels[start : start + SHARD]) for start in starts]
     train = StreamedSamples(tuple(files), tuple(counts), "train", (), (), "made up")
-    answers = [np.where(rng.random(N_EVALUATION) < right, labels, (labels + 1) % n_labels) for right in (0.5, 0.7)]
+    answers = [np.where(rng.random(n_evaluation) < right, labels, (labels + 1) % n_labels) for right in (0.5, 0.7)]
     with (folder / "given.pickle").open("wb") as file:
         pickle.dump((train, evaluation, keys, eval_keys, answers, n_labels), file)
 
@@ -79,7 +81,7 @@ def image_of(sample_id: str) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + sample_id.encode() * 3
 
 
-def run(folder: Path) -> dict[str, Any]:
+def run(folder: Path, n_workers: int) -> dict[str, Any]:
     """Goes from features to tables; returns seconds of each step and bytes of memory."""
     with (folder / "given.pickle").open("rb") as file:
         train, evaluation, keys, eval_keys, answers, n_labels = pickle.load(file)
@@ -98,7 +100,7 @@ def run(folder: Path) -> dict[str, Any]:
         assert isinstance(entry, Entry)
         return Done(entry, was_stored=True)
 
-    with LocalWorkers(2) as engine:
+    with LocalWorkers(n_workers) as engine:
 
         def do(tasks: list[Any]) -> list[Done]:
             return run_stored(tasks, store, engine, ignore_progress)
@@ -127,6 +129,8 @@ def run(folder: Path) -> dict[str, Any]:
     end("tables")
     return {
         "n_train": len(train),
+        "n_evaluation": len(evaluation),
+        "n_workers": n_workers,
         "n_selected": int(draw.selected.sum()),
         "seconds": seconds,
         "table_bytes": sum(path.stat().st_size for path in (folder / "proxy").rglob("*") if path.is_file()),
@@ -145,12 +149,11 @@ def memory_of(pid: int) -> tuple[int, int]:
     return together, largest
 
 
-def measure(n: int) -> dict[str, Any]:
+def measure(n: int, n_evaluation: int, n_workers: int) -> dict[str, Any]:
     """Makes the files of one size and works on them, each in a process of its own."""
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, __file__, "make", place, str(n)]
-        subprocess.run(command, check=True)
-        command[2] = "run"
+        subprocess.run([sys.executable, __file__, "make", place, str(n), str(n_evaluation)], check=True)
+        command = [sys.executable, __file__, "run", place, str(n_workers)]
         peaks = [0, 0]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             while process.poll() is None:
@@ -167,16 +170,18 @@ def render(report: dict[str, Any]) -> str:
     """The table as Markdown."""
     steps = list(report["runs"][0]["seconds"])
     lines = [
-        f"| training samples | {' | '.join(steps)} | in all | memory, together | largest process |",
-        "|---" * (len(steps) + 4) + "|",
+        f"| training samples | evaluation samples | workers | {' | '.join(steps)} | in all | memory, together | largest process |",
+        "|---" * (len(steps) + 6) + "|",
     ]
     for each in report["runs"]:
         of_steps = " | ".join(f"{each['seconds'][step]:,.1f} s" for step in steps)
         memory = " | ".join(f"{each[name] / 1e9:.2f} GB" for name in ("together_bytes", "largest_bytes"))
-        lines.append(f"| {each['n_train']:,} | {of_steps} | {sum(each['seconds'].values()):,.0f} s | {memory} |")
+        lines.append(
+            f"| {each['n_train']:,} | {each['n_evaluation']:,} | {each['n_workers']} | {of_steps} | {sum(each['seconds'].values()):,.0f} s | {memory} |"
+        )
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines.append(
-        f"\nFeatures of {WIDTH} dimensions, {N_EVALUATION:,} evaluation samples, {RATIO:.0%} drawn; {report['machine']}, {versions}, one run of each, {report['date']}."
+        f"\nFeatures of {WIDTH} dimensions, {RATIO:.0%} drawn; {report['machine']}, {versions}, one run of each, {report['date']}."
     )
     return "\n".join(lines) + "\n"
 
@@ -186,23 +191,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="all", choices=["all", "make", "run"])
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("n", nargs="*", type=int, help="training samples")
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="for `all`: training samples of each run")
+    parser.add_argument("n", nargs="*", type=int, help="make: training and evaluation samples; run: workers")
+    parser.add_argument(
+        "--run",
+        type=int,
+        nargs=3,
+        action="append",
+        metavar=("TRAIN", "EVALUATION", "WORKERS"),
+        help="for `all`: one of the runs, in place of the usual ones",
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of scale.json and scale.md")
     given = parser.parse_args()
     if given.what == "make":
-        make(given.folder, given.n[0])
+        make(given.folder, *given.n)
     elif given.what == "run":
-        print(json.dumps(run(given.folder)))
+        print(json.dumps(run(given.folder, *given.n)))
     else:
         from timing import start_report
 
         about = asdict(start_report("scale"))
         report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}
         report["runs"] = []
-        for n in given.sizes:
-            print(f"{n:,} training samples ...", file=sys.stderr)
-            report["runs"].append(measure(n))
+        for sizes in given.run or RUNS:
+            print("{:,} training samples, {:,} evaluation samples, {} workers ...".format(*sizes), file=sys.stderr)
+            report["runs"].append(measure(*sizes))
             print(json.dumps(report["runs"][-1]), file=sys.stderr)
         given.output.mkdir(exist_ok=True)
         (given.output / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
