@@ -79,6 +79,7 @@ class Parts:
     def drawing_from(self, seed: int, device: str) -> Iterator[None]:
         """Lets what draws from torch's global generators (dropout, stochastic depth) draw from a seed of its own in each part."""
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), warnings.catch_warnings():
+            # which torch says of a network that leaves nothing out
             warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
             self._generators = []
             for part in self.own:

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 
 from proxyds.engine import Task
 from proxyds.errors import RecipeError, TrainingError
-from proxyds.pixel_network import load_network, make_network
+from proxyds.pixel_network import PixelNetwork, load_network, make_network
 from proxyds.probe import probe_task, train_probe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.seeding import derive_seed
@@ -37,16 +38,19 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def start_ranks(folder: Path, what: str) -> list[subprocess.Popen[str]]:
-    return [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", str(Path(__file__).with_name("ranks.py")), str(rank), str(folder), what],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
-        )
-        for rank in range(ranks.N_RANKS)
-    ]
+@contextmanager
+def ranks_that(what: str, folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that train together, and that end with the block."""
+    with ExitStack() as stack:
+        started = []
+        for rank in range(ranks.N_RANKS):
+            command = [sys.executable, "-W", "error", str(Path(ranks.__file__)), str(rank), str(folder), what]
+            environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+            stack.enter_context(process)  # waits, and closes the pipe
+            stack.callback(process.kill)
+            started.append(process)
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +59,10 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     ranks.on_disk(folder, ranks.images()[0])
     ranks.probe_arguments(folder)  # writes the images
-    for process in start_ranks(folder, "train"):
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+    with ranks_that("train", folder) as processes:
+        for process in processes:
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == 0, said
     return folder
 
 
@@ -127,6 +132,31 @@ def test_processes_equal_one_that_takes_turns(together: Path, name: str) -> None
         torch.testing.assert_close(held, state[key], rtol=1e-3, atol=1e-4)
 
 
+class Drawing(torch.nn.Module):
+    """Notes a random number at each of its forward passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3 * 16 * 16, 2)
+        self.drawn: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.drawn.append(torch.rand(()).item())
+        return self.layer(x.flatten(1))
+
+
+def test_each_part_draws_from_a_seed_of_its_own_and_the_first_as_the_whole_would() -> None:
+    pixels, labels = ranks.images()
+    drawn = {}
+    for n_parts in (1, 2, 4):
+        network = Drawing()
+        train_network(PixelNetwork(network, 3), pixels, labels, ranks.SHORT, seed=9, n_parts=n_parts)
+        drawn[n_parts] = np.array(network.drawn).reshape(4, n_parts)[:, ::-1]  # the first part comes last
+    assert len(np.unique(drawn[4])) == 16
+    assert (drawn[4][:, :2] == drawn[2]).all()
+    assert (drawn[4][:, :1] == drawn[1]).all()
+
+
 def test_a_probe_is_written_and_reported_by_the_first_process_alone(together: Path, tmp_path: Path) -> None:
     train_probe(folder=tmp_path, report=lambda *_: None, **ranks.probe_arguments(together))
     assert {file.name for file in (together / "probe-0").iterdir()} == {file.name for file in tmp_path.iterdir()}
@@ -149,11 +179,10 @@ def test_all_processes_tell_that_the_loss_diverged_and_that_they_are_too_many(to
 
 
 def test_a_process_that_dies_ends_the_others(tmp_path: Path) -> None:
-    first, dying = start_ranks(tmp_path, "die")
-    dying.communicate(timeout=60)
-    assert dying.returncode == -9
-    died = time.monotonic()
-    _, said = first.communicate(timeout=30)
+    with ranks_that("die", tmp_path) as (first, dying):
+        assert dying.wait(timeout=60) == -9
+        died = time.monotonic()
+        _, said = first.communicate(timeout=30)
     assert first.returncode == 1
     assert time.monotonic() - died < 20  # and does not wait for 120 seconds
     assert "Connection closed by peer" in said or "Connection reset" in said
