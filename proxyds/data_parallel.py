@@ -7,7 +7,6 @@ alone), the gradient is the mean of the parts', and buffers such as running stat
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,14 +72,13 @@ class Parts:
         """What forward passes are to call, so that gradients become the mean over the processes."""
         if not self.is_shared:
             return network
-        return DistributedDataParallel(network, find_unused_parameters=True)  # anybody's network may leave some out
+        # anybody's network may leave some out, at some steps; where none does, torch says so once on standard error
+        return DistributedDataParallel(network, find_unused_parameters=True)
 
     @contextmanager
     def drawing_from(self, seed: int, device: str) -> Iterator[None]:
         """Lets what draws from torch's global generators (dropout, stochastic depth) draw from a seed of its own in each part."""
-        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []), warnings.catch_warnings():
-            # which torch says of a network that leaves nothing out
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
             self._generators = []
             for part in self.own:
                 torch.manual_seed(derive_seed(seed, "part", part) if part else seed)
