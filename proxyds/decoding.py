@@ -163,7 +163,7 @@ def decode_part(
 
 def read_decoded(entry: Entry) -> Decoded:
     """Reads what `decode_part` says of a part."""
-    held = json.loads((entry.folder / "part.json").read_text())
+    held = json.loads(entry.file("part.json").path.read_text())
     shapes = [tuple(shape) for shape in held.pop("shapes")]
     bad_images = [(index, name) for index, name in held.pop("bad_images")]
     return Decoded(shapes=shapes, bad_images=bad_images, **held)

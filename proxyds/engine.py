@@ -43,6 +43,7 @@ class Task:
         inputs: Everything that its result depends on, as JSON can hold it.
         function: Called with `folder`, `report` and the arguments; importable by name.
         arguments: For the function; must pickle.
+        n_processes: Processes that work on it together, each with a part of every batch.
     """
 
     stage: str
@@ -50,6 +51,7 @@ class Task:
     inputs: dict[str, Any]
     function: Callable[..., None]
     arguments: dict[str, Any]
+    n_processes: int = 1
 
     @property
     def key(self) -> str:

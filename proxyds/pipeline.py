@@ -359,6 +359,7 @@ def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture
             repeat=repeat,
             device=device,
             arithmetic=machine.describe_arithmetic(device),
+            data_parallel=recipe.probes.data_parallel,
         )
         for repeat in range(recipe.probes.seeds)
         for architecture in chosen
@@ -381,6 +382,7 @@ def _train_probes(
             data.evaluation.labels,
             recipe.training,
             len(data.train),
+            recipe.probes.data_parallel,
         )
         for i, result in enumerate(results)
     ]

@@ -135,7 +135,10 @@ def plan_build(
     expected: dict[str, float] = {}
     for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
         is_stored = store.find(task.stage, task.key) is not None
-        flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
+        flops = (
+            probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
+            * architecture.training_flops
+        )
         if not is_stored and architecture.name not in expected:
             expected[architecture.name] = probe.expect_seconds(task)
         seconds = 0.0 if is_stored else expected[architecture.name]

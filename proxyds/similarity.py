@@ -281,12 +281,12 @@ def open_mapping(entries: Sequence[Entry], n: int) -> Mapping:
     def column(name: str) -> Column:
         def read() -> Iterator[NDArray[Any]]:
             for entry in entries:
-                with np.load(entry.folder / "mapping.npz") as held:
+                with np.load(entry.file("mapping.npz").path) as held:
                     yield held[name]
 
         return Column(n, lambda: cut_tiles(read()))
 
-    with np.load(entries[0].folder / "mapping.npz") as held:
+    with np.load(entries[0].file("mapping.npz").path) as held:
         about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
     return Mapping(column("nearest"), column("distance"), **about)
 

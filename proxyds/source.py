@@ -96,17 +96,21 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
         splits["train"].conversion,
         found.fingerprint,
     )
-    test = _open_samples(done.entry, "test", splits.get("test", splits["train"]), streamed)
-    evaluation = test
-    if protocol != "paper":
-        evaluation = _open_samples(done.entry, "evaluation", splits.get("validation", splits["train"]), streamed)
-    for use, samples in (("be drawn", train), ("measure importance on", evaluation), ("test on", test)):
-        if samples is None or not len(samples):
+    for use, n in (
+        ("be drawn", sum(found.counts)),
+        ("measure importance on", found.n_test if protocol == "paper" else found.n_evaluation),
+        ("test on", found.n_test),
+    ):
+        if not n:
             raise SourceError(
                 f"source: must leave samples to {use}, none are left; use more samples, or other fractions"
             )
-    assert evaluation is not None
-    assert test is not None
+    test = _open_samples(done.entry, "test", found.n_test, splits.get("test", splits["train"]), streamed)
+    evaluation = test
+    if protocol != "paper":
+        evaluation = _open_samples(
+            done.entry, "evaluation", found.n_evaluation, splits.get("validation", splits["train"]), streamed
+        )
     facts = SourceFacts(
         name=raw.name,
         revision=raw.revision,
@@ -261,11 +265,9 @@ def _join_parts(
     )
 
 
-def _open_samples(entry: Entry, name: str, origin: DecodedSplit, streamed: bool) -> Samples | None:
-    if not (entry.folder / f"{name}.npz").exists():
-        return None
+def _open_samples(entry: Entry, name: str, n: int, origin: DecodedSplit, streamed: bool) -> Samples:
     of_file = StreamedSamples(
-        (entry.file(f"{name}.npz"),), (0,), origin.split, origin.pixels_files, origin.file_starts, origin.conversion
+        (entry.file(f"{name}.npz"),), (n,), origin.split, origin.pixels_files, origin.file_starts, origin.conversion
     )
     return replace(of_file.load(), stay_on_disk=streamed)
 
@@ -313,8 +315,8 @@ def _open_encoded(
         of_parts = np.searchsorted(starts, samples.source_index, side="right") - 1
         images: list[bytes] = [b""] * len(samples)
         for part in np.unique(of_parts).tolist():
-            ends = np.concatenate([[0], np.load(entries[part].folder / "ends.npy")])
-            with (entries[part].folder / "encoded.bin").open("rb") as file:
+            ends = np.concatenate([[0], np.load(entries[part].file("ends.npy").path)])
+            with entries[part].file("encoded.bin").path.open("rb") as file:
                 for number in np.flatnonzero(of_parts == part).tolist():
                     place = int(places[number] - bounds[part])
                     file.seek(ends[place])

@@ -74,6 +74,8 @@ class Splits:
 
     Attributes:
         counts: Training samples in each of the files `train-00000.npz`, ...
+        n_evaluation: Samples in `evaluation.npz`, which is not there where there are none.
+        n_test: Samples in `test.npz`.
         fingerprint: Of the training samples, see `records.Samples`.
         content: sha256 of a source's content, whatever its order: names of the labels, then each role and its ids.
         n_duplicates: By role, samples whose picture and label stand in the split already.
@@ -81,6 +83,8 @@ class Splits:
     """
 
     counts: tuple[int, ...]
+    n_evaluation: int
+    n_test: int
     fingerprint: str
     content: str
     n_duplicates: dict[str, int]
@@ -153,8 +157,11 @@ def split_samples(
     for name, some in (("test", test), ("evaluation", evaluation)):
         if some is not None and len(some):
             write_shard(folder / f"{name}.npz", some)
+    n_evaluation, n_test = (0 if some is None else len(some) for some in (evaluation, test))
     splits = Splits(
         tuple(kept.counts),
+        n_evaluation,
+        n_test,
         kept.find_fingerprint(roles["train"].conversion),
         content.hexdigest(),
         n_duplicates,
@@ -166,7 +173,7 @@ def split_samples(
 
 def read_splits(entry: Entry) -> Splits:
     """Reads what `split_samples` says of its result."""
-    held: dict[str, Any] = json.loads((entry.folder / "splits.json").read_text())
+    held: dict[str, Any] = json.loads(entry.file("splits.json").path.read_text())
     return Splits(counts=tuple(held.pop("counts")), **held)
 
 
