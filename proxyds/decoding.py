@@ -26,6 +26,8 @@ from proxyds.store import Entry, StoredFile
 
 STAGE = "source"
 STAGE_VERSION = 2
+CONVERSION_VERSION = 1
+"""Raised when `convert_image` gives other pixels: then trainings on them are others too."""
 RUN, RUN_BYTES = 8192, 128_000_000
 """Images that are decoded, sorted and written together, and the bytes of their pixels, at most."""
 
@@ -112,7 +114,7 @@ def decode_part(
 
     def write_run() -> None:
         rows = np.array(found, ROW)
-        order = np.argsort(rows, order=("id", "sha256", "index"))
+        order = np.lexsort((rows["index"], rows["sha256"], rows["id"]))
         if len(shapes) == 1:  # else it is an error for whoever knows the other parts
             np.save(folder / f"pixels-{len(runs)}.npy", np.stack(images)[order])
         np.save(folder / f"rows-{len(runs)}.npy", rows[order])
@@ -145,7 +147,7 @@ def decode_part(
         if len(found) == RUN or len(found) * pixels.nbytes >= RUN_BYTES:
             write_run()
         if index % 1000 == 999:
-            report(index + 1, index + 2, "")
+            report(index + 1, max(RUN, index + 2), "")  # how many there are is not known
     if found:
         write_run()
     about = Decoded(

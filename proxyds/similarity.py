@@ -26,7 +26,7 @@ from proxyds.records import SHARD, Architecture, Mapping, Outcomes, Probe, Sampl
 from proxyds.store import Entry
 
 FEATURES, MAPPING = "features", "similarity"
-STAGE_VERSION = 4
+FEATURES_VERSION, MAPPING_VERSION = 3, 4
 TILE = 128
 """Training samples whose distances are held at once: with 10,000 evaluation samples, 5 MB."""
 BLOCK = 16_384
@@ -131,7 +131,7 @@ def feature_tasks(
             stage=FEATURES,
             name=f"features of {role} samples {shard + 1}/{n_shards}",
             inputs={
-                "version": STAGE_VERSION,
+                "version": FEATURES_VERSION,
                 "probe": weights_key,
                 "layer": layer,
                 "samples": samples.fingerprint,
@@ -191,7 +191,7 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
         stage=MAPPING,
         name="principal components",
         inputs={
-            "version": STAGE_VERSION,
+            "version": MAPPING_VERSION,
             "features": [done.entry.key for done in features.evaluation],
             "dimensions": settings.dimensions,
             "metric": settings.metric,
@@ -233,7 +233,7 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
             stage=MAPPING,
             name=f"nearest evaluation samples {shard + 1}/{n_shards}",
             inputs={
-                "version": STAGE_VERSION,
+                "version": MAPPING_VERSION,
                 "features": training.entry.key,
                 "projection": projection.entry.key,
                 "metric": settings.metric,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.decoding import (
-    STAGE_VERSION,
+    CONVERSION_VERSION,
     Decoded,
     decoding_task,
     gathering_task,
@@ -29,6 +29,7 @@ from proxyds.engine import Done, RunTasks
 from proxyds.errors import ChangedSourceError, LabelError, SourceError
 from proxyds.machine import measure_memory
 from proxyds.plain_text import find_active_text
+from proxyds.quantities import with_prefix
 from proxyds.readers import STREAMED_SHARE, Part, RawSource, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
@@ -259,7 +260,7 @@ def _join_parts(
         counts += each.runs
         offsets += [int(start)] * len(each.runs)
         labels += [own] * len(each.runs)
-    conversion = f"{spec.image_mode} {spec.image_size} {STAGE_VERSION}"
+    conversion = f"{spec.image_mode} {spec.image_size} {CONVERSION_VERSION}"
     return DecodedSplit(
         raw.split_names[role], tuple(rows), tuple(pixels), tuple(counts), tuple(offsets), tuple(labels), conversion
     )
@@ -328,6 +329,6 @@ def _open_encoded(
 
 def _describe_reading(raw: RawSource, n_pixel_bytes: int, memory: int, streamed: bool) -> str:
     """Whether a source is in memory, and why, for people."""
-    sizes = f"{raw.n_bytes / 1e9:,.1f} GB of files, " if raw.n_bytes else ""
-    sizes += f"{n_pixel_bytes / 1e9:,.1f} GB of pixels in {loky.cpu_count()} workers, {memory / 1e9:,.0f} GB of memory"
+    sizes = f"{with_prefix(raw.n_bytes, 'B')} of files, " if raw.n_bytes else ""
+    sizes += f"{with_prefix(n_pixel_bytes, 'B')} of pixels in {loky.cpu_count()} workers, {with_prefix(memory, 'B')} of memory"
     return f"{'streamed from disk' if streamed else 'held in memory'} ({sizes})"

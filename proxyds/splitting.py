@@ -149,7 +149,7 @@ def split_samples(
             beside = np.concatenate([elsewhere, _base_ids(samples.take(of_test | of_evaluation))])
             n_shared += int(np.isin(_base_ids(train), beside).sum())
             kept.add(train)
-            report(start, start + 1, "")
+            report(start, len(to_test) + 1, "")
         n_duplicates[role] = n_repeats
     kept.end()
     test = others.get("test") or _join(carved["test"])

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 RUNS = ((1_280_000, 50_000, 2), (5_120_000, 50_000, 2), (1_280_000, 10_000, 2), (1_280_000, 10_000, 1))
 """Training samples, evaluation samples, workers."""
 WIDTH = 64
+MARKS = ("<!-- make bench-scale writes this -->", "<!-- until here, of scale -->")
 MOST_LABELS, RATIO = 1000, 0.05
 
 
@@ -186,6 +187,132 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@dataclass(frozen=True)
+class Task:
+    """A data set and what is to be done with it.
+
+    Attributes:
+        name: For people.
+        n_train: Images.
+        n_evaluation: Images.
+        side: Pixels that networks see.
+        epochs: Of every training.
+    """
+
+    name: str
+    n_train: int
+    n_evaluation: int
+    side: int
+    epochs: int
+
+
+TASKS = (Task("ImageNet", 1_280_000, 50_000, 224, 30), Task("100 times ImageNet", 128_000_000, 50_000, 224, 3))
+N_GPUS = (1, 8, 64)
+FORWARD_FLOPS, WIDEST = 8.2e9, 2048
+"""Of ResNet-50 at 224 pixels, the heaviest network here, for one image; and the width of its features."""
+LIGHTEST, MEAN = 1 / 8, 1 / 3
+"""Cost of the lightest, and of the mean architecture of a check, as a share of the heaviest."""
+N_RANKED, N_FULL, N_DRAWS, N_SETS = 16, 3, 3, 4
+"""A check: architectures, full seeds, draws, and what each is drawn for: proxy, random, stratified, fewer epochs."""
+GPU_FLOPS, CORES_OF_GPU, MOST_TOGETHER = 150e12, 16, 8
+"""Assumed, since nothing has run on a GPU yet: 15 % of what an H100 can do in bfloat16; its cores; GPUs that train one probe."""
+
+
+def expect(task: Task, rates: dict[str, float], n_gpus: int) -> dict[str, float]:
+    """Hours of each stage on paper.
+
+    Args:
+        task: What is to be done.
+        rates: Measured here: `decode`, images a second of a core; `nearest`, operations a second of a core; `draw` and `tables`, seconds a
+            sample of one process.
+        n_gpus: Each with `CORES_OF_GPU`.
+    """
+    n, cores = task.n_train, n_gpus * CORES_OF_GPU
+    of_image = 3 * FORWARD_FLOPS  # forward and backward
+    heaviest = of_image * n * task.epochs
+    together = min(n_gpus, MOST_TOGETHER)
+    probes = heaviest / together if n_gpus > 1 else heaviest * (1 + LIGHTEST)  # the lightest trains beside it
+    check = N_RANKED * MEAN * heaviest * (N_FULL + N_DRAWS * N_SETS * RATIO)
+    seconds = {
+        "decode": (n + task.n_evaluation) / rates["decode"] / cores,
+        "probes": probes / GPU_FLOPS,
+        "features": FORWARD_FLOPS * (n + task.n_evaluation) / GPU_FLOPS / n_gpus,
+        "nearest": 2 * (WIDTH + 1) * n * task.n_evaluation / rates["nearest"] / cores,
+        "draw and tables": (rates["draw"] + rates["tables"]) * n,
+        "check": max(check / n_gpus, heaviest) / GPU_FLOPS,  # one training is on one GPU
+    }
+    return {stage: value / 3600 for stage, value in seconds.items()}
+
+
+def find_rates(report: dict[str, Any]) -> dict[str, float]:
+    """What the measured runs say of one core; see `expect`."""
+    run = report["runs"][0]
+    products = 2 * (WIDTH + 1) * run["n_train"] * run["n_evaluation"]
+    return {
+        "decode": report["decoded_a_second"],
+        "nearest": products / run["seconds"]["nearest evaluation samples"] / run["n_workers"],
+        "draw": run["seconds"]["importance and draw"] / run["n_train"],
+        "tables": run["seconds"]["tables"] / run["n_train"],
+    }
+
+
+def put_into(page: Path, shown: str) -> None:
+    """Puts the tables between the marks of a page."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, other_mark, after = rest.partition(MARKS[1])
+    if not mark or not other_mark:
+        sys.exit(f"{page}: must hold the lines {' and '.join(MARKS)}, in this order")
+    page.write_text(f"{before}{mark}\n{shown}{other_mark}{after}", encoding="utf-8")
+
+
+def render_costs(report: dict[str, Any]) -> str:
+    """What larger data sets would cost, as Markdown."""
+    rates = find_rates(report)
+    stages = list(expect(TASKS[0], rates, 1))
+    lines = [f"| hours | GPUs | {' | '.join(stages)} | build | with its check |", "|---" * (len(stages) + 4) + "|"]
+    for task in TASKS:
+        for n_gpus in N_GPUS:
+            hours = expect(task, rates, n_gpus)
+            build = sum(hours.values()) - hours["check"]
+            shown = " | ".join(
+                f"{hours[stage]:.2g}" if hours[stage] < 100 else f"{hours[stage]:,.0f}" for stage in stages
+            )
+            lines.append(f"| {task.name} | {n_gpus} | {shown} | **{build:,.1f}** | **{build + hours['check']:,.1f}** |")
+    lines.append(
+        f"\nMeasured here: {rates['decode']:,.0f} JPEG images of 500x375 decoded to 224x224 a second by a core, {rates['nearest'] / 1e9:,.0f} GFLOP/s a core in "
+        f"the search for neighbours, {1e6 * rates['draw']:,.1f} s for the draw and {1e6 * rates['tables']:,.1f} s for the tables of a million samples. Assumed: {GPU_FLOPS / 1e12:,.0f} TFLOP/s a GPU, "
+        f"{CORES_OF_GPU} cores beside it."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def measure_decoding() -> float:
+    """Images a second that a core decodes: like photographs, 500x375 pixels and about 85 kB, to 224x224."""
+    import io
+
+    from PIL import Image
+
+    from proxyds.decoding import convert_image
+    from proxyds.images import open_image
+    from proxyds.recipe import Images
+
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=(375, 500, 3)).cumsum(0).cumsum(1)
+    smooth = 255 * (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    stream = io.BytesIO()
+    Image.fromarray((smooth + 12 * rng.normal(size=smooth.shape)).clip(0, 255).astype(np.uint8)).save(
+        stream, "JPEG", quality=92
+    )
+    spec, started, n = Images(image_size=224), time.perf_counter(), 0
+    while time.perf_counter() - started < 5:
+        with open_image(stream.getvalue()) as image:
+            image.load()
+            hashlib.sha256(image.tobytes())
+            convert_image(image, spec)
+        n += 1
+    return n / (time.perf_counter() - started)
+
+
 def main() -> None:
     """Measures all sizes, or does one half of a measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,6 +328,7 @@ def main() -> None:
         help="for `all`: one of the runs, in place of the usual ones",
     )
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of scale.json and scale.md")
+    parser.add_argument("--page", type=Path, help="file whose part between two marks becomes the tables")
     given = parser.parse_args()
     if given.what == "make":
         make(given.folder, *given.n)
@@ -211,6 +339,7 @@ def main() -> None:
 
         about = asdict(start_report("scale"))
         report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}
+        report["decoded_a_second"] = measure_decoding()
         report["runs"] = []
         for sizes in given.run or RUNS:
             print("{:,} training samples, {:,} evaluation samples, {} workers ...".format(*sizes), file=sys.stderr)
@@ -218,8 +347,11 @@ def main() -> None:
             print(json.dumps(report["runs"][-1]), file=sys.stderr)
         given.output.mkdir(exist_ok=True)
         (given.output / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
-        (given.output / "scale.md").write_text(render(report))
-        print(render(report))
+        shown = f"{render(report)}\n{render_costs(report)}"
+        (given.output / "scale.md").write_text(shown)
+        if given.page is not None:
+            put_into(given.page, shown)
+        print(shown)
 
 
 if __name__ == "__main__":
