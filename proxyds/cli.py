@@ -46,6 +46,21 @@ workers = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
 )
+engine = click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="ENGINE",
+    help="Where work is done: local, ray (the cluster at hand, or one that is started), ray:HOST:PORT or ray://HOST:PORT.",
+)
+gpus_per_task = click.option(
+    "--gpus-per-task",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="N",
+    help="What each training on a cluster has of a GPU; 0.25 lets four share one.",
+)
 plugins = click.option(
     "--plugin",
     "_",
@@ -145,6 +160,8 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @overrides
 @workers
 @device
+@engine
+@gpus_per_task
 @quiet
 @as_json
 def build(
@@ -155,6 +172,8 @@ def build(
     overrides: tuple[str, ...],
     workers: int,
     device: str,
+    engine: str,
+    gpus_per_task: float,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -170,7 +189,14 @@ def build(
         with show_progress(quiet=quiet) as on_progress:
             from proxyds.plans import plan_build
 
-            plan = plan_build(read, workers=workers, device=device, on_progress=on_progress)
+            plan = plan_build(
+                read,
+                workers=workers,
+                device=device,
+                engine=engine,
+                gpus_per_task=gpus_per_task,
+                on_progress=on_progress,
+            )
         from proxyds.summaries import print_plan, summarise_plan
 
         _print_json(summarise_plan(plan)) if as_json else print_plan(plan)
@@ -179,7 +205,16 @@ def build(
     def make(folder: Path, on_progress: OnProgress) -> Built:
         from proxyds.pipeline import build
 
-        return build(read, folder, workers=workers, device=device, force=force, on_progress=on_progress)
+        return build(
+            read,
+            folder,
+            workers=workers,
+            device=device,
+            engine=engine,
+            gpus_per_task=gpus_per_task,
+            force=force,
+            on_progress=on_progress,
+        )
 
     built = _make_at(out or read.name, make, quiet=quiet, as_json=as_json)
     return 0 if read.check is None else _exit_code(built.manifest, strict=False)
@@ -218,6 +253,8 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 @overrides
 @workers
 @device
+@engine
+@gpus_per_task
 @quiet
 @as_json
 def check(
@@ -231,6 +268,8 @@ def check(
     overrides: tuple[str, ...],
     workers: int,
     device: str,
+    engine: str,
+    gpus_per_task: float,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -257,10 +296,25 @@ def check(
         from proxyds import pipeline, plans
 
         if dry_run:
-            plan = plans.plan_check(folder, overrides=settings, workers=workers, device=device, on_progress=on_progress)
+            plan = plans.plan_check(
+                folder,
+                overrides=settings,
+                workers=workers,
+                device=device,
+                engine=engine,
+                gpus_per_task=gpus_per_task,
+                on_progress=on_progress,
+            )
         else:
             checked = pipeline.check(
-                folder, overrides=settings, runs=runs, workers=workers, device=device, on_progress=on_progress
+                folder,
+                overrides=settings,
+                runs=runs,
+                workers=workers,
+                device=device,
+                engine=engine,
+                gpus_per_task=gpus_per_task,
+                on_progress=on_progress,
             )
     from proxyds.summaries import print_check_plan, print_evidence, summarise_check_plan, summarise_proxy
 

@@ -1,4 +1,4 @@
-"""Where tasks run: here, or in local worker processes. Stages do not know which.
+"""Where tasks run: here, in local worker processes, or on a cluster (`ray_engine.py`). Stages do not know which.
 
 A task is a function that fills a folder with files; the engine runs those whose folder the store does not hold yet, and
 commits each as it ends. Workers run one torch thread each, as many as there are cores: for small networks that beats one
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import loky
 from loky.backend.context import LokyContext
@@ -28,6 +28,8 @@ from proxyds.errors import TrainingError, WorkerDiedError
 from proxyds.networks.plugins import load_plugins, loaded_plugins
 from proxyds.records import OnProgress, Progress
 from proxyds.store import Entry, Store, content_key
+
+_Answer = TypeVar("_Answer")
 
 Report = Callable[[float, float, str], None]
 """What a task calls to show how far it is: units done, units in all, a figure worth seeing."""
@@ -42,7 +44,9 @@ class Task:
         name: What it is, for people.
         inputs: Everything that its result depends on, as JSON can hold it.
         function: Called with `folder`, `report` and the arguments; importable by name.
-        arguments: For the function; must pickle.
+        arguments: For the function; must pickle. `device`, if there is one, says what it computes on.
+        n_processes: Processes that work on it together, each with a part of every batch. Where there is one machine, one
+            process does the parts in turns, with the same result.
     """
 
     stage: str
@@ -50,6 +54,7 @@ class Task:
     inputs: dict[str, Any]
     function: Callable[..., None]
     arguments: dict[str, Any]
+    n_processes: int = 1
 
     @property
     def key(self) -> str:
@@ -100,6 +105,9 @@ class Engine(Protocol):
         The first that fails stops the rest and finished ones stay stored; with `keep_going`, a network that cannot be
         trained stops nothing, and is returned.
         """
+
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Calls a function where tasks that compute on a device run, within the block; for what is known only there."""
 
     def __enter__(self) -> Engine:
         """Begins."""
@@ -175,6 +183,10 @@ class Here:
     def __exit__(self, *exception: object) -> None:
         pass
 
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
+        """See `Engine.ask`."""
+        return function(*arguments)
+
     def run(
         self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
     ) -> list[Failure]:
@@ -222,6 +234,10 @@ class LocalWorkers:
 
     def __exit__(self, *exception: object) -> None:
         self._end(kill=any(exception))
+
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
+        """See `Engine.ask`: they are on this machine."""
+        return function(*arguments)
 
     def resize(self, n_workers: int) -> None:
         """Runs as many processes at once from now on."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from proxyds import checking, probe, similarity, source, space, verification
-from proxyds.engine import run_stored
+from proxyds.engine import Engine, run_stored
 from proxyds.pipeline import choose_engine, list_probe_tasks, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
@@ -112,6 +112,8 @@ def plan_build(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    engine: str = "local",
+    gpus_per_task: float = 1.0,
     on_progress: OnProgress = ignore_progress,
 ) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
@@ -121,32 +123,32 @@ def plan_build(
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     store = store or Store()
-    device, engine = choose_engine(device, workers)
-    with engine:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    architectures = list_space(recipe, data)
-    chosen = space.choose_probes(architectures, recipe.probes)
-    similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
-    similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
-    planned = []
-    tasks = list_probe_tasks(recipe, data, chosen, device)
-    expected: dict[str, float] = {}
-    for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
-        is_stored = store.find(task.stage, task.key) is not None
-        flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
-        if not is_stored and architecture.name not in expected:
-            expected[architecture.name] = probe.expect_seconds(task)
-        seconds = 0.0 if is_stored else expected[architecture.name]
-        planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
-    n_workers = engine.n_workers
-    n_selected = round(recipe.selection.ratio * len(data.train))
-    check = None
-    if recipe.check is not None:
-        ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
-        is_reduced = checking.reduction_in_force(recipe, data) is not None
-        own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
-        runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device)
-        check = _plan_runs(runs, store, n_workers)
+    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
+    with workshop:
+        data = source.load_source(recipe, partial(run_stored, store=store, engine=workshop, on_progress=on_progress))
+        architectures = list_space(recipe, data)
+        chosen = space.choose_probes(architectures, recipe.probes)
+        similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
+        similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
+        planned = []
+        tasks = list_probe_tasks(recipe, data, chosen, device, workshop)
+        expected: dict[str, float] = {}
+        for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
+            is_stored = store.find(task.stage, task.key) is not None
+            flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
+            if not is_stored and architecture.name not in expected:
+                expected[architecture.name] = workshop.ask(device, probe.expect_seconds, task)
+            seconds = 0.0 if is_stored else expected[architecture.name]
+            planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
+        n_workers = workshop.n_workers
+        n_selected = round(recipe.selection.ratio * len(data.train))
+        check = None
+        if recipe.check is not None:
+            ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
+            is_reduced = checking.reduction_in_force(recipe, data) is not None
+            own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
+            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device, workshop)
+            check = _plan_runs(runs, store, device, workshop)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
 
@@ -196,19 +198,21 @@ def plan_check(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    engine: str = "local",
+    gpus_per_task: float = 1.0,
     on_progress: OnProgress = ignore_progress,
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder, store = Path(folder), store or Store()
     recipe, settings = checking.read_checked_recipe(folder, overrides)
-    device, engine = choose_engine(device, workers)
-    with engine:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
-    ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
-    manifest, tables = read_proxy(folder, with_ranking=False)
-    own_draws = checking.redraw(recipe, data, manifest, tables)
-    runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device)
-    return _plan_runs(runs, store, engine.n_workers)
+    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
+    with workshop:
+        data = source.load_source(recipe, partial(run_stored, store=store, engine=workshop, on_progress=on_progress))
+        ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
+        manifest, tables = read_proxy(folder, with_ranking=False)
+        own_draws = checking.redraw(recipe, data, manifest, tables)
+        runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device, workshop)
+        return _plan_runs(runs, store, device, workshop)
 
 
 def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
@@ -216,8 +220,9 @@ def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
     return None
 
 
-def _plan_runs(runs: Sequence[verification.Run], store: Store, n_workers: int) -> CheckPlan:
-    seconds_per_image = verification.expect_seconds(runs)
+def _plan_runs(runs: Sequence[verification.Run], store: Store, device: str, engine: Engine) -> CheckPlan:
+    first = {run.architecture.name: run for run in reversed(runs) if run.task is not None}
+    seconds_per_image = engine.ask(device, verification.expect_seconds, list(first.values()))
     planned: dict[tuple[str, float], PlannedRuns] = {}
     for run in runs:
         key = run.training_set.dataset, run.training_set.ratio
@@ -234,4 +239,4 @@ def _plan_runs(runs: Sequence[verification.Run], store: Store, n_workers: int) -
     architectures = {run.architecture.name: run.architecture for run in runs}
     by_cost = sorted(architectures.values(), key=lambda a: (a.training_flops, a.n_parameters, a.name))
     order = sorted(planned.values(), key=lambda each: (list(DATASETS).index(each.dataset), each.ratio))
-    return CheckPlan(by_cost, order, n_workers)
+    return CheckPlan(by_cost, order, engine.n_workers)
