@@ -21,6 +21,7 @@ from test_engine import is_running, session_members, text_tasks, wait_until
 from test_pipeline import identical_bytes, names_of_stored_work
 
 import proxyds
+from proxyds import verification
 from proxyds.engine import Task, run_each, run_stored
 from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, RemoteError, WorkerDiedError
 from proxyds.records import Progress, ignore_progress
@@ -142,7 +143,7 @@ RECIPE = (
     TINY_RECIPE.replace("name: tiny", "name: on-ray")
     .replace("depth: 8", "depth: [8, 14]")
     .replace("epochs: 5", "epochs: 2")
-    + "check: {draws: 2, full_seeds: 2}\n"
+    + "check: {draws: 1, full_seeds: 1}\n"
 )
 
 
@@ -187,7 +188,7 @@ class Disturbance:
         self.store, self.n_runs, self.disturb, self.was_done = store, n_runs, disturb, False
 
     def __call__(self, step: Progress) -> None:
-        if not self.was_done and len(list(self.store.root.glob("verification/[!.]*"))) >= self.n_runs:
+        if not self.was_done and len(list(self.store.root.glob(f"{verification.STAGE}/[!.]*"))) >= self.n_runs:
             self.was_done = True
             self.disturb()
 
@@ -218,7 +219,7 @@ def test_a_killed_worker_and_a_lost_node_change_nothing(
         created.update({entry.key: entry.created for entry in store.entries()})
         cluster.remove_node(node, allow_graceful=False)
 
-    killed, lost = Disturbance(store, 5, kill_a_busy_worker), Disturbance(store, 30, lose_the_node)
+    killed, lost = Disturbance(store, 5, kill_a_busy_worker), Disturbance(store, 15, lose_the_node)
 
     def watch(step: Progress) -> None:
         killed(step)
@@ -230,3 +231,42 @@ def test_a_killed_worker_and_a_lost_node_change_nothing(
     check_same(built.folder, undisturbed)
     after = {entry.key: entry.created for entry in store.entries()}
     assert {key: after[key] for key in created} == created  # what was done then was not done again
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_stopped_goes_on_where_it_was(
+    how: signal.Signals, recipe: proxyds.Recipe, undisturbed: Path, cluster: Any, tmp_path: Path
+) -> None:
+    """Once with a cluster that runs on, once with one that the command starts and that ends with it."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    store = Store(tmp_path / "store")
+    command = [sys.executable, "-m", "proxyds", "build", "recipe.yaml", "-o", "p", "--engine", "ray", "--device", "cpu"]
+    environment = {**os.environ, "PROXYDS_STORE": "store", "RAY_ADDRESS": cluster.address}
+    if how == signal.SIGINT:
+        environment["RAY_ADDRESS"] = "local"
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{verification.STAGE}/[!.]*"))) >= 5)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does
+    else:
+        process.kill()
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if how == signal.SIGINT else -9), message
+    if how == signal.SIGINT:
+        assert "run the same command again" in message
+        assert "Traceback" not in message
+        assert not list(store.root.rglob(".unfinished-*"))
+    wait_until(lambda: not [pid for pid in all_processes() if b"ray::_work" in command_of(pid)], 30)
+    wait_until(lambda: not [pid for pid in session_members(process.pid) if is_running(pid)], 30)
+    created = {entry.key: entry.created for entry in store.entries()}
+    assert len(created) >= 5
+    assert not (tmp_path / "p" / "ranking").exists()
+
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert "FutureWarning" not in ran.stderr
+    after = {entry.key: entry.created for entry in store.entries()}
+    assert {key: after[key] for key in created} == created
+    check_same(tmp_path / "p", undisturbed)
+    assert not list(store.root.rglob(".unfinished-*"))
