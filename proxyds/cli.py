@@ -577,7 +577,7 @@ def list_(as_json: bool) -> None:
 
 @cli.group()
 def store() -> None:
-    """Look at or clear the store of finished work (PROXYDS_STORE, or the user's cache folder)."""
+    """Look at or clear the store of finished work (PROXYDS_STORE, a folder or an address; or the user's cache folder)."""
 
 
 @store.command("list")
@@ -610,7 +610,7 @@ def store_list(as_json: bool) -> None:
         )
         for e in entries
     ]
-    print_table(f"finished work in {held.root}", ("when", "stage", "what", "took", "size"), rows)
+    print_table(f"finished work in {held.name}", ("when", "stage", "what", "took", "size"), rows)
 
 
 @store.command("clean")
@@ -624,11 +624,11 @@ def store_clean(days: float, yes: bool) -> None:
     from proxyds.store import Store
 
     held = Store()
-    if not yes and not click.confirm(f"Remove finished work from {held.root}?"):
+    if not yes and not click.confirm(f"Remove finished work from {held.name}?"):
         click.echo("nothing was removed")
         return
     n_entries, n_bytes = held.clean(days)
-    click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {held.root}")
+    click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {held.name}")
 
 
 def _exit_code(manifest: Manifest, *, strict: bool) -> int:

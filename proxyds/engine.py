@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import loky
@@ -140,7 +139,7 @@ def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress:
     for task, before in zip(tasks, found, strict=True):
         entry = before or store.find(task.stage, task.key)
         if entry is None:
-            raise WorkerDiedError(f"{task.name}: the engine ended it without a result in {store.root}")
+            raise WorkerDiedError(f"{task.name}: the engine ended it without a result in {store.name}")
         results.append(Done(entry, was_stored=before is not None))
     return results
 
@@ -296,7 +295,7 @@ class LocalWorkers:
         try:
             with _interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
                 executor = self._start()
-                futures = {executor.submit(_run_in_worker, task, store.root): i for i, task in enumerate(tasks)}
+                futures = {executor.submit(_run_in_worker, task, store): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
                 task = tasks[futures[future]]
                 error = _failure_of(future, task)
@@ -339,11 +338,13 @@ _messages: Any = None  # in a worker: the queue of its reports
 
 
 def _run_task(task: Task, store: Store, report: Report) -> None:
-    with store.writing(task.stage, task.key, task.name) as folder:
-        task.function(folder=folder, report=report, **task.arguments)
+    with store.claiming(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
+        if is_mine:
+            with store.writing(task.stage, task.key, task.name) as folder:
+                task.function(folder=folder, report=report, **task.arguments)
 
 
-def _run_in_worker(task: Task, root: Path) -> None:
+def _run_in_worker(task: Task, store: Store) -> None:
     last = 0.0
 
     def report(done: float, total: float, note: str) -> None:
@@ -352,7 +353,7 @@ def _run_in_worker(task: Task, root: Path) -> None:
             last = time.monotonic()
             _messages.put(Progress(task.stage, task.name, done, total, note))
 
-    _run_task(task, Store(root), report)
+    _run_task(task, store, report)
 
 
 def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:

@@ -34,7 +34,7 @@ from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
-from proxyds.store import Store
+from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Built:
     was_there: bool
 
 
+@again_if_damaged
 def build(
     recipe: Recipe | str | Path,
     out: str | Path,
@@ -241,6 +242,7 @@ def write_proxy(
         return read_manifest(folder)  # what a reader would refuse is not written
 
 
+@again_if_damaged
 def check(
     folder: str | Path,
     *,

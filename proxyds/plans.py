@@ -14,7 +14,7 @@ from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
 from proxyds.runs import ALL_LABELS, DATASETS, PROXY
-from proxyds.store import Store
+from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 
 
@@ -106,6 +106,7 @@ class BuildPlan:
         return probes + (self.check.expected_seconds if self.check else 0.0)
 
 
+@again_if_damaged
 def plan_build(
     recipe: Recipe | str | Path,
     *,
@@ -169,6 +170,7 @@ class SearchSpace:
     n_listed: int
 
 
+@again_if_damaged
 def survey_space(
     recipe: Recipe | str | Path,
     *,
@@ -191,6 +193,7 @@ def survey_space(
     return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
 
 
+@again_if_damaged
 def plan_check(
     folder: str | Path,
     *,

@@ -437,7 +437,7 @@ def _await_entry(task: Task, store: Store) -> None:
             raise OutputError(
                 f"{task.name}: its result must be seen in the store, it is not: {_SHARED}, and nobody may clear it meanwhile"
             )
-        if isinstance(store.root, Path):
+        if not _is_address(store):
             list((store.root / task.stage).iterdir())  # what was not there a while ago is then asked for again
         time.sleep(POLL_SECONDS)
 
@@ -445,13 +445,17 @@ def _await_entry(task: Task, store: Store) -> None:
 _SHARED = "the store must be on a disk that every node sees under the same path, or at an address (PROXYDS_STORE)"
 
 
+def _is_address(store: Store) -> bool:
+    return "://" in store.place
+
+
 @contextmanager
 def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
     """Gives the store with its whole path, and a folder in it for as long as the block lasts, by which nodes know it."""
-    if not isinstance(store.root, Path):
+    if _is_address(store):
         yield store, None
         return
-    store = Store(store.root.absolute())
+    store = Store(store.place)  # with its whole path
     parent = store.root / "cluster"
     with translate_os_errors(f"the store {store.root}", "set PROXYDS_STORE to another folder"):
         parent.mkdir(parents=True, exist_ok=True)
@@ -604,7 +608,7 @@ def _check_worker(name: str, store: Store, setting: _Setting) -> None:
     """
     if setting.seen is not None and not setting.seen.is_dir():
         raise OutputError(
-            f"the store {store.root}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {_SHARED}"
+            f"the store {store.name}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {_SHARED}"
         )
     here = _describe_computing(setting.device)
     if here != setting.computing:
