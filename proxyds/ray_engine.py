@@ -35,11 +35,12 @@ from proxyds.errors import (
     OutputError,
     ProxydsError,
     RemoteError,
+    SourceNotFoundError,
     TrainingError,
     WorkerDiedError,
     translate_os_errors,
 )
-from proxyds.folders import passing_folder
+from proxyds.folders import passing_folder, sweep_unfinished
 from proxyds.machine import describe_arithmetic
 from proxyds.networks.plugins import load_plugins, loaded_plugins
 from proxyds.records import OnProgress, Progress
@@ -357,6 +358,7 @@ def _connect(address: str | None) -> bool:
         return False
     quiet = {"log_to_driver": False, "logging_level": "error"}
     try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
     except (RayError, OSError, RuntimeError, ValueError, AssertionError) as error:  # as many as there are ways to fail
         where = address or os.environ.get("RAY_ADDRESS") or "on this machine"
@@ -366,6 +368,13 @@ def _connect(address: str | None) -> bool:
             "`ray start --head`, or give its address: --engine ray:HOST:PORT, from elsewhere --engine ray://HOST:10001"
         ) from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Makes sure that somebody answers at an address: Ray itself waits for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _remote(function: Callable[..., Any], needs: Mapping[str, float], max_retries: int = 0) -> Any:
@@ -407,10 +416,19 @@ def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseExcept
         cause = error.cause
         if isinstance(cause, (RayError, _LostError)):
             return None, None, cause
+        if isinstance(cause, FileNotFoundError):
+            cause = _explain_missing_file(cause)
         cause.__cause__ = RuntimeError(f"on a node of the cluster:\n{error}")  # the trace is of there
         return None, cause, None
     except RayError as error:
         return None, None, error
+
+
+def _explain_missing_file(error: FileNotFoundError) -> SourceNotFoundError:
+    return SourceNotFoundError(
+        f"{error.filename}: must be there on every node of the cluster, a node does not see it; keep the source and what else is "
+        "read on a disk that all nodes share"
+    )
 
 
 def _died(name: str, why: BaseException) -> WorkerDiedError:
@@ -459,7 +477,8 @@ def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
     parent = store.root / "cluster"
     with translate_os_errors(f"the store {store.root}", "set PROXYDS_STORE to another folder"):
         parent.mkdir(parents=True, exist_ok=True)
-        # named as what is unfinished: the next build removes what a killed one has left
+        sweep_unfinished(parent)
+        # named as what is unfinished: the next one removes what a killed process has left
         folder = tempfile.TemporaryDirectory(dir=parent, prefix=f".unfinished-{socket.gethostname()}-{os.getpid()}-")
     try:
         with folder as token:

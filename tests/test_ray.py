@@ -7,23 +7,26 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tasks
-from conftest import TINY_RECIPE, Run
+from conftest import TINY_RECIPE, Run, check_manners
 from test_check import evidence_of, rows
 from test_engine import is_running, session_members, text_tasks, wait_until
-from test_pipeline import identical_bytes, names_of_stored_work
+from test_pipeline import identical_bytes
 
 import proxyds
 from proxyds import verification
 from proxyds.engine import Task, run_each, run_stored
-from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, RemoteError, WorkerDiedError
+from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, WorkerDiedError
+from proxyds.machine import describe_arithmetic
+from proxyds.pipeline import choose_engine
 from proxyds.records import Progress, ignore_progress
 from proxyds.store import Store
 
@@ -37,11 +40,15 @@ def cluster() -> Iterator[Any]:
     before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "PYTHONPATH")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS), before["PYTHONPATH"] or ""])
+    import ray
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
     nodes.add_node(num_cpus=1, num_gpus=0)
+    # this process stays connected, so that workers stay too; others of these tests connect by themselves
+    ray.init(nodes.address, log_to_driver=False, logging_level="error", include_dashboard=False)
     yield nodes
+    ray.shutdown()
     nodes.shutdown()
     for name, value in before.items():
         os.environ.pop(name)
@@ -49,23 +56,16 @@ def cluster() -> Iterator[Any]:
             os.environ[name] = value
 
 
-@pytest.fixture
-def address(cluster: Any) -> str:
-    return f"ray:{cluster.address}"
-
-
 @contextmanager
-def ray_engine(address: str, device: str = "cpu", workers: int = 0, gpus_per_task: float = 1.0) -> Iterator[Any]:
-    from proxyds.pipeline import choose_engine
-
-    _, engine = choose_engine(device, workers, address, gpus_per_task)
+def ray_engine(device: str = "cpu", gpus_per_task: float = 1.0) -> Iterator[Any]:
+    _, engine = choose_engine(device, 0, "ray", gpus_per_task)
     with engine:
         yield engine
 
 
 @pytest.fixture
-def engine(address: str) -> Iterator[Any]:
-    with ray_engine(address) as made:
+def engine(cluster: Any) -> Iterator[Any]:
+    with ray_engine() as made:
         yield made
 
 
@@ -134,14 +134,16 @@ def test_what_kills_its_worker_is_begun_three_times_then_named_and_nothing_else_
     assert sorted(ran.read_text().split()) == ["a", "b"]
     wait_until(lambda: store.sweep() or not list(store.root.rglob(".unfinished-*")), 10)
     (tmp_path / "killer").write_text("")
-    with pytest.raises(WorkerDiedError, match=r"killer: its worker process or node was lost.*WorkerCrashed.*--workers 1"):
+    with pytest.raises(
+        WorkerDiedError, match=r"killer: its worker process or node was lost.*WorkerCrashed.*--workers 1"
+    ):
         run_stored([killer], store, engine, ignore_progress)
 
 
 # Small networks, but long enough to be killed in the middle.
 RECIPE = (
     TINY_RECIPE.replace("name: tiny", "name: on-ray")
-    .replace("depth: 8", "depth: [8, 14]")
+    .replace("base_filters: [4, 8], multiplier: [1, 2]", "base_filters: [4, 5, 6, 7, 8]")
     .replace("epochs: 5", "epochs: 2")
     + "check: {draws: 1, full_seeds: 1}\n"
 )
@@ -168,15 +170,15 @@ def check_same(proxy: Path, other: Path) -> None:
 
 
 def test_a_build_and_a_check_give_what_local_workers_give(
-    recipe: proxyds.Recipe, undisturbed: Path, address: str, tmp_path: Path
+    recipe: proxyds.Recipe, undisturbed: Path, cluster: Any, tmp_path: Path
 ) -> None:
     steps: list[Progress] = []
     store = Store(tmp_path / "store")
-    built = proxyds.build(recipe, tmp_path / "p", store=store, engine=address, on_progress=steps.append)
+    built = proxyds.build(recipe, tmp_path / "p", store=store, engine="ray", on_progress=steps.append)
     check_same(built.folder, undisturbed)
     assert built.manifest.machine.n_workers == 2
     assert any(step.note.startswith("loss ") for step in steps)
-    again = proxyds.check(tmp_path / "p", store=store, engine=address)
+    again = proxyds.check(tmp_path / "p", store=store, engine="ray")
     assert again.manifest.evidence is not None
     check_same(again.folder, undisturbed)
 
@@ -210,7 +212,7 @@ def command_of(pid: int) -> bytes:
 
 
 def test_a_killed_worker_and_a_lost_node_change_nothing(
-    recipe: proxyds.Recipe, undisturbed: Path, cluster: Any, address: str, tmp_path: Path
+    recipe: proxyds.Recipe, undisturbed: Path, cluster: Any, tmp_path: Path
 ) -> None:
     store, node = Store(tmp_path / "store"), cluster.add_node(num_cpus=1, num_gpus=0)
     created: dict[str, float] = {}
@@ -219,13 +221,13 @@ def test_a_killed_worker_and_a_lost_node_change_nothing(
         created.update({entry.key: entry.created for entry in store.entries()})
         cluster.remove_node(node, allow_graceful=False)
 
-    killed, lost = Disturbance(store, 5, kill_a_busy_worker), Disturbance(store, 15, lose_the_node)
+    killed, lost = Disturbance(store, 3, kill_a_busy_worker), Disturbance(store, 8, lose_the_node)
 
     def watch(step: Progress) -> None:
         killed(step)
         lost(step)
 
-    built = proxyds.build(recipe, tmp_path / "p", store=store, engine=address, on_progress=watch)
+    built = proxyds.build(recipe, tmp_path / "p", store=store, engine="ray", on_progress=watch)
     assert killed.was_done
     assert lost.was_done
     check_same(built.folder, undisturbed)
@@ -240,14 +242,13 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     """Once with a cluster that runs on, once with one that the command starts and that ends with it."""
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     store = Store(tmp_path / "store")
-    command = [sys.executable, "-m", "proxyds", "build", "recipe.yaml", "-o", "p", "--engine", "ray", "--device", "cpu"]
-    environment = {**os.environ, "PROXYDS_STORE": "store", "RAY_ADDRESS": cluster.address}
-    if how == signal.SIGINT:
-        environment["RAY_ADDRESS"] = "local"
+    engine = "ray" if how == signal.SIGINT else f"ray:{cluster.address}"
+    command = [sys.executable, "-m", "proxyds", "build", "recipe.yaml", "-o", "p", "--engine", engine]
+    environment = {**os.environ, "PROXYDS_STORE": "store", "RAY_ADDRESS": "local"}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{verification.STAGE}/[!.]*"))) >= 5)
+    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{verification.STAGE}/[!.]*"))) >= 3)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
     else:
@@ -260,8 +261,10 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
         assert not list(store.root.rglob(".unfinished-*"))
     wait_until(lambda: not [pid for pid in all_processes() if b"ray::_work" in command_of(pid)], 30)
     wait_until(lambda: not [pid for pid in session_members(process.pid) if is_running(pid)], 30)
+    if how == signal.SIGINT:
+        return
     created = {entry.key: entry.created for entry in store.entries()}
-    assert len(created) >= 5
+    assert len(created) >= 3
     assert not (tmp_path / "p" / "ranking").exists()
 
     ran = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
@@ -270,3 +273,104 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     assert {key: after[key] for key in created} == created
     check_same(tmp_path / "p", undisturbed)
     assert not list(store.root.rglob(".unfinished-*"))
+
+
+def test_what_the_cluster_has_not_is_told_before_anything_is_started(
+    recipe: proxyds.Recipe, engine: Any, tmp_path: Path
+) -> None:
+    here = {"store": Store(tmp_path / "store"), "engine": "ray"}
+    with pytest.raises(DeviceError, match=r"cuda: needs a node with 1 CPU, 0.25 GPU, .* 1 CPU, 0 GPU; 1 CPU, 0 GPU;"):
+        proxyds.build(recipe, tmp_path / "p", device="cuda", gpus_per_task=0.25, **here)
+    with pytest.raises(DeviceError, match=r"--device cuda:1: must be auto, cpu or cuda on a cluster"):
+        proxyds.build(recipe, tmp_path / "p", device="cuda:1", **here)
+    with pytest.raises(DeviceError, match=r"--gpus-per-task 1.5: must be a share of a GPU"):
+        proxyds.build(recipe, tmp_path / "p", gpus_per_task=1.5, **here)
+    gpu = Task("t", "on a GPU", {}, tasks.say_pid, {"device": "cuda"})
+    crowd = Task("t", "a crowd", {}, tasks.say_pid, {}, n_processes=3)
+    with pytest.raises(DeviceError, match=r"on a GPU: needs a node with 1 CPU, 1 GPU"):
+        engine.run([gpu], Store(tmp_path), ignore_progress)
+    with pytest.raises(
+        DeviceError, match=r"a crowd: needs 3 times 1 CPU, .* have: 1 CPU, 0 GPU; 1 CPU, 0 GPU; add such"
+    ):
+        engine.run([crowd], Store(tmp_path), ignore_progress)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tasks_share_gpus_that_this_machine_has_not_and_do_not_wait_for_ever_when_they_are_gone(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyds.ray_engine.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("proxyds.ray_engine.LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("proxyds.ray_engine.loaded_plugins", lambda: ["fake_gpu"])
+    node, store, two, three = cluster.add_node(num_cpus=2, num_gpus=1), Store(tmp_path), tmp_path / "2", tmp_path / "3"
+    two.mkdir()
+    three.mkdir()
+    with ray_engine("auto", gpus_per_task=0.5) as engine:
+        assert engine.device == "cuda"
+        assert engine.n_workers == 2
+        assert engine.ask("cuda", describe_arithmetic, "cuda")["device"] == "a GPU of the tests"
+        arguments = {"device": "cuda", "others": two, "n": 2}
+        together = [Task("t", f"task {i}", {"i": i}, tasks.write_device, arguments) for i in range(2)]
+        done = run_stored(together, store, engine, ignore_progress)
+        assert [(each.entry.folder / "device").read_text() for each in done] == ["cuda 0", "cuda 0"]
+
+        def lose_the_gpu() -> None:
+            wait_until(lambda: list(three.iterdir()))
+            cluster.remove_node(node, allow_graceful=False)
+
+        losing = threading.Thread(target=lose_the_gpu)
+        losing.start()
+        lonely = Task("t", "lonely", {}, tasks.write_device, {"device": "cuda", "others": three, "n": 3})
+        with pytest.raises(DeviceError, match=r"lonely: needs a node with 1 CPU, 0.5 GPU"):
+            run_stored([lonely], store, engine, ignore_progress)
+        losing.join()
+
+
+def test_a_node_that_does_not_see_the_store_is_named(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("/proc/self/cwd/store")  # another folder for every process, as it were on other machines
+    with pytest.raises(OutputError, match=r"must be seen by every node of the cluster, .*PROXYDS_STORE"):
+        run_stored(text_tasks("a", tmp_path / "ran"), store, engine, ignore_progress)
+    assert not (tmp_path / "ran").exists()
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_several_processes_work_on_a_task_together(engine: Any, tmp_path: Path) -> None:
+    store, ran = Store(tmp_path / "store"), tmp_path / "ran"
+    steps: list[Progress] = []
+
+    def task(trouble: bool) -> Task:
+        arguments = {"device": "cpu", "ran": ran, "trouble": trouble, "weights": np.zeros(10**6)}
+        return Task("t", "sum", {"trouble": trouble}, tasks.add_up, arguments, n_processes=2)
+
+    (done,) = run_stored([task(False)], store, engine, steps.append)
+    assert (done.entry.folder / "total").read_text() == "3 of 2 with 1 on cpu"
+    assert steps[-1].done == steps[-1].total == 1
+    assert sorted(ran.read_text().split()) == ["0", "1"]
+    assert sorted(path.name for path in done.entry.folder.iterdir()) == ["entry.json", "total"]
+    ran.write_text("")
+    with pytest.raises(DivergedError, match="probe x") as raised:  # when it is begun again, one of them having died
+        run_stored([task(True)], store, engine, steps.append)
+    assert type(raised.value) is DivergedError
+    assert sorted(ran.read_text().split()) == ["0", "0", "1", "1"]
+    wait_until(lambda: store.sweep() or not list(store.root.rglob(".unfinished-*")), 10)
+
+
+def test_what_is_no_engine_or_no_cluster_is_told_by_the_command(
+    write_recipe_file: Callable[..., Path], run_proxyds: Run, tmp_path: Path
+) -> None:
+    recipe = write_recipe_file()
+    for engine, code, message in (
+        ("dask", 34, r"--engine dask: must be local, ray, ray:HOST:PORT or ray://HOST:PORT"),
+        ("ray:127.0.0.1:1", 70, r"must reach a Ray cluster, 127\.0\.0\.1:1 is none that answers"),
+    ):
+        done = run_proxyds("build", recipe, "-o", tmp_path / "p", "--engine", engine)
+        check_manners(done)
+        assert done.returncode == code, done.stderr
+        assert re.search(message, done.stderr), done.stderr
+    done = run_proxyds("build", recipe, "--engine", "ray", first="sys.modules['ray'] = None")
+    check_manners(done)
+    assert done.returncode == 16
+    assert "must have Ray, which is not installed: pip install 'proxyds[ray]'" in done.stderr
