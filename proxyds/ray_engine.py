@@ -32,6 +32,7 @@ from ray.exceptions import RayError, RayTaskError
 from proxyds.engine import WORKER_ENVIRONMENT, Failure, Task, _interrupts_held, _run_task
 from proxyds.errors import (
     DeviceError,
+    MissingExtraError,
     OutputError,
     ProxydsError,
     RemoteError,
@@ -114,8 +115,8 @@ class RayCluster:
         self._computing: dict[str, dict[str, str]] = {}
         self._owns_connection = _connect(address)
         try:
-            self.device = "cpu" if device == "auto" and not _count_room(self._needs("cuda")) else device
-            self.device = "cuda" if self.device == "auto" else self.device
+            has_gpus = _count_room(self._needs("cuda")) > 0
+            self.device = device if device != "auto" else "cuda" if has_gpus else "cpu"
             self._require_room(f"--device {device}", self._needs(self.device), 1)
         except BaseException:
             self.__exit__()
@@ -181,7 +182,8 @@ class RayCluster:
         looked, stuck_since = time.monotonic(), None
         try:
             while waiting or running:
-                while waiting and len(running) < self._window():
+                window = self._window()
+                while waiting and len(running) < window:
                     place, task = waiting.pop()
                     tries[place] += 1
                     self._n_started += 1
@@ -250,7 +252,7 @@ class RayCluster:
             self._require_room(name, self._needs(device), n_processes)
 
     def _look_for_room(self, tasks: Sequence[Task], stuck_since: float | None) -> float | None:
-        """Since when some task could not run wherever the cluster is idle; raises where that lasts."""
+        """Since when some task could not run even if nothing else did; raises where that lasts."""
         try:
             self._require_room_for(tasks)
         except DeviceError:
@@ -360,7 +362,18 @@ def _connect(address: str | None) -> bool:
     try:
         _knock(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
-    except (RayError, OSError, RuntimeError, ValueError, AssertionError) as error:  # as many as there are ways to fail
+    except (
+        RayError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        AssertionError,
+    ) as error:  # Ray has many ways to fail
+        if isinstance(error, ImportError) or "ray[client]" in str(error):
+            raise MissingExtraError(
+                f"--engine {address}: must have Ray's client, which is not installed: pip install 'ray[client]=={ray.__version__}'"
+            ) from error
         where = address or os.environ.get("RAY_ADDRESS") or "on this machine"
         ray.shutdown()
         raise RemoteError(

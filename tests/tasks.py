@@ -93,7 +93,7 @@ def add_up(
     report: Callable[[float, float, str], None],
     device: str,
     ran: Path,
-    trouble: str,
+    trouble: bool,
     weights: np.ndarray,
 ) -> None:
     """Adds the numbers of the processes that work on it, each having brought its own."""
@@ -101,7 +101,7 @@ def add_up(
 
     rank, n = dist.get_rank(), dist.get_world_size()
     with ran.open("a") as log:
-        log.write(f"{rank} {os.getpid()}\n")
+        log.write(f"{rank}\n")
     dist.barrier()
     n_tries = len(ran.read_text().splitlines()) // n
     if trouble and n_tries == 1 and rank == 1:

@@ -85,7 +85,7 @@ def test_results_come_in_the_order_given_and_done_work_is_not_done_again(engine:
     assert [done.was_stored for done in second] == [False, True, True, True]
     assert sorted(ran.read_text().split()) == ["a", "b", "c", "d"]
     assert engine.n_workers == 2
-    assert sorted(path.name for path in store.root.iterdir()) == ["t"]  # nothing is left of what nodes looked for
+    assert sorted(path.name for path in store.root.glob("[!.]*")) == ["t"]  # nothing is left of what nodes looked for
 
 
 def test_errors_of_tasks_are_their_own_and_stop_the_rest_or_not_as_asked(engine: Any, tmp_path: Path) -> None:
@@ -248,7 +248,8 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{verification.STAGE}/[!.]*"))) >= 3)
+    stage, n = ("source", 1) if how == signal.SIGINT else (verification.STAGE, 3)
+    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{stage}/[!.]*"))) >= n)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
     else:
