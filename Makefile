@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-slow bench bench-gpu lint format schema constraints clean
+.PHONY: help install demo test test-slow bench bench-scale bench-gpu lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA
 
 bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
 	env -u OMP_WAIT_POLICY $(BIN)/python tests/benchmarks/cpu.py --page README.md
+
+bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into README.md (some 20 minutes, 3 GB of disk)
+	$(BIN)/python tests/benchmarks/scale.py --page README.md
 
 bench-gpu: install ## the same for one GPU
 	$(BIN)/python tests/benchmarks/gpu.py

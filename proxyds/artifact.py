@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from proxyds.columns import cut_tiles, tiles_of
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError
 from proxyds.folders import replace_file
 from proxyds.images import open_image
 from proxyds.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.opening import measure_file, present_files, read_manifest
-from proxyds.records import PAIRS, Draw, Mapping, Outcomes, Samples, Source, Tables
+from proxyds.records import PAIRS, SHARD, Draw, Mapping, Outcomes, ReadEncoded, Samples, Source, StreamedSamples
 from proxyds.tables import iter_rows
+from proxyds.tally import COUNTED, Shown, count_samples, merge_tallies, show_images
 from proxyds.tars import write_tar
 
 if TYPE_CHECKING:
@@ -31,8 +35,108 @@ _FORMATS = re.compile(rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpg>\xff\xd8\xff)|(?
 """How images of the commonest formats begin, so that they need not be opened to be named."""
 
 
-def make_tables(source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw) -> dict[str, datasets.Dataset]:
-    """Puts a build's records into the data sets `default`, `importance` and `evaluation`."""
+class _Shards:
+    """A table written as it comes: parquet files `FOLDER/SPLIT-00000-of-00001.parquet` of so many rows each."""
+
+    def __init__(
+        self, folder: Path, config: str, features: datasets.Features, n_rows: int, samples_per_shard: int
+    ) -> None:
+        self.split, subfolder = CONFIGS[config]
+        self.folder, self.features = folder / subfolder, features
+        self.samples_per_shard, self.n_shards = samples_per_shard, -(-n_rows // samples_per_shard)
+        self.files: list[Path] = []
+        self._waiting: list[pa.Table] = []
+        self.folder.mkdir()
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes more rows, and writes what fills a file."""
+        self._waiting.append(rows)
+        while sum(each.num_rows for each in self._waiting) >= self.samples_per_shard:
+            together = pa.concat_tables(self._waiting)
+            self._write(together.slice(0, self.samples_per_shard))
+            self._waiting = [together.slice(self.samples_per_shard)]
+
+    def end(self) -> list[Path]:
+        """Writes the rest; returns the files."""
+        rest = [each for each in self._waiting if each.num_rows]
+        if rest:
+            self._write(pa.concat_tables(rest))
+        assert len(self.files) == self.n_shards
+        return self.files
+
+    def _write(self, rows: pa.Table) -> None:
+        import datasets
+
+        file = self.folder / f"{self.split}-{len(self.files):05d}-of-{self.n_shards:05d}.parquet"
+        schema = self.features.arrow_schema
+        datasets.Dataset(rows.combine_chunks().cast(schema)).to_parquet(file)
+        self.files.append(file)
+
+
+def write_tables(
+    folder: Path, source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw, samples_per_shard: int
+) -> Shown:
+    """Writes a build's tables and the proxy's tars, in one pass over the training samples of which it holds a shard at a time.
+
+    Args:
+        folder: To be filled.
+        source: Whose images go into the proxy as they are.
+        outcomes: The table `evaluation`.
+        mapping: Nearest evaluation samples, of the table `importance`.
+        draw: What is chosen.
+        samples_per_shard: Rows of each file, at most.
+
+    Returns:
+        What a card shows of them.
+
+    Raises:
+        SourceError: An image is not any more what it was when the build began.
+    """
+    features = _list_features(source, draw)
+    evaluation = _evaluation_table(source, outcomes, features["evaluation"])
+    tables = {
+        config: _Shards(folder, config, features[config], n_rows, samples_per_shard)
+        for config, n_rows in (
+            ("default", int(draw.selected.sum())),
+            ("importance", len(source.train)),
+            ("evaluation", evaluation.num_rows),
+        )
+    }
+    tables["evaluation"].add(evaluation)
+    tables["evaluation"].end()
+    images: dict[int, list[bytes]] = {}
+    formats: Counter[str] = Counter()
+
+    def write_both() -> Iterator[tuple[pa.Table, pa.Table]]:
+        read_encoded = source.open_encoded(source.train.split, _list_places(source.train, draw.selected))
+        for samples, row in _iter_rows(source, mapping, draw):
+            importance = _make_table(row, features["importance"])
+            tables["importance"].add(importance)
+            chosen = importance.filter(importance["selected"])
+            encoded = _read_unchanged(read_encoded, samples.take(row["selected"]))
+            formats.update(map(_image_extension, encoded))
+            data = _data_table(chosen, encoded, draw.kept_labels, features["default"])
+            tables["default"].add(data)
+            show_images(images, data)
+            yield importance.select(COUNTED), data.select(COUNTED)
+
+    both = [(count_samples([one]), count_samples([other])) for one, other in write_both()]
+    training, proxy = (merge_tallies([pair[i] for pair in both]) for i in range(2))
+    tables["importance"].end()
+    names = features["default"]["label"].names
+    write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])
+    return Shown(count_samples([evaluation]), training, proxy, images)
+
+
+def _list_places(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where the selected samples stand in the source."""
+    starts = range(0, len(train), SHARD)
+    shards = zip(train.shards(), starts, strict=True)
+    return np.concatenate([samples.source_index[selected[start : start + SHARD]] for samples, start in shards])
+
+
+def _list_features(source: Source, draw: Draw) -> dict[str, datasets.Features]:
+    """The columns of each table as readers of data sets take them."""
     import datasets
 
     label = datasets.ClassLabel(names=list(source.label_names))
@@ -48,29 +152,10 @@ def make_tables(source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw
         "keep_probability": datasets.Value("float64"),
         "inclusion_probability": datasets.Value("float64"),
     }
-    chosen = source.train.take(draw.selected)
-    images = [{"bytes": encoded, "path": None} for encoded in _read_unchanged(source, chosen)]
-    data = {"image": images, **_identity_columns(chosen), **_draw_columns(draw, draw.selected)}
     own_labels = {"label": label}
     if draw.kept_labels is not None:
         own_names = [source.label_names[kept] for kept in draw.kept_labels]
         own_labels = {"label": datasets.ClassLabel(names=own_names), "source_label": label}
-        data |= {"label": np.searchsorted(draw.kept_labels, chosen.labels), "source_label": chosen.labels}
-    importance = {
-        **_identity_columns(source.train),
-        "nearest_evaluation_id": source.evaluation.ids[mapping.nearest[:, 0]],
-        "nearest_distance": mapping.distance,
-        **_draw_columns(draw, np.ones(len(source.train), np.bool_)),
-        "selected": draw.selected,
-    }
-    evaluation = {
-        **_identity_columns(source.evaluation),
-        "predicted": outcomes.predictions.tolist(),
-        "correct": outcomes.correct.tolist(),
-        **dict(zip(PAIRS, outcomes.pair_counts.T, strict=True)),
-        "case": outcomes.case,
-        "importance": outcomes.importance,
-    }
     pairs = {name: datasets.Value("int64") for name in PAIRS}
     outcome = {"predicted": datasets.List(label), "correct": datasets.List(datasets.Value("bool"))}
     nearest = {"nearest_evaluation_id": datasets.Value("string"), "nearest_distance": datasets.Value("float64")}
@@ -85,19 +170,50 @@ def make_tables(source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw
             "importance": datasets.Value("float64"),
         },
     }
-    columns = {"default": data, "importance": importance, "evaluation": evaluation}
-    return {name: _make_dataset(columns[name], datasets.Features(features[name])) for name in columns}
+    return {config: datasets.Features(columns) for config, columns in features.items()}
 
 
-def write_tables(folder: Path, tables: dict[str, datasets.Dataset], samples_per_shard: int) -> None:
-    """Writes every table as parquet shards `FOLDER/SPLIT-00000-of-00001.parquet`."""
-    for config, table in tables.items():
-        split, subfolder = CONFIGS[config]
-        (folder / subfolder).mkdir()
-        n_shards = -(-len(table) // samples_per_shard)
-        for shard in range(n_shards):
-            rows = range(shard * samples_per_shard, min((shard + 1) * samples_per_shard, len(table)))
-            table.select(rows).to_parquet(folder / subfolder / f"{split}-{shard:05d}-of-{n_shards:05d}.parquet")
+def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Features) -> pa.Table:
+    columns = {
+        **_identity_columns(source.evaluation),
+        "predicted": outcomes.predictions.tolist(),
+        "correct": outcomes.correct.tolist(),
+        **dict(zip(PAIRS, outcomes.pair_counts.T, strict=True)),
+        "case": outcomes.case,
+        "importance": outcomes.importance,
+    }
+    return _make_table(columns, features)
+
+
+def _iter_rows(source: Source, mapping: Mapping, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
+    """The columns of the table `importance`, shard by shard."""
+    whole = {
+        "nearest": mapping.nearest,
+        "nearest_distance": mapping.distance,
+        "case": draw.case,
+        "importance": draw.importance,
+        "keep_probability": draw.keep_probability,
+        "selected": draw.selected,
+    }
+    if draw.inclusion_probability is not None:
+        whole["inclusion_probability"] = draw.inclusion_probability
+    columns = {name: cut_tiles(tiles_of(values), SHARD) for name, values in whole.items()}
+    for samples in source.train.shards():
+        row = {name: next(tiles) for name, tiles in columns.items()}
+        row["nearest_evaluation_id"] = source.evaluation.ids[row.pop("nearest")[:, 0]]
+        yield samples, {"inclusion_probability": [None] * len(samples), **row, **_identity_columns(samples)}
+
+
+def _data_table(
+    chosen: pa.Table, encoded: list[bytes], kept_labels: NDArray[np.int64] | None, features: datasets.Features
+) -> pa.Table:
+    """Rows of the table `data`, from those of `importance` that are selected and their images."""
+    columns: dict[str, Any] = {name: chosen[name] for name in chosen.column_names if name in features}
+    columns["image"] = [{"bytes": each, "path": None} for each in encoded]
+    if kept_labels is not None:
+        columns["source_label"] = chosen["label"]
+        columns["label"] = np.searchsorted(kept_labels, chosen["label"].to_numpy())
+    return _make_table(columns, features)
 
 
 def encode_runs(table: pa.Table) -> bytes:
@@ -109,13 +225,11 @@ def encode_runs(table: pa.Table) -> bytes:
     return stream.getvalue()
 
 
-def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples_per_shard: int) -> None:
-    """Writes the proxy as WebDataset tars: for each sample its image, `.cls` (label number) and `.json` (the rest).
+def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str], extension: str) -> None:
+    """Writes the proxy as WebDataset tars, from its parquet files: for each sample its image, `.cls` (label number) and `.json` (the rest).
 
     All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.
     """
-    formats = Counter(_image_extension(row["image"]["bytes"]) for row in iter_rows(data.select(["image"])))
-    extension = formats.most_common(1)[0][0]
     (folder / "webdataset").mkdir()
 
     def members(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
@@ -126,8 +240,8 @@ def write_tars(folder: Path, data: pa.Table, label_names: Sequence[str], samples
                 [(f"{key}.{extension}", image), (f"{key}.cls", b"%d" % label), (f"{key}.json", about.encode())]
             )
 
-    for shard, start in enumerate(range(0, len(data), samples_per_shard)):
-        write_tar(folder / "webdataset" / f"train-{shard:06d}.tar", members(data.slice(start, samples_per_shard)))
+    for number, shard in enumerate(shards):
+        write_tar(folder / "webdataset" / f"train-{number:06d}.tar", members(pq.read_table(shard)))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -224,14 +338,9 @@ def check_only_own_files(out: Path, there: Manifest) -> None:
         )
 
 
-def as_tables(datasets: dict[str, datasets.Dataset]) -> Tables:
-    """The Arrow tables of `make_tables`."""
-    return Tables(*(datasets[config].data.table for config in datasets))
-
-
-def _read_unchanged(source: Source, samples: Samples) -> list[bytes]:
+def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
     """The samples' encoded images, which must be those that were decoded when the build began."""
-    images = source.read_encoded(samples)
+    images = read_encoded(samples)
     for encoded, sha256, index in zip(images, samples.encoded_sha256, samples.source_index, strict=True):
         if hashlib.sha256(encoded).hexdigest() != sha256:
             raise SourceError(f"source: image {samples.split}[{index}] has changed since the build began; build again")
@@ -247,22 +356,13 @@ def _identity_columns(samples: Samples) -> dict[str, Any]:
     }
 
 
-def _draw_columns(draw: Draw, rows: Any) -> dict[str, Any]:
-    n, inclusion = int(rows.sum()), draw.inclusion_probability
-    return {
-        "case": draw.case[rows],
-        "importance": draw.importance[rows],
-        "keep_probability": draw.keep_probability[rows],
-        "inclusion_probability": [None] * n if inclusion is None else inclusion[rows],
-    }
-
-
-def _make_dataset(columns: dict[str, Any], features: datasets.Features) -> datasets.Dataset:
-    import datasets
-
+def _make_table(columns: dict[str, Any], features: datasets.Features) -> pa.Table:
     schema = features.arrow_schema
-    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
-    return datasets.Dataset(pa.Table.from_arrays(arrays, schema=schema))
+
+    def as_array(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+        return values.cast(kind) if isinstance(values, pa.ChunkedArray) else pa.array(values, type=kind)
+
+    return pa.Table.from_arrays([as_array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def _image_extension(encoded: bytes) -> str:

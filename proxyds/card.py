@@ -11,7 +11,6 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
-import pyarrow as pa
 from ruamel.yaml import YAML
 
 from proxyds.evidence_plots import draw_evidence
@@ -19,8 +18,9 @@ from proxyds.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, lis
 from proxyds.plots import count_labels, draw_pictures
 from proxyds.quantities import duration, show_value, with_prefix
 from proxyds.ranking import STATISTICS
-from proxyds.records import CASE_MEANINGS, Tables
+from proxyds.records import CASE_MEANINGS
 from proxyds.runs import ALL_LABELS, METHOD_LABELS, RANDOM
+from proxyds.tally import Shown
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Card:
         return {CARD: self.readme.encode(), **self.pictures}
 
 
-def render_card(manifest: Manifest, tables: Tables) -> Card:
+def render_card(manifest: Manifest, shown: Shown) -> Card:
     """Renders a proxy's card.
 
     Args:
         manifest: Its manifest; the list of files is not looked at.
-        tables: Its tables.
+        shown: What its tables hold, counted; of `tally.show_tables`.
 
     Raises:
         jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
@@ -69,14 +69,14 @@ def render_card(manifest: Manifest, tables: Tables) -> Card:
         target=manifest.evidence.target if manifest.evidence else None,
         statistics=STATISTICS,
         method_labels=METHOD_LABELS,
-        cases=_case_rows(manifest, tables),
-        labels=_label_rows(manifest, tables),
+        cases=_case_rows(manifest, shown),
+        labels=_label_rows(manifest, shown),
         label_worth=weigh_reduction(manifest.evidence),
         resampled=_name_resampled(manifest.evidence),
     )
-    drawn = draw_pictures(manifest, tables)
-    if manifest.evidence is not None and tables.ranking is not None:
-        drawn |= draw_evidence(manifest.evidence, tables.ranking)
+    drawn = draw_pictures(manifest, shown)
+    if manifest.evidence is not None and shown.ranking is not None:
+        drawn |= draw_evidence(manifest.evidence, shown.ranking)
     return Card(readme, {f"assets/{name}": picture for name, picture in drawn.items()})
 
 
@@ -195,25 +195,22 @@ def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
     return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
 
 
-def _case_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
-    def count(table: pa.Table, case: int) -> int:
-        return int((table["case"].to_numpy() == case).sum())
-
-    columns = {"evaluation": tables.evaluation, "train": tables.importance, "proxy": tables.data}
+def _case_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
+    columns = {"evaluation": shown.evaluation, "train": shown.training, "proxy": shown.proxy}
     return [
         {
             "case": case,
             "meaning": meaning,
             "again": manifest.agreement.of_cases[case - 1] if manifest.agreement else None,
-            **{name: count(table, case) for name, table in columns.items()},
-            **{f"{name}_share": count(table, case) / table.num_rows for name, table in columns.items()},
+            **{name: int(tally.of_cases()[case - 1]) for name, tally in columns.items()},
+            **{f"{name}_share": int(tally.of_cases()[case - 1]) / tally.n for name, tally in columns.items()},
         }
         for case, meaning in CASE_MEANINGS.items()
     ]
 
 
-def _label_rows(manifest: Manifest, tables: Tables) -> list[dict[str, Any]]:
-    before, after = count_labels(manifest, tables)
+def _label_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
+    before, after = count_labels(manifest, shown)
     kept = set(range(len(before)) if manifest.kept_labels is None else manifest.kept_labels)
     return [
         {

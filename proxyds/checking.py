@@ -39,6 +39,7 @@ from proxyds.runs import ALL_LABELS, PROXY, RANDOM_LABELS, TRAINED_HERE, make_ru
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
 from proxyds.tables import read_proxy
+from proxyds.tally import show_tables
 
 
 def verify_for_check(folder: Path) -> Manifest:
@@ -118,7 +119,7 @@ def list_check_runs(
     draws = {**own_draws, **_list_controls(recipe, data, own_draws[PROXY])}
     return verification.list_runs(
         ranked,
-        verification.list_training_sets(data.train, draws, settings, recipe.selection.ratio, recipe.training),
+        verification.list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
         data.test,
         n_labels=len(data.label_names),
         image_shape=data.image_shape,
@@ -133,7 +134,8 @@ def _list_controls(
     recipe: Recipe, data: Source, draw_proxy: verification.DrawAgain
 ) -> dict[str, verification.DrawAgain]:
     """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
-    ids, labels, reduction = data.train.parsed_ids, data.train.labels, reduction_in_force(recipe, data)
+    train, reduction = data.train.load(), reduction_in_force(recipe, data)
+    ids, labels = train.parsed_ids, train.labels
 
     def draw_control(law: ControlLaw, name: str, ratio: float, draw: int) -> Drawn | None:
         n, seed = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw)
@@ -339,7 +341,7 @@ def _write_evidence(
     checked = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
     kept = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": kept})
-    files = render_card(checked, replace(tables, ranking=table)).files()
+    files = render_card(checked, show_tables(replace(tables, ranking=table))).files()
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(

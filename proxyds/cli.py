@@ -61,6 +61,12 @@ gpus_per_task = click.option(
     metavar="N",
     help="What each training on a cluster has of a GPU; 0.25 lets four share one.",
 )
+streamed = click.option(
+    "--stream/--in-memory",
+    "streamed",
+    default=None,
+    help="Whether the source's samples stay on disk and are read as they are needed.  [default: where they are many]",
+)
 plugins = click.option(
     "--plugin",
     "_",
@@ -162,6 +168,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @device
 @engine
 @gpus_per_task
+@streamed
 @quiet
 @as_json
 def build(
@@ -174,6 +181,7 @@ def build(
     device: str,
     engine: str,
     gpus_per_task: float,
+    streamed: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -195,6 +203,7 @@ def build(
                 device=device,
                 engine=engine,
                 gpus_per_task=gpus_per_task,
+                streamed=streamed,
                 on_progress=on_progress,
             )
         from proxyds.summaries import print_plan, summarise_plan
@@ -212,6 +221,7 @@ def build(
             device=device,
             engine=engine,
             gpus_per_task=gpus_per_task,
+            streamed=streamed,
             force=force,
             on_progress=on_progress,
         )
@@ -226,16 +236,16 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.publish import output_at
-        from proxyds.tables import read_proxy
+        from proxyds.tables import read_shown
 
         with output_at(out, on_progress) as folder:
             built = make(folder, on_progress)
-            manifest, tables = read_proxy(built.folder, with_images=False)
+            manifest, shown = read_shown(built.folder)
     from proxyds.places import show_address
     from proxyds.summaries import print_built, summarise_proxy
 
     out = show_address(out)
-    _print_json(summarise_proxy(out, manifest)) if as_json else print_built(manifest, tables, out, built.was_there)
+    _print_json(summarise_proxy(out, manifest)) if as_json else print_built(manifest, shown, out, built.was_there)
     return built
 
 
@@ -255,6 +265,7 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 @device
 @engine
 @gpus_per_task
+@streamed
 @quiet
 @as_json
 def check(
@@ -270,6 +281,7 @@ def check(
     device: str,
     engine: str,
     gpus_per_task: float,
+    streamed: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -295,27 +307,19 @@ def check(
     with show_progress(quiet=quiet) as on_progress:
         from proxyds import pipeline, plans
 
+        given: dict[str, Any] = {
+            "overrides": settings,
+            "workers": workers,
+            "device": device,
+            "engine": engine,
+            "gpus_per_task": gpus_per_task,
+            "streamed": streamed,
+            "on_progress": on_progress,
+        }
         if dry_run:
-            plan = plans.plan_check(
-                folder,
-                overrides=settings,
-                workers=workers,
-                device=device,
-                engine=engine,
-                gpus_per_task=gpus_per_task,
-                on_progress=on_progress,
-            )
+            plan = plans.plan_check(folder, **given)
         else:
-            checked = pipeline.check(
-                folder,
-                overrides=settings,
-                runs=runs,
-                workers=workers,
-                device=device,
-                engine=engine,
-                gpus_per_task=gpus_per_task,
-                on_progress=on_progress,
-            )
+            checked = pipeline.check(folder, runs=runs, **given)
     from proxyds.summaries import print_check_plan, print_evidence, summarise_check_plan, summarise_proxy
 
     if dry_run:
@@ -368,6 +372,7 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
     from proxyds.display import show_progress
     from proxyds.fetching import open_tables
     from proxyds.summaries import print_inspection, summarise_proxy
+    from proxyds.tally import show_tables
 
     with show_progress(quiet=False) as on_progress, open_tables(place, on_progress) as (folder, name):
         manifest, tables = audit_tables(folder)
@@ -375,7 +380,7 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
         _print_json(summarise_proxy(name, manifest))
     else:
         click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
-        print_inspection(manifest, tables)
+        print_inspection(manifest, show_tables(tables))
 
 
 @cli.command()

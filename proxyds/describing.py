@@ -7,8 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
+from proxyds.columns import count
 from proxyds.manifest import (
     FORMAT_VERSION,
     AgreementRecord,
@@ -97,7 +96,7 @@ def describe_build(
         mapping=MappingRecord(
             layer=layer,
             metric=recipe.similarity.metric,
-            neighbours=mapping.nearest.shape[1],
+            neighbours=mapping.n_neighbours,
             n_dimensions=mapping.n_dimensions,
             explained_variance=mapping.explained_variance,
         ),
@@ -193,5 +192,5 @@ def _describe_reduction(recipe: Recipe, data: Source, draw: Draw) -> ReductionRe
     reduction = recipe.selection.labels
     if reduction is None or draw.kept_labels is None:
         return None
-    of_kept = int(np.isin(data.train.labels, draw.kept_labels).sum())
+    of_kept = int(count(data.train.labels, len(data.label_names))[draw.kept_labels].sum())
     return ReductionRecord(order=reduction.order, choice=reduction.choice, share=float(draw.selected.sum() / of_kept))

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proxyds.columns import Values, derive, find_nth_smallest, hold, in_key_order, tiles_of, total
 from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
 
 _CERTAIN = 1.0 - 1e-9
 
-DrawLaw = Callable[[NDArray[np.float64], int, ParsedIds, int], NDArray[np.bool_]]
+DrawLaw = Callable[[Values, int, Values, int], NDArray[np.bool_]]
 """Takes weights (N,), how many to draw, parsed ids (N,) and a seed; returns (N,) bool with that many true."""
 
 
-def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+def find_scale(weights: Values, n: int) -> float:
+    """The factor by which weights become the chances that a sample is drawn: capped at 1, the excess shared out again until they sum to n.
+
+    One pass, and one more as often as others reach the cap.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+    """
+    scale, n_certain = n / total(weights), 0
+    while n:
+        of_tiles = [
+            (int(np.count_nonzero(is_certain)), np.where(is_certain, 0.0, tile).sum())
+            for tile in tiles_of(weights)
+            for is_certain in (tile * scale >= _CERTAIN,)
+        ]
+        n_reached, rest = (sum(each) for each in zip(*of_tiles, strict=True))
+        if n_reached == n_certain:
+            break
+        n_certain = n_reached
+        scale = max(scale, (n - n_certain) / max(rest, np.finfo(np.float64).tiny))
+    return float(scale)
+
+
+def inclusion_probabilities(weights: Values, n: int) -> Values:
     """Proportional to the weights, capped at 1, the excess shared out again until they sum to n.
 
     Args:
@@ -26,19 +52,18 @@ def inclusion_probabilities(weights: NDArray[np.float64], n: int) -> NDArray[np.
         (N,) float64 in [0, 1].
     """
     if n == 0:
-        return np.zeros(len(weights))
-    assert np.count_nonzero(weights > 0) >= n
-    n_certain = 0
-    probabilities: NDArray[np.float64] = weights * (n / weights.sum())
-    while (n_reached := int(np.count_nonzero(is_certain := probabilities >= _CERTAIN))) > n_certain:
-        n_certain = n_reached
-        others = np.where(is_certain, 0.0, weights)
-        probabilities = others * ((n - n_certain) / max(others.sum(), np.finfo(np.float64).tiny))
-        probabilities[is_certain] = 1.0
-    return probabilities
+        return derive(lambda tile: np.zeros(len(tile)), weights)
+    scale = find_scale(weights, n)
+
+    def cap(tile: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = tile * scale
+        scaled[scaled >= _CERTAIN] = 1.0
+        return scaled
+
+    return derive(cap, weights)
 
 
-def draw_systematic(weights: NDArray[np.float64], n: int, ids: ParsedIds, seed: int) -> NDArray[np.bool_]:
+def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
     """Systematic sampling in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
 
     The samples' inclusion probabilities are laid end to end in a random order; of n marks at distance 1 with a random
@@ -54,26 +79,27 @@ def draw_systematic(weights: NDArray[np.float64], n: int, ids: ParsedIds, seed: 
         (N,) bool, n of them true.
     """
     probabilities = inclusion_probabilities(weights, n)
-    selected = probabilities >= _CERTAIN
+    selected = hold(derive(lambda tile: tile >= _CERTAIN, probabilities))
     n_marks = n - int(np.count_nonzero(selected))
-    if n_marks:
-        open_ones = np.flatnonzero((probabilities > 0) & ~selected)
-        order = open_ones[_sort_distinct(uniform_keys(ids[open_ones], derive_seed(seed, "order")))]
-        ends = np.cumsum(probabilities[order])
-        ends *= n_marks / ends[-1]
-        n_before = np.ceil(ends - derive_seed(seed, "start") / 2**63)  # marks that lie before each end
-        selected[order[np.diff(n_before, prepend=0.0) > 0]] = True
+    if not n_marks:
+        return selected
+    open_ones = derive(lambda tile: np.where(tile >= _CERTAIN, 0.0, tile), probabilities)
+    keys = derive(partial(uniform_keys, seed=derive_seed(seed, "order")), ids)
+    stretch, start = n_marks / total(open_ones), derive_seed(seed, "start") / 2**63
+    end, n_before = 0.0, 0.0  # of what is laid so far; marks that lie before it
+    for places, chances in in_key_order(keys, open_ones):
+        if not len(places):
+            continue
+        ends = np.cumsum(np.concatenate([[end], chances]))[1:]
+        marks = np.ceil(np.minimum(ends * stretch, n_marks) - start)
+        selected[places[np.diff(marks, prepend=n_before) > 0]] = True
+        end, n_before, last = ends[-1], marks[-1], places[-1]
+    if n_before < n_marks:  # the end fell short of the last mark, by rounding
+        selected[last] = True
     return selected
 
 
-def _sort_distinct(keys: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The order of keys that are hardly ever equal: the fast sort puts equal ones in any order, the stable one never does."""
-    order = np.argsort(keys)
-    in_order = keys[order]
-    return np.argsort(keys, kind="stable") if (in_order[1:] == in_order[:-1]).any() else order
-
-
-def draw_successive(weights: NDArray[np.float64], n: int, ids: ParsedIds, seed: int) -> NDArray[np.bool_]:
+def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
     """One after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
 
     Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006). Inclusion
@@ -88,11 +114,21 @@ def draw_successive(weights: NDArray[np.float64], n: int, ids: ParsedIds, seed: 
     Returns:
         (N,) bool, n of them true.
     """
-    selected = np.zeros(len(weights), np.bool_)
-    if n:
+    if not n:
+        return np.zeros(len(weights), np.bool_)
+    order_seed = derive_seed(seed, "order")
+
+    def find_arrival(of_ids: ParsedIds, of_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         with np.errstate(divide="ignore"):
-            arrival = -np.log(uniform_keys(ids, derive_seed(seed, "order"))) / weights
-        selected[np.argpartition(arrival, n - 1)[:n]] = True
+            arrival: NDArray[np.float64] = -np.log(uniform_keys(of_ids, order_seed)) / of_weights
+        return arrival
+
+    arrivals = derive(find_arrival, ids, weights)
+    last = find_nth_smallest(arrivals, n)
+    selected = hold(derive(lambda tile: tile <= last, arrivals))
+    if (n_over := int(np.count_nonzero(selected)) - n) > 0:  # of equal ones the first
+        equal = hold(derive(lambda tile: tile == last, arrivals))
+        selected[np.flatnonzero(equal)[-n_over:]] = False
     return selected
 
 

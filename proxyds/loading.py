@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
 from proxyds import source
+from proxyds.decoding import convert_image
 from proxyds.engine import Here, run_stored
 from proxyds.errors import ArtifactError, SplitNotFoundError
 from proxyds.images import DECODE_ERRORS, open_image
@@ -90,7 +91,7 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
     for i, image in enumerate(data["image"].to_pylist()):
         try:
             with open_image(image["bytes"]) as encoded:
-                pixels[i] = source.convert_image(encoded, spec)
+                pixels[i] = convert_image(encoded, spec)
         except DECODE_ERRORS as error:
             raise ArtifactError(
                 f"{folder}: image {i} of data must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "

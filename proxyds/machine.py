@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,6 +61,15 @@ def describe_machine(
         n_workers=n_workers,
         computations=dict(computations or {}),
     )
+
+
+def measure_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its container's where that has less."""
+    n_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            n_bytes = min(n_bytes, int(Path(file).read_text()))
+    return n_bytes
 
 
 def _processor() -> str:

@@ -6,7 +6,7 @@ recipe -> source -> space -> probes -> importance -> similarity -> selection -> 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,10 +36,9 @@ from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
 from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
+from proxyds.tally import Shown, show_tables
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from proxyds.ray_engine import RayCluster
 
 
@@ -72,6 +71,7 @@ def build(
     device: str = "auto",
     engine: str = "local",
     gpus_per_task: float = 1.0,
+    streamed: bool | None = None,
     force: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
@@ -88,6 +88,8 @@ def build(
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
         engine: Where work is done: see `choose_engine`.
         gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
+        streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
+            size. The proxy is the same.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
         on_progress: Called as work goes on.
 
@@ -104,7 +106,7 @@ def build(
     device, workshop = choose_engine(device, workers, engine, gpus_per_task)
     with workshop:
         run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
-        data = source.load_source(recipe, run)
+        data = source.load_source(recipe, run, streamed)
         ledger.end_stage("source")
         architectures = list_space(recipe, data)
         ranked = checking.choose_ranked(recipe, recipe.check, data, architectures) if recipe.check is not None else []
@@ -114,6 +116,7 @@ def build(
             built = _build(recipe, data, architectures, out, force, device, workshop, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
+        data = replace(data, train=data.train.load())
         checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, workshop, on_progress)
         return Built(out, checked, was_there=False)
 
@@ -163,7 +166,7 @@ def _build(
     n_featured = len(data.train) + len(data.evaluation)
     ledger.end_stage("features", results, n_featured * heaviest.forward_flops)
 
-    mapping, results = _map_to_nearest(recipe, features, engine, run)
+    mapping, results = _map_to_nearest(recipe, features, len(data.train), engine, run)
     ledger.end_stage("similarity", results)
 
     draw = selection.draw_samples(
@@ -182,7 +185,6 @@ def _build(
         device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
     )
     here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
-    datasets = artifact.make_tables(data, outcomes, mapping, draw)
     look_at_output(out, force)  # hours may have passed
 
     def describe() -> Manifest:
@@ -199,13 +201,16 @@ def _build(
             here,
         )
 
-    return Built(out, write_proxy(out, recipe, datasets, ledger, describe, force=force), was_there=False)
+    def write(folder: Path) -> Shown:
+        return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
+
+    return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
 
 
 def write_proxy(
     out: Path,
     recipe: Recipe,
-    datasets: dict[str, Dataset],
+    write_tables: Callable[[Path], Shown],
     ledger: Ledger,
     describe: Callable[[], Manifest],
     *,
@@ -216,7 +221,7 @@ def write_proxy(
     Args:
         out: The folder.
         recipe: As run.
-        datasets: Of `artifact.make_tables`.
+        write_tables: Fills the folder with the tables, and returns what is shown of them.
         ledger: Told when the files are written.
         describe: Gives the manifest, but for its list of files, when they are.
         force: Replace another proxy at `out`.
@@ -224,18 +229,15 @@ def write_proxy(
     Raises:
         OutputError: It cannot be written; see its subclasses.
     """
-    tables = artifact.as_tables(datasets)
     with (
         translate_os_errors(str(out), "choose another -o"),
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
-        artifact.write_tables(folder, datasets, recipe.output.samples_per_shard)
-        names = datasets["default"].features["label"].names
-        artifact.write_tars(folder, tables.data, names, recipe.output.samples_per_shard)
+        shown = write_tables(folder)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         ledger.end_stage("artifact")
         manifest = describe()
-        for name, held in render_card(manifest, tables).files().items():
+        for name, held in render_card(manifest, shown).files().items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(held)
         artifact.write_manifest(folder, manifest)
@@ -253,6 +255,7 @@ def check(
     device: str = "auto",
     engine: str = "local",
     gpus_per_task: float = 1.0,
+    streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
@@ -269,6 +272,7 @@ def check(
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
         engine: Where work is done: see `choose_engine`.
         gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
+        streamed: Whether the source's pixels stay on disk; None to decide from their size.
         on_progress: Called as work goes on.
 
     Raises:
@@ -281,7 +285,9 @@ def check(
         return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
     device, workshop = choose_engine(device, workers, engine, gpus_per_task)
     with workshop:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=workshop, on_progress=on_progress))
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
+        data = source.load_source(recipe, run, streamed)
+        data = replace(data, train=data.train.load())
         ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
         checked = checking.check_ranking(folder, recipe, settings, data, ranked, device, store, workshop, on_progress)
     return Built(folder, checked, was_there=False)
@@ -310,7 +316,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
-    files = render_card(manifest, tables).files()
+    files = render_card(manifest, show_tables(tables)).files()
     changed = [name for name, held in files.items() if read_bytes(folder / name) != held]
     if changed and check_only:
         raise CardDriftError(
@@ -415,6 +421,7 @@ def list_probe_tasks(
             repeat=repeat,
             device=device,
             arithmetic=arithmetic,
+            data_parallel=recipe.probes.data_parallel,
         )
         for repeat in range(recipe.probes.seeds)
         for architecture in chosen
@@ -437,6 +444,7 @@ def _train_probes(
             data.evaluation.labels,
             recipe.training,
             len(data.train),
+            recipe.probes.data_parallel,
         )
         for i, result in enumerate(results)
     ]
@@ -455,9 +463,10 @@ def _extract_features(
 
 
 def _map_to_nearest(
-    recipe: Recipe, features: similarity.Features, engine: Engine, run: RunTasks
+    recipe: Recipe, features: similarity.Features, n: int, engine: Engine, run: RunTasks
 ) -> tuple[Mapping, list[Done]]:
     arithmetic = engine.ask("cpu", machine.describe_arithmetic, "cpu")
     (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
     results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
-    return similarity.read_mapping([result.entry for result in results]), [projection, *results]
+    entries = [result.entry for result in results]
+    return similarity.open_mapping(entries, n), [projection, *results]

@@ -115,6 +115,7 @@ def plan_build(
     device: str = "auto",
     engine: str = "local",
     gpus_per_task: float = 1.0,
+    streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
@@ -126,7 +127,8 @@ def plan_build(
     store = store or Store()
     device, workshop = choose_engine(device, workers, engine, gpus_per_task)
     with workshop:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=workshop, on_progress=on_progress))
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
+        data = source.load_source(recipe, run, streamed)
         architectures = list_space(recipe, data)
         chosen = space.choose_probes(architectures, recipe.probes)
         similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
@@ -136,7 +138,8 @@ def plan_build(
         expected: dict[str, float] = {}
         for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
             is_stored = store.find(task.stage, task.key) is not None
-            flops = probe.count_seen(recipe.training, len(data.train)) * architecture.training_flops
+            n_seen = probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
+            flops = n_seen * architecture.training_flops
             if not is_stored and architecture.name not in expected:
                 expected[architecture.name] = workshop.ask(device, probe.expect_seconds, task)
             seconds = 0.0 if is_stored else expected[architecture.name]
@@ -203,6 +206,7 @@ def plan_check(
     device: str = "auto",
     engine: str = "local",
     gpus_per_task: float = 1.0,
+    streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
@@ -210,7 +214,8 @@ def plan_check(
     recipe, settings = checking.read_checked_recipe(folder, overrides)
     device, workshop = choose_engine(device, workers, engine, gpus_per_task)
     with workshop:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=workshop, on_progress=on_progress))
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
+        data = source.load_source(recipe, run, streamed)
         ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
         manifest, tables = read_proxy(folder, with_ranking=False)
         own_draws = checking.redraw(recipe, data, manifest, tables)

@@ -7,7 +7,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -18,13 +17,13 @@ from PIL import Image, ImageOps
 from proxyds.errors import ArtifactError
 from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.manifest import Manifest
-from proxyds.records import CASE_MEANINGS, Tables
+from proxyds.records import CASE_MEANINGS
+from proxyds.tally import N_SHOWN, Shown
 
 CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
 BEFORE, AFTER = "#0072B2", "#E69F00"
 LONG_NAME = 60
 """Letters of an architecture's name beyond which it takes a line of its own, as wide as the picture."""
-GALLERY_COLUMNS = 12
 MAX_NAMED_LABELS = 30
 STYLE: Any = {
     "font.size": 10,
@@ -38,7 +37,7 @@ STYLE: Any = {
 }
 
 
-def draw_pictures(manifest: Manifest, tables: Tables) -> dict[str, bytes]:
+def draw_pictures(manifest: Manifest, shown: Shown) -> dict[str, bytes]:
     """Draws every picture of a card.
 
     Returns:
@@ -46,35 +45,28 @@ def draw_pictures(manifest: Manifest, tables: Tables) -> dict[str, bytes]:
     """
     with mpl.rc_context(STYLE):
         pictures = {
-            "cases.png": _draw_cases(tables),
-            "labels.png": _draw_labels(manifest, tables),
-            "importance.png": _draw_importance(tables),
+            "cases.png": _draw_cases(shown),
+            "labels.png": _draw_labels(manifest, shown),
+            "importance.png": _draw_importance(shown),
             "probes.png": _draw_probes(manifest),
         }
         if manifest.gallery:
-            pictures["gallery.png"] = _draw_gallery(tables)
+            pictures["gallery.png"] = _draw_gallery(shown)
     return pictures
 
 
-def case_shares(table: pa.Table) -> NDArray[np.float64]:
-    """Share of each case 1..4 in a table's column `case`, as (4,) float64."""
-    counts = np.bincount(table["case"].to_numpy(), minlength=5)[1:5]
-    shares: NDArray[np.float64] = counts / max(1, counts.sum())
-    return shares
-
-
-def _draw_cases(tables: Tables) -> bytes:
-    rows = [("evaluation", tables.evaluation), ("training", tables.importance), ("proxy", tables.data)]
+def _draw_cases(shown: Shown) -> bytes:
+    rows = [("evaluation", shown.evaluation), ("training", shown.training), ("proxy", shown.proxy)]
     figure = new_figure(height=2.9)
     axes = figure.subplots()
-    for position, (_, table) in enumerate(rows):
+    for position, (_, tally) in enumerate(rows):
         left = 0.0
-        for case, share in enumerate(case_shares(table), start=1):
+        for case, share in enumerate(tally.of_cases() / max(1, tally.n), start=1):
             axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
             if share > 0.035:
                 axes.text(left + share / 2, position, as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
             left += share
-    axes.set_yticks(range(len(rows)), [f"{name}\n{table.num_rows:,}" for name, table in rows])
+    axes.set_yticks(range(len(rows)), [f"{name}\n{tally.n:,}" for name, tally in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(as_percent)
@@ -84,19 +76,19 @@ def _draw_cases(tables: Tables) -> bytes:
     return as_png(figure)
 
 
-def count_labels(manifest: Manifest, tables: Tables) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def count_labels(manifest: Manifest, shown: Shown) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Samples of each of the source's labels: that could be drawn, and of the proxy."""
     n = len(manifest.label_names)
-    own = np.bincount(tables.data["label"].to_numpy(), minlength=len(manifest.proxy_label_names))
+    own = shown.proxy.of_labels(len(manifest.proxy_label_names))
     after = np.zeros(n, np.int64)
     after[slice(None) if manifest.kept_labels is None else list(manifest.kept_labels)] = own
-    return np.bincount(tables.importance["label"].to_numpy(), minlength=n), after
+    return shown.training.of_labels(n), after
 
 
-def _draw_labels(manifest: Manifest, tables: Tables) -> bytes:
+def _draw_labels(manifest: Manifest, shown: Shown) -> bytes:
     label_names = manifest.label_names
     n = len(label_names)
-    counts = count_labels(manifest, tables)
+    counts = count_labels(manifest, shown)
     before, after = (of_table / of_table.sum() for of_table in counts)
     figure = new_figure(height=3.2)
     axes = figure.subplots()
@@ -121,20 +113,23 @@ def _draw_labels(manifest: Manifest, tables: Tables) -> bytes:
     return as_png(figure)
 
 
-def _draw_importance(tables: Tables) -> bytes:
-    values, chosen = tables.importance["importance"].to_numpy(), tables.data["importance"].to_numpy()
-    distinct = np.unique(values)
+def _draw_importance(shown: Shown) -> bytes:
+    both = [(shown.training, BEFORE, "training"), (shown.proxy, AFTER, "proxy")]
+    distinct, _ = shown.training.of_importances()
     figure = new_figure(height=3)
     axes = figure.subplots()
     if len(distinct) <= 12:
         positions = np.arange(len(distinct))
-        axes.bar(positions - 0.2, [(values == v).mean() for v in distinct], 0.4, color=BEFORE, label="training")
-        axes.bar(positions + 0.2, [(chosen == v).mean() for v in distinct], 0.4, color=AFTER, label="proxy")
+        for (tally, colour, name), shift in zip(both, (-0.2, 0.2), strict=True):
+            values, counts = tally.of_importances()
+            shares = dict(zip(values, counts / tally.n, strict=True))
+            axes.bar(positions + shift, [shares.get(value, 0.0) for value in distinct], 0.4, color=colour, label=name)
         axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
     else:
         edges = np.linspace(distinct[0], distinct[-1], 31).tolist()
-        for data, colour, name in ((values, BEFORE, "training"), (chosen, AFTER, "proxy")):
-            axes.hist(data, edges, weights=np.full(len(data), 1 / len(data)), color=colour, alpha=0.6, label=name)
+        for tally, colour, name in both:
+            values, counts = tally.of_importances()
+            axes.hist(values, edges, weights=counts / tally.n, color=colour, alpha=0.6, label=name)
     axes.yaxis.set_major_formatter(as_percent)
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
@@ -171,28 +166,27 @@ def _draw_probes(manifest: Manifest) -> bytes:
     return as_png(figure)
 
 
-def _draw_gallery(tables: Tables) -> bytes:
+def _draw_gallery(shown: Shown) -> bytes:
     """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
-    cases = tables.data["case"].to_numpy()
-    shares = [1.0 if (cases == case).any() else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
+    counts = dict(zip(CASE_MEANINGS, shown.proxy.of_cases(), strict=True))
+    shares = [1.0 if counts[case] else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
     figure = new_figure(height=0.4 + 1.05 * sum(shares))
     side, gap = 64, 6
     rows = figure.subplots(4, height_ratios=shares)
     for axes, (case, meaning) in zip(rows, CASE_MEANINGS.items(), strict=True):
-        members = np.flatnonzero(cases == case)
-        strip = Image.new("RGB", (GALLERY_COLUMNS * (side + gap) - gap, side), "white")
-        for column, held in enumerate(tables.data["image"].take(pa.array(members[:GALLERY_COLUMNS])).to_pylist()):
+        strip = Image.new("RGB", (N_SHOWN * (side + gap) - gap, side), "white")
+        for column, encoded in enumerate(shown.images.get(case, [])):
             try:
-                with open_image(held["bytes"]) as image:
-                    shown = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
+                with open_image(encoded) as image:
+                    picture = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
             except DECODE_ERRORS as error:
                 raise ArtifactError(f"data: every image must decode, one of case {case} does not: {error}") from None
-            strip.paste(shown, (column * (side + gap), 0))
-        if len(members):
+            strip.paste(picture, (column * (side + gap), 0))
+        if counts[case]:
             axes.imshow(strip)
         axes.set_axis_off()
         axes.set_anchor("W")
-        axes.set_title(f"{case}: {meaning} ({len(members):,} in the proxy)", fontsize=9)
+        axes.set_title(f"{case}: {meaning} ({counts[case]:,} in the proxy)", fontsize=9)
     return as_png(figure)
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from proxyds.columns import hold
+from proxyds.data_parallel import fit_batch, is_first
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
 from proxyds.inference import predict_labels
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
-from proxyds.records import Architecture, Probe, Samples
+from proxyds.records import Architecture, Probe, Samples, StreamedSamples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry
 from proxyds.training import Epoch, count_steps, time_training, train_network
@@ -27,7 +29,7 @@ STAGE_VERSION = 2
 
 def probe_task(
     architecture: Architecture,
-    train: Samples,
+    train: Samples | StreamedSamples,
     evaluation: Samples,
     *,
     n_labels: int,
@@ -37,6 +39,7 @@ def probe_task(
     repeat: int,
     device: str,
     arithmetic: dict[str, str],
+    data_parallel: int = 1,
 ) -> Task:
     """Describes one training of a probe.
 
@@ -51,6 +54,7 @@ def probe_task(
         repeat: Number of the training, from 0.
         device: `cpu` or a CUDA device.
         arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
+        data_parallel: Parts of every batch, and processes that compute them where the engine can.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
@@ -64,6 +68,7 @@ def probe_task(
             "settings": settings.model_dump(mode="json"),
             "seed": seed,
             **({"repeat": repeat} if repeat else {}),
+            **({"data_parallel": data_parallel} if data_parallel != 1 else {}),
             "n_labels": n_labels,
             "image_shape": image_shape,
             "train": train.fingerprint,
@@ -80,7 +85,9 @@ def probe_task(
             "settings": settings,
             "seed": derive_seed(seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])),
             "device": device,
+            "data_parallel": data_parallel,
         },
+        n_processes=data_parallel,
     )
 
 
@@ -89,18 +96,22 @@ def train_probe(
     folder: Path,
     report: Report,
     architecture: Architecture,
-    train: Samples,
+    train: Samples | StreamedSamples,
     evaluation: Samples,
     n_labels: int,
     image_shape: tuple[int, int, int],
     settings: Training,
     seed: int,
     device: str,
+    data_parallel: int,
 ) -> None:
     """Trains one probe; writes `weights.safetensors`, `predictions.npy` and `training.json` to the folder.
 
+    Where `torch.distributed` is set up, every process of it calls this; the first alone reports, tests and writes.
+
     Raises:
         DivergedError: The loss became infinite or not a number.
+        TrainingError: Too few samples for the parts of a batch, or another number of processes than parts.
     """
     network = make_network(
         architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
@@ -110,10 +121,21 @@ def train_probe(
         report(index + 1, settings.epochs, f"loss {epoch.loss:.3f}")
 
     started = time.perf_counter()
-    report(0, settings.epochs, "")
+    if is_first():
+        report(0, settings.epochs, "")
     history = train_network(
-        network, train.pixels(), train.labels, settings, seed=seed, device=device, name=architecture.name, on_epoch=show
+        network,
+        train.pixels(),
+        hold(train.labels),
+        settings,
+        seed=seed,
+        n_parts=data_parallel,
+        device=device,
+        name=architecture.name,
+        on_epoch=show if is_first() else None,
     )
+    if not is_first():
+        return
     seconds = time.perf_counter() - started
     np.save(folder / "predictions.npy", predict_labels(network, evaluation.pixels(), device))
     save_network(network, folder / "weights.safetensors", n_labels, image_shape)
@@ -126,18 +148,24 @@ def expect_seconds(task: Task) -> float:
     given = task.arguments
     architecture, n_labels, image_shape = given["architecture"], given["n_labels"], given["image_shape"]
     network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, seed=0)
-    n_seen = count_seen(given["settings"], len(given["train"]))
+    n_seen = count_seen(given["settings"], len(given["train"]), given["data_parallel"])
     cost = architecture.training_flops
     return time_training(network, n_seen, n_labels, image_shape, cost, given["settings"], given["device"])
 
 
-def count_seen(settings: Training, n_train: int) -> int:
+def count_seen(settings: Training, n_train: int, data_parallel: int) -> int:
     """Images that a whole training computes on: every epoch leaves out what fills no batch."""
-    return count_steps(settings, n_train) * min(settings.batch_size, n_train)
+    return count_steps(settings, n_train) * fit_batch(settings.batch_size, n_train, data_parallel)
 
 
 def read_probe(
-    entry: Entry, architecture: Architecture, repeat: int, labels: NDArray[np.int64], settings: Training, n_train: int
+    entry: Entry,
+    architecture: Architecture,
+    repeat: int,
+    labels: NDArray[np.int64],
+    settings: Training,
+    n_train: int,
+    data_parallel: int,
 ) -> Probe:
     """Reads a finished probe.
 
@@ -148,6 +176,7 @@ def read_probe(
         labels: (M,) true labels of the evaluation samples.
         settings: How it was trained.
         n_train: Samples that it was trained on.
+        data_parallel: Parts of every batch.
     """
     about = json.loads((entry.folder / "training.json").read_text())
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
@@ -158,7 +187,7 @@ def read_probe(
         accuracy=float((predictions == labels).mean()),
         losses=tuple(about["losses"]),
         training_seconds=about["seconds"],
-        training_flops=count_seen(settings, n_train) * architecture.training_flops,
+        training_flops=count_seen(settings, n_train, data_parallel) * architecture.training_flops,
         weights_file=entry.file("weights.safetensors"),
     )
 

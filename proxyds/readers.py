@@ -10,9 +10,10 @@ import hashlib
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -37,39 +38,115 @@ FINE_LABEL = "fine_label"
 """Of several columns of labels the one that CIFAR-100 and its like are told apart by."""
 
 
+PART = 8192
+"""Images of one part of a split that is in memory; one that is streamed has a part for each of its files."""
+MAX_PARTS = 4096
+"""Parts of a split that is streamed, at most: a folder of images has a file for each."""
+STREAMED_SHARE = 0.25
+"""A source is streamed where its files are a larger share of the memory."""
+
+Row = tuple[bytes, Any, str]
+"""An encoded image (no bytes where there is none), its label as the source has it, its file's name for messages."""
+
+
+class Part(Protocol):
+    """Some images of a split, next to each other; can be sent to a worker."""
+
+    @property
+    def first(self) -> int | None:
+        """Place of the first one in the split; None where that is not known before the others are read."""
+
+    @property
+    def content(self) -> str:
+        """Says what it holds: two parts that say the same hold the same."""
+
+    def rows(self) -> Iterator[Row]:
+        """Reads its images.
+
+        Raises:
+            SourceError: They cannot be read.
+        """
+
+
 @dataclass(frozen=True)
-class RawSplit:
-    """One split as the source holds it, in the source's order.
+class HeldPart:
+    """Images in memory, or mapped into it.
 
     Attributes:
         images: Arrow structs of `bytes` and `path`, as `datasets` keeps undecoded images.
-        labels: (n,) int64 in [0, n_labels).
+        labels: As the source has them.
+        first: Place of the first one in the split.
     """
 
-    images: pa.ChunkedArray
-    labels: NDArray[np.int64]
+    images: pa.Array
+    labels: pa.Array
+    first: int
 
-    def encoded(self, index: int) -> bytes:
-        """The bytes of one image file; none where the source holds none.
+    @property
+    def content(self) -> str:
+        """The sha256 of every image's and every label's."""
+        content = hashlib.sha256(repr(self.labels.to_pylist()).encode())
+        for encoded, _, _ in self.rows():
+            content.update(hashlib.sha256(encoded).digest())
+        return content.hexdigest()
 
-        Raises:
-            SourceError: The file cannot be read.
-        """
-        image = self.images[index].as_py()
-        if image is None:
-            return b""
-        held: bytes | None = image["bytes"]
-        if held is not None:
-            return held
+    def rows(self) -> Iterator[Row]:
+        """See `Part`."""
+        for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
+            yield read_image(image.as_py(), self.first + place), label, name_image(image.as_py())
+
+
+@dataclass(frozen=True)
+class StreamedPart:
+    """A file of images, or several, read by `datasets` as they are asked for.
+
+    Attributes:
+        stream: A `datasets.IterableDataset` of these files.
+        image_column: Its column of images, undecoded.
+        label_column: Its column of labels.
+        content: Names, sizes and times of all of the source's files, and which of them these are.
+        first: 0 for the first part.
+    """
+
+    stream: Any
+    image_column: str
+    label_column: str
+    content: str
+    first: int | None
+
+    def rows(self) -> Iterator[Row]:
+        """See `Part`."""
         try:
-            return Path(image["path"]).read_bytes()
-        except OSError as error:
-            raise SourceError(f"source: image [{index}]{self.place(index)} cannot be read: {error.strerror}") from None
+            for place, row in enumerate(self.stream):
+                image = row[self.image_column]
+                yield read_image(image, place), row[self.label_column], name_image(image)
+        except UNREADABLE as error:
+            raise SourceError(
+                f"source: must be parquet files, image folders or WebDataset tars, a file is not: {first_line(error)}"
+            ) from error
 
-    def place(self, index: int) -> str:
-        """The file's name of one image where the source has one, for messages."""
-        path = (self.images[index].as_py() or {}).get("path")
-        return f" ({make_plain(Path(path).name)})" if path else ""
+
+def read_image(image: dict[str, Any] | None, place: int) -> bytes:
+    """The bytes of an image file as `datasets` keeps it; none where the source holds none.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    if image is None:
+        return b""
+    held: bytes | None = image["bytes"]
+    if held is not None:
+        return held
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise SourceError(f"source: image [{place}]{name_image(image)} cannot be read: {error.strerror}") from None
+
+
+def name_image(image: dict[str, Any] | None) -> str:
+    """The file's name of an image where the source has one, for messages."""
+    path = (image or {}).get("path")
+    return f" ({make_plain(Path(path).name)})" if path else ""
 
 
 @dataclass(frozen=True)
@@ -80,29 +157,55 @@ class RawSource:
         name: As a reader would look for it.
         revision: Pinned revision, or None.
         is_local_copy: Whether a hub source was found in `PROXYDS_DATA`.
-        label_names: Text for each label.
-        splits: By role: `train`, and `validation` and `test` where the source has them.
+        label_names: Text for each label number; None where labels are numbers or texts of their own.
+        splits: Parts by role: `train`, and `validation` and `test` where the source has them.
         split_names: The source's names for the roles.
-        test_note: Why a split that looks like the test split is not taken, or nothing.
+        is_test_asked: Whether the recipe names the test split.
+        n_bytes: Of its files; 0 where it has none.
+        is_streamed: Whether its files are read as they are needed.
     """
 
     name: str
     revision: str | None
     is_local_copy: bool
-    label_names: tuple[str, ...]
-    splits: dict[str, RawSplit]
+    label_names: tuple[str, ...] | None
+    splits: dict[str, list[Part]]
     split_names: dict[str, str]
-    test_note: str = ""
+    is_test_asked: bool = False
+    n_bytes: int = 0
+    is_streamed: bool = False
 
 
-def open_splits(spec: Images) -> RawSource:
-    """Finds a source's encoded images and labels without decoding them."""
+def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSource:
+    """Finds a source's encoded images and labels without decoding them.
+
+    Args:
+        spec: Where they are.
+        streamed: Whether to read its files only as they are needed; None to decide from their size.
+        memory_bytes: Of the machine.
+    """
     if isinstance(spec, DigitsSource):
         return _open_digits()
     if isinstance(spec, TorchvisionSource):
         return _open_torchvision(spec)
     assert isinstance(spec, HubSource | FolderSource)
-    return _open_datasets(spec)
+    return _open_datasets(spec, streamed, memory_bytes)
+
+
+def _hold(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
+    """Cuts what is in memory into parts, each with bytes of its own: slices would be sent to workers with all that they are cut from."""
+    starts = range(0, len(labels), PART)
+    rows = [pa.array(np.arange(start, min(start + PART, len(labels)))) for start in starts]
+    held: list[Part] = [
+        HeldPart(_one(images.take(some)), _one(labels.take(some)), start)
+        for some, start in zip(rows, starts, strict=True)
+    ]
+    return held
+
+
+def _one(array: pa.ChunkedArray) -> pa.Array:
+    together = array.combine_chunks()
+    return together if isinstance(together, pa.Array) else together.chunk(0)
 
 
 def _open_digits() -> RawSource:
@@ -110,9 +213,9 @@ def _open_digits() -> RawSource:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    split = RawSplit(_encode_png(pixels), digits.target.astype(np.int64))
+    parts = _hold(_encode_png(pixels), pa.chunked_array([digits.target.astype(np.int64)]))
     names = tuple(str(name) for name in digits.target_names)
-    return RawSource("scikit-learn digits", None, False, names, {"train": split}, {"train": "train"})
+    return RawSource("scikit-learn digits", None, False, names, {"train": parts}, {"train": "train"})
 
 
 def _open_torchvision(spec: TorchvisionSource) -> RawSource:
@@ -129,7 +232,7 @@ def _open_torchvision(spec: TorchvisionSource) -> RawSource:
                 f"source.path: must hold torchvision's {spec.dataset}, found none in {root} ({error}); "
                 f"torchvision.datasets.{spec.dataset}(root, download=True) fetches it"
             ) from error
-        splits[role] = RawSplit(_encode_png(held.data), np.array(held.targets, np.int64))
+        splits[role] = _hold(_encode_png(held.data), pa.chunked_array([np.array(held.targets, np.int64)]))
         names = tuple(held.classes)
     return RawSource(f"torchvision {spec.dataset}", None, False, names, splits, {"train": "train", "test": "test"})
 
@@ -146,33 +249,84 @@ def _encode_png(pixels: NDArray[np.uint8]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array([encode(image) for image in pixels], type=kind)])
 
 
-def _open_datasets(spec: HubSource | FolderSource) -> RawSource:
+def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory_bytes: int) -> RawSource:
     import datasets
 
     name, location, revision, is_local_copy = _locate(spec)
-    held = _load_dataset(location, name, spec.config if isinstance(spec, HubSource) and not is_local_copy else None)
+    listing, n_bytes = _list_files(location)
+    if streamed is None:
+        streamed = n_bytes > STREAMED_SHARE * memory_bytes
+    config = spec.config if isinstance(spec, HubSource) and not is_local_copy else None
+    held = _load_dataset(location, name, config, streamed)
     roles = _find_roles(held, spec)
-    train = held[roles["train"]]
-    image_column = _find_image_column(train.features, spec)
-    label_column = _find_label_column(train.features, spec)
-    label_names = _name_labels(train, label_column)
-    splits, test_note = {}, ""
-    for role, split_name in list(roles.items()):
+    columns = _list_columns(held[roles["train"]])
+    image_column = _find_image_column(columns, spec)
+    label_column = _find_label_column(columns, spec)
+    feature = columns[label_column]
+    if not isinstance(feature, datasets.ClassLabel) and not feature.dtype.startswith(_LABEL_TYPES):
+        raise LabelError(
+            f"source.label_column: labels must be whole numbers or text, column {label_column} holds {feature.dtype}"
+        )
+    splits: dict[str, list[Part]] = {}
+    for role, split_name in roles.items():
         split = held[split_name]
-        missing = [column for column in (image_column, label_column) if column not in split.column_names]
+        missing = [column for column in (image_column, label_column) if column not in _list_columns(split)]
         if missing:
             raise SourceError(
                 f"source: split {split_name} must have the columns of {spec.train_split}, it lacks {missing[0]}"
             )
-        labels = _number_labels(split, label_column, label_names)
-        if role == "test" and spec.test_split is None and (labels < 0).all():
-            test_note = f"the source's split `{split_name}` has no labels; "
-            del roles[role]
-            continue
-        _check_labels(labels, split[label_column], split_name, role)
-        images = split.cast_column(image_column, datasets.Image(decode=False)).with_format("arrow")[:][image_column]
-        splits[role] = RawSplit(images, labels)
-    return RawSource(name, revision, is_local_copy, label_names, splits, roles, test_note)
+        split = split.cast_column(image_column, datasets.Image(decode=False))
+        if streamed:
+            splits[role] = _stream(split, image_column, label_column, f"{listing} {config} {split_name}")
+        else:
+            table = split.with_format("arrow")[:]
+            splits[role] = _hold(table[image_column], table[label_column])
+    names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    is_test_asked = spec.test_split is not None
+    return RawSource(name, revision, is_local_copy, names, splits, roles, is_test_asked, n_bytes, streamed)
+
+
+_LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
+
+
+def _list_columns(split: Any) -> dict[str, Any]:
+    """A split's columns and their features, for which a stream may have to read its first rows."""
+    if split.features is None:
+        try:
+            split = split._resolve_features()
+        except UNREADABLE as error:
+            raise SourceError(
+                f"source: must be parquet files, image folders or WebDataset tars, it is not: {first_line(error)}"
+            ) from error
+    return dict(split.features)
+
+
+def _stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
+    split = split.select_columns([image_column, label_column])
+    n_parts = min(split.num_shards, MAX_PARTS)
+    return [
+        StreamedPart(
+            split.shard(num_shards=n_parts, index=part, contiguous=True),
+            image_column,
+            label_column,
+            f"{content} {part}/{n_parts}",
+            None if part else 0,
+        )
+        for part in range(n_parts)
+    ]
+
+
+def _list_files(folder: Path) -> tuple[str, int]:
+    """A hash of the names, sizes and times of all files in a folder; and their bytes in all."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        try:
+            about = path.stat()
+        except OSError:
+            continue  # a link to nowhere: who reads it says so
+        if path.is_file():
+            found.append((path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns))
+    return hashlib.sha256(repr(found).encode()).hexdigest(), sum(size for _, size, _ in found)
 
 
 def _find_roles(held: Any, spec: Columns) -> dict[str, str]:
@@ -230,7 +384,7 @@ def _find_folder(path: str) -> Path:
     )
 
 
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     EOFError,
     RuntimeError,
@@ -244,7 +398,7 @@ _UNREADABLE = (
 """What `datasets` raises, besides its own errors, over folders that are no data set."""
 
 
-def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
+def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -> Any:
     import datasets
 
     try:
@@ -253,7 +407,7 @@ def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
                 # a cache for each folder: offline, `datasets` may answer with another folder of the same name
                 place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
                 cache = Path(datasets.config.HF_DATASETS_CACHE) / "proxyds" / place
-                return datasets.load_dataset(str(folder), config, cache_dir=str(cache))
+                return datasets.load_dataset(str(folder), config, cache_dir=str(cache), streaming=streamed)
             except datasets.exceptions.DatasetGenerationError as error:
                 raise error.__cause__ or error from None
             except PermissionError as error:
@@ -262,7 +416,7 @@ def _load_dataset(folder: Path, name: str, config: str | None) -> Any:
         raise SourceNotFoundError(
             f"source: must be a data set that can be opened, found none in {name}: {first_line(error)}"
         ) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise SourceError(
             f"source: must be parquet files, image folders or WebDataset tars, {name} is not: {first_line(error)}"
         ) from error
@@ -302,39 +456,3 @@ def _find_column(
     )
     asked = f"got {wanted!r}; " if wanted is not None else ""
     raise error(f"source.{what}_column: must name the column of {what}s, {asked}found {found}")
-
-
-def _name_labels(train: Any, column: str) -> tuple[str, ...]:
-    import datasets
-
-    feature = train.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return tuple(feature.names)
-    values = {value for value in train[column] if value is not None and value != -1}
-    if not all(isinstance(value, int | str) for value in values):
-        raise LabelError(
-            f"source.label_column: labels must be whole numbers or text, column {column} holds {feature.dtype}"
-        )
-    return tuple(str(value) for value in sorted(values))
-
-
-def _number_labels(split: Any, column: str, label_names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Labels as numbers, -1 where there is none or none that the training split has."""
-    import datasets
-
-    values = list(split[column])
-    if isinstance(split.features[column], datasets.ClassLabel):
-        return np.array([-1 if value is None else value for value in values], np.int64)
-    numbers = {name: number for number, name in enumerate(label_names)}
-    return np.array([-1 if value is None else numbers.get(str(value), -1) for value in values], np.int64)
-
-
-def _check_labels(labels: NDArray[np.int64], values: Any, split_name: str, role: str) -> None:
-    if len(labels) and labels.min() < 0:
-        n_missing, first = int((labels < 0).sum()), int(np.argmax(labels < 0))
-        raise LabelError(
-            f"source: every sample must have a label that the training split has, {n_missing:,} of {len(labels):,} in split "
-            f"{split_name} have none (the first is {split_name}[{first}]: {values[first]!r}); label them, or name another split"
-        )
-    if role == "train" and len(np.unique(labels)) < 2:
-        raise LabelError(f"source: must have two labels or more, found {len(np.unique(labels))} in split {split_name}")

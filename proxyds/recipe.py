@@ -138,13 +138,13 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-MAX_PROBES, MAX_REPEATS = 64, 100
+MAX_PROBES, MAX_REPEATS, MAX_PARTS = 64, 100, 64
 
 
 class Probes(Section):
     """The networks that are trained on everything to see which samples tell architectures apart (section 3.1)."""
 
-    later = frozenset({"architectures", "seeds"})
+    later = frozenset({"architectures", "seeds", "data_parallel"})
 
     count: Annotated[int, Field(ge=2, le=MAX_PROBES)] = Field(
         2,
@@ -161,6 +161,12 @@ class Probes(Section):
         1,
         description="Trainings of each probe, with a seed of its own each; importance is the mean over them.",
         examples=[3],
+    )
+    data_parallel: Annotated[int, Field(ge=1, le=MAX_PARTS)] = Field(
+        1,
+        description="Processes that train each probe together, each with its own part of every batch, for networks too big for "
+        "one GPU; batch norm normalises each part by itself.",
+        examples=[2],
     )
 
 
@@ -386,6 +392,23 @@ class Recipe(Section):
                 "must make at least {count} architectures for their ranking to be checked, they make {n}; give more choices, or "
                 "leave out the section check",
                 {"count": MIN_RANKED, "n": n, "place": place},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_equal_parts(self) -> Recipe:
+        n, batch_size = self.probes.data_parallel, self.training.batch_size
+        if batch_size % n or batch_size < 2 * n:
+            fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
+            raise PydanticCustomError(
+                "unequal_parts",
+                "must divide training.batch_size = {batch_size} into equal parts of two samples or more, got {n}; possible: {fitting}",
+                {
+                    "batch_size": batch_size,
+                    "n": n,
+                    "fitting": ", ".join(map(str, fitting)),
+                    "place": "probes.data_parallel",
+                },
             )
         return self
 

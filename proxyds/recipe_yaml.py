@@ -293,7 +293,7 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
             f"must be a known name{elsewhere}, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}",
             True,
         )
-    if kind in ("too_few_architectures", "choices_or_list", "active_text"):
+    if kind in ("too_few_architectures", "choices_or_list", "active_text", "unequal_parts"):
         return detail["msg"], False
     if kind == "too_short":
         least, n = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]

@@ -6,15 +6,17 @@ Samples stand in the order of their ids everywhere, so that nothing depends on a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from proxyds.columns import Column, Values, cut_tiles
 from proxyds.pixels import FileAt, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
@@ -25,6 +27,8 @@ CASE_MEANINGS = {
     WITH_ORDER: "probes differ, the more accurate right",
     AGAINST_ORDER: "probes differ, the less accurate right",
 }
+SHARD = 8192
+"""Samples whose features are extracted, and whose neighbours are found, by one task."""
 PAIRS = ("pairs_all_right", "pairs_all_wrong", "pairs_with_order", "pairs_against_order")
 """Columns of the table `evaluation`: how many pairs of probes fall into each case."""
 
@@ -59,6 +63,18 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def part(self, shard: int) -> Samples:
+        """One shard of `SHARD` samples; the last has fewer."""
+        return self.take(np.arange(shard * SHARD, min((shard + 1) * SHARD, len(self))))
+
+    def shards(self) -> Iterator[Samples]:
+        """One shard after the other."""
+        return (self.part(shard) for shard in range(-(-len(self) // SHARD)))
+
+    def load(self) -> Samples:
+        """Itself: its columns are in memory."""
+        return self
 
     def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Samples:
         """The samples at some positions, which must keep the order of ids."""
@@ -96,6 +112,99 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class StreamedSamples:
+    """Labelled images of one split, too many to be held: the columns of `Samples` lie in files, a shard in each.
+
+    Attributes:
+        files: `.npz` files of `SHARD` samples each, the last of fewer; see `write_shard`.
+        counts: Samples of each file.
+        split: As of `Samples`.
+        pixels_files: As of `Samples`.
+        file_starts: As of `Samples`.
+        conversion: As of `Samples`.
+        fingerprint: As of `Samples`.
+    """
+
+    files: tuple[FileAt, ...]
+    counts: tuple[int, ...]
+    split: str
+    pixels_files: tuple[FileAt, ...]
+    file_starts: tuple[int, ...]
+    conversion: str
+    fingerprint: str = field(default="", compare=False)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def part(self, shard: int) -> StreamedSamples:
+        """One shard, still on disk."""
+        return replace(self, files=(self.files[shard],), counts=(self.counts[shard],), fingerprint="")
+
+    def shards(self) -> Iterator[Samples]:
+        """Reads one shard after the other."""
+        for file in self.files:
+            with np.load(file.path) as held:
+                columns = {name: held[name] for name in ("labels", "source_index", "rows")}
+                texts = {name: held[name].astype(np.str_) for name in ("ids", "encoded_sha256")}
+            yield Samples(
+                **texts,
+                **columns,
+                split=self.split,
+                pixels_files=self.pixels_files,
+                file_starts=self.file_starts,
+                conversion=self.conversion,
+                stay_on_disk=True,
+            )
+
+    def load(self) -> Samples:
+        """All columns in memory, some 700 bytes a sample; the pixels stay where they are."""
+        return join_samples(list(self.shards()))
+
+    @property
+    def labels(self) -> Column:
+        """(N,) int64."""
+        return self._column("labels")
+
+    @property
+    def parsed_ids(self) -> Column:
+        """(N,) what random keys are hashed from."""
+        ids = self._column("ids")
+        return Column(len(self), lambda: (parse_ids(tile.astype(np.str_)) for tile in ids.tiles()))
+
+    def pixels(self) -> Pixels:
+        """The pixels, (N, C, H, W) uint8, read as they are indexed; eight bytes a sample are held."""
+        rows = np.concatenate([np.zeros(0, np.int64), *self._column("rows").tiles()])
+        return Pixels(self.pixels_files, self.file_starts, rows)
+
+    def _column(self, name: str) -> Column:
+        def read() -> Iterator[NDArray[Any]]:
+            for file in self.files:
+                with np.load(file.path) as held:
+                    yield held[name]
+
+        return Column(len(self), lambda: cut_tiles(read()))
+
+
+def join_samples(pieces: Sequence[Samples]) -> Samples:
+    """Puts pieces of one split together, which must follow each other."""
+    names = ("ids", "labels", "source_index", "encoded_sha256", "rows")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in pieces]) for name in names}
+    return replace(pieces[0], **columns)
+
+
+def write_shard(file: Path, samples: Samples) -> None:
+    """Writes what `StreamedSamples` reads."""
+    np.savez(
+        file,
+        ids=samples.ids.astype(np.bytes_),
+        labels=samples.labels,
+        source_index=samples.source_index,
+        encoded_sha256=samples.encoded_sha256.astype(np.bytes_),
+        rows=samples.rows,
+    )
+
+
+@dataclass(frozen=True)
 class SourceFacts:
     """What is recorded of a source: names and fingerprints, never local paths.
 
@@ -126,6 +235,12 @@ class SourceFacts:
     test_from: str
 
 
+ReadEncoded = Callable[["Samples"], list[bytes]]
+"""Returns the encoded images (as bytes, untouched) of some samples."""
+OpenEncoded = Callable[[str, NDArray[np.int64]], ReadEncoded]
+"""Takes a split's name and places in it, (n,); makes the images there ready to be read."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A whole data set, split.
@@ -133,20 +248,22 @@ class Source:
     Attributes:
         label_names: Text for each label.
         image_shape: (C, H, W) that networks see.
-        train: The samples that may be drawn.
+        train: The samples that may be drawn; streamed where they are too many to be held.
         evaluation: The samples that importance is measured on; the test samples under the paper's protocol.
         test: The samples that choose nothing and only ever measure.
         facts: What is recorded.
-        read_encoded: Returns the encoded images (as bytes, untouched) of some samples.
+        reading: Whether it is held in memory or streamed, and why, for people.
+        open_encoded: Gives access to encoded images.
     """
 
     label_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    train: Samples
+    train: Samples | StreamedSamples
     evaluation: Samples
     test: Samples
     facts: SourceFacts
-    read_encoded: Callable[[Samples], list[bytes]] = field(repr=False)
+    reading: str
+    open_encoded: OpenEncoded = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -239,12 +356,14 @@ class Mapping:
     Attributes:
         nearest: (N, n_neighbours) int64, positions in the evaluation samples, nearest first.
         distance: (N,) float64, to the nearest, in the metric of the recipe.
+        n_neighbours: Of each sample.
         n_dimensions: Of the features after PCA.
         explained_variance: Share of the evaluation features' variance that these keep, in [0, 1].
     """
 
-    nearest: NDArray[np.int64]
-    distance: NDArray[np.float64]
+    nearest: Values
+    distance: Values
+    n_neighbours: int
     n_dimensions: int
     explained_variance: float
 
@@ -267,7 +386,7 @@ class Draw:
     """The samples of the proxy, and why.
 
     Attributes:
-        case: (N,) int64 in 1..4, of the nearest evaluation sample.
+        case: (N,) whole numbers in 1..4, of the nearest evaluation sample.
         importance: (N,) float64.
         keep_probability: (N,) float64, importance over its sum (the paper's; a draw distribution).
         inclusion_probability: (N,) float64, chance of being in the proxy; None where draw law or choice of labels leave it no closed form.
@@ -275,10 +394,10 @@ class Draw:
         kept_labels: (L,) int64, sorted: the labels that the proxy keeps; None for all.
     """
 
-    case: NDArray[np.int64]
-    importance: NDArray[np.float64]
-    keep_probability: NDArray[np.float64]
-    inclusion_probability: NDArray[np.float64] | None
+    case: Values
+    importance: Values
+    keep_probability: Values
+    inclusion_probability: Values | None
     selected: NDArray[np.bool_]
     kept_labels: NDArray[np.int64] | None = None
 

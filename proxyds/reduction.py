@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proxyds.columns import Values, count, derive, hold, sum_by
 from proxyds.draws import DRAW_LAWS, ControlLaw, draw_random
 from proxyds.errors import LabelError, ShortageError
 from proxyds.recipe import LabelReduction
@@ -24,9 +26,7 @@ ATTEMPTS = 100
 """Choices of labels that are drawn, at most, until one has samples enough."""
 
 
-def count_kept(
-    reduction: LabelReduction, labels: NDArray[np.int64], ratio: float, *, field: str = "selection.ratio"
-) -> int:
+def count_kept(reduction: LabelReduction, labels: Values, ratio: float, *, field: str = "selection.ratio") -> int:
     """How many labels a proxy keeps; refuses what cannot be, before anything is trained.
 
     Args:
@@ -39,7 +39,7 @@ def count_kept(
         LabelError: More labels are asked for than there are, or fewer than two are left.
         ShortageError: As few labels do not have as many samples.
     """
-    counts = np.sort(np.bincount(labels))[::-1]
+    counts = np.sort(count(labels))[::-1]
     n_labels, n = int((counts > 0).sum()), round(ratio * len(labels))
     if isinstance(reduction.keep, int):
         kept = reduction.keep
@@ -68,15 +68,15 @@ def count_kept(
     return kept
 
 
-def keeps_all(reduction: LabelReduction, labels: NDArray[np.int64], ratio: float) -> bool:
+def keeps_all(reduction: LabelReduction, labels: Values, ratio: float) -> bool:
     """Whether a proxy of this size keeps every label that has samples, so that nothing is reduced."""
-    return count_kept(reduction, labels, ratio) == len(np.unique(labels))
+    return count_kept(reduction, labels, ratio) == np.count_nonzero(count(labels))
 
 
 def draw_reduced(
-    ids: ParsedIds,
-    labels: NDArray[np.int64],
-    importance: NDArray[np.float64],
+    ids: Values,
+    labels: Values,
+    importance: Values,
     ratio: float,
     reduction: LabelReduction,
     *,
@@ -107,21 +107,23 @@ def draw_reduced(
     """
     n, n_kept = round(ratio * len(ids)), count_kept(reduction, labels, ratio)
     is_samples_first = reduction.order == "samples-first"
-    share = min(1.0, ratio * len(np.unique(labels)) / n_kept)
-    n_first = min(round(share * len(ids)), int((importance > 0).sum()))
+    counts = count(labels)
+    share = min(1.0, ratio * np.count_nonzero(counts) / n_kept)
+    is_positive = hold(derive(lambda tile: tile > 0, importance))
+    n_first = min(round(share * len(ids)), int(is_positive.sum()))
     n_attempts = ATTEMPTS if is_samples_first or reduction.choice == "drawn" else 1
     for attempt in range(n_attempts):
         again = [attempt] if attempt else []
-        possible = importance > 0
+        possible = is_positive.copy()
         if is_samples_first:
             possible = DRAW_LAWS[law](importance, n_first, ids, derive_seed(seed, "intermediate", *again))
-        of_label: NDArray[np.float64] = np.bincount(labels, weights=importance * possible).astype(np.float64)
+        of_label = sum_by(labels, derive(np.multiply, importance, possible), len(counts))
         if is_samples_first and (of_label > 0).sum() < n_kept and attempt < n_attempts - 1:
             continue  # of too few labels something was drawn
         kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
-        possible &= np.isin(labels, kept)
+        possible &= hold(derive(partial(np.isin, test_elements=kept), labels))
         if possible.sum() >= n:
-            weights = np.where(possible, 1.0 if is_samples_first else importance, 0.0)
+            weights = possible.astype(np.float64) if is_samples_first else derive(np.multiply, importance, possible)
             return Drawn(DRAW_LAWS[law](weights, n, ids, seed), kept)
     raise ShortageError(
         f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {ratio:g} with an importance above "

@@ -23,6 +23,7 @@ from proxyds.recipe import Images, Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
 from proxyds.store import Store, again_if_damaged
+from proxyds.tally import Shown
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
@@ -66,40 +67,43 @@ def resample(
         parent, tables = audit_tables(folder)
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, where = _read_changed_recipe(folder, name, parent, overrides)
-        with LocalWorkers(workers) as engine:
-            data = source.load_source(
-                recipe.model_copy(update={"source": where}),
-                partial(run_stored, store=store, engine=engine, on_progress=on_progress),
-            )
-    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
-    source.check_same(data, parent.source.fingerprint, *ids)
-    ledger.end_stage("source")
+    with LocalWorkers(workers) as engine:
+        data = source.load_source(
+            recipe.model_copy(update={"source": where}),
+            partial(run_stored, store=store, engine=engine, on_progress=on_progress),
+        )
+        ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+        source.check_same(data, parent.source.fingerprint, *ids)
+        ledger.end_stage("source")
 
-    chosen_by = recipe.selection
-    selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
-    if there is not None and not force:
-        if (there.recipe_sha256, there.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
-            raise artifact.another_proxy(out, there)
-        return Built(out, verify_proxy(out), was_there=True)
-    draw = selection.draw_samples(
-        data.train.parsed_ids,
-        data.train.labels,
-        data.label_names,
-        tables.importance["case"].to_numpy().astype(np.int64),
-        tables.importance["importance"].to_numpy(),
-        ratio=chosen_by.ratio,
-        law=chosen_by.draw,
-        seed=recipe.draw_seed,
-        reduction=chosen_by.labels,
-    )
-    ledger.end_stage("selection")
+        chosen_by = recipe.selection
+        selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
+        if there is not None and not force:
+            if (there.recipe_sha256, there.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
+                raise artifact.another_proxy(out, there)
+            return Built(out, verify_proxy(out), was_there=True)
+        draw = selection.draw_samples(
+            data.train.parsed_ids,
+            data.train.labels,
+            data.label_names,
+            tables.importance["case"].to_numpy().astype(np.int64),
+            tables.importance["importance"].to_numpy(),
+            ratio=chosen_by.ratio,
+            law=chosen_by.draw,
+            seed=recipe.draw_seed,
+            reduction=chosen_by.labels,
+        )
+        ledger.end_stage("selection")
 
-    datasets = artifact.make_tables(data, _read_outcomes(tables), _read_mapping(parent, tables), draw)
+        outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
 
-    def describe() -> Manifest:
-        return describe_resampling(parent, parent_sha256, recipe, data, draw, ledger.stages)
+        def write(folder: Path) -> Shown:
+            return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
 
-    return Built(out, write_proxy(out, recipe, datasets, ledger, describe, force=force), was_there=False)
+        def describe() -> Manifest:
+            return describe_resampling(parent, parent_sha256, recipe, data, draw, ledger.stages)
+
+        return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
 
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
@@ -152,6 +156,7 @@ def _read_mapping(parent: Manifest, tables: Tables) -> Mapping:
     return Mapping(
         nearest=np.array(nearest, np.int64)[:, None],
         distance=tables.importance["nearest_distance"].to_numpy(),
+        n_neighbours=1,
         n_dimensions=parent.mapping.n_dimensions,
         explained_variance=parent.mapping.explained_variance,
     )

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from proxyds.columns import Values, count, derive, sum_by, total
 from proxyds.draws import DRAW_LAWS, inclusion_probabilities
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe import LabelReduction
 from proxyds.records import Draw, Drawn
 from proxyds.reduction import count_kept, draw_reduced, keeps_all
-from proxyds.seeding import ParsedIds, derive_seed
+from proxyds.seeding import derive_seed
 
 
 def check_ratio(
-    labels: NDArray[np.int64],
+    labels: Values,
     label_names: Sequence[str],
     ratio: float,
     *,
@@ -34,7 +35,7 @@ def check_ratio(
         LabelError: More labels are to be kept than there are.
         ShortageError: So few labels do not have so many samples.
     """
-    counts = np.bincount(labels, minlength=len(label_names))
+    counts = count(labels, len(label_names))
     n_kept = None if reduction is None else count_kept(reduction, labels, ratio, field=field)
     if n_kept is not None and n_kept < (counts > 0).sum():
         if n_kept > round(ratio * len(labels)):
@@ -65,11 +66,11 @@ def _advise_reduction(counts: NDArray[np.int64], n: int) -> str:
 
 
 def draw_samples(
-    ids: ParsedIds,
-    labels: NDArray[np.int64],
+    ids: Values,
+    labels: Values,
     label_names: Sequence[str],
-    case: NDArray[np.int64],
-    importance: NDArray[np.float64],
+    case: Values,
+    importance: Values,
     *,
     ratio: float,
     law: str,
@@ -96,7 +97,7 @@ def draw_samples(
     n = round(ratio * len(ids))
     drawn = draw_again(ids, labels, importance, ratio, 0, law=law, seed=seed, reduction=reduction)
     selected, kept = drawn.selected, drawn.kept_labels
-    had, has = (np.bincount(those, minlength=len(label_names)) for those in (labels, labels[selected]))
+    had, has = count(labels, len(label_names)), sum_by(labels, selected, len(label_names))
     is_kept = np.ones(len(label_names), np.bool_) if kept is None else np.isin(np.arange(len(label_names)), kept)
     missing = np.flatnonzero(is_kept & (had > 0) & (has == 0))
     if len(missing):
@@ -105,10 +106,11 @@ def draw_samples(
             + (f" and {len(missing) - 1} more have" if len(missing) > 1 else " has")
             + f" none among the {n:,} drawn; use a larger selection.ratio (now {ratio:g}): what was trained is kept"
         )
+    whole = total(importance)
     return Draw(
         case=case,
         importance=importance,
-        keep_probability=importance / importance.sum(),
+        keep_probability=derive(lambda tile: tile / whole, importance),
         inclusion_probability=_find_inclusion(importance, labels, n, law, reduction, kept),
         selected=selected,
         kept_labels=kept,
@@ -116,13 +118,13 @@ def draw_samples(
 
 
 def _find_inclusion(
-    importance: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    importance: Values,
+    labels: Values,
     n: int,
     law: str,
     reduction: LabelReduction | None,
     kept: NDArray[np.int64] | None,
-) -> NDArray[np.float64] | None:
+) -> Values | None:
     """Each sample's chance of being in the proxy, where draw law and label reduction leave it a closed form."""
     if law != "systematic":
         return None
@@ -130,13 +132,14 @@ def _find_inclusion(
         return inclusion_probabilities(importance, n)
     if (reduction.order, reduction.choice) != ("labels-first", "top"):
         return None
-    return inclusion_probabilities(np.where(np.isin(labels, kept), importance, 0.0), n)
+    of_kept = derive(lambda label, tile: np.where(np.isin(label, kept), tile, 0.0), labels, importance)
+    return inclusion_probabilities(of_kept, n)
 
 
 def draw_again(
-    ids: ParsedIds,
-    labels: NDArray[np.int64],
-    importance: NDArray[np.float64],
+    ids: Values,
+    labels: Values,
+    importance: Values,
     ratio: float,
     draw: int,
     *,
@@ -163,7 +166,7 @@ def draw_again(
         ShortageError: Fewer samples than that have an importance above zero, or are of the labels that are kept.
     """
     n = round(ratio * len(ids))
-    n_possible = int((importance > 0).sum())
+    n_possible = int(total(derive(lambda tile: tile > 0, importance)))
     if n_possible < n:
         raise ShortageError(
             f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "

@@ -5,7 +5,7 @@ Every sum runs in a fixed order over tiles of a fixed size, so that a result doe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from proxyds.columns import Column, Values, cut_tiles, derive
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.inference import extract_features, list_layers
@@ -21,15 +22,15 @@ from proxyds.networks import find_family, sketch_network
 from proxyds.pixel_network import load_network
 from proxyds.pixels import FileAt
 from proxyds.recipe import Similarity
-from proxyds.records import Architecture, Mapping, Outcomes, Probe, Samples
+from proxyds.records import SHARD, Architecture, Mapping, Outcomes, Probe, Samples, StreamedSamples
 from proxyds.store import Entry
 
 FEATURES, MAPPING = "features", "similarity"
-STAGE_VERSION = 3
-SHARD = 8192
-"""Samples whose features are extracted by one task."""
+FEATURES_VERSION, MAPPING_VERSION = 3, 4
 TILE = 128
 """Training samples whose distances are held at once: with 10,000 evaluation samples, 5 MB."""
+BLOCK = 16_384
+"""Evaluation samples that are compared with all of a shard before the next: they and the distances to them stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:
         )
 
 
-def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, role: str, device: str) -> list[Task]:
+def feature_tasks(
+    probe: Probe, weights_key: str, layer: str, samples: Samples | StreamedSamples, role: str, device: str
+) -> list[Task]:
     """Splits feature extraction into tasks of `SHARD` samples.
 
     Args:
@@ -128,7 +131,7 @@ def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, 
             stage=FEATURES,
             name=f"features of {role} samples {shard + 1}/{n_shards}",
             inputs={
-                "version": STAGE_VERSION,
+                "version": FEATURES_VERSION,
                 "probe": weights_key,
                 "layer": layer,
                 "samples": samples.fingerprint,
@@ -139,7 +142,7 @@ def feature_tasks(probe: Probe, weights_key: str, layer: str, samples: Samples, 
                 "weights_file": probe.weights_file,
                 "architecture": probe.architecture,
                 "layer": layer,
-                "samples": samples.take(np.arange(shard * SHARD, min((shard + 1) * SHARD, len(samples)))),
+                "samples": samples.part(shard),
                 "device": device,
             },
         )
@@ -154,7 +157,7 @@ def extract_shard(
     weights_file: FileAt,
     architecture: Architecture,
     layer: str,
-    samples: Samples,
+    samples: Samples | StreamedSamples,
     device: str,
 ) -> None:
     """Writes `features.npy`, (n, D) float32, of some samples."""
@@ -188,7 +191,7 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
         stage=MAPPING,
         name="principal components",
         inputs={
-            "version": STAGE_VERSION,
+            "version": MAPPING_VERSION,
             "features": [done.entry.key for done in features.evaluation],
             "dimensions": settings.dimensions,
             "metric": settings.metric,
@@ -204,10 +207,14 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
 
 def write_projection(*, folder: Path, report: Report, evaluation: Sequence[FileAt], settings: Similarity) -> None:
     """Writes `projection.npz`, fitted on the evaluation samples' features, and these as it projects them, `references.npy`."""
-    features = np.concatenate([np.load(file.path) for file in evaluation])
-    projection = fit_projection(features, settings.dimensions)
+
+    def read() -> Iterator[NDArray[np.float32]]:
+        return cut_tiles((np.load(file.path) for file in evaluation), SHARD)
+
+    projection = fit_projection(read, settings.dimensions)
     np.savez(folder / "projection.npz", **asdict(projection))
-    np.save(folder / "references.npy", project(features, projection, settings.metric))
+    references = [project(tile, projection, settings.metric) for tile in read()]
+    np.save(folder / "references.npy", np.concatenate(references))
     report(1, 1, "")
 
 
@@ -226,7 +233,7 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
             stage=MAPPING,
             name=f"nearest evaluation samples {shard + 1}/{n_shards}",
             inputs={
-                "version": STAGE_VERSION,
+                "version": MAPPING_VERSION,
                 "features": training.entry.key,
                 "projection": projection.entry.key,
                 "metric": settings.metric,
@@ -268,31 +275,36 @@ def map_shard(
     report(1, 1, "")
 
 
-def read_mapping(entries: Sequence[Entry]) -> Mapping:
-    """Puts together what the tasks of `mapping_tasks` wrote."""
-    shards = []
-    for entry in entries:
-        with np.load(entry.folder / "mapping.npz") as held:
-            shards.append(dict(held))
-    return Mapping(
-        np.concatenate([shard["nearest"] for shard in shards]),
-        np.concatenate([shard["distance"] for shard in shards]),
-        int(shards[0]["n_dimensions"]),
-        float(shards[0]["explained_variance"]),
-    )
+def open_mapping(entries: Sequence[Entry], n: int) -> Mapping:
+    """Gives access to what the tasks of `mapping_tasks` wrote of n samples, which stays in its files."""
+
+    def column(name: str) -> Column:
+        def read() -> Iterator[NDArray[Any]]:
+            for entry in entries:
+                with np.load(entry.file("mapping.npz").path) as held:
+                    yield held[name]
+
+        return Column(n, lambda: cut_tiles(read()))
+
+    with np.load(entries[0].file("mapping.npz").path) as held:
+        about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
+    return Mapping(column("nearest"), column("distance"), **about)
 
 
-def fit_projection(features: NDArray[np.float32], n_dimensions: int) -> Projection:
-    """Fits a PCA by the covariance in float64, accumulated tile by tile in order.
+def fit_projection(tiles: Callable[[], Iterator[NDArray[np.float32]]], n_dimensions: int) -> Projection:
+    """Fits a PCA by the covariance in float64, accumulated tile by tile in order: in two passes, of which each holds one tile.
 
     Args:
-        features: (M, D) of the evaluation samples.
+        tiles: Begins a pass over the features (M, D) of the evaluation samples, `SHARD` at a time.
         n_dimensions: Kept at most; fewer where M or D is smaller.
     """
-    n, width = features.shape
-    mean = sum((tile.astype(np.float64).sum(axis=0) for tile in _tiles(features)), np.zeros(width)) / n
+    n, mean = 0, np.zeros(1)
+    for tile in tiles():
+        n += len(tile)
+        mean = mean + tile.astype(np.float64).sum(axis=0)
+    mean, width = mean / n, len(mean)
     covariance = np.zeros((width, width))
-    for tile in _tiles(features):
+    for tile in tiles():
         centred = tile.astype(np.float64) - mean
         covariance += centred.T @ centred
     values, vectors = np.linalg.eigh(covariance)
@@ -329,7 +341,7 @@ def map_to_nearest(
     nearest = find_nearest(queries, references, n_neighbours)
     squared = ((queries - references[nearest[:, 0]]) ** 2).sum(axis=1).astype(np.float64)
     distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
-    return Mapping(nearest, distance, len(projection.components), projection.explained_variance)
+    return Mapping(nearest, distance, n_neighbours, len(projection.components), projection.explained_variance)
 
 
 def project(features: NDArray[np.float32], projection: Projection, metric: str) -> NDArray[np.float32]:
@@ -352,28 +364,50 @@ def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], 
         (N, n_neighbours) positions, nearest first. Of equal distances the first is taken, but for rounding: a product may round
         equal references unlike.
     """
+    nearest, best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for start in range(0, len(references), BLOCK):
+        found = _find_in_block(queries, references[start : start + BLOCK], n_neighbours)
+        nearest = np.concatenate([nearest, found[0] + start], axis=1)
+        best = np.concatenate([best, found[1]], axis=1)
+        if start:  # of both those that are nearer, of equal ones those that came first
+            order = np.argsort(best, axis=1, kind="stable")[:, :n_neighbours]
+            nearest, best = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(best, order, axis=1)
+    return nearest
+
+
+def _find_in_block(
+    queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Positions and scores of the nearest of some references, all of them where they are fewer than asked for."""
     half_norms = (references**2).sum(axis=1, keepdims=True) / 2
     against = np.concatenate([-references, half_norms], axis=1).T
-    nearest = np.empty((len(queries), n_neighbours), np.int64)
+    n_found = min(n_neighbours, len(references))
+    nearest = np.empty((len(queries), n_found), np.int64)
+    best = np.empty((len(queries), n_found), np.float32)
     held = np.empty((min(TILE, len(queries)), len(references)), np.float32)
     for start in range(0, len(queries), TILE):
         tile = queries[start : start + TILE]
         scores = held[: len(tile)]
         np.matmul(np.concatenate([tile, np.ones((len(tile), 1), np.float32)], axis=1), against, out=scores)
-        for rank in range(n_neighbours):
+        rows = np.arange(len(tile))
+        for rank in range(n_found):
             found = scores.argmin(axis=1)
             nearest[start : start + TILE, rank] = found
-            scores[np.arange(len(tile)), found] = np.inf
-    return nearest
+            best[start : start + TILE, rank] = scores[rows, found]
+            scores[rows, found] = np.inf
+    return nearest, best
 
 
-def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[Values, Values]:
     """Gives each training sample the case of its nearest evaluation sample, and the mean importance of all that are near.
 
     Returns:
         (N,) int64 cases and (N,) float64 importances.
     """
-    return outcomes.case[mapping.nearest[:, 0]], outcomes.importance[mapping.nearest].mean(axis=1)
+    return (
+        derive(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest),
+        derive(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest),
+    )
 
 
 def _tiles(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -1,48 +1,52 @@
 """A named data set at a pinned revision becomes samples with stable ids, split for the work ahead.
 
-`readers.py` finds encoded images and labels; `decode_split` (a stored task) turns them into pixels and ids; `load_source`
-carves what is missing among training, evaluation and test samples. Encoded bytes are never changed: they pass through to
-the proxy.
+`readers.py` finds encoded images and labels, in parts; `decoding.py` turns a part into pixels and ids; `splitting.py` merges the parts and carves what
+is missing among training, evaluation and test samples. All of it is stored, and none of it holds a whole data set: in memory is a source whose
+samples, and their pixels, are read into it at the end. Encoded bytes are never changed: they pass through to the proxy.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
+import loky
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from proxyds.engine import Report, RunTasks, Task
-from proxyds.errors import BadImageError, ChangedSourceError, LabelError, SourceError
-from proxyds.images import DECODE_ERRORS, open_image
-from proxyds.pixels import Pixels
+from proxyds.decoding import (
+    CONVERSION_VERSION,
+    Decoded,
+    decoding_task,
+    gathering_task,
+    is_missing,
+    list_runs,
+    read_decoded,
+)
+from proxyds.engine import Done, RunTasks
+from proxyds.errors import ChangedSourceError, LabelError, SourceError
+from proxyds.machine import measure_memory
 from proxyds.plain_text import find_active_text
-from proxyds.readers import RawSource, RawSplit, open_splits
+from proxyds.quantities import with_prefix
+from proxyds.readers import STREAMED_SHARE, Part, RawSource, open_splits
 from proxyds.recipe import Images, Recipe
-from proxyds.records import Samples, Source, SourceFacts
-from proxyds.seeding import derive_seed, hash_ids, parse_ids
+from proxyds.records import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
+from proxyds.splitting import Carving, DecodedSplit, read_splits, splitting_task
 from proxyds.store import Entry
 
-STAGE = "source"
-STAGE_VERSION = 1
+COPIES = 2
+"""Of a data set's pixels in every worker that trains: as they are, and padded."""
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    samples: Samples
-    bad_images: tuple[str, ...]
-
-
-def load_source(recipe: Recipe, run: RunTasks) -> Source:
+def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> Source:
     """Reads a recipe's source and splits it.
 
     Args:
         recipe: Its source, seed and protocol.
-        run: Decodes the splits that the store does not hold.
+        run: Decodes the parts that the store does not hold.
+        streamed: Whether samples and pixels stay on disk; None to decide from their size.
 
     Raises:
         SourceNotFoundError: There is no such data set.
@@ -51,50 +55,91 @@ def load_source(recipe: Recipe, run: RunTasks) -> Source:
         BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
         SourceError: Images differ in size and the recipe names none, or no samples are left for one of the three uses.
     """
-    spec, protocol = recipe.source, recipe.importance.protocol
-    raw = open_splits(spec)
-    for name in (*raw.label_names, *raw.split_names.values(), raw.name):
+    spec, memory = recipe.source, measure_memory()
+    raw = open_splits(spec, streamed, memory)
+    parts = {
+        role: each for role, each in raw.splits.items() if role != "validation" or recipe.importance.protocol != "paper"
+    }
+    results = _decode(raw, parts, spec, run)
+    decoded = {role: [read_decoded(done.entry) for done in of_role] for role, of_role in results.items()}
+    label_names = _name_labels(raw, decoded["train"])
+    test_note = _drop_hidden_test(raw, parts, decoded)
+    for role in parts:
+        _check_labels(decoded[role], raw.split_names[role], label_names, raw.label_names is not None, role)
+    for name in (*label_names, *raw.split_names.values(), raw.name):
         if (trouble := find_active_text(name)) is not None:
             raise LabelError(
                 f"source: the names of labels, splits and data sets must be plain text, {name[:60]!r} holds {trouble}; rename it"
             )
-    roles = [role for role in raw.splits if role != "validation" or protocol == "validation"]
-    results = run([_decoding_task(raw, role, spec) for role in roles])
-    decoded = {
-        role: _read_decoded(done.entry, raw.split_names[role], spec) for role, done in zip(roles, results, strict=True)
+    image_shape = _find_shape({raw.split_names[role]: decoded[role] for role in parts})
+    splits = {
+        role: _join_parts(raw, role, [done.entry for done in results[role]], decoded[role], label_names, spec)
+        for role in parts
     }
-    shapes = {
-        Pixels(s.pixels_files, s.file_starts, s.rows).shape[1:] for s in (each.samples for each in decoded.values())
-    }
-    if len(shapes) > 1:
-        raise SourceError(f"source: splits must have one image size, found {sorted(shapes)}; set source.image_size")
-    train, evaluation, test, evaluation_from, test_from = _split(decoded, recipe)
-    for use, samples in (("be drawn", train), ("measure importance on", evaluation), ("test on", test)):
-        if not len(samples):
+    protocol = recipe.importance.protocol
+    carving = Carving(
+        None if "test" in parts else spec.test_fraction,
+        None if protocol == "paper" or "validation" in parts else spec.validation_fraction,
+        recipe.seed,
+    )
+    keys = [done.entry.key for role in splits for done in results[role]]
+    (done,) = run([splitting_task(splits, keys, carving, label_names)])
+    found = read_splits(done.entry)
+    n_pixel_bytes = COPIES * sum(splits["train"].counts) * int(np.prod(image_shape)) * loky.cpu_count()
+    if streamed is None:
+        streamed = raw.is_streamed or n_pixel_bytes > STREAMED_SHARE * memory
+    train = StreamedSamples(
+        tuple(done.entry.file(f"train-{shard:05d}.npz") for shard in range(len(found.counts))),
+        found.counts,
+        splits["train"].split,
+        splits["train"].pixels_files,
+        splits["train"].file_starts,
+        splits["train"].conversion,
+        found.fingerprint,
+    )
+    for use, n in (
+        ("be drawn", sum(found.counts)),
+        ("measure importance on", found.n_test if protocol == "paper" else found.n_evaluation),
+        ("test on", found.n_test),
+    ):
+        if not n:
             raise SourceError(
                 f"source: must leave samples to {use}, none are left; use more samples, or other fractions"
             )
-    elsewhere = np.concatenate([_base_ids(evaluation.ids), _base_ids(test.ids)])
+    test = _open_samples(done.entry, "test", found.n_test, splits.get("test", splits["train"]), streamed)
+    evaluation = test
+    if protocol != "paper":
+        evaluation = _open_samples(
+            done.entry, "evaluation", found.n_evaluation, splits.get("validation", splits["train"]), streamed
+        )
     facts = SourceFacts(
         name=raw.name,
         revision=raw.revision,
         kind=spec.kind,
         is_local_copy=raw.is_local_copy,
-        fingerprint=_fingerprint(raw.label_names, {role: each.samples for role, each in decoded.items()}),
-        n_samples={each.samples.split: len(each.samples) for each in decoded.values()},
-        n_duplicates={each.samples.split: _count_repeats(each.samples.ids) for each in decoded.values()},
-        n_shared=int(np.isin(_base_ids(train.ids), elsewhere).sum()),
-        bad_images=tuple(place for each in decoded.values() for place in each.bad_images),
-        evaluation_from=evaluation_from,
-        test_from=raw.test_note + test_from,
+        fingerprint=found.content,
+        n_samples={splits[role].split: sum(splits[role].counts) for role in splits},
+        n_duplicates={splits[role].split: found.n_duplicates[role] for role in splits},
+        n_shared=found.n_shared,
+        bad_images=tuple(place for role in parts for place in _name_bad(raw.split_names[role], decoded[role])),
+        **_tell_origins(raw, parts, spec, protocol, test_note),
     )
-    by_name = {raw.split_names[role]: raw.splits[role] for role in roles}
+    encoded = {raw.split_names[role]: (parts[role], decoded[role]) for role in parts}
 
-    def read_encoded(samples: Samples) -> list[bytes]:
-        return [by_name[samples.split].encoded(int(index)) for index in samples.source_index]
+    def open_encoded(split: str, source_index: NDArray[np.int64]) -> ReadEncoded:
+        return _open_encoded(*encoded[split], split, source_index, run)
 
-    n_channels, height, width = shapes.pop()
-    return Source(raw.label_names, (n_channels, height, width), train, evaluation, test, facts, read_encoded)
+    how = _describe_reading(raw, n_pixel_bytes, memory, streamed)
+    return Source(
+        label_names,
+        image_shape,
+        train if streamed else replace(train.load(), stay_on_disk=False),
+        evaluation,
+        test,
+        facts,
+        how,
+        open_encoded,
+    )
 
 
 def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluation_ids: Sequence[str]) -> None:
@@ -110,7 +155,7 @@ def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluat
         ChangedSourceError: It is not; says how many samples are gone, new or in another split.
     """
     then = (set(train_ids), set(evaluation_ids))
-    now = (set(data.train.ids.tolist()), set(data.evaluation.ids.tolist()))
+    now = (set(data.train.load().ids.tolist()), set(data.evaluation.ids.tolist()))
     if then == now and data.facts.fingerprint == fingerprint:
         return
     known, here = then[0] | then[1], now[0] | now[1]
@@ -125,213 +170,165 @@ def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluat
     )
 
 
-def decode_split(
-    *, folder: Path, report: Report, raw: RawSplit, spec: Images, split: str, label_names: tuple[str, ...]
+def _decode(raw: RawSource, parts: dict[str, list[Part]], spec: Images, run: RunTasks) -> dict[str, list[Done]]:
+    tasks = [
+        decoding_task(part, spec, raw.split_names[role], raw.label_names, number, len(of_role))
+        for role, of_role in parts.items()
+        for number, part in enumerate(of_role)
+    ]
+    results = iter(run(tasks))
+    return {role: [next(results) for _ in of_role] for role, of_role in parts.items()}
+
+
+def _count_labels(decoded: Sequence[Decoded]) -> Counter[Any]:
+    counts: Counter[Any] = Counter()
+    for each in decoded:
+        counts.update(dict(zip(each.values, each.counts, strict=True)))
+    return counts
+
+
+def _name_labels(raw: RawSource, decoded: Sequence[Decoded]) -> tuple[str, ...]:
+    """Text for each label: the source's names, or the training split's numbers or texts in order."""
+    if raw.label_names is not None:
+        return raw.label_names
+    return tuple(str(value) for value in sorted(value for value in _count_labels(decoded) if not is_missing(value)))
+
+
+def _drop_hidden_test(raw: RawSource, parts: dict[str, list[Part]], decoded: dict[str, list[Decoded]]) -> str:
+    """Leaves out a test split that hides its labels, as on the Hub, unless the recipe asks for it; says so."""
+    if "test" not in parts or raw.is_test_asked or not all(map(is_missing, _count_labels(decoded["test"]))):
+        return ""
+    del parts["test"]
+    return f"the source's split `{raw.split_names['test']}` has no labels; "
+
+
+def _check_labels(
+    decoded: Sequence[Decoded], split: str, label_names: Sequence[str], are_numbers: bool, role: str
 ) -> None:
-    """Decodes one split into `pixels.npy` (uint8, (n, C, H, W)) and `samples.npz`, in the order of ids.
-
-    A sample's id is the sha256 of its decoded mode, size and pixels, before any conversion, and its label's name: the
-    same picture has one id as PNG and as WebP, in any order, shard or split. Repeats of a picture with the same label
-    get `-2`, `-3`, ... in the order of their encoded bytes, then of the source.
-
-    Args:
-        folder: Filled with the result.
-        report: Told how many images are done.
-        raw: The split.
-        spec: Mode and size that networks see, and what to do about bad images.
-        split: The source's name of the split, for messages.
-        label_names: Text for each label.
-
-    Raises:
-        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
-        SourceError: Sizes differ and the recipe names none, or no image decodes.
-    """
-    n = len(raw.labels)
-    found: list[tuple[str, str, int]] = []
-    bad: list[str] = []
-    sizes: set[tuple[int, ...]] = set()
-    pixels = np.empty((n, 0), np.uint8)
-    for index in range(n):  # one thread: Pillow's decoders are slower in several
-        encoded = raw.encoded(index)
-        try:
-            content_id, image = _decode_image(encoded, label_names[raw.labels[index]], spec)
-        except DECODE_ERRORS as error:
-            place = f"[{index}]{raw.place(index)}"
-            if spec.on_bad_image == "fail":
-                raise BadImageError(
-                    f"source: image {split}{place} must decode, found {len(encoded):,} bytes that do not: {_describe_damage(error)}; mend it, or "
-                    "leave such images out with source.on_bad_image: skip"
-                ) from None
-            bad.append(place)
-            continue
-        if not sizes:
-            pixels = np.empty((n, *image.shape), np.uint8)
-        sizes.add(image.shape)
-        if len(sizes) == 1:
-            pixels[index] = image
-        found.append((content_id, hashlib.sha256(encoded).hexdigest(), index))
-        if index % 1000 == 999 or index == n - 1:
-            report(index + 1, n, "")
-    if not found:
-        raise SourceError(f"source: split {split} must hold images, found none that decode")
-    if len(sizes) > 1:
-        shown = ", ".join(f"{width}x{height}" for _, height, width in sorted(sizes)[:3])
-        raise SourceError(
-            f"source.image_size: must be given for images of {len(sizes)} sizes ({shown}, ...) in split {split}; "
-            "for example `image_size: 32`"
+    known = set(label_names)
+    n_missing, first, start = 0, "", 0
+    for each in decoded:
+        for value, count, place in zip(each.values, each.counts, each.firsts, strict=True):
+            if is_missing(value) or (not are_numbers and str(value) not in known):
+                first = first or f"{split}[{start + place}]: {value!r}"
+                n_missing += count
+        start += each.n_rows
+    if n_missing:
+        raise LabelError(
+            f"source: every sample must have a label that the training split has, {n_missing:,} of {start:,} in split "
+            f"{split} have none (the first is {first}); label them, or name another split"
         )
-    found.sort()
-    rows = np.array([index for _, _, index in found], np.int64)
-    np.save(folder / "pixels.npy", pixels[rows])
-    np.savez(
-        folder / "samples.npz",
-        ids=_number_repeats([content_id for content_id, _, _ in found]),
-        labels=raw.labels[rows],
-        source_index=rows,
-        encoded_sha256=np.array([encoded_sha256 for _, encoded_sha256, _ in found]),
-        bad_images=np.array(bad, dtype=np.str_),
+    n_labels = len(_count_labels(decoded))
+    if role == "train" and n_labels < 2:
+        raise LabelError(f"source: must have two labels or more, found {n_labels} in split {split}")
+
+
+def _find_shape(decoded: dict[str, list[Decoded]]) -> tuple[int, int, int]:
+    """The shape (C, H, W) of all images."""
+    of_splits = {split: sorted({shape for each in parts for shape in each.shapes}) for split, parts in decoded.items()}
+    for split, shapes in of_splits.items():
+        if not shapes:
+            raise SourceError(f"source: split {split} must hold images, found none that decode")
+        if len(shapes) > 1:
+            shown = ", ".join(f"{width}x{height}" for _, height, width in shapes[:3])
+            raise SourceError(
+                f"source.image_size: must be given for images of {len(shapes)} sizes ({shown}, ...) in split {split}; "
+                "for example `image_size: 32`"
+            )
+    every = {shapes[0] for shapes in of_splits.values()}
+    if len(every) > 1:
+        raise SourceError(f"source: splits must have one image size, found {sorted(every)}; set source.image_size")
+    return every.pop()
+
+
+def _join_parts(
+    raw: RawSource,
+    role: str,
+    entries: Sequence[Entry],
+    decoded: Sequence[Decoded],
+    label_names: Sequence[str],
+    spec: Images,
+) -> DecodedSplit:
+    """A split's decoded parts laid end to end."""
+    numbers = {name: number for number, name in enumerate(label_names)}
+    starts = np.cumsum([0, *(each.n_rows for each in decoded)])
+    rows, pixels, counts, offsets, labels = [], [], [], [], []
+    for entry, each, start in zip(entries, decoded, starts, strict=False):
+        own = tuple(value if raw.label_names is not None else numbers[str(value)] for value in each.values)
+        rows += list_runs(entry, each, "rows")
+        pixels += list_runs(entry, each, "pixels")
+        counts += each.runs
+        offsets += [int(start)] * len(each.runs)
+        labels += [own] * len(each.runs)
+    conversion = f"{spec.image_mode} {spec.image_size} {CONVERSION_VERSION}"
+    return DecodedSplit(
+        raw.split_names[role], tuple(rows), tuple(pixels), tuple(counts), tuple(offsets), tuple(labels), conversion
     )
 
 
-def carve(samples: Samples, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Chooses the same share of every label by ids and seed, never by order.
-
-    Repeats of a picture go together, but for the one group of a label that the share may cut.
-
-    Returns:
-        (N,) bool: round(fraction * n) of each label's n samples; one at least, and one at least is left.
-    """
-    bases = _base_ids(samples.ids)
-    keys = hash_ids(parse_ids(bases), seed)
-    chosen = np.zeros(len(samples), np.bool_)
-    for label in np.unique(samples.labels):
-        members = np.flatnonzero(samples.labels == label)
-        n = min(max(1, round(fraction * len(members))), len(members) - 1)
-        chosen[members[np.lexsort((samples.ids[members], bases[members], keys[members]))[:n]]] = True
-    return chosen
+def _open_samples(entry: Entry, name: str, n: int, origin: DecodedSplit, streamed: bool) -> Samples:
+    of_file = StreamedSamples(
+        (entry.file(f"{name}.npz"),), (n,), origin.split, origin.pixels_files, origin.file_starts, origin.conversion
+    )
+    return replace(of_file.load(), stay_on_disk=streamed)
 
 
-def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
-    """Turns an image of any mode and size into what networks see: upright by its EXIF, on white where it is transparent.
-
-    Args:
-        image: As it was decoded.
-        spec: The mode and size wanted.
-
-    Returns:
-        (C, H, W) uint8.
-
-    Raises:
-        ValueError: It has 16 bits or more a channel.
-    """
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        raise ValueError(f"images of 16 bits or more a channel are not supported, this one is {image.mode}")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert(spec.image_mode)
-    if spec.image_size is not None and image.size != (spec.image_size, spec.image_size):
-        image = ImageOps.fit(image, (spec.image_size, spec.image_size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+def _name_bad(split: str, decoded: Sequence[Decoded]) -> list[str]:
+    """Where each image that was left out stood."""
+    starts = np.cumsum([0, *(each.n_rows for each in decoded)])
+    return [
+        f"{split}[{start + index}]{name}"
+        for each, start in zip(decoded, starts, strict=False)
+        for index, name in each.bad_images
+    ]
 
 
-def _split(decoded: dict[str, _Decoded], recipe: Recipe) -> tuple[Samples, Samples, Samples, str, str]:
-    spec = recipe.source
-    rest = decoded["train"].samples
-    if "test" in decoded:
-        test, test_from = decoded["test"].samples, f"the source's split `{decoded['test'].samples.split}`"
-    else:
-        chosen = carve(rest, spec.test_fraction, derive_seed(recipe.seed, "test split"))
-        test, rest = rest.take(chosen), rest.take(~chosen)
-        test_from = f"carved from the training split, {spec.test_fraction:g} of each label"
-    if recipe.importance.protocol == "paper":
-        return rest, test, test, "the test samples (the paper's protocol)", test_from
-    if "validation" in decoded:
-        evaluation = decoded["validation"].samples
-        return rest, evaluation, test, f"the source's split `{evaluation.split}`", test_from
-    chosen = carve(rest, spec.validation_fraction, derive_seed(recipe.seed, "validation split"))
+def _tell_origins(
+    raw: RawSource, parts: dict[str, list[Part]], spec: Images, protocol: str, test_note: str
+) -> dict[str, str]:
+    """How the evaluation and the test samples came about."""
+    test_from = f"carved from the training split, {spec.test_fraction:g} of each label"
+    if "test" in parts:
+        test_from = f"the source's split `{raw.split_names['test']}`"
     evaluation_from = f"carved from the training samples, {spec.validation_fraction:g} of each label"
-    return rest.take(~chosen), rest.take(chosen), test, evaluation_from, test_from
+    if protocol == "paper":
+        evaluation_from = "the test samples (the paper's protocol)"
+    elif "validation" in parts:
+        evaluation_from = f"the source's split `{raw.split_names['validation']}`"
+    return {"evaluation_from": evaluation_from, "test_from": test_note + test_from}
 
 
-def _decoding_task(raw: RawSource, role: str, spec: Images) -> Task:
-    split = raw.splits[role]
-    content = hashlib.sha256(split.labels.tobytes())
-    for index in range(len(split.labels)):
-        content.update(hashlib.sha256(split.encoded(index)).digest())
-    return Task(
-        stage=STAGE,
-        name=f"decode {raw.split_names[role]}",
-        inputs={
-            "version": STAGE_VERSION,
-            "content": content.hexdigest(),
-            "label_names": raw.label_names,
-            "image_mode": spec.image_mode,
-            "image_size": spec.image_size,
-            "on_bad_image": spec.on_bad_image,
-        },
-        function=decode_split,
-        arguments={"raw": split, "spec": spec, "split": raw.split_names[role], "label_names": raw.label_names},
-    )
+def _open_encoded(
+    parts: Sequence[Part], decoded: Sequence[Decoded], split: str, source_index: NDArray[np.int64], run: RunTasks
+) -> ReadEncoded:
+    """Reads some images out of their parts into the store, and gives access to them there."""
+    starts = np.cumsum([0, *(each.n_rows for each in decoded)])
+    wanted = np.sort(source_index)
+    bounds = np.searchsorted(wanted, starts)
+    has_some = [part for part in range(len(parts)) if bounds[part] < bounds[part + 1]]
+    tasks = [
+        gathering_task(parts[part], split, wanted[bounds[part] : bounds[part + 1]] - starts[part]) for part in has_some
+    ]
+    entries = dict(zip(has_some, (done.entry for done in run(tasks)), strict=True))
+
+    def read(samples: Samples) -> list[bytes]:
+        places = np.searchsorted(wanted, samples.source_index)
+        of_parts = np.searchsorted(starts, samples.source_index, side="right") - 1
+        images: list[bytes] = [b""] * len(samples)
+        for part in np.unique(of_parts).tolist():
+            ends = np.concatenate([[0], np.load(entries[part].file("ends.npy").path)])
+            with entries[part].file("encoded.bin").path.open("rb") as file:
+                for number in np.flatnonzero(of_parts == part).tolist():
+                    place = int(places[number] - bounds[part])
+                    file.seek(ends[place])
+                    images[number] = file.read(ends[place + 1] - ends[place])
+        return images
+
+    return read
 
 
-def _read_decoded(entry: Entry, split: str, spec: Images) -> _Decoded:
-    with np.load(entry.folder / "samples.npz") as held:
-        samples = Samples(
-            ids=held["ids"],
-            labels=held["labels"],
-            source_index=held["source_index"],
-            encoded_sha256=held["encoded_sha256"],
-            split=split,
-            pixels_files=(entry.file("pixels.npy"),),
-            file_starts=(0,),
-            rows=np.arange(len(held["ids"])),
-            conversion=f"{spec.image_mode} {spec.image_size} {STAGE_VERSION}",
-        )
-        return _Decoded(samples, tuple(f"{split}{place}" for place in held["bad_images"]))
-
-
-def _fingerprint(label_names: Sequence[str], splits: dict[str, Samples]) -> str:
-    """sha256 of a source's content, whatever its order: names of the labels, then each role and its ids."""
-    lines = list(label_names)
-    for role in sorted(splits):
-        lines += [f"{role}:", *sorted(splits[role].ids)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[str, NDArray[np.uint8]]:
-    """Returns the content's id and the pixels that networks see, (C, H, W)."""
-    with open_image(encoded) as image:
-        image.load()
-    return _content_id(image, label), convert_image(image, spec)
-
-
-def _describe_damage(error: Exception) -> str:
-    return "no known image format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-
-
-def _content_id(image: Image.Image, label: str) -> str:
-    header = f"{image.mode} {image.width}x{image.height} {label}\n"
-    pixels = image.tobytes()
-    if image.mode == "P":
-        pixels += bytes(image.getpalette("RGBA" if image.has_transparency_data else "RGB") or ())
-    return hashlib.sha256(header.encode() + pixels).hexdigest()
-
-
-def _number_repeats(sorted_ids: Sequence[str]) -> NDArray[np.str_]:
-    """Appends `-2`, `-3`, ... to equal neighbours."""
-    numbered, repeat = [], 0
-    for position, content_id in enumerate(sorted_ids):
-        repeat = repeat + 1 if position and sorted_ids[position - 1] == content_id else 1
-        numbered.append(content_id if repeat == 1 else f"{content_id}-{repeat}")
-    return np.array(numbered)
-
-
-def _base_ids(ids: NDArray[np.str_]) -> NDArray[np.str_]:
-    bases: NDArray[np.str_] = ids.astype("<U64")
-    return bases
-
-
-def _count_repeats(ids: NDArray[np.str_]) -> int:
-    return len(ids) - len(np.unique(_base_ids(ids)))
+def _describe_reading(raw: RawSource, n_pixel_bytes: int, memory: int, streamed: bool) -> str:
+    """Whether a source is in memory, and why, for people."""
+    sizes = f"{with_prefix(raw.n_bytes, 'B')} of files, " if raw.n_bytes else ""
+    sizes += f"{with_prefix(n_pixel_bytes, 'B')} of pixels in {loky.cpu_count()} workers, {with_prefix(memory, 'B')} of memory"
+    return f"{'streamed from disk' if streamed else 'held in memory'} ({sizes})"

@@ -19,8 +19,9 @@ from proxyds.display import print_table
 from proxyds.manifest import EvidenceRecord, Manifest
 from proxyds.plots import count_labels
 from proxyds.quantities import duration, with_prefix
-from proxyds.records import CASE_MEANINGS, Architecture, Tables
+from proxyds.records import CASE_MEANINGS, Architecture
 from proxyds.runs import METHOD_LABELS, PROXY, TRAINED_HERE
+from proxyds.tally import Shown
 
 if TYPE_CHECKING:
     from proxyds.plans import BuildPlan, CheckPlan, SearchSpace
@@ -40,6 +41,7 @@ def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
     """For programs: what a build would do."""
     return {
         "n_train": len(plan.source.train),
+        "reading": plan.source.reading,
         "n_evaluation": len(plan.source.evaluation),
         "n_selected": plan.n_selected,
         "n_architectures": len(plan.architectures),
@@ -147,7 +149,7 @@ def print_plan(plan: BuildPlan) -> None:
     facts = plan.source.facts
     copy = " (a local copy)" if facts.is_local_copy else ""
     click.echo(f"source: {facts.name}{copy}, {len(plan.source.train):,} training samples may be drawn, ", nl=False)
-    click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from})")
+    click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from}), {plan.source.reading}")
     click.echo(f"space: {len(plan.architectures)} architectures; proxy: {plan.n_selected:,} samples\n")
     rows = [
         (
@@ -279,13 +281,13 @@ def _print_spending(evidence: EvidenceRecord) -> None:
         )
 
 
-def print_built(manifest: Manifest, tables: Tables, out: str, was_there: bool) -> None:
+def print_built(manifest: Manifest, shown: Shown, out: str, was_there: bool) -> None:
     """Prints where a proxy is, what is in it and what to do next."""
     python, program = name_programs()
     done = "built" if manifest.resampled_from is None else "drawn again"
     verb = "is there already, unchanged (--force makes it again)" if was_there else done
     click.echo(f"{manifest.name} {manifest.version} {verb}: {out}\n")
-    print_inspection(manifest, tables, whole=False)
+    print_inspection(manifest, shown, whole=False)
     if "://" in out:
         click.echo(f"\nnext:\n  {program} pull {out}")
         return
@@ -308,7 +310,7 @@ def name_programs() -> tuple[str, str]:
     return names[0], names[1]
 
 
-def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) -> None:
+def print_inspection(manifest: Manifest, shown: Shown, *, whole: bool = True) -> None:
     """Prints a proxy's counts, cases and probes; the whole with class balance, cost and provenance."""
     counts, source = manifest.counts, manifest.source
     click.echo(
@@ -325,8 +327,8 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     click.echo()
 
     def shares(case: int) -> list[str]:
-        columns = [table["case"].to_numpy() == case for table in (tables.evaluation, tables.importance, tables.data)]
-        return [f"{int(column.sum()):,} ({column.mean():.1%})" for column in columns]
+        tallies = (shown.evaluation, shown.training, shown.proxy)
+        return [f"{n:,} ({n / tally.n:.1%})" for tally in tallies for n in (int(tally.of_cases()[case - 1]),)]
 
     rows = [
         (f"{case}: {meaning}", f"{manifest.draw.constants[case - 1]:g}", *shares(case))
@@ -356,7 +358,7 @@ def print_inspection(manifest: Manifest, tables: Tables, *, whole: bool = True) 
     if not whole:
         return
     click.echo()
-    before, after = count_labels(manifest, tables)
+    before, after = count_labels(manifest, shown)
     kept = range(len(before)) if manifest.kept_labels is None else manifest.kept_labels
     balance = [
         (

@@ -24,6 +24,7 @@ from proxyds.opening import list_shards, parse_json, read_manifest
 from proxyds.plain_text import first_line
 from proxyds.recipe import MAX_IMPORTANCE
 from proxyds.records import CASE_MEANINGS, PAIRS, Tables
+from proxyds.tally import COUNTED, Shown, count_samples
 
 MAX_RANKING_ROWS = 200_000
 MAX_GROWTH, MAX_IMAGE_GROWTH, FREE_BYTES = 100, 20, 64_000_000
@@ -90,6 +91,37 @@ def read_proxy(folder: Path, *, with_ranking: bool = True, with_images: bool = T
         ranking = _read_table(folder, manifest, "ranking", None)
         _check_ranking(folder, manifest.evidence, manifest.draw.ratio, ranking)
     return manifest, Tables(data, importance, evaluation, ranking)
+
+
+def read_shown(folder: Path) -> tuple[Manifest, Shown]:
+    """Reads what is shown of a proxy of one's own, but for its images and runs: of its tables a few rows are held at a time.
+
+    Raises:
+        ArtifactError: It is no proxy.
+    """
+    manifest = read_manifest(folder)
+
+    def read(config: str, columns: list[str]) -> Iterator[pa.Table]:
+        for name in list_shards(manifest, config):
+            with pq.ParquetFile(folder / name) as held:
+                yield from (pa.Table.from_batches([batch]) for batch in held.iter_batches(columns=columns))
+
+    def select(piece: pa.Table) -> pa.Table:
+        chosen = piece.filter(piece["selected"])
+        if manifest.kept_labels is None:
+            return chosen
+        own = np.searchsorted(manifest.kept_labels, chosen["label"].to_numpy())
+        return chosen.set_column(0, "label", pa.array(own, _WHOLE))
+
+    try:
+        evaluation = count_samples(read("evaluation", COUNTED))
+        training = count_samples(read("importance", COUNTED))
+        proxy = count_samples(map(select, read("importance", [*COUNTED, "selected"])))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder}: must hold the tables that FORMAT.md describes: {first_line(error)}; fetch or build it again"
+        ) from None
+    return manifest, Shown(evaluation, training, proxy, {})
 
 
 def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:

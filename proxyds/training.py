@@ -1,18 +1,20 @@
-"""The one training loop: a network, pixels in memory, settings, a seed.
+"""The one training loop: a network, pixels, settings, a seed.
 
-Choices and their cost. The data set is held as uint8 on the device and augmented a batch at a time, each sample with its own
-crop and flip: many times faster than a loader of PIL images, and it must fit in memory. A step waits for nothing: an epoch's
-random numbers are drawn before it, and its loss is read after it. On a GPU a step is one CUDA graph. How the network computes
-follows from its shape and the kind of device alone (`computation.py`); one thread for each run, since `engine.py` runs as many
-at once as there are cores.
+Choices and their cost. Pixels that fit in memory are held as uint8 on the device and augmented a batch at a time, each sample with
+its own crop and flip: many times faster than a loader of PIL images. Those that do not are read from disk, the next batches while
+one is computed on, and give the same bits. A step waits for nothing: an epoch's random numbers are drawn before it (25 bytes a
+sample), and its loss is read after it. On a GPU a step is one CUDA graph. How the network computes follows from its shape and the
+kind of device alone (`computation.py`); one thread for each run, since `engine.py` runs as many at once as there are cores.
+Several processes may train a network together (`data_parallel.py`).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +26,15 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from proxyds.computation import choose_computation
 from proxyds.cuda_graph import N_EAGER, GraphedStep
+from proxyds.data_parallel import Parts
 from proxyds.errors import DivergedError
 from proxyds.pixel_network import PixelNetwork
 from proxyds.pixels import Pixels
 from proxyds.recipe import Training
 from proxyds.seeding import derive_seed
 
+N_AHEAD = 2
+"""Batches that are read from disk before they are needed."""
 TIMING_FLOPS = 20_000_000_000
 """Cost of one step of `time_training`, at most (two images at least): under a second on one core."""
 
@@ -55,6 +60,7 @@ def train_network(
     *,
     seed: int,
     n_steps: int | None = None,
+    n_parts: int = 1,
     device: str = "cpu",
     name: str = "network",
     on_epoch: Callable[[int, Epoch], None] | None = None,
@@ -63,55 +69,74 @@ def train_network(
 
     Args:
         network: With initial weights; left in evaluation mode.
-        pixels: (N, C, H, W) uint8; N of two or more.
+        pixels: (N, C, H, W) uint8; N of two or more, and of `2 * n_parts`. `Pixels` are read a batch at a time.
         labels: (N,) in [0, n_labels).
         settings: Epochs, batch size, optimiser, schedule, augmentation.
         seed: Of the order of samples and the augmentation.
         n_steps: Batches in all, with the schedule fitted to them; None for `count_steps`.
+        n_parts: Parts of each batch that go through the network by themselves, see `data_parallel.py`; divides the batch size.
         device: `cpu` or a CUDA device.
         name: Of the network, for messages.
         on_epoch: Called after each epoch with its index and record.
 
     Returns:
-        One record for each epoch.
+        One record for each epoch, the same in every process that trains the network.
 
     Raises:
         DivergedError: The loss is infinite or not a number after an epoch.
+        TrainingError: Too few samples for the parts of a batch, or `torch.distributed` is set up for other than `n_parts` processes.
     """
+    parts = Parts(n_parts, name)
+    batch_size = parts.fit_batch(settings.batch_size, len(labels), name)
     network.fit_normalisation(pixels)
     computation = choose_computation(network, device)
     memory_format = computation.torch_format
     network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
-    images = pad_images(pixels[:], settings, device)
+    model = parts.share(network)
+    images = None if isinstance(pixels, Pixels) else pad_images(pixels, settings, device)
     targets = torch.from_numpy(labels).to(device)
 
-    batch_size = min(settings.batch_size, len(labels))
     epoch_steps = len(labels) // batch_size  # the rest of an epoch waits for another: no batch is short
     n_steps = n_steps or count_steps(settings, len(labels))
     optimizer = _make_optimizer(network, settings, device)
     schedule = _make_schedule(optimizer, settings, n_steps)
     loss_sum = torch.zeros((), device=device)
+    own = parts.find_own(batch_size)
+    n_own = own.stop - own.start
+    in_order = torch.arange(n_own, device=device)
 
-    def take_step(chosen: Tensor, offsets: Tensor, mirrored: Tensor) -> None:
-        batch = cut_batch(images, settings, chosen, offsets, mirrored).contiguous(memory_format=memory_format)
+    def take_step(chosen: Tensor, offsets: Tensor, mirrored: Tensor, *read: Tensor) -> None:
+        padded, places = (images, chosen) if images is not None else (*read, in_order)
         optimizer.zero_grad(set_to_none=True)
-        with computation.arithmetic():
-            loss = F.cross_entropy(network(batch), targets[chosen])
-        torch.autograd.backward(loss)
+        for part in parts.in_turn(network, n_own):
+            batch = cut_batch(padded, settings, places[part], offsets[:, part], mirrored[part])
+            with computation.arithmetic():
+                logits = model(batch.contiguous(memory_format=memory_format))
+                loss = F.cross_entropy(logits, targets[chosen[part]]) / len(parts.own)
+            torch.autograd.backward(loss)
+            loss_sum.add_(loss.detach())
         optimizer.step()
-        loss_sum.add_(loss.detach())
 
     history = []
-    with computation.on_device(), _drawing_from(derive_seed(seed, "dropout"), device):
-        step = GraphedStep(take_step) if device.startswith("cuda") else take_step
+    with (
+        ThreadPoolExecutor(1) as reader,  # whose thread starts with the first thing to read, and is waited for
+        computation.on_device(),
+        parts.drawing_from(derive_seed(seed, "dropout"), device),
+    ):
+        # parts are for networks that keep a GPU busy without a graph, and draw from several generators in turn
+        step = GraphedStep(take_step) if device.startswith("cuda") and n_parts == 1 else take_step
         for index, first_step in enumerate(range(0, n_steps, epoch_steps)):
             started = time.perf_counter()
             n_now = min(epoch_steps, n_steps - first_step)
             generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", index))
-            for draws in zip(*draw_epoch(len(labels), batch_size, n_now, settings, generator, device), strict=True):
-                step(*draws)
+            drawn = draw_epoch(len(labels), batch_size, n_now, settings, generator, device)
+            feeds: list[Iterable[Tensor]] = [numbers[..., own] for numbers in drawn]
+            if isinstance(pixels, Pixels):
+                feeds.append(read_batches(reader, pixels, drawn[0][:, own], settings))
+            for fed in zip(*feeds, strict=True):
+                step(*fed)
                 schedule.step()
-            epoch = Epoch(loss=loss_sum.item() / n_now, seconds=time.perf_counter() - started)
+            epoch = Epoch(loss=parts.average(loss_sum).item() / n_now, seconds=time.perf_counter() - started)
             loss_sum.zero_()
             if not math.isfinite(epoch.loss):
                 raise DivergedError(
@@ -121,6 +146,7 @@ def train_network(
             history.append(epoch)
             if on_epoch is not None:
                 on_epoch(index, epoch)
+    parts.take_buffers(network)
     network.eval()
     return tuple(history)
 
@@ -190,6 +216,30 @@ def draw_epoch(
     return order.to(device), offsets.to(device), mirrored.to(device)
 
 
+def read_batches(reader: Executor, pixels: Pixels, order: Tensor, settings: Training) -> Iterator[Tensor]:
+    """Reads an epoch's images from disk, the next batches while one is computed on.
+
+    Args:
+        reader: Of one thread.
+        pixels: Where they lie.
+        order: (n_steps, n) int64, which images each step takes.
+        settings: `crop_padding`.
+
+    Yields:
+        For each step what `pad_images` makes of its images, in their order, on the device of `order`.
+    """
+    batches, device = order.cpu().numpy(), order.device
+
+    def read(chosen: NDArray[np.int64]) -> Tensor:  # nothing of CUDA in here: it would break a recording under way
+        return pad_images(pixels[chosen], settings, "cpu")
+
+    ahead = deque(reader.submit(read, chosen) for chosen in batches[:N_AHEAD])
+    for step in range(len(batches)):
+        padded = ahead.popleft().result()
+        ahead.extend(reader.submit(read, chosen) for chosen in batches[step + N_AHEAD : step + N_AHEAD + 1])
+        yield padded.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else padded
+
+
 def pad_images(pixels: NDArray[np.uint8], settings: Training, device: str) -> Tensor:
     """Puts a border of `crop_padding` p black pixels around every image.
 
@@ -236,14 +286,6 @@ def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tenso
         both = torch.cat([images, images.flip(2)]).view(2 * n, -1)
         images = both.index_select(0, torch.arange(n, device=device) + n * mirrored).view_as(images)
     return images.permute(0, 3, 1, 2)
-
-
-@contextmanager
-def _drawing_from(seed: int, device: str) -> Iterator[None]:
-    """Lets what draws from torch's global generator (dropout, stochastic depth) draw from a seed of its own."""
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _make_optimizer(network: PixelNetwork, settings: Training, device: str) -> torch.optim.Optimizer:

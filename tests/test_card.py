@@ -16,14 +16,20 @@ from PIL import Image
 
 import proxyds
 from proxyds import card
-from proxyds.card import escape_markdown, render_card
+from proxyds.card import Card, escape_markdown
+from proxyds.card import render_card as render_shown
 from proxyds.errors import CardDriftError, VerificationError
 from proxyds.manifest import Manifest
 from proxyds.opening import read_manifest, verify_proxy
 from proxyds.records import Tables
 from proxyds.tables import read_proxy, read_tables
+from proxyds.tally import show_tables
 
 HOSTILE = "cat | <script>alert(1)</script> {{ m.name }} [x](javascript:1) $\\frac$ \n# heading `x`"
+
+
+def render_card(manifest: Manifest, tables: Tables) -> Card:
+    return render_shown(manifest, show_tables(tables))
 
 
 @pytest.fixture(scope="module")

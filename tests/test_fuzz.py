@@ -21,6 +21,7 @@ from proxyds.audit import audit_proxy
 from proxyds.card import render_card
 from proxyds.errors import ProxydsError
 from proxyds.tables import read_proxy
+from proxyds.tally import show_tables
 
 whole, place, first, last = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 faulthandler.register(signal.SIGALRM, chain=True)
@@ -130,9 +131,14 @@ def fuzz(rng, proxy):
         sign(proxy)
 
 
+def render_again(proxy):
+    manifest, tables = read_proxy(proxy)
+    render_card(manifest, show_tables(tables))
+
+
 def attempt(proxy):
     outcomes = []
-    for do in (audit_proxy, lambda p: render_card(*read_proxy(p)), proxyds.torch_dataset):
+    for do in (audit_proxy, render_again, proxyds.torch_dataset):
         try:
             do(proxy)
             outcomes.append("loaded")

@@ -221,8 +221,7 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
     assert {key: after[key] for key in created} == created  # what was done then was not done again
     assert any(note.startswith("loss ") for note in notes)
     again = proxyds.check(tmp_path / "p", store=store, engine="ray")
-    assert again.manifest.evidence is not None
-    assert again.manifest.evidence.machine.n_workers == 2
+    assert built.manifest.machine.n_workers == 3
     check_same(again.folder, undisturbed)
 
 

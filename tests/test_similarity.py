@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from proxyds.columns import cut_tiles
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.records import Mapping
+from proxyds.records import SHARD, Mapping
 from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection, project
 from proxyds.similarity import map_to_nearest as map_by_projection
 from proxyds.space import measure_cost
@@ -24,7 +25,7 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
 
 
 def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, *, dimensions: int, **given: Any) -> Mapping:
-    projection = fit_projection(evaluation, dimensions)
+    projection = fit_projection(lambda: cut_tiles([evaluation], SHARD), dimensions)
     return map_by_projection(training, project(evaluation, projection, given["metric"]), projection, **given)
 
 
@@ -68,7 +69,7 @@ def test_neighbours_equal_scikit_learns(n: int, m: int, width: int, k: int, seed
 @pytest.mark.parametrize(("n", "width", "kept"), [(500, 12, 5), (20_000, 7, 7), (6, 10, 64)])
 def test_the_projection_equals_scikit_learns_pca(n: int, width: int, kept: int) -> None:
     data = features(n, width, 3)
-    projection = fit_projection(data, kept)
+    projection = fit_projection(lambda: cut_tiles([data], SHARD), kept)
     reference = PCA(min(kept, n, width), svd_solver="full").fit(data.astype(np.float64))
     rank = min(n - 1, kept, width)
     signs = np.sign((projection.components[:rank] * reference.components_[:rank]).sum(axis=1))

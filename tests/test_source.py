@@ -7,7 +7,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from PIL import Image
 from proxyds.engine import Here, run_stored
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import Samples, Source, ignore_progress
-from proxyds.source import carve, load_source
+from proxyds.records import Samples, Source, StreamedSamples, ignore_progress
+from proxyds.seeding import parse_ids
+from proxyds.source import load_source
+from proxyds.splitting import carve
 from proxyds.store import Store
 
 Load = Callable[..., Source]
@@ -33,18 +35,25 @@ Row = tuple[bytes | None, Any]
 NAMES = ("0", "1", "2", "3")
 
 
-@pytest.fixture
-def load(tmp_path: Path, write_recipe_file: Callable[..., Path]) -> Load:
-    """Loads a source given as YAML; folders in it are taken from `tmp_path`."""
+@pytest.fixture(params=[False, True], ids=["held", "streamed"])
+def load(tmp_path: Path, write_recipe_file: Callable[..., Path], request: pytest.FixtureRequest) -> Load:
+    """Loads a source given as YAML; folders in it are taken from `tmp_path`. What is true of one in memory is true of one that is streamed."""
 
     def from_yaml(source: str, **sections: str) -> Source:
         head = "name: tiny\nspace: {network: resnet, choices: {depth: [8, 14]}}\n"
         rest = "".join(f"{name}: {value}\n" for name, value in sections.items())
         recipe = read_recipe(write_recipe_file(f"{head}{rest}source: {source}\n"))
         run = partial(run_stored, store=Store(tmp_path / "store"), engine=Here(), on_progress=ignore_progress)
-        return load_source(recipe, run)
+        source = load_source(recipe, run, streamed=request.param)
+        assert isinstance(source.train, StreamedSamples if request.param else Samples)
+        train, evaluation, test = (replace(part.load(), stay_on_disk=False) for part in parts(source))
+        return replace(source, train=train, evaluation=evaluation, test=test)
 
     return from_yaml
+
+
+def read_encoded(source: Source, part: Samples) -> list[bytes]:
+    return source.open_encoded(part.split, part.source_index)(part)
 
 
 def picture(number: int, mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -303,12 +312,12 @@ def test_encoded_bytes_pass_through_untouched(load: Load, tmp_path: Path, form: 
     write(tmp_path / "pictures", rows)
     source = load("{kind: folder, path: pictures}")
     given = {encoded for encoded, _ in rows}
-    passed = [encoded for part in parts(source) for encoded in source.read_encoded(part)]
+    passed = [encoded for part in parts(source) for encoded in read_encoded(source, part)]
     assert len(passed) == 40
     assert set(passed) == given
     assert [hashlib.sha256(encoded).hexdigest() for encoded in passed] == every(source, "encoded_sha256")
     for part in parts(source):
-        for encoded, pixels, label in zip(source.read_encoded(part), part.pixels(), part.labels, strict=True):
+        for encoded, pixels, label in zip(read_encoded(source, part), part.pixels(), part.labels, strict=True):
             with Image.open(io.BytesIO(encoded)) as image:
                 assert np.array_equal(np.asarray(image).transpose(2, 0, 1), pixels)
             assert (encoded, int(label)) in rows
@@ -413,21 +422,6 @@ def test_one_split_cannot_have_two_roles(load: Load, tmp_path: Path, roles: str)
         load(f"{{kind: folder, path: pictures, {roles}}}")
 
 
-def _samples(labels: Sequence[int], ids: Sequence[str]) -> Samples:
-    n = len(labels)
-    return Samples(
-        ids=np.array(ids),
-        labels=np.array(labels, np.int64),
-        source_index=np.arange(n),
-        encoded_sha256=np.array(ids),
-        split="train",
-        pixels_files=(),
-        file_starts=(),
-        rows=np.arange(n),
-        conversion="RGB None 1",
-    )
-
-
 @given(
     labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
     fraction=st.floats(0.01, 0.99),
@@ -438,11 +432,11 @@ def test_carving_takes_a_share_of_every_label_whatever_the_order(
     labels: list[int], fraction: float, seed: int, order: random.Random
 ) -> None:
     ids = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(len(labels))]
-    chosen = carve(_samples(labels, ids), fraction, seed)
+    chosen = carve(parse_ids(np.array(ids)), np.array(labels), fraction, seed)
     for label, n in Counter(labels).items():
         assert chosen[np.array(labels) == label].sum() == min(max(1, round(fraction * n)), n - 1)
     shuffled = order.sample(range(len(labels)), len(labels))
-    again = carve(_samples([labels[i] for i in shuffled], [ids[i] for i in shuffled]), fraction, seed)
+    again = carve(parse_ids(np.array(ids)[shuffled]), np.array(labels)[shuffled], fraction, seed)
     assert {ids[i] for i, taken in enumerate(chosen) if taken} == {
         ids[i] for i, taken in zip(shuffled, again, strict=True) if taken
     }
@@ -452,7 +446,7 @@ def test_carving_keeps_repeats_of_a_picture_together() -> None:
     bases = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(20)]
     ids = sorted(name for base in bases for name in (base, f"{base}-2"))
     for seed in range(5):
-        chosen = carve(_samples([0] * 40, ids), 0.5, seed)
+        chosen = carve(parse_ids(np.array(ids)), np.zeros(40, np.int64), 0.5, seed)
         sides = {base: {bool(c) for name, c in zip(ids, chosen, strict=True) if name[:64] == base} for base in bases}
         assert all(len(side) == 1 for side in sides.values())
         assert chosen.sum() == 20
@@ -806,7 +800,7 @@ def test_torchvisions_cifar10_is_read(load: Load, fake_cifar10: Path) -> None:
     held = pickle.loads((fake_cifar10 / "cifar-10-batches-py" / "test_batch").read_bytes())
     assert np.array_equal(source.test.pixels(), held["data"].reshape(-1, 3, 32, 32)[source.test.source_index])
     assert np.array_equal(source.test.labels, np.array(held["labels"])[source.test.source_index])
-    with Image.open(io.BytesIO(source.read_encoded(source.test)[0])) as image:
+    with Image.open(io.BytesIO(read_encoded(source, source.test)[0])) as image:
         assert np.array_equal(np.asarray(image).transpose(2, 0, 1), source.test.pixels()[0])
     assert str(fake_cifar10) not in str(asdict(source.facts))
 
@@ -885,7 +879,7 @@ def test_cifar10_is_read_whole_with_its_bytes(load: Load, data_folder: Path) -> 
         assert len(set(np.bincount(part.labels))) == 1
     for part, pattern in ((source.train, "train-*"), (source.evaluation, "train-*"), (source.test, "test-*")):
         images, labels = _parquet_images((data_folder / "cifar10").glob(f"{pattern}.parquet"))
-        assert source.read_encoded(part) == [images[i] for i in part.source_index]
+        assert read_encoded(source, part) == [images[i] for i in part.source_index]
         assert part.labels.tolist() == [labels[i] for i in part.source_index]
 
 
@@ -897,9 +891,9 @@ def test_a_hub_source_is_read_at_exactly_its_revision(
     monkeypatch.delenv("PROXYDS_DATA", raising=False)
     repository = Path(HF_HUB_CACHE) / "datasets--someone--versions"  # as downloads leave it; the tests are offline
     for revision, first in (("a" * 40, 0), ("b" * 40, 500)):
-        (repository / "snapshots" / revision).mkdir(parents=True)
+        (repository / "snapshots" / revision).mkdir(parents=True, exist_ok=True)
         write_parquet(repository / "snapshots" / revision, some_rows(40, first))
-    (repository / "refs").mkdir()
+    (repository / "refs").mkdir(exist_ok=True)
     (repository / "refs" / "v1").write_text("a" * 40)
     sources = {
         revision: load(f"{{kind: hub, name: someone/versions, revision: {revision}}}")

@@ -1,0 +1,155 @@
+"""One training whose batches are computed in parts: one after the other here, or each in a process of its own.
+
+For networks too big for one device. Whoever computes them, the parts go through the network by themselves (batch norm normalises each
+alone), the gradient is the mean of the parts', and buffers such as running statistics are the first part's, as torch's
+`DistributedDataParallel` has it. So the result is the same but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from proxyds.errors import TrainingError
+from proxyds.seeding import derive_seed
+
+
+class Parts:
+    """The parts of every batch of a training, and which of them this process computes.
+
+    Where `torch.distributed` is set up, every process calls the same code, and each computes the part of its rank.
+
+    Args:
+        n: Parts of a batch.
+        name: Of the network, for messages.
+
+    Attributes:
+        n: Parts of a batch.
+        own: Numbers of this process's.
+        is_shared: Whether other processes compute the others.
+
+    Raises:
+        TrainingError: `torch.distributed` is set up for another number of processes.
+    """
+
+    def __init__(self, n: int, name: str) -> None:
+        n_processes = dist.get_world_size() if _is_set_up() else 1
+        if _is_set_up() and n_processes != n:
+            raise TrainingError(
+                f"{name}: must be trained by as many processes as a batch has parts (probes.data_parallel, now {n}), "
+                f"torch.distributed is set up for {n_processes}; start {n} of them, or leave torch.distributed alone "
+                "to have one compute all parts"
+            )
+        self.n = n
+        self.is_shared = n_processes > 1
+        self.own = (dist.get_rank(),) if self.is_shared else tuple(range(n))
+        self._generators: list[_Generators] = []
+
+    def fit_batch(self, batch_size: int, n_samples: int, name: str) -> int:
+        """Says how many samples a step takes: where there are fewer than were asked for, as many as make equal parts.
+
+        Raises:
+            TrainingError: There are not two for each part.
+        """
+        if self.n > 1 and n_samples < 2 * self.n:
+            raise TrainingError(
+                f"{name}: must have two training samples or more for each part of a batch, {2 * self.n} in all, there are "
+                f"{n_samples}; lower probes.data_parallel (now {self.n})"
+            )
+        return fit_batch(batch_size, n_samples, self.n)
+
+    def find_own(self, batch_size: int) -> slice:
+        """Where this process's samples stand in a batch."""
+        size = batch_size // self.n
+        return slice(self.own[0] * size, (self.own[-1] + 1) * size)
+
+    def share(self, network: nn.Module) -> nn.Module:
+        """What forward passes are to call, so that gradients become the mean over the processes."""
+        if not self.is_shared:
+            return network
+        # anybody's network may leave some out, at some steps; where none does, torch says so once on standard error
+        return DistributedDataParallel(network, find_unused_parameters=True)
+
+    @contextmanager
+    def drawing_from(self, seed: int, device: str) -> Iterator[None]:
+        """Lets what draws from torch's global generators (dropout, stochastic depth) draw from a seed of its own in each part."""
+        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+            self._generators = []
+            for part in self.own:
+                torch.manual_seed(derive_seed(seed, "part", part) if part else seed)
+                self._generators.append(_Generators(device))
+            yield
+
+    def in_turn(self, network: nn.Module, n_samples: int) -> Iterator[slice]:
+        """Goes through this process's parts, within `drawing_from`; the first part comes last, so that its buffers are those that stay.
+
+        Args:
+            network: Whose buffers the others must leave alone.
+            n_samples: Of this process, in a batch.
+
+        Yields:
+            Where a part's samples stand among them.
+        """
+        if len(self.own) == 1:
+            yield slice(None)
+            return
+        size = n_samples // len(self.own)
+        before = [held.clone() for held in network.buffers()]
+        for place in reversed(range(len(self.own))):
+            self._generators[place].resume()
+            yield slice(place * size, (place + 1) * size)
+            self._generators[place].note()
+            if place:
+                for held, kept in zip(network.buffers(), before, strict=True):
+                    held.copy_(kept)
+
+    def average(self, value: Tensor) -> Tensor:
+        """The mean of a number over the processes."""
+        if self.is_shared:
+            dist.all_reduce(value)
+            value /= self.n
+        return value
+
+    def take_buffers(self, network: nn.Module) -> None:
+        """Gives every process the first one's buffers."""
+        if self.is_shared:
+            for held in network.buffers():
+                dist.broadcast(held, 0)
+
+
+def fit_batch(batch_size: int, n_samples: int, n_parts: int) -> int:
+    """Samples of a step: `batch_size`, or where there are fewer as many as make equal parts."""
+    return min(batch_size, n_samples - n_samples % n_parts)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reports and writes, of those that train a network together."""
+    return not _is_set_up() or dist.get_rank() == 0
+
+
+def _is_set_up() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+class _Generators:
+    """The state of torch's global generators, on the CPU and on a device, now or when `note` was called."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device if device.startswith("cuda") else None
+        self.note()
+
+    def note(self) -> None:
+        """Takes their state."""
+        self._state = torch.get_rng_state()
+        self._cuda_state = torch.cuda.get_rng_state(self._cuda) if self._cuda else None
+
+    def resume(self) -> None:
+        """Puts them back to it."""
+        torch.set_rng_state(self._state)
+        if self._cuda is not None and self._cuda_state is not None:
+            torch.cuda.set_rng_state(self._cuda_state, self._cuda)
