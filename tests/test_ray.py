@@ -239,7 +239,7 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     stage, n = ("source", 1) if how == signal.SIGINT else (verification.STAGE, 3)
-    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{stage}/[!.]*"))) >= n)
+    wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{stage}/[!.]*"))) >= n, 240)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
     else:
