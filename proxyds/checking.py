@@ -113,6 +113,7 @@ def list_check_runs(
     ranked: Sequence[Architecture],
     own_draws: Mapping[str, verification.DrawAgain],
     device: str,
+    engine: Engine,
 ) -> list[verification.Run]:
     """Lists every training of a check of the architectures `ranked`; `own_draws`, of `redraw`, may not know their samples yet."""
     draws = {**own_draws, **_list_controls(recipe, data, own_draws[PROXY])}
@@ -125,7 +126,7 @@ def list_check_runs(
         settings=recipe.training,
         seed=recipe.seed,
         device=device,
-        arithmetic=machine.describe_arithmetic(device),
+        arithmetic=engine.ask(device, machine.describe_arithmetic, device),
     )
 
 
@@ -229,7 +230,7 @@ def check_ranking(
     """
     started = time.perf_counter()
     manifest, tables = read_proxy(folder, with_ranking=False)
-    runs = list_check_runs(recipe, settings, data, ranked, redraw(recipe, data, manifest, tables), device)
+    runs = list_check_runs(recipe, settings, data, ranked, redraw(recipe, data, manifest, tables), device, engine)
     reference, known = read_reference(recipe, settings, data, ranked)
     _choose_workers(engine, runs, store, device, on_progress)
     tasks = [run.task for run in runs if run.task is not None]
@@ -243,10 +244,14 @@ def check_ranking(
         reference=reference,
         failures=[make_plain(f"{failure.task.name}: {failure.error}")[:1000] for failure in failures],
         elapsed_seconds=time.perf_counter() - started,
-        machine=machine.describe_machine(
+        machine=engine.ask(
+            device,
+            machine.describe_machine,
             device,
             engine.n_workers,
-            verification.describe_computations(ranked, len(data.label_names), data.image_shape, device),
+            engine.ask(
+                device, verification.describe_computations, ranked, len(data.label_names), data.image_shape, device
+            ),
         ),
     )
     table = make_runs_table([*known, *table.to_pylist()])

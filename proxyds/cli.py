@@ -46,6 +46,21 @@ workers = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
 )
+engine = click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    metavar="ENGINE",
+    help="Where work is done: local, ray (the cluster at hand, or one that is started), ray:HOST:PORT or ray://HOST:PORT.",
+)
+gpus_per_task = click.option(
+    "--gpus-per-task",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="N",
+    help="What each training on a cluster has of a GPU; 0.25 lets four share one.",
+)
 streamed = click.option(
     "--stream/--in-memory",
     "streamed",
@@ -151,6 +166,8 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @overrides
 @workers
 @device
+@engine
+@gpus_per_task
 @streamed
 @quiet
 @as_json
@@ -162,6 +179,8 @@ def build(
     overrides: tuple[str, ...],
     workers: int,
     device: str,
+    engine: str,
+    gpus_per_task: float,
     streamed: bool | None,
     quiet: bool,
     as_json: bool,
@@ -178,7 +197,15 @@ def build(
         with show_progress(quiet=quiet) as on_progress:
             from proxyds.plans import plan_build
 
-            plan = plan_build(read, workers=workers, device=device, streamed=streamed, on_progress=on_progress)
+            plan = plan_build(
+                read,
+                workers=workers,
+                device=device,
+                engine=engine,
+                gpus_per_task=gpus_per_task,
+                streamed=streamed,
+                on_progress=on_progress,
+            )
         from proxyds.summaries import print_plan, summarise_plan
 
         _print_json(summarise_plan(plan)) if as_json else print_plan(plan)
@@ -188,7 +215,15 @@ def build(
         from proxyds.pipeline import build
 
         return build(
-            read, folder, workers=workers, device=device, streamed=streamed, force=force, on_progress=on_progress
+            read,
+            folder,
+            workers=workers,
+            device=device,
+            engine=engine,
+            gpus_per_task=gpus_per_task,
+            streamed=streamed,
+            force=force,
+            on_progress=on_progress,
         )
 
     built = _make_at(out or read.name, make, quiet=quiet, as_json=as_json)
@@ -228,6 +263,8 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 @overrides
 @workers
 @device
+@engine
+@gpus_per_task
 @streamed
 @quiet
 @as_json
@@ -242,6 +279,8 @@ def check(
     overrides: tuple[str, ...],
     workers: int,
     device: str,
+    engine: str,
+    gpus_per_task: float,
     streamed: bool | None,
     quiet: bool,
     as_json: bool,
@@ -272,6 +311,8 @@ def check(
             "overrides": settings,
             "workers": workers,
             "device": device,
+            "engine": engine,
+            "gpus_per_task": gpus_per_task,
             "streamed": streamed,
             "on_progress": on_progress,
         }
@@ -541,7 +582,7 @@ def list_(as_json: bool) -> None:
 
 @cli.group()
 def store() -> None:
-    """Look at or clear the store of finished work (PROXYDS_STORE, or the user's cache folder)."""
+    """Look at or clear the store of finished work (PROXYDS_STORE, a folder or an address; or the user's cache folder)."""
 
 
 @store.command("list")
@@ -574,7 +615,7 @@ def store_list(as_json: bool) -> None:
         )
         for e in entries
     ]
-    print_table(f"finished work in {held.root}", ("when", "stage", "what", "took", "size"), rows)
+    print_table(f"finished work in {held.name}", ("when", "stage", "what", "took", "size"), rows)
 
 
 @store.command("clean")
@@ -588,11 +629,11 @@ def store_clean(days: float, yes: bool) -> None:
     from proxyds.store import Store
 
     held = Store()
-    if not yes and not click.confirm(f"Remove finished work from {held.root}?"):
+    if not yes and not click.confirm(f"Remove finished work from {held.name}?"):
         click.echo("nothing was removed")
         return
     n_entries, n_bytes = held.clean(days)
-    click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {held.root}")
+    click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {held.name}")
 
 
 def _exit_code(manifest: Manifest, *, strict: bool) -> int:

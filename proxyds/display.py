@@ -79,7 +79,7 @@ class _Bars:
             return
         if step.task not in self._bars:
             self._bars[step.task] = self._progress.add_task(step.task, total=step.total, note="")
-        self._progress.update(self._bars[step.task], completed=step.done, note=step.note)
+        self._progress.update(self._bars[step.task], completed=step.done, total=step.total, note=step.note)
 
 
 class _Lines:
@@ -96,16 +96,17 @@ class _Lines:
             print(_stage_line(step, now - self._stage_started), file=sys.stderr, flush=True)
             self._stage_started = now
             return
+        last = self._printed.setdefault(step.task, now)
         started = self._started.setdefault(step.task, now)
-        if 0 < step.done < step.total and now - self._printed.get(step.task, started) > LOG_EVERY_SECONDS:
+        if step.done <= 0:
+            self._started[step.task] = now  # the time left is told from when it begins, it may have waited for others
+        if step.done < step.total and now - last > LOG_EVERY_SECONDS and (step.done > 0 or step.note):
             self._printed[step.task] = now
-            left = (now - started) / step.done * (step.total - step.done)
-            note = f", {step.note}" if step.note else ""
-            print(
-                f"  {step.task}: {step.done / step.total:.0%}, about {duration(left)} left{note}",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = [step.note] if step.note else []
+            if step.done > 0:
+                left = (now - started) / step.done * (step.total - step.done)
+                told.insert(0, f"{step.done / step.total:.0%}, about {duration(left)} left")
+            print(f"  {step.task}: {', '.join(told)}", file=sys.stderr, flush=True)
 
 
 def _stage_line(step: Step, seconds: float) -> str:

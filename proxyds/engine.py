@@ -1,4 +1,4 @@
-"""Where tasks run: here, or in local worker processes. Stages do not know which.
+"""Where tasks run: here, in local worker processes, or on a cluster (`ray_engine.py`). Stages do not know which.
 
 A task is a function that fills a folder with files; the engine runs those whose folder the store does not hold yet, and
 commits each as it ends. Workers run one torch thread each, as many as there are cores: for small networks that beats one
@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import loky
 from loky.backend.context import LokyContext
@@ -28,6 +27,8 @@ from proxyds.errors import TrainingError, WorkerDiedError
 from proxyds.networks.plugins import load_plugins, loaded_plugins
 from proxyds.records import OnProgress, Progress
 from proxyds.store import Entry, Store, content_key
+
+_Answer = TypeVar("_Answer")
 
 Report = Callable[[float, float, str], None]
 """What a task calls to show how far it is: units done, units in all, a figure worth seeing."""
@@ -42,8 +43,9 @@ class Task:
         name: What it is, for people.
         inputs: Everything that its result depends on, as JSON can hold it.
         function: Called with `folder`, `report` and the arguments; importable by name.
-        arguments: For the function; must pickle.
-        n_processes: Processes that work on it together, each with a part of every batch.
+        arguments: For the function; must pickle. `device`, if there is one, says what it computes on.
+        n_processes: Processes that work on it together, each with a part of every batch. Where there is one machine, one
+            process does the parts in turns, with the same result.
     """
 
     stage: str
@@ -103,6 +105,9 @@ class Engine(Protocol):
         trained stops nothing, and is returned.
         """
 
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Calls a function where tasks that compute on a device run, within the block; for what is known only there."""
+
     def __enter__(self) -> Engine:
         """Begins."""
 
@@ -134,7 +139,7 @@ def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress:
     for task, before in zip(tasks, found, strict=True):
         entry = before or store.find(task.stage, task.key)
         if entry is None:
-            raise WorkerDiedError(f"{task.name}: the engine ended it without a result in {store.root}")
+            raise WorkerDiedError(f"{task.name}: the engine ended it without a result in {store.name}")
         results.append(Done(entry, was_stored=before is not None))
     return results
 
@@ -176,6 +181,10 @@ class Here:
 
     def __exit__(self, *exception: object) -> None:
         pass
+
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
+        """See `Engine.ask`."""
+        return function(*arguments)
 
     def run(
         self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
@@ -224,6 +233,10 @@ class LocalWorkers:
 
     def __exit__(self, *exception: object) -> None:
         self._end(kill=any(exception))
+
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
+        """See `Engine.ask`: they are on this machine."""
+        return function(*arguments)
 
     def resize(self, n_workers: int) -> None:
         """Runs as many processes at once from now on."""
@@ -282,7 +295,7 @@ class LocalWorkers:
         try:
             with _interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
                 executor = self._start()
-                futures = {executor.submit(_run_in_worker, task, store.root): i for i, task in enumerate(tasks)}
+                futures = {executor.submit(_run_in_worker, task, store): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
                 task = tasks[futures[future]]
                 error = _failure_of(future, task)
@@ -325,11 +338,13 @@ _messages: Any = None  # in a worker: the queue of its reports
 
 
 def _run_task(task: Task, store: Store, report: Report) -> None:
-    with store.writing(task.stage, task.key, task.name) as folder:
-        task.function(folder=folder, report=report, **task.arguments)
+    with store.claiming(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
+        if is_mine:
+            with store.writing(task.stage, task.key, task.name) as folder:
+                task.function(folder=folder, report=report, **task.arguments)
 
 
-def _run_in_worker(task: Task, root: Path) -> None:
+def _run_in_worker(task: Task, store: Store) -> None:
     last = 0.0
 
     def report(done: float, total: float, note: str) -> None:
@@ -338,7 +353,7 @@ def _run_in_worker(task: Task, root: Path) -> None:
             last = time.monotonic()
             _messages.put(Progress(task.stage, task.name, done, total, note))
 
-    _run_task(task, Store(root), report)
+    _run_task(task, store, report)
 
 
 def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:

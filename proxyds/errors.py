@@ -250,6 +250,18 @@ class HeadMovedError(RemoteError):
     exit_code = 74
 
 
+class StoreError(ProxydsError):
+    """The store of finished work is at an address that did not do what was asked."""
+
+    exit_code = 77
+
+
+class DamagedEntryError(StoreError):
+    """Finished work has other bytes in the store than were written; it counts as not done from now on."""
+
+    exit_code = 78
+
+
 EXIT_CHECK_BELOW_THRESHOLD = 3
 
 

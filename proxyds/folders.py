@@ -154,17 +154,21 @@ def _is_abandoned(path: Path) -> bool:
     host_and_rest = path.name.partition("-")[2]
     prefix = f"{socket.gethostname()}-"
     pid = host_and_rest.removeprefix(prefix).partition("-")[0]
-    return host_and_rest.startswith(prefix) and pid.isdigit() and not _is_running(int(pid))
+    return host_and_rest.startswith(prefix) and pid.isdigit() and not is_running(int(pid))
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether this machine has such a process, and not only what is left of one until its parent asks."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # there is no such list here
+        return True
 
 
 def _flush(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -91,9 +91,9 @@ def _explain_status(what: str, status: int, said: str) -> RemoteError:
     return RemoteError(f"{what}: the Hub answered {status}: {said}; {_AGAIN}")
 
 
-def patiently(do: Callable[[], _Result]) -> _Result:
-    """Does something that can be repeated again, some seconds later, when it fails by what may pass."""
-    for wait_seconds in (1, 2, 4):
+def patiently(do: Callable[[], _Result], pauses: Sequence[float] = (1, 2, 4)) -> _Result:
+    """Does something that can be repeated again, some seconds later, when it fails by what may pass; once more than there are pauses."""
+    for wait_seconds in pauses:
         try:
             return do()
         except RemoteError as error:

@@ -24,7 +24,7 @@ from proxyds.manifest import RECIPE, Manifest
 from proxyds.recipe import Images
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Tables, ignore_progress
-from proxyds.store import Store
+from proxyds.store import Store, again_if_damaged
 from proxyds.tables import FREE_BYTES, read_proxy
 
 MAX_DECODED_GROWTH = 1000
@@ -39,6 +39,7 @@ SPLITS = {
 }
 
 
+@again_if_damaged
 def torch_dataset(
     folder: str | Path, split: str = "train", *, overrides: Sequence[str] = (), store: Store | None = None
 ) -> TensorDataset:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import loky
 
@@ -16,7 +17,14 @@ from proxyds import artifact, checking, machine, probe, selection, similarity, s
 from proxyds.card import render_card
 from proxyds.describing import describe_build
 from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
-from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
+from proxyds.errors import (
+    CardDriftError,
+    DeviceError,
+    MissingExtraError,
+    OutputError,
+    VerificationError,
+    translate_os_errors,
+)
 from proxyds.folders import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
@@ -26,9 +34,13 @@ from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
-from proxyds.store import Store
+from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 from proxyds.tally import Shown, show_tables
+
+if TYPE_CHECKING:
+    from proxyds.ray_engine import RayCluster
+
 
 GPU_WORKERS = 8
 """Processes that share one GPU, at most: each has a copy of the data set there, and a CUDA context."""
@@ -49,6 +61,7 @@ class Built:
     was_there: bool
 
 
+@again_if_damaged
 def build(
     recipe: Recipe | str | Path,
     out: str | Path,
@@ -56,6 +69,8 @@ def build(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    engine: str = "local",
+    gpus_per_task: float = 1.0,
     streamed: bool | None = None,
     force: bool = False,
     on_progress: OnProgress = ignore_progress,
@@ -71,6 +86,8 @@ def build(
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
+        engine: Where work is done: see `choose_engine`.
+        gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
         streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
             size. The proxy is the same.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
@@ -83,12 +100,12 @@ def build(
     if "://" in str(out):
         raise OutputError(f"{out}: must be a folder; build into one, then proxyds.push it to an address")
     store, out = store or Store(), Path(out).absolute()
-    device, engine = choose_engine(device, workers)
     there = look_at_output(out, force)
     out = out.resolve()  # a link to a proxy stays a link
     ledger = Ledger(on_progress)
-    with engine:
-        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
+    with workshop:
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
         ledger.end_stage("source")
         architectures = list_space(recipe, data)
@@ -96,11 +113,11 @@ def build(
         if there is not None and not force:
             built = _keep(out, there, recipe, data)
         else:
-            built = _build(recipe, data, architectures, out, force, device, engine.n_workers, run, ledger)
+            built = _build(recipe, data, architectures, out, force, device, workshop, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
         data = replace(data, train=data.train.load())
-        checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, engine, on_progress)
+        checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, workshop, on_progress)
         return Built(out, checked, was_there=False)
 
 
@@ -125,7 +142,7 @@ def _build(
     out: Path,
     force: bool,
     device: str,
-    n_workers: int,
+    engine: Engine,
     run: RunTasks,
     ledger: Ledger,
 ) -> Built:
@@ -137,7 +154,7 @@ def _build(
     layer = similarity.check_layer(heaviest, recipe.similarity.layer, len(data.label_names), data.image_shape)
     ledger.end_stage("space")
 
-    trained, results = _train_probes(recipe, data, chosen, device, run)
+    trained, results = _train_probes(recipe, data, chosen, device, engine, run)
     ledger.end_stage("probes", results, sum(each.training_flops for each in trained))
 
     repeats = [[each.predictions for each in trained if each.repeat == repeat] for repeat in range(recipe.probes.seeds)]
@@ -149,7 +166,7 @@ def _build(
     n_featured = len(data.train) + len(data.evaluation)
     ledger.end_stage("features", results, n_featured * heaviest.forward_flops)
 
-    mapping, results = _map_to_nearest(recipe, features, len(data.train), run)
+    mapping, results = _map_to_nearest(recipe, features, len(data.train), engine, run)
     ledger.end_stage("similarity", results)
 
     draw = selection.draw_samples(
@@ -164,7 +181,10 @@ def _build(
     )
     ledger.end_stage("selection")
 
-    computations = verification.describe_computations(chosen, len(data.label_names), data.image_shape, device)
+    computations = engine.ask(
+        device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
+    )
+    here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
     look_at_output(out, force)  # hours may have passed
 
     def describe() -> Manifest:
@@ -178,7 +198,7 @@ def _build(
             layer,
             mapping,
             ledger.stages,
-            machine.describe_machine(device, n_workers, computations),
+            here,
         )
 
     def write(folder: Path) -> Shown:
@@ -224,6 +244,7 @@ def write_proxy(
         return read_manifest(folder)  # what a reader would refuse is not written
 
 
+@again_if_damaged
 def check(
     folder: str | Path,
     *,
@@ -232,6 +253,8 @@ def check(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    engine: str = "local",
+    gpus_per_task: float = 1.0,
     streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Built:
@@ -247,6 +270,8 @@ def check(
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
+        engine: Where work is done: see `choose_engine`.
+        gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
         streamed: Whether the source's pixels stay on disk; None to decide from their size.
         on_progress: Called as work goes on.
 
@@ -255,15 +280,16 @@ def check(
     """
     folder, store = Path(folder).resolve(), store or Store()
     recipe, settings = checking.read_checked_recipe(folder, overrides)
-    device, engine = choose_engine(device, workers)
     if runs is not None:
+        device = machine.choose_device(device)
         return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
-    with engine:
-        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
+    with workshop:
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
         data = replace(data, train=data.train.load())
         ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
-        checked = checking.check_ranking(folder, recipe, settings, data, ranked, device, store, engine, on_progress)
+        checked = checking.check_ranking(folder, recipe, settings, data, ranked, device, store, workshop, on_progress)
     return Built(folder, checked, was_there=False)
 
 
@@ -304,14 +330,47 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     return changed
 
 
-def choose_engine(device: str, workers: int) -> tuple[str, Engine]:
-    """Decides where tasks run: in as many processes as cores, or one at a time on a GPU; a check may find a better number."""
+def choose_engine(
+    device: str, workers: int, engine: str = "local", gpus_per_task: float = 1.0
+) -> tuple[str, LocalWorkers | Here | RayCluster]:
+    """Decides where tasks run: here, in as many processes as cores or one at a time on a GPU (a check may find a better number), or on Ray.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`, which is CUDA where this machine, or the cluster, has a GPU.
+        workers: Tasks at once; 0 for as many as there is room for.
+        engine: `local`; `ray` for the cluster that this machine is of, or one that is started on it; or a cluster's address,
+            `ray:HOST:PORT` from a machine that is of it and `ray://HOST:PORT` from elsewhere.
+        gpus_per_task: Of each task that computes on a GPU, on a cluster.
+
+    Raises:
+        DeviceError: There is no such device or engine.
+        RemoteError: There is no cluster at the address.
+        MissingExtraError: Ray is not installed.
+    """
+    if engine != "local":
+        cluster = _open_cluster(engine, device, workers, gpus_per_task)
+        return cluster.device, cluster
     device, n_cores = machine.choose_device(device), loky.cpu_count()
     if device.startswith("cuda"):
         return device, Here() if workers == 1 else LocalWorkers(
             workers or 1, 0 if workers else min(n_cores, GPU_WORKERS)
         )
     return device, LocalWorkers(workers, 0 if workers else n_cores)
+
+
+def _open_cluster(engine: str, device: str, workers: int, gpus_per_task: float) -> RayCluster:
+    name, _, address = engine.partition(":")
+    if name != "ray" or engine == "ray:":
+        raise DeviceError(f"--engine {engine}: must be local, ray, ray:HOST:PORT or ray://HOST:PORT")
+    try:
+        from proxyds.ray_engine import RayCluster
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise MissingExtraError(
+            f"--engine {engine}: must have Ray, which is not installed: pip install 'proxyds[ray]'"
+        ) from error
+    return RayCluster(device, (engine if address.startswith("//") else address) or None, workers, gpus_per_task)
 
 
 def look_at_output(out: Path, force: bool) -> Manifest | None:
@@ -345,8 +404,11 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
         raise VerificationError(f"{error}: --force builds it anew over this one") from None
 
 
-def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str) -> list[Task]:
+def list_probe_tasks(
+    recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, engine: Engine
+) -> list[Task]:
     """Lists the trainings of a build's probes: for each repeat every one of them."""
+    arithmetic = engine.ask(device, machine.describe_arithmetic, device)
     return [
         probe.probe_task(
             architecture,
@@ -358,7 +420,7 @@ def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture
             seed=recipe.seed,
             repeat=repeat,
             device=device,
-            arithmetic=machine.describe_arithmetic(device),
+            arithmetic=arithmetic,
             data_parallel=recipe.probes.data_parallel,
         )
         for repeat in range(recipe.probes.seeds)
@@ -367,10 +429,10 @@ def list_probe_tasks(recipe: Recipe, data: Source, chosen: Sequence[Architecture
 
 
 def _train_probes(
-    recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, run: RunTasks
+    recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, engine: Engine, run: RunTasks
 ) -> tuple[list[Probe], list[Done]]:
     """Trains every probe with every seed; in the order of `list_probe_tasks`."""
-    tasks = list_probe_tasks(recipe, data, chosen, device)
+    tasks = list_probe_tasks(recipe, data, chosen, device, engine)
     places = sorted(range(len(tasks)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
     done = dict(zip(places, run([tasks[i] for i in places]), strict=True))
     results = [done[i] for i in range(len(tasks))]
@@ -400,8 +462,10 @@ def _extract_features(
     return similarity.Features(results[: len(training)], results[len(training) :]), results
 
 
-def _map_to_nearest(recipe: Recipe, features: similarity.Features, n: int, run: RunTasks) -> tuple[Mapping, list[Done]]:
-    arithmetic = machine.describe_arithmetic("cpu")
+def _map_to_nearest(
+    recipe: Recipe, features: similarity.Features, n: int, engine: Engine, run: RunTasks
+) -> tuple[Mapping, list[Done]]:
+    arithmetic = engine.ask("cpu", machine.describe_arithmetic, "cpu")
     (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
     results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
     entries = [result.entry for result in results]

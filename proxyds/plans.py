@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from proxyds import checking, probe, similarity, source, space, verification
-from proxyds.engine import run_stored
+from proxyds.engine import Engine, run_stored
 from proxyds.pipeline import choose_engine, list_probe_tasks, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
 from proxyds.runs import ALL_LABELS, DATASETS, PROXY
-from proxyds.store import Store
+from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 
 
@@ -106,12 +106,15 @@ class BuildPlan:
         return probes + (self.check.expected_seconds if self.check else 0.0)
 
 
+@again_if_damaged
 def plan_build(
     recipe: Recipe | str | Path,
     *,
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    engine: str = "local",
+    gpus_per_task: float = 1.0,
     streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> BuildPlan:
@@ -122,36 +125,34 @@ def plan_build(
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     store = store or Store()
-    device, engine = choose_engine(device, workers)
-    with engine:
-        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
+    with workshop:
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
-    architectures = list_space(recipe, data)
-    chosen = space.choose_probes(architectures, recipe.probes)
-    similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
-    similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
-    planned = []
-    tasks = list_probe_tasks(recipe, data, chosen, device)
-    expected: dict[str, float] = {}
-    for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
-        is_stored = store.find(task.stage, task.key) is not None
-        flops = (
-            probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
-            * architecture.training_flops
-        )
-        if not is_stored and architecture.name not in expected:
-            expected[architecture.name] = probe.expect_seconds(task)
-        seconds = 0.0 if is_stored else expected[architecture.name]
-        planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
-    n_workers = engine.n_workers
-    n_selected = round(recipe.selection.ratio * len(data.train))
-    check = None
-    if recipe.check is not None:
-        ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
-        is_reduced = checking.reduction_in_force(recipe, data) is not None
-        own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
-        runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device)
-        check = _plan_runs(runs, store, n_workers)
+        architectures = list_space(recipe, data)
+        chosen = space.choose_probes(architectures, recipe.probes)
+        similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
+        similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
+        planned = []
+        tasks = list_probe_tasks(recipe, data, chosen, device, workshop)
+        expected: dict[str, float] = {}
+        for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
+            is_stored = store.find(task.stage, task.key) is not None
+            n_seen = probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
+            flops = n_seen * architecture.training_flops
+            if not is_stored and architecture.name not in expected:
+                expected[architecture.name] = workshop.ask(device, probe.expect_seconds, task)
+            seconds = 0.0 if is_stored else expected[architecture.name]
+            planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
+        n_workers = workshop.n_workers
+        n_selected = round(recipe.selection.ratio * len(data.train))
+        check = None
+        if recipe.check is not None:
+            ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
+            is_reduced = checking.reduction_in_force(recipe, data) is not None
+            own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
+            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device, workshop)
+            check = _plan_runs(runs, store, device, workshop)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
 
@@ -172,6 +173,7 @@ class SearchSpace:
     n_listed: int
 
 
+@again_if_damaged
 def survey_space(
     recipe: Recipe | str | Path,
     *,
@@ -194,6 +196,7 @@ def survey_space(
     return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
 
 
+@again_if_damaged
 def plan_check(
     folder: str | Path,
     *,
@@ -201,21 +204,23 @@ def plan_check(
     store: Store | None = None,
     workers: int = 0,
     device: str = "auto",
+    engine: str = "local",
+    gpus_per_task: float = 1.0,
     streamed: bool | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder, store = Path(folder), store or Store()
     recipe, settings = checking.read_checked_recipe(folder, overrides)
-    device, engine = choose_engine(device, workers)
-    with engine:
-        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
+    with workshop:
+        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
-    ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
-    manifest, tables = read_proxy(folder, with_ranking=False)
-    own_draws = checking.redraw(recipe, data, manifest, tables)
-    runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device)
-    return _plan_runs(runs, store, engine.n_workers)
+        ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
+        manifest, tables = read_proxy(folder, with_ranking=False)
+        own_draws = checking.redraw(recipe, data, manifest, tables)
+        runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device, workshop)
+        return _plan_runs(runs, store, device, workshop)
 
 
 def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
@@ -223,8 +228,9 @@ def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
     return None
 
 
-def _plan_runs(runs: Sequence[verification.Run], store: Store, n_workers: int) -> CheckPlan:
-    seconds_per_image = verification.expect_seconds(runs)
+def _plan_runs(runs: Sequence[verification.Run], store: Store, device: str, engine: Engine) -> CheckPlan:
+    first = {run.architecture.name: run for run in reversed(runs) if run.task is not None}
+    seconds_per_image = engine.ask(device, verification.expect_seconds, list(first.values()))
     planned: dict[tuple[str, float], PlannedRuns] = {}
     for run in runs:
         key = run.training_set.dataset, run.training_set.ratio
@@ -241,4 +247,4 @@ def _plan_runs(runs: Sequence[verification.Run], store: Store, n_workers: int) -
     architectures = {run.architecture.name: run.architecture for run in runs}
     by_cost = sorted(architectures.values(), key=lambda a: (a.training_flops, a.n_parameters, a.name))
     order = sorted(planned.values(), key=lambda each: (list(DATASETS).index(each.dataset), each.ratio))
-    return CheckPlan(by_cost, order, n_workers)
+    return CheckPlan(by_cost, order, engine.n_workers)

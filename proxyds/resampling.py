@@ -22,13 +22,14 @@ from proxyds.pipeline import Built, look_at_output, write_proxy
 from proxyds.recipe import Images, Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
-from proxyds.store import Store
+from proxyds.store import Store, again_if_damaged
 from proxyds.tally import Shown
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
 
 
+@again_if_damaged
 def resample(
     place: str | Path,
     out: str | Path,

@@ -2,6 +2,7 @@
 
 An entry is a folder `<root>/<stage>/<key>`; the key is the sha256 of the work's inputs, so equal inputs find it and any
 change misses it. An entry is filled under another name and renamed when it is whole: a killed build leaves no half entry.
+`mirror.py` keeps the same at an address; `claims.py` sees that several builds do a piece of work once.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import platformdirs
 
-from proxyds.errors import translate_os_errors
-from proxyds.folders import remove_folder, sweep_unfinished, whole_folder
+from proxyds.claims import LocalClaims, claiming, sweep_claims
+from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate_os_errors
+from proxyds.folders import remove_folder, sweep_half_files, sweep_unfinished, whole_folder
+from proxyds.mirror import ABOUT, CLAIMS, Listed, Mirror, new_attempt
+from proxyds.places import AtUrl, OnHub, read_address
 
-_ABOUT = "entry.json"
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+_MOST_DAMAGED = 3
+"""Damaged entries that one command does anew; a store that damages more is of no use."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +40,39 @@ class Entry:
         stage: The stage it belongs to.
         key: sha256 of its inputs, in hexadecimal.
         name: What it is, for people.
-        folder: Its files.
         seconds: Wall-clock time that the work took when it was done.
         created: Unix time of its end, in seconds.
+        store: Where it is.
+        listed: What the address says of it; None where the store is a folder.
     """
 
     stage: str
     key: str
     name: str
-    folder: Path
     seconds: float
     created: float
+    store: Store = field(repr=False)
+    listed: Listed | None = field(default=None, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Its files, fetched if they are not here yet.
+
+        Raises:
+            DamagedEntryError: They are not what was written.
+            StoreError: They cannot be fetched.
+        """
+        return self.store.fetch(self)
 
     def file(self, name: str) -> StoredFile:
         """One of its files, for whoever may work on another machine."""
-        return StoredFile(str(self.folder.parents[1]), self.stage, self.key, name)
+        return StoredFile(self.store.place, self.stage, self.key, name)
 
     @property
     def n_bytes(self) -> int:
         """Size of its files."""
+        if self.listed is not None:
+            return self.listed.n_bytes
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
@@ -65,20 +87,25 @@ class StoredFile:
         name: Of the file.
     """
 
-    store: str
+    store: str = field(repr=False)  # may hold a password
     stage: str
     key: str
     name: str
 
     @property
     def path(self) -> Path:
-        """Where it lies on this machine."""
-        return Store(self.store).root / self.stage / self.key / self.name
+        """Where it lies on this machine, fetched if it is not here yet.
+
+        Raises:
+            DamagedEntryError: It is not what was written.
+            StoreError: It cannot be fetched.
+        """
+        return Store(self.store).fetch_file(self)
 
 
-def default_store_root() -> Path:
+def default_place() -> str:
     """`PROXYDS_STORE`, or the user's cache folder."""
-    return Path(os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds"))
+    return os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
 
 
 def content_key(stage: str, inputs: dict[str, Any]) -> str:
@@ -88,22 +115,73 @@ def content_key(stage: str, inputs: dict[str, Any]) -> str:
 
 
 class Store:
-    """A folder of entries."""
+    """A place with entries, which many processes and machines may use at once. It pickles.
 
-    def __init__(self, root: str | Path | None = None) -> None:
-        self.root = Path(root) if root is not None else default_store_root()
+    Args:
+        place: A folder, or an address that `fsspec` knows; None for the user's own.
+
+    Attributes:
+        place: The same as text.
+        name: As it may be shown.
+        root: The folder; of an address, the one that holds what was fetched from there or written here.
+
+    Raises:
+        MissingExtraError: The package for the address's protocol is not installed; names it.
+        StoreError: It is no address that can be written to.
+    """
+
+    def __init__(self, place: str | Path | None = None) -> None:
+        given = default_place() if place is None else place
+        self._mirror: Mirror | None = None
+        at = _read_place(given)
+        if isinstance(at, Path):
+            self.root, self.place, self.name = at, str(at.absolute()), str(at)
+        else:
+            self._mirror = Mirror(at.url)
+            self.root, self.place, self.name = self._mirror.folder, at.url, self._mirror.name
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.place,)
 
     def find(self, stage: str, key: str) -> Entry | None:
-        """Returns a finished entry, or None; an entry that something has damaged is removed."""
+        """Returns a finished entry, or None; an entry that something has damaged is removed.
+
+        Raises:
+            StoreError: The address does not say.
+        """
+        if self._mirror is not None:
+            listed = self._mirror.find(stage, key)
+            return None if listed is None else self._entry(stage, key, listed)
         folder = self.root / stage / key
         try:
-            about = json.loads((folder / _ABOUT).read_text())
-            return Entry(stage, key, about["name"], folder, about["seconds"], about["created"])
+            about = json.loads((folder / ABOUT).read_text())
+            return Entry(stage, key, about["name"], about["seconds"], about["created"], self)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, KeyError, TypeError):
             remove_folder(folder)
             return None
+
+    @contextmanager
+    def claiming(self, stage: str, key: str, on_wait: Callable[[], None]) -> Iterator[bool]:
+        """Claims an entry for the block, so that several builds do not do the same work; or waits until another has done it.
+
+        Args:
+            stage: Of the entry.
+            key: Of the entry.
+            on_wait: Called now and then while another does it.
+
+        Yields:
+            True where the entry is the caller's to write; False where it is there.
+
+        Raises:
+            NoPermissionError: The store may not be written.
+            StoreError: The address does not do what is asked.
+        """
+        files = LocalClaims(self.root / CLAIMS, self._translating) if self._mirror is None else self._mirror.claims
+        ask = _at_once if self._mirror is None else self._mirror.ask
+        with claiming(files, f"{stage}-{key}", lambda: self.find(stage, key) is not None, on_wait, ask) as is_mine:
+            yield is_mine
 
     @contextmanager
     def writing(self, stage: str, key: str, name: str) -> Iterator[Path]:
@@ -112,25 +190,53 @@ class Store:
         Raises:
             NoSpaceError: The disk is full.
             NoPermissionError: The store may not be written.
+            StoreError: The address does not take it.
         """
-        started = time.time()
-        with (
-            translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder"),
-            whole_folder(self.root / stage / key, "give way") as folder,
-        ):
+        started, attempt = time.time(), new_attempt()
+        final = self.root / stage / key if self._mirror is None else self.root / stage / key / attempt
+        with self._translating(), whole_folder(final, "give way") as folder:
             yield folder
-            about = {"name": name, "seconds": time.time() - started, "created": time.time()}
-            (folder / _ABOUT).write_text(json.dumps(about))
+            if self._mirror is not None:
+                self._mirror.send(stage, key, name, started, folder, attempt)
+            else:
+                about = {"name": name, "seconds": time.time() - started, "created": time.time()}
+                (folder / ABOUT).write_text(json.dumps(about))
+
+    def fetch(self, entry: Entry) -> Path:
+        """The folder of an entry's files; see `Entry.folder`."""
+        if self._mirror is None or entry.listed is None:
+            return self.root / entry.stage / entry.key
+        return self._mirror.fetch(entry.stage, entry.key, entry.listed, entry.listed.files)
+
+    def fetch_file(self, file: StoredFile) -> Path:
+        """Where one of its files lies; see `StoredFile.path`."""
+        if self._mirror is None:
+            return self.root / file.stage / file.key / file.name
+        listed = self._mirror.find(file.stage, file.key)
+        if listed is None or file.name not in listed.files:
+            raise DamagedEntryError(
+                f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
+            )
+        return self._mirror.fetch(file.stage, file.key, listed, [file.name]) / file.name
 
     def entries(self) -> list[Entry]:
-        """Every finished entry, oldest first."""
-        found = [self.find(path.parent.name, path.name) for path in self.root.glob("*/[!.]*")]
-        return sorted((entry for entry in found if entry), key=lambda entry: entry.created)
+        """Every finished entry, oldest first; nothing else is fetched."""
+        if self._mirror is not None:
+            found = [self._entry(stage, key, listed) for (stage, key), listed in self._mirror.find_all().items()]
+        else:
+            places = [path for path in self.root.glob("*/[!.]*") if path.parent.name != CLAIMS]
+            found = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
+        return sorted(found, key=lambda entry: entry.created)
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left unfinished."""
+        if self._mirror is not None:
+            self._mirror.sweep()
+            return
         for stage in self.root.glob("*/"):
             sweep_unfinished(stage)
+        sweep_claims(LocalClaims(self.root / CLAIMS, self._translating))
+        sweep_half_files(self.root / CLAIMS)
 
     def clean(self, older_than_days: float = 0.0) -> tuple[int, int]:
         """Removes entries that are older, and what killed builds left behind.
@@ -139,8 +245,51 @@ class Store:
             How many entries were removed, and their bytes.
         """
         deadline = time.time() - older_than_days * 86_400
-        removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
-        for entry, _ in removed:
-            remove_folder(entry.folder)
+        if self._mirror is not None:
+            sizes = [listed.n_bytes for listed in self._mirror.clean(deadline)]
+        else:
+            removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
+            for entry, _ in removed:
+                remove_folder(entry.folder)
+            sizes = [n_bytes for _, n_bytes in removed]
         self.sweep()
-        return len(removed), sum(n_bytes for _, n_bytes in removed)
+        return len(sizes), sum(sizes)
+
+    def _entry(self, stage: str, key: str, listed: Listed) -> Entry:
+        return Entry(stage, key, listed.name, listed.seconds, listed.created, self, listed)
+
+    def _translating(self) -> AbstractContextManager[None]:
+        if self._mirror is not None:
+            return translate_os_errors(
+                f"the mirror of the store {self.name}, {self.root}", "set PROXYDS_STORE_MIRROR to another folder"
+            )
+        return translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder")
+
+
+def again_if_damaged(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Calls a function again when finished work that it reads proves damaged: that is done anew, the rest is found."""
+
+    @wraps(function)
+    def call(*arguments: _Given.args, **named: _Given.kwargs) -> _Result:
+        for _ in range(_MOST_DAMAGED):
+            with suppress(DamagedEntryError):
+                return function(*arguments, **named)
+        return function(*arguments, **named)
+
+    return call
+
+
+def _read_place(place: str | Path) -> Path | AtUrl:
+    try:
+        at = read_address(place) if isinstance(place, str) else place
+    except RemoteError as error:
+        raise StoreError(f"the store {error}") from None
+    if isinstance(at, OnHub):
+        raise StoreError(
+            f"the store {place}: must be a folder or an address such as s3://bucket/folder, it is on the Hub"
+        )
+    return Path(place) if at is None else at
+
+
+def _at_once(do: Callable[[], _Result]) -> _Result:
+    return do()

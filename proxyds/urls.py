@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,10 @@ class UrlFolder:
     filesystem: Any = field(repr=False)
     root: str
 
+    def below(self, name: str) -> UrlFolder:
+        """A folder in it."""
+        return UrlFolder(f"{self.name}/{name}", self.filesystem, f"{self.root}/{name}")
+
     def list_files(self) -> dict[str, int] | None:
         """Every file below, with its bytes; None where the protocol cannot tell.
 
@@ -79,6 +83,37 @@ class UrlFolder:
         except RemoteNotFoundError:
             return None
         return held
+
+    def read_files(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Several small files' bytes, at once where the protocol can; those that are not there are left out.
+
+        Raises:
+            RemoteError: One cannot be read.
+        """
+        if not names:
+            return {}
+        with _reaching(self.name):
+            found = self.filesystem.cat([f"{self.root}/{name}" for name in names], on_error="return")
+        held: dict[str, bytes] = {}
+        for path, got in found.items():
+            name = path.removeprefix(f"{self.root}/")
+            if isinstance(got, Exception):
+                with suppress(RemoteNotFoundError), _reaching(f"{self.name}/{name}"):
+                    raise got
+            else:
+                held[name] = got
+        return held
+
+    def fetch_file(self, name: str, path: Path) -> None:
+        """Fetches one file, whatever its size.
+
+        Raises:
+            RemoteError: It cannot be read.
+            OSError: It cannot be written here.
+        """
+        with path.open("wb") as out:
+            for chunk in self._iter_chunks(name):
+                out.write(chunk)
 
     def fetch_files(self, sizes: Mapping[str, int], folder: Path, on_progress: OnProgress = ignore_progress) -> None:
         """Fetches files of known sizes into a folder, and not a byte more.
@@ -117,7 +152,7 @@ class UrlFolder:
         n_done = 0
         for name, size in sizes.items():
             with _reaching(f"{self.name}/{name}"):
-                self.filesystem.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
+                self._make_folder(f"{self.root}/{name}".rpartition("/")[0])
                 self.filesystem.put_file(str(folder / name), f"{self.root}/{name}")
             n_done += size
             on_progress(Progress("push", self.name, n_done, max(sum(sizes.values()), 1)))
@@ -131,8 +166,44 @@ class UrlFolder:
     def write_file(self, name: str, held: bytes) -> None:
         """Writes a small file."""
         with _reaching(self.name):
-            self.filesystem.makedirs(self.root, exist_ok=True)
+            self._make_folder(self.root)
             self.filesystem.pipe_file(f"{self.root}/{name}", held)
+
+    def create_file(self, name: str, held: bytes) -> bool:
+        """Writes a small file unless it is there; returns whether it was not.
+
+        Of several who do so at once one alone is told that it was not where `creates_exclusively`, elsewhere maybe all.
+
+        Raises:
+            RemoteError: It cannot be written.
+        """
+        if not self.creates_exclusively:
+            if self.read_files([name]):
+                return False
+            self.write_file(name, held)
+            return True
+        try:
+            with _reaching(f"{self.name}/{name}"):
+                self.filesystem.pipe_file(f"{self.root}/{name}", held, mode="create")
+        except (OutputExistsError, RemoteError):
+            # each server refuses in its own words, and an answer that got lost is asked for again: what is there tells
+            there = self.read_files([name]).get(name)
+            if there is None:
+                raise
+            return there == held
+        return True
+
+    @property
+    def creates_exclusively(self) -> bool:
+        """Whether a file is created for one of several who try at once: S3 and its like do so by a condition on the request."""
+        protocols = self.filesystem.protocol
+        return not EXTRAS.keys().isdisjoint([protocols] if isinstance(protocols, str) else protocols)
+
+    def _make_folder(self, path: str) -> None:
+        if (
+            not self.creates_exclusively
+        ):  # object stores have no folders, and would make a bucket where a name is misspelt
+            self.filesystem.makedirs(path, exist_ok=True)
 
     def check_writable(self) -> None:
         """Writes a file and removes it, so that hours of work are not done for a place that may not be written.
@@ -144,8 +215,12 @@ class UrlFolder:
         self.remove_files([f"{UNFINISHED}-try"])
 
 
-def open_url(url: str) -> UrlFolder:
+def open_url(url: str, **options: object) -> UrlFolder:
     """Opens an address; nothing is asked of it yet.
+
+    Args:
+        url: The address.
+        options: For its file system, besides what its own configuration says.
 
     Raises:
         MissingExtraError: The package for its protocol is not installed; names it.
@@ -156,7 +231,7 @@ def open_url(url: str) -> UrlFolder:
     name, scheme = show_address(url), urlsplit(url).scheme
     try:
         with _reaching(name):
-            filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
         extra = EXTRAS.get(scheme)
         how = f"pip install 'proxyds[{extra}]'" if extra else str(error)

@@ -64,3 +64,51 @@ def die(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
 def sleep(*, folder: Path, report: Callable[[float, float, str], None], started: Path) -> None:
     started.write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def write_device(
+    *, folder: Path, report: Callable[[float, float, str], None], device: str, others: Path, n: int
+) -> None:
+    """Waits until `n` of its kind run at once, and says which GPU it was given."""
+    (others / f"{os.getpid()}").touch()
+    deadline = time.monotonic() + 60
+    while len(list(others.iterdir())) < n:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (folder / "device").write_text(f"{device} {os.environ['CUDA_VISIBLE_DEVICES']}")
+
+
+def fail_at_first(*, folder: Path, report: Callable[[float, float, str], None], tries: Path, n_deaths: int) -> None:
+    """Kills its process as often as is asked, then ends well."""
+    with tries.open("a") as log:
+        log.write("x")
+    if len(tries.read_text()) <= n_deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "text").write_text("at last")
+
+
+def add_up(
+    *,
+    folder: Path,
+    report: Callable[[float, float, str], None],
+    device: str,
+    ran: Path,
+    trouble: bool,
+    weights: np.ndarray,
+) -> None:
+    """Adds the numbers of the processes that work on it, each having brought its own."""
+    import torch.distributed as dist
+
+    rank, n = dist.get_rank(), dist.get_world_size()
+    with ran.open("a") as log:
+        log.write(f"{rank}\n")
+    dist.barrier()
+    n_tries = len(ran.read_text().splitlines()) // n
+    if trouble and n_tries == 1 and rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble and n_tries > 1 and rank == 0:
+        raise DivergedError("probe x: the training loss must stay finite")
+    total = torch.tensor([rank + 1])
+    dist.all_reduce(total)
+    report(1, 1, "added")
+    (folder / "total").write_text(f"{int(total)} of {n} with {torch.get_num_threads()} on {device}")
