@@ -122,10 +122,7 @@ class RemoteClaims:
 
     def names(self) -> list[str]:
         """See `ClaimFiles`."""
-        try:
-            return list(self._remote.list_files() or {})
-        except RemoteNotFoundError:
-            return []
+        return self._remote.list_names()
 
     def read(self, name: str) -> bytes | None:
         """See `ClaimFiles`."""

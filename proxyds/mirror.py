@@ -201,17 +201,11 @@ class Mirror:
     def _list(self) -> dict[tuple[str, str], list[str]]:
         """The names of all files there, by the stage and key of their entry."""
         names: dict[tuple[str, str], list[str]] = {}
-        for path in self.ask(self._list_files):
+        for path in self.ask(self._remote.list_names):
             stage, key, name = (*path.split("/", 2), "", "")[:3]
             if name and not stage.startswith("."):
                 names.setdefault((stage, key), []).append(name)
         return names
-
-    def _list_files(self) -> list[str]:
-        try:
-            return list(self._remote.list_files() or {})
-        except RemoteNotFoundError:
-            return []
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

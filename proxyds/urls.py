@@ -70,6 +70,21 @@ class UrlFolder:
         prefix = f"{self.root.rstrip('/')}/"
         return {name.removeprefix(prefix): about["size"] for name, about in found.items() if name.startswith(prefix)}
 
+    def list_names(self) -> list[str]:
+        """The names of the files below; none where nothing is there. Unlike `list_files` it takes what it finds, in a place that is our own.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        try:
+            with _reaching(self.name):
+                self.filesystem.invalidate_cache()
+                found = self.filesystem.find(self.root)
+        except RemoteNotFoundError:
+            return []
+        prefix = f"{self.root}/"
+        return [path.removeprefix(prefix) for path in found if path.startswith(prefix)]
+
     def read_file(self, name: str, n_most: int) -> bytes | None:
         """A small file's bytes; None where there is none.
 

@@ -64,3 +64,11 @@ def die(*, folder: Path, report: Callable[[float, float, str], None]) -> None:
 def sleep(*, folder: Path, report: Callable[[float, float, str], None], started: Path) -> None:
     started.write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def write_slowly(*, folder: Path, report: Callable[[float, float, str], None], seconds: float, ran: Path) -> None:
+    """Leaves a line in `ran`, then takes its time."""
+    with ran.open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    (folder / "text").write_text("slow")
