@@ -161,8 +161,8 @@ class Mirror:
         Returns:
             The entries.
         """
-        claimed = self.ask(partial(sweep_claims, self.claims))
-        held, listed = self._list(), self.find_all()
+        # in this order: whoever has sent files of the first list holds a claim yet, or has ended and stands in the third
+        held, claimed, listed = self._list(), self.ask(partial(sweep_claims, self.claims)), self.find_all()
         old = {place: each for place, each in listed.items() if each.created <= deadline}
         for (stage, key), names in held.items():
             about = listed.get((stage, key))

@@ -200,10 +200,10 @@ class UrlFolder:
         try:
             with _reaching(f"{self.name}/{name}"):
                 self.filesystem.pipe_file(f"{self.root}/{name}", held, mode="create")
-        except (OutputExistsError, RemoteError):
-            # each server refuses in its own words, and an answer that got lost is asked for again: what is there tells
+        except (OutputExistsError, RemoteError) as error:
+            # each server refuses in its own words, and a try whose answer got lost may have made it: what is there tells
             there = self.read_files([name]).get(name)
-            if there is None:
+            if there is None and not isinstance(error, OutputExistsError):  # else it was there, and is gone by now
                 raise
             return there == held
         return True

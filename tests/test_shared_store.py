@@ -23,6 +23,7 @@ from conftest import TINY_RECIPE, Bucket, Run, check_manners, read_tree
 
 from proxyds import claims, mirror
 from proxyds.claims import LocalClaims, RemoteClaims
+from proxyds.display import show_progress
 from proxyds.engine import Here, LocalWorkers, Task, _run_task, run_stored
 from proxyds.errors import (
     DamagedEntryError,
@@ -32,7 +33,7 @@ from proxyds.errors import (
     StoreError,
     translate_os_errors,
 )
-from proxyds.records import ignore_progress
+from proxyds.records import Progress, ignore_progress
 from proxyds.store import Store, StoredFile, again_if_damaged
 from proxyds.urls import open_url
 
@@ -284,6 +285,19 @@ def test_who_waits_for_work_that_fails_takes_over(place: str, tmp_path: Path) ->
     _run_task(a_task(0, ran), Store(place), lambda *_: failed.set())
     thread.join()
     assert Store(place).find("t", a_task(0, ran).key) is not None
+
+
+def test_a_log_says_that_a_task_waits_and_tells_the_time_left_from_when_it_began(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyds.display.LOG_EVERY_SECONDS", 0.1)
+    with show_progress(quiet=False) as show:
+        for done, total, note in [(0, 1, "waiting for another build"), (0, 1, "waiting for another build"), (1, 3, "")]:
+            show(Progress("t", "a task", done, total, note))
+            time.sleep(0.2)
+    waiting, begun = capsys.readouterr().err.splitlines()
+    assert waiting == "  a task: waiting for another build"
+    assert begun == "  a task: 33%, about 0.4 s left"
 
 
 def test_a_claim_that_stands_still_is_dead_and_one_that_beats_is_not(
