@@ -31,6 +31,8 @@ POLL_SECONDS = 1.0
 """How often those who wait look."""
 READ_BACK_SECONDS = 0.5
 """Where a protocol cannot create exclusively: others who created the same claim have written by then, and the last one holds it."""
+_LAST_BEAT_SECONDS = 10.0
+"""How long a holder that has ended waits for a beat under way; one that comes later leaves a dead claim behind."""
 _FORGOTTEN_SECONDS = 86_400.0
 """A claim without a beat for so long is swept; no clocks differ by that."""
 
@@ -122,10 +124,7 @@ class RemoteClaims:
 
     def names(self) -> list[str]:
         """See `ClaimFiles`."""
-        try:
-            return list(self._remote.list_files() or {})
-        except RemoteNotFoundError:
-            return []
+        return self._remote.list_names()
 
     def read(self, name: str) -> bytes | None:
         """See `ClaimFiles`."""
@@ -177,7 +176,7 @@ def claiming(
         yield not is_done()  # it may have been done between the caller's last look and the claim
     finally:
         stop.set()
-        heart.join(timeout=BEAT_SECONDS)  # one that hangs leaves a claim behind that is dead
+        heart.join(timeout=_LAST_BEAT_SECONDS)
         for each in range(number + 1):  # the oldest first: what is left is the newest, and holds until it is gone
             with suppress(ProxydsError, OSError):
                 files.remove(f"{name}-{each}")

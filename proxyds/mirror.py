@@ -161,8 +161,8 @@ class Mirror:
         Returns:
             The entries.
         """
-        claimed = self.ask(partial(sweep_claims, self.claims))
-        held, listed = self._list(), self.find_all()
+        # in this order: whoever has sent files of the first list holds a claim yet, or has ended and stands in the third
+        held, claimed, listed = self._list(), self.ask(partial(sweep_claims, self.claims)), self.find_all()
         old = {place: each for place, each in listed.items() if each.created <= deadline}
         for (stage, key), names in held.items():
             about = listed.get((stage, key))
@@ -201,17 +201,11 @@ class Mirror:
     def _list(self) -> dict[tuple[str, str], list[str]]:
         """The names of all files there, by the stage and key of their entry."""
         names: dict[tuple[str, str], list[str]] = {}
-        for path in self.ask(self._list_files):
+        for path in self.ask(self._remote.list_names):
             stage, key, name = (*path.split("/", 2), "", "")[:3]
             if name and not stage.startswith("."):
                 names.setdefault((stage, key), []).append(name)
         return names
-
-    def _list_files(self) -> list[str]:
-        try:
-            return list(self._remote.list_files() or {})
-        except RemoteNotFoundError:
-            return []
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:

@@ -70,6 +70,21 @@ class UrlFolder:
         prefix = f"{self.root.rstrip('/')}/"
         return {name.removeprefix(prefix): about["size"] for name, about in found.items() if name.startswith(prefix)}
 
+    def list_names(self) -> list[str]:
+        """The names of the files below; none where nothing is there. Unlike `list_files` it takes what it finds, in a place that is our own.
+
+        Raises:
+            RemoteError: It cannot be read.
+        """
+        try:
+            with _reaching(self.name):
+                self.filesystem.invalidate_cache()
+                found = self.filesystem.find(self.root)
+        except RemoteNotFoundError:
+            return []
+        prefix = f"{self.root}/"
+        return [path.removeprefix(prefix) for path in found if path.startswith(prefix)]
+
     def read_file(self, name: str, n_most: int) -> bytes | None:
         """A small file's bytes; None where there is none.
 
@@ -185,10 +200,10 @@ class UrlFolder:
         try:
             with _reaching(f"{self.name}/{name}"):
                 self.filesystem.pipe_file(f"{self.root}/{name}", held, mode="create")
-        except (OutputExistsError, RemoteError):
-            # each server refuses in its own words, and an answer that got lost is asked for again: what is there tells
+        except (OutputExistsError, RemoteError) as error:
+            # each server refuses in its own words, and a try whose answer got lost may have made it: what is there tells
             there = self.read_files([name]).get(name)
-            if there is None:
+            if there is None and not isinstance(error, OutputExistsError):  # else it was there, and is gone by now
                 raise
             return there == held
         return True

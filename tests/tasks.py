@@ -112,3 +112,11 @@ def add_up(
     dist.all_reduce(total)
     report(1, 1, "added")
     (folder / "total").write_text(f"{int(total)} of {n} with {torch.get_num_threads()} on {device}")
+
+
+def write_slowly(*, folder: Path, report: Callable[[float, float, str], None], seconds: float, ran: Path) -> None:
+    """Leaves a line in `ran`, then takes its time."""
+    with ran.open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    (folder / "text").write_text("slow")

@@ -8,39 +8,13 @@ from __future__ import annotations
 import functools
 import http.server
 import shutil
-import socket
 import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import LITTLE_SPACE, Run, check_manners, read_tree
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """The variables with which programs talk to a stand-in for S3 that holds an empty bucket `bucket`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(urllib.request.Request(f"{address}/bucket", method="PUT"), timeout=5).close()
-                break
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.1)
-        secrets = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "very-secret"}
-        yield {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1", **secrets}
-        server.terminate()
+from conftest import LITTLE_SPACE, Bucket, Run, check_manners, read_tree
 
 
 @pytest.fixture
@@ -69,38 +43,6 @@ def run(run_here: Run, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setenv(name, value)
     yield run
     s3fs.S3FileSystem.clear_instance_cache()  # they keep the address of this server
-
-
-class Bucket:
-    """The bucket by plain HTTP, behind everybody's back."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def ask(self, method: str, name: str, held: bytes | None = None) -> bytes:
-        asked = urllib.request.Request(f"{self._address}/bucket/{name}", held, method=method)
-        signed = "Credential=somebody/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"  # for moto
-        asked.add_header("Authorization", f"AWS4-HMAC-SHA256 {signed}")
-        asked.add_header("Content-Type", "application/octet-stream")  # or moto takes it for a form
-        with urllib.request.urlopen(asked, timeout=30) as answer:
-            found: bytes = answer.read()
-        return found
-
-    def put(self, prefix: str, files: dict[str, bytes]) -> None:
-        for name, held in files.items():
-            self.ask("PUT", f"{prefix}/{name}", held)
-
-    def names(self, prefix: str) -> set[str]:
-        listed = self.ask("GET", f"?list-type=2&prefix={prefix}/").decode()
-        return {each.partition("</Key>")[0].removeprefix(f"{prefix}/") for each in listed.split("<Key>")[1:]}
-
-    def files(self, prefix: str) -> dict[str, bytes]:
-        return {name: self.ask("GET", f"{prefix}/{name}") for name in self.names(prefix)}
-
-
-@pytest.fixture
-def bucket(s3: dict[str, str]) -> Bucket:
-    return Bucket(s3["AWS_ENDPOINT_URL"])
 
 
 @pytest.fixture
