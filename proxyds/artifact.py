@@ -25,7 +25,7 @@ from proxyds.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.opening import measure_file, present_files, read_manifest
 from proxyds.records import PAIRS, SHARD, Draw, Mapping, Outcomes, ReadEncoded, Samples, Source, StreamedSamples
 from proxyds.tables import iter_rows
-from proxyds.tally import COUNTED, Shown, count_samples, merge_tallies, show_images
+from proxyds.tally import Shown, count_samples, show_images
 from proxyds.tars import write_tar
 
 if TYPE_CHECKING:
@@ -107,21 +107,18 @@ def write_tables(
     images: dict[int, list[bytes]] = {}
     formats: Counter[str] = Counter()
 
-    def write_both() -> Iterator[tuple[pa.Table, pa.Table]]:
-        read_encoded = source.open_encoded(source.train.split, _list_places(source.train, draw.selected))
-        for samples, row in _iter_rows(source, mapping, draw):
-            importance = _make_table(row, features["importance"])
-            tables["importance"].add(importance)
-            chosen = importance.filter(importance["selected"])
-            encoded = _read_unchanged(read_encoded, samples.take(row["selected"]))
-            formats.update(map(_image_extension, encoded))
-            data = _data_table(chosen, encoded, draw.kept_labels, features["default"])
-            tables["default"].add(data)
-            show_images(images, data)
-            yield importance.select(COUNTED), data.select(COUNTED)
-
-    both = [(count_samples([one]), count_samples([other])) for one, other in write_both()]
-    training, proxy = (merge_tallies([pair[i] for pair in both]) for i in range(2))
+    training, proxy = count_samples([]), count_samples([])
+    read_encoded = source.open_encoded(source.train.split, _list_places(source.train, draw.selected))
+    for samples, row in _iter_rows(source, mapping, draw):
+        importance = _make_table(row, features["importance"])
+        tables["importance"].add(importance)
+        chosen = importance.filter(importance["selected"])
+        encoded = _read_unchanged(read_encoded, samples.take(row["selected"]))
+        data = _data_table(chosen, encoded, draw.kept_labels, features["default"])
+        tables["default"].add(data)
+        formats.update(map(_image_extension, encoded))
+        show_images(images, data)
+        training, proxy = training.add(importance), proxy.add(data)
     tables["importance"].end()
     names = features["default"]["label"].names
     write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])

@@ -51,6 +51,13 @@ class Tally:
         values, places = np.unique(self.groups["importance"].to_numpy(), return_inverse=True)
         return values, self._sum(places, len(values))
 
+    def add(self, piece: pa.Table) -> Tally:
+        """Counts the samples of another piece too."""
+        ones = pa.array(np.ones(piece.num_rows, np.int64))
+        both = pa.concat_tables([self.groups, piece.select(COUNTED).append_column("n", ones).cast(_GROUPS)])
+        grouped = both.group_by(COUNTED, use_threads=False).aggregate([("n", "sum")])
+        return Tally(grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED]))
+
     def _sum(self, places: NDArray[Any], n: int) -> NDArray[np.int64]:
         return np.bincount(places, weights=self._counts, minlength=n).astype(np.int64)
 
@@ -76,19 +83,10 @@ class Shown:
 
 def count_samples(pieces: Iterable[pa.Table]) -> Tally:
     """Counts the samples of a table that comes in pieces, of which the columns `label`, `case` and `importance` are looked at."""
-    return merge_tallies(
-        Tally(piece.select(COUNTED).append_column("n", pa.array(np.ones(piece.num_rows, np.int64))).cast(_GROUPS))
-        for piece in pieces
-    )
-
-
-def merge_tallies(tallies: Iterable[Tally]) -> Tally:
-    """Puts the counts of several pieces together, one after the other."""
-    together = _GROUPS.empty_table()
-    for tally in tallies:
-        grouped = pa.concat_tables([together, tally.groups]).group_by(COUNTED, use_threads=False)
-        together = grouped.aggregate([("n", "sum")]).rename_columns([*COUNTED, "n"])
-    return Tally(together.sort_by([(name, "ascending") for name in COUNTED]))
+    counted = Tally(_GROUPS.empty_table())
+    for piece in pieces:
+        counted = counted.add(piece)
+    return counted
 
 
 _GROUPS = pa.schema([("label", pa.int64()), ("case", pa.int8()), ("importance", pa.float64()), ("n", pa.int64())])
