@@ -215,9 +215,8 @@ class UrlFolder:
         return not EXTRAS.keys().isdisjoint([protocols] if isinstance(protocols, str) else protocols)
 
     def _make_folder(self, path: str) -> None:
-        if (
-            not self.creates_exclusively
-        ):  # object stores have no folders, and would make a bucket where a name is misspelt
+        """Object stores have no folders: asked for one they would make a bucket, where a name is misspelt."""
+        if not self.creates_exclusively:
             self.filesystem.makedirs(path, exist_ok=True)
 
     def check_writable(self) -> None:
