@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,6 +19,8 @@ TILE = 65_536
 """Values that are worked on at once."""
 BUCKET = 4 * TILE
 """Rows that `in_key_order` sorts at once, about."""
+MAX_BUCKETS = 256
+"""Files that it has open; of more than 67 million rows buckets are larger."""
 
 
 class Column:
@@ -78,7 +79,7 @@ def count(groups: Values, n_groups: int = 0) -> NDArray[np.int64]:
 
 
 def hold(values: Values) -> NDArray[Any]:
-    """All of them in memory: for flags, a byte each."""
+    """All of them in memory: for what is small, such as flags, a byte each."""
     return np.concatenate([np.zeros(0, np.bool_), *tiles_of(values)]) if isinstance(values, Column) else values
 
 
@@ -95,17 +96,6 @@ def cut_tiles(pieces: Iterable[NDArray[Any]], size: int = TILE) -> Iterator[NDAr
             waiting, n_waiting = [together[size:]], n_waiting - size
     if n_waiting:
         yield np.concatenate(waiting)
-
-
-def read_rows(file: Path, dtype: np.dtype[Any], n: int, name: str) -> Column:
-    """One field of a file of records (its bytes and nothing else) as a column."""
-
-    def tiles() -> Iterator[NDArray[Any]]:
-        with file.open("rb") as held:
-            for start in range(0, n, TILE):
-                yield np.fromfile(held, dtype, min(TILE, n - start))[name]
-
-    return Column(n, tiles)
 
 
 def find_nth_smallest(values: Values, n: int) -> float:
@@ -151,7 +141,7 @@ def in_key_order(keys: Values, values: Values) -> Iterator[tuple[NDArray[np.int6
         places = places[_sort_distinct(keys[places])]
         yield places, values[places]
         return
-    n_buckets = -(-len(keys) // BUCKET)
+    n_buckets = min(-(-len(keys) // BUCKET), MAX_BUCKETS)
     with passing_folder() as folder, ExitStack() as opened:
         files: list[BinaryIO] = [opened.enter_context((folder / str(i)).open("w+b")) for i in range(n_buckets)]
         for start, (key, value) in enumerate(zip(tiles_of(keys), tiles_of(values), strict=True)):

@@ -29,11 +29,11 @@ STAGE_VERSION = 2
 CONVERSION_VERSION = 1
 """Raised when `convert_image` gives other pixels: then trainings on them are others too."""
 RUN, RUN_BYTES = 8192, 128_000_000
-"""Images that are decoded, sorted and written together, and the bytes of their pixels, at most."""
+"""Images of one file of pixels, and their bytes, at most."""
 
-ROW = np.dtype([("id", "S64"), ("sha256", "S64"), ("label", np.int64), ("index", np.int64)])
+ROW = np.dtype([("id", "S64"), ("sha256", "S64"), ("label", np.int64), ("index", np.int64), ("place", np.int64)])
 """What is known of a decoded image: its id before repeats are numbered, the sha256 of its file, the place of its label among its
-part's labels, its own place in the part."""
+part's labels, its own place in the part, and that of its pixels in the part's files, laid end to end."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Decoded:
     Attributes:
         n_rows: Images of the part, those that were left out too.
         shapes: The shapes (C, H, W) of their pixels: one, if all is well.
-        runs: Images in each of the files `pixels-0.npy`, `rows-0.npy`, `pixels-1.npy`, ...
+        runs: Images in each of the files `pixels-0.npy`, `pixels-1.npy`, ...
         values: The labels that are there, as the source has them, in the order of their coming.
         counts: How many images have each.
         firsts: Place in the part of the first image that has each.
@@ -87,7 +87,7 @@ def decode_part(
     label_names: Sequence[str] | None,
     number: int,
 ) -> None:
-    """Decodes a part into `pixels-*.npy`, uint8 (n, C, H, W), `rows-*.npy` of `ROW`, both in the order of ids, and `part.json`.
+    """Decodes a part into `pixels-*.npy`, uint8 (n, C, H, W), `rows.npy` of `ROW` in the order of ids, and `part.json`.
 
     Images without a label are counted and not decoded: whether that is an error is for whoever knows the other parts.
 
@@ -105,7 +105,7 @@ def decode_part(
         SourceError: The part cannot be read.
     """
     labels: dict[Any, list[int]] = {}  # of each its place, count and first image
-    found: list[tuple[bytes, bytes, int, int]] = []
+    found: list[tuple[bytes, bytes, int, int, int]] = []
     images: list[NDArray[np.uint8]] = []
     bad: list[tuple[int, str]] = []
     runs: list[int] = []
@@ -113,20 +113,16 @@ def decode_part(
     n_rows = 0
 
     def write_run() -> None:
-        rows = np.array(found, ROW)
-        order = np.lexsort((rows["index"], rows["sha256"], rows["id"]))
         if len(shapes) == 1:  # else it is an error for whoever knows the other parts
-            np.save(folder / f"pixels-{len(runs)}.npy", np.stack(images)[order])
-        np.save(folder / f"rows-{len(runs)}.npy", rows[order])
-        runs.append(len(rows))
-        found.clear()
+            np.save(folder / f"pixels-{len(runs)}.npy", np.stack(images))
+        runs.append(len(images))
         images.clear()
 
     for index, (encoded, value, name) in enumerate(part.rows()):  # one thread: Pillow's decoders are slower in several
         n_rows += 1
         known = labels.setdefault(value, [len(labels), 0, index])
         known[1] += 1
-        if is_missing(value):
+        if is_missing(value, label_names):
             continue
         text = str(value) if label_names is None else label_names[value]
         try:
@@ -142,14 +138,16 @@ def decode_part(
             continue
         shape = pixels.shape
         shapes.add((shape[0], shape[1], shape[2]))
-        found.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), known[0], index))
+        found.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), known[0], index, len(found)))
         images.append(pixels)
-        if len(found) == RUN or len(found) * pixels.nbytes >= RUN_BYTES:
+        if len(images) == RUN or len(images) * pixels.nbytes >= RUN_BYTES:
             write_run()
         if index % 1000 == 999:
             report(index + 1, max(RUN, index + 2), "")  # how many there are is not known
-    if found:
+    if images:
         write_run()
+    rows = np.array(found, ROW)
+    np.save(folder / "rows.npy", rows[np.lexsort((rows["index"], rows["sha256"], rows["id"]))])
     about = Decoded(
         n_rows=n_rows,
         shapes=sorted(shapes),
@@ -171,14 +169,16 @@ def read_decoded(entry: Entry) -> Decoded:
     return Decoded(shapes=shapes, bad_images=bad_images, **held)
 
 
-def list_runs(entry: Entry, decoded: Decoded, kind: str) -> list[StoredFile]:
-    """The files of a part's runs, `pixels` or `rows`."""
-    return [entry.file(f"{kind}-{run}.npy") for run in range(len(decoded.runs))]
+def list_pixels(entry: Entry, decoded: Decoded) -> list[StoredFile]:
+    """The files of a part's pixels."""
+    return [entry.file(f"pixels-{run}.npy") for run in range(len(decoded.runs))]
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a label is none."""
-    return value is None or (value == -1 and not isinstance(value, str))
+def is_missing(value: Any, label_names: Sequence[str] | None) -> bool:
+    """Whether a label is none: -1, or not the number of a name."""
+    if value is None or isinstance(value, str):
+        return value is None
+    return value == -1 if label_names is None else not 0 <= value < len(label_names)
 
 
 def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
@@ -242,6 +242,8 @@ def gathering_task(part: Part, split: str, wanted: NDArray[np.int64]) -> Task:
 
 def gather_images(*, folder: Path, report: Report, part: Part, wanted: NDArray[np.int64]) -> None:
     """Writes `encoded.bin`, the wanted images one after the other, and `ends.npy`, (n,) int64, where each ends.
+
+    The part is read as far as the last of them; others of it are passed over, and parts of which none is wanted are not opened.
 
     Raises:
         SourceError: The part cannot be read, or has fewer images than when it was decoded.

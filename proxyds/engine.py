@@ -342,6 +342,8 @@ def _run_task(task: Task, store: Store, report: Report) -> None:
         if is_mine:
             with store.writing(task.stage, task.key, task.name) as folder:
                 task.function(folder=folder, report=report, **task.arguments)
+        else:
+            report(1, 1, "done by another build")
 
 
 def _run_in_worker(task: Task, store: Store) -> None:

@@ -152,6 +152,10 @@ def _build(
     heaviest = chosen[-1]
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
     layer = similarity.check_layer(heaviest, recipe.similarity.layer, len(data.label_names), data.image_shape)
+    computations = engine.ask(
+        device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
+    )
+    here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
     ledger.end_stage("space")
 
     trained, results = _train_probes(recipe, data, chosen, device, engine, run)
@@ -181,10 +185,6 @@ def _build(
     )
     ledger.end_stage("selection")
 
-    computations = engine.ask(
-        device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
-    )
-    here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
     look_at_output(out, force)  # hours may have passed
 
     def describe() -> Manifest:

@@ -14,6 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_OPEN = 128
+"""Files that are kept open: a process may often have no more than a thousand."""
+
 
 class FileAt(Protocol):
     """A file that can be brought to this machine."""
@@ -35,7 +38,8 @@ class Pixels:
     def __init__(self, files: Sequence[FileAt], starts: Sequence[int], rows: NDArray[np.int64]) -> None:
         self.files, self.rows = tuple(files), rows
         self.starts = np.asarray(starts, np.int64)
-        self._opened: dict[int, tuple[int, int]] = {}  # of a file: its descriptor, and where its images begin
+        self._offsets: dict[int, int] = {}  # where a file's images begin
+        self._opened: dict[int, int] = {}  # descriptors, the one that was used last at the end
         self._image_shape: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
@@ -72,18 +76,24 @@ class Pixels:
         return files
 
     def _open(self, number: int) -> tuple[int, int]:
-        if number not in self._opened:
-            path = self.files[number].path
-            held = np.lib.format.open_memmap(path, mode="r")  # reads the header, and maps without touching
-            self._image_shape = held.shape[1:]
-            self._opened[number] = os.open(path, os.O_RDONLY), held.offset
-        return self._opened[number]
+        if number not in self._offsets:
+            held = np.lib.format.open_memmap(
+                self.files[number].path, mode="r"
+            )  # reads the header, and maps without touching
+            self._image_shape, self._offsets[number] = held.shape[1:], held.offset
+        descriptor = self._opened.pop(number, None)
+        if descriptor is None:
+            if len(self._opened) >= MAX_OPEN:
+                os.close(self._opened.pop(next(iter(self._opened))))
+            descriptor = os.open(self.files[number].path, os.O_RDONLY)
+        self._opened[number] = descriptor
+        return descriptor, self._offsets[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
 
     def __del__(self) -> None:
-        for descriptor, _ in self._opened.values():
+        for descriptor in self._opened.values():
             os.close(descriptor)
 
 

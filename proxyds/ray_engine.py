@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -139,7 +139,10 @@ class RayCluster:
         self._require_room(getattr(function, "__name__", "a question"), needs, 1)
         remote = _remote(_answer, needs, max_retries=TRIES - 1)
         try:
-            return cast(_Answer, ray.get(remote.remote(loaded_plugins(), function, arguments)))
+            answer, stuck_since = remote.remote(loaded_plugins(), function, arguments), None
+            while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
+                stuck_since = self._look_for_room(stuck_since, lambda: self._require_room("a question", needs, 1))
+            return cast(_Answer, ray.get(answer))
         except RayError as error:
             if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
                 raise error.cause from error
@@ -209,9 +212,8 @@ class RayCluster:
                         raise error
                 if time.monotonic() - looked > LOOK_SECONDS:
                     looked = time.monotonic()
-                    stuck_since = self._look_for_room(
-                        [*(task for _, task in waiting), *(tasks[place] for place, _ in running.values())], stuck_since
-                    )
+                    left = [*(task for _, task in waiting), *(tasks[place] for place, _ in running.values())]
+                    stuck_since = self._look_for_room(stuck_since, partial(self._require_room_for, left))
         except BaseException:
             with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
                 _cancel(list(running))
@@ -251,10 +253,10 @@ class RayCluster:
         for (device, n_processes), name in kinds.items():
             self._require_room(name, self._needs(device), n_processes)
 
-    def _look_for_room(self, tasks: Sequence[Task], stuck_since: float | None) -> float | None:
-        """Since when some task could not run even if nothing else did; raises where that lasts."""
+    def _look_for_room(self, stuck_since: float | None, require_room: Callable[[], None]) -> float | None:
+        """Since when something could not run even if nothing else did; raises where that lasts."""
         try:
-            self._require_room_for(tasks)
+            require_room()
         except DeviceError:
             if stuck_since is not None and time.monotonic() - stuck_since > PATIENCE_SECONDS:
                 raise
@@ -468,8 +470,9 @@ def _await_entry(task: Task, store: Store) -> None:
             raise OutputError(
                 f"{task.name}: its result must be seen in the store, it is not: {_SHARED}, and nobody may clear it meanwhile"
             )
-        if not _is_address(store):
-            list((store.root / task.stage).iterdir())  # what was not there a while ago is then asked for again
+        for folder in () if _is_address(store) else (store.root, store.root / task.stage):
+            with suppress(FileNotFoundError):
+                list(folder.iterdir())  # what was not there a while ago is then asked for again
         time.sleep(POLL_SECONDS)
 
 

@@ -40,7 +40,9 @@ FINE_LABEL = "fine_label"
 
 PART = 8192
 """Images of one part of a split that is in memory; one that is streamed has a part for each of its files."""
-MAX_PARTS = 4096
+PART_BYTES = 500_000_000
+"""Bytes of their files, at most, about."""
+MAX_FILE_GROUPS = 4096
 """Parts of a split that is streamed, at most: a folder of images has a file for each."""
 STREAMED_SHARE = 0.25
 """A source is streamed where its files are a larger share of the memory."""
@@ -93,7 +95,8 @@ class HeldPart:
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
         for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
-            yield read_image(image.as_py(), self.first + place), label, name_image(image.as_py())
+            held = image.as_py()
+            yield _read_image(held, f"[{self.first + place}]"), label, name_image(held)
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,15 @@ class StreamedPart:
         try:
             for place, row in enumerate(self.stream):
                 image = row[self.image_column]
-                yield read_image(image, place), row[self.label_column], name_image(image)
+                where = f"[{place}]" if self.first == 0 else f" [{place}] of a later file"
+                yield _read_image(image, where), row[self.label_column], name_image(image)
         except UNREADABLE as error:
             raise SourceError(
                 f"source: must be parquet files, image folders or WebDataset tars, a file is not: {first_line(error)}"
             ) from error
 
 
-def read_image(image: dict[str, Any] | None, place: int) -> bytes:
+def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
     """The bytes of an image file as `datasets` keeps it; none where the source holds none.
 
     Raises:
@@ -140,7 +144,9 @@ def read_image(image: dict[str, Any] | None, place: int) -> bytes:
     try:
         return Path(image["path"]).read_bytes()
     except OSError as error:
-        raise SourceError(f"source: image [{place}]{name_image(image)} cannot be read: {error.strerror}") from None
+        raise SourceError(
+            f"source: image {where.strip()}{name_image(image)} cannot be read: {error.strerror}"
+        ) from None
 
 
 def name_image(image: dict[str, Any] | None) -> str:
@@ -194,13 +200,13 @@ def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSo
 
 def _hold(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
     """Cuts what is in memory into parts, each with bytes of its own: slices would be sent to workers with all that they are cut from."""
-    starts = range(0, len(labels), PART)
-    rows = [pa.array(np.arange(start, min(start + PART, len(labels)))) for start in starts]
-    held: list[Part] = [
-        HeldPart(_one(images.take(some)), _one(labels.take(some)), start)
-        for some, start in zip(rows, starts, strict=True)
-    ]
-    return held
+    n_rows = max(1, min(PART, PART_BYTES * len(labels) // max(1, images.nbytes)))
+
+    def copy(column: pa.ChunkedArray, start: int) -> pa.Array:
+        some = column.slice(start, n_rows)
+        return _one(some.take(pa.array(np.arange(len(some)))))
+
+    return [HeldPart(copy(images, start), copy(labels, start), start) for start in range(0, len(labels), n_rows)]
 
 
 def _one(array: pa.ChunkedArray) -> pa.Array:
@@ -277,7 +283,7 @@ def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory
             )
         split = split.cast_column(image_column, datasets.Image(decode=False))
         if streamed:
-            splits[role] = _stream(split, image_column, label_column, f"{listing} {config} {split_name}")
+            splits[role] = _stream(split, image_column, label_column, repr((listing, config, split_name)))
         else:
             table = split.with_format("arrow")[:]
             splits[role] = _hold(table[image_column], table[label_column])
@@ -303,13 +309,13 @@ def _list_columns(split: Any) -> dict[str, Any]:
 
 def _stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
     split = split.select_columns([image_column, label_column])
-    n_parts = min(split.num_shards, MAX_PARTS)
+    n_parts = min(split.num_shards, MAX_FILE_GROUPS)
     return [
         StreamedPart(
             split.shard(num_shards=n_parts, index=part, contiguous=True),
             image_column,
             label_column,
-            f"{content} {part}/{n_parts}",
+            repr((content, image_column, label_column, part, n_parts)),
             None if part else 0,
         )
         for part in range(n_parts)

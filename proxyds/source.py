@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import loky
@@ -22,7 +23,7 @@ from proxyds.decoding import (
     decoding_task,
     gathering_task,
     is_missing,
-    list_runs,
+    list_pixels,
     read_decoded,
 )
 from proxyds.engine import Done, RunTasks
@@ -33,8 +34,8 @@ from proxyds.quantities import with_prefix
 from proxyds.readers import STREAMED_SHARE, Part, RawSource, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
-from proxyds.splitting import Carving, DecodedSplit, read_splits, splitting_task
-from proxyds.store import Entry
+from proxyds.splitting import Carving, DecodedPart, DecodedSplit, read_splits, splitting_task
+from proxyds.store import Entry, StoredFile
 
 COPIES = 2
 """Of a data set's pixels in every worker that trains: as they are, and padded."""
@@ -65,7 +66,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     label_names = _name_labels(raw, decoded["train"])
     test_note = _drop_hidden_test(raw, parts, decoded)
     for role in parts:
-        _check_labels(decoded[role], raw.split_names[role], label_names, raw.label_names is not None, role)
+        _check_labels(decoded[role], raw.split_names[role], label_names, raw.label_names, role)
     for name in (*label_names, *raw.split_names.values(), raw.name):
         if (trouble := find_active_text(name)) is not None:
             raise LabelError(
@@ -85,7 +86,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     keys = [done.entry.key for role in splits for done in results[role]]
     (done,) = run([splitting_task(splits, keys, carving, label_names)])
     found = read_splits(done.entry)
-    n_pixel_bytes = COPIES * sum(splits["train"].counts) * int(np.prod(image_shape)) * loky.cpu_count()
+    n_pixel_bytes = COPIES * len(splits["train"]) * int(np.prod(image_shape)) * loky.cpu_count()
     if streamed is None:
         streamed = raw.is_streamed or n_pixel_bytes > STREAMED_SHARE * memory
     train = StreamedSamples(
@@ -118,7 +119,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
         kind=spec.kind,
         is_local_copy=raw.is_local_copy,
         fingerprint=found.content,
-        n_samples={splits[role].split: sum(splits[role].counts) for role in splits},
+        n_samples={splits[role].split: len(splits[role]) for role in splits},
         n_duplicates={splits[role].split: found.n_duplicates[role] for role in splits},
         n_shared=found.n_shared,
         bad_images=tuple(place for role in parts for place in _name_bad(raw.split_names[role], decoded[role])),
@@ -191,25 +192,31 @@ def _name_labels(raw: RawSource, decoded: Sequence[Decoded]) -> tuple[str, ...]:
     """Text for each label: the source's names, or the training split's numbers or texts in order."""
     if raw.label_names is not None:
         return raw.label_names
-    return tuple(str(value) for value in sorted(value for value in _count_labels(decoded) if not is_missing(value)))
+    return tuple(
+        str(value) for value in sorted(value for value in _count_labels(decoded) if not is_missing(value, None))
+    )
 
 
 def _drop_hidden_test(raw: RawSource, parts: dict[str, list[Part]], decoded: dict[str, list[Decoded]]) -> str:
     """Leaves out a test split that hides its labels, as on the Hub, unless the recipe asks for it; says so."""
-    if "test" not in parts or raw.is_test_asked or not all(map(is_missing, _count_labels(decoded["test"]))):
+    if (
+        "test" not in parts
+        or raw.is_test_asked
+        or not all(is_missing(value, raw.label_names) for value in _count_labels(decoded["test"]))
+    ):
         return ""
     del parts["test"]
     return f"the source's split `{raw.split_names['test']}` has no labels; "
 
 
 def _check_labels(
-    decoded: Sequence[Decoded], split: str, label_names: Sequence[str], are_numbers: bool, role: str
+    decoded: Sequence[Decoded], split: str, label_names: Sequence[str], own_names: Sequence[str] | None, role: str
 ) -> None:
     known = set(label_names)
     n_missing, first, start = 0, "", 0
     for each in decoded:
         for value, count, place in zip(each.values, each.counts, each.firsts, strict=True):
-            if is_missing(value) or (not are_numbers and str(value) not in known):
+            if is_missing(value, own_names) or (own_names is None and str(value) not in known):
                 first = first or f"{split}[{start + place}]: {value!r}"
                 n_missing += count
         start += each.n_rows
@@ -251,19 +258,19 @@ def _join_parts(
 ) -> DecodedSplit:
     """A split's decoded parts laid end to end."""
     numbers = {name: number for number, name in enumerate(label_names)}
-    starts = np.cumsum([0, *(each.n_rows for each in decoded)])
-    rows, pixels, counts, offsets, labels = [], [], [], [], []
-    for entry, each, start in zip(entries, decoded, starts, strict=False):
-        own = tuple(value if raw.label_names is not None else numbers[str(value)] for value in each.values)
-        rows += list_runs(entry, each, "rows")
-        pixels += list_runs(entry, each, "pixels")
+    parts: list[DecodedPart] = []
+    pixels_files: list[StoredFile] = []
+    counts: list[int] = []
+    offset = 0
+    for entry, each in zip(entries, decoded, strict=True):
+        labels = tuple(value if raw.label_names is not None else numbers[str(value)] for value in each.values)
+        parts.append(DecodedPart(entry.file("rows.npy"), sum(each.runs), offset, sum(counts), labels))
+        offset += each.n_rows
+        pixels_files += list_pixels(entry, each)
         counts += each.runs
-        offsets += [int(start)] * len(each.runs)
-        labels += [own] * len(each.runs)
+    starts = tuple(int(start) for start in np.cumsum([0, *counts])[:-1])
     conversion = f"{spec.image_mode} {spec.image_size} {CONVERSION_VERSION}"
-    return DecodedSplit(
-        raw.split_names[role], tuple(rows), tuple(pixels), tuple(counts), tuple(offsets), tuple(labels), conversion
-    )
+    return DecodedSplit(raw.split_names[role], tuple(parts), tuple(pixels_files), starts, conversion)
 
 
 def _open_samples(entry: Entry, name: str, n: int, origin: DecodedSplit, streamed: bool) -> Samples:
@@ -311,13 +318,16 @@ def _open_encoded(
     ]
     entries = dict(zip(has_some, (done.entry for done in run(tasks)), strict=True))
 
+    ends_of = cache(lambda part: np.load(entries[part].file("ends.npy").path))
+    file_of = cache(lambda part: entries[part].file("encoded.bin").path)
+
     def read(samples: Samples) -> list[bytes]:
         places = np.searchsorted(wanted, samples.source_index)
         of_parts = np.searchsorted(starts, samples.source_index, side="right") - 1
         images: list[bytes] = [b""] * len(samples)
         for part in np.unique(of_parts).tolist():
-            ends = np.concatenate([[0], np.load(entries[part].file("ends.npy").path)])
-            with entries[part].file("encoded.bin").path.open("rb") as file:
+            ends = np.concatenate([[0], ends_of(part)])
+            with file_of(part).open("rb") as file:
                 for number in np.flatnonzero(of_parts == part).tolist():
                     place = int(places[number] - bounds[part])
                     file.seek(ends[place])

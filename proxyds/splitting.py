@@ -1,7 +1,7 @@
 """Decoded parts become samples in the order of their ids, and these training, evaluation and test samples.
 
 Ids are hashes, so those that begin alike are as many as chance has it: the parts, each sorted, are merged a bucket of ids at a time. What is
-held besides a bucket are the evaluation and test samples, and 50 bytes of each training sample where some of these are to be carved out.
+held besides a bucket are the evaluation and test samples, and some 120 bytes of each training sample where some of these are to be carved out.
 """
 
 from __future__ import annotations
@@ -16,41 +16,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.columns import TILE
-from proxyds.decoding import ROW, STAGE, STAGE_VERSION
+from proxyds.decoding import STAGE, STAGE_VERSION
 from proxyds.engine import Report, Task
 from proxyds.pixels import FileAt
 from proxyds.records import SHARD, Samples, join_samples, write_shard
 from proxyds.seeding import ParsedIds, derive_seed, hash_ids, parse_ids
 from proxyds.store import Entry
 
+BUCKET = 65_536
+"""Samples that are merged at once, at most, as chance has it."""
+
+
+@dataclass(frozen=True)
+class DecodedPart:
+    """A part of a split, decoded.
+
+    Attributes:
+        rows: `.npy` file of `decoding.ROW`, in the order of ids.
+        n: How many.
+        offset: Place in the split of the part's first image.
+        first_pixels: Place of the part's first image among all pixels of the split.
+        labels: The number of each of the part's labels.
+    """
+
+    rows: FileAt
+    n: int
+    offset: int
+    first_pixels: int
+    labels: tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class DecodedSplit:
-    """A split as its decoded parts hold it.
+    """A split, decoded.
 
     Attributes:
         split: The source's name of it.
-        rows_files: `.npy` files of `decoding.ROW`, each in the order of ids.
-        pixels_files: Of the same images.
-        counts: Images in each file.
-        offsets: For each file the place in the split of its part's first image.
-        labels: For each file the number of each of its part's labels.
-        conversion: What turned images into pixels.
+        parts: In the source's order.
+        pixels_files: See `records.Samples`.
+        file_starts: See `records.Samples`.
+        conversion: See `records.Samples`.
     """
 
     split: str
-    rows_files: tuple[FileAt, ...]
+    parts: tuple[DecodedPart, ...]
     pixels_files: tuple[FileAt, ...]
-    counts: tuple[int, ...]
-    offsets: tuple[int, ...]
-    labels: tuple[tuple[int, ...], ...]
+    file_starts: tuple[int, ...]
     conversion: str
 
-    @property
-    def file_starts(self) -> tuple[int, ...]:
-        """See `records.Samples`."""
-        return tuple(int(start) for start in np.cumsum((0, *self.counts))[:-1])
+    def __len__(self) -> int:
+        return sum(part.n for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -109,7 +124,7 @@ def splitting_task(
             "version": STAGE_VERSION,
             "parts": list(keys),
             "roles": list(roles),
-            "labels": {role: each.labels for role, each in roles.items()},
+            "labels": {role: [part.labels for part in each.parts] for role, each in roles.items()},
             "label_names": list(label_names),
             "carving": asdict(carving),
         },
@@ -198,7 +213,7 @@ def carve(ids: ParsedIds, labels: NDArray[np.int64], fraction: float, seed: int)
 
 def _carve_both(train: DecodedSplit, carving: Carving) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which samples of the training split become test and which evaluation samples; each (N,) bool."""
-    n = sum(train.counts)
+    n = len(train)
     to_test, to_evaluation = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     if carving.test_fraction is None and carving.validation_fraction is None:
         return to_test, to_evaluation
@@ -214,32 +229,25 @@ def _carve_both(train: DecodedSplit, carving: Carving) -> tuple[NDArray[np.bool_
 
 
 def _merge(decoded: DecodedSplit) -> Iterator[Samples]:
-    """Goes over a split's samples in the order of their ids, some `TILE` of them at a time; equal ones are numbered."""
-    n_bits = max(0, -(-sum(decoded.counts) // TILE) - 1).bit_length()
+    """Goes over a split's samples in the order of their ids, a bucket of some `BUCKET` of them at a time; equal ones are numbered."""
+    n_bits = max(0, -(-len(decoded) // BUCKET) - 1).bit_length()
+    files = [part.rows.path for part in decoded.parts]
     for bucket in range(2**n_bits):
-        bounds = [_first_id(bucket, n_bits), _first_id(bucket + 1, n_bits)]
-        pieces = [_read_between(file, bounds) for file in decoded.rows_files]
-        together = np.concatenate([np.zeros(0, ROW), *(rows for rows, _ in pieces)])
-        if not len(together):
+        bounds = np.array([_first_id(bucket, n_bits), _first_id(bucket + 1, n_bits)], "S64")
+        pieces = [_renumber(_read_between(file, bounds), part) for file, part in zip(files, decoded.parts, strict=True)]
+        rows = np.concatenate(pieces)
+        if not len(rows):
             continue
-        index, labels, places = (
-            np.concatenate(each)
-            for each in (
-                [rows["index"] + offset for (rows, _), offset in zip(pieces, decoded.offsets, strict=True)],
-                [np.asarray(own)[rows["label"]] for (rows, _), own in zip(pieces, decoded.labels, strict=True) if own],
-                [first + start + np.arange(len(rows)) for (rows, first), start in zip(pieces, decoded.file_starts, strict=True)],
-            )
-        )  # fmt: skip
-        order = np.lexsort((index, together["sha256"], together["id"]))
+        rows = rows[np.lexsort((rows["index"], rows["sha256"], rows["id"]))]
         yield Samples(
-            ids=_number_repeats(together["id"][order].astype(np.str_).tolist()),
-            labels=labels[order],
-            source_index=index[order],
-            encoded_sha256=together["sha256"][order].astype(np.str_),
+            ids=_number_repeats(rows["id"].astype(np.str_).tolist()),
+            labels=rows["label"],
+            source_index=rows["index"],
+            encoded_sha256=rows["sha256"].astype(np.str_),
             split=decoded.split,
             pixels_files=decoded.pixels_files,
             file_starts=decoded.file_starts,
-            rows=places[order],
+            rows=rows["place"],
             conversion=decoded.conversion,
         )
 
@@ -249,11 +257,19 @@ def _first_id(bucket: int, n_bits: int) -> bytes:
     return b"g" if bucket == 2**n_bits else b"%016x" % (bucket << (64 - n_bits) if n_bits else 0)
 
 
-def _read_between(file: FileAt, bounds: Sequence[bytes]) -> tuple[NDArray[Any], int]:
-    """Reads the rows with ids from the first bound up to the second, and says at which place they begin."""
-    held = np.load(file.path, mmap_mode="r")
-    first, after = np.searchsorted(held["id"], np.array(bounds, "S64"))
-    return np.array(held[first:after]), int(first)
+def _read_between(file: Path, bounds: NDArray[np.bytes_]) -> NDArray[Any]:
+    """Reads the rows with ids from the first bound up to the second."""
+    held = np.load(file, mmap_mode="r")
+    first, after = np.searchsorted(held["id"], bounds)
+    return np.array(held[first:after])
+
+
+def _renumber(rows: NDArray[Any], part: DecodedPart) -> NDArray[Any]:
+    """Makes labels and places those of the whole split."""
+    rows["label"] = np.array(part.labels, np.int64)[rows["label"]]
+    rows["index"] += part.offset
+    rows["place"] += part.first_pixels
+    return rows
 
 
 def _number_repeats(sorted_ids: Sequence[str]) -> NDArray[np.str_]:

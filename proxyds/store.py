@@ -100,7 +100,14 @@ class StoredFile:
             DamagedEntryError: It is not what was written.
             StoreError: It cannot be fetched.
         """
-        return Store(self.store).fetch_file(self)
+        known = _FETCHED.get(self)
+        if known is None or not known.exists():  # `store clean` may have been here
+            known = _FETCHED[self] = Store(self.store).fetch_file(self)
+        return known
+
+
+_FETCHED: dict[StoredFile, Path] = {}
+"""Where files lie that this process has asked for: an address would be asked again at every reading."""
 
 
 def default_place() -> str:
@@ -211,7 +218,14 @@ class Store:
     def fetch_file(self, file: StoredFile) -> Path:
         """Where one of its files lies; see `StoredFile.path`."""
         if self._mirror is None:
-            return self.root / file.stage / file.key / file.name
+            path = self.root / file.stage / file.key / file.name
+            if not path.exists():
+                if path.parent.exists():
+                    remove_folder(path.parent)
+                raise DamagedEntryError(
+                    f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
+                )
+            return path
         listed = self._mirror.find(file.stage, file.key)
         if listed is None or file.name not in listed.files:
             raise DamagedEntryError(

@@ -225,6 +225,18 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
     check_same(again.folder, undisturbed)
 
 
+def test_probes_are_trained_by_several_processes_together(recipe: proxyds.Recipe, cluster: Any, tmp_path: Path) -> None:
+    """Through Ray Train and torch's DDP, beside one process that computes the parts in turn: equal but for rounding."""
+    changes = {"probes": recipe.probes.model_copy(update={"data_parallel": 2}), "check": None}
+    shared = recipe.model_copy(update=changes)
+    ours = proxyds.build(shared, tmp_path / "ray", store=Store(tmp_path / "one"), engine="ray").manifest.probes
+    theirs = proxyds.build(shared, tmp_path / "local", store=Store(tmp_path / "two")).manifest.probes
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.losses == pytest.approx(other.losses, abs=1e-2)
+        assert one.losses[0] == pytest.approx(other.losses[0], abs=1e-4)
+        assert one.accuracy == pytest.approx(other.accuracy, abs=0.02)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_stopped_goes_on_where_it_was(
     how: signal.Signals, recipe: proxyds.Recipe, undisturbed: Path, cluster: Any, tmp_path: Path

@@ -568,6 +568,35 @@ def test_a_single_class_is_refused(load: Load, tmp_path: Path, split: str) -> No
         load(f"{{kind: folder, path: pictures, train_split: {split}}}")
 
 
+def test_another_column_of_labels_is_another_source(load: Load, tmp_path: Path) -> None:
+    import datasets
+
+    value = datasets.Value("int64")
+    features = datasets.Features({"image": datasets.Image(), "label": value, "class": value})
+    rows = some_rows()
+    images = [{"bytes": encoded, "path": None} for encoded, _ in rows]
+    columns = {"image": images, "label": [label for _, label in rows], "class": [label // 2 for _, label in rows]}
+    (tmp_path / "pictures").mkdir()
+    datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "pictures" / "train.parquet")
+    by_column = [load(f"{{kind: folder, path: pictures, label_column: {name}}}") for name in ("label", "class")]
+    assert [len(source.label_names) for source in by_column] == [4, 2]
+
+
+@pytest.mark.parametrize("label", [-2, 4])
+def test_a_number_without_a_name_is_no_label(load: Load, tmp_path: Path, label: int) -> None:
+    import datasets
+
+    write_parquet(tmp_path / "pictures", [*some_rows(), (encode(picture(50)), label)], label=datasets.Value("int64"))
+    table = pq.read_table(tmp_path / "pictures" / "train-00000-of-00001.parquet")
+    names = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))})
+    pq.write_table(
+        table.replace_schema_metadata(names.arrow_schema.metadata),
+        tmp_path / "pictures" / "train-00000-of-00001.parquet",
+    )
+    with pytest.raises(LabelError, match=rf"1 of 41 in split train have none \(the first is train\[40\]: {label}\)"):
+        load("{kind: folder, path: pictures}")
+
+
 # What is not there
 
 

@@ -117,11 +117,11 @@ def test_samples_are_the_same_in_many_buckets_and_shards(
     recipe = tars_recipe(write_recipe_file)
     monkeypatch.setattr("proxyds.decoding.RUN", 100)
     found = []
-    for tile in (columns_tile := splitting.TILE, 64):
-        monkeypatch.setattr(splitting, "TILE", tile)
-        run = partial(run_stored, store=Store(tmp_path / str(tile)), engine=Here(), on_progress=ignore_progress)
+    for size in (usual := splitting.BUCKET, 64):
+        monkeypatch.setattr(splitting, "BUCKET", size)
+        run = partial(run_stored, store=Store(tmp_path / str(size)), engine=Here(), on_progress=ignore_progress)
         found.append(load_source(recipe, run, streamed=True))
-    assert columns_tile == 65_536
+    assert usual == 65_536
     one, other = found
     assert one.facts == other.facts
     assert one.facts.n_duplicates["train"] == 500
