@@ -80,7 +80,10 @@ def count(groups: Values, n_groups: int = 0) -> NDArray[np.int64]:
 
 def hold(values: Values) -> NDArray[Any]:
     """All of them in memory: for what is small, such as flags, a byte each."""
-    return np.concatenate([np.zeros(0, np.bool_), *tiles_of(values)]) if isinstance(values, Column) else values
+    if not isinstance(values, Column):
+        return values
+    tiles = list(values.tiles())
+    return np.concatenate(tiles) if tiles else np.zeros(0)
 
 
 def cut_tiles(pieces: Iterable[NDArray[Any]], size: int = TILE) -> Iterator[NDArray[Any]]:

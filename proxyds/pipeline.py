@@ -33,7 +33,7 @@ from proxyds.networks import describe_origin
 from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
+from proxyds.records import Architecture, Mapping, OnProgress, Probe, Samples, Source, ignore_progress
 from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 from proxyds.tally import Shown, show_tables
@@ -170,7 +170,7 @@ def _build(
     n_featured = len(data.train) + len(data.evaluation)
     ledger.end_stage("features", results, n_featured * heaviest.forward_flops)
 
-    mapping, results = _map_to_nearest(recipe, features, len(data.train), engine, run)
+    mapping, results = _map_to_nearest(recipe, data, features, engine, run)
     ledger.end_stage("similarity", results)
 
     draw = selection.draw_samples(
@@ -463,10 +463,11 @@ def _extract_features(
 
 
 def _map_to_nearest(
-    recipe: Recipe, features: similarity.Features, n: int, engine: Engine, run: RunTasks
+    recipe: Recipe, data: Source, features: similarity.Features, engine: Engine, run: RunTasks
 ) -> tuple[Mapping, list[Done]]:
     arithmetic = engine.ask("cpu", machine.describe_arithmetic, "cpu")
     (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
     results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
     entries = [result.entry for result in results]
-    return similarity.open_mapping(entries, n), [projection, *results]
+    mapping = similarity.open_mapping(entries, len(data.train), is_held=isinstance(data.train, Samples))
+    return mapping, [projection, *results]

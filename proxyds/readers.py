@@ -92,6 +92,10 @@ class HeldPart:
             content.update(hashlib.sha256(encoded).digest())
         return content.hexdigest()
 
+    def encoded(self, place: int) -> bytes:
+        """The image at a place of the part, as the source holds it."""
+        return _read_image(self.images[place].as_py(), f"[{self.first + place}]")
+
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
         for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from proxyds.columns import Column, Values, cut_tiles, derive
+from proxyds.columns import Column, Values, cut_tiles, derive, hold
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.inference import extract_features, list_layers
@@ -275,16 +275,17 @@ def map_shard(
     report(1, 1, "")
 
 
-def open_mapping(entries: Sequence[Entry], n: int) -> Mapping:
-    """Gives access to what the tasks of `mapping_tasks` wrote of n samples, which stays in its files."""
+def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> Mapping:
+    """Gives access to what the tasks of `mapping_tasks` wrote of n samples, read into memory or left in its files."""
 
-    def column(name: str) -> Column:
+    def column(name: str) -> Values:
         def read() -> Iterator[NDArray[Any]]:
             for entry in entries:
                 with np.load(entry.file("mapping.npz").path) as held:
                     yield held[name]
 
-        return Column(n, lambda: cut_tiles(read()))
+        values = Column(n, lambda: cut_tiles(read()))
+        return hold(values) if is_held else values
 
     with np.load(entries[0].file("mapping.npz").path) as held:
         about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}

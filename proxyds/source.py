@@ -31,7 +31,7 @@ from proxyds.errors import ChangedSourceError, LabelError, SourceError
 from proxyds.machine import measure_memory
 from proxyds.plain_text import find_active_text
 from proxyds.quantities import with_prefix
-from proxyds.readers import STREAMED_SHARE, Part, RawSource, open_splits
+from proxyds.readers import STREAMED_SHARE, HeldPart, Part, RawSource, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
 from proxyds.splitting import Carving, DecodedPart, DecodedSplit, read_splits, splitting_task
@@ -308,8 +308,17 @@ def _tell_origins(
 def _open_encoded(
     parts: Sequence[Part], decoded: Sequence[Decoded], split: str, source_index: NDArray[np.int64], run: RunTasks
 ) -> ReadEncoded:
-    """Reads some images out of their parts into the store, and gives access to them there."""
+    """Gives access to some images: in memory, or in the store, where they are written by one reading of the parts that hold some."""
     starts = np.cumsum([0, *(each.n_rows for each in decoded)])
+
+    def read_held(samples: Samples) -> list[bytes]:
+        of_parts = np.searchsorted(starts, samples.source_index, side="right") - 1
+        places = zip(of_parts.tolist(), samples.source_index.tolist(), strict=True)
+        return [held[part].encoded(index - int(starts[part])) for part, index in places]
+
+    held = [part for part in parts if isinstance(part, HeldPart)]
+    if len(held) == len(parts):
+        return read_held
     wanted = np.sort(source_index)
     bounds = np.searchsorted(wanted, starts)
     has_some = [part for part in range(len(parts)) if bounds[part] < bounds[part + 1]]

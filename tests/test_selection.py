@@ -171,7 +171,7 @@ def test_importance_is_the_mean_over_neighbours_and_the_case_the_nearests() -> N
         np.array([2.0, 6.0, 1.0]),
         np.zeros((3, 4), np.int64),
     )
-    mapping = Mapping(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 1, 1.0)
+    mapping = Mapping(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 2, 1, 1.0)
     carried = carry_importance(mapping, outcomes)
     draw = draw_samples(make_ids(4), np.zeros(4, np.int64), ["a"], *carried, ratio=0.5, law="systematic", seed=0)
     assert draw.importance.tolist() == [4, 3.5, 3.5, 4]

@@ -111,7 +111,7 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
         end("PCA")
         mapped = do(similarity.mapping_tasks(features, projection, settings, arithmetic))
         end("nearest evaluation samples")
-    mapping = similarity.open_mapping([done.entry for done in mapped], len(train))
+    mapping = similarity.open_mapping([done.entry for done in mapped], len(train), is_held=False)
     outcomes = score_importance([answers], evaluation.labels, (2.0, 1.0, 6.0, 1.0))
     names = tuple(str(label) for label in range(n_labels))
     case, importance = similarity.carry_importance(mapping, outcomes)
