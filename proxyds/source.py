@@ -34,7 +34,7 @@ from proxyds.quantities import with_prefix
 from proxyds.readers import STREAMED_SHARE, HeldPart, Part, RawSource, open_splits
 from proxyds.recipe import Images, Recipe
 from proxyds.records import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
-from proxyds.splitting import Carving, DecodedPart, DecodedSplit, read_splits, splitting_task
+from proxyds.splitting import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
 from proxyds.store import Entry, StoredFile
 
 COPIES = 2
@@ -56,28 +56,21 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
         BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
         SourceError: Images differ in size and the recipe names none, or no samples are left for one of the three uses.
     """
-    spec, memory = recipe.source, measure_memory()
+    spec, protocol, memory = recipe.source, recipe.importance.protocol, measure_memory()
     raw = open_splits(spec, streamed, memory)
-    parts = {
-        role: each for role, each in raw.splits.items() if role != "validation" or recipe.importance.protocol != "paper"
-    }
+    parts = {role: each for role, each in raw.splits.items() if role != "validation" or protocol != "paper"}
     results = _decode(raw, parts, spec, run)
     decoded = {role: [read_decoded(done.entry) for done in of_role] for role, of_role in results.items()}
     label_names = _name_labels(raw, decoded["train"])
     test_note = _drop_hidden_test(raw, parts, decoded)
     for role in parts:
         _check_labels(decoded[role], raw.split_names[role], label_names, raw.label_names, role)
-    for name in (*label_names, *raw.split_names.values(), raw.name):
-        if (trouble := find_active_text(name)) is not None:
-            raise LabelError(
-                f"source: the names of labels, splits and data sets must be plain text, {name[:60]!r} holds {trouble}; rename it"
-            )
+    _check_names((*label_names, *raw.split_names.values(), raw.name))
     image_shape = _find_shape({raw.split_names[role]: decoded[role] for role in parts})
     splits = {
         role: _join_parts(raw, role, [done.entry for done in results[role]], decoded[role], label_names, spec)
         for role in parts
     }
-    protocol = recipe.importance.protocol
     carving = Carving(
         None if "test" in parts else spec.test_fraction,
         None if protocol == "paper" or "validation" in parts else spec.validation_fraction,
@@ -86,60 +79,41 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     keys = [done.entry.key for role in splits for done in results[role]]
     (done,) = run([splitting_task(splits, keys, carving, label_names)])
     found = read_splits(done.entry)
+    _check_left(found, protocol)
     n_pixel_bytes = COPIES * len(splits["train"]) * int(np.prod(image_shape)) * loky.cpu_count()
     if streamed is None:
         streamed = raw.is_streamed or n_pixel_bytes > STREAMED_SHARE * memory
-    train = StreamedSamples(
-        tuple(done.entry.file(f"train-{shard:05d}.npz") for shard in range(len(found.counts))),
-        found.counts,
-        splits["train"].split,
-        splits["train"].pixels_files,
-        splits["train"].file_starts,
-        splits["train"].conversion,
-        found.fingerprint,
-    )
-    for use, n in (
-        ("be drawn", sum(found.counts)),
-        ("measure importance on", found.n_test if protocol == "paper" else found.n_evaluation),
-        ("test on", found.n_test),
-    ):
-        if not n:
-            raise SourceError(
-                f"source: must leave samples to {use}, none are left; use more samples, or other fractions"
-            )
+    train = _open_training(done.entry, found, splits["train"])
     test = _open_samples(done.entry, "test", found.n_test, splits.get("test", splits["train"]), streamed)
     evaluation = test
     if protocol != "paper":
-        evaluation = _open_samples(
-            done.entry, "evaluation", found.n_evaluation, splits.get("validation", splits["train"]), streamed
-        )
-    facts = SourceFacts(
-        name=raw.name,
-        revision=raw.revision,
-        kind=spec.kind,
-        is_local_copy=raw.is_local_copy,
-        fingerprint=found.content,
-        n_samples={splits[role].split: len(splits[role]) for role in splits},
-        n_duplicates={splits[role].split: found.n_duplicates[role] for role in splits},
-        n_shared=found.n_shared,
-        bad_images=tuple(place for role in parts for place in _name_bad(raw.split_names[role], decoded[role])),
-        **_tell_origins(raw, parts, spec, protocol, test_note),
-    )
+        origin = splits.get("validation", splits["train"])
+        evaluation = _open_samples(done.entry, "evaluation", found.n_evaluation, origin, streamed)
     encoded = {raw.split_names[role]: (parts[role], decoded[role]) for role in parts}
 
     def open_encoded(split: str, source_index: NDArray[np.int64]) -> ReadEncoded:
         return _open_encoded(*encoded[split], split, source_index, run)
 
-    how = _describe_reading(raw, n_pixel_bytes, memory, streamed)
     return Source(
-        label_names,
-        image_shape,
-        train if streamed else replace(train.load(), stay_on_disk=False),
-        evaluation,
-        test,
-        facts,
-        how,
-        open_encoded,
+        label_names=label_names,
+        image_shape=image_shape,
+        train=train if streamed else replace(train.load(), stay_on_disk=False),
+        evaluation=evaluation,
+        test=test,
+        facts=SourceFacts(
+            name=raw.name,
+            revision=raw.revision,
+            kind=spec.kind,
+            is_local_copy=raw.is_local_copy,
+            fingerprint=found.content,
+            n_samples={splits[role].split: len(splits[role]) for role in splits},
+            n_duplicates={splits[role].split: found.n_duplicates[role] for role in splits},
+            n_shared=found.n_shared,
+            bad_images=tuple(place for role in parts for place in _name_bad(raw.split_names[role], decoded[role])),
+            **_tell_origins(raw, parts, spec, protocol, test_note),
+        ),
+        reading=_describe_reading(raw, n_pixel_bytes, memory, streamed),
+        open_encoded=open_encoded,
     )
 
 
@@ -230,6 +204,28 @@ def _check_labels(
         raise LabelError(f"source: must have two labels or more, found {n_labels} in split {split}")
 
 
+def _check_names(names: Sequence[str]) -> None:
+    """Refuses what could be more than plain text on a card."""
+    for name in names:
+        if (trouble := find_active_text(name)) is not None:
+            raise LabelError(
+                f"source: the names of labels, splits and data sets must be plain text, {name[:60]!r} holds {trouble}; rename it"
+            )
+
+
+def _check_left(found: Splits, protocol: str) -> None:
+    """Makes sure that there are samples for each of the three uses."""
+    for use, n in (
+        ("be drawn", sum(found.counts)),
+        ("measure importance on", found.n_test if protocol == "paper" else found.n_evaluation),
+        ("test on", found.n_test),
+    ):
+        if not n:
+            raise SourceError(
+                f"source: must leave samples to {use}, none are left; use more samples, or other fractions"
+            )
+
+
 def _find_shape(decoded: dict[str, list[Decoded]]) -> tuple[int, int, int]:
     """The shape (C, H, W) of all images."""
     of_splits = {split: sorted({shape for each in parts for shape in each.shapes}) for split, parts in decoded.items()}
@@ -271,6 +267,18 @@ def _join_parts(
     starts = tuple(int(start) for start in np.cumsum([0, *counts])[:-1])
     conversion = f"{spec.image_mode} {spec.image_size} {CONVERSION_VERSION}"
     return DecodedSplit(raw.split_names[role], tuple(parts), tuple(pixels_files), starts, conversion)
+
+
+def _open_training(entry: Entry, found: Splits, origin: DecodedSplit) -> StreamedSamples:
+    return StreamedSamples(
+        tuple(entry.file(f"train-{shard:05d}.npz") for shard in range(len(found.counts))),
+        found.counts,
+        origin.split,
+        origin.pixels_files,
+        origin.file_starts,
+        origin.conversion,
+        found.fingerprint,
+    )
 
 
 def _open_samples(entry: Entry, name: str, n: int, origin: DecodedSplit, streamed: bool) -> Samples:
