@@ -31,6 +31,46 @@ def test_the_readme_shows_the_committed_measurement(timing) -> None:
     assert report["seconds"] < 25 * 60
 
 
+def test_the_readme_shows_what_was_measured_of_scale(timing) -> None:
+    import scale
+
+    report = json.loads((BENCHMARKS / "results" / "scale.json").read_text(encoding="utf-8"))
+    shown = scale.render_all(report)
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.partition(scale.MARKS[0])[2].partition(scale.MARKS[1])[0].strip() == shown.strip()
+    assert (BENCHMARKS / "results" / "scale.md").read_text(encoding="utf-8") == shown
+    small, large = report["runs"][:2]
+    assert (small["n_train"], large["n_train"], small["n_evaluation"]) == (1_280_000, 5_120_000, 50_000)
+    assert sum(small["seconds"].values()) < 300
+    assert max(small["together_bytes"], large["together_bytes"]) < 2e9
+    assert large["together_bytes"] < 1.1 * small["together_bytes"]
+
+
+def test_what_a_larger_data_set_would_cost_by_hand(timing) -> None:
+    import scale
+
+    rates = {"decode": 100.0, "nearest": 1e9, "draw": 1e-6, "tables": 2e-6}
+    task = scale.Task("x", 1_000_000, 1000, 224, 10)
+    hours = scale.expect(task, rates, 8)
+    assert hours["decode"] == pytest.approx(1_001_000 / 100 / (8 * 16) / 3600)
+    assert hours["probes"] == pytest.approx(3 * 8.2e9 * 1e6 * 10 * 1.125 / 8 / 150e12 / 3600)
+    assert hours["nearest"] == pytest.approx(2 * 65 * 1e6 * 1000 / 1e9 / 128 / 3600)
+    assert hours["draw and tables"] == pytest.approx(3 / 3600)
+    assert hours["check"] == pytest.approx(16 / 3 * 3 * 8.2e9 * 1e6 * 10 * 3.6 / 8 / 150e12 / 3600)
+    assert scale.expect(task, rates, 64)["check"] == pytest.approx(3 * 8.2e9 * 1e6 * 10 / 150e12 / 3600)
+
+
+def test_scale_is_measured_in_small(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "scale.py"), "--run", "20000", "500", "1", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads((tmp_path / "scale.json").read_text())["runs"]
+    assert run["n_selected"] == 1000
+    assert run["table_bytes"] > 20000 * 100
+    assert 100e6 < run["largest_bytes"] <= run["together_bytes"] + 1e9
+    assert "| 20,000 | 500 | 1 |" in (tmp_path / "scale.md").read_text()
+
+
 def test_a_row_says_whether_it_reaches(timing) -> None:
     faster = timing.compare_seconds("1", "x", [1.0, 2.0, 1.0], [2.0, 6.0, 2.5], "y", 2.5)
     assert faster.ratio == 2.5

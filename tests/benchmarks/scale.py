@@ -274,16 +274,23 @@ def render_costs(report: dict[str, Any]) -> str:
         for n_gpus in N_GPUS:
             hours = expect(task, rates, n_gpus)
             build = sum(hours.values()) - hours["check"]
-            shown = " | ".join(
-                f"{hours[stage]:.2g}" if hours[stage] < 100 else f"{hours[stage]:,.0f}" for stage in stages
+            shown = " | ".join(show_hours(hours[stage]) for stage in stages)
+            lines.append(
+                f"| {task.name} | {n_gpus} | {shown} | **{show_hours(build)}** | **{show_hours(build + hours['check'])}** |"
             )
-            lines.append(f"| {task.name} | {n_gpus} | {shown} | **{build:,.1f}** | **{build + hours['check']:,.1f}** |")
     lines.append(
         f"\nMeasured here: {rates['decode']:,.0f} JPEG images of 500x375 decoded to 224x224 a second by a core, {rates['nearest'] / 1e9:,.0f} GFLOP/s a core in "
         f"the search for neighbours, {1e6 * rates['draw']:,.1f} s for the draw and {1e6 * rates['tables']:,.1f} s for the tables of a million samples. Assumed: {GPU_FLOPS / 1e12:,.0f} TFLOP/s a GPU, "
         f"{CORES_OF_GPU} cores beside it."
     )
     return "\n".join(lines) + "\n"
+
+
+def show_hours(hours: float) -> str:
+    """Hours in two digits or as a whole number."""
+    if hours < 0.01:
+        return "< 0.01"
+    return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
 
 
 def measure_decoding() -> float:
@@ -311,6 +318,11 @@ def measure_decoding() -> float:
             convert_image(image, spec)
         n += 1
     return n / (time.perf_counter() - started)
+
+
+def render_all(report: dict[str, Any]) -> str:
+    """Both tables."""
+    return f"{render(report)}\n{render_costs(report)}"
 
 
 def main() -> None:
@@ -347,7 +359,7 @@ def main() -> None:
             print(json.dumps(report["runs"][-1]), file=sys.stderr)
         given.output.mkdir(exist_ok=True)
         (given.output / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
-        shown = f"{render(report)}\n{render_costs(report)}"
+        shown = render_all(report)
         (given.output / "scale.md").write_text(shown)
         if given.page is not None:
             put_into(given.page, shown)
