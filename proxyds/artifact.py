@@ -23,7 +23,8 @@ from proxyds.folders import replace_file
 from proxyds.images import open_image
 from proxyds.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.opening import measure_file, present_files, read_manifest
-from proxyds.records import PAIRS, SHARD, Draw, Mapping, Outcomes, ReadEncoded, Samples, Source, StreamedSamples
+from proxyds.records import PAIRS, Draw, Mapping, Outcomes, ReadEncoded, Source
+from proxyds.samples import SHARD, Samples, StreamedSamples
 from proxyds.tables import iter_rows
 from proxyds.tally import Shown, count_samples, show_images
 from proxyds.tars import write_tar

@@ -33,7 +33,8 @@ from proxyds.networks import describe_origin
 from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import Architecture, Mapping, OnProgress, Probe, Samples, Source, ignore_progress
+from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
+from proxyds.samples import Samples
 from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 from proxyds.tally import Shown, show_tables

@@ -18,7 +18,8 @@ from proxyds.inference import predict_labels
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
-from proxyds.records import Architecture, Probe, Samples, StreamedSamples
+from proxyds.records import Architecture, Probe
+from proxyds.samples import Samples, StreamedSamples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry
 from proxyds.training import Epoch, count_steps, time_training, train_network

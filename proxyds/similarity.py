@@ -22,7 +22,8 @@ from proxyds.networks import find_family, sketch_network
 from proxyds.pixel_network import load_network
 from proxyds.pixels import FileAt
 from proxyds.recipe import Similarity
-from proxyds.records import SHARD, Architecture, Mapping, Outcomes, Probe, Samples, StreamedSamples
+from proxyds.records import Architecture, Mapping, Outcomes, Probe
+from proxyds.samples import SHARD, Samples, StreamedSamples
 from proxyds.store import Entry
 
 FEATURES, MAPPING = "features", "similarity"

@@ -33,7 +33,8 @@ from proxyds.plain_text import find_active_text
 from proxyds.quantities import with_prefix
 from proxyds.readers import STREAMED_SHARE, HeldPart, Part, RawSource, open_splits
 from proxyds.recipe import Images, Recipe
-from proxyds.records import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
+from proxyds.records import ReadEncoded, Source, SourceFacts
+from proxyds.samples import Samples, StreamedSamples
 from proxyds.splitting import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
 from proxyds.store import Entry, StoredFile
 

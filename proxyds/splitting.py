@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from proxyds.decoding import STAGE, STAGE_VERSION
 from proxyds.engine import Report, Task
 from proxyds.pixels import FileAt
-from proxyds.records import SHARD, Samples, join_samples, write_shard
+from proxyds.samples import SHARD, Samples, join_samples, write_shard
 from proxyds.seeding import ParsedIds, derive_seed, hash_ids, parse_ids
 from proxyds.store import Entry
 
@@ -53,9 +53,9 @@ class DecodedSplit:
     Attributes:
         split: The source's name of it.
         parts: In the source's order.
-        pixels_files: See `records.Samples`.
-        file_starts: See `records.Samples`.
-        conversion: See `records.Samples`.
+        pixels_files: See `samples.Samples`.
+        file_starts: See `samples.Samples`.
+        conversion: See `samples.Samples`.
     """
 
     split: str
@@ -91,7 +91,7 @@ class Splits:
         counts: Training samples in each of the files `train-00000.npz`, ...
         n_evaluation: Samples in `evaluation.npz`, which is not there where there are none.
         n_test: Samples in `test.npz`.
-        fingerprint: Of the training samples, see `records.Samples`.
+        fingerprint: Of the training samples, see `samples.Samples`.
         content: sha256 of a source's content, whatever its order: names of the labels, then each role and its ids.
         n_duplicates: By role, samples whose picture and label stand in the split already.
         n_shared: Training samples that also stand in the evaluation or test samples.
@@ -136,7 +136,7 @@ def splitting_task(
 def split_samples(
     *, folder: Path, report: Report, roles: dict[str, DecodedSplit], carving: Carving, label_names: Sequence[str]
 ) -> None:
-    """Writes `train-*.npz`, `evaluation.npz` and `test.npz`, of `records.write_shard`, and `splits.json`.
+    """Writes `train-*.npz`, `evaluation.npz` and `test.npz`, of `samples.write_shard`, and `splits.json`.
 
     Roles without samples have no file.
     """
@@ -320,7 +320,7 @@ class _Writer:
         self.counts.append(len(samples))
 
     def find_fingerprint(self, conversion: str) -> str:
-        """See `records.Samples.fingerprint`: first all ids, then all labels."""
+        """See `samples.Samples.fingerprint`: first all ids, then all labels."""
         content = hashlib.sha256(f"{conversion}\n".encode())
         for column in ("ids", "labels"):
             for shard in range(len(self.counts)):

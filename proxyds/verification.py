@@ -28,8 +28,9 @@ from proxyds.inference import predict_labels
 from proxyds.networks import describe_origin, sketch_network
 from proxyds.pixel_network import make_network
 from proxyds.recipe import Check, Training
-from proxyds.records import Architecture, Drawn, OnProgress, Progress, Samples
+from proxyds.records import Architecture, Drawn, OnProgress, Progress
 from proxyds.runs import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
+from proxyds.samples import Samples
 from proxyds.seeding import derive_seed
 from proxyds.training import Epoch, count_steps, time_training, train_network
 

@@ -20,7 +20,8 @@ from proxyds.pixel_network import make_network
 from proxyds.pixels import Pixels
 from proxyds.probe import train_probe
 from proxyds.recipe import Training
-from proxyds.records import Architecture, Samples
+from proxyds.records import Architecture
+from proxyds.samples import Samples
 from proxyds.training import Epoch, train_network
 
 N_RANKS = 2

@@ -13,7 +13,8 @@ from proxyds import checking, pace
 from proxyds.engine import Failure, Here, LocalWorkers
 from proxyds.errors import TrainingError
 from proxyds.recipe import Training
-from proxyds.records import Progress, Samples
+from proxyds.records import Progress
+from proxyds.samples import Samples
 from proxyds.space import measure_cost
 from proxyds.store import Store
 from proxyds.verification import Run, TrainingSet, run_task

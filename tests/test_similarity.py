@@ -13,7 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from proxyds.columns import cut_tiles
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.records import SHARD, Mapping
+from proxyds.records import Mapping
+from proxyds.samples import SHARD
 from proxyds.similarity import TILE, check_layer, check_neighbours, fit_projection, project
 from proxyds.similarity import map_to_nearest as map_by_projection
 from proxyds.space import measure_cost

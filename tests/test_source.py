@@ -23,7 +23,8 @@ from PIL import Image
 from proxyds.engine import Here, run_stored
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import Samples, Source, StreamedSamples, ignore_progress
+from proxyds.records import Source, ignore_progress
+from proxyds.samples import Samples, StreamedSamples
 from proxyds.seeding import parse_ids
 from proxyds.source import load_source
 from proxyds.splitting import carve

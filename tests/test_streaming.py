@@ -21,7 +21,8 @@ from proxyds import splitting
 from proxyds.engine import Here, run_stored
 from proxyds.errors import SourceError
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import SHARD, StreamedSamples, ignore_progress
+from proxyds.records import ignore_progress
+from proxyds.samples import SHARD, StreamedSamples
 from proxyds.source import load_source
 from proxyds.store import Store
 from proxyds.tars import write_tar

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from proxyds.engine import Done, Here, run_each
 from proxyds.pixel_network import make_network
 from proxyds.recipe import Check, Training
-from proxyds.records import Architecture, Drawn, Progress, Samples, ignore_progress
+from proxyds.records import Architecture, Drawn, Progress, ignore_progress
 from proxyds.runs import COLUMNS
+from proxyds.samples import Samples
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
 from proxyds.training import count_steps, train_network

@@ -53,7 +53,8 @@ from proxyds import artifact, draws, similarity, verification
 from proxyds.engine import Done, LocalWorkers, run_stored
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Similarity, Training
-from proxyds.records import Draw, Mapping, Outcomes, Probe, ReadEncoded, Samples, Source, SourceFacts, ignore_progress
+from proxyds.records import Draw, Mapping, Outcomes, Probe, ReadEncoded, Source, SourceFacts, ignore_progress
+from proxyds.samples import Samples
 from proxyds.seeding import parse_ids
 from proxyds.space import measure_cost
 from proxyds.store import Store

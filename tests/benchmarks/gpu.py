@@ -22,7 +22,8 @@ from proxyds import pace
 from proxyds.engine import LocalWorkers
 from proxyds.pixel_network import make_network
 from proxyds.recipe import Training
-from proxyds.records import Architecture, Samples
+from proxyds.records import Architecture
+from proxyds.samples import Samples
 from proxyds.space import measure_cost
 from proxyds.training import count_steps, train_network
 from proxyds.verification import Run, TrainingSet, run_task

@@ -26,7 +26,8 @@ from proxyds import artifact, machine, selection, similarity
 from proxyds.engine import Done, LocalWorkers, run_stored
 from proxyds.importance import score_importance
 from proxyds.recipe import Similarity
-from proxyds.records import SHARD, Samples, Source, SourceFacts, StreamedSamples, ignore_progress, write_shard
+from proxyds.records import Source, SourceFacts, ignore_progress
+from proxyds.samples import SHARD, Samples, StreamedSamples, write_shard
 from proxyds.store import Entry, Store
 
 HERE = Path(__file__).parent
