@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,6 +189,10 @@ def all_processes() -> list[int]:
     return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
 
+def children(pid: int) -> list[int]:
+    return [int(each) for file in Path(f"/proc/{pid}/task").glob("*/children") for each in file.read_text().split()]
+
+
 def command_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -203,6 +208,11 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
     notes: set[str] = set()
 
     def lose_the_node() -> None:
+        raylet = node.all_processes["raylet"][0].process.pid
+        deadline = time.monotonic() + 60
+        while not any(b"ray::_work" in command_of(pid) for pid in children(raylet)):
+            assert time.monotonic() < deadline, "no task came to the node"
+            time.sleep(0.02)
         created.update({entry.key: entry.created for entry in store.entries()})
         cluster.remove_node(node, allow_graceful=False)
 
