@@ -235,6 +235,7 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
     check_same(again.folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_probes_are_trained_by_several_processes_together(recipe: proxyds.Recipe, cluster: Any, tmp_path: Path) -> None:
     """Through Ray Train and torch's DDP, beside one process that computes the parts in turn: equal but for rounding."""
     changes = {"probes": recipe.probes.model_copy(update={"data_parallel": 2}), "check": None}
