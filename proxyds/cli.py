@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +47,26 @@ workers = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
 )
+
+
+def _check_engine(context: click.Context, parameter: click.Parameter, engine: str) -> str:  # noqa: ARG001
+    if engine != "local" and not re.fullmatch(r"ray(:(//)?.+:\d+)?", engine):
+        raise click.BadParameter(f"must be local, ray, ray:HOST:PORT or ray://HOST:PORT, got {engine!r}")
+    return engine
+
+
+def _check_share(context: click.Context, parameter: click.Parameter, share: float | None) -> float:  # noqa: ARG001
+    if share is None:
+        return 1.0
+    if context.params.get("engine") == "local":
+        raise click.BadParameter("is for a cluster: give --engine ray too")
+    return share
+
+
 engine = click.option(
     "--engine",
+    is_eager=True,
+    callback=_check_engine,
     default="local",
     show_default=True,
     metavar="ENGINE",
@@ -56,10 +75,9 @@ engine = click.option(
 gpus_per_task = click.option(
     "--gpus-per-task",
     type=float,
-    default=1.0,
-    show_default=True,
+    callback=_check_share,
     metavar="N",
-    help="What each training on a cluster has of a GPU; 0.25 lets four share one.",
+    help="What each training on a cluster has of a GPU; 0.25 lets four share one.  [default: 1]",
 )
 streamed = click.option(
     "--stream/--in-memory",

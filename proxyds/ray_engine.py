@@ -380,7 +380,8 @@ def _connect(address: str | None) -> bool:
         ray.shutdown()
         raise RemoteError(
             f"--engine ray: must reach a Ray cluster, {where} is none that answers: {str(error).partition(chr(10))[0]}; start one with "
-            "`ray start --head`, or give its address: --engine ray:HOST:PORT, from elsewhere --engine ray://HOST:10001"
+            "`ray start --head`, or give its address: --engine ray:HOST:PORT, from elsewhere --engine ray://HOST:10001 (with "
+            "ray[client] installed there and here); where it asks for a token, set RAY_AUTH_MODE=token"
         ) from error
     return True
 

@@ -326,6 +326,26 @@ def _stream(split: Any, image_column: str, label_column: str, content: str) -> l
     ]
 
 
+def _check_end(path: Path, n_bytes: int) -> None:
+    """Refuses a tar that was cut off: whoever reads on to where it stops would not notice.
+
+    Raises:
+        SourceError: It does not end as tars do, in two blocks of zeros.
+    """
+    if path.suffix != ".tar":
+        return
+    with path.open("rb") as file:
+        file.seek(max(0, n_bytes - _END_OF_TAR))
+        end = file.read()
+    if len(end) < _END_OF_TAR or end.strip(b"\0"):
+        raise SourceError(
+            f"source: {path.parent.name}/{path.name} must be a whole tar, it has no end: it was cut off, or is no tar; fetch or write it again"
+        )
+
+
+_END_OF_TAR = 1024
+
+
 def _list_files(folder: Path) -> tuple[str, int]:
     """A hash of the names, sizes and times of all files in a folder; and their bytes in all."""
     found = []
@@ -335,6 +355,7 @@ def _list_files(folder: Path) -> tuple[str, int]:
         except OSError:
             continue  # a link to nowhere: who reads it says so
         if path.is_file():
+            _check_end(path, about.st_size)
             found.append((path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns))
     return hashlib.sha256(repr(found).encode()).hexdigest(), sum(size for _, size, _ in found)
 
@@ -390,7 +411,7 @@ def _find_folder(path: str) -> Path:
             return place
     tried = " or ".join(str(place) for place in places)
     raise SourceNotFoundError(
-        f"source.path: must be a folder, found none at {tried}; give another path, or set PROXYDS_DATA"
+        f"source.path: must be a folder, found none at {tried}; give another path (--set source.path=PATH), or set PROXYDS_DATA"
     )
 
 

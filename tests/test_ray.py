@@ -377,7 +377,7 @@ def test_what_is_no_engine_or_no_cluster_is_told_by_the_command(
 ) -> None:
     recipe = write_recipe_file()
     for engine, code, message in (
-        ("dask", 34, r"--engine dask: must be local, ray, ray:HOST:PORT or ray://HOST:PORT"),
+        ("dask", 2, r"must be local, ray, ray:HOST:PORT or ray://HOST:PORT, got 'dask'"),
         ("ray:127.0.0.1:1", 70, r"must reach a Ray cluster, 127\.0\.0\.1:1 is none that answers"),
     ):
         done = run_proxyds("build", recipe, "-o", tmp_path / "p", "--engine", engine)

@@ -702,6 +702,15 @@ def test_a_truncated_container_is_a_source_error(load: Load, tmp_path: Path, for
         load("{kind: folder, path: pictures}")
 
 
+@pytest.mark.parametrize("n_bytes", [0, 512, 1536, 2048, 2600])
+def test_a_tar_that_was_cut_off_is_named_wherever_it_was_cut(load: Load, tmp_path: Path, n_bytes: int) -> None:
+    write_tars(tmp_path / "pictures", some_rows())
+    file = tmp_path / "pictures" / "train-001.tar"
+    file.write_bytes(file.read_bytes()[:n_bytes])
+    with pytest.raises(SourceError, match=r"train-001\.tar must be a whole tar"):
+        load("{kind: folder, path: pictures}")
+
+
 def test_a_script_in_the_folder_is_not_run(load: Load, tmp_path: Path) -> None:
     write_parquet(tmp_path / "pictures", some_rows())
     (tmp_path / "pictures" / "pictures.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
