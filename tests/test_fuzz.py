@@ -168,7 +168,7 @@ for seed in range(first, last):
 """
 
 
-@pytest.mark.parametrize("part", range(N_PROCESSES))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_fuzzed_proxy_is_loaded_right_or_refused(
     part: int, tiny_proxy: Path, checked_proxy: Path, tmp_path: Path
 ) -> None:

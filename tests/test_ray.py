@@ -351,6 +351,7 @@ def test_a_node_that_does_not_see_the_store_is_named(
     assert list((tmp_path / "store").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_several_processes_work_on_a_task_together(engine: Any, tmp_path: Path) -> None:
     store, ran = Store(tmp_path / "store"), tmp_path / "ran"
     steps: list[Progress] = []

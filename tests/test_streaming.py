@@ -75,7 +75,10 @@ def lend_probes(store: Store, to: Path) -> Store:
     return Store(to)
 
 
-@pytest.mark.parametrize("sections", ["", "selection: {ratio: 0.1, draw: successive, labels: {keep: 5}}\n"])
+@pytest.mark.parametrize(
+    "sections",
+    ["", pytest.param("selection: {ratio: 0.1, draw: successive, labels: {keep: 5}}\n", marks=pytest.mark.slow)],
+)
 def test_a_streamed_build_gives_the_same_bytes(
     sections: str, digits_rows: list[tuple[bytes, int]], write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -193,6 +196,7 @@ def test_a_streamed_proxy_is_checked_and_drawn_again(
     assert again.manifest.counts.proxy == round(0.2 * built.manifest.counts.train)
 
 
+@pytest.mark.slow
 def test_the_real_cifar10_from_tars_gives_the_very_selection(
     data_folder: Path, write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
