@@ -264,7 +264,8 @@ def test_two_who_need_the_same_work_do_it_once_and_the_one_who_waits_says_so(pla
     for thread in threads:
         thread.join()
     assert len(ran.read_text().split()) == 1
-    assert set(notes) == {"waiting for another build"}
+    assert set(notes) == {"waiting for another build", "done by another build"}
+    assert notes.count("done by another build") == 2
     assert Store(place).find(task.stage, task.key) is not None
     assert not claims_of(place).names()
 
