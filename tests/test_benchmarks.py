@@ -109,6 +109,7 @@ def test_rows_can_be_measured_one_by_one_without_data(tmp_path: Path, monkeypatc
     assert any("row 11 builds cifar10-small" in reason for reason in report["left_out"])
 
 
+@pytest.mark.slow
 def test_what_could_not_be_written_is_refused_before_it_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

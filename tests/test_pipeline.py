@@ -319,7 +319,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return proxyds.build(recipe, folder / "p", store=Store(folder / "store"), device="cpu").folder
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_build_stopped_in_its_second_probe_goes_on_where_it_was(
     how: signal.Signals, undisturbed: Path, write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:

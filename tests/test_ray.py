@@ -310,6 +310,7 @@ def test_what_the_cluster_has_not_is_told_before_anything_is_started(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_tasks_share_gpus_that_this_machine_has_not_and_do_not_wait_for_ever_when_they_are_gone(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
