@@ -100,7 +100,7 @@ class HeldPart:
         """See `Part`."""
         for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
             held = image.as_py()
-            yield _read_image(held, f"[{self.first + place}]"), label, name_image(held)
+            yield _read_image(held, f"[{self.first + place}]"), label, _name_image(held)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class StreamedPart:
             for place, row in enumerate(self.stream):
                 image = row[self.image_column]
                 where = f"[{place}]" if self.first == 0 else f" [{place}] of a later file"
-                yield _read_image(image, where), row[self.label_column], name_image(image)
+                yield _read_image(image, where), row[self.label_column], _name_image(image)
         except UNREADABLE as error:
             raise SourceError(
                 f"source: must be parquet files, image folders or WebDataset tars, a file is not: {first_line(error)}"
@@ -149,11 +149,11 @@ def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
         return Path(image["path"]).read_bytes()
     except OSError as error:
         raise SourceError(
-            f"source: image {where.strip()}{name_image(image)} cannot be read: {error.strerror}"
+            f"source: image {where.strip()}{_name_image(image)} cannot be read: {error.strerror}"
         ) from None
 
 
-def name_image(image: dict[str, Any] | None) -> str:
+def _name_image(image: dict[str, Any] | None) -> str:
     """The file's name of an image where the source has one, for messages."""
     path = (image or {}).get("path")
     return f" ({make_plain(Path(path).name)})" if path else ""
@@ -330,13 +330,16 @@ def _check_end(path: Path, n_bytes: int) -> None:
     """Refuses a tar that was cut off: whoever reads on to where it stops would not notice.
 
     Raises:
-        SourceError: It does not end as tars do, in two blocks of zeros.
+        SourceError: It does not end as tars do, in two blocks of zeros, or cannot be read.
     """
     if path.suffix != ".tar":
         return
-    with path.open("rb") as file:
-        file.seek(max(0, n_bytes - _END_OF_TAR))
-        end = file.read()
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, n_bytes - _END_OF_TAR))
+            end = file.read()
+    except OSError as error:
+        raise SourceError(f"source: {path.parent.name}/{path.name} cannot be read: {error.strerror}") from None
     if len(end) < _END_OF_TAR or end.strip(b"\0"):
         raise SourceError(
             f"source: {path.parent.name}/{path.name} must be a whole tar, it has no end: it was cut off, or is no tar; fetch or write it again"
@@ -344,6 +347,7 @@ def _check_end(path: Path, n_bytes: int) -> None:
 
 
 _END_OF_TAR = 1024
+"""Bytes of the zeros that a tar ends with."""
 
 
 def _list_files(folder: Path) -> tuple[str, int]:

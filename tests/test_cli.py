@@ -169,3 +169,19 @@ def test_wrong_use_exits_with_2(run_proxyds: Run) -> None:
     assert ran.returncode == 2
     assert "Missing argument 'RECIPE'" in ran.stderr
     assert run_proxyds("no-such-command").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "raay"], "must be local, ray, ray:HOST:PORT or ray://HOST:PORT, got 'raay'"),
+        (["--gpus-per-task", "0.5"], "give --engine ray too"),
+    ],
+)
+def test_options_of_a_cluster_are_refused_as_wrong_use(
+    options: list[str], said: str, run_proxyds: Run, write_recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    done = run_proxyds("build", write_recipe_file(), "-o", tmp_path / "p", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "p").exists()

@@ -711,6 +711,22 @@ def test_a_tar_that_was_cut_off_is_named_wherever_it_was_cut(load: Load, tmp_pat
         load("{kind: folder, path: pictures}")
 
 
+def test_a_tar_that_may_not_be_read_is_a_source_error(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tars(tmp_path / "pictures", some_rows())
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == "train-001.tar":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SourceError, match=r"pictures/train-001\.tar cannot be read: Permission denied"):
+        load("{kind: folder, path: pictures}")
+
+
 def test_a_script_in_the_folder_is_not_run(load: Load, tmp_path: Path) -> None:
     write_parquet(tmp_path / "pictures", some_rows())
     (tmp_path / "pictures" / "pictures.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
