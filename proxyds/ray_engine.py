@@ -216,12 +216,23 @@ class RayCluster:
                     stuck_since = self._look_for_room(stuck_since, partial(self._require_room_for, left))
         except BaseException:
             with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
-                _cancel(list(running))
+                self._stop(list(running))
                 store.sweep()
             raise
         if display.error is not None:
             raise display.error
         return failures
+
+    def _stop(self, refs: list[Any]) -> None:
+        """Ends what runs, at once."""
+        if self._owns_connection:
+            ray.shutdown()  # ends what this process has begun; `ray.cancel` may abort it when a task ends meanwhile (ray#54738)
+            return
+        for ref in refs:
+            with suppress(RayError, ValueError):
+                ray.cancel(ref, force=True)
+        if refs:
+            ray.wait(refs, num_returns=len(refs), timeout=10)
 
     def _window(self) -> int:
         """How many tasks Ray is given at once: some more than there is room for, so that nobody waits for this process."""
@@ -452,15 +463,6 @@ def _died(name: str, why: BaseException) -> WorkerDiedError:
         f"{name}: its worker process or node was lost, the last of {TRIES} times by {type(why).__name__} (killed, out of memory, or cut "
         "off); finished work is kept: give it more memory or fewer workers (--workers 1) and run the same command again"
     )
-
-
-def _cancel(refs: list[Any]) -> None:
-    """Ends what runs, at once, and waits for that."""
-    for ref in refs:
-        with suppress(RayError, ValueError):
-            ray.cancel(ref, force=True)
-    if refs:
-        ray.wait(refs, num_returns=len(refs), timeout=10)
 
 
 def _await_entry(task: Task, store: Store) -> None:
