@@ -203,7 +203,7 @@ class Here:
 
                 try:
                     with threadpool_limits(1):  # numpy's products
-                        _run_task(task, store, report)
+                        run_task(task, store, report)
                 except TrainingError as error:
                     if not keep_going:
                         raise
@@ -248,7 +248,7 @@ class LocalWorkers:
         """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""
         if self._executor is None:
             return
-        with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+        with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
             self._executor.shutdown(wait=True, kill_workers=kill)
             for process in set(active_children()) - self._others if kill else ():
                 with suppress(ProcessLookupError):
@@ -293,7 +293,7 @@ class LocalWorkers:
         listener = threading.Thread(target=_listen, args=(self._messages, on_progress, errors), daemon=True)
         listener.start()
         try:
-            with _interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
+            with interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
                 executor = self._start()
                 futures = {executor.submit(_run_in_worker, task, store): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
@@ -337,7 +337,8 @@ class LocalWorkers:
 _messages: Any = None  # in a worker: the queue of its reports
 
 
-def _run_task(task: Task, store: Store, report: Report) -> None:
+def run_task(task: Task, store: Store, report: Report) -> None:
+    """Does a task in this process and stores its result, unless another build does it meanwhile."""
     with store.claiming(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
         if is_mine:
             with store.writing(task.stage, task.key, task.name) as folder:
@@ -355,7 +356,7 @@ def _run_in_worker(task: Task, store: Store) -> None:
             last = time.monotonic()
             _messages.put(Progress(task.stage, task.name, done, total, note))
 
-    _run_task(task, store, report)
+    run_task(task, store, report)
 
 
 def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
@@ -406,7 +407,7 @@ def _pid(process: BaseProcess) -> int:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Puts Ctrl-C off until the end of the block; processes started in it never get it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -9,18 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import loky
 
 from proxyds import artifact, checking, machine, probe, selection, similarity, source, space, verification
 from proxyds.card import render_card
 from proxyds.describing import describe_build
-from proxyds.engine import Done, Engine, Here, LocalWorkers, RunTasks, Task, run_stored
+from proxyds.engine import Done, Engine, RunTasks, Task, run_stored
+from proxyds.engines import choose_engine
 from proxyds.errors import (
     CardDriftError,
-    DeviceError,
-    MissingExtraError,
     OutputError,
     VerificationError,
     translate_os_errors,
@@ -38,13 +34,6 @@ from proxyds.samples import Samples
 from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 from proxyds.tally import Shown, show_tables
-
-if TYPE_CHECKING:
-    from proxyds.ray_engine import RayCluster
-
-
-GPU_WORKERS = 8
-"""Processes that share one GPU, at most: each has a copy of the data set there, and a CUDA context."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +76,7 @@ def build(
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
-        engine: Where work is done: see `choose_engine`.
+        engine: Where work is done: see `engines.choose_engine`.
         gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
         streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
             size. The proxy is the same.
@@ -271,7 +260,7 @@ def check(
         store: Where finished work is kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
-        engine: Where work is done: see `choose_engine`.
+        engine: Where work is done: see `engines.choose_engine`.
         gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
         streamed: Whether the source's pixels stay on disk; None to decide from their size.
         on_progress: Called as work goes on.
@@ -329,49 +318,6 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
                 replace_file(folder / name, files[name])
             artifact.rewrite_manifest(folder, manifest, written=changed)
     return changed
-
-
-def choose_engine(
-    device: str, workers: int, engine: str = "local", gpus_per_task: float = 1.0
-) -> tuple[str, LocalWorkers | Here | RayCluster]:
-    """Decides where tasks run: here, in as many processes as cores or one at a time on a GPU (a check may find a better number), or on Ray.
-
-    Args:
-        device: `cpu`, `cuda`, `cuda:N`, or `auto`, which is CUDA where this machine, or the cluster, has a GPU.
-        workers: Tasks at once; 0 for as many as there is room for.
-        engine: `local`; `ray` for the cluster that this machine is of, or one that is started on it; or a cluster's address,
-            `ray:HOST:PORT` from a machine that is of it and `ray://HOST:PORT` from elsewhere.
-        gpus_per_task: Of each task that computes on a GPU, on a cluster.
-
-    Raises:
-        DeviceError: There is no such device or engine.
-        RemoteError: There is no cluster at the address.
-        MissingExtraError: Ray is not installed.
-    """
-    if engine != "local":
-        cluster = _open_cluster(engine, device, workers, gpus_per_task)
-        return cluster.device, cluster
-    device, n_cores = machine.choose_device(device), loky.cpu_count()
-    if device.startswith("cuda"):
-        return device, Here() if workers == 1 else LocalWorkers(
-            workers or 1, 0 if workers else min(n_cores, GPU_WORKERS)
-        )
-    return device, LocalWorkers(workers, 0 if workers else n_cores)
-
-
-def _open_cluster(engine: str, device: str, workers: int, gpus_per_task: float) -> RayCluster:
-    name, _, address = engine.partition(":")
-    if name != "ray" or engine == "ray:":
-        raise DeviceError(f"--engine {engine}: must be local, ray, ray:HOST:PORT or ray://HOST:PORT")
-    try:
-        from proxyds.ray_engine import RayCluster
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise MissingExtraError(
-            f"--engine {engine}: must have Ray, which is not installed: pip install 'proxyds[ray]'"
-        ) from error
-    return RayCluster(device, (engine if address.startswith("//") else address) or None, workers, gpus_per_task)
 
 
 def look_at_output(out: Path, force: bool) -> Manifest | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from proxyds import checking, probe, similarity, source, space, verification
 from proxyds.engine import Engine, run_stored
-from proxyds.pipeline import choose_engine, list_probe_tasks, list_space
+from proxyds.engines import choose_engine
+from proxyds.pipeline import list_probe_tasks, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress

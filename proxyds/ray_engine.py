@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -29,21 +27,29 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayError, RayTaskError
 
-from proxyds.engine import WORKER_ENVIRONMENT, Failure, Task, _interrupts_held, _run_task
+from proxyds.engine import WORKER_ENVIRONMENT, Failure, Task, interrupts_held
 from proxyds.errors import (
     DeviceError,
     MissingExtraError,
     OutputError,
-    ProxydsError,
     RemoteError,
     SourceNotFoundError,
     TrainingError,
     WorkerDiedError,
     translate_os_errors,
 )
-from proxyds.folders import passing_folder, sweep_unfinished
-from proxyds.machine import describe_arithmetic
-from proxyds.networks.plugins import load_plugins, loaded_plugins
+from proxyds.folders import sweep_unfinished
+from proxyds.networks.plugins import loaded_plugins
+from proxyds.ray_worker import (
+    SHARED,
+    LostError,
+    Mailbox,
+    Setting,
+    answer_question,
+    describe_computing,
+    work,
+    work_together,
+)
 from proxyds.records import OnProgress, Progress
 from proxyds.store import Store
 
@@ -57,25 +63,6 @@ POLL_SECONDS, LOOK_SECONDS = 0.2, 5.0
 """Between looks at what ended and what was said; and at the nodes."""
 PATIENCE_SECONDS = 60.0
 """How long what cannot run any more waits for a node to come back; and a result on a shared disk to be seen from here."""
-AGREE_SECONDS = 7 * 86_400.0
-"""How long processes wait for each other: another build may be doing the work, and Ray tells when one of them is gone."""
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """What a worker must know and be like.
-
-    Attributes:
-        plugins: To load.
-        seen: A folder in the store; None where it is at an address.
-        device: Of the task.
-        computing: What results depend on besides a task's inputs, as it is elsewhere.
-    """
-
-    plugins: list[str]
-    seen: Path | None
-    device: str
-    computing: dict[str, str]
 
 
 class RayCluster:
@@ -128,7 +115,7 @@ class RayCluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with _interrupts_held():
+        with interrupts_held():
             self._mailbox = None
             if self._owns_connection:
                 ray.shutdown()
@@ -137,7 +124,7 @@ class RayCluster:
         """See `Engine.ask`."""
         needs = self._needs(device)
         self._require_room(getattr(function, "__name__", "a question"), needs, 1)
-        remote = _remote(_answer, needs, max_retries=TRIES - 1)
+        remote = _remote(answer_question, needs, max_retries=TRIES - 1)
         try:
             answer, stuck_since = remote.remote(loaded_plugins(), function, arguments), None
             while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
@@ -163,7 +150,7 @@ class RayCluster:
         self._require_room_for(tasks)
         with _seen_from_everywhere(store) as (store, seen):
             settings = {
-                device: _Setting(loaded_plugins(), seen, device, self._ask_computing(device))
+                device: Setting(loaded_plugins(), seen, device, self._ask_computing(device))
                 for device in sorted({_device_of(task) for task in tasks})
             }
             return self._run(tasks, store, on_progress, settings, keep_going=keep_going)
@@ -173,7 +160,7 @@ class RayCluster:
         tasks: Sequence[Task],
         store: Store,
         on_progress: OnProgress,
-        settings: Mapping[str, _Setting],
+        settings: Mapping[str, Setting],
         *,
         keep_going: bool,
     ) -> list[Failure]:
@@ -215,7 +202,7 @@ class RayCluster:
                     left = [*(task for _, task in waiting), *(tasks[place] for place, _ in running.values())]
                     stuck_since = self._look_for_room(stuck_since, partial(self._require_room_for, left))
         except BaseException:
-            with _interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+            with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
                 self._stop(list(running))
                 store.sweep()
             raise
@@ -238,14 +225,14 @@ class RayCluster:
         """How many tasks Ray is given at once: some more than there is room for, so that nobody waits for this process."""
         return self._workers or 2 * max(1, _count_room({"CPU": 1}))
 
-    def _start(self, task: Task, store: Store, setting: _Setting, packed: _Packed) -> Any:
+    def _start(self, task: Task, store: Store, setting: Setting, packed: _Packed) -> Any:
         """Hands a task to Ray; returns the reference to its end."""
         needs = self._needs(setting.device)
         small, large = packed.split(task.arguments)
         about = (replace(task, arguments=small), store, setting, self._find_mailbox(), self._n_started)
         if task.n_processes == 1:
-            return _remote(_work, needs).remote(*about, **large)
-        return _remote(_work_together, {"CPU": 0}).remote(*about, needs, **large)
+            return _remote(work, needs).remote(*about, **large)
+        return _remote(work_together, {"CPU": 0}).remote(*about, needs, **large)
 
     def _needs(self, device: str) -> dict[str, float]:
         return {"CPU": 1, "GPU": self._gpus_per_task} if device.startswith("cuda") else {"CPU": 1}
@@ -276,14 +263,14 @@ class RayCluster:
 
     def _ask_computing(self, device: str) -> dict[str, str]:
         if device not in self._computing:
-            self._computing[device] = self.ask(device, _describe_computing, device)
+            self._computing[device] = self.ask(device, describe_computing, device)
         return self._computing[device]
 
     def _find_mailbox(self) -> Any:
         if self._mailbox is None:
             # it loses what it holds when its node does, and nothing waits for it: reports are worth no more
             options = {"num_cpus": 0, "max_restarts": -1, "runtime_env": {"env_vars": WORKER_ENVIRONMENT}}
-            self._mailbox = ray.remote(_Mailbox).options(**options).remote()
+            self._mailbox = ray.remote(Mailbox).options(**options).remote()
             self._mail = self._mailbox.take.remote()
         return self._mailbox
 
@@ -297,20 +284,6 @@ class RayCluster:
             return []  # on its way to another node
         finally:
             self._mail = self._mailbox.take.remote()
-
-
-class _Mailbox:
-    """Holds what tasks report until the driver asks for it; an actor."""
-
-    def __init__(self) -> None:
-        self._held: list[tuple[int, Progress]] = []
-
-    def put(self, number: int, progress: Progress) -> None:
-        self._held.append((number, progress))
-
-    def take(self) -> list[tuple[int, Progress]]:
-        held, self._held = self._held, []
-        return held
 
 
 class _Display:
@@ -441,7 +414,7 @@ def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseExcept
         return ray.get(ref), None, None
     except RayTaskError as error:
         cause = error.cause
-        if isinstance(cause, (RayError, _LostError)):
+        if isinstance(cause, (RayError, LostError)):
             return None, None, cause
         if isinstance(cause, FileNotFoundError):
             cause = _explain_missing_file(cause)
@@ -471,15 +444,12 @@ def _await_entry(task: Task, store: Store) -> None:
     while store.find(task.stage, task.key) is None:
         if time.monotonic() > deadline:
             raise OutputError(
-                f"{task.name}: its result must be seen in the store, it is not: {_SHARED}, and nobody may clear it meanwhile"
+                f"{task.name}: its result must be seen in the store, it is not: {SHARED}, and nobody may clear it meanwhile"
             )
         for folder in () if _is_address(store) else (store.root, store.root / task.stage):
             with suppress(FileNotFoundError):
                 list(folder.iterdir())  # what was not there a while ago is then asked for again
         time.sleep(POLL_SECONDS)
-
-
-_SHARED = "the store must be on a disk that every node sees under the same path, or at an address (PROXYDS_STORE)"
 
 
 def _is_address(store: Store) -> bool:
@@ -505,162 +475,3 @@ def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
     finally:
         with suppress(OSError):  # others may have theirs there
             parent.rmdir()
-
-
-# What follows runs on workers.
-
-
-def _answer(plugins: list[str], function: Callable[..., _Answer], arguments: Sequence[object]) -> _Answer:
-    _prepare(plugins)
-    return function(*arguments)
-
-
-def _work(task: Task, store: Store, setting: _Setting, mailbox: Any, number: int, **large: bytes) -> Progress | None:
-    """Does a task as the one process of it; returns what it said last."""
-    _prepare(setting.plugins)
-    _check_worker(task.name, store, setting)
-    report = _Reporter(task, mailbox, number)
-    _run_task(_unpack(task, large), store, report)
-    return report.last
-
-
-def _work_together(
-    task: Task,
-    store: Store,
-    setting: _Setting,
-    mailbox: Any,
-    number: int,
-    needs: dict[str, float],
-    **large: bytes,
-) -> None:
-    """Does a task in several processes, which Ray Train starts and joins.
-
-    Raises:
-        _LostError: They could not end it.
-    """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    on_gpu = setting.device.startswith("cuda")
-    about = {"task": task, "store": store, "setting": setting, "mailbox": mailbox, "number": number, "large": large}
-    with passing_folder() as folder:
-        trainer = TorchTrainer(
-            _work_as_one_of_several,
-            train_loop_config=about,
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(AGREE_SECONDS)),
-            scaling_config=ScalingConfig(num_workers=task.n_processes, use_gpu=on_gpu, resources_per_worker=needs),
-            run_config=RunConfig(
-                storage_path=str(folder),
-                failure_config=FailureConfig(max_failures=0),
-                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            failures = [getattr(each, "_base_exc", each) for each in getattr(error, "worker_failures", {}).values()]
-            for each in failures:
-                if isinstance(each, ProxydsError):
-                    raise each from error
-            why = failures[0] if failures else error  # when one is gone, the others fail by what they miss
-            raise _LostError(f"{type(why).__name__}: {why}") from error
-
-
-class _LostError(Exception):
-    """Several processes did not end a task, and not for a reason of its own."""
-
-
-def _work_as_one_of_several(about: dict[str, Any]) -> None:
-    """What each process does: the first fills the task's entry, the others help."""
-    import torch
-    import torch.distributed as dist
-    from ray.train.torch import get_device
-
-    task, store, setting = _unpack(about["task"], about["large"]), about["store"], about["setting"]
-    _prepare(setting.plugins)
-    _check_worker(task.name, store, setting)
-    device = str(get_device()) if setting.device.startswith("cuda") else setting.device
-    if "device" in task.arguments:
-        task = replace(task, arguments={**task.arguments, "device": device})
-
-    def agree(is_wanted: bool | None = None) -> bool:
-        """Whether the work is to be done, as the first process says: it may be in the store by now."""
-        said = [is_wanted]
-        dist.broadcast_object_list(said, src=0, device=torch.device(device))
-        return bool(said[0])
-
-    if dist.get_rank() != 0:
-        if agree():
-            with passing_folder() as folder:
-                task.function(folder=folder, report=_ignore_report, **task.arguments)
-        return
-    has_begun = False
-
-    def begin(**arguments: Any) -> None:
-        nonlocal has_begun
-        has_begun = agree(True)
-        task.function(**arguments)
-
-    _run_task(replace(task, function=begin), store, _Reporter(task, about["mailbox"], about["number"]))
-    if not has_begun:
-        agree(False)
-
-
-def _ignore_report(done: float, total: float, note: str) -> None:
-    """The first process alone reports."""
-
-
-class _Reporter:
-    """What a task reports to: passes it on to the driver, not too often."""
-
-    def __init__(self, task: Task, mailbox: Any, number: int) -> None:
-        self.last: Progress | None = None
-        self._task, self._mailbox, self._number, self._sent = task, mailbox, number, 0.0
-
-    def __call__(self, done: float, total: float, note: str) -> None:
-        self.last = Progress(self._task.stage, self._task.name, done, total, note)
-        if time.monotonic() - self._sent > POLL_SECONDS:
-            self._sent = time.monotonic()
-            with suppress(RayError):
-                self._mailbox.put.remote(self._number, self.last)
-
-
-def _prepare(plugins: list[str]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    load_plugins(plugins)
-
-
-def _unpack(task: Task, large: Mapping[str, bytes]) -> Task:
-    held = {name: cloudpickle.loads(pickled) for name, pickled in large.items()}
-    return replace(task, arguments={**task.arguments, **held})
-
-
-def _check_worker(name: str, store: Store, setting: _Setting) -> None:
-    """Makes sure, before anything is done, that results will be seen and are those that any other node would give.
-
-    Raises:
-        OutputError: This node does not see the store.
-        DeviceError: It computes otherwise.
-    """
-    if setting.seen is not None and not setting.seen.is_dir():
-        raise OutputError(
-            f"the store {store.name}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {_SHARED}"
-        )
-    here = _describe_computing(setting.device)
-    if here != setting.computing:
-        raise DeviceError(
-            f"{name}: must be computed as everything else, by {_show_pairs(setting.computing)}; the node {socket.gethostname()} has "
-            f"{_show_pairs(here)}: use nodes of one kind, with the same versions"
-        )
-
-
-def _show_pairs(pairs: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in pairs.items())
-
-
-@cache
-def _describe_computing(device: str) -> dict[str, str]:
-    """What results depend on besides a task's inputs: the kind of device, and versions."""
-    return {**describe_arithmetic(device), "proxyds": version("proxyds"), "processor": platform.machine()}

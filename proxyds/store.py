@@ -162,12 +162,16 @@ class Store:
         folder = self.root / stage / key
         try:
             about = json.loads((folder / ABOUT).read_text())
-            return Entry(stage, key, about["name"], about["seconds"], about["created"], self)
-        except (FileNotFoundError, NotADirectoryError):
+            entry = Entry(stage, key, about["name"], about["seconds"], about["created"], self)
+            if about["files"] == _measure_files(folder):
+                return entry
+        except NotADirectoryError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+        with suppress(FileNotFoundError):
             remove_folder(folder)
-            return None
+        return None
 
     @contextmanager
     def claiming(self, stage: str, key: str, on_wait: Callable[[], None]) -> Iterator[bool]:
@@ -206,7 +210,8 @@ class Store:
             if self._mirror is not None:
                 self._mirror.send(stage, key, name, started, folder, attempt)
             else:
-                about = {"name": name, "seconds": time.time() - started, "created": time.time()}
+                files = _measure_files(folder)
+                about = {"name": name, "seconds": time.time() - started, "created": time.time(), "files": files}
                 (folder / ABOUT).write_text(json.dumps(about))
 
     def fetch(self, entry: Entry) -> Path:
@@ -303,6 +308,15 @@ def _read_place(place: str | Path) -> Path | AtUrl:
             f"the store {place}: must be a folder or an address such as s3://bucket/folder, it is on the Hub"
         )
     return Path(place) if at is None else at
+
+
+def _measure_files(folder: Path) -> dict[str, int]:
+    """Bytes of each file of an entry: what a crash of the machine has cut off shows by its size."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.name != ABOUT and path.is_file()
+    }
 
 
 def _at_once(do: Callable[[], _Result]) -> _Result:

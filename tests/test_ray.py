@@ -25,9 +25,9 @@ from test_pipeline import identical_bytes
 import proxyds
 from proxyds import verification
 from proxyds.engine import Task, run_each, run_stored
+from proxyds.engines import choose_engine
 from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, WorkerDiedError
 from proxyds.machine import describe_arithmetic
-from proxyds.pipeline import choose_engine
 from proxyds.records import Progress, ignore_progress
 from proxyds.store import Store
 
@@ -181,7 +181,7 @@ class Disturbance:
 
 
 def kill_a_busy_worker() -> None:
-    found = [pid for pid in all_processes() if b"ray::_work" in command_of(pid)]
+    found = [pid for pid in all_processes() if b"ray::work" in command_of(pid)]
     os.kill(found[0], signal.SIGKILL)
 
 
@@ -210,7 +210,7 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
     def lose_the_node() -> None:
         raylet = node.all_processes["raylet"][0].process.pid
         deadline = time.monotonic() + 60
-        while not any(b"ray::_work" in command_of(pid) for pid in children(raylet)):
+        while not any(b"ray::work" in command_of(pid) for pid in children(raylet)):
             assert time.monotonic() < deadline, "no task came to the node"
             time.sleep(0.02)
         created.update({entry.key: entry.created for entry in store.entries()})
@@ -273,7 +273,7 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
         assert "run the same command again" in message
         assert "Traceback" not in message
         assert not list(store.root.rglob(".unfinished-*"))
-    wait_until(lambda: not [pid for pid in all_processes() if b"ray::_work" in command_of(pid)], 30)
+    wait_until(lambda: not [pid for pid in all_processes() if b"ray::work" in command_of(pid)], 30)
     wait_until(lambda: not [pid for pid in session_members(process.pid) if is_running(pid)], 30)
     if how == signal.SIGINT:
         return

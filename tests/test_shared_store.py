@@ -24,7 +24,7 @@ from conftest import TINY_RECIPE, Bucket, Run, check_manners, read_tree
 from proxyds import claims, mirror
 from proxyds.claims import LocalClaims, RemoteClaims
 from proxyds.display import show_progress
-from proxyds.engine import Here, LocalWorkers, Task, _run_task, run_stored
+from proxyds.engine import Here, LocalWorkers, Task, run_stored, run_task
 from proxyds.errors import (
     DamagedEntryError,
     MissingExtraError,
@@ -256,7 +256,7 @@ def test_two_who_need_the_same_work_do_it_once_and_the_one_who_waits_says_so(pla
     task, ran, notes = a_task(0.5, tmp_path / "ran"), tmp_path / "ran", []
 
     def work() -> None:
-        _run_task(task, Store(place), lambda done, total, note: notes.append(note))
+        run_task(task, Store(place), lambda done, total, note: notes.append(note))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -283,7 +283,7 @@ def test_who_waits_for_work_that_fails_takes_over(place: str, tmp_path: Path) ->
     thread = threading.Thread(target=fail)
     thread.start()
     assert entered.wait(30)
-    _run_task(a_task(0, ran), Store(place), lambda *_: failed.set())
+    run_task(a_task(0, ran), Store(place), lambda *_: failed.set())
     thread.join()
     assert Store(place).find("t", a_task(0, ran).key) is not None
 
@@ -316,7 +316,7 @@ def test_a_claim_that_stands_still_is_dead_and_one_that_beats_is_not(
             files.write(name, b'{"machine": "another", "pid": 1, "beat": %d}' % number)
             time.sleep(0.1)
 
-    _run_task(task, Store(place), beat)
+    run_task(task, Store(place), beat)
     assert time.monotonic() - started > 1.5
     assert (tmp_path / "ran").exists()
     assert not files.names()
@@ -329,7 +329,7 @@ def test_of_many_who_find_a_claim_dead_one_takes_over(
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
     task = a_task(0.5, tmp_path / "ran")
     assert claims_of(place).create(f"t-{task.key}-0", b"")  # killed before it had written
-    threads = [threading.Thread(target=_run_task, args=(task, Store(place), lambda *_: None)) for _ in range(4)]
+    threads = [threading.Thread(target=run_task, args=(task, Store(place), lambda *_: None)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -624,7 +624,7 @@ def flaky(s3_place: str, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
 def test_a_server_that_refuses_for_a_while_is_asked_again(flaky: Flaky, s3_place: str, tmp_path: Path) -> None:
     store = Store(s3_place)
     flaky.n_left = 4
-    _run_task(a_task(0, tmp_path / "ran"), store, lambda *_: None)
+    run_task(a_task(0, tmp_path / "ran"), store, lambda *_: None)
     flaky.n_left = 4
     (entry,) = store.entries()
     flaky.n_left = 4
@@ -689,7 +689,7 @@ def test_a_holder_whose_store_does_not_answer_goes_on(
 
 def test_a_bucket_that_is_not_there_is_not_made(s3_place: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a.*: nothing is there"):
-        _run_task(a_task(0, tmp_path / "ran"), Store("s3://no-such-bucket/a"), lambda *_: None)
+        run_task(a_task(0, tmp_path / "ran"), Store("s3://no-such-bucket/a"), lambda *_: None)
     assert not (tmp_path / "ran").exists()  # it was known before the work
     with pytest.raises(StoreError, match="nothing is there"):
         write(Store("s3://no-such-bucket/a"), x="1")

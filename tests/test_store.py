@@ -156,15 +156,22 @@ def test_cleaning_takes_an_entry_away_before_its_files(tmp_path: Path, monkeypat
     assert store.find("s", "k") is None
 
 
-def test_a_damaged_entry_counts_as_absent_and_can_be_written_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["entry.json", "values.npy", "more/values.npy"])
+@pytest.mark.parametrize("left", ["", "val", None])
+def test_a_damaged_entry_counts_as_absent_and_can_be_written_again(file: str, left: str | None, tmp_path: Path) -> None:
     store = Store(tmp_path)
     for text in ("first", "second"):
-        with store.writing("s", "k", text):
-            pass
+        with store.writing("s", "k", text) as folder:
+            (folder / "more").mkdir()
+            for name in ("values.npy", "more/values.npy"):
+                (folder / name).write_text("values")
         entry = store.find("s", "k")
         assert entry is not None
         assert entry.name == text
-        (entry.folder / "entry.json").write_text("")
+        if left is None:
+            (entry.folder / file).unlink()
+        else:
+            (entry.folder / file).write_text(left)
         assert store.find("s", "k") is None
 
 

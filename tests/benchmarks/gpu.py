@@ -168,7 +168,7 @@ def run(repeats: int) -> Report:
 
 def pace_limit() -> int:
     """As many processes as a check would try."""
-    from proxyds.pipeline import choose_engine
+    from proxyds.engines import choose_engine
 
     engine = choose_engine(DEVICE, 0)[1]
     assert isinstance(engine, LocalWorkers)
