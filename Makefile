@@ -21,8 +21,8 @@ demo: install ## build the digits proxy and check it and say what to do next (tw
 	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy --force
 	$(BIN)/proxyds verify digits-proxy
 
-test: install ## run the default tests
-	$(BIN)/pytest
+test: install ## run the default tests, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
 	$(BIN)/pytest -m slow --timeout 7200
