@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,21 @@ _CERTAIN = 1.0 - 1e-9
 
 DrawLaw = Callable[[Values, int, Values, int], NDArray[np.bool_]]
 """Takes weights (N,), how many to draw, parsed ids (N,) and a seed; returns (N,) bool with that many true."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How n of N samples are drawn.
+
+    Attributes:
+        weights: (N,) float64, not negative.
+        strata: (N,) int64, each sample's stratum; None where there is one.
+        quotas: (S,) int64, samples drawn of each stratum, n in sum; None where there is one.
+    """
+
+    weights: NDArray[np.float64]
+    strata: NDArray[np.int64] | None = None
+    quotas: NDArray[np.int64] | None = None
 
 
 def find_scale(weights: Values, n: int) -> float:
@@ -177,3 +193,37 @@ CONTROLS: dict[str, ControlLaw] = {"random": draw_random, "stratified": draw_str
 """What a proxy is compared with, by the name of its data set in the table `ranking`."""
 
 DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}
+
+
+def draw_planned(plan: Plan, n: int, ids: ParsedIds, law: str, seed: int) -> NDArray[np.bool_]:
+    """Draws what a plan says, each stratum by itself.
+
+    Args:
+        plan: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0.
+        n: Samples to draw.
+        ids: (N,) parsed.
+        law: A key of `DRAW_LAWS`.
+        seed: Of the draw.
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    if plan.strata is None or plan.quotas is None:
+        return DRAW_LAWS[law](plan.weights, n, ids, seed)
+    selected = np.zeros(len(ids), np.bool_)
+    for stratum, quota in enumerate(plan.quotas):
+        places = np.flatnonzero(plan.strata == stratum)
+        of_stratum = derive_seed(seed, "stratum", stratum)
+        selected[places] = DRAW_LAWS[law](plan.weights[places], int(quota), ids[places], of_stratum)
+    return selected
+
+
+def find_inclusion(plan: Plan, n: int) -> NDArray[np.float64]:
+    """Each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_planned`."""
+    if plan.strata is None or plan.quotas is None:
+        return np.asarray(inclusion_probabilities(plan.weights, n))
+    chances = np.zeros(len(plan.weights))
+    for stratum, quota in enumerate(plan.quotas):
+        places = np.flatnonzero(plan.strata == stratum)
+        chances[places] = np.asarray(inclusion_probabilities(plan.weights[places], int(quota)))
+    return chances

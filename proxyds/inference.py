@@ -34,6 +34,40 @@ def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, de
     return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(asked, None, pixels, device)])
 
 
+MEASURES = ("loss", "entropy", "el2n", "margin")
+"""What `measure_answers` says of each sample."""
+
+
+@torch.inference_mode()
+def measure_answers(
+    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Measures how sure of itself a network is of each sample, and how right.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64, the true ones.
+        device: `cpu` or a CUDA device.
+
+    Returns:
+        (4, N) float32, in the order of `MEASURES`: the cross-entropy and the entropy of the predicted distribution, in nats; EL2N, the
+        length of its difference from the true one (Paul et al. 2021); the probability of the true label less the largest other one.
+    """
+    asked, start, found = _prepare(network, pixels, device), 0, []
+    for logits, _ in _ask(asked, None, pixels, device):
+        true = torch.from_numpy(labels[start : start + len(logits)]).to(device)[:, None]
+        start += len(logits)
+        log_p = logits.float().log_softmax(1)
+        p = log_p.exp()
+        p_true = p.gather(1, true)
+        other = p.scatter(1, true, -1.0).amax(1)
+        error = p.scatter(1, true, p_true - 1.0)
+        measured = [-log_p.gather(1, true)[:, 0], -(p * log_p).sum(1), error.norm(dim=1), p_true[:, 0] - other]
+        found.append(torch.stack(measured).cpu().numpy())
+    return np.concatenate(found, axis=1)
+
+
 @torch.inference_mode()
 def extract_features(
     network: PixelNetwork, layer: str, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu"

@@ -14,7 +14,7 @@ from proxyds.columns import hold
 from proxyds.data_parallel import fit_batch, is_first
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
-from proxyds.inference import predict_labels
+from proxyds.inference import measure_answers, predict_labels
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
@@ -41,6 +41,7 @@ def probe_task(
     device: str,
     arithmetic: dict[str, str],
     data_parallel: int = 1,
+    records: bool = False,
 ) -> Task:
     """Describes one training of a probe.
 
@@ -56,6 +57,7 @@ def probe_task(
         device: `cpu` or a CUDA device.
         arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
         data_parallel: Parts of every batch, and processes that compute them where the engine can.
+        records: Whether it is asked about every sample after each epoch.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
@@ -70,6 +72,7 @@ def probe_task(
             "seed": seed,
             **({"repeat": repeat} if repeat else {}),
             **({"data_parallel": data_parallel} if data_parallel != 1 else {}),
+            **({"records": True} if records else {}),
             "n_labels": n_labels,
             "image_shape": image_shape,
             "train": train.fingerprint,
@@ -87,6 +90,7 @@ def probe_task(
             "seed": derive_seed(seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])),
             "device": device,
             "data_parallel": data_parallel,
+            "records": records,
         },
         n_processes=data_parallel,
     )
@@ -105,8 +109,12 @@ def train_probe(
     seed: int,
     device: str,
     data_parallel: int,
+    records: bool,
 ) -> None:
     """Trains one probe; writes `weights.safetensors`, `predictions.npy` and `training.json` to the folder.
+
+    With `records` also `records-train.npy` and `records-evaluation.npy`, (4, E, n) float32: what the network says of each sample
+    after each of E epochs, see `inference.measure_answers`. Nothing of the training depends on it.
 
     Where `torch.distributed` is set up, every process of it calls this; the first alone reports, tests and writes.
 
@@ -118,8 +126,19 @@ def train_probe(
         architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
     )
 
-    def show(index: int, epoch: Epoch) -> None:
+    answers: dict[str, list[NDArray[np.float32]]] = {"train": [], "evaluation": []}
+    asking_seconds = 0.0
+
+    def ask(index: int, epoch: Epoch) -> None:
+        nonlocal asking_seconds
         report(index + 1, settings.epochs, f"loss {epoch.loss:.3f}")
+        if records:
+            asked = time.perf_counter()
+            network.eval()
+            for split, samples in (("train", train), ("evaluation", evaluation)):
+                answers[split].append(measure_answers(network, samples.pixels(), hold(samples.labels), device))
+            network.train()
+            asking_seconds += time.perf_counter() - asked
 
     started = time.perf_counter()
     if is_first():
@@ -133,13 +152,16 @@ def train_probe(
         n_parts=data_parallel,
         device=device,
         name=architecture.name,
-        on_epoch=show if is_first() else None,
+        on_epoch=ask if is_first() else None,
     )
     if not is_first():
         return
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - asking_seconds
     np.save(folder / "predictions.npy", predict_labels(network, evaluation.pixels(), device))
     save_network(network, folder / "weights.safetensors", n_labels, image_shape)
+    for split, of_epochs in answers.items():
+        if of_epochs:
+            np.save(folder / f"records-{split}.npy", np.stack(of_epochs, axis=1))
     about = {"losses": [epoch.loss for epoch in history], "seconds": seconds}
     (folder / "training.json").write_text(json.dumps(about))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from proxyds.inference import extract_features, fold_batch_norms, predict_labels
+from proxyds.inference import MEASURES, extract_features, fold_batch_norms, measure_answers, predict_labels
 from proxyds.pixel_network import PixelNetwork, load_network, make_network, save_network
 from proxyds.recipe import Training
 from proxyds.training import train_network
@@ -40,6 +40,34 @@ def test_features_of_a_spatial_layer_are_its_means_over_positions() -> None:
     network.network.stages[1].register_forward_hook(lambda module, inputs, output: taken.append(output.mean((2, 3))))
     network(torch.from_numpy(pixels))
     np.testing.assert_allclose(features, taken[0].detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_answers_are_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For distributions (0.7, 0.2, 0.1) and (1/3, 1/3, 1/3), of which label 0 and label 2 are true."""
+    logits = torch.log(torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3]]))
+    batches = [(logits, logits[:, :0])] * 2
+    monkeypatch.setattr("proxyds.inference._prepare", lambda *about: None)
+    monkeypatch.setattr("proxyds.inference._ask", lambda *about: iter(batches))
+    measured = dict(zip(MEASURES, measure_answers(None, images(4), np.array([0, 2, 1, 0])), strict=True))  # type: ignore[arg-type]
+    np.testing.assert_allclose(measured["loss"], [0.35667, 1.09861, 1.60944, 1.09861], atol=1e-4)
+    np.testing.assert_allclose(measured["entropy"], [0.80182, 1.09861, 0.80182, 1.09861], atol=1e-4)
+    thirds = np.sqrt(4 / 9 + 1 / 9 + 1 / 9)
+    np.testing.assert_allclose(
+        measured["el2n"], [np.sqrt(0.09 + 0.04 + 0.01), thirds, np.sqrt(0.49 + 0.64 + 0.01), thirds], atol=1e-4
+    )
+    np.testing.assert_allclose(measured["margin"], [0.5, 0, -0.5, 0], atol=1e-6)
+
+
+def test_answers_agree_with_the_labels_that_a_network_gives() -> None:
+    pixels, labels = images(150), np.arange(150) % 2
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+    train_network(network, pixels, labels, Training(epochs=1, batch_size=50), seed=2)
+    loss, _, el2n, margin = measure_answers(network, pixels, labels)
+    right = predict_labels(network, pixels) == labels
+    assert 0 < right.sum() < 150
+    assert ((margin > 0) == right).all()
+    assert ((loss < np.log(2)) == right).all()  # of two labels
+    np.testing.assert_allclose(el2n, np.sqrt(2) * (1 - np.exp(-loss)), atol=1e-5)
 
 
 def trained(network: torch.nn.Module, image_shape: tuple[int, int, int]) -> torch.nn.Module:

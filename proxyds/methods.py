@@ -1,0 +1,379 @@
+"""Selection methods: from what is known of the training samples to a plan that the proxy is drawn by.
+
+A plan gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `draws.py`
+draws from it. A method that ranks and cuts off gives a weight of 1 to what it takes and 0 to the rest: nothing is left to chance but
+ties. Scores of training samples are those of the heaviest probe, the mean over its trainings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds.draws import Plan
+from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
+
+_Value = TypeVar("_Value")
+
+Floats = NDArray[np.float64]
+Need = Literal["cases", "features", "records"]
+"""What a method asks for: importances by cases; features of the heaviest probe; what that said of every sample after each epoch."""
+
+EARLY = 0.1
+"""Share of the epochs after which samples are scored by `el2n`: Paul et al. take 20 of 200."""
+N_STRATA = 50
+"""Of scores, in `ccs`: the authors' number."""
+SMALLEST_ENTROPY = 1e-12
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a network said of every training sample after each epoch, for each of R trainings with E epochs.
+
+    Attributes:
+        loss: (R, E, N) cross-entropy, in nats.
+        entropy: (R, E, N) of the predicted distribution, in nats.
+        el2n: (R, E, N) length of the difference between predicted and true distribution.
+        margin: (R, E, N) probability of the true label less the largest of the others; right where above 0.
+    """
+
+    loss: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    el2n: NDArray[np.float32]
+    margin: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of N samples that may be drawn; None what no method at hand needs.
+
+    Attributes:
+        ids: (N,) parsed.
+        labels: (N,) int64.
+        importance: (N,) float64, by the cases of the nearest evaluation samples.
+        features: (N, d) float32, of the heaviest probe, after PCA.
+        records: Of the heaviest probe.
+    """
+
+    ids: ParsedIds
+    labels: NDArray[np.int64]
+    importance: Floats | None = None
+    features: NDArray[np.float32] | None = None
+    records: Records | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to select.
+
+    Attributes:
+        summary: What it takes, for people.
+        source: Who proposed it, and where it departs from them.
+        plan: Takes what is known, how many samples and a seed.
+        needs: What must be known besides ids and labels.
+        n_seeds: Trainings of the heaviest probe that its scores are averaged over, at least.
+        any_size: Whether weights and strata are the same for every size, so that another proxy can be drawn from them.
+    """
+
+    summary: str
+    source: str
+    plan: Callable[[Known, int, int], Plan]
+    needs: frozenset[Need] = frozenset()
+    n_seeds: int = 1
+    any_size: bool = False
+
+
+def share_out(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Shares n out in proportion to counts; what is left over goes to the largest remainders, of equal ones to the first."""
+    quotas, left_over = np.divmod(counts * n, counts.sum())
+    quotas[np.lexsort((np.arange(len(counts)), -left_over))[: n - quotas.sum()]] += 1
+    shared: NDArray[np.int64] = quotas
+    return shared
+
+
+def plan_random(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+    """Every sample with the same chance."""
+    return Plan(np.ones(len(known.labels)))
+
+
+def plan_cases(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+    """In proportion to the importance of cases (Park 2019, Algorithm 1)."""
+    return Plan(_given(known.importance))
+
+
+def within_labels(plan: Callable[[Known, int, int], Plan]) -> Callable[[Known, int, int], Plan]:
+    """The same weights, and of every label its share of the samples."""
+
+    def plan_within_labels(known: Known, n: int, seed: int) -> Plan:
+        quotas = share_out(np.bincount(known.labels), n)
+        return replace(plan(known, n, seed), strata=known.labels, quotas=quotas)
+
+    return plan_within_labels
+
+
+def plan_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Plan]:
+    """Of every label its share of the samples, those with the smallest, or the largest, loss at the end of training."""
+
+    def plan(known: Known, n: int, seed: int) -> Plan:
+        loss = _given(known.records).loss[:, -1].mean(axis=0, dtype=np.float64)
+        return Plan(take_first(-loss if hardest else loss, n, known.ids, seed, known.labels))
+
+    return plan
+
+
+def plan_entropy_tails(power: int) -> Callable[[Known, int, int], Plan]:
+    """More of what is rare in a histogram of log10 entropies: what the network is most and least certain of.
+
+    Na et al. (2021) give a bin of height h the chance (P1) max h - h + 1, (P2) the same for all, (P3) 1 / h, shared by its samples.
+    They set the bins' width for each data set: 0.5 for CIFAR-10 and 0.25 for CIFAR-100, taken here for up to ten labels and for
+    more. Their network is trained apart; here it is the heaviest probe. P2 gives empty bins a chance too, which changes nothing.
+
+    Args:
+        power: Which of P1, P2, P3.
+    """
+
+    def plan(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+        entropy = _given(known.records).entropy[:, -1].mean(axis=0, dtype=np.float64)
+        width = 0.5 if known.labels.max() < 10 else 0.25
+        bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
+        bins -= bins.min()
+        heights = np.bincount(bins)
+        with np.errstate(divide="ignore"):
+            chances = {1: heights.max() - heights + 1.0, 2: np.ones(len(heights)), 3: 1.0 / heights}[power]
+            each = chances / heights
+        return Plan(each[bins])
+
+    return plan
+
+
+def plan_el2n(known: Known, n: int, seed: int) -> Plan:
+    """The n samples with the largest EL2N score, the length of the error vector early in training (Paul et al. 2021)."""
+    el2n = _given(known.records).el2n
+    epoch = max(1, round(EARLY * el2n.shape[1])) - 1
+    return Plan(take_first(-el2n[:, epoch].mean(axis=0, dtype=np.float64), n, known.ids, seed))
+
+
+def plan_forgetting(known: Known, n: int, seed: int) -> Plan:
+    """The n samples that were most often right after one epoch and wrong after the next (Toneva et al. 2019)."""
+    return Plan(take_first(-count_forgetting(_given(known.records)), n, known.ids, seed))
+
+
+def count_forgetting(records: Records) -> Floats:
+    """How often each sample was forgotten, (N,) the mean over trainings; what was never right counts one more than the most possible.
+
+    The authors count such samples as forgotten without end, and look at a sample when a batch holds it; here after each epoch.
+    """
+    right = records.margin > 0
+    forgotten = (right[:, :-1] & ~right[:, 1:]).sum(axis=1).astype(np.float64)
+    forgotten[~right.any(axis=1)] = right.shape[1]
+    counted: Floats = forgotten.mean(axis=0)
+    return counted
+
+
+def find_cutoff(ratio: float, n_labels: int) -> float:
+    """Share of the hardest samples that `ccs` leaves out: the authors' numbers (Zheng et al. 2023), of the nearest ratio from above.
+
+    They found them for CIFAR-10 (here up to ten labels) and CIFAR-100 and ratios from 0.1; smaller ratios take that of 0.1.
+    """
+    of_ratio = (
+        {0.7: 0.0, 0.5: 0.0, 0.3: 0.1, 0.2: 0.1, 0.1: 0.3}
+        if n_labels <= 10
+        else {0.7: 0.1, 0.5: 0.2, 0.3: 0.2, 0.2: 0.4, 0.1: 0.5}
+    )
+    return of_ratio[min((each for each in of_ratio if each >= ratio - 1e-9), default=max(of_ratio))]
+
+
+def plan_ccs(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+    """Coverage-centric (Zheng et al. 2023): without the hardest, evenly over the range of scores.
+
+    Scores are the area under the margin, the sum over epochs. Fifty strata of equal width have equal quotas as far as they hold so
+    many; what small ones leave goes to the larger.
+    """
+    margin = _given(known.records).margin
+    score = margin.sum(axis=1, dtype=np.float64).mean(axis=0)
+    n_cut = round(find_cutoff(n / len(score), int(known.labels.max()) + 1) * len(score))
+    n_cut = min(n_cut, len(score) - n)
+    is_cut = np.zeros(len(score), np.bool_)
+    is_cut[np.argsort(score, kind="stable")[:n_cut]] = True
+    low, high = score[~is_cut].min(), score[~is_cut].max()
+    strata = np.floor((score - low) / max(high - low, 1e-12) * N_STRATA).clip(0, N_STRATA - 1).astype(np.int64)
+    quotas = fill_evenly(np.bincount(strata[~is_cut], minlength=N_STRATA), n)
+    return Plan(np.where(is_cut, 0.0, 1.0), strata, quotas)
+
+
+def fill_evenly(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Shares n out evenly among strata of so many samples, from the smallest; what one cannot take is shared among the rest."""
+    quotas = np.zeros(len(counts), np.int64)
+    left = n
+    for place, stratum in enumerate(np.argsort(counts, kind="stable")):
+        quotas[stratum] = min(counts[stratum], left // (len(counts) - place))
+        left -= quotas[stratum]
+    return quotas
+
+
+def plan_k_center(known: Known, n: int, seed: int) -> Plan:
+    """Greedy k-centre on features (Sener and Savarese 2018): from one sample by the seed, always the farthest from all that were taken."""
+    features = _given(known.features)
+    taken = np.zeros(len(features))
+    norms = (features**2).sum(axis=1)
+    nearest = np.full(len(features), np.inf, np.float32)
+    chosen = int(uniform_keys(known.ids, derive_seed(seed, "first")).argmin())
+    for _ in range(n):
+        taken[chosen] = 1.0
+        distance = norms - 2 * (features @ features[chosen]) + norms[chosen]
+        np.minimum(nearest, distance, out=nearest)
+        nearest[chosen] = -np.inf
+        chosen = int(nearest.argmax())
+    return Plan(taken)
+
+
+def plan_herding(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+    """Herding of each label's share (Welling 2009, as Rebuffi et al. 2017): always the sample that brings the mean nearest to the label's.
+
+    On features of length 1, as they do.
+    """
+    features = _given(known.features)
+    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    taken = np.zeros(len(features))
+    for label, quota in enumerate(share_out(np.bincount(known.labels), n)):
+        places = np.flatnonzero(known.labels == label)
+        if not quota:
+            continue
+        of_label = features[places].astype(np.float64)
+        mean, total = of_label.mean(axis=0), np.zeros(of_label.shape[1])
+        is_left = np.ones(len(places), np.bool_)
+        for n_taken in range(1, quota + 1):
+            # |mean - (total + x) / k|^2 is smallest where x . (x + 2 total - 2 k mean) is: norms are 1, but for rows of zeros
+            towards = of_label @ (2 * (total - n_taken * mean)) + (of_label**2).sum(axis=1)
+            chosen = int(np.where(is_left, towards, np.inf).argmin())
+            is_left[chosen] = False
+            total += of_label[chosen]
+        taken[places[~is_left]] = 1.0
+    return Plan(taken)
+
+
+def plan_moderate(known: Known, n: int, seed: int) -> Plan:
+    """Moderate (Xia et al. 2023): the n samples whose distance from their label's median feature is nearest to the median distance.
+
+    By rank, as the authors' code: the middle n of all samples in the order of their distance.
+    """
+    features, labels = _given(known.features), known.labels
+    distance = np.empty(len(features))
+    for label in np.unique(labels):
+        of_label = features[labels == label].astype(np.float64)
+        distance[labels == label] = np.linalg.norm(of_label - np.median(of_label, axis=0), axis=1)
+    order = np.lexsort((uniform_keys(known.ids, derive_seed(seed, "ties")), distance))
+    taken = np.zeros(len(features))
+    start = (len(features) - n) // 2
+    taken[order[start : start + n]] = 1.0
+    return Plan(taken)
+
+
+def take_first(score: Floats, n: int, ids: ParsedIds, seed: int, labels: NDArray[np.int64] | None = None) -> Floats:
+    """Marks the n samples of the smallest score, equal ones by the seed.
+
+    Args:
+        score: (N,).
+        n: How many.
+        ids: (N,) parsed.
+        seed: Of the order of equal ones.
+        labels: (N,): of every label its share; None: whatever their label.
+
+    Returns:
+        (N,) of 1 and 0.
+    """
+    order = np.lexsort((uniform_keys(ids, derive_seed(seed, "ties")), score))
+    taken = np.zeros(len(score))
+    if labels is None:
+        taken[order[:n]] = 1.0
+        return taken
+    for label, quota in enumerate(share_out(np.bincount(labels), n)):
+        taken[order[labels[order] == label][:quota]] = 1.0
+    return taken
+
+
+def _given(value: _Value | None) -> _Value:
+    """What a method has declared that it needs."""
+    assert value is not None, "a method declares what it needs"
+    return value
+
+
+_CASES, _FEATURES, _RECORDS = frozenset[Need]({"cases"}), frozenset[Need]({"features"}), frozenset[Need]({"records"})
+N_SEEDS = 3
+"""Trainings that scores of single samples are averaged over; Paul et al. (2021) take ten."""
+
+_SHLEIFER = "Shleifer and Prokop, Using small proxy datasets to accelerate hyperparameter search, 2019"
+_NA = "Na et al., Accelerating neural architecture search via proxy data, IJCAI 2021"
+
+METHODS: dict[str, Method] = {
+    "random": Method("every sample with the same chance", "", plan_random, any_size=True),
+    "stratified": Method("the same share of every label, at random", "", within_labels(plan_random)),
+    "cases": Method(
+        "in proportion to the importance of cases",
+        "Park, Data proxy generation for fast and efficient neural architecture search, 2019",
+        plan_cases,
+        _CASES,
+        any_size=True,
+    ),
+    "cases-stratified": Method(
+        "in proportion to the importance of cases, the same share of every label",
+        "Park 2019, with quotas",
+        within_labels(plan_cases),
+        _CASES,
+    ),
+    "easiest": Method(
+        "the smallest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=False), _RECORDS
+    ),
+    "hardest": Method(
+        "the largest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=True), _RECORDS
+    ),
+    **{
+        name: Method(
+            f"what is rare among entropies, by P{power}", _NA, plan_entropy_tails(power), _RECORDS, any_size=True
+        )
+        for name, power in (("entropy-tails", 1), ("entropy-tails-p2", 2), ("entropy-tails-p3", 3))
+    },
+    "el2n": Method(
+        "the largest errors early in training",
+        "Paul et al., Deep learning on a data diet, NeurIPS 2021",
+        plan_el2n,
+        _RECORDS,
+        N_SEEDS,
+    ),
+    "forgetting": Method(
+        "what is most often forgotten",
+        "Toneva et al., An empirical study of example forgetting, ICLR 2019",
+        plan_forgetting,
+        _RECORDS,
+        N_SEEDS,
+    ),
+    "ccs": Method(
+        "evenly over the range of margins, without the hardest",
+        "Zheng et al., Coverage-centric coreset selection for high pruning rates, ICLR 2023",
+        plan_ccs,
+        _RECORDS,
+    ),
+    "k-center": Method(
+        "always the farthest from what was taken",
+        "Sener and Savarese, Active learning for convolutional neural networks: a core-set approach, ICLR 2018",
+        plan_k_center,
+        _FEATURES,
+    ),
+    "herding": Method(
+        "what keeps the mean of each label's features",
+        "Welling, Herding dynamical weights to learn, ICML 2009",
+        plan_herding,
+        _FEATURES,
+    ),
+    "moderate": Method(
+        "at a middling distance from the label's median feature",
+        "Xia et al., Moderate coreset, ICLR 2023",
+        plan_moderate,
+        _FEATURES,
+    ),
+}
+"""Every method by its name."""

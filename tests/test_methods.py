@@ -1,0 +1,237 @@
+"""Selection methods: each by a hand-computed example, and what all of them promise."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxyds.draws import DRAW_LAWS, draw_planned, find_inclusion
+from proxyds.methods import METHODS, Known, Records, count_forgetting, fill_evenly, find_cutoff, share_out
+from proxyds.seeding import derive_seed, parse_ids, uniform_keys
+
+
+def make_ids(n: int) -> np.ndarray:
+    return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
+
+
+def make_records(**of: object) -> Records:
+    """Records of one training where not said otherwise; what is not given is all the same."""
+    arrays = {name: np.array(values, np.float32) for name, values in of.items()}
+    arrays = {name: array.reshape((1,) * (3 - array.ndim) + array.shape) for name, array in arrays.items()}
+    same = np.zeros_like(next(iter(arrays.values())))
+    return Records(**{name: arrays.get(name, same) for name in ("loss", "entropy", "el2n", "margin")})
+
+
+def know(labels: list[int], **of: object) -> Known:
+    return Known(make_ids(len(labels)), np.array(labels), **of)  # type: ignore[arg-type]
+
+
+def taken(method: str, known: Known, n: int, seed: int = 0) -> list[int]:
+    """What a method takes that leaves nothing to chance."""
+    plan = METHODS[method].plan(known, n, seed)
+    assert set(plan.weights) <= {0.0, 1.0}
+    return np.flatnonzero(plan.weights).tolist()
+
+
+def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
+    assert share_out(np.array([3, 5, 2]), 5).tolist() == [2, 2, 1]  # 1.5, 2.5, 1
+    assert share_out(np.array([0, 4, 4]), 1).tolist() == [0, 1, 0]
+
+
+def test_stratified_methods_give_every_label_its_share() -> None:
+    labels, importance = [0, 0, 0, 0, 1, 1], np.array([1.0, 2, 3, 4, 5, 6])
+    for method, weights in (("stratified", [1.0] * 6), ("cases-stratified", importance.tolist())):
+        plan = METHODS[method].plan(know(labels, importance=importance), 3, 0)
+        assert plan.weights.tolist() == weights
+        assert plan.quotas is not None
+        assert plan.quotas.tolist() == [2, 1]
+    np.testing.assert_allclose(find_inclusion(plan, 3), [0.2, 0.4, 0.6, 0.8, 5 / 11, 6 / 11])
+
+
+def test_random_and_cases_weigh_as_they_say() -> None:
+    known = know([0, 0, 1], importance=np.array([6.0, 1, 2]))
+    assert METHODS["random"].plan(known, 1, 0).weights.tolist() == [1, 1, 1]
+    assert METHODS["cases"].plan(known, 1, 0).weights.tolist() == [6, 1, 2]
+
+
+def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> None:
+    loss = [[[9, 9, 9, 9, 9, 9], [1, 5, 3, 7, 2, 6]], [[0, 0, 0, 0, 0, 0], [1, 1, 9, 1, 4, 4]]]  # means 1 3 6 4 3 5
+    known = know([0, 0, 0, 1, 1, 1], records=make_records(loss=loss))
+    assert taken("easiest", known, 2) == [0, 4]
+    assert taken("hardest", known, 2) == [2, 5]
+    assert taken("easiest", known, 4) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("entropy-tails", [0.25, 0.25, 4, 4, 0.25, 0.25]),  # bins of 4, 1 and 1: max - h + 1 is 1, 4 and 4
+        ("entropy-tails-p2", [0.25, 0.25, 1, 1, 0.25, 0.25]),
+        ("entropy-tails-p3", [1 / 16, 1 / 16, 1, 1, 1 / 16, 1 / 16]),
+    ],
+)
+def test_entropy_tails_weigh_a_bins_samples_by_how_many_they_are(method: str, expected: list[float]) -> None:
+    entropy = [2e-3, 1.5e-3, 0.2, 1.5, 3e-3, 2.5e-3]  # bins of half a decade
+    known = know([0, 1, 0, 1, 0, 1], records=make_records(entropy=[[0] * 6, entropy]))
+    np.testing.assert_allclose(METHODS[method].plan(known, 2, 0).weights, expected)
+
+
+def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_smallest() -> None:
+    entropy = [0.2, 0.4, 0.0, 1e-20]  # log10: -0.70 and -0.40
+    narrow = know([0, 10, 1, 2], records=make_records(entropy=[entropy]))
+    wide = replace(narrow, labels=np.array([0, 9, 1, 2]))
+    assert METHODS["entropy-tails-p3"].plan(narrow, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
+    assert METHODS["entropy-tails-p3"].plan(wide, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
+    wider = know([0, 9, 1, 2], records=make_records(entropy=[[0.4, 0.9, 0.0, 1e-20]]))  # -0.40 and -0.05
+    assert METHODS["entropy-tails-p3"].plan(wider, 2, 0).weights.tolist() == [0.25, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(("n_epochs", "epoch"), [(3, 0), (13, 0), (20, 1), (200, 19)])
+def test_el2n_is_taken_early_and_averaged_over_trainings(n_epochs: int, epoch: int) -> None:
+    el2n = np.zeros((2, n_epochs, 4))
+    el2n[0, epoch], el2n[1, epoch] = [1.0, 0.2, 0.5, 0.1], [0.0, 0.5, 0.6, 0.1]  # means 0.5, 0.35, 0.55, 0.1
+    known = know([0, 0, 0, 1], records=make_records(el2n=el2n))
+    assert taken("el2n", known, 2) == [0, 2]
+
+
+def test_forgetting_counts_falls_from_right_to_wrong_and_most_what_was_never_right() -> None:
+    margin = [
+        [[1, -1, 1, 1], [-1, -1, 1, 1], [1, -1, -1, 1], [-1, -1, -1, 1]],
+        [[1, -1, 1, 1], [1, 1, 1, 1], [1, -1, 1, 1], [-1, 1, -1, 1]],
+    ]
+    records = make_records(margin=margin)
+    assert count_forgetting(records).tolist() == [1.5, 2.5, 1, 0]  # (2 + 1, 4 + 1, 1 + 1, 0 + 0) / 2
+    assert taken("forgetting", know([0, 1, 0, 1], records=records), 2) == [0, 1]
+
+
+def test_ties_are_broken_by_the_seed_alone() -> None:
+    known = know([0] * 40, records=make_records(margin=np.ones((3, 40))))
+    chosen = [taken("forgetting", known, 10, seed) for seed in (0, 0, 1)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "n_labels", "expected"),
+    [(0.1, 10, 0.3), (0.05, 10, 0.3), (0.15, 10, 0.1), (0.5, 10, 0), (0.9, 10, 0), (0.05, 100, 0.5), (0.3, 100, 0.2)],
+)
+def test_the_cut_off_is_the_authors(ratio: float, n_labels: int, expected: float) -> None:
+    assert find_cutoff(ratio, n_labels) == expected
+
+
+def test_quotas_are_even_as_far_as_strata_reach() -> None:
+    assert fill_evenly(np.array([9, 0, 1, 5]), 9).tolist() == [4, 0, 1, 4]
+    assert fill_evenly(np.array([9, 0, 1, 2]), 9).tolist() == [6, 0, 1, 2]
+    assert fill_evenly(np.array([5, 5, 5]), 14).tolist() == [4, 5, 5]
+
+
+def test_ccs_leaves_out_the_hardest_and_spreads_over_the_scores() -> None:
+    margin = np.array([[-1.0, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1], [-1, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1]])
+    plan = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, records=make_records(margin=margin)), 1, 0)
+    assert plan.weights.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]  # a tenth is kept: the hardest 30 % go
+    assert plan.strata is not None
+    assert plan.strata[3:].tolist() == [0, 0, 0, 0, 0, 25, 49]  # of 50 between 0 and 2
+    two = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, records=make_records(margin=margin)), 2, 0)
+    assert two.weights.tolist() == [0] + [1] * 9  # a fifth is kept: the hardest 10 % go
+    four = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, records=make_records(margin=margin)), 4, 0)
+    assert four.quotas is not None
+    assert four.weights[0] == 1  # half is kept: nothing goes
+    assert sorted(four.quotas[four.quotas > 0].tolist()) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("first", "then"), [(0, [4]), (1, [4]), (2, [4]), (3, [0]), (4, [0])])
+def test_k_center_takes_the_farthest_from_all_that_it_has(first: int, then: list[int]) -> None:
+    features = np.array([[0.0], [1], [2], [9], [12]], np.float32)
+    known = know([0] * 5, features=features)
+    seed = next(seed for seed in range(100) if uniform_keys(known.ids, derive_seed(seed, "first")).argmin() == first)
+    assert taken("k-center", known, 1, seed) == [first]
+    assert taken("k-center", known, 2, seed) == sorted([first, *then])
+    third = 4 if first == 3 else 3  # the distances to 0 and 9 are 0 1 2 0 3, to 0 and 12: 0 1 2 3 0
+    assert taken("k-center", known, 3, seed) == sorted([first, *then, third])
+
+
+def test_herding_keeps_each_labels_mean() -> None:
+    unit = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]])
+    features = np.concatenate([unit * [[1], [2], [3], [4]], unit * 5]).astype(np.float32)  # lengths do not matter
+    known = know([0] * 4 + [1] * 4, features=features)
+    # the mean is (0.6, 0.6); |x - mean|^2: 0.52, 0.04, 0.52, 0.04 (the first of equal ones)
+    assert taken("herding", known, 2) == [1, 5]
+    # with (0.6, 0.8): (0.8, 0.4) -> 0.08, (0.3, 0.9) -> 0.18, (0.7, 0.7) -> 0.02
+    assert taken("herding", known, 4) == [1, 3, 5, 7]
+
+
+def test_moderate_takes_the_middle_of_the_distances_to_the_labels_medians() -> None:
+    features = np.array([[0.0], [1], [2], [4], [10], [100], [100.5], [107]], np.float32)
+    known = know([0] * 5 + [1] * 3, features=features)  # medians 2 and 100.5; distances 2 1 0 2 8 0.5 0 6.5
+    assert taken("moderate", known, 4) == [0, 1, 3, 5]  # in order: 0 0 | 0.5 1 2 2 | 6.5 8
+
+
+N = 120
+
+
+def everything(rng: np.random.Generator, n: int = N) -> Known:
+    return Known(
+        ids=make_ids(n),
+        labels=rng.integers(0, 4, n),
+        importance=rng.choice([2.0, 1.0, 6.0], n),
+        features=rng.normal(size=(n, 5)).astype(np.float32),
+        records=Records(*(rng.gamma(1.0, size=(3, 6, n)).astype(np.float32) - 0.5 * (i == 3) for i in range(4))),
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("law", DRAW_LAWS)
+def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str) -> None:
+    method, known = METHODS[name], everything(np.random.default_rng(0))
+    asked = {"cases": "importance", "features": "features", "records": "records"}
+    declared = replace(known, **{field: None for need, field in asked.items() if need not in method.needs})
+    for n in (1, 7, 60, N):
+        plan = method.plan(declared, n, 3)
+        chances = find_inclusion(plan, n)
+        selected = draw_planned(plan, n, known.ids, law, 5)
+        assert selected.sum() == n
+        assert not selected[plan.weights == 0].any()
+        assert chances.sum() == pytest.approx(n)
+        assert law != "systematic" or (selected >= (chances > 1 - 1e-9)).all()  # certain ones are in
+        assert (plan.strata is None) == (plan.quotas is None)
+        if plan.quotas is not None:
+            assert np.bincount(plan.strata[selected], minlength=len(plan.quotas)).tolist() == plan.quotas.tolist()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 2**32), n=st.integers(1, 40))
+def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    known = everything(rng, 40)
+    order = rng.permutation(40)
+    records = known.records
+    assert records is not None
+    mixed = Known(
+        known.ids[order],
+        known.labels[order],
+        None if known.importance is None else known.importance[order],
+        None if known.features is None else known.features[order],
+        Records(*(getattr(records, each)[..., order] for each in ("loss", "entropy", "el2n", "margin"))),
+    )
+    method = METHODS[name]
+    one = draw_planned(method.plan(known, n, seed), n, known.ids, "systematic", seed)
+    other = draw_planned(method.plan(mixed, n, seed), n, mixed.ids, "systematic", seed)
+    assert set(known.ids[one].tolist()) == set(mixed.ids[other].tolist())
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.any_size])
+def test_a_method_of_any_size_has_one_plan_for_all(name: str) -> None:
+    known = everything(np.random.default_rng(1))
+    plans = [METHODS[name].plan(known, n, n) for n in (3, 50)]
+    assert (plans[0].weights == plans[1].weights).all()
+    assert plans[0].strata is None
+
+
+def test_what_scores_single_samples_asks_for_several_trainings_and_names_its_source() -> None:
+    assert {name for name, method in METHODS.items() if method.n_seeds > 1} == {"el2n", "forgetting"}
+    assert [name for name, method in METHODS.items() if not method.source] == ["random", "stratified"]
