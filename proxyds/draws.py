@@ -163,6 +163,14 @@ def draw_random(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int) ->
     return draw_successive(np.ones(len(ids)), n, ids, seed)
 
 
+def share_out(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Shares n out in proportion to counts; what is left over goes to the largest remainders, of equal ones to the first."""
+    quotas, left_over = np.divmod(counts * n, counts.sum())
+    quotas[np.lexsort((np.arange(len(counts)), -left_over))[: n - quotas.sum()]] += 1
+    shared: NDArray[np.int64] = quotas
+    return shared
+
+
 def draw_stratified(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
     """The same share of every label, at random within it; what is left over goes to the largest remainders.
 
@@ -177,8 +185,7 @@ def draw_stratified(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int
     """
     keys = uniform_keys(ids, derive_seed(seed, "order"))
     counts = np.bincount(labels)
-    quotas, left_over = np.divmod(counts * n, len(labels))
-    quotas[np.lexsort((np.arange(len(counts)), -left_over))[: n - quotas.sum()]] += 1
+    quotas = share_out(counts, n)
     order = np.lexsort((keys, labels))
     rank_in_label = np.empty(len(labels), np.int64)
     rank_in_label[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)

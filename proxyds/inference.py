@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from proxyds.computation import choose_computation
 from proxyds.pixel_network import PixelNetwork
 from proxyds.pixels import Pixels
+from proxyds.records import Answers
 
 CPU_BATCH, GPU_BATCH = 64, 512
 """On a CPU small enough for what a layer leaves behind to be in its cache when the next one reads it (32 and 64 were the fastest)."""
@@ -34,7 +36,7 @@ def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, de
     return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(asked, None, pixels, device)])
 
 
-MEASURES = ("loss", "entropy", "el2n", "margin")
+MEASURES = tuple(each.name for each in fields(Answers))
 """What `measure_answers` says of each sample."""
 
 
@@ -51,8 +53,7 @@ def measure_answers(
         device: `cpu` or a CUDA device.
 
     Returns:
-        (4, N) float32, in the order of `MEASURES`: the cross-entropy and the entropy of the predicted distribution, in nats; EL2N, the
-        length of its difference from the true one (Paul et al. 2021); the probability of the true label less the largest other one.
+        (4, N) float32, in the order of `MEASURES`, see `records.Answers`.
     """
     asked, start, found = _prepare(network, pixels, device), 0, []
     for logits, _ in _ask(asked, None, pixels, device):

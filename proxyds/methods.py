@@ -14,13 +14,14 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.draws import Plan
+from proxyds.draws import Plan, share_out
+from proxyds.records import Answers
 from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
 
 _Value = TypeVar("_Value")
 
 Floats = NDArray[np.float64]
-Need = Literal["cases", "features", "records"]
+Need = Literal["cases", "features", "answers"]
 """What a method asks for: importances by cases; features of the heaviest probe; what that said of every sample after each epoch."""
 
 EARLY = 0.1
@@ -28,23 +29,6 @@ EARLY = 0.1
 N_STRATA = 50
 """Of scores, in `ccs`: the authors' number."""
 SMALLEST_ENTROPY = 1e-12
-
-
-@dataclass(frozen=True)
-class Records:
-    """What a network said of every training sample after each epoch, for each of R trainings with E epochs.
-
-    Attributes:
-        loss: (R, E, N) cross-entropy, in nats.
-        entropy: (R, E, N) of the predicted distribution, in nats.
-        el2n: (R, E, N) length of the difference between predicted and true distribution.
-        margin: (R, E, N) probability of the true label less the largest of the others; right where above 0.
-    """
-
-    loss: NDArray[np.float32]
-    entropy: NDArray[np.float32]
-    el2n: NDArray[np.float32]
-    margin: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -56,14 +40,14 @@ class Known:
         labels: (N,) int64.
         importance: (N,) float64, by the cases of the nearest evaluation samples.
         features: (N, d) float32, of the heaviest probe, after PCA.
-        records: Of the heaviest probe.
+        answers: Of the heaviest probe.
     """
 
     ids: ParsedIds
     labels: NDArray[np.int64]
     importance: Floats | None = None
     features: NDArray[np.float32] | None = None
-    records: Records | None = None
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -72,11 +56,10 @@ class Method:
 
     Attributes:
         summary: What it takes, for people.
-        source: Who proposed it, and where it departs from them.
+        source: Who proposed it; empty for what everybody does.
         plan: Takes what is known, how many samples and a seed.
         needs: What must be known besides ids and labels.
         n_seeds: Trainings of the heaviest probe that its scores are averaged over, at least.
-        any_size: Whether weights and strata are the same for every size, so that another proxy can be drawn from them.
     """
 
     summary: str
@@ -84,15 +67,6 @@ class Method:
     plan: Callable[[Known, int, int], Plan]
     needs: frozenset[Need] = frozenset()
     n_seeds: int = 1
-    any_size: bool = False
-
-
-def share_out(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Shares n out in proportion to counts; what is left over goes to the largest remainders, of equal ones to the first."""
-    quotas, left_over = np.divmod(counts * n, counts.sum())
-    quotas[np.lexsort((np.arange(len(counts)), -left_over))[: n - quotas.sum()]] += 1
-    shared: NDArray[np.int64] = quotas
-    return shared
 
 
 def plan_random(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
@@ -116,10 +90,13 @@ def within_labels(plan: Callable[[Known, int, int], Plan]) -> Callable[[Known, i
 
 
 def plan_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Plan]:
-    """Of every label its share of the samples, those with the smallest, or the largest, loss at the end of training."""
+    """Of every label its share of the samples, those with the smallest, or the largest, loss at the end of training.
+
+    After Shleifer and Prokop (2019), who speak of the easiest and hardest of all; equal shares of labels are ours.
+    """
 
     def plan(known: Known, n: int, seed: int) -> Plan:
-        loss = _given(known.records).loss[:, -1].mean(axis=0, dtype=np.float64)
+        loss = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64)
         return Plan(take_first(-loss if hardest else loss, n, known.ids, seed, known.labels))
 
     return plan
@@ -137,7 +114,7 @@ def plan_entropy_tails(power: int) -> Callable[[Known, int, int], Plan]:
     """
 
     def plan(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
-        entropy = _given(known.records).entropy[:, -1].mean(axis=0, dtype=np.float64)
+        entropy = _given(known.answers).entropy[:, -1].mean(axis=0, dtype=np.float64)
         width = 0.5 if known.labels.max() < 10 else 0.25
         bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
         bins -= bins.min()
@@ -152,22 +129,22 @@ def plan_entropy_tails(power: int) -> Callable[[Known, int, int], Plan]:
 
 def plan_el2n(known: Known, n: int, seed: int) -> Plan:
     """The n samples with the largest EL2N score, the length of the error vector early in training (Paul et al. 2021)."""
-    el2n = _given(known.records).el2n
+    el2n = _given(known.answers).el2n
     epoch = max(1, round(EARLY * el2n.shape[1])) - 1
     return Plan(take_first(-el2n[:, epoch].mean(axis=0, dtype=np.float64), n, known.ids, seed))
 
 
 def plan_forgetting(known: Known, n: int, seed: int) -> Plan:
     """The n samples that were most often right after one epoch and wrong after the next (Toneva et al. 2019)."""
-    return Plan(take_first(-count_forgetting(_given(known.records)), n, known.ids, seed))
+    return Plan(take_first(-count_forgetting(_given(known.answers)), n, known.ids, seed))
 
 
-def count_forgetting(records: Records) -> Floats:
+def count_forgetting(answers: Answers) -> Floats:
     """How often each sample was forgotten, (N,) the mean over trainings; what was never right counts one more than the most possible.
 
     The authors count such samples as forgotten without end, and look at a sample when a batch holds it; here after each epoch.
     """
-    right = records.margin > 0
+    right = answers.margin > 0
     forgotten = (right[:, :-1] & ~right[:, 1:]).sum(axis=1).astype(np.float64)
     forgotten[~right.any(axis=1)] = right.shape[1]
     counted: Floats = forgotten.mean(axis=0)
@@ -175,9 +152,10 @@ def count_forgetting(records: Records) -> Floats:
 
 
 def find_cutoff(ratio: float, n_labels: int) -> float:
-    """Share of the hardest samples that `ccs` leaves out: the authors' numbers (Zheng et al. 2023), of the nearest ratio from above.
+    """Share of the hardest samples that `ccs` leaves out (Zheng et al. 2023), of the nearest ratio from above.
 
-    They found them for CIFAR-10 (here up to ten labels) and CIFAR-100 and ratios from 0.1; smaller ratios take that of 0.1.
+    That of 0.1 for up to ten labels, also taken for smaller ratios, is what the authors' code gives for CIFAR-10. The others, and all
+    for more labels (CIFAR-100), are of the paper's appendix as we remember it: not yet compared with it.
     """
     of_ratio = (
         {0.7: 0.0, 0.5: 0.0, 0.3: 0.1, 0.2: 0.1, 0.1: 0.3}
@@ -187,18 +165,17 @@ def find_cutoff(ratio: float, n_labels: int) -> float:
     return of_ratio[min((each for each in of_ratio if each >= ratio - 1e-9), default=max(of_ratio))]
 
 
-def plan_ccs(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+def plan_ccs(known: Known, n: int, seed: int) -> Plan:
     """Coverage-centric (Zheng et al. 2023): without the hardest, evenly over the range of scores.
 
     Scores are the area under the margin, the sum over epochs. Fifty strata of equal width have equal quotas as far as they hold so
     many; what small ones leave goes to the larger.
     """
-    margin = _given(known.records).margin
+    margin = _given(known.answers).margin
     score = margin.sum(axis=1, dtype=np.float64).mean(axis=0)
     n_cut = round(find_cutoff(n / len(score), int(known.labels.max()) + 1) * len(score))
     n_cut = min(n_cut, len(score) - n)
-    is_cut = np.zeros(len(score), np.bool_)
-    is_cut[np.argsort(score, kind="stable")[:n_cut]] = True
+    is_cut = take_first(score, n_cut, known.ids, seed) > 0
     low, high = score[~is_cut].min(), score[~is_cut].max()
     strata = np.floor((score - low) / max(high - low, 1e-12) * N_STRATA).clip(0, N_STRATA - 1).astype(np.int64)
     quotas = fill_evenly(np.bincount(strata[~is_cut], minlength=N_STRATA), n)
@@ -266,7 +243,7 @@ def plan_moderate(known: Known, n: int, seed: int) -> Plan:
     for label in np.unique(labels):
         of_label = features[labels == label].astype(np.float64)
         distance[labels == label] = np.linalg.norm(of_label - np.median(of_label, axis=0), axis=1)
-    order = np.lexsort((uniform_keys(known.ids, derive_seed(seed, "ties")), distance))
+    order = _order(distance, known.ids, seed)
     taken = np.zeros(len(features))
     start = (len(features) - n) // 2
     taken[order[start : start + n]] = 1.0
@@ -286,7 +263,7 @@ def take_first(score: Floats, n: int, ids: ParsedIds, seed: int, labels: NDArray
     Returns:
         (N,) of 1 and 0.
     """
-    order = np.lexsort((uniform_keys(ids, derive_seed(seed, "ties")), score))
+    order = _order(score, ids, seed)
     taken = np.zeros(len(score))
     if labels is None:
         taken[order[:n]] = 1.0
@@ -296,13 +273,18 @@ def take_first(score: Floats, n: int, ids: ParsedIds, seed: int, labels: NDArray
     return taken
 
 
+def _order(score: Floats, ids: ParsedIds, seed: int) -> NDArray[np.int64]:
+    """Places by score, the smallest first, equal ones by the seed."""
+    return np.lexsort((uniform_keys(ids, derive_seed(seed, "ties")), score))
+
+
 def _given(value: _Value | None) -> _Value:
     """What a method has declared that it needs."""
     assert value is not None, "a method declares what it needs"
     return value
 
 
-_CASES, _FEATURES, _RECORDS = frozenset[Need]({"cases"}), frozenset[Need]({"features"}), frozenset[Need]({"records"})
+_CASES, _FEATURES, _ANSWERS = frozenset[Need]({"cases"}), frozenset[Need]({"features"}), frozenset[Need]({"answers"})
 N_SEEDS = 3
 """Trainings that scores of single samples are averaged over; Paul et al. (2021) take ten."""
 
@@ -310,14 +292,13 @@ _SHLEIFER = "Shleifer and Prokop, Using small proxy datasets to accelerate hyper
 _NA = "Na et al., Accelerating neural architecture search via proxy data, IJCAI 2021"
 
 METHODS: dict[str, Method] = {
-    "random": Method("every sample with the same chance", "", plan_random, any_size=True),
+    "random": Method("every sample with the same chance", "", plan_random),
     "stratified": Method("the same share of every label, at random", "", within_labels(plan_random)),
     "cases": Method(
         "in proportion to the importance of cases",
         "Park, Data proxy generation for fast and efficient neural architecture search, 2019",
         plan_cases,
         _CASES,
-        any_size=True,
     ),
     "cases-stratified": Method(
         "in proportion to the importance of cases, the same share of every label",
@@ -326,36 +307,34 @@ METHODS: dict[str, Method] = {
         _CASES,
     ),
     "easiest": Method(
-        "the smallest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=False), _RECORDS
+        "the smallest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=False), _ANSWERS
     ),
     "hardest": Method(
-        "the largest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=True), _RECORDS
+        "the largest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=True), _ANSWERS
     ),
     **{
-        name: Method(
-            f"what is rare among entropies, by P{power}", _NA, plan_entropy_tails(power), _RECORDS, any_size=True
-        )
+        name: Method(f"what is rare among entropies, by P{power}", _NA, plan_entropy_tails(power), _ANSWERS)
         for name, power in (("entropy-tails", 1), ("entropy-tails-p2", 2), ("entropy-tails-p3", 3))
     },
     "el2n": Method(
         "the largest errors early in training",
         "Paul et al., Deep learning on a data diet, NeurIPS 2021",
         plan_el2n,
-        _RECORDS,
+        _ANSWERS,
         N_SEEDS,
     ),
     "forgetting": Method(
         "what is most often forgotten",
         "Toneva et al., An empirical study of example forgetting, ICLR 2019",
         plan_forgetting,
-        _RECORDS,
+        _ANSWERS,
         N_SEEDS,
     ),
     "ccs": Method(
         "evenly over the range of margins, without the hardest",
         "Zheng et al., Coverage-centric coreset selection for high pruning rates, ICLR 2023",
         plan_ccs,
-        _RECORDS,
+        _ANSWERS,
     ),
     "k-center": Method(
         "always the farthest from what was taken",

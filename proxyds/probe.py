@@ -41,7 +41,7 @@ def probe_task(
     device: str,
     arithmetic: dict[str, str],
     data_parallel: int = 1,
-    records: bool = False,
+    keep_answers: bool = False,
 ) -> Task:
     """Describes one training of a probe.
 
@@ -57,7 +57,7 @@ def probe_task(
         device: `cpu` or a CUDA device.
         arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
         data_parallel: Parts of every batch, and processes that compute them where the engine can.
-        records: Whether it is asked about every sample after each epoch.
+        keep_answers: Whether it is asked about every sample after each epoch; 16 bytes of each are held and kept.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
@@ -72,7 +72,7 @@ def probe_task(
             "seed": seed,
             **({"repeat": repeat} if repeat else {}),
             **({"data_parallel": data_parallel} if data_parallel != 1 else {}),
-            **({"records": True} if records else {}),
+            **({"answers": True} if keep_answers else {}),
             "n_labels": n_labels,
             "image_shape": image_shape,
             "train": train.fingerprint,
@@ -90,7 +90,7 @@ def probe_task(
             "seed": derive_seed(seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])),
             "device": device,
             "data_parallel": data_parallel,
-            "records": records,
+            "keep_answers": keep_answers,
         },
         n_processes=data_parallel,
     )
@@ -109,11 +109,11 @@ def train_probe(
     seed: int,
     device: str,
     data_parallel: int,
-    records: bool,
+    keep_answers: bool,
 ) -> None:
     """Trains one probe; writes `weights.safetensors`, `predictions.npy` and `training.json` to the folder.
 
-    With `records` also `records-train.npy` and `records-evaluation.npy`, (4, E, n) float32: what the network says of each sample
+    With `keep_answers` also `answers-train.npy` and `answers-evaluation.npy`, (4, E, n) float32: what the network says of each sample
     after each of E epochs, see `inference.measure_answers`. Nothing of the training depends on it.
 
     Where `torch.distributed` is set up, every process of it calls this; the first alone reports, tests and writes.
@@ -132,7 +132,7 @@ def train_probe(
     def ask(index: int, epoch: Epoch) -> None:
         nonlocal asking_seconds
         report(index + 1, settings.epochs, f"loss {epoch.loss:.3f}")
-        if records:
+        if keep_answers:
             asked = time.perf_counter()
             network.eval()
             for split, samples in (("train", train), ("evaluation", evaluation)):
@@ -161,7 +161,7 @@ def train_probe(
     save_network(network, folder / "weights.safetensors", n_labels, image_shape)
     for split, of_epochs in answers.items():
         if of_epochs:
-            np.save(folder / f"records-{split}.npy", np.stack(of_epochs, axis=1))
+            np.save(folder / f"answers-{split}.npy", np.stack(of_epochs, axis=1))
     about = {"losses": [epoch.loss for epoch in history], "seconds": seconds}
     (folder / "training.json").write_text(json.dumps(about))
 

@@ -140,6 +140,8 @@ class RayCluster:
     ) -> list[Failure]:
         """See `Engine.run`. What is lost with its worker or node is begun again, `TRIES` times in all.
 
+        After an error nothing more can be run in the block: where this made the connection, it has ended it.
+
         Raises:
             WorkerDiedError: A task was lost each time, and not `keep_going`.
             DeviceError: A task can never run: the cluster has not what it needs.
@@ -213,7 +215,7 @@ class RayCluster:
     def _stop(self, refs: list[Any]) -> None:
         """Ends what runs, at once."""
         if self._owns_connection:
-            ray.shutdown()  # ends what this process has begun; `ray.cancel` may abort it when a task ends meanwhile (ray#54738)
+            ray.shutdown()  # ends all that was begun; `ray.cancel` may abort this process when a task ends meanwhile (ray#54738)
             return
         for ref in refs:
             with suppress(RayError, ValueError):

@@ -1,6 +1,6 @@
 """What a Ray worker does with a task: prepares, checks that its result will be seen and fit in, runs it, reports.
 
-The other side of `ray_engine.py`; nothing here is called by the driver.
+The other side of `ray_engine.py`, which sends these functions to nodes and runs none of them itself.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def work_together(
     Raises:
         LostError: They could not end it.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     on_gpu = setting.device.startswith("cuda")
@@ -118,7 +118,7 @@ def work_together(
         )
         try:
             trainer.fit()
-        except Exception as error:
+        except TrainingFailedError as error:
             failures = [getattr(each, "_base_exc", each) for each in getattr(error, "worker_failures", {}).values()]
             for each in failures:
                 if isinstance(each, ProxydsError):

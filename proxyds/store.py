@@ -163,7 +163,8 @@ class Store:
         try:
             about = json.loads((folder / ABOUT).read_text())
             entry = Entry(stage, key, about["name"], about["seconds"], about["created"], self)
-            if about["files"] == _measure_files(folder):
+            found = _measure_files(folder)
+            if about.get("files", found) == found:  # earlier versions did not say
                 return entry
         except NotADirectoryError:
             return None

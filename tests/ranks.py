@@ -89,7 +89,7 @@ def probe_arguments(folder: Path) -> dict[str, Any]:
         "seed": 9,
         "device": "cpu",
         "data_parallel": N_RANKS,
-        "records": True,
+        "keep_answers": True,
     }
 
 

@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 
 from proxyds.engine import Task
 from proxyds.errors import RecipeError, TrainingError
-from proxyds.inference import MEASURES
 from proxyds.pixel_network import PixelNetwork, load_network, make_network
 from proxyds.probe import probe_task, train_probe
 from proxyds.recipe_yaml import read_recipe
@@ -168,27 +167,6 @@ def test_a_probe_is_written_and_reported_by_the_first_process_alone(together: Pa
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
-def test_what_a_probe_says_after_each_epoch_is_recorded_and_changes_nothing(tmp_path: Path) -> None:
-    asked, plain = tmp_path / "asked", tmp_path / "plain"
-    for folder, is_recorded in ((asked, True), (plain, False)):
-        folder.mkdir()
-        given = {**ranks.probe_arguments(tmp_path), "records": is_recorded}
-        train_probe(folder=folder, report=lambda *_: None, **given)
-    assert {file.name for file in asked.iterdir()} - {file.name for file in plain.iterdir()} == {
-        "records-train.npy",
-        "records-evaluation.npy",
-    }
-    assert (asked / "weights.safetensors").read_bytes() == (plain / "weights.safetensors").read_bytes()
-    recorded = np.load(asked / "records-train.npy")
-    _, labels = ranks.images()
-    assert recorded.shape == (4, ranks.SHORT.epochs, len(labels))
-    assert recorded.dtype == np.float32
-    assert (np.load(asked / "records-evaluation.npy") == recorded).all()  # of the same samples
-    at_the_end = recorded[MEASURES.index("margin"), -1] > 0
-    assert (at_the_end == (np.load(asked / "predictions.npy") == labels)).all()
-    assert (recorded[:, 0] != recorded[:, -1]).any()
-
-
 def test_all_processes_tell_that_the_loss_diverged_and_that_they_are_too_many(together: Path) -> None:
     refused = [json.loads((together / f"refused-{rank}.json").read_text()) for rank in range(2)]
     assert refused[0] == refused[1]
@@ -249,7 +227,7 @@ def test_older_identities_stay_and_parts_make_another(write_recipe_file: Callabl
 def test_a_task_is_found_again_unless_its_batches_have_parts(tmp_path: Path) -> None:
     def task_of(n: int, *, on_disk: bool = True) -> Task:
         given = ranks.probe_arguments(tmp_path)
-        del given["data_parallel"], given["records"]
+        del given["data_parallel"], given["keep_answers"]
         given["train"] = replace(given["train"], stay_on_disk=on_disk)
         return probe_task(**given, repeat=0, arithmetic={"torch": "2"}, data_parallel=n)
 

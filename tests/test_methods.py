@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyds.draws import DRAW_LAWS, draw_planned, find_inclusion
-from proxyds.methods import METHODS, Known, Records, count_forgetting, fill_evenly, find_cutoff, share_out
+from proxyds.draws import DRAW_LAWS, draw_planned, find_inclusion, share_out
+from proxyds.methods import METHODS, Known, count_forgetting, fill_evenly, find_cutoff
+from proxyds.records import Answers
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
 
 
@@ -19,12 +20,12 @@ def make_ids(n: int) -> np.ndarray:
     return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
 
 
-def make_records(**of: object) -> Records:
-    """Records of one training where not said otherwise; what is not given is all the same."""
+def make_answers(**of: object) -> Answers:
+    """Answers of one training where not said otherwise; what is not given is all the same."""
     arrays = {name: np.array(values, np.float32) for name, values in of.items()}
     arrays = {name: array.reshape((1,) * (3 - array.ndim) + array.shape) for name, array in arrays.items()}
     same = np.zeros_like(next(iter(arrays.values())))
-    return Records(**{name: arrays.get(name, same) for name in ("loss", "entropy", "el2n", "margin")})
+    return Answers(**{name: arrays.get(name, same) for name in ("loss", "entropy", "el2n", "margin")})
 
 
 def know(labels: list[int], **of: object) -> Known:
@@ -61,7 +62,7 @@ def test_random_and_cases_weigh_as_they_say() -> None:
 
 def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> None:
     loss = [[[9, 9, 9, 9, 9, 9], [1, 5, 3, 7, 2, 6]], [[0, 0, 0, 0, 0, 0], [1, 1, 9, 1, 4, 4]]]  # means 1 3 6 4 3 5
-    known = know([0, 0, 0, 1, 1, 1], records=make_records(loss=loss))
+    known = know([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
     assert taken("easiest", known, 2) == [0, 4]
     assert taken("hardest", known, 2) == [2, 5]
     assert taken("easiest", known, 4) == [0, 1, 3, 4]
@@ -77,17 +78,17 @@ def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> 
 )
 def test_entropy_tails_weigh_a_bins_samples_by_how_many_they_are(method: str, expected: list[float]) -> None:
     entropy = [2e-3, 1.5e-3, 0.2, 1.5, 3e-3, 2.5e-3]  # bins of half a decade
-    known = know([0, 1, 0, 1, 0, 1], records=make_records(entropy=[[0] * 6, entropy]))
+    known = know([0, 1, 0, 1, 0, 1], answers=make_answers(entropy=[[0] * 6, entropy]))
     np.testing.assert_allclose(METHODS[method].plan(known, 2, 0).weights, expected)
 
 
 def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_smallest() -> None:
     entropy = [0.2, 0.4, 0.0, 1e-20]  # log10: -0.70 and -0.40
-    narrow = know([0, 10, 1, 2], records=make_records(entropy=[entropy]))
+    narrow = know([0, 10, 1, 2], answers=make_answers(entropy=[entropy]))
     wide = replace(narrow, labels=np.array([0, 9, 1, 2]))
     assert METHODS["entropy-tails-p3"].plan(narrow, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
     assert METHODS["entropy-tails-p3"].plan(wide, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
-    wider = know([0, 9, 1, 2], records=make_records(entropy=[[0.4, 0.9, 0.0, 1e-20]]))  # -0.40 and -0.05
+    wider = know([0, 9, 1, 2], answers=make_answers(entropy=[[0.4, 0.9, 0.0, 1e-20]]))  # -0.40 and -0.05
     assert METHODS["entropy-tails-p3"].plan(wider, 2, 0).weights.tolist() == [0.25, 0.25, 0.25, 0.25]
 
 
@@ -95,7 +96,7 @@ def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_small
 def test_el2n_is_taken_early_and_averaged_over_trainings(n_epochs: int, epoch: int) -> None:
     el2n = np.zeros((2, n_epochs, 4))
     el2n[0, epoch], el2n[1, epoch] = [1.0, 0.2, 0.5, 0.1], [0.0, 0.5, 0.6, 0.1]  # means 0.5, 0.35, 0.55, 0.1
-    known = know([0, 0, 0, 1], records=make_records(el2n=el2n))
+    known = know([0, 0, 0, 1], answers=make_answers(el2n=el2n))
     assert taken("el2n", known, 2) == [0, 2]
 
 
@@ -104,13 +105,13 @@ def test_forgetting_counts_falls_from_right_to_wrong_and_most_what_was_never_rig
         [[1, -1, 1, 1], [-1, -1, 1, 1], [1, -1, -1, 1], [-1, -1, -1, 1]],
         [[1, -1, 1, 1], [1, 1, 1, 1], [1, -1, 1, 1], [-1, 1, -1, 1]],
     ]
-    records = make_records(margin=margin)
-    assert count_forgetting(records).tolist() == [1.5, 2.5, 1, 0]  # (2 + 1, 4 + 1, 1 + 1, 0 + 0) / 2
-    assert taken("forgetting", know([0, 1, 0, 1], records=records), 2) == [0, 1]
+    answers = make_answers(margin=margin)
+    assert count_forgetting(answers).tolist() == [1.5, 2.5, 1, 0]  # (2 + 1, 4 + 1, 1 + 1, 0 + 0) / 2
+    assert taken("forgetting", know([0, 1, 0, 1], answers=answers), 2) == [0, 1]
 
 
 def test_ties_are_broken_by_the_seed_alone() -> None:
-    known = know([0] * 40, records=make_records(margin=np.ones((3, 40))))
+    known = know([0] * 40, answers=make_answers(margin=np.ones((3, 40))))
     chosen = [taken("forgetting", known, 10, seed) for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
@@ -119,7 +120,7 @@ def test_ties_are_broken_by_the_seed_alone() -> None:
     ("ratio", "n_labels", "expected"),
     [(0.1, 10, 0.3), (0.05, 10, 0.3), (0.15, 10, 0.1), (0.5, 10, 0), (0.9, 10, 0), (0.05, 100, 0.5), (0.3, 100, 0.2)],
 )
-def test_the_cut_off_is_the_authors(ratio: float, n_labels: int, expected: float) -> None:
+def test_the_cut_off_goes_by_ratio_and_labels(ratio: float, n_labels: int, expected: float) -> None:
     assert find_cutoff(ratio, n_labels) == expected
 
 
@@ -131,13 +132,13 @@ def test_quotas_are_even_as_far_as_strata_reach() -> None:
 
 def test_ccs_leaves_out_the_hardest_and_spreads_over_the_scores() -> None:
     margin = np.array([[-1.0, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1], [-1, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1]])
-    plan = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, records=make_records(margin=margin)), 1, 0)
+    plan = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
     assert plan.weights.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]  # a tenth is kept: the hardest 30 % go
     assert plan.strata is not None
     assert plan.strata[3:].tolist() == [0, 0, 0, 0, 0, 25, 49]  # of 50 between 0 and 2
-    two = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, records=make_records(margin=margin)), 2, 0)
+    two = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
     assert two.weights.tolist() == [0] + [1] * 9  # a fifth is kept: the hardest 10 % go
-    four = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, records=make_records(margin=margin)), 4, 0)
+    four = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
     assert four.quotas is not None
     assert four.weights[0] == 1  # half is kept: nothing goes
     assert sorted(four.quotas[four.quotas > 0].tolist()) == [1, 1, 1, 1]
@@ -179,7 +180,7 @@ def everything(rng: np.random.Generator, n: int = N) -> Known:
         labels=rng.integers(0, 4, n),
         importance=rng.choice([2.0, 1.0, 6.0], n),
         features=rng.normal(size=(n, 5)).astype(np.float32),
-        records=Records(*(rng.gamma(1.0, size=(3, 6, n)).astype(np.float32) - 0.5 * (i == 3) for i in range(4))),
+        answers=Answers(*(rng.gamma(1.0, size=(3, 6, n)).astype(np.float32) - 0.5 * (i == 3) for i in range(4))),
     )
 
 
@@ -187,7 +188,7 @@ def everything(rng: np.random.Generator, n: int = N) -> Known:
 @pytest.mark.parametrize("law", DRAW_LAWS)
 def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str) -> None:
     method, known = METHODS[name], everything(np.random.default_rng(0))
-    asked = {"cases": "importance", "features": "features", "records": "records"}
+    asked = {"cases": "importance", "features": "features", "answers": "answers"}
     declared = replace(known, **{field: None for need, field in asked.items() if need not in method.needs})
     for n in (1, 7, 60, N):
         plan = method.plan(declared, n, 3)
@@ -209,27 +210,19 @@ def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: i
     rng = np.random.default_rng(seed)
     known = everything(rng, 40)
     order = rng.permutation(40)
-    records = known.records
-    assert records is not None
+    answers = known.answers
+    assert answers is not None
     mixed = Known(
         known.ids[order],
         known.labels[order],
         None if known.importance is None else known.importance[order],
         None if known.features is None else known.features[order],
-        Records(*(getattr(records, each)[..., order] for each in ("loss", "entropy", "el2n", "margin"))),
+        Answers(*(getattr(answers, each)[..., order] for each in ("loss", "entropy", "el2n", "margin"))),
     )
     method = METHODS[name]
     one = draw_planned(method.plan(known, n, seed), n, known.ids, "systematic", seed)
     other = draw_planned(method.plan(mixed, n, seed), n, mixed.ids, "systematic", seed)
     assert set(known.ids[one].tolist()) == set(mixed.ids[other].tolist())
-
-
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.any_size])
-def test_a_method_of_any_size_has_one_plan_for_all(name: str) -> None:
-    known = everything(np.random.default_rng(1))
-    plans = [METHODS[name].plan(known, n, n) for n in (3, 50)]
-    assert (plans[0].weights == plans[1].weights).all()
-    assert plans[0].strata is None
 
 
 def test_what_scores_single_samples_asks_for_several_trainings_and_names_its_source() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -173,6 +174,15 @@ def test_a_damaged_entry_counts_as_absent_and_can_be_written_again(file: str, le
         else:
             (entry.folder / file).write_text(left)
         assert store.find("s", "k") is None
+
+
+def test_an_entry_of_an_earlier_version_that_does_not_say_its_files_sizes_is_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing("s", "k", "a"):
+        pass
+    about = tmp_path / "s" / "k" / "entry.json"
+    about.write_text(json.dumps({"name": "a", "seconds": 1.0, "created": 2.0}))
+    assert store.find("s", "k") is not None
 
 
 def test_clean_removes_what_is_older(tmp_path: Path) -> None:
