@@ -1,0 +1,211 @@
+"""Which selection keeps the ranking of architectures: every method at equal size, beside the full data at equal cost.
+
+`make study` runs it. Rows are appended as runs end and the subsets are kept beside them, so that whoever has the two goes on where they
+stop, and trains no probe again. Equal for all: source, architectures, epochs, batch size, learning rate, schedule, augmentation, test
+samples; and for one number of a draw the training's seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import subsets
+from rows import Key, append_rows, key_of, read_rows
+
+from proxyds import machine, source, space, verification
+from proxyds.display import print_table, show_progress
+from proxyds.engine import Engine, LocalWorkers, run_each, run_stored
+from proxyds.quantities import duration, with_prefix
+from proxyds.recipe import Recipe
+from proxyds.recipe_yaml import read_recipe
+from proxyds.records import Architecture, OnProgress, Source
+from proxyds.runs import FEWER_EPOCHS, FULL
+from proxyds.store import Store
+from proxyds.training import count_steps
+from proxyds.verification import Run, TrainingSet
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent.parent / "cards" / "fidelity"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A data set that every architecture is trained on, in every draw.
+
+    Attributes:
+        dataset: `full`, `fewer-epochs`, or a method.
+        ratio: Of the subset, or that it is to cost as much as; 1 for the full data.
+    """
+
+    dataset: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        name: Of the recipe beside this file, and of the results' folder.
+        parts: In the order in which they are run.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are."""
+        return RESULTS / self.name
+
+
+METHODS = (
+    *("random", "stratified", "cases", "cases-stratified", "easiest", "hardest"),
+    *("entropy-tails", "entropy-tails-p2", "entropy-tails-p3", "el2n", "forgetting", "ccs", "k-center", "herding", "moderate"),
+)
+LEADING = ("random", "stratified", "cases")
+STUDIES = {
+    "cifar10": Study(
+        "cifar10",
+        (
+            Part(FULL, 1.0),
+            *(Part(dataset, 0.05) for dataset in (*METHODS, FEWER_EPOCHS)),
+            *(Part(dataset, ratio) for ratio in (0.1, 0.02) for dataset in (*LEADING, FEWER_EPOCHS)),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the runs of a study are made with."""
+
+    recipe: Recipe
+    data: Source
+    architectures: list[Architecture]
+    store: Store
+    engine: Engine
+    on_progress: OnProgress
+
+
+def count_draws(part: Part, recipe: Recipe) -> int:
+    """How often everything is trained on a part's data set."""
+    assert recipe.check is not None
+    return recipe.check.full_seeds if part.dataset == FULL else recipe.check.draws
+
+
+def list_sets(study: Study, part: Part, bench: Bench) -> list[TrainingSet]:
+    """The data sets of a part, one for each draw; their samples are read, or selected and kept."""
+    train, settings = bench.data.train.load(), bench.recipe.training
+    n = round(part.ratio * len(train))
+    n_steps, numbers = count_steps(settings, n), range(count_draws(part, bench.recipe))
+    if part.dataset in (FULL, FEWER_EPOCHS):
+        return [TrainingSet(part.dataset, part.ratio, None, i, len(train), train, n_steps) for i in numbers]
+    drawn = [subsets.find_subset(study.folder, part.dataset, part.ratio, i, bench) for i in numbers]
+    return [TrainingSet(part.dataset, part.ratio, i, i, n, train.take(drawn[i]), n_steps) for i in numbers]
+
+
+def list_runs(sets: Sequence[TrainingSet], bench: Bench) -> list[Run]:
+    """Every architecture on every data set, as `proxyds check` would train it."""
+    return verification.list_runs(
+        bench.architectures,
+        sets,
+        bench.data.test,
+        n_labels=len(bench.data.label_names),
+        image_shape=bench.data.image_shape,
+        settings=bench.recipe.training,
+        seed=bench.recipe.seed,
+        device="cpu",
+        arithmetic=machine.describe_arithmetic("cpu"),
+    )
+
+
+def key_of_run(run: Run) -> Key:
+    """A run's key."""
+    of = run.training_set
+    return Key(run.architecture.name, of.dataset, of.ratio, of.training_seed)
+
+
+def run_part(study: Study, part: Part, bench: Bench, numbers: Sequence[int]) -> None:
+    """Does what is missing of a part, one draw after the other, and appends the rows of each."""
+    path = study.folder / "rows.csv"
+    known = {key_of(row) for row in read_rows(path)}
+    for training_set in list_sets(study, part, bench):
+        if training_set.training_seed not in numbers:
+            continue
+        runs = [run for run in list_runs([training_set], bench) if key_of_run(run) not in known]
+        if not runs:
+            continue
+        watch = partial(verification.show_together, runs=runs, on_progress=bench.on_progress)
+        started = time.monotonic()
+        tasks = [run.task for run in runs if run.task is not None]
+        results, failures = run_each(tasks, bench.store, bench.engine, watch)
+        table = verification.tabulate_runs(runs, results, bench.recipe.training)
+        append_rows(path, [{**row, "seconds": round(row["training_seconds"], 1)} for row in table.to_pylist()])
+        for failure in failures:
+            print(f"failed: {failure.task.name}: {failure.error}", file=sys.stderr)
+        print(f"{time.strftime('%H:%M')} {training_set.name}: {len(runs)} runs in {duration(time.monotonic() - started)}", flush=True)
+
+
+def show_plan(study: Study, bench: Bench) -> None:
+    """Prints what there is to do, and how long it may take."""
+    known = {key_of(row) for row in read_rows(study.folder / "rows.csv")}
+    settings, n_train = bench.recipe.training, len(bench.data.train)
+    image_seconds = {
+        each.name: verification.expect_image_seconds(
+            each, len(bench.data.label_names), bench.data.image_shape, settings, "cpu"
+        )
+        for each in bench.architectures
+    }
+    lines, seconds = [], 0.0
+    for part in study.parts:
+        n_seen = count_steps(settings, round(part.ratio * n_train)) * settings.batch_size
+        missing = [
+            each
+            for each in bench.architectures
+            for number in range(count_draws(part, bench.recipe))
+            if Key(each.name, part.dataset, part.ratio, number) not in known
+        ]
+        n_runs = count_draws(part, bench.recipe) * len(bench.architectures)
+        cost = n_seen * sum(each.training_flops for each in missing)
+        takes = n_seen * sum(image_seconds[each.name] for each in missing)
+        seconds += takes
+        told = duration(takes) if missing else "done"
+        lines.append((part.dataset, f"{part.ratio:g}", n_runs, len(missing), with_prefix(cost, "FLOP"), told))
+    print_table(f"study {study.name}", ("trained on", "ratio", "runs", "to do", "cost", "one at a time"), lines)
+    n_workers = bench.engine.n_workers
+    print(f"expected: about {duration(seconds / n_workers)} with {n_workers} at once, and the probes that subsets need")
+
+
+def main() -> None:
+    """Reads the command line and runs what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", nargs="?", default="cifar10", choices=STUDIES)
+    parser.add_argument("--plan", action="store_true", help="show what there is to do, and do nothing")
+    parser.add_argument("--only", nargs="+", metavar="DATASET", help="these data sets alone")
+    parser.add_argument("--ratio", type=float, help="this ratio alone")
+    parser.add_argument("--numbers", nargs="+", type=int, help="these draws alone")
+    given = parser.parse_args()
+    study, store = STUDIES[given.study], Store()
+    recipe = read_recipe(HERE / f"{study.name}.yaml")
+    with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
+        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+        data = source.load_source(recipe, run, False)
+        architectures = space.list_architectures(
+            recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed
+        )
+        bench = Bench(recipe, data, architectures, store, engine, on_progress)
+        show_plan(study, bench)
+        for part in study.parts if not given.plan else ():
+            if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio):
+                run_part(study, part, bench, given.numbers or range(count_draws(part, recipe)))
+
+
+if __name__ == "__main__":
+    main()

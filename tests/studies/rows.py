@@ -1,0 +1,52 @@
+"""The study's rows: one for each training and test, appended as they end, so that a study that was stopped goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+COLUMNS = ("architecture", "dataset", "ratio", "draw_seed", "training_seed", "n_steps", "accuracy", "seconds")
+"""The first five and the accuracy are what `proxyds check --runs` reads."""
+
+
+class Key(NamedTuple):
+    """What a run is of."""
+
+    architecture: str
+    dataset: str
+    ratio: float
+    number: int
+    """Of the draw and of the training."""
+
+
+def key_of(row: dict[str, Any]) -> Key:
+    """A row's key."""
+    return Key(row["architecture"], row["dataset"], float(row["ratio"]), int(row["training_seed"]))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads the rows that are whole; a last line that a kill cut off is taken away from the file."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    if not text.endswith("\n"):
+        text = text[: text.rfind("\n") + 1]
+        os.truncate(path, len(text.encode()))
+    rows = [dict(row) for row in csv.DictReader(text.splitlines())]
+    for row in rows:
+        row |= {name: float(row[name]) for name in ("ratio", "accuracy", "seconds")}
+    return rows
+
+
+def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Appends rows, and the header before the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists() or not path.stat().st_size
+    with path.open("a", newline="") as held:
+        writer = csv.DictWriter(held, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)

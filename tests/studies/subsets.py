@@ -1,0 +1,2 @@
+"""Subsets"""
+def find_subset(*a): raise NotImplementedError
