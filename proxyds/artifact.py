@@ -25,7 +25,7 @@ from proxyds.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.opening import measure_file, present_files, read_manifest
 from proxyds.records import PAIRS, Draw, Mapping, Outcomes, ReadEncoded, Source
 from proxyds.samples import SHARD, Samples, StreamedSamples
-from proxyds.tables import iter_rows
+from proxyds.tables import WEIGHT, iter_rows
 from proxyds.tally import Shown, count_samples, show_images
 from proxyds.tars import write_tar
 
@@ -147,6 +147,7 @@ def _list_features(source: Source, draw: Draw) -> dict[str, datasets.Features]:
     choice = {
         "case": datasets.Value("int8"),
         "importance": datasets.Value("float64"),
+        **({} if draw.weight is None else {WEIGHT: datasets.Value("float64")}),
         "keep_probability": datasets.Value("float64"),
         "inclusion_probability": datasets.Value("float64"),
     }
@@ -193,6 +194,8 @@ def _iter_rows(source: Source, mapping: Mapping, draw: Draw) -> Iterator[tuple[S
         "keep_probability": draw.keep_probability,
         "selected": draw.selected,
     }
+    if draw.weight is not None:
+        whole[WEIGHT] = draw.weight
     if draw.inclusion_probability is not None:
         whole["inclusion_probability"] = draw.inclusion_probability
     columns = {name: cut_tiles(tiles_of(values), SHARD) for name, values in whole.items()}

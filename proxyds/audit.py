@@ -14,16 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from proxyds.columns import hold
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evidence import Provenance, weigh_evidence
 from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.importance import score_importance
 from proxyds.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
+from proxyds.methods import METHODS, Known
 from proxyds.opening import list_tables, parse_json, read_manifest, verify_files, verify_proxy
 from proxyds.plain_text import find_active_text
 from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping
 from proxyds.records import PAIRS, Agreement, Tables
-from proxyds.tables import iter_rows, read_proxy
+from proxyds.seeding import parse_ids
+from proxyds.tables import iter_rows, read_proxy, read_weights
 
 MAX_CARD_BYTES = 5_000_000
 _SIZES = re.compile(r"n<1K|\d+[KM]<n<\d+[KM]")
@@ -103,6 +106,13 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
             manifest.mapping.neighbours,
         ),
     }
+    method = METHODS[manifest.draw.method]
+    if method.needs <= {"cases"}:
+        labels = importance["label"].to_numpy()
+        ids = parse_ids(np.array(importance["sample_id"].to_pylist()))
+        known = Known(ids, labels, importance["importance"].to_numpy())
+        weights = hold(method.design(known, manifest.counts.proxy, 0).weights)
+        checks["importance/: weight"] = np.allclose(read_weights(importance), weights, rtol=_ROUNDING, atol=0)
     if manifest.agreement is not None and found.agreement is not None:
         pairs = zip(_list_agreement(manifest.agreement), _list_agreement(found.agreement), strict=True)
         checks[f"{MANIFEST}: agreement"] = all(_agree(one, other) for one, other in pairs)
@@ -265,7 +275,8 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
         inner = tree.get(section) if section else tree
-        found = inner.get(key, said) if isinstance(inner, dict) else said
+        unwritten = "cases" if place == "selection.method" else said
+        found = inner.get(key, unwritten) if isinstance(inner, dict) else unwritten
         if found != said:
             raise _refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {found!r}")
 
@@ -280,6 +291,7 @@ def _list_settings(manifest: Manifest) -> dict[str, Any]:
         "importance.protocol": manifest.protocol,
         "importance.constants": list(manifest.draw.constants),
         "similarity.neighbours": manifest.mapping.neighbours,
+        "selection.method": manifest.draw.method,
         "selection.ratio": manifest.draw.ratio,
         "selection.draw": manifest.draw.law,
     }

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from proxyds import accuracies, artifact, evidence, machine, pace, selection, source, space, verification
+from proxyds import accuracies, artifact, evidence, machine, pace, probing, selection, source, space, verification
 from proxyds.card import render_card
-from proxyds.draws import CONTROLS, ControlLaw
-from proxyds.engine import Engine, LocalWorkers, run_each
+from proxyds.engine import Engine, LocalWorkers, run_each, run_stored
 from proxyds.errors import (
     AccuracyTableError,
     ArtifactError,
@@ -28,17 +27,19 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import replace_file, sweep_half_files
+from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
+from proxyds.methods import METHODS, Known
 from proxyds.opening import read_manifest, verify_proxy
 from proxyds.plain_text import make_plain
 from proxyds.recipe import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Progress, Source, Tables
-from proxyds.reduction import count_kept, draw_among, draw_random_labels, keeps_all
-from proxyds.runs import ALL_LABELS, PROXY, RANDOM_LABELS, TRAINED_HERE, make_runs_table
+from proxyds.reduction import count_kept, draw_random_labels, keeps_all
+from proxyds.runs import ALL_LABELS, PROXY, RANDOM, RANDOM_LABELS, STRATIFIED, TRAINED_HERE, make_runs_table
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
-from proxyds.tables import read_proxy
+from proxyds.tables import read_proxy, read_weights
 from proxyds.tally import show_tables
 
 
@@ -111,12 +112,24 @@ def list_check_runs(
     settings: Check,
     data: Source,
     ranked: Sequence[Architecture],
+    known: Known,
     own_draws: Mapping[str, verification.DrawAgain],
     device: str,
     engine: Engine,
 ) -> list[verification.Run]:
-    """Lists every training of a check of the architectures `ranked`; `own_draws`, of `redraw`, may not know their samples yet."""
-    draws = {**own_draws, **_list_controls(recipe, data, own_draws[PROXY])}
+    """Lists every training of a check of the architectures `ranked`.
+
+    Args:
+        recipe: The proxy's.
+        settings: How it is checked.
+        data: Its source.
+        ranked: The architectures of `choose_ranked`.
+        known: What is known of its training samples; controls that need more are listed without samples.
+        own_draws: Of `redraw`; may not know their samples yet.
+        device: `cpu` or a CUDA device.
+        engine: Where they would run.
+    """
+    draws = {**own_draws, **_list_controls(recipe, settings, data, known, own_draws[PROXY])}
     return verification.list_runs(
         ranked,
         verification.list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
@@ -131,24 +144,22 @@ def list_check_runs(
 
 
 def _list_controls(
-    recipe: Recipe, data: Source, draw_proxy: verification.DrawAgain
+    recipe: Recipe, settings: Check, data: Source, known: Known, draw_proxy: verification.DrawAgain
 ) -> dict[str, verification.DrawAgain]:
     """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
     train, reduction = data.train.load(), reduction_in_force(recipe, data)
     ids, labels = train.parsed_ids, train.labels
 
-    def draw_control(law: ControlLaw, name: str, ratio: float, draw: int) -> Drawn | None:
-        n, seed = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw)
-        if reduction is None:
-            return Drawn(law(ids, labels, n, seed))
-        of_proxy = draw_proxy(ratio, draw)
-        if of_proxy is None or of_proxy.kept_labels is None:
+    def draw_control(name: str, ratio: float, draw: int) -> Drawn | None:
+        n, seed, method = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw), METHODS[name]
+        of_proxy = None if reduction is None else draw_proxy(ratio, draw)
+        if not known.has(method.needs) or (reduction is not None and of_proxy is None):
             return None
-        return Drawn(draw_among(ids, labels, of_proxy.kept_labels, n, seed, law), of_proxy.kept_labels)
+        kept = None if of_proxy is None else of_proxy.kept_labels
+        return selection.draw_control(method, known, n, law=recipe.selection.draw, seed=seed, kept=kept)
 
-    controls: dict[str, verification.DrawAgain] = {
-        name: partial(draw_control, law, name) for name, law in CONTROLS.items()
-    }
+    names = dict.fromkeys((RANDOM, STRATIFIED, *settings.controls))
+    controls: dict[str, verification.DrawAgain] = {name: partial(draw_control, name) for name in names}
     if reduction is None:
         return controls
 
@@ -159,14 +170,24 @@ def _list_controls(
     return {**controls, RANDOM_LABELS: draw_others}
 
 
+def know_from_table(data: Source, tables: Tables) -> Known:
+    """What a proxy's own table tells of its training samples."""
+    train = data.train.load()
+    return Known(train.parsed_ids, train.labels, tables.importance["importance"].to_numpy())
+
+
 def reduction_in_force(recipe: Recipe, data: Source) -> LabelReduction | None:
     """The recipe's label reduction, unless the proxy keeps every label all the same."""
     reduction, ratio = recipe.selection.labels, recipe.selection.ratio
     return None if reduction is None or keeps_all(reduction, data.train.labels, ratio) else reduction
 
 
-def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> dict[str, verification.DrawAgain]:
-    """Draws the proxy again at any ratio from its importance table; and, where it drops labels, as it would be with all of them.
+def redraw(
+    recipe: Recipe, data: Source, known: Known, manifest: Manifest, tables: Tables
+) -> dict[str, verification.DrawAgain]:
+    """Draws the proxy again at any ratio; and, where it drops labels, as it would be with all of them.
+
+    By the weights of its importance table, where its method weighs; else from what is known, where that is enough.
 
     Raises:
         ChangedSourceError: The source is not the one that the proxy was made from.
@@ -178,18 +199,21 @@ def redraw(recipe: Recipe, data: Source, manifest: Manifest, tables: Tables) -> 
         table["sample_id"].to_pylist(),
         tables.evaluation["sample_id"].to_pylist(),
     )
-    importance, selected = table["importance"].to_numpy(), np.array(table["selected"].to_pylist())
+    method, selected = METHODS[recipe.selection.method], np.array(table["selected"].to_pylist())
 
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
     reduction, law = reduction_in_force(recipe, data), recipe.selection.draw
+    design_for = selection.design_by(read_weights(table)) if method.is_weighting else partial(method.design, known)
     draw = partial(
-        selection.draw_again, data.train.parsed_ids, data.train.labels, importance, law=law, seed=recipe.draw_seed
+        selection.draw_again, data.train.parsed_ids, data.train.labels, design_for, law=law, seed=recipe.draw_seed
     )
 
     @cache  # the controls want the labels of the same draw
-    def draw_proxy(ratio: float, number: int) -> Drawn:
+    def draw_proxy(ratio: float, number: int) -> Drawn | None:
         if number == 0 and ratio == recipe.selection.ratio:
             return Drawn(selected, kept)
+        if not method.is_weighting and not known.has(method.needs):
+            return None
         return draw(ratio, number, reduction=reduction)
 
     return {PROXY: draw_proxy} if reduction is None else {PROXY: draw_proxy, ALL_LABELS: draw}
@@ -200,6 +224,7 @@ def check_ranking(
     recipe: Recipe,
     settings: Check,
     data: Source,
+    architectures: Sequence[Architecture],
     ranked: Sequence[Architecture],
     device: str,
     store: Store,
@@ -213,7 +238,8 @@ def check_ranking(
         recipe: Its recipe.
         settings: How it is checked.
         data: Its source.
-        ranked: The architectures of `choose_ranked`.
+        architectures: The whole space, from the lightest to the heaviest.
+        ranked: Those of `choose_ranked`.
         device: `cpu` or a CUDA device.
         store: Where finished runs are kept.
         engine: Where they run.
@@ -230,8 +256,13 @@ def check_ranking(
     """
     started = time.perf_counter()
     manifest, tables = read_proxy(folder, with_ranking=False)
-    runs = list_check_runs(recipe, settings, data, ranked, redraw(recipe, data, manifest, tables), device, engine)
-    reference, known = read_reference(recipe, settings, data, ranked)
+    known = know_from_table(data, tables)
+    if not known.has(needs := probing.find_needs(recipe)):
+        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+        known = probing.know_samples(recipe, data, architectures, needs, device, engine, run, Ledger(on_progress))
+    own_draws = redraw(recipe, data, known, manifest, tables)
+    runs = list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
+    reference, known_rows = read_reference(recipe, settings, data, ranked)
     _choose_workers(engine, runs, store, device, on_progress)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
@@ -254,7 +285,7 @@ def check_ranking(
             ),
         ),
     )
-    table = make_runs_table([*known, *table.to_pylist()])
+    table = make_runs_table([*known_rows, *table.to_pylist()])
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 

@@ -171,6 +171,7 @@ def _count_samples(data: Source, draw: Draw) -> CountsRecord:
 
 def _describe_draw(recipe: Recipe, data: Source, draw: Draw) -> DrawRecord:
     return DrawRecord(
+        method=recipe.selection.method,
         law=recipe.selection.draw,
         ratio=recipe.selection.ratio,
         constants=recipe.importance.constants,

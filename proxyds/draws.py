@@ -1,4 +1,4 @@
-"""Ways to draw samples without replacement: by weight for proxies, evenly for their controls. Random keys are hashes of ids."""
+"""Ways to draw samples without replacement, by weight and within strata. Random keys are hashes of ids."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DrawLaw = Callable[[Values, int, Values, int], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How n of N samples are drawn.
+class Design:
+    """How n of N samples are drawn: a sampling design.
 
     Attributes:
         weights: (N,) float64, not negative.
@@ -28,7 +28,7 @@ class Plan:
         quotas: (S,) int64, samples drawn of each stratum, n in sum; None where there is one.
     """
 
-    weights: NDArray[np.float64]
+    weights: Values
     strata: NDArray[np.int64] | None = None
     quotas: NDArray[np.int64] | None = None
 
@@ -148,21 +148,6 @@ def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
     return selected
 
 
-def draw_random(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:  # noqa: ARG001
-    """Every sample with the same chance, whatever its label: the control that a proxy must beat.
-
-    Args:
-        ids: (N,) parsed sample ids.
-        labels: (N,) int64.
-        n: Samples to draw.
-        seed: Of the draw.
-
-    Returns:
-        (N,) bool, n of them true.
-    """
-    return draw_successive(np.ones(len(ids)), n, ids, seed)
-
-
 def share_out(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Shares n out in proportion to counts; what is left over goes to the largest remainders, of equal ones to the first."""
     quotas, left_over = np.divmod(counts * n, counts.sum())
@@ -171,42 +156,14 @@ def share_out(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return shared
 
 
-def draw_stratified(ids: ParsedIds, labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
-    """The same share of every label, at random within it; what is left over goes to the largest remainders.
-
-    Args:
-        ids: (N,) parsed sample ids.
-        labels: (N,) int64.
-        n: Samples to draw.
-        seed: Of the draw.
-
-    Returns:
-        (N,) bool, n of them true.
-    """
-    keys = uniform_keys(ids, derive_seed(seed, "order"))
-    counts = np.bincount(labels)
-    quotas = share_out(counts, n)
-    order = np.lexsort((keys, labels))
-    rank_in_label = np.empty(len(labels), np.int64)
-    rank_in_label[order] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    selected: NDArray[np.bool_] = rank_in_label < quotas[labels]
-    return selected
-
-
-ControlLaw = Callable[[ParsedIds, NDArray[np.int64], int, int], NDArray[np.bool_]]
-"""Takes parsed ids (N,), labels (N,), how many to draw and a seed; returns (N,) bool with that many true."""
-
-CONTROLS: dict[str, ControlLaw] = {"random": draw_random, "stratified": draw_stratified}
-"""What a proxy is compared with, by the name of its data set in the table `ranking`."""
-
 DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}
 
 
-def draw_planned(plan: Plan, n: int, ids: ParsedIds, law: str, seed: int) -> NDArray[np.bool_]:
-    """Draws what a plan says, each stratum by itself.
+def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> NDArray[np.bool_]:
+    """Draws by a design, each stratum by itself.
 
     Args:
-        plan: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0.
+        design: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0: see `count_possible`.
         n: Samples to draw.
         ids: (N,) parsed.
         law: A key of `DRAW_LAWS`.
@@ -215,22 +172,43 @@ def draw_planned(plan: Plan, n: int, ids: ParsedIds, law: str, seed: int) -> NDA
     Returns:
         (N,) bool, n of them true.
     """
-    if plan.strata is None or plan.quotas is None:
-        return DRAW_LAWS[law](plan.weights, n, ids, seed)
-    selected = np.zeros(len(ids), np.bool_)
-    for stratum, quota in enumerate(plan.quotas):
-        places = np.flatnonzero(plan.strata == stratum)
+    if design.strata is None or design.quotas is None:
+        return DRAW_LAWS[law](design.weights, n, ids, seed)
+    ids, weights, selected = hold(ids), hold(design.weights), np.zeros(len(ids), np.bool_)
+    for stratum, quota in enumerate(design.quotas):
+        places = np.flatnonzero(design.strata == stratum)
         of_stratum = derive_seed(seed, "stratum", stratum)
-        selected[places] = DRAW_LAWS[law](plan.weights[places], int(quota), ids[places], of_stratum)
+        selected[places] = DRAW_LAWS[law](weights[places], int(quota), ids[places], of_stratum)
     return selected
 
 
-def find_inclusion(plan: Plan, n: int) -> NDArray[np.float64]:
-    """Each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_planned`."""
-    if plan.strata is None or plan.quotas is None:
-        return np.asarray(inclusion_probabilities(plan.weights, n))
-    chances = np.zeros(len(plan.weights))
-    for stratum, quota in enumerate(plan.quotas):
-        places = np.flatnonzero(plan.strata == stratum)
-        chances[places] = np.asarray(inclusion_probabilities(plan.weights[places], int(quota)))
+def count_possible(design: Design, n: int) -> int:
+    """Samples that can be drawn of n that are asked for: fewer where too few, of all or of a stratum, have a weight above 0."""
+    is_possible = derive(lambda tile: tile > 0, design.weights)
+    if design.strata is None or design.quotas is None:
+        return min(n, int(total(is_possible)))
+    of_strata = np.bincount(design.strata[hold(is_possible)], minlength=len(design.quotas))
+    return int(np.minimum(of_strata, design.quotas).sum())
+
+
+def find_keep_probability(design: Design, n: int) -> Values:
+    """Each sample's weight over the sum of its stratum, times the stratum's share of the n that are drawn; sums to 1."""
+    if design.strata is None or design.quotas is None:
+        whole = total(design.weights)
+        return derive(lambda tile: tile / whole, design.weights)
+    weights = hold(design.weights)
+    sums = np.bincount(design.strata, weights=weights, minlength=len(design.quotas))
+    shares = design.quotas / n / np.where(sums > 0, sums, 1.0)
+    return np.asarray(weights * shares[design.strata])
+
+
+def find_inclusion(design: Design, n: int) -> Values:
+    """Each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_designed`."""
+    if design.strata is None or design.quotas is None:
+        return inclusion_probabilities(design.weights, n)
+    weights = hold(design.weights)
+    chances = np.zeros(len(weights))
+    for stratum, quota in enumerate(design.quotas):
+        places = np.flatnonzero(design.strata == stratum)
+        chances[places] = hold(inclusion_probabilities(weights[places], int(quota)))
     return chances

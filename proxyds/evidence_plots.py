@@ -25,6 +25,7 @@ from proxyds.runs import (
     FREE_RANKINGS,
     FULL,
     METHOD_LABELS,
+    OTHER_METHODS,
     PARAMETERS,
     PROXY,
     RANDOM,
@@ -34,7 +35,7 @@ from proxyds.runs import (
     collect_accuracies,
 )
 
-COLOURS = {
+COLOURS: dict[str, Any] = {
     PROXY: "#D55E00",
     RANDOM: "#0072B2",
     STRATIFIED: "#56B4E9",
@@ -44,6 +45,7 @@ COLOURS = {
     FULL: "#000000",
     FLOPS: "#999999",
     PARAMETERS: "#999999",
+    **{name: mpl.colormaps["tab20"](i % 20) for i, name in enumerate(OTHER_METHODS)},
 }
 MARKERS = {
     PROXY: "o",
@@ -55,6 +57,7 @@ MARKERS = {
     FULL: "*",
     FLOPS: "x",
     PARAMETERS: "+",
+    **{name: "<>hpdXH8"[i % 8] for i, name in enumerate(OTHER_METHODS)},
 }
 MAX_NAMED = 24
 """Architectures that a picture names, at most."""

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from proxyds.methods import METHODS
 from proxyds.recipe import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS, Check, Training
 from proxyds.runs import AT_ONE_RATIO, METHOD_LABELS
 
-FORMAT_VERSION = "1.4"
+FORMAT_VERSION = "1.5"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
@@ -148,9 +149,16 @@ class ReductionRecord(Part):
     share: Annotated[float, Field(gt=0, le=1)]
 
 
+def _is_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"must be one of {', '.join(METHODS)}")
+    return name
+
+
 class DrawRecord(Part):
     """How the proxy was drawn; `labels` where it keeps some labels only."""
 
+    method: Annotated[str, AfterValidator(_is_method)] = "cases"
     law: str
     ratio: Annotated[float, Field(gt=0, le=1)]
     constants: tuple[_Constant, _Constant, _Constant, _Constant]
@@ -203,9 +211,13 @@ class CheckRecord(Check):
     model_config = ConfigDict(extra="ignore")
 
 
-MethodName = Literal[
-    "full", "proxy", "random", "stratified", "random-labels", "all-labels", "fewer-epochs", "flops", "parameters"
-]
+def _is_way_to_rank(name: str) -> str:
+    if name not in METHOD_LABELS:
+        raise ValueError(f"must be one of {', '.join(METHOD_LABELS)}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_is_way_to_rank)]
 
 
 class EstimateRecord(Part):

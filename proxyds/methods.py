@@ -1,20 +1,21 @@
-"""Selection methods: from what is known of the training samples to a plan that the proxy is drawn by.
+"""Selection methods: from what is known of the training samples to the sampling design that the proxy is drawn by.
 
-A plan gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `draws.py`
-draws from it. A method that ranks and cuts off gives a weight of 1 to what it takes and 0 to the rest: nothing is left to chance but
+A design gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `draws.py`
+draws by it. A method that ranks and cuts off gives a weight of 1 to what it takes and 0 to the rest: nothing is left to chance but
 ties. Scores of training samples are those of the heaviest probe, the mean over its trainings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.draws import Plan, share_out
+from proxyds.columns import Values, count, derive, hold
+from proxyds.draws import Design, share_out
 from proxyds.records import Answers
 from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
 
@@ -43,11 +44,26 @@ class Known:
         answers: Of the heaviest probe.
     """
 
-    ids: ParsedIds
-    labels: NDArray[np.int64]
-    importance: Floats | None = None
+    ids: Values
+    labels: Values
+    importance: Values | None = None
     features: NDArray[np.float32] | None = None
     answers: Answers | None = None
+
+    def has(self, needs: Iterable[Need]) -> bool:
+        """Whether all of that is known."""
+        held = {"cases": self.importance, "features": self.features, "answers": self.answers}
+        return all(held[need] is not None for need in needs)
+
+    def take(self, places: NDArray[np.bool_]) -> Known:
+        """What is known of some of the samples, (N,) bool; in memory."""
+        return Known(
+            hold(self.ids)[places],
+            hold(self.labels)[places],
+            None if self.importance is None else hold(self.importance)[places],
+            None if self.features is None else self.features[places],
+            None if self.answers is None else self.answers.take(places),
+        )
 
 
 @dataclass(frozen=True)
@@ -57,52 +73,56 @@ class Method:
     Attributes:
         summary: What it takes, for people.
         source: Who proposed it; empty for what everybody does.
-        plan: Takes what is known, how many samples and a seed.
+        design: Takes what is known, how many samples and a seed.
         needs: What must be known besides ids and labels.
         n_seeds: Trainings of the heaviest probe that its scores are averaged over, at least.
+        is_weighting: Whether its designs are weights alone, the same for every size and seed: then the weights are all that is needed to
+            draw another size, or some labels.
     """
 
     summary: str
     source: str
-    plan: Callable[[Known, int, int], Plan]
+    design: Callable[[Known, int, int], Design]
     needs: frozenset[Need] = frozenset()
     n_seeds: int = 1
+    is_weighting: bool = False
 
 
-def plan_random(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+def design_random(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     """Every sample with the same chance."""
-    return Plan(np.ones(len(known.labels)))
+    return Design(derive(lambda labels: np.ones(len(labels)), known.labels))
 
 
-def plan_cases(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+def design_cases(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     """In proportion to the importance of cases (Park 2019, Algorithm 1)."""
-    return Plan(_given(known.importance))
+    assert known.importance is not None
+    return Design(known.importance)
 
 
-def within_labels(plan: Callable[[Known, int, int], Plan]) -> Callable[[Known, int, int], Plan]:
+def within_labels(design: Callable[[Known, int, int], Design]) -> Callable[[Known, int, int], Design]:
     """The same weights, and of every label its share of the samples."""
 
-    def plan_within_labels(known: Known, n: int, seed: int) -> Plan:
-        quotas = share_out(np.bincount(known.labels), n)
-        return replace(plan(known, n, seed), strata=known.labels, quotas=quotas)
+    def design_within_labels(known: Known, n: int, seed: int) -> Design:
+        quotas = share_out(count(known.labels), n)
+        return replace(design(known, n, seed), strata=hold(known.labels), quotas=quotas)
 
-    return plan_within_labels
+    return design_within_labels
 
 
-def plan_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Plan]:
+def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
     """Of every label its share of the samples, those with the smallest, or the largest, loss at the end of training.
 
     After Shleifer and Prokop (2019), who speak of the easiest and hardest of all; equal shares of labels are ours.
     """
 
-    def plan(known: Known, n: int, seed: int) -> Plan:
+    def design(known: Known, n: int, seed: int) -> Design:
         loss = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64)
-        return Plan(take_first(-loss if hardest else loss, n, known.ids, seed, known.labels))
+        return Design(take_first(-loss if hardest else loss, n, hold(known.ids), seed, hold(known.labels)))
 
-    return plan
+    return design
 
 
-def plan_entropy_tails(power: int) -> Callable[[Known, int, int], Plan]:
+def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
     """More of what is rare in a histogram of log10 entropies: what the network is most and least certain of.
 
     Na et al. (2021) give a bin of height h the chance (P1) max h - h + 1, (P2) the same for all, (P3) 1 / h, shared by its samples.
@@ -113,30 +133,30 @@ def plan_entropy_tails(power: int) -> Callable[[Known, int, int], Plan]:
         power: Which of P1, P2, P3.
     """
 
-    def plan(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+    def design(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
         entropy = _given(known.answers).entropy[:, -1].mean(axis=0, dtype=np.float64)
-        width = 0.5 if known.labels.max() < 10 else 0.25
+        width = 0.5 if len(count(known.labels)) <= 10 else 0.25
         bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
         bins -= bins.min()
         heights = np.bincount(bins)
         with np.errstate(divide="ignore"):
             chances = {1: heights.max() - heights + 1.0, 2: np.ones(len(heights)), 3: 1.0 / heights}[power]
             each = chances / heights
-        return Plan(each[bins])
+        return Design(each[bins])
 
-    return plan
+    return design
 
 
-def plan_el2n(known: Known, n: int, seed: int) -> Plan:
+def design_el2n(known: Known, n: int, seed: int) -> Design:
     """The n samples with the largest EL2N score, the length of the error vector early in training (Paul et al. 2021)."""
     el2n = _given(known.answers).el2n
     epoch = max(1, round(EARLY * el2n.shape[1])) - 1
-    return Plan(take_first(-el2n[:, epoch].mean(axis=0, dtype=np.float64), n, known.ids, seed))
+    return Design(take_first(-el2n[:, epoch].mean(axis=0, dtype=np.float64), n, hold(known.ids), seed))
 
 
-def plan_forgetting(known: Known, n: int, seed: int) -> Plan:
+def design_forgetting(known: Known, n: int, seed: int) -> Design:
     """The n samples that were most often right after one epoch and wrong after the next (Toneva et al. 2019)."""
-    return Plan(take_first(-count_forgetting(_given(known.answers)), n, known.ids, seed))
+    return Design(take_first(-count_forgetting(_given(known.answers)), n, hold(known.ids), seed))
 
 
 def count_forgetting(answers: Answers) -> Floats:
@@ -165,7 +185,7 @@ def find_cutoff(ratio: float, n_labels: int) -> float:
     return of_ratio[min((each for each in of_ratio if each >= ratio - 1e-9), default=max(of_ratio))]
 
 
-def plan_ccs(known: Known, n: int, seed: int) -> Plan:
+def design_ccs(known: Known, n: int, seed: int) -> Design:
     """Coverage-centric (Zheng et al. 2023): without the hardest, evenly over the range of scores.
 
     Scores are the area under the margin, the sum over epochs. Fifty strata of equal width have equal quotas as far as they hold so
@@ -173,13 +193,13 @@ def plan_ccs(known: Known, n: int, seed: int) -> Plan:
     """
     margin = _given(known.answers).margin
     score = margin.sum(axis=1, dtype=np.float64).mean(axis=0)
-    n_cut = round(find_cutoff(n / len(score), int(known.labels.max()) + 1) * len(score))
+    n_cut = round(find_cutoff(n / len(score), len(count(known.labels))) * len(score))
     n_cut = min(n_cut, len(score) - n)
-    is_cut = take_first(score, n_cut, known.ids, seed) > 0
+    is_cut = take_first(score, n_cut, hold(known.ids), seed) > 0
     low, high = score[~is_cut].min(), score[~is_cut].max()
     strata = np.floor((score - low) / max(high - low, 1e-12) * N_STRATA).clip(0, N_STRATA - 1).astype(np.int64)
     quotas = fill_evenly(np.bincount(strata[~is_cut], minlength=N_STRATA), n)
-    return Plan(np.where(is_cut, 0.0, 1.0), strata, quotas)
+    return Design(np.where(is_cut, 0.0, 1.0), strata, quotas)
 
 
 def fill_evenly(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -192,32 +212,32 @@ def fill_evenly(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return quotas
 
 
-def plan_k_center(known: Known, n: int, seed: int) -> Plan:
+def design_k_center(known: Known, n: int, seed: int) -> Design:
     """Greedy k-centre on features (Sener and Savarese 2018): from one sample by the seed, always the farthest from all that were taken."""
     features = _given(known.features)
     taken = np.zeros(len(features))
     norms = (features**2).sum(axis=1)
     nearest = np.full(len(features), np.inf, np.float32)
-    chosen = int(uniform_keys(known.ids, derive_seed(seed, "first")).argmin())
+    chosen = int(uniform_keys(hold(known.ids), derive_seed(seed, "first")).argmin())
     for _ in range(n):
         taken[chosen] = 1.0
         distance = norms - 2 * (features @ features[chosen]) + norms[chosen]
         np.minimum(nearest, distance, out=nearest)
         nearest[chosen] = -np.inf
         chosen = int(nearest.argmax())
-    return Plan(taken)
+    return Design(taken)
 
 
-def plan_herding(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
+def design_herding(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     """Herding of each label's share (Welling 2009, as Rebuffi et al. 2017): always the sample that brings the mean nearest to the label's.
 
     On features of length 1, as they do.
     """
     features = _given(known.features)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    taken = np.zeros(len(features))
-    for label, quota in enumerate(share_out(np.bincount(known.labels), n)):
-        places = np.flatnonzero(known.labels == label)
+    labels, taken = hold(known.labels), np.zeros(len(features))
+    for label, quota in enumerate(share_out(np.bincount(labels), n)):
+        places = np.flatnonzero(labels == label)
         if not quota:
             continue
         of_label = features[places].astype(np.float64)
@@ -230,24 +250,24 @@ def plan_herding(known: Known, n: int, seed: int) -> Plan:  # noqa: ARG001
             is_left[chosen] = False
             total += of_label[chosen]
         taken[places[~is_left]] = 1.0
-    return Plan(taken)
+    return Design(taken)
 
 
-def plan_moderate(known: Known, n: int, seed: int) -> Plan:
+def design_moderate(known: Known, n: int, seed: int) -> Design:
     """Moderate (Xia et al. 2023): the n samples whose distance from their label's median feature is nearest to the median distance.
 
     By rank, as the authors' code: the middle n of all samples in the order of their distance.
     """
-    features, labels = _given(known.features), known.labels
+    features, labels = _given(known.features), hold(known.labels)
     distance = np.empty(len(features))
     for label in np.unique(labels):
         of_label = features[labels == label].astype(np.float64)
         distance[labels == label] = np.linalg.norm(of_label - np.median(of_label, axis=0), axis=1)
-    order = _order(distance, known.ids, seed)
+    order = _order(distance, hold(known.ids), seed)
     taken = np.zeros(len(features))
     start = (len(features) - n) // 2
     taken[order[start : start + n]] = 1.0
-    return Plan(taken)
+    return Design(taken)
 
 
 def take_first(score: Floats, n: int, ids: ParsedIds, seed: int, labels: NDArray[np.int64] | None = None) -> Floats:
@@ -292,66 +312,69 @@ _SHLEIFER = "Shleifer and Prokop, Using small proxy datasets to accelerate hyper
 _NA = "Na et al., Accelerating neural architecture search via proxy data, IJCAI 2021"
 
 METHODS: dict[str, Method] = {
-    "random": Method("every sample with the same chance", "", plan_random),
-    "stratified": Method("the same share of every label, at random", "", within_labels(plan_random)),
+    "random": Method("every sample with the same chance", "", design_random, is_weighting=True),
+    "stratified": Method("the same share of every label, at random", "", within_labels(design_random)),
     "cases": Method(
         "in proportion to the importance of cases",
         "Park, Data proxy generation for fast and efficient neural architecture search, 2019",
-        plan_cases,
+        design_cases,
         _CASES,
+        is_weighting=True,
     ),
     "cases-stratified": Method(
         "in proportion to the importance of cases, the same share of every label",
         "Park 2019, with quotas",
-        within_labels(plan_cases),
+        within_labels(design_cases),
         _CASES,
     ),
     "easiest": Method(
-        "the smallest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=False), _ANSWERS
+        "the smallest loss, the same share of every label", _SHLEIFER, design_by_loss(hardest=False), _ANSWERS
     ),
     "hardest": Method(
-        "the largest loss, the same share of every label", _SHLEIFER, plan_by_loss(hardest=True), _ANSWERS
+        "the largest loss, the same share of every label", _SHLEIFER, design_by_loss(hardest=True), _ANSWERS
     ),
     **{
-        name: Method(f"what is rare among entropies, by P{power}", _NA, plan_entropy_tails(power), _ANSWERS)
+        name: Method(
+            f"what is rare among entropies, by P{power}", _NA, design_entropy_tails(power), _ANSWERS, is_weighting=True
+        )
         for name, power in (("entropy-tails", 1), ("entropy-tails-p2", 2), ("entropy-tails-p3", 3))
     },
     "el2n": Method(
         "the largest errors early in training",
         "Paul et al., Deep learning on a data diet, NeurIPS 2021",
-        plan_el2n,
+        design_el2n,
         _ANSWERS,
         N_SEEDS,
     ),
     "forgetting": Method(
         "what is most often forgotten",
         "Toneva et al., An empirical study of example forgetting, ICLR 2019",
-        plan_forgetting,
+        design_forgetting,
         _ANSWERS,
         N_SEEDS,
     ),
     "ccs": Method(
         "evenly over the range of margins, without the hardest",
         "Zheng et al., Coverage-centric coreset selection for high pruning rates, ICLR 2023",
-        plan_ccs,
+        design_ccs,
         _ANSWERS,
     ),
     "k-center": Method(
         "always the farthest from what was taken",
         "Sener and Savarese, Active learning for convolutional neural networks: a core-set approach, ICLR 2018",
-        plan_k_center,
+        design_k_center,
         _FEATURES,
     ),
     "herding": Method(
         "what keeps the mean of each label's features",
         "Welling, Herding dynamical weights to learn, ICML 2009",
-        plan_herding,
+        design_herding,
         _FEATURES,
     ),
     "moderate": Method(
         "at a middling distance from the label's median feature",
         "Xia et al., Moderate coreset, ICLR 2023",
-        plan_moderate,
+        design_moderate,
         _FEATURES,
     ),
 }

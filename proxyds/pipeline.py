@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from proxyds import artifact, checking, machine, probe, selection, similarity, source, space, verification
+from proxyds import artifact, checking, machine, probing, selection, source, space, verification
 from proxyds.card import render_card
 from proxyds.describing import describe_build
-from proxyds.engine import Done, Engine, RunTasks, Task, run_stored
+from proxyds.engine import Engine, RunTasks, run_stored
 from proxyds.engines import choose_engine
 from proxyds.errors import (
     CardDriftError,
@@ -22,15 +22,14 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import replace_file, sweep_half_files, try_folder, whole_folder
-from proxyds.importance import score_importance
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest
+from proxyds.methods import METHODS
 from proxyds.networks import describe_origin
 from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import Architecture, Mapping, OnProgress, Probe, Source, ignore_progress
-from proxyds.samples import Samples
+from proxyds.records import Architecture, OnProgress, Source, ignore_progress
 from proxyds.store import Store, again_if_damaged
 from proxyds.tables import read_proxy
 from proxyds.tally import Shown, show_tables
@@ -107,7 +106,9 @@ def build(
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
         data = replace(data, train=data.train.load())
-        checked = checking.check_ranking(out, recipe, recipe.check, data, ranked, device, store, workshop, on_progress)
+        checked = checking.check_ranking(
+            out, recipe, recipe.check, data, architectures, ranked, device, store, workshop, on_progress
+        )
         return Built(out, checked, was_there=False)
 
 
@@ -138,36 +139,25 @@ def _build(
 ) -> Built:
     """The stages after source and space, in order; see `build`."""
     chosen_by = recipe.selection
-    chosen = space.choose_probes(architectures, recipe.probes)
-    heaviest = chosen[-1]
-    similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
-    layer = similarity.check_layer(heaviest, recipe.similarity.layer, len(data.label_names), data.image_shape)
+    chosen, layer = probing.choose_probes(recipe, data, architectures)
     computations = engine.ask(
         device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
     )
     here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
     ledger.end_stage("space")
 
-    trained, results = _train_probes(recipe, data, chosen, device, engine, run)
-    ledger.end_stage("probes", results, sum(each.training_flops for each in trained))
-
-    repeats = [[each.predictions for each in trained if each.repeat == repeat] for repeat in range(recipe.probes.seeds)]
-    outcomes = score_importance(repeats, data.evaluation.labels, recipe.importance.constants)
-    ledger.end_stage("importance")
-
-    place = len(chosen) - 1  # of the heaviest probe's first training
-    features, results = _extract_features(data, trained[place], results[place].entry.key, layer, device, run)
-    n_featured = len(data.train) + len(data.evaluation)
-    ledger.end_stage("features", results, n_featured * heaviest.forward_flops)
-
-    mapping, results = _map_to_nearest(recipe, data, features, engine, run)
-    ledger.end_stage("similarity", results)
+    needs = probing.find_needs(recipe)
+    trained = probing.train_probes(recipe, data, chosen, needs, device, engine, run)
+    ledger.end_stage("probes", trained.done, sum(each.training_flops + each.asking_flops for each in trained.probes))
+    learnt = probing.learn_samples(recipe, data, trained, needs, layer, device, engine, run, ledger)
 
     draw = selection.draw_samples(
         data.train.parsed_ids,
         data.train.labels,
         data.label_names,
-        *similarity.carry_importance(mapping, outcomes),
+        learnt.case,
+        learnt.importance,
+        partial(METHODS[chosen_by.method].design, learnt.known),
         ratio=chosen_by.ratio,
         law=chosen_by.draw,
         seed=recipe.draw_seed,
@@ -182,17 +172,18 @@ def _build(
             recipe,
             data,
             architectures,
-            trained,
-            outcomes.agreement,
+            trained.probes,
+            learnt.outcomes.agreement,
             draw,
             layer,
-            mapping,
+            learnt.mapping,
             ledger.stages,
             here,
         )
 
     def write(folder: Path) -> Shown:
-        return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
+        samples_per_shard = recipe.output.samples_per_shard
+        return artifact.write_tables(folder, data, learnt.outcomes, learnt.mapping, draw, samples_per_shard)
 
     return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
 
@@ -278,8 +269,11 @@ def check(
         run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
         data = replace(data, train=data.train.load())
-        ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
-        checked = checking.check_ranking(folder, recipe, settings, data, ranked, device, store, workshop, on_progress)
+        architectures = list_space(recipe, data)
+        ranked = checking.choose_ranked(recipe, settings, data, architectures)
+        checked = checking.check_ranking(
+            folder, recipe, settings, data, architectures, ranked, device, store, workshop, on_progress
+        )
     return Built(folder, checked, was_there=False)
 
 
@@ -349,72 +343,3 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
         return Built(out, verify_proxy(out), was_there=True)
     except VerificationError as error:
         raise VerificationError(f"{error}: --force builds it anew over this one") from None
-
-
-def list_probe_tasks(
-    recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, engine: Engine
-) -> list[Task]:
-    """Lists the trainings of a build's probes: for each repeat every one of them."""
-    arithmetic = engine.ask(device, machine.describe_arithmetic, device)
-    return [
-        probe.probe_task(
-            architecture,
-            data.train,
-            data.evaluation,
-            n_labels=len(data.label_names),
-            image_shape=data.image_shape,
-            settings=recipe.training,
-            seed=recipe.seed,
-            repeat=repeat,
-            device=device,
-            arithmetic=arithmetic,
-            data_parallel=recipe.probes.data_parallel,
-        )
-        for repeat in range(recipe.probes.seeds)
-        for architecture in chosen
-    ]
-
-
-def _train_probes(
-    recipe: Recipe, data: Source, chosen: Sequence[Architecture], device: str, engine: Engine, run: RunTasks
-) -> tuple[list[Probe], list[Done]]:
-    """Trains every probe with every seed; in the order of `list_probe_tasks`."""
-    tasks = list_probe_tasks(recipe, data, chosen, device, engine)
-    places = sorted(range(len(tasks)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
-    done = dict(zip(places, run([tasks[i] for i in places]), strict=True))
-    results = [done[i] for i in range(len(tasks))]
-    trained = [
-        probe.read_probe(
-            result.entry,
-            chosen[i % len(chosen)],
-            i // len(chosen),
-            data.evaluation.labels,
-            recipe.training,
-            len(data.train),
-            recipe.probes.data_parallel,
-        )
-        for i, result in enumerate(results)
-    ]
-    for each in trained:
-        probe.check_above_chance(each, data.evaluation.labels)
-    return trained, results
-
-
-def _extract_features(
-    data: Source, heaviest: Probe, weights_key: str, layer: str, device: str, run: RunTasks
-) -> tuple[similarity.Features, list[Done]]:
-    training = similarity.feature_tasks(heaviest, weights_key, layer, data.train, "training", device)
-    evaluation = similarity.feature_tasks(heaviest, weights_key, layer, data.evaluation, "evaluation", device)
-    results = run([*training, *evaluation])
-    return similarity.Features(results[: len(training)], results[len(training) :]), results
-
-
-def _map_to_nearest(
-    recipe: Recipe, data: Source, features: similarity.Features, engine: Engine, run: RunTasks
-) -> tuple[Mapping, list[Done]]:
-    arithmetic = engine.ask("cpu", machine.describe_arithmetic, "cpu")
-    (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
-    results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
-    entries = [result.entry for result in results]
-    mapping = similarity.open_mapping(entries, len(data.train), is_held=isinstance(data.train, Samples))
-    return mapping, [projection, *results]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from proxyds import checking, probe, similarity, source, space, verification
+from proxyds import checking, probe, probing, source, space, verification
 from proxyds.engine import Engine, run_stored
 from proxyds.engines import choose_engine
-from proxyds.pipeline import list_probe_tasks, list_space
+from proxyds.methods import Known
+from proxyds.pipeline import list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
@@ -131,11 +132,9 @@ def plan_build(
         run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
         architectures = list_space(recipe, data)
-        chosen = space.choose_probes(architectures, recipe.probes)
-        similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
-        similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
+        chosen, _ = probing.choose_probes(recipe, data, architectures)
         planned = []
-        tasks = list_probe_tasks(recipe, data, chosen, device, workshop)
+        tasks = probing.list_probe_tasks(recipe, data, chosen, probing.find_needs(recipe), device, workshop)
         expected: dict[str, float] = {}
         for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
             is_stored = store.find(task.stage, task.key) is not None
@@ -152,7 +151,8 @@ def plan_build(
             ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
             is_reduced = checking.reduction_in_force(recipe, data) is not None
             own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
-            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, own_draws, device, workshop)
+            known = Known(data.train.parsed_ids, data.train.labels)
+            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, known, own_draws, device, workshop)
             check = _plan_runs(runs, store, device, workshop)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
@@ -219,8 +219,9 @@ def plan_check(
         data = source.load_source(recipe, run, streamed)
         ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
         manifest, tables = read_proxy(folder, with_ranking=False)
-        own_draws = checking.redraw(recipe, data, manifest, tables)
-        runs = checking.list_check_runs(recipe, settings, data, ranked, own_draws, device, workshop)
+        known = checking.know_from_table(data, tables)
+        own_draws = checking.redraw(recipe, data, known, manifest, tables)
+        runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, workshop)
         return _plan_runs(runs, store, device, workshop)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from proxyds.columns import hold
 from proxyds.data_parallel import fit_batch, is_first
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
-from proxyds.inference import measure_answers, predict_labels
+from proxyds.inference import MEASURES, measure_answers, predict_labels
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
-from proxyds.records import Architecture, Probe
+from proxyds.records import Answers, Architecture, Probe
 from proxyds.samples import Samples, StreamedSamples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry
@@ -189,6 +190,7 @@ def read_probe(
     settings: Training,
     n_train: int,
     data_parallel: int,
+    n_asked: int = 0,
 ) -> Probe:
     """Reads a finished probe.
 
@@ -200,6 +202,7 @@ def read_probe(
         settings: How it was trained.
         n_train: Samples that it was trained on.
         data_parallel: Parts of every batch.
+        n_asked: Samples that it was asked about after each epoch.
     """
     about = json.loads((entry.folder / "training.json").read_text())
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
@@ -211,8 +214,15 @@ def read_probe(
         losses=tuple(about["losses"]),
         training_seconds=about["seconds"],
         training_flops=count_seen(settings, n_train, data_parallel) * architecture.training_flops,
+        asking_flops=settings.epochs * n_asked * architecture.forward_flops,
         weights_file=entry.file("weights.safetensors"),
     )
+
+
+def read_answers(entries: Sequence[Entry]) -> Answers:
+    """Reads what a probe said of every training sample after each epoch; of trainings with `keep_answers`, in this order."""
+    answers = [np.load(entry.file("answers-train.npy").path) for entry in entries]
+    return Answers(**{name: np.stack([each[i] for each in answers]) for i, name in enumerate(MEASURES)})
 
 
 def check_above_chance(probe: Probe, labels: NDArray[np.int64]) -> None:

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from proxyds.choices import SpaceSpec
 from proxyds.licences import LICENCES
+from proxyds.methods import METHODS
 from proxyds.plain_text import find_active_text, iter_texts
 from proxyds.sections import Section
 
@@ -240,11 +241,27 @@ class LabelReduction(Section):
     )
 
 
+def _known_method(method: str) -> str:
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, n=3, cutoff=0.4)
+        nearest = f" (near: {', '.join(near)})" if near else ""
+        raise ValueError(f"must be a selection method{nearest}: {', '.join(METHODS)}")
+    return method
+
+
+_Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": list(METHODS)})]
+
+
 class Selection(Section):
     """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
 
-    later = frozenset({"labels", "seed"})
+    later = frozenset({"method", "labels", "seed"})
 
+    method: _Method = Field(
+        "cases",
+        description="What is chosen: `cases` is the paper's, in proportion to importance; `proxyds list` tells the others.",
+        examples=["cases-stratified"],
+    )
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05,
         description="Size of the proxy as a share of the samples that may be drawn.",
@@ -315,6 +332,8 @@ _Correlation = Annotated[float, Field(ge=-1, le=1)]
 class Check(Section):
     """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
 
+    later = frozenset({"controls"})
+
     architectures: Annotated[int, Field(ge=MIN_RANKED, le=10_000)] = Field(
         16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
     )
@@ -323,6 +342,11 @@ class Check(Section):
     )
     full_seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
         3, description="Trainings on everything; the noise ceiling needs two.", examples=[3]
+    )
+    controls: Annotated[tuple[_Method, ...], AfterValidator(_distinct)] = Field(
+        (),
+        description="Selection methods to compare with, besides `random` and `stratified`.",
+        examples=[["easiest", "herding"]],
     )
     ratios: Annotated[tuple[_Ratio, ...], AfterValidator(_distinct)] = Field(
         (), description="Other sizes of the proxy to check besides its own.", examples=[[0.02, 0.1, 0.2]]
@@ -409,6 +433,29 @@ class Recipe(Section):
                     "fitting": ", ".join(map(str, fitting)),
                     "place": "probes.data_parallel",
                 },
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_enough(self) -> Recipe:
+        """Scores that are averaged over trainings of the heaviest probe want them; labels are dropped by weights alone."""
+        method = self.selection.method
+        used = {"selection.method": [method], "check.controls": list(self.check.controls if self.check else ())}
+        for place, names in used.items():
+            for name in names:
+                if METHODS[name].n_seeds > self.probes.seeds:
+                    raise PydanticCustomError(
+                        "too_few_seeds",
+                        "must have its scores averaged over {needed} trainings of the heaviest probe or more, {name} got {n}; set "
+                        "probes.seeds: {needed}",
+                        {"needed": METHODS[name].n_seeds, "name": name, "n": self.probes.seeds, "place": place},
+                    )
+        if self.selection.labels is not None and not METHODS[method].is_weighting:
+            fitting = ", ".join(name for name, each in METHODS.items() if each.is_weighting)
+            raise PydanticCustomError(
+                "labels_of_method",
+                "must be left out with the method {method}, which does not choose by weights alone; possible: {fitting}",
+                {"method": method, "fitting": fitting, "place": "selection.labels"},
             )
         return self
 

@@ -120,6 +120,7 @@ class Probe:
         losses: Mean training loss of each epoch, in nats.
         training_seconds: Time of the training alone, in whichever build it was done.
         training_flops: Of the whole training.
+        asking_flops: Of asking it about every sample after each epoch; 0 where it was not asked.
         weights_file: Its weights as safetensors, in the store.
     """
 
@@ -130,6 +131,7 @@ class Probe:
     losses: tuple[float, ...]
     training_seconds: float
     training_flops: int
+    asking_flops: int
     weights_file: FileAt
 
 
@@ -164,6 +166,10 @@ class Answers:
     entropy: NDArray[np.float32]
     el2n: NDArray[np.float32]
     margin: NDArray[np.float32]
+
+    def take(self, places: NDArray[np.bool_]) -> Answers:
+        """Those about some samples, (N,) bool."""
+        return Answers(*(each[:, :, places] for each in (self.loss, self.entropy, self.el2n, self.margin)))
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,9 @@ class Draw:
 
     Attributes:
         case: (N,) whole numbers in 1..4, of the nearest evaluation sample.
-        importance: (N,) float64.
-        keep_probability: (N,) float64, importance over its sum (the paper's; a draw distribution).
+        importance: (N,) float64, by cases.
+        weight: (N,) float64, what the samples were drawn by; None where that is the importance.
+        keep_probability: (N,) float64, the weight over its sum (the paper's; a draw distribution); by strata where the method deals them out.
         inclusion_probability: (N,) float64, chance of being in the proxy; None where draw law or choice of labels leave it no closed form.
         selected: (N,) bool, with exactly round(ratio * N) true.
         kept_labels: (L,) int64, sorted: the labels that the proxy keeps; None for all.
@@ -234,6 +241,7 @@ class Draw:
 
     case: Values
     importance: Values
+    weight: Values | None
     keep_probability: Values
     inclusion_probability: Values | None
     selected: NDArray[np.bool_]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.columns import Values, count, derive, hold, sum_by
-from proxyds.draws import DRAW_LAWS, ControlLaw, draw_random
+from proxyds.draws import DRAW_LAWS
 from proxyds.errors import LabelError, ShortageError
 from proxyds.recipe import LabelReduction
 from proxyds.records import Drawn
@@ -153,21 +153,11 @@ def draw_random_labels(ids: ParsedIds, labels: NDArray[np.int64], n: int, n_kept
         keys = uniform_keys(_label_ids(there), derive_seed(seed, "labels", *([attempt] if attempt else [])))
         kept = np.sort(there[np.argsort(keys, kind="stable")[:n_kept]])
         if counts[kept].sum() >= n:
-            return Drawn(draw_among(ids, labels, kept, n, seed, draw_random), kept)
+            return Drawn(DRAW_LAWS["systematic"](np.isin(labels, kept).astype(np.float64), n, ids, seed), kept)
     raise ShortageError(
         f"check: {n_kept:,} labels chosen at random must have {n:,} samples to be a control, {ATTEMPTS} choices had fewer; use a "
         "larger selection.labels.keep or a smaller ratio"
     )
-
-
-def draw_among(
-    ids: ParsedIds, labels: NDArray[np.int64], kept: NDArray[np.int64], n: int, seed: int, law: ControlLaw
-) -> NDArray[np.bool_]:
-    """Draws n samples of some labels as a control's law draws; as (N,) bool."""
-    among = np.isin(labels, kept)
-    selected = np.zeros(len(ids), np.bool_)
-    selected[among] = law(ids[among], labels[among], n, seed)
-    return selected
 
 
 def _choose_labels(of_label: NDArray[np.float64], n_kept: int, choice: str, seed: int) -> NDArray[np.int64]:

@@ -17,12 +17,14 @@ from proxyds.errors import ArtifactError, RecipeError
 from proxyds.fetching import open_tables
 from proxyds.ledger import Ledger
 from proxyds.manifest import MANIFEST, RECIPE, Manifest
+from proxyds.methods import METHODS, Known
 from proxyds.opening import measure_file, verify_proxy
 from proxyds.pipeline import Built, look_at_output, write_proxy
 from proxyds.recipe import Images, Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
 from proxyds.store import Store, again_if_damaged
+from proxyds.tables import read_weights
 from proxyds.tally import Shown
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
@@ -82,12 +84,19 @@ def resample(
             if (there.recipe_sha256, there.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
                 raise artifact.another_proxy(out, there)
             return Built(out, verify_proxy(out), was_there=True)
+        importance = tables.importance["importance"].to_numpy()
+        if METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method:
+            design_for = selection.design_by(read_weights(tables.importance))
+        else:
+            known = Known(data.train.parsed_ids, data.train.labels, importance)
+            design_for = partial(METHODS[chosen_by.method].design, known)
         draw = selection.draw_samples(
             data.train.parsed_ids,
             data.train.labels,
             data.label_names,
             tables.importance["case"].to_numpy().astype(np.int64),
-            tables.importance["importance"].to_numpy(),
+            importance,
+            design_for,
             ratio=chosen_by.ratio,
             law=chosen_by.draw,
             seed=recipe.draw_seed,
@@ -128,6 +137,13 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
         raise RecipeError(
             f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} and source.path may change, {changed[0]} would "
             f"make other importances{draws}"
+        )
+    method = METHODS[after.selection.method]
+    if not method.needs <= {"cases"} and not (method.is_weighting and after.selection.method == parent.draw.method):
+        fitting = ", ".join(name for name, each in METHODS.items() if each.needs <= {"cases"})
+        raise RecipeError(
+            f"--set: nothing is trained here, and the method {after.selection.method} must ask the probes anew; build a proxy with it, "
+            f"or set selection.method to one that a proxy's tables are enough for: {fitting}"
         )
     return after.model_copy(update={"source": before.source}), after.source
 

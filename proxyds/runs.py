@@ -13,15 +13,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from proxyds.methods import METHODS
 from proxyds.records import Architecture
 
 FULL, PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS = "full", "proxy", "random", "stratified", "fewer-epochs"
 RANDOM_LABELS, ALL_LABELS = "random-labels", "all-labels"
+OTHER_METHODS = tuple(name for name in METHODS if name not in (RANDOM, STRATIFIED))
+"""Selection methods that a check may be asked to compare with."""
+
 DATASETS = {
     FULL: "everything that may be drawn",
     PROXY: "the proxy, or another draw of it",
     RANDOM: "as many samples, every one with the same chance",
     STRATIFIED: "as many samples, the same share of every label",
+    **{name: f"as many samples, by the selection method {name}" for name in OTHER_METHODS},
     RANDOM_LABELS: "as many samples of as many labels, both at random; where the proxy drops labels",
     ALL_LABELS: "as many samples of all labels, drawn as the proxy's are; where the proxy drops labels",
     FEWER_EPOCHS: "everything, for as many steps as the proxy takes",
@@ -29,7 +34,7 @@ DATASETS = {
 """What architectures are trained on, by the name that the table `ranking` uses."""
 
 
-AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, RANDOM_LABELS, ALL_LABELS, FEWER_EPOCHS)
+AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, *OTHER_METHODS, RANDOM_LABELS, ALL_LABELS, FEWER_EPOCHS)
 """Data sets that there are for each ratio."""
 
 FLOPS, PARAMETERS = "flops", "parameters"
@@ -41,6 +46,7 @@ METHOD_LABELS = {
     PROXY: "proxy",
     RANDOM: "random",
     STRATIFIED: "stratified",
+    **{name: name for name in OTHER_METHODS},
     RANDOM_LABELS: "random labels",
     ALL_LABELS: "all labels",
     FEWER_EPOCHS: "fewer epochs",

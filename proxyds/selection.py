@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.columns import Values, count, derive, sum_by, total
-from proxyds.draws import DRAW_LAWS, inclusion_probabilities
+from proxyds.columns import Values, count, derive, hold, sum_by
+from proxyds.draws import Design, count_possible, draw_designed, find_inclusion, find_keep_probability
 from proxyds.errors import ShortageError, StarvedLabelError
+from proxyds.methods import Known, Method
 from proxyds.recipe import LabelReduction
 from proxyds.records import Draw, Drawn
 from proxyds.reduction import count_kept, draw_reduced, keeps_all
 from proxyds.seeding import derive_seed
+
+DesignFor = Callable[[int, int], Design]
+"""Takes how many samples to draw and a seed: a method to which what is known is given already."""
 
 
 def check_ratio(
@@ -71,6 +75,7 @@ def draw_samples(
     label_names: Sequence[str],
     case: Values,
     importance: Values,
+    design_for: DesignFor,
     *,
     ratio: float,
     law: str,
@@ -85,17 +90,19 @@ def draw_samples(
         label_names: Text for each label.
         case: (N,) int64 in 1..4, see `similarity.carry_importance`.
         importance: (N,) float64, not negative.
+        design_for: The method's.
         ratio: Size of the proxy as a share of N.
         law: A key of `DRAW_LAWS`.
         seed: The draws'.
-        reduction: Which labels to keep; None for all.
+        reduction: Which labels to keep, of a method that weighs; None for all.
 
     Raises:
-        ShortageError: Fewer than round(ratio * N) samples have an importance above zero, or are of the labels that are kept.
+        ShortageError: Fewer than round(ratio * N) samples have a weight above zero, or are of the labels that are kept.
         StarvedLabelError: A label has no sample in the draw.
     """
     n = round(ratio * len(ids))
-    drawn = draw_again(ids, labels, importance, ratio, 0, law=law, seed=seed, reduction=reduction)
+    design = design_for(n, _seed_of_draw(seed, 0))
+    drawn = draw_again(ids, labels, lambda *_: design, ratio, 0, law=law, seed=seed, reduction=reduction)
     selected, kept = drawn.selected, drawn.kept_labels
     had, has = count(labels, len(label_names)), sum_by(labels, selected, len(label_names))
     is_kept = np.ones(len(label_names), np.bool_) if kept is None else np.isin(np.arange(len(label_names)), kept)
@@ -106,19 +113,19 @@ def draw_samples(
             + (f" and {len(missing) - 1} more have" if len(missing) > 1 else " has")
             + f" none among the {n:,} drawn; use a larger selection.ratio (now {ratio:g}): what was trained is kept"
         )
-    whole = total(importance)
     return Draw(
         case=case,
         importance=importance,
-        keep_probability=derive(lambda tile: tile / whole, importance),
-        inclusion_probability=_find_inclusion(importance, labels, n, law, reduction, kept),
+        weight=None if design.weights is importance else design.weights,
+        keep_probability=find_keep_probability(design, n),
+        inclusion_probability=_find_inclusion(design, labels, n, law, reduction, kept),
         selected=selected,
         kept_labels=kept,
     )
 
 
 def _find_inclusion(
-    importance: Values,
+    design: Design,
     labels: Values,
     n: int,
     law: str,
@@ -129,17 +136,17 @@ def _find_inclusion(
     if law != "systematic":
         return None
     if reduction is None or kept is None:
-        return inclusion_probabilities(importance, n)
+        return find_inclusion(design, n)
     if (reduction.order, reduction.choice) != ("labels-first", "top"):
         return None
-    of_kept = derive(lambda label, tile: np.where(np.isin(label, kept), tile, 0.0), labels, importance)
-    return inclusion_probabilities(of_kept, n)
+    of_kept = derive(lambda label, tile: np.where(np.isin(label, kept), tile, 0.0), labels, design.weights)
+    return find_inclusion(Design(of_kept), n)
 
 
 def draw_again(
     ids: Values,
     labels: Values,
-    importance: Values,
+    design_for: DesignFor,
     ratio: float,
     draw: int,
     *,
@@ -147,35 +154,67 @@ def draw_again(
     seed: int,
     reduction: LabelReduction | None = None,
 ) -> Drawn:
-    """Draws a proxy from importances that are known.
+    """Draws a proxy from what is known of the samples.
 
     Args:
         ids: (N,) parsed, of the samples that may be drawn.
         labels: (N,) int64.
-        importance: (N,).
+        design_for: The method's.
         ratio: Size of the proxy as a share of N.
         draw: Number of the draw; 0 is the proxy that a build gives.
         law: A key of `DRAW_LAWS`.
         seed: The draws'.
-        reduction: Which labels to keep; every draw chooses its own. None for all, as where it keeps all at this ratio.
+        reduction: Which labels to keep, of a method that weighs; every draw chooses its own. None for all, as where it keeps all at this
+            ratio.
 
     Returns:
         round(ratio * N) samples, and the labels that were kept.
 
     Raises:
-        ShortageError: Fewer samples than that have an importance above zero, or are of the labels that are kept.
+        ShortageError: Fewer samples than that have a weight above zero, or are of the labels that are kept.
     """
-    n = round(ratio * len(ids))
-    n_possible = int(total(derive(lambda tile: tile > 0, importance)))
-    if n_possible < n:
+    n, draw_seed = round(ratio * len(ids)), _seed_of_draw(seed, draw)
+    design = design_for(n, draw_seed)
+    if (n_possible := count_possible(design, n)) < n:
         raise ShortageError(
             f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
-            f"above zero; use {math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
+            f"above zero{'' if design.strata is None else ' where they are wanted'}; use "
+            f"{math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
         )
-    draw_seed = derive_seed(seed, "draw", *([draw] if draw else []))
     if reduction is not None and not keeps_all(reduction, labels, ratio):
-        return draw_reduced(ids, labels, importance, ratio, reduction, law=law, seed=draw_seed)
-    return Drawn(DRAW_LAWS[law](importance, n, ids, draw_seed))
+        return draw_reduced(ids, labels, design.weights, ratio, reduction, law=law, seed=draw_seed)
+    return Drawn(draw_designed(design, n, ids, law, draw_seed))
+
+
+def design_by(weights: Values) -> DesignFor:
+    """Of a method that weighs, whose weights are known."""
+    return lambda n, seed: Design(weights)  # noqa: ARG005
+
+
+def draw_control(
+    method: Method, known: Known, n: int, *, law: str, seed: int, kept: NDArray[np.int64] | None = None
+) -> Drawn:
+    """Draws n samples by a method, to compare a proxy with: of some labels alone where it keeps these.
+
+    Args:
+        method: How.
+        known: What is known of the samples.
+        n: Samples to draw.
+        law: A key of `DRAW_LAWS`.
+        seed: Of the draw.
+        kept: (L,) the labels; None for all.
+    """
+    if kept is None:
+        return Drawn(draw_designed(method.design(known, n, seed), n, known.ids, law, seed))
+    selected = np.isin(hold(known.labels), kept)
+    some = known.take(selected)
+    selected[selected] = draw_designed(method.design(some, n, seed), n, some.ids, law, seed)
+    return Drawn(selected, kept)
+
+
+def _seed_of_draw(seed: int, draw: int) -> int:
+    """Of the proxy itself, number 0, or of another draw of it."""
+    return derive_seed(seed, "draw", *([draw] if draw else []))
 
 
 def _round_up(share: float) -> str:

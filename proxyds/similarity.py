@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from proxyds.columns import Column, Values, cut_tiles, derive, hold
@@ -263,12 +264,10 @@ def map_shard(
     settings: Similarity,
 ) -> None:
     """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`; projection and references are those of `write_projection`."""
-    with np.load(projection.path) as held:
-        fitted = Projection(held["mean"], held["components"], float(held["explained_variance"]))
     mapping = map_to_nearest(
         np.load(training.path),
         np.load(references.path),
-        fitted,
+        _read_projection(projection),
         n_neighbours=settings.neighbours,
         metric=settings.metric,
     )
@@ -291,6 +290,20 @@ def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> Mapping:
     with np.load(entries[0].file("mapping.npz").path) as held:
         about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
     return Mapping(column("nearest"), column("distance"), **about)
+
+
+def gather_features(features: Features, projection: Done, settings: Similarity) -> NDArray[np.float32]:
+    """The training samples' features after PCA, (N, d) float32, in memory.
+
+    Args:
+        features: Finished.
+        projection: The finished `projection_task`.
+        settings: Metric.
+    """
+    fitted = _read_projection(projection.entry.file("projection.npz"))
+    with threadpool_limits(1):  # as the search for neighbours projects them
+        shards = (np.load(done.entry.file("features.npy").path) for done in features.training)
+        return np.concatenate([project(shard, fitted, settings.metric) for shard in shards])
 
 
 def fit_projection(tiles: Callable[[], Iterator[NDArray[np.float32]]], n_dimensions: int) -> Projection:
@@ -410,6 +423,11 @@ def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[Values, Valu
         derive(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest),
         derive(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest),
     )
+
+
+def _read_projection(file: FileAt) -> Projection:
+    with np.load(file.path) as held:
+        return Projection(held["mean"], held["components"], float(held["explained_variance"]))
 
 
 def _tiles(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from proxyds import runs
 from proxyds.errors import ArtifactError
 from proxyds.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
+from proxyds.methods import METHODS, Method
 from proxyds.opening import list_shards, parse_json, read_manifest
 from proxyds.plain_text import first_line
 from proxyds.recipe import MAX_IMPORTANCE
@@ -62,6 +63,8 @@ _COLUMNS = {
     "ranking": dict(zip(runs.COLUMNS.names, runs.COLUMNS.types, strict=True)),
 }
 """What each table must hold; other columns are of a later version and not read."""
+WEIGHT = "weight"
+"""What samples were drawn by, beside `_OF_DRAWN`; where the method is not `cases`, which draws by importance."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 
 
@@ -129,6 +132,12 @@ def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:
     return read_proxy(folder, with_ranking=with_ranking)[1]
 
 
+def read_weights(importance: pa.Table) -> NDArray[np.float64]:
+    """What the samples of the table `importance` were drawn by, (N,) float64."""
+    weights: NDArray[np.float64] = importance[WEIGHT if WEIGHT in importance.column_names else "importance"].to_numpy()
+    return weights
+
+
 def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     """The rows of a table, of which a few are held in memory at a time."""
     for batch in table.to_batches(max_chunksize=100):
@@ -145,6 +154,8 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
         n_rows: That it must have; None for a table of runs.
     """
     columns = dict(_COLUMNS[config])
+    if config in ("default", "importance") and manifest.draw.method != "cases":
+        columns[WEIGHT] = _REAL
     if config == "default" and manifest.kept_labels is not None:
         columns["source_label"] = _WHOLE
     parts = []
@@ -301,7 +312,8 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
     n_answers = [pc.list_value_length(evaluation[name]).to_numpy() for name in ("predicted", "correct")]
     answers, said = (evaluation[name].combine_chunks().flatten() for name in ("predicted", "correct"))
     checks: list[tuple[str, str, bool]] = [
-        ("importance", "keep_probability", _are_shares(importance)),
+        ("importance", WEIGHT, _are_amounts(read_weights(importance))),
+        ("importance", "keep_probability", _are_shares(importance, METHODS[manifest.draw.method])),
         ("importance", "inclusion_probability", _are_probabilities(importance["inclusion_probability"])),
         ("importance", "nearest_distance", _are_amounts(_numbers(importance, "nearest_distance"))),
         ("importance", "nearest_evaluation_id", bool(pc.all(pc.is_in(importance["nearest_evaluation_id"], evaluation_ids)).as_py())),
@@ -336,7 +348,8 @@ def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa
 def _select_data(manifest: Manifest, importance: pa.Table) -> pa.Table:
     """The table `data` without images, as the table `importance` has it."""
     selected = importance.filter(importance["selected"])
-    columns = {name: selected[name] for name in (*_OF_ALL, *_OF_DRAWN)}
+    drawn_by = [WEIGHT] if WEIGHT in selected.column_names else []
+    columns = {name: selected[name] for name in (*_OF_ALL, *_OF_DRAWN, *drawn_by)}
     if manifest.kept_labels is not None:
         columns["source_label"] = columns["label"]
         columns["label"] = pa.chunked_array([np.searchsorted(manifest.kept_labels, columns["label"].to_numpy())])
@@ -384,9 +397,11 @@ def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64)
     return bool(((values >= 0) & (values <= most)).all())
 
 
-def _are_shares(importance: pa.Table) -> bool:
-    """Whether `keep_probability` is the importance over its sum."""
-    keep, values = _numbers(importance, "keep_probability"), _numbers(importance, "importance")
+def _are_shares(importance: pa.Table, method: Method) -> bool:
+    """Whether `keep_probability` is the weight over its sum; of a method with strata, which are not written, whether it can be one."""
+    keep, values = _numbers(importance, "keep_probability"), read_weights(importance)
+    if not method.is_weighting:
+        return _are_amounts(keep, 1.0) and bool(np.isclose(keep.sum(), 1.0)) and not keep[values == 0].any()
     total = values.sum()
     return _are_amounts(keep, 1.0) and bool(np.allclose(keep * total, values, atol=1e-9 * total))
 

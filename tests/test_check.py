@@ -21,7 +21,7 @@ from datasets import load_dataset
 from PIL import Image
 
 import proxyds
-from proxyds import artifact, checking, opening, pipeline, verification
+from proxyds import artifact, checking, opening, pipeline, selection, verification
 from proxyds.card import escape_markdown
 from proxyds.engine import Here
 from proxyds.errors import (
@@ -122,7 +122,8 @@ def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recip
             read,
             lambda tasks: pipeline.run_stored(tasks, Store(session_store), engine, lambda _: None),
         )
-    draw = checking.redraw(read, data, manifest, tables)["proxy"]
+    known = checking.know_from_table(data, tables)
+    draw = checking.redraw(read, data, known, manifest, tables)["proxy"]
     drawn = [draw(0.1, 0), draw(0.1, 1), draw(0.2, 0)]
     first, second, larger = (each.selected for each in drawn if each is not None)
     assert data.train.ids[first].tolist() == tables.data["sample_id"].to_pylist()
@@ -131,7 +132,7 @@ def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recip
     assert manifest.counts.proxy == 130
     other = data.train.take(np.arange(len(data.train)) > 0)
     with pytest.raises(ChangedSourceError, match="of 1,438 samples 1 are gone and 0 stand in another split, 0 are new"):
-        checking.redraw(read, replace(data, train=other), manifest, tables)
+        checking.redraw(read, replace(data, train=other), known, manifest, tables)
 
 
 def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
@@ -140,10 +141,10 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
     read = proxyds.read_recipe(recipe, ["selection.ratio=0.2", "check=null"])
     larger = proxyds.build(read, tmp_path / "larger", store=Store(session_store), device="cpu").folder
     table = read_tables(checked).importance
-    drawn = checking.selection.draw_again(
+    drawn = selection.draw_again(
         parse_ids(np.array(table["sample_id"].to_pylist())),
         table["label"].to_numpy(),
-        table["importance"].to_numpy(),
+        selection.design_by(table["importance"].to_numpy()),
         0.2,
         0,
         law="systematic",

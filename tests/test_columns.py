@@ -15,7 +15,7 @@ from proxyds.columns import Column, cut_tiles, find_nth_smallest, in_key_order, 
 from proxyds.draws import DRAW_LAWS, draw_systematic, inclusion_probabilities
 from proxyds.recipe import LabelReduction
 from proxyds.seeding import parse_ids
-from proxyds.selection import draw_samples
+from proxyds.selection import design_by, draw_samples
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +84,10 @@ def test_labels_are_reduced_alike_from_disk(law: str, order: str, choice: str) -
     names, importance = [str(label) for label in range(7)], WEIGHTS["cases"]
     case = np.ones(1000, np.int64)
     given_law = {"ratio": 0.1, "law": law, "seed": 4, "reduction": reduction}
-    held = draw_samples(IDS, LABELS, names, case, importance, **given_law)
+    held = draw_samples(IDS, LABELS, names, case, importance, design_by(importance), **given_law)
     columns_of = [as_column(values) for values in (IDS, LABELS, case, importance)]
-    streamed = draw_samples(columns_of[0], columns_of[1], names, *columns_of[2:], **given_law)
+    design_for = design_by(columns_of[3])
+    streamed = draw_samples(columns_of[0], columns_of[1], names, *columns_of[2:], design_for, **given_law)
     assert np.array_equal(held.selected, streamed.selected)
     assert np.array_equal(held.kept_labels, streamed.kept_labels)
     for name in ("keep_probability", "inclusion_probability"):

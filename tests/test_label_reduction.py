@@ -22,7 +22,7 @@ from proxyds.recipe import LabelReduction
 from proxyds.recipe_yaml import read_recipe
 from proxyds.reduction import count_kept, draw_random_labels, draw_reduced
 from proxyds.seeding import parse_ids
-from proxyds.selection import check_ratio, draw_again, draw_samples
+from proxyds.selection import check_ratio, design_by, draw_again, draw_samples
 from proxyds.store import Store
 from proxyds.tables import read_proxy
 
@@ -196,10 +196,10 @@ def test_a_choice_of_labels_with_too_few_samples_is_made_again(choice: str) -> N
 def test_a_reduction_that_keeps_all_labels_is_none() -> None:
     ids, importance = make_ids(20), np.ones(20)
     law = {"law": "systematic", "seed": 3}
-    plain = draw_again(ids, LABELS, importance, 0.2, 0, **law)
+    plain = draw_again(ids, LABELS, design_by(importance), 0.2, 0, **law)
     for keep in (4, "auto"):
         drawn = draw_again(
-            ids, LABELS, importance, 0.2, 0, **law, reduction=LabelReduction(keep=keep, samples_per_label=1)
+            ids, LABELS, design_by(importance), 0.2, 0, **law, reduction=LabelReduction(keep=keep, samples_per_label=1)
         )
         assert drawn.kept_labels is None
         assert (drawn.selected == plain.selected).all()
@@ -214,6 +214,7 @@ def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
             list("abcd"),
             np.ones(20, np.int64),
             IMPORTANCE,
+            design_by(IMPORTANCE),
             ratio=0.2,
             law="systematic",
             seed=0,
@@ -233,8 +234,12 @@ def test_every_draw_chooses_its_own_labels() -> None:
     ids, rng = make_ids(400), np.random.default_rng(1)
     labels, importance = np.arange(400) % 10, rng.choice([1.0, 6.0], 400)
     given_law = {"law": "systematic", "seed": 3, "reduction": LabelReduction(keep=4)}
-    kept = [tuple(draw_again(ids, labels, importance, 0.1, draw, **given_law).kept_labels) for draw in range(10)]
-    again = [tuple(draw_again(ids, labels, importance, 0.1, draw, **given_law).kept_labels) for draw in range(10)]
+    kept = [
+        tuple(draw_again(ids, labels, design_by(importance), 0.1, draw, **given_law).kept_labels) for draw in range(10)
+    ]
+    again = [
+        tuple(draw_again(ids, labels, design_by(importance), 0.1, draw, **given_law).kept_labels) for draw in range(10)
+    ]
     assert kept == again
     assert len(set(kept)) > 1
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyds.draws import DRAW_LAWS, draw_planned, find_inclusion, share_out
+from proxyds.draws import DRAW_LAWS, draw_designed, find_inclusion, share_out
 from proxyds.methods import METHODS, Known, count_forgetting, fill_evenly, find_cutoff
 from proxyds.records import Answers
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
@@ -34,9 +34,9 @@ def know(labels: list[int], **of: object) -> Known:
 
 def taken(method: str, known: Known, n: int, seed: int = 0) -> list[int]:
     """What a method takes that leaves nothing to chance."""
-    plan = METHODS[method].plan(known, n, seed)
-    assert set(plan.weights) <= {0.0, 1.0}
-    return np.flatnonzero(plan.weights).tolist()
+    design = METHODS[method].design(known, n, seed)
+    assert set(design.weights) <= {0.0, 1.0}
+    return np.flatnonzero(design.weights).tolist()
 
 
 def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
@@ -47,17 +47,17 @@ def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
 def test_stratified_methods_give_every_label_its_share() -> None:
     labels, importance = [0, 0, 0, 0, 1, 1], np.array([1.0, 2, 3, 4, 5, 6])
     for method, weights in (("stratified", [1.0] * 6), ("cases-stratified", importance.tolist())):
-        plan = METHODS[method].plan(know(labels, importance=importance), 3, 0)
-        assert plan.weights.tolist() == weights
-        assert plan.quotas is not None
-        assert plan.quotas.tolist() == [2, 1]
-    np.testing.assert_allclose(find_inclusion(plan, 3), [0.2, 0.4, 0.6, 0.8, 5 / 11, 6 / 11])
+        design = METHODS[method].design(know(labels, importance=importance), 3, 0)
+        assert design.weights.tolist() == weights
+        assert design.quotas is not None
+        assert design.quotas.tolist() == [2, 1]
+    np.testing.assert_allclose(find_inclusion(design, 3), [0.2, 0.4, 0.6, 0.8, 5 / 11, 6 / 11])
 
 
 def test_random_and_cases_weigh_as_they_say() -> None:
     known = know([0, 0, 1], importance=np.array([6.0, 1, 2]))
-    assert METHODS["random"].plan(known, 1, 0).weights.tolist() == [1, 1, 1]
-    assert METHODS["cases"].plan(known, 1, 0).weights.tolist() == [6, 1, 2]
+    assert METHODS["random"].design(known, 1, 0).weights.tolist() == [1, 1, 1]
+    assert METHODS["cases"].design(known, 1, 0).weights.tolist() == [6, 1, 2]
 
 
 def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> None:
@@ -79,17 +79,17 @@ def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> 
 def test_entropy_tails_weigh_a_bins_samples_by_how_many_they_are(method: str, expected: list[float]) -> None:
     entropy = [2e-3, 1.5e-3, 0.2, 1.5, 3e-3, 2.5e-3]  # bins of half a decade
     known = know([0, 1, 0, 1, 0, 1], answers=make_answers(entropy=[[0] * 6, entropy]))
-    np.testing.assert_allclose(METHODS[method].plan(known, 2, 0).weights, expected)
+    np.testing.assert_allclose(METHODS[method].design(known, 2, 0).weights, expected)
 
 
 def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_smallest() -> None:
     entropy = [0.2, 0.4, 0.0, 1e-20]  # log10: -0.70 and -0.40
     narrow = know([0, 10, 1, 2], answers=make_answers(entropy=[entropy]))
     wide = replace(narrow, labels=np.array([0, 9, 1, 2]))
-    assert METHODS["entropy-tails-p3"].plan(narrow, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
-    assert METHODS["entropy-tails-p3"].plan(wide, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
+    assert METHODS["entropy-tails-p3"].design(narrow, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
+    assert METHODS["entropy-tails-p3"].design(wide, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
     wider = know([0, 9, 1, 2], answers=make_answers(entropy=[[0.4, 0.9, 0.0, 1e-20]]))  # -0.40 and -0.05
-    assert METHODS["entropy-tails-p3"].plan(wider, 2, 0).weights.tolist() == [0.25, 0.25, 0.25, 0.25]
+    assert METHODS["entropy-tails-p3"].design(wider, 2, 0).weights.tolist() == [0.25, 0.25, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(("n_epochs", "epoch"), [(3, 0), (13, 0), (20, 1), (200, 19)])
@@ -132,13 +132,13 @@ def test_quotas_are_even_as_far_as_strata_reach() -> None:
 
 def test_ccs_leaves_out_the_hardest_and_spreads_over_the_scores() -> None:
     margin = np.array([[-1.0, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1], [-1, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1]])
-    plan = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
-    assert plan.weights.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]  # a tenth is kept: the hardest 30 % go
-    assert plan.strata is not None
-    assert plan.strata[3:].tolist() == [0, 0, 0, 0, 0, 25, 49]  # of 50 between 0 and 2
-    two = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
+    design = METHODS["ccs"].design(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
+    assert design.weights.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]  # a tenth is kept: the hardest 30 % go
+    assert design.strata is not None
+    assert design.strata[3:].tolist() == [0, 0, 0, 0, 0, 25, 49]  # of 50 between 0 and 2
+    two = METHODS["ccs"].design(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
     assert two.weights.tolist() == [0] + [1] * 9  # a fifth is kept: the hardest 10 % go
-    four = METHODS["ccs"].plan(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
+    four = METHODS["ccs"].design(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
     assert four.quotas is not None
     assert four.weights[0] == 1  # half is kept: nothing goes
     assert sorted(four.quotas[four.quotas > 0].tolist()) == [1, 1, 1, 1]
@@ -191,16 +191,16 @@ def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str)
     asked = {"cases": "importance", "features": "features", "answers": "answers"}
     declared = replace(known, **{field: None for need, field in asked.items() if need not in method.needs})
     for n in (1, 7, 60, N):
-        plan = method.plan(declared, n, 3)
-        chances = find_inclusion(plan, n)
-        selected = draw_planned(plan, n, known.ids, law, 5)
+        design = method.design(declared, n, 3)
+        chances = find_inclusion(design, n)
+        selected = draw_designed(design, n, known.ids, law, 5)
         assert selected.sum() == n
-        assert not selected[plan.weights == 0].any()
+        assert not selected[design.weights == 0].any()
         assert chances.sum() == pytest.approx(n)
         assert law != "systematic" or (selected >= (chances > 1 - 1e-9)).all()  # certain ones are in
-        assert (plan.strata is None) == (plan.quotas is None)
-        if plan.quotas is not None:
-            assert np.bincount(plan.strata[selected], minlength=len(plan.quotas)).tolist() == plan.quotas.tolist()
+        assert (design.strata is None) == (design.quotas is None)
+        if design.quotas is not None:
+            assert np.bincount(design.strata[selected], minlength=len(design.quotas)).tolist() == design.quotas.tolist()
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -220,8 +220,8 @@ def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: i
         Answers(*(getattr(answers, each)[..., order] for each in ("loss", "entropy", "el2n", "margin"))),
     )
     method = METHODS[name]
-    one = draw_planned(method.plan(known, n, seed), n, known.ids, "systematic", seed)
-    other = draw_planned(method.plan(mixed, n, seed), n, mixed.ids, "systematic", seed)
+    one = draw_designed(method.design(known, n, seed), n, known.ids, "systematic", seed)
+    other = draw_designed(method.design(mixed, n, seed), n, mixed.ids, "systematic", seed)
     assert set(known.ids[one].tolist()) == set(mixed.ids[other].tolist())
 
 

@@ -495,7 +495,7 @@ def test_choices_are_checked_one_by_one(complaint: Callable[..., str], choices: 
         ),
         (
             MINIMAL + "selection: {ratoi: 0.1}\n",
-            "r.yaml:5:13 selection.ratoi: unknown key; did you mean `ratio`? known: draw, labels, ratio, seed",
+            "r.yaml:5:13 selection.ratoi: unknown key; did you mean `ratio`? known: draw, labels, method, ratio, seed",
         ),
         (
             MINIMAL.replace("network: resnet", "network: resnt"),
@@ -627,7 +627,7 @@ def test_an_override_is_the_same_as_the_value_in_the_file(read: Callable[..., Re
         (
             "selection.ratoi=1",
             UnknownNameError,
-            "selection.ratoi: unknown key; did you mean `ratio`? known: draw, labels, ratio, seed",
+            "selection.ratoi: unknown key; did you mean `ratio`? known: draw, labels, method, ratio, seed",
         ),
         ("space.choices.depth=[8, 9]", RecipeError, "space.choices.depth[1]: must be 6 n + 2"),
         ("sede=1", UnknownNameError, "sede: unknown key; did you mean `seed`? known: "),

@@ -14,7 +14,7 @@ from proxyds.draws import DRAW_LAWS, draw_successive, draw_systematic, inclusion
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.records import Mapping, Outcomes
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
-from proxyds.selection import check_ratio, draw_samples
+from proxyds.selection import check_ratio, design_by, draw_samples
 from proxyds.similarity import carry_importance
 
 N_DRAWS = 20_000
@@ -32,7 +32,8 @@ def drawn(
     n = len(values)
     given_labels = np.array(labels if labels is not None else [0] * n)
     names = [f"label {i}" for i in range(given_labels.max() + 1)]
-    return draw_samples(make_ids(n), given_labels, names, np.ones(n, np.int64), values, ratio=ratio, law=law, seed=seed)
+    case, design_for = np.ones(n, np.int64), design_by(values)
+    return draw_samples(make_ids(n), given_labels, names, case, values, design_for, ratio=ratio, law=law, seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,8 @@ def test_importance_is_the_mean_over_neighbours_and_the_case_the_nearests() -> N
     )
     mapping = Mapping(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 2, 1, 1.0)
     carried = carry_importance(mapping, outcomes)
-    draw = draw_samples(make_ids(4), np.zeros(4, np.int64), ["a"], *carried, ratio=0.5, law="systematic", seed=0)
+    ids, labels, design_for = make_ids(4), np.zeros(4, np.int64), design_by(carried[1])
+    draw = draw_samples(ids, labels, ["a"], *carried, design_for, ratio=0.5, law="systematic", seed=0)
     assert draw.importance.tolist() == [4, 3.5, 3.5, 4]
     assert draw.case.tolist() == [1, 3, 2, 3]
     np.testing.assert_allclose(draw.keep_probability, [4 / 15, 3.5 / 15, 3.5 / 15, 4 / 15])

@@ -282,7 +282,7 @@ def row_5(bench: Bench) -> Iterator[Row]:
         weights, plain, out = (bench.folder / f"{filters}.{ending}" for ending in ("safetensors", "pt", "npy"))
         save_network(network, weights, 10, IMAGE)
         torch.save(network.state_dict(), plain)
-        probe = Probe(architecture, 0, np.zeros(1, np.int64), 0.5, (1.0,), 1.0, 1, weights)
+        probe = Probe(architecture, 0, np.zeros(1, np.int64), 0.5, (1.0,), 1.0, 1, 0, weights)
         found: list[Done] = []
 
         def ours(probe: Probe = probe, found: list[Done] = found) -> float:

@@ -117,7 +117,15 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
     names = tuple(str(label) for label in range(n_labels))
     case, importance = similarity.carry_importance(mapping, outcomes)
     draw = selection.draw_samples(
-        train.parsed_ids, train.labels, names, case, importance, ratio=RATIO, law="systematic", seed=0
+        train.parsed_ids,
+        train.labels,
+        names,
+        case,
+        importance,
+        selection.design_by(importance),
+        ratio=RATIO,
+        law="systematic",
+        seed=0,
     )
     end("importance and draw")
     facts = SourceFacts("made up", None, "folder", False, "0", {"train": len(train)}, {"train": 0}, 0, (), "", "")

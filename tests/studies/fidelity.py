@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import subsets
 from rows import Key, append_rows, key_of, read_rows
+from subsets import Probes, find_subset
 
 from proxyds import machine, source, space, verification
 from proxyds.display import print_table, show_progress
-from proxyds.engine import Engine, LocalWorkers, run_each, run_stored
+from proxyds.engine import LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
-from proxyds.records import Architecture, OnProgress, Source
 from proxyds.runs import FEWER_EPOCHS, FULL
 from proxyds.store import Store
 from proxyds.training import count_steps
@@ -67,7 +66,17 @@ class Study:
 
 METHODS = (
     *("random", "stratified", "cases", "cases-stratified", "easiest", "hardest"),
-    *("entropy-tails", "entropy-tails-p2", "entropy-tails-p3", "el2n", "forgetting", "ccs", "k-center", "herding", "moderate"),
+    *(
+        "entropy-tails",
+        "entropy-tails-p2",
+        "entropy-tails-p3",
+        "el2n",
+        "forgetting",
+        "ccs",
+        "k-center",
+        "herding",
+        "moderate",
+    ),
 )
 LEADING = ("random", "stratified", "cases")
 STUDIES = {
@@ -82,45 +91,33 @@ STUDIES = {
 }
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What the runs of a study are made with."""
-
-    recipe: Recipe
-    data: Source
-    architectures: list[Architecture]
-    store: Store
-    engine: Engine
-    on_progress: OnProgress
-
-
 def count_draws(part: Part, recipe: Recipe) -> int:
     """How often everything is trained on a part's data set."""
     assert recipe.check is not None
     return recipe.check.full_seeds if part.dataset == FULL else recipe.check.draws
 
 
-def list_sets(study: Study, part: Part, bench: Bench) -> list[TrainingSet]:
+def list_sets(study: Study, part: Part, probes: Probes) -> list[TrainingSet]:
     """The data sets of a part, one for each draw; their samples are read, or selected and kept."""
-    train, settings = bench.data.train.load(), bench.recipe.training
+    train, settings = probes.data.train.load(), probes.recipe.training
     n = round(part.ratio * len(train))
-    n_steps, numbers = count_steps(settings, n), range(count_draws(part, bench.recipe))
+    n_steps, numbers = count_steps(settings, n), range(count_draws(part, probes.recipe))
     if part.dataset in (FULL, FEWER_EPOCHS):
         return [TrainingSet(part.dataset, part.ratio, None, i, len(train), train, n_steps) for i in numbers]
-    drawn = [subsets.find_subset(study.folder, part.dataset, part.ratio, i, bench) for i in numbers]
+    drawn = [find_subset(study.folder / "subsets.npz", part.dataset, part.ratio, i, probes) for i in numbers]
     return [TrainingSet(part.dataset, part.ratio, i, i, n, train.take(drawn[i]), n_steps) for i in numbers]
 
 
-def list_runs(sets: Sequence[TrainingSet], bench: Bench) -> list[Run]:
+def list_runs(sets: Sequence[TrainingSet], probes: Probes) -> list[Run]:
     """Every architecture on every data set, as `proxyds check` would train it."""
     return verification.list_runs(
-        bench.architectures,
+        probes.architectures,
         sets,
-        bench.data.test,
-        n_labels=len(bench.data.label_names),
-        image_shape=bench.data.image_shape,
-        settings=bench.recipe.training,
-        seed=bench.recipe.seed,
+        probes.data.test,
+        n_labels=len(probes.data.label_names),
+        image_shape=probes.data.image_shape,
+        settings=probes.recipe.training,
+        seed=probes.recipe.seed,
         device="cpu",
         arithmetic=machine.describe_arithmetic("cpu"),
     )
@@ -132,54 +129,57 @@ def key_of_run(run: Run) -> Key:
     return Key(run.architecture.name, of.dataset, of.ratio, of.training_seed)
 
 
-def run_part(study: Study, part: Part, bench: Bench, numbers: Sequence[int]) -> None:
+def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -> None:
     """Does what is missing of a part, one draw after the other, and appends the rows of each."""
     path = study.folder / "rows.csv"
     known = {key_of(row) for row in read_rows(path)}
-    for training_set in list_sets(study, part, bench):
+    for training_set in list_sets(study, part, probes):
         if training_set.training_seed not in numbers:
             continue
-        runs = [run for run in list_runs([training_set], bench) if key_of_run(run) not in known]
+        runs = [run for run in list_runs([training_set], probes) if key_of_run(run) not in known]
         if not runs:
             continue
-        watch = partial(verification.show_together, runs=runs, on_progress=bench.on_progress)
+        watch = partial(verification.show_together, runs=runs, on_progress=probes.on_progress)
         started = time.monotonic()
         tasks = [run.task for run in runs if run.task is not None]
-        results, failures = run_each(tasks, bench.store, bench.engine, watch)
-        table = verification.tabulate_runs(runs, results, bench.recipe.training)
+        results, failures = run_each(tasks, probes.store, probes.engine, watch)
+        table = verification.tabulate_runs(runs, results, probes.recipe.training)
         append_rows(path, [{**row, "seconds": round(row["training_seconds"], 1)} for row in table.to_pylist()])
         for failure in failures:
             print(f"failed: {failure.task.name}: {failure.error}", file=sys.stderr)
-        print(f"{time.strftime('%H:%M')} {training_set.name}: {len(runs)} runs in {duration(time.monotonic() - started)}", flush=True)
+        print(
+            f"{time.strftime('%H:%M')} {training_set.name}: {len(runs)} runs in {duration(time.monotonic() - started)}",
+            flush=True,
+        )
 
 
-def show_plan(study: Study, bench: Bench) -> None:
+def show_plan(study: Study, probes: Probes) -> None:
     """Prints what there is to do, and how long it may take."""
     known = {key_of(row) for row in read_rows(study.folder / "rows.csv")}
-    settings, n_train = bench.recipe.training, len(bench.data.train)
+    settings, n_train = probes.recipe.training, len(probes.data.train)
     image_seconds = {
         each.name: verification.expect_image_seconds(
-            each, len(bench.data.label_names), bench.data.image_shape, settings, "cpu"
+            each, len(probes.data.label_names), probes.data.image_shape, settings, "cpu"
         )
-        for each in bench.architectures
+        for each in probes.architectures
     }
     lines, seconds = [], 0.0
     for part in study.parts:
         n_seen = count_steps(settings, round(part.ratio * n_train)) * settings.batch_size
         missing = [
             each
-            for each in bench.architectures
-            for number in range(count_draws(part, bench.recipe))
+            for each in probes.architectures
+            for number in range(count_draws(part, probes.recipe))
             if Key(each.name, part.dataset, part.ratio, number) not in known
         ]
-        n_runs = count_draws(part, bench.recipe) * len(bench.architectures)
+        n_runs = count_draws(part, probes.recipe) * len(probes.architectures)
         cost = n_seen * sum(each.training_flops for each in missing)
         takes = n_seen * sum(image_seconds[each.name] for each in missing)
         seconds += takes
         told = duration(takes) if missing else "done"
         lines.append((part.dataset, f"{part.ratio:g}", n_runs, len(missing), with_prefix(cost, "FLOP"), told))
     print_table(f"study {study.name}", ("trained on", "ratio", "runs", "to do", "cost", "one at a time"), lines)
-    n_workers = bench.engine.n_workers
+    n_workers = probes.engine.n_workers
     print(f"expected: about {duration(seconds / n_workers)} with {n_workers} at once, and the probes that subsets need")
 
 
@@ -200,11 +200,11 @@ def main() -> None:
         architectures = space.list_architectures(
             recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed
         )
-        bench = Bench(recipe, data, architectures, store, engine, on_progress)
-        show_plan(study, bench)
+        probes = Probes(recipe, data, architectures, store, engine, on_progress)
+        show_plan(study, probes)
         for part in study.parts if not given.plan else ():
             if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio):
-                run_part(study, part, bench, given.numbers or range(count_draws(part, recipe)))
+                run_part(study, part, probes, given.numbers or range(count_draws(part, recipe)))
 
 
 if __name__ == "__main__":

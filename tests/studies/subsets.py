@@ -1,2 +1,100 @@
-"""Subsets"""
-def find_subset(*a): raise NotImplementedError
+"""The study's subsets: chosen once, by probes of this machine, and kept as bits, so that runs can be made anywhere later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds import probing
+from proxyds.draws import draw_designed
+from proxyds.engine import Engine, run_stored
+from proxyds.ledger import Ledger
+from proxyds.methods import METHODS, Known
+from proxyds.recipe import Recipe
+from proxyds.records import Architecture, OnProgress, Source
+from proxyds.seeding import derive_seed
+from proxyds.store import Store
+
+NEEDS = frozenset(("cases", "features", "answers"))
+
+
+@dataclass
+class Probes:
+    """Probes of a study, trained when the first subset is chosen that is not kept yet.
+
+    Draw d of a method is by the probes' training d, so that an interval over draws holds their noise; where scores are averaged over three
+    trainings, by d and the next two.
+    """
+
+    recipe: Recipe
+    data: Source
+    architectures: list[Architecture]
+    store: Store
+    engine: Engine
+    on_progress: OnProgress
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[int, ...], Known] = {}
+
+    @cached_property
+    def trained(self) -> probing.Trained:
+        """Every probe with every seed."""
+        return probing.train_probes(self.recipe, self.data, self._chosen[0], NEEDS, "cpu", self.engine, self._run)
+
+    def know(self, method: str, draw: int) -> Known:
+        """What a draw of a method is chosen by."""
+        n = METHODS[method].n_seeds
+        repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
+        if repeats not in self._known:
+            self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
+            self._known[repeats] = probing.learn_samples(
+                self.recipe,
+                self.data,
+                self.trained.take(repeats),
+                NEEDS,
+                self._chosen[1],
+                "cpu",
+                self.engine,
+                self._run,
+                Ledger(self.on_progress),
+            ).known
+        return self._known[repeats]
+
+    @cached_property
+    def _chosen(self) -> tuple[list[Architecture], str]:
+        return probing.choose_probes(self.recipe, self.data, self.architectures)
+
+    @property
+    def _run(self) -> probing.RunTasks:
+        return partial(run_stored, store=self.store, engine=self.engine, on_progress=self.on_progress)
+
+
+def find_subset(path: Path, method: str, ratio: float, draw: int, probes: Probes) -> NDArray[np.bool_]:
+    """The samples of a draw of a method, (N,) bool in the order of ids: those that are kept, or chosen now and kept.
+
+    Args:
+        path: Where the study's subsets are kept: an `.npz` file of bits.
+        method: A key of `METHODS`.
+        ratio: Size as a share of N.
+        draw: Number of the draw.
+        probes: To choose by.
+    """
+    name, n_train = f"{method} {ratio:g} {draw}", len(probes.data.train)
+    kept = dict(np.load(path)) if path.exists() else {}
+    if name not in kept:
+        kept[name] = np.packbits(_choose(method, ratio, draw, probes))
+        half = path.with_suffix(".half.npz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(half, **kept)
+        half.replace(path)
+    return np.unpackbits(kept[name], count=n_train).astype(np.bool_)
+
+
+def _choose(method: str, ratio: float, draw: int, probes: Probes) -> NDArray[np.bool_]:
+    known, recipe = probes.know(method, draw), probes.recipe
+    n, seed = round(ratio * len(known.ids)), derive_seed(recipe.seed, "study", method, draw)
+    return draw_designed(METHODS[method].design(known, n, seed), n, known.ids, recipe.selection.draw, seed)
