@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-slow bench bench-scale bench-gpu lint format schema constraints clean
+.PHONY: help install demo test test-slow bench bench-scale bench-gpu study lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ bench: install ## measure the speed beside what a user would write, and put the 
 
 bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into README.md (some 20 minutes, 3 GB of disk)
 	$(BIN)/python tests/benchmarks/scale.py --page README.md
+
+study: install ## run what is missing of the comparison of selection methods, its plan first (up to eight hours; CIFAR-10 in PROXYDS_DATA)
+	$(BIN)/python tests/studies/fidelity.py
 
 bench-gpu: install ## the same for one GPU
 	$(BIN)/python tests/benchmarks/gpu.py

@@ -559,10 +559,11 @@ def card(folder: Path, check: bool, as_json: bool) -> None:
 @plugins
 @as_json
 def list_(as_json: bool) -> None:
-    """List presets, sources, network families, draw laws, and the proxies in this folder."""
+    """List presets, sources, network families, selection methods, draw laws, and the proxies in this folder."""
     from proxyds.display import print_table
     from proxyds.draws import DRAW_LAWS
     from proxyds.errors import ArtifactError
+    from proxyds.methods import METHODS
     from proxyds.networks import FAMILIES
     from proxyds.networks.plugins import installed_offers
     from proxyds.opening import read_manifest
@@ -586,6 +587,10 @@ def list_(as_json: bool) -> None:
         | {
             name: f"{family.summary}; choices: {', '.join(family.parameters.model_fields)}"
             for name, family in FAMILIES.items()
+        },
+        "selection methods": {
+            name: f"{method.summary}{f' ({method.source})' if method.source else ''}"
+            for name, method in METHODS.items()
         },
         "draw laws": {name: (law.__doc__ or "").partition("\n")[0] for name, law in DRAW_LAWS.items()},
         "proxies here": proxies or {"(none)": "`proxyds build RECIPE -o DIR` makes one"},

@@ -314,8 +314,8 @@ def print_inspection(manifest: Manifest, shown: Shown, *, whole: bool = True) ->
     """Prints a proxy's counts, cases and probes; the whole with class balance, cost and provenance."""
     counts, source = manifest.counts, manifest.source
     click.echo(
-        f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({100 * manifest.draw.ratio:.3g} % of them, drawn "
-        f"{manifest.draw.law}), {len(manifest.proxy_label_names)} labels"
+        f"{counts.proxy:,} of {counts.train:,} training samples of {source.name} ({100 * manifest.draw.ratio:.3g} % of them, by "
+        f"{manifest.draw.method}, drawn {manifest.draw.law}), {len(manifest.proxy_label_names)} labels"
         + ("" if manifest.kept_labels is None else f" of {len(manifest.label_names)}")
     )
     if (parent := manifest.resampled_from) is not None:

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import report
 from rows import Key, append_rows, key_of, read_rows
 from subsets import Probes, find_subset
 
-from proxyds import machine, source, space, verification
+from proxyds import accuracies, machine, source, space, verification
 from proxyds.display import print_table, show_progress
 from proxyds.engine import LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
-from proxyds.runs import FEWER_EPOCHS, FULL
+from proxyds.runs import FEWER_EPOCHS, FULL, RANDOM, make_runs_table
 from proxyds.store import Store
 from proxyds.training import count_steps
 from proxyds.verification import Run, TrainingSet
@@ -153,6 +154,43 @@ def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -
         )
 
 
+def write_report(study: Study, probes: Probes) -> None:
+    """Weighs the parts that are whole, and writes page, pictures and estimates beside the rows."""
+    path, recipe = study.folder / "rows.csv", probes.recipe
+    rows = read_rows(path)
+    known = {key_of(row) for row in rows}
+    whole = {
+        (part.dataset, part.ratio)
+        for part in study.parts
+        if all(
+            Key(each.name, part.dataset, part.ratio, number) in known
+            for each in probes.architectures
+            for number in range(count_draws(part, recipe))
+        )
+    }
+    if (FULL, 1.0) not in whole or not any((RANDOM, part.ratio) in whole for part in study.parts):
+        print("there is nothing to weigh yet: a report needs the full data and random subsets")
+        return
+    every = accuracies.read_runs(path, probes.architectures, recipe.selection.ratio).to_pylist()
+    table = make_runs_table([row for row in every if (row["dataset"], row["ratio"]) in whole])
+    found = report.weigh(table, recipe.seed)
+    n_train, n_evaluation = len(probes.data.train), len(probes.data.evaluation)
+    chosen = space.choose_probes(probes.architectures, recipe.probes)
+    costs = {
+        part.dataset: report.find_cost(part.dataset, recipe, chosen, n_train, n_evaluation) for part in study.parts
+    }
+    spent = sum(row["seconds"] for row in rows if (row["dataset"], row["ratio"]) in whole)
+    report.write_results(study.folder / "results.json", found)
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, spent)
+    (study.folder / "README.md").write_text(page, encoding="utf-8")
+    ratios = sorted({each.ratio for each in found if each.ratio is not None})
+    for ratio in ratios:
+        (study.folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
+    if len(ratios) > 1:
+        (study.folder / "ratios.png").write_bytes(report.draw_ratios(found, ratios))
+    print(f"{study.folder / 'README.md'}: {len(whole)} of {len(study.parts)} parts are weighed")
+
+
 def show_plan(study: Study, probes: Probes) -> None:
     """Prints what there is to do, and how long it may take."""
     known = {key_of(row) for row in read_rows(study.folder / "rows.csv")}
@@ -205,6 +243,7 @@ def main() -> None:
         for part in study.parts if not given.plan else ():
             if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio):
                 run_part(study, part, probes, given.numbers or range(count_draws(part, recipe)))
+        write_report(study, probes)
 
 
 if __name__ == "__main__":
