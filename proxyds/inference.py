@@ -19,9 +19,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyds.computation import choose_computation
+from proxyds.methods import Answers
 from proxyds.pixel_network import PixelNetwork
 from proxyds.pixels import Pixels
-from proxyds.records import Answers
 
 CPU_BATCH, GPU_BATCH = 64, 512
 """On a CPU small enough for what a layer leaves behind to be in its cache when the next one reads it (32 and 64 were the fastest)."""
@@ -53,7 +53,7 @@ def measure_answers(
         device: `cpu` or a CUDA device.
 
     Returns:
-        (4, N) float32, in the order of `MEASURES`, see `records.Answers`.
+        (4, N) float32, in the order of `MEASURES`, see `methods.Answers`.
     """
     asked, start, found = _prepare(network, pixels, device), 0, []
     for logits, _ in _ask(asked, None, pixels, device):

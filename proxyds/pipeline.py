@@ -162,6 +162,7 @@ def _build(
         law=chosen_by.draw,
         seed=recipe.draw_seed,
         reduction=chosen_by.labels,
+        by_importance=chosen_by.method == "cases",
     )
     ledger.end_stage("selection")
 

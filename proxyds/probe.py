@@ -16,10 +16,11 @@ from proxyds.data_parallel import fit_batch, is_first
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
 from proxyds.inference import MEASURES, measure_answers, predict_labels
+from proxyds.methods import Answers
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training
-from proxyds.records import Answers, Architecture, Probe
+from proxyds.records import Architecture, Probe
 from proxyds.samples import Samples, StreamedSamples
 from proxyds.seeding import derive_seed
 from proxyds.store import Entry

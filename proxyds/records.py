@@ -152,27 +152,6 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a network said of every training sample after each epoch, for each of R trainings with E epochs.
-
-    Attributes:
-        loss: (R, E, N) cross-entropy, in nats.
-        entropy: (R, E, N) of the predicted distribution, in nats.
-        el2n: (R, E, N) length of the difference between predicted and true distribution (Paul et al. 2021).
-        margin: (R, E, N) probability of the true label less the largest of the others; right where above 0.
-    """
-
-    loss: NDArray[np.float32]
-    entropy: NDArray[np.float32]
-    el2n: NDArray[np.float32]
-    margin: NDArray[np.float32]
-
-    def take(self, places: NDArray[np.bool_]) -> Answers:
-        """Those about some samples, (N,) bool."""
-        return Answers(*(each[:, :, places] for each in (self.loss, self.entropy, self.el2n, self.margin)))
-
-
-@dataclass(frozen=True)
 class Outcomes:
     """Who was right on which evaluation sample, case by case.
 

@@ -101,6 +101,7 @@ def resample(
             law=chosen_by.draw,
             seed=recipe.draw_seed,
             reduction=chosen_by.labels,
+            by_importance=chosen_by.method == "cases",
         )
         ledger.end_stage("selection")
 

@@ -81,6 +81,7 @@ def draw_samples(
     law: str,
     seed: int,
     reduction: LabelReduction | None = None,
+    by_importance: bool = True,
 ) -> Draw:
     """Draws the proxy.
 
@@ -95,6 +96,7 @@ def draw_samples(
         law: A key of `DRAW_LAWS`.
         seed: The draws'.
         reduction: Which labels to keep, of a method that weighs; None for all.
+        by_importance: Whether the method's weights are the importances, and need not be told beside them.
 
     Raises:
         ShortageError: Fewer than round(ratio * N) samples have a weight above zero, or are of the labels that are kept.
@@ -116,7 +118,7 @@ def draw_samples(
     return Draw(
         case=case,
         importance=importance,
-        weight=None if design.weights is importance else design.weights,
+        weight=None if by_importance else design.weights,
         keep_probability=find_keep_probability(design, n),
         inclusion_probability=_find_inclusion(design, labels, n, law, reduction, kept),
         selected=selected,

@@ -446,8 +446,8 @@ def no_proxy(evidence: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (unknown_method, r"manifest\.json: evidence\.methods\.0\.method: Input should be 'full', 'proxy'"),
-        (unknown_control, r"manifest\.json: evidence\.comparisons\.0\.control: Input should be"),
+        (unknown_method, r"manifest\.json: evidence\.methods\.0\.method: must be one of full, proxy"),
+        (unknown_control, r"manifest\.json: evidence\.comparisons\.0\.control: must be one of full, proxy"),
         (unknown_outcome, r"manifest\.json: evidence\.comparisons\.0\.outcome: Input should be"),
         (unknown_verdict, r"manifest\.json: evidence\.verdict: Input should be"),
         (no_tau, r"manifest\.json: evidence\.methods\.0: .*statistics must hold tau"),

@@ -210,7 +210,7 @@ def test_a_recipe_with_a_check_of_too_few_architectures_is_refused_with_its_plac
 
 
 SETTINGS = {
-    "unknown": ("{drws: 2}", 14, "8:9 check.drws: unknown key; did you mean `draws`? known: architectures, draws, "),
+    "unknown": ("{drws: 2}", 14, "8:9 check.drws: unknown key; did you mean `draws`? known: architectures, controls, draws, "),
     "unknown below": ("{reference: {path: a, file: b}}", 14, "8:30 check.reference.file: unknown key; known: accuracy_column, "),
     "no draws": ("{draws: 0}", 10, "8:16 check.draws: must be in [1, 1000], got 0; for example 5"),
     "half a draw": ("{draws: 2.5}", 10, "8:16 check.draws: must be a valid integer, got 2.5; for example 5"),

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyds.draws import DRAW_LAWS, draw_designed, find_inclusion, share_out
-from proxyds.methods import METHODS, Known, count_forgetting, fill_evenly, find_cutoff
-from proxyds.records import Answers
+from proxyds.methods import METHODS, Answers, Known, count_forgetting, fill_evenly, find_cutoff
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
 
 
