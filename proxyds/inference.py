@@ -14,6 +14,7 @@ from dataclasses import fields
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -34,6 +35,29 @@ def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, de
     """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
     asked = _prepare(network, pixels, device)
     return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(asked, None, pixels, device)])
+
+
+@torch.inference_mode()
+def measure_network(
+    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
+) -> tuple[float, float]:
+    """Asks a network about samples whose labels are known.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) their true labels.
+        device: `cpu` or a CUDA device.
+
+    Returns:
+        The share that it gets right, as `predict_labels` has it, and the mean cross-entropy in nats.
+    """
+    asked, n_right, loss = _prepare(network, pixels, device), 0, 0.0
+    truth = torch.from_numpy(labels).to(device)
+    for (logits, _), true in zip(_ask(asked, None, pixels, device), torch.split(truth, _batch_size(device)), strict=True):
+        n_right += int((logits.argmax(1) == true).sum())
+        loss += float(F.cross_entropy(logits.float(), true, reduction="sum"))
+    return n_right / len(labels), loss / len(labels)
 
 
 MEASURES = tuple(each.name for each in fields(Answers))
@@ -119,7 +143,7 @@ def _ask(
         handle = network.network.get_submodule(layer).register_forward_hook(
             lambda module, inputs, output: outputs.append(_as_vectors(output))  # noqa: ARG005
         )
-    batch_size = GPU_BATCH if device.startswith("cuda") else CPU_BATCH
+    batch_size = _batch_size(device)
     try:
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
@@ -129,6 +153,10 @@ def _ask(
     finally:
         if handle is not None:
             handle.remove()
+
+
+def _batch_size(device: str) -> int:
+    return GPU_BATCH if device.startswith("cuda") else CPU_BATCH
 
 
 def _as_vectors(output: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from proxyds.computation import choose_computation
 from proxyds.engine import Done, Report, Task
 from proxyds.errors import LabelError, TrainingError
-from proxyds.inference import predict_labels
+from proxyds.inference import measure_network
 from proxyds.networks import describe_origin, sketch_network
 from proxyds.pixel_network import make_network
 from proxyds.recipe import Check, Training
@@ -305,9 +305,10 @@ def train_and_test(
             on_epoch=show,
         )
         trained = time.perf_counter()
-        accuracy = float((predict_labels(network, test.pixels(), device) == test.labels).mean())
+        accuracy, loss = measure_network(network, test.pixels(), test.labels, device)
     about = {
         "accuracy": accuracy,
+        "loss": loss,
         "losses": [epoch.loss for epoch in history],
         "training_seconds": trained - started,
         "test_seconds": time.perf_counter() - trained,

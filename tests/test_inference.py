@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from proxyds.inference import MEASURES, extract_features, fold_batch_norms, measure_answers, predict_labels
+from proxyds.inference import (
+    MEASURES,
+    extract_features,
+    fold_batch_norms,
+    measure_answers,
+    measure_network,
+    predict_labels,
+)
 from proxyds.pixel_network import PixelNetwork, load_network, make_network, save_network
 from proxyds.recipe import Training
 from proxyds.training import train_network
@@ -64,6 +71,7 @@ def test_answers_agree_with_the_labels_that_a_network_gives() -> None:
     train_network(network, pixels, labels, Training(epochs=1, batch_size=50), seed=2)
     loss, _, el2n, margin = measure_answers(network, pixels, labels)
     right = predict_labels(network, pixels) == labels
+    assert measure_network(network, pixels, labels) == (right.mean(), pytest.approx(loss.mean(), abs=1e-6))
     assert 0 < right.sum() < 150
     assert ((margin > 0) == right).all()
     assert ((loss < np.log(2)) == right).all()  # of two labels

@@ -8,6 +8,7 @@ samples; and for one number of a draw the training's seed.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,12 +17,12 @@ from functools import partial
 from pathlib import Path
 
 import report
-from rows import Key, append_rows, key_of, read_rows
+from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
 from subsets import Probes, find_subset
 
 from proxyds import accuracies, machine, source, space, verification
 from proxyds.display import print_table, show_progress
-from proxyds.engine import LocalWorkers, run_each, run_stored
+from proxyds.engine import Done, LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
@@ -145,13 +146,30 @@ def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -
         tasks = [run.task for run in runs if run.task is not None]
         results, failures = run_each(tasks, probes.store, probes.engine, watch)
         table = verification.tabulate_runs(runs, results, probes.recipe.training)
-        append_rows(path, [{**row, "seconds": round(row["training_seconds"], 1)} for row in table.to_pylist()])
+        measured = {key_of_run(run): _read_losses(done) for run, done in zip(runs, results, strict=True) if done}
+        append_rows(
+            path,
+            [
+                {**row, **measured[key_of(row)], "seconds": round(row["training_seconds"], 1)}
+                for row in table.to_pylist()
+            ],
+        )
         for failure in failures:
             print(f"failed: {failure.task.name}: {failure.error}", file=sys.stderr)
         print(
             f"{time.strftime('%H:%M')} {training_set.name}: {len(runs)} runs in {duration(time.monotonic() - started)}",
             flush=True,
         )
+
+
+def _read_losses(done: Done) -> dict[str, float | None]:
+    """Of a finished run, the other measures of `rows.py`."""
+    about = json.loads((done.entry.folder / "run.json").read_text())
+    losses, of_test = about["losses"], about.get("loss")
+    measures = (of_test, losses[-1], sum(losses))
+    return {
+        name: None if value is None else round(value, 6) for name, value in zip(OTHER_MEASURES, measures, strict=True)
+    }
 
 
 def write_report(study: Study, probes: Probes) -> None:

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-COLUMNS = ("architecture", "dataset", "ratio", "draw_seed", "training_seed", "n_steps", "accuracy", "seconds")
+OTHER_MEASURES = ("loss", "train_loss", "train_loss_sum")
+"""What else might rank architectures: cross-entropy on the test samples, that of training in the last epoch, and its sum over epochs."""
+COLUMNS = (
+    *("architecture", "dataset", "ratio", "draw_seed", "training_seed", "n_steps"),
+    *("accuracy", *OTHER_MEASURES, "seconds"),
+)
 """The first five and the accuracy are what `proxyds check --runs` reads."""
 
 
@@ -37,7 +42,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         os.truncate(path, len(text.encode()))
     rows = [dict(row) for row in csv.DictReader(text.splitlines())]
     for row in rows:
-        row |= {name: float(row[name]) for name in ("ratio", "accuracy", "seconds")}
+        numbers = ("ratio", "accuracy", *OTHER_MEASURES, "seconds")
+        row |= {name: float(row[name]) if row[name] else None for name in numbers}
     return rows
 
 
@@ -46,7 +52,7 @@ def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists() or not path.stat().st_size
     with path.open("a", newline="") as held:
-        writer = csv.DictWriter(held, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(held, COLUMNS, lineterminator="\n", extrasaction="ignore")
         if is_new:
             writer.writeheader()
         writer.writerows(rows)
