@@ -1,0 +1,160 @@
+"""The study of selection methods: it goes on from its rows and subsets alone, and its report is what the rows give."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import proxyds
+from proxyds import source, space
+from proxyds.engine import Here, run_stored
+from proxyds.methods import METHODS
+from proxyds.recipe import Recipe
+from proxyds.records import ignore_progress
+from proxyds.store import Store
+
+ROOT = Path(__file__).parent.parent
+STUDIES = ROOT / "tests" / "studies"
+RECIPE = """\
+name: little-study
+source: {kind: digits}
+space:
+  network: resnet
+  architectures:
+    - {depth: 8, base_filters: 6, kernel_size: 3, multiplier: 1}
+    - {depth: 8, base_filters: 4, kernel_size: 3, multiplier: 1}
+    - {depth: 8, base_filters: 8, kernel_size: 3, multiplier: 1}
+    - {depth: 14, base_filters: 4, kernel_size: 3, multiplier: 1}
+    - {depth: 8, base_filters: 4, kernel_size: 3, multiplier: 2}
+probes: {seeds: 3}
+selection: {ratio: 0.1}
+training: {epochs: 4, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
+check: {draws: 2, full_seeds: 2}
+"""
+
+
+@pytest.fixture
+def fidelity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.syspath_prepend(STUDIES)
+    import fidelity
+
+    monkeypatch.setattr(fidelity, "RESULTS", tmp_path / "results")
+    return fidelity
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    (tmp_path / "study.yaml").write_text(RECIPE)
+    return proxyds.read_recipe(tmp_path / "study.yaml")
+
+
+def make_probes(fidelity: Any, recipe: Recipe, store: Path) -> Any:
+    """What a study's subsets are chosen by, of the digits."""
+    engine = Here()
+    run = partial(run_stored, store=Store(store), engine=engine, on_progress=ignore_progress)
+    data = source.load_source(recipe, run, False)
+    architectures = space.list_architectures(recipe.space, 10, data.image_shape, seed=recipe.seed)
+    return fidelity.Probes(recipe, data, architectures, Store(store), engine, ignore_progress)
+
+
+def read_accuracies(path: Path) -> dict[str, str]:
+    """Each row without what it took."""
+    return {line.rpartition(",")[0]: "" for line in path.read_text().splitlines()}
+
+
+def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
+    part = fidelity.Part
+    study = fidelity.Study("little", (part("full", 1.0), *(part(name, 0.1) for name in ("random", "herding", "forgetting", "fewer-epochs"))))  # fmt: skip
+    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    for each in study.parts:
+        fidelity.run_part(study, each, probes, range(2))
+    rows, subsets = study.folder / "rows.csv", study.folder / "subsets.npz"
+    whole = read_accuracies(rows)
+    assert len(whole) == 1 + 5 * 2 * 5
+    assert set(np.load(subsets)) == {
+        f"{name} 0.1 {draw}" for name in ("random", "herding", "forgetting") for draw in (0, 1)
+    }
+
+    # another machine, with an empty store: killed in the middle of a line, and of a part
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines[:-8]) + lines[-8][:30])
+    other = make_probes(fidelity, recipe, tmp_path / "other")
+    for each in study.parts:
+        fidelity.run_part(study, each, other, range(2))
+    assert read_accuracies(rows) == whole
+    trained = {entry.stage for entry in other.store.entries()}
+    assert "check" in trained
+    assert not trained & {"probes", "features"}
+    assert sum(entry.stage == "check" for entry in other.store.entries()) == 8
+
+    # once more: nothing is left to do
+    held = rows.read_bytes()
+    for each in study.parts:
+        fidelity.run_part(study, each, make_probes(fidelity, recipe, tmp_path / "third"), range(2))
+    assert rows.read_bytes() == held
+    assert not {entry.stage for entry in Store(tmp_path / "third").entries()} & {"probes", "check"}
+
+    fidelity.write_report(study, other)
+    found = {(each["method"], each["ratio"]): each for each in json.loads((study.folder / "results.json").read_text())}
+    assert set(found) == {
+        ("full", None), ("flops", None), ("parameters", None),
+        *((name, 0.1) for name in ("random", "herding", "forgetting", "fewer-epochs")),
+    }  # fmt: skip
+    assert found["random", 0.1]["less_random"] is None
+    differs = found["herding", 0.1]["statistics"]["tau"]["value"] - found["random", 0.1]["statistics"]["tau"]["value"]
+    assert found["herding", 0.1]["less_random"]["value"] == pytest.approx(differs, abs=1e-9)
+    page = (study.folder / "README.md").read_text()
+    assert "| herding | " in page
+    assert "51 trainings" not in page
+    assert "50 trainings and tests" in page
+
+
+def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, tmp_path: Path, capsys: Any) -> None:
+    study = fidelity.Study("little", (fidelity.Part("full", 1.0), fidelity.Part("random", 0.1)))
+    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    fidelity.run_part(study, study.parts[0], probes, [0])
+    fidelity.run_part(study, study.parts[1], probes, [0, 1])
+    fidelity.write_report(study, probes)
+    assert "there is nothing to weigh yet" in capsys.readouterr().out
+    fidelity.show_plan(study, probes)
+    told = capsys.readouterr().out
+    assert [line.split()[2:4] for line in told.splitlines() if line.startswith(("full", "random"))] == [
+        ["10", "5"],
+        ["10", "0"],
+    ]
+
+
+def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(
+    fidelity: Any, recipe: Recipe, tmp_path: Path
+) -> None:
+    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    first, second = (probes.know("easiest", draw).answers for draw in (0, 1))
+    averaged = probes.know("el2n", 2).answers
+    assert len(first.loss) == len(second.loss) == 1
+    assert (first.loss != second.loss).any()
+    assert len(averaged.loss) == 3
+    assert (averaged.loss[[1, 2]] == np.concatenate([first.loss, second.loss])).all()  # trainings 2, 0 and 1
+    assert (probes.know("cases", 0).importance != probes.know("cases", 1).importance).any()
+
+
+def test_what_choosing_costs_by_hand(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
+    import report
+
+    chosen = make_probes(fidelity, recipe, tmp_path / "store").architectures[::4]
+    light, heavy = chosen
+    n_seen, n_all = 4 * (1294 // 32) * 32, 1294 + 143
+    costs = {name: report.find_cost(name, recipe, chosen, 1294, 143) for name in (*METHODS, "fewer-epochs", "full")}
+    assert costs["random"] == costs["stratified"] == costs["fewer-epochs"] == costs["full"] == 0
+    assert costs["cases"] == n_seen * (light.training_flops + heavy.training_flops) + n_all * heavy.forward_flops
+    assert costs["k-center"] == n_seen * heavy.training_flops + n_all * heavy.forward_flops
+    assert costs["easiest"] == n_seen * heavy.training_flops + 4 * n_all * heavy.forward_flops
+    assert costs["el2n"] == 3 * costs["easiest"]
+
+
+def test_the_committed_study_holds_every_method(fidelity: Any) -> None:
+    assert set(fidelity.METHODS) == set(METHODS)
