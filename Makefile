@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-slow bench bench-scale bench-gpu study lint format schema constraints clean
+.PHONY: help install demo test test-slow bench bench-scale bench-gpu study paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ bench-scale: install ## measure seconds and memory of more samples than are held
 
 study: install ## run what is missing of the comparison of selection methods, its plan first (up to eight hours; CIFAR-10 in PROXYDS_DATA)
 	$(BIN)/python tests/studies/fidelity.py
+
+paper-tables: install ## run the paper's three tables with several seeds, beside what it prints (one GPU; two cores take weeks)
+	$(BIN)/python tests/studies/paper_tables.py
 
 bench-gpu: install ## the same for one GPU
 	$(BIN)/python tests/benchmarks/gpu.py

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import proxyds
@@ -158,3 +159,33 @@ def test_what_choosing_costs_by_hand(fidelity: Any, recipe: Recipe, tmp_path: Pa
 
 def test_the_committed_study_holds_every_method(fidelity: Any) -> None:
     assert set(fidelity.METHODS) == set(METHODS)
+
+
+@pytest.mark.parametrize(("number", "n_labels"), [(1, 10), (2, 100), (3, 10)])
+def test_the_papers_own_figures_are_found_again(fidelity: Any, number: int, n_labels: int) -> None:
+    """With what is printed in place of what is measured, both of every two columns are the same."""
+    import paper_tables
+
+    table = next(each for each in paper_tables.TABLES if each.number == number)
+    recipe = proxyds.read_recipe(ROOT / "recipes" / f"{table.recipe}.yaml", table.overrides)
+    assert recipe.importance.protocol == "paper"
+    assert recipe.check is not None
+    assert {recipe.selection.ratio, *recipe.check.ratios} == ({0.05, 0.1} if number == 1 else {0.1})
+    architectures = space.list_architectures(recipe.space, n_labels, (3, 32, 32))
+    printed = paper_tables.read_printed(number)
+    names = {each.name: table.name_of(each.parameters) for each in architectures}
+    assert set(names.values()) == set(printed["full"])
+    rows = [
+        {"architecture": name, "dataset": dataset, "ratio": ratio, "accuracy": printed[column][names[name]] + repeat}
+        for column, (dataset, ratio) in {"full": ("full", 1.0), **paper_tables.COLUMNS}.items()
+        if column in printed
+        for name in names
+        for repeat in (-0.01, 0.01)
+    ]
+    measured = paper_tables.collect_measured(
+        pa.Table.from_pylist(rows), table.name_of, {each.name: each.parameters for each in architectures}
+    )
+    told = paper_tables.compare(number, measured, None)
+    of_pearson = next(line for line in told.splitlines() if line.startswith("| **Pearson")).split(" | ")[3:]
+    expected = {1: ["0.978", "0.970", "0.927", "0.967"], 2: ["0.955", "0.975"], 3: ["0.171", "0.612"]}[number]
+    assert [cell.rstrip(" |") for cell in of_pearson] == [value for value in expected for _ in range(2)]
