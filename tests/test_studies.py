@@ -69,12 +69,15 @@ def read_accuracies(path: Path) -> dict[str, str]:
 
 
 def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
-    part = fidelity.Part
-    study = fidelity.Study("little", (part("full", 1.0), *(part(name, 0.1) for name in ("random", "herding", "forgetting", "fewer-epochs"))))  # fmt: skip
+    import parts
+
+    methods = ("random", "herding", "forgetting")
+    every = (parts.Part("full", 1.0), *parts.by_method(0.1, *methods), parts.fewer_epochs(0.1))
+    study, folder = parts.Study("little", "little", every), fidelity.RESULTS / "little"
     probes = make_probes(fidelity, recipe, tmp_path / "store")
     for each in study.parts:
         fidelity.run_part(study, each, probes, range(2))
-    rows, subsets = study.folder / "rows.csv", study.folder / "subsets.npz"
+    rows, subsets = folder / "rows.csv", folder / "subsets.npz"
     whole = read_accuracies(rows)
     assert len(whole) == 1 + 5 * 2 * 5
     assert set(np.load(subsets)) == {
@@ -101,7 +104,7 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     assert not {entry.stage for entry in Store(tmp_path / "third").entries()} & {"probes", "check"}
 
     fidelity.write_report(study, other)
-    found = {(each["method"], each["ratio"]): each for each in json.loads((study.folder / "results.json").read_text())}
+    found = {(each["method"], each["ratio"]): each for each in json.loads((folder / "results.json").read_text())}
     assert set(found) == {
         ("full", None), ("flops", None), ("parameters", None),
         *((name, 0.1) for name in ("random", "herding", "forgetting", "fewer-epochs")),
@@ -109,14 +112,16 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     assert found["random", 0.1]["less_random"] is None
     differs = found["herding", 0.1]["statistics"]["tau"]["value"] - found["random", 0.1]["statistics"]["tau"]["value"]
     assert found["herding", 0.1]["less_random"]["value"] == pytest.approx(differs, abs=1e-9)
-    page = (study.folder / "README.md").read_text()
+    page = (folder / "README.md").read_text()
     assert "| herding | " in page
     assert "51 trainings" not in page
     assert "50 trainings and tests" in page
 
 
 def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, tmp_path: Path, capsys: Any) -> None:
-    study = fidelity.Study("little", (fidelity.Part("full", 1.0), fidelity.Part("random", 0.1)))
+    import parts
+
+    study = parts.Study("little", "little", (parts.Part("full", 1.0), *parts.by_method(0.1, "random")))
     probes = make_probes(fidelity, recipe, tmp_path / "store")
     fidelity.run_part(study, study.parts[0], probes, [0])
     fidelity.run_part(study, study.parts[1], probes, [0, 1])
@@ -148,17 +153,59 @@ def test_what_choosing_costs_by_hand(fidelity: Any, recipe: Recipe, tmp_path: Pa
 
     chosen = make_probes(fidelity, recipe, tmp_path / "store").architectures[::4]
     light, heavy = chosen
-    n_seen, n_all = 4 * (1294 // 32) * 32, 1294 + 143
-    costs = {name: report.find_cost(name, recipe, chosen, 1294, 143) for name in (*METHODS, "fewer-epochs", "full")}
-    assert costs["random"] == costs["stratified"] == costs["fewer-epochs"] == costs["full"] == 0
+    n_seen, n_all = 4 * (1295 // 32) * 32, 1295 + 143
+    costs = {name: report.find_cost(name, recipe, chosen, 1295, 143) for name in (*METHODS, None)}
+    assert costs["random"] == costs["stratified"] == costs[None] == 0
     assert costs["cases"] == n_seen * (light.training_flops + heavy.training_flops) + n_all * heavy.forward_flops
     assert costs["k-center"] == n_seen * heavy.training_flops + n_all * heavy.forward_flops
     assert costs["easiest"] == n_seen * heavy.training_flops + 4 * n_all * heavy.forward_flops
     assert costs["el2n"] == 3 * costs["easiest"]
 
 
-def test_the_committed_study_holds_every_method(fidelity: Any) -> None:
-    assert set(fidelity.METHODS) == set(METHODS)
+def test_the_study_holds_every_method_and_every_part_once(fidelity: Any) -> None:
+    import parts
+
+    for study in parts.STUDIES.values():
+        rows = [
+            (part.dataset, part.ratio) for name in (*study.beside, study.name) for part in parts.STUDIES[name].parts
+        ]
+        assert len(set(rows)) == len(rows)
+    assert {part.method for part in parts.STUDIES["cifar10"].parts if part.ratio == 0.05} == {*METHODS, None}
+
+
+def test_other_trainings_cost_the_same_and_labels_are_kept(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
+    import parts
+
+    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    every = {
+        "plain": parts.Part("plain", 0.1, "random"),
+        "twice the samples, half the epochs": parts.Part("larger", 0.1, "random", size=0.2),
+        "smaller batches": parts.Part("batches", 0.1, "random", settings={"batch_size": 16, "learning_rate": 0.01}),
+        "four labels": parts.Part("labels", 0.1, "random", n_labels=4),
+    }
+    study = parts.Study("little", "little", tuple(every.values()))
+    sets = {name: fidelity.list_sets(study, part, probes) for name, part in every.items()}
+    assert {name: (each[0].n_samples, each[0].n_steps) for name, each in sets.items()} == {
+        "plain": (130, 16), "twice the samples, half the epochs": (259, 16), "smaller batches": (130, 32), "four labels": (130, 16),
+    }  # fmt: skip
+    kept = [each.kept_labels for each in sets["four labels"]]
+    assert all(len(labels) == 4 for labels in kept)
+    assert kept[0].tolist() != kept[1].tolist()
+    runs = fidelity.list_runs(study, every["smaller batches"], sets["smaller batches"], probes)
+    assert {run.task.arguments["settings"].batch_size for run in runs} == {16}
+    tuned, judged = (parts.take_half(probes.architectures, half) for half in ("tuning", "judging"))
+    assert sorted(each.name for each in (*tuned, *judged)) == sorted(each.name for each in probes.architectures)
+    assert (len(tuned), len(judged)) == (3, 2)
+
+
+def test_every_candidate_draws_what_it_is_asked_for(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
+    from candidates import CANDIDATES
+    from subsets import find_subset
+
+    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    chosen = {name: find_subset(tmp_path / "subsets.npz", name, 0.1, 0, probes) for name in CANDIDATES}
+    assert {selected.sum() for selected in chosen.values()} == {130}
+    assert len({selected.tobytes() for selected in chosen.values()}) == len(CANDIDATES)
 
 
 @pytest.mark.parametrize(("number", "n_labels"), [(1, 10), (2, 100), (3, 10)])

@@ -2,7 +2,7 @@
 
 `make study` runs it. Rows are appended as runs end and the subsets are kept beside them, so that whoever has the two goes on where they
 stop, and trains no probe again. Equal for all: source, architectures, epochs, batch size, learning rate, schedule, augmentation, test
-samples; and for one number of a draw the training's seed.
+samples; and for one number of a draw the training's seed. `parts.py` says what is run.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import report
+from numpy.typing import NDArray
+from parts import STUDIES, Part, Study, change_training, count_draws, take_half
 from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
 from subsets import Probes, find_subset
 
-from proxyds import accuracies, machine, source, space, verification
+from proxyds import machine, source, space, verification
 from proxyds.display import print_table, show_progress
 from proxyds.engine import Done, LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
-from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
-from proxyds.runs import FEWER_EPOCHS, FULL, RANDOM, make_runs_table
+from proxyds.runs import FULL, RANDOM
+from proxyds.seeding import derive_seed
 from proxyds.store import Store
 from proxyds.training import count_steps
 from proxyds.verification import Run, TrainingSet
@@ -35,90 +38,43 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent.parent / "cards" / "fidelity"
 
 
-@dataclass(frozen=True)
-class Part:
-    """A data set that every architecture is trained on, in every draw.
-
-    Attributes:
-        dataset: `full`, `fewer-epochs`, or a method.
-        ratio: Of the subset, or that it is to cost as much as; 1 for the full data.
-    """
-
-    dataset: str
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is compared.
-
-    Attributes:
-        name: Of the recipe beside this file, and of the results' folder.
-        parts: In the order in which they are run.
-    """
-
-    name: str
-    parts: tuple[Part, ...]
-
-    @property
-    def folder(self) -> Path:
-        """Where its results are."""
-        return RESULTS / self.name
-
-
-METHODS = (
-    *("random", "stratified", "cases", "cases-stratified", "easiest", "hardest"),
-    *(
-        "entropy-tails",
-        "entropy-tails-p2",
-        "entropy-tails-p3",
-        "el2n",
-        "forgetting",
-        "ccs",
-        "k-center",
-        "herding",
-        "moderate",
-    ),
-)
-LEADING = ("random", "stratified", "cases")
-STUDIES = {
-    "cifar10": Study(
-        "cifar10",
-        (
-            Part(FULL, 1.0),
-            *(Part(dataset, 0.05) for dataset in (*METHODS, FEWER_EPOCHS)),
-            *(Part(dataset, ratio) for ratio in (0.1, 0.02) for dataset in (*LEADING, FEWER_EPOCHS)),
-        ),
-    )
-}
-
-
-def count_draws(part: Part, recipe: Recipe) -> int:
-    """How often everything is trained on a part's data set."""
-    assert recipe.check is not None
-    return recipe.check.full_seeds if part.dataset == FULL else recipe.check.draws
+def list_rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of a study and of those beside it."""
+    return [row for name in (*study.beside, study.name) for row in read_rows(RESULTS / name / "rows.csv")]
 
 
 def list_sets(study: Study, part: Part, probes: Probes) -> list[TrainingSet]:
     """The data sets of a part, one for each draw; their samples are read, or selected and kept."""
-    train, settings = probes.data.train.load(), probes.recipe.training
-    n = round(part.ratio * len(train))
-    n_steps, numbers = count_steps(settings, n), range(count_draws(part, probes.recipe))
-    if part.dataset in (FULL, FEWER_EPOCHS):
-        return [TrainingSet(part.dataset, part.ratio, None, i, len(train), train, n_steps) for i in numbers]
-    drawn = [find_subset(study.folder / "subsets.npz", part.dataset, part.ratio, i, probes) for i in numbers]
-    return [TrainingSet(part.dataset, part.ratio, i, i, n, train.take(drawn[i]), n_steps) for i in numbers]
+    train, base, settings = probes.data.train.load(), probes.recipe.training, change_training(part, probes.recipe)
+    n_seen = count_steps(base, round(part.ratio * len(train))) * base.batch_size
+    n_steps, sets = n_seen // settings.batch_size, []
+    for number in range(count_draws(part, probes.recipe)):
+        samples, kept, draw = train, None, None
+        if part.method is not None:
+            path, size = RESULTS / study.name / "subsets.npz", part.size or part.ratio
+            if part.n_labels is not None:
+                kept = choose_labels(part, probes, number)
+            selected, draw = find_subset(path, part.method, size, number, probes, kept), number
+            samples = train.take(selected) if kept is None else train.take(selected).keep_labels(kept)
+        sets.append(TrainingSet(part.dataset, part.ratio, draw, number, len(samples), samples, n_steps, kept))
+    return sets
 
 
-def list_runs(sets: Sequence[TrainingSet], probes: Probes) -> list[Run]:
-    """Every architecture on every data set, as `proxyds check` would train it."""
+def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
+    """The labels that a draw keeps, at random."""
+    rng = np.random.default_rng(derive_seed(probes.recipe.seed, "study", "labels", number))
+    return np.sort(rng.permutation(len(probes.data.label_names))[: part.n_labels])
+
+
+def list_runs(study: Study, part: Part, sets: Sequence[TrainingSet], probes: Probes) -> list[Run]:
+    """Every architecture of a part on its data sets, as `proxyds check` would train it."""
     return verification.list_runs(
-        probes.architectures,
+        take_half(probes.architectures, study.half),
         sets,
         probes.data.test,
         n_labels=len(probes.data.label_names),
         image_shape=probes.data.image_shape,
-        settings=probes.recipe.training,
+        settings=change_training(part, probes.recipe),
         seed=probes.recipe.seed,
         device="cpu",
         arithmetic=machine.describe_arithmetic("cpu"),
@@ -133,27 +89,19 @@ def key_of_run(run: Run) -> Key:
 
 def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -> None:
     """Does what is missing of a part, one draw after the other, and appends the rows of each."""
-    path = study.folder / "rows.csv"
-    known = {key_of(row) for row in read_rows(path)}
+    path = RESULTS / study.name / "rows.csv"
+    known = {key_of(row) for row in list_rows(study)}
     for training_set in list_sets(study, part, probes):
         if training_set.training_seed not in numbers:
             continue
-        runs = [run for run in list_runs([training_set], probes) if key_of_run(run) not in known]
+        runs = [run for run in list_runs(study, part, [training_set], probes) if key_of_run(run) not in known]
         if not runs:
             continue
         watch = partial(verification.show_together, runs=runs, on_progress=probes.on_progress)
         started = time.monotonic()
         tasks = [run.task for run in runs if run.task is not None]
         results, failures = run_each(tasks, probes.store, probes.engine, watch)
-        table = verification.tabulate_runs(runs, results, probes.recipe.training)
-        measured = {key_of_run(run): _read_losses(done) for run, done in zip(runs, results, strict=True) if done}
-        append_rows(
-            path,
-            [
-                {**row, **measured[key_of(row)], "seconds": round(row["training_seconds"], 1)}
-                for row in table.to_pylist()
-            ],
-        )
+        append_rows(path, [_describe(run, done) for run, done in zip(runs, results, strict=True) if done])
         for failure in failures:
             print(f"failed: {failure.task.name}: {failure.error}", file=sys.stderr)
         print(
@@ -162,56 +110,64 @@ def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -
         )
 
 
-def _read_losses(done: Done) -> dict[str, float | None]:
-    """Of a finished run, the other measures of `rows.py`."""
-    about = json.loads((done.entry.folder / "run.json").read_text())
-    losses, of_test = about["losses"], about.get("loss")
-    measures = (of_test, losses[-1], sum(losses))
+def _describe(run: Run, done: Done) -> dict[str, Any]:
+    """A finished run's row."""
+    about, of = json.loads((done.entry.folder / "run.json").read_text()), run.training_set
+    losses = about["losses"]
+    measured = dict(zip(OTHER_MEASURES, (about.get("loss"), losses[-1], sum(losses)), strict=True))
     return {
-        name: None if value is None else round(value, 6) for name, value in zip(OTHER_MEASURES, measures, strict=True)
+        "architecture": run.architecture.name,
+        "dataset": of.dataset,
+        "ratio": of.ratio,
+        "draw_seed": of.draw_seed,
+        "training_seed": of.training_seed,
+        "n_steps": of.n_steps,
+        "accuracy": round(about["accuracy"], 6),
+        **{name: None if value is None else round(value, 4) for name, value in measured.items()},
+        "seconds": round(about["training_seconds"], 1),
     }
+
+
+def list_missing(study: Study, part: Part, probes: Probes, known: set[Key]) -> list[Key]:
+    """The runs of a part that there are no rows of."""
+    return [
+        key
+        for each in take_half(probes.architectures, study.half)
+        for number in range(count_draws(part, probes.recipe))
+        if (key := Key(each.name, part.dataset, part.ratio, number)) not in known
+    ]
 
 
 def write_report(study: Study, probes: Probes) -> None:
     """Weighs the parts that are whole, and writes page, pictures and estimates beside the rows."""
-    path, recipe = study.folder / "rows.csv", probes.recipe
-    rows = read_rows(path)
+    folder, recipe, rows = RESULTS / study.name, probes.recipe, list_rows(study)
     known = {key_of(row) for row in rows}
-    whole = {
-        (part.dataset, part.ratio)
-        for part in study.parts
-        if all(
-            Key(each.name, part.dataset, part.ratio, number) in known
-            for each in probes.architectures
-            for number in range(count_draws(part, recipe))
-        )
-    }
-    if (FULL, 1.0) not in whole or not any((RANDOM, part.ratio) in whole for part in study.parts):
+    every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
+    whole = [part for part in every if not list_missing(study, part, probes, known)]
+    names = {(part.dataset, part.ratio) for part in whole}
+    if (FULL, 1.0) not in names or not any(dataset == RANDOM for dataset, _ in names):
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
-    every = accuracies.read_runs(path, probes.architectures, recipe.selection.ratio).to_pylist()
-    table = make_runs_table([row for row in every if (row["dataset"], row["ratio"]) in whole])
+    rows = [row for row in rows if (row["dataset"], row["ratio"]) in names]
+    table = report.make_table(rows, take_half(probes.architectures, study.half))
     found = report.weigh(table, recipe.seed)
     n_train, n_evaluation = len(probes.data.train), len(probes.data.evaluation)
     chosen = space.choose_probes(probes.architectures, recipe.probes)
-    costs = {
-        part.dataset: report.find_cost(part.dataset, recipe, chosen, n_train, n_evaluation) for part in study.parts
-    }
-    spent = sum(row["seconds"] for row in rows if (row["dataset"], row["ratio"]) in whole)
-    report.write_results(study.folder / "results.json", found)
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, spent)
-    (study.folder / "README.md").write_text(page, encoding="utf-8")
+    costs = {part.dataset: report.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
+    report.write_results(folder / "results.json", found)
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, sum(row["seconds"] for row in rows))
+    (folder / "README.md").write_text(page, encoding="utf-8")
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     for ratio in ratios:
-        (study.folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
+        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
     if len(ratios) > 1:
-        (study.folder / "ratios.png").write_bytes(report.draw_ratios(found, ratios))
-    print(f"{study.folder / 'README.md'}: {len(whole)} of {len(study.parts)} parts are weighed")
+        (folder / "ratios.png").write_bytes(report.draw_ratios(found, ratios))
+    print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
 
 
 def show_plan(study: Study, probes: Probes) -> None:
     """Prints what there is to do, and how long it may take."""
-    known = {key_of(row) for row in read_rows(study.folder / "rows.csv")}
+    known = {key_of(row) for row in list_rows(study)}
     settings, n_train = probes.recipe.training, len(probes.data.train)
     image_seconds = {
         each.name: verification.expect_image_seconds(
@@ -219,18 +175,14 @@ def show_plan(study: Study, probes: Probes) -> None:
         )
         for each in probes.architectures
     }
+    flops = {each.name: each.training_flops for each in probes.architectures}
     lines, seconds = [], 0.0
     for part in study.parts:
         n_seen = count_steps(settings, round(part.ratio * n_train)) * settings.batch_size
-        missing = [
-            each
-            for each in probes.architectures
-            for number in range(count_draws(part, probes.recipe))
-            if Key(each.name, part.dataset, part.ratio, number) not in known
-        ]
-        n_runs = count_draws(part, probes.recipe) * len(probes.architectures)
-        cost = n_seen * sum(each.training_flops for each in missing)
-        takes = n_seen * sum(image_seconds[each.name] for each in missing)
+        missing = [key.architecture for key in list_missing(study, part, probes, known)]
+        n_runs = count_draws(part, probes.recipe) * len(take_half(probes.architectures, study.half))
+        cost = n_seen * sum(flops[name] for name in missing)
+        takes = n_seen * sum(image_seconds[name] for name in missing)
         seconds += takes
         told = duration(takes) if missing else "done"
         lines.append((part.dataset, f"{part.ratio:g}", n_runs, len(missing), with_prefix(cost, "FLOP"), told))
@@ -249,7 +201,7 @@ def main() -> None:
     parser.add_argument("--numbers", nargs="+", type=int, help="these draws alone")
     given = parser.parse_args()
     study, store = STUDIES[given.study], Store()
-    recipe = read_recipe(HERE / f"{study.name}.yaml")
+    recipe = read_recipe(HERE / f"{study.recipe}.yaml")
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
         data = source.load_source(recipe, run, False)

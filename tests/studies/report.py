@@ -6,20 +6,29 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from candidates import ALL_METHODS
 
 from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.manifest import EstimateRecord
-from proxyds.methods import METHODS
 from proxyds.plots import STYLE, as_percent, as_png, new_figure
 from proxyds.ranking import Floats
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture
-from proxyds.runs import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM, STRATIFIED, collect_accuracies
+from proxyds.runs import (
+    FEWER_EPOCHS,
+    FLOPS,
+    FREE_RANKINGS,
+    FULL,
+    RANDOM,
+    STRATIFIED,
+    about_architecture,
+    collect_accuracies,
+)
 from proxyds.training import count_steps
 
 SHOWN = {
@@ -62,19 +71,46 @@ class Found:
     less_stratified: EstimateRecord | None
 
 
-def weigh(table: pa.Table, seed: int, names: Sequence[str] | None = None) -> list[Found]:
+def make_table(
+    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], measure: str = "accuracy"
+) -> pa.Table:
+    """Puts rows into what `runs.collect_accuracies` reads.
+
+    Args:
+        rows: Of `rows.read_rows`.
+        architectures: Those whose rows are taken.
+        measure: What subsets rank by; a loss ranks the other way round. Full data rank by accuracy whatever it is.
+    """
+    about = {each.name: about_architecture(each) for each in architectures}
+
+    def find_score(row: dict[str, Any]) -> float:
+        return row["accuracy"] if measure == "accuracy" or row["dataset"] == FULL else -row[measure]
+
+    held = [
+        {
+            **about[row["architecture"]],
+            "dataset": row["dataset"],
+            "ratio": row["ratio"],
+            "draw_seed": int(row["draw_seed"]) if row["draw_seed"] else None,
+            "training_seed": int(row["training_seed"]),
+            "accuracy": find_score(row),
+        }
+        for row in rows
+        if row["architecture"] in about
+    ]
+    return pa.Table.from_pylist(held)
+
+
+def weigh(table: pa.Table, seed: int) -> list[Found]:
     """Weighs the runs of a study.
 
     Args:
-        table: Of `accuracies.read_runs`.
+        table: Of `make_table`.
         seed: Of the bootstrap.
-        names: The architectures to look at; None for all.
 
     Returns:
         The noise ceiling, the free rankings, then every data set at each ratio.
     """
-    if names is not None:
-        table = table.filter(pc.is_in(table["architecture"], pa.array(list(names))))
     measured = collect_accuracies(table)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
@@ -111,19 +147,21 @@ def weigh(table: pa.Table, seed: int, names: Sequence[str] | None = None) -> lis
     ]
 
 
-def find_cost(method: str, recipe: Recipe, probes: Sequence[Architecture], n_train: int, n_evaluation: int) -> int:
+def find_cost(
+    method: str | None, recipe: Recipe, probes: Sequence[Architecture], n_train: int, n_evaluation: int
+) -> int:
     """FLOPs that a method takes to choose: its probes, what they are asked, features.
 
     Args:
-        method: A data set's name; what is no method costs nothing.
+        method: A method's name; None costs nothing.
         recipe: The study's.
         probes: From the lightest to the heaviest.
         n_train: Samples to choose from.
         n_evaluation: Evaluation samples.
     """
-    if method not in METHODS or not METHODS[method].needs:
+    if method is None or not ALL_METHODS[method].needs:
         return 0
-    needs, n_seeds = METHODS[method].needs, METHODS[method].n_seeds
+    needs, n_seeds = ALL_METHODS[method].needs, ALL_METHODS[method].n_seeds
     n_all, heaviest, settings = n_train + n_evaluation, probes[-1], recipe.training
     n_seen = count_steps(settings, n_train) * settings.batch_size
     trained = probes if "cases" in needs else probes[-1:]
@@ -175,7 +213,7 @@ def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
         figure = new_figure(height=1.2 + 0.28 * len(shown))
         left, right = figure.subplots(1, 2, sharey=True)
         for place, each in enumerate(shown):
-            colour = "#000000" if each.ratio is None else "#D55E00" if each.method in METHODS else "#009E73"
+            colour = "#000000" if each.ratio is None else "#D55E00" if each.method in ALL_METHODS else "#009E73"
             for axes, tau in ((left, each.statistics["tau"]), (right, each.less_random)):
                 if tau is None or tau.value is None:
                     continue

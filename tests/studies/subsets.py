@@ -7,13 +7,13 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from candidates import ALL_METHODS
 from numpy.typing import NDArray
 
-from proxyds import probing
-from proxyds.draws import draw_designed
+from proxyds import probing, selection
 from proxyds.engine import Engine, run_stored
 from proxyds.ledger import Ledger
-from proxyds.methods import METHODS, Known
+from proxyds.methods import Known
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture, OnProgress, Source
 from proxyds.seeding import derive_seed
@@ -47,7 +47,7 @@ class Probes:
 
     def know(self, method: str, draw: int) -> Known:
         """What a draw of a method is chosen by."""
-        n = METHODS[method].n_seeds
+        n = ALL_METHODS[method].n_seeds
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
         if repeats not in self._known:
             self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
@@ -73,7 +73,9 @@ class Probes:
         return partial(run_stored, store=self.store, engine=self.engine, on_progress=self.on_progress)
 
 
-def find_subset(path: Path, method: str, ratio: float, draw: int, probes: Probes) -> NDArray[np.bool_]:
+def find_subset(
+    path: Path, method: str, ratio: float, draw: int, probes: Probes, kept_labels: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
     """The samples of a draw of a method, (N,) bool in the order of ids: those that are kept, or chosen now and kept.
 
     Args:
@@ -82,11 +84,13 @@ def find_subset(path: Path, method: str, ratio: float, draw: int, probes: Probes
         ratio: Size as a share of N.
         draw: Number of the draw.
         probes: To choose by.
+        kept_labels: (L,) to choose of; None for all.
     """
-    name, n_train = f"{method} {ratio:g} {draw}", len(probes.data.train)
+    of_labels = "" if kept_labels is None else f" of {len(kept_labels)} labels"
+    name, n_train = f"{method} {ratio:g} {draw}{of_labels}", len(probes.data.train)
     kept = dict(np.load(path)) if path.exists() else {}
     if name not in kept:
-        kept[name] = np.packbits(_choose(method, ratio, draw, probes))
+        kept[name] = np.packbits(_choose(method, ratio, draw, probes, kept_labels))
         half = path.with_suffix(".half.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(half, **kept)
@@ -94,7 +98,9 @@ def find_subset(path: Path, method: str, ratio: float, draw: int, probes: Probes
     return np.unpackbits(kept[name], count=n_train).astype(np.bool_)
 
 
-def _choose(method: str, ratio: float, draw: int, probes: Probes) -> NDArray[np.bool_]:
+def _choose(
+    method: str, ratio: float, draw: int, probes: Probes, kept_labels: NDArray[np.int64] | None
+) -> NDArray[np.bool_]:
     known, recipe = probes.know(method, draw), probes.recipe
-    n, seed = round(ratio * len(known.ids)), derive_seed(recipe.seed, "study", method, draw)
-    return draw_designed(METHODS[method].design(known, n, seed), n, known.ids, recipe.selection.draw, seed)
+    n, seed, law = round(ratio * len(known.ids)), derive_seed(recipe.seed, "study", method, draw), recipe.selection.draw
+    return selection.draw_control(ALL_METHODS[method], known, n, law=law, seed=seed, kept=kept_labels).selected

@@ -1,0 +1,100 @@
+"""What is studied: parts, each a data set that architectures are trained on at some cost, and the studies that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from candidates import CANDIDATES
+
+from proxyds.methods import METHODS
+from proxyds.recipe import Recipe, Training
+from proxyds.records import Architecture
+from proxyds.runs import FEWER_EPOCHS, FULL
+
+
+@dataclass(frozen=True)
+class Part:
+    """What architectures are trained on, in every draw.
+
+    Attributes:
+        dataset: Its name in the rows.
+        ratio: What it costs, as a share of training on everything.
+        method: How samples are chosen; None for everything.
+        size: Share of the samples that it holds; None for the ratio.
+        settings: What is changed of the training.
+        n_labels: Labels that are kept, at random; None for all.
+    """
+
+    dataset: str
+    ratio: float
+    method: str | None = None
+    size: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    n_labels: int | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        name: Of the results' folder.
+        recipe: Of the recipe beside this file.
+        parts: In the order in which they are run.
+        half: `tuning` or `judging` where only these architectures are trained, see `take_half`; None for all.
+        beside: Studies with the same recipe, whose rows count too.
+    """
+
+    name: str
+    recipe: str
+    parts: tuple[Part, ...]
+    half: str | None = None
+    beside: tuple[str, ...] = ()
+
+
+def by_method(ratio: float, *methods: str) -> list[Part]:
+    """A part for each method, and by its name."""
+    return [Part(method, ratio, method) for method in methods]
+
+
+def fewer_epochs(ratio: float) -> Part:
+    """Everything, for as many steps as a subset of the ratio takes."""
+    return Part(FEWER_EPOCHS, ratio, size=1.0)
+
+
+LEADING = ("random", "stratified", "cases")
+"""Methods that are looked at in other sizes than 5 %."""
+STUDIES = {
+    "cifar10": Study(
+        "cifar10",
+        "cifar10",
+        (
+            Part(FULL, 1.0),
+            *by_method(0.05, *METHODS),
+            fewer_epochs(0.05),
+            *by_method(0.1, *LEADING),
+            fewer_epochs(0.1),
+            *by_method(0.02, *LEADING),
+            fewer_epochs(0.02),
+        ),
+    ),
+    "search": Study("search", "cifar10", tuple(by_method(0.05, *CANDIDATES)), "tuning", beside=("cifar10",)),
+}
+
+
+def take_half(architectures: Sequence[Architecture], half: str | None) -> list[Architecture]:
+    """Every second architecture by cost, from the lightest (`tuning`) or from the one after it (`judging`); None for all."""
+    return list(architectures[{"tuning": slice(0, None, 2), "judging": slice(1, None, 2), None: slice(None)}[half]])
+
+
+def count_draws(part: Part, recipe: Recipe) -> int:
+    """How often everything is trained on a part's data set."""
+    assert recipe.check is not None
+    return recipe.check.full_seeds if part.dataset == FULL else recipe.check.draws
+
+
+def change_training(part: Part, recipe: Recipe) -> Training:
+    """A part's training settings."""
+    return Training.model_validate({**recipe.training.model_dump(), **part.settings})
