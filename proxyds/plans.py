@@ -28,7 +28,7 @@ class PlannedProbe:
         name: The architecture's, with the seed where it is not the first.
         architecture: Which network.
         is_stored: Whether the store holds it already.
-        flops: Of the whole training.
+        flops: Of the whole training, and of asking it on the way where a method needs that.
         expected_seconds: Of the training alone on this machine; 0 where it is stored.
     """
 
@@ -139,7 +139,7 @@ def plan_build(
         for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
             is_stored = store.find(task.stage, task.key) is not None
             n_seen = probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
-            flops = n_seen * architecture.training_flops
+            flops = n_seen * architecture.training_flops + probe.count_asking_flops(task)
             if not is_stored and architecture.name not in expected:
                 expected[architecture.name] = workshop.ask(device, probe.expect_seconds, task)
             seconds = 0.0 if is_stored else expected[architecture.name]

@@ -175,7 +175,17 @@ def expect_seconds(task: Task) -> float:
     network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, seed=0)
     n_seen = count_seen(given["settings"], len(given["train"]), given["data_parallel"])
     cost = architecture.training_flops
-    return time_training(network, n_seen, n_labels, image_shape, cost, given["settings"], given["device"])
+    seconds = time_training(network, n_seen, n_labels, image_shape, cost, given["settings"], given["device"])
+    return float(seconds * (1 + count_asking_flops(task) / (n_seen * cost)))
+
+
+def count_asking_flops(task: Task) -> int:
+    """FLOPs of asking a probe about every sample after each epoch; 0 where it is not asked."""
+    given = task.arguments
+    if not given["keep_answers"]:
+        return 0
+    n_asked, architecture = len(given["train"]) + len(given["evaluation"]), given["architecture"]
+    return int(given["settings"].epochs * n_asked * architecture.forward_flops)
 
 
 def count_seen(settings: Training, n_train: int, data_parallel: int) -> int:
@@ -191,7 +201,7 @@ def read_probe(
     settings: Training,
     n_train: int,
     data_parallel: int,
-    n_asked: int = 0,
+    asking_flops: int,
 ) -> Probe:
     """Reads a finished probe.
 
@@ -203,7 +213,7 @@ def read_probe(
         settings: How it was trained.
         n_train: Samples that it was trained on.
         data_parallel: Parts of every batch.
-        n_asked: Samples that it was asked about after each epoch.
+        asking_flops: Of asking it about every sample after each epoch.
     """
     about = json.loads((entry.folder / "training.json").read_text())
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
@@ -215,7 +225,7 @@ def read_probe(
         losses=tuple(about["losses"]),
         training_seconds=about["seconds"],
         training_flops=count_seen(settings, n_train, data_parallel) * architecture.training_flops,
-        asking_flops=settings.epochs * n_asked * architecture.forward_flops,
+        asking_flops=asking_flops,
         weights_file=entry.file("weights.safetensors"),
     )
 

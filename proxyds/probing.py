@@ -116,7 +116,6 @@ def train_probes(
     places = sorted(range(len(tasks)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
     done = dict(zip(places, run([tasks[i] for i in places]), strict=True))
     results = [done[i] for i in range(len(tasks))]
-    n_asked = len(data.train) + len(data.evaluation)
     trained = [
         probe.read_probe(
             result.entry,
@@ -126,7 +125,7 @@ def train_probes(
             recipe.training,
             len(data.train),
             recipe.probes.data_parallel,
-            n_asked if tasks[i].arguments["keep_answers"] else 0,
+            probe.count_asking_flops(tasks[i]),
         )
         for i, result in enumerate(results)
     ]
