@@ -170,8 +170,14 @@ def _list_controls(
     return {**controls, RANDOM_LABELS: draw_others}
 
 
-def know_from_table(data: Source, tables: Tables) -> Known:
-    """What a proxy's own table tells of its training samples."""
+def know_from_table(data: Source, manifest: Manifest, tables: Tables) -> Known:
+    """What a proxy's own table tells of its training samples.
+
+    Raises:
+        ChangedSourceError: The source is not the one that the proxy was made from.
+    """
+    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+    source.check_same(data, manifest.source.fingerprint, *ids)
     train = data.train.load()
     return Known(train.parsed_ids, train.labels, tables.importance["importance"].to_numpy())
 
@@ -188,17 +194,8 @@ def redraw(
     """Draws the proxy again at any ratio; and, where it drops labels, as it would be with all of them.
 
     By the weights of its importance table, where its method weighs; else from what is known, where that is enough.
-
-    Raises:
-        ChangedSourceError: The source is not the one that the proxy was made from.
     """
     table = tables.importance
-    source.check_same(
-        data,
-        manifest.source.fingerprint,
-        table["sample_id"].to_pylist(),
-        tables.evaluation["sample_id"].to_pylist(),
-    )
     method, selected = METHODS[recipe.selection.method], np.array(table["selected"].to_pylist())
 
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
@@ -256,7 +253,7 @@ def check_ranking(
     """
     started = time.perf_counter()
     manifest, tables = read_proxy(folder, with_ranking=False)
-    known = know_from_table(data, tables)
+    known = know_from_table(data, manifest, tables)
     if not known.has(needs := probing.find_needs(recipe)):
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
         known = probing.know_samples(recipe, data, architectures, needs, device, engine, run, Ledger(on_progress))

@@ -219,7 +219,7 @@ def plan_check(
         data = source.load_source(recipe, run, streamed)
         ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
         manifest, tables = read_proxy(folder, with_ranking=False)
-        known = checking.know_from_table(data, tables)
+        known = checking.know_from_table(data, manifest, tables)
         own_draws = checking.redraw(recipe, data, known, manifest, tables)
         runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, workshop)
         return _plan_runs(runs, store, device, workshop)
