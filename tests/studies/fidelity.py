@@ -155,9 +155,12 @@ def write_report(study: Study, probes: Probes) -> None:
     chosen = space.choose_probes(probes.architectures, recipe.probes)
     costs = {part.dataset: report.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
     report.write_results(folder / "results.json", found)
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, sum(row["seconds"] for row in rows))
-    (folder / "README.md").write_text(page, encoding="utf-8")
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
+    architectures = take_half(probes.architectures, study.half)
+    measures = {ratio: report.tabulate_measures(rows, architectures, ratio, recipe.seed) for ratio in ratios}
+    spent = sum(row["seconds"] for row in rows)
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, spent)
+    (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
     if len(ratios) > 1:

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 from candidates import ALL_METHODS
+from rows import OTHER_MEASURES
 
 from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.manifest import EstimateRecord
@@ -26,6 +27,7 @@ from proxyds.runs import (
     FULL,
     RANDOM,
     STRATIFIED,
+    Measured,
     about_architecture,
     collect_accuracies,
 )
@@ -46,6 +48,14 @@ NAMES = {
     "parameters": "counting parameters",
 }
 """What is no method, for people."""
+MEASURES = {
+    "loss": "test loss",
+    "train_loss": "training loss of the last epoch",
+    "train_loss_sum": "its sum over epochs",
+}
+"""What else might rank architectures, for people."""
+
+_Key = tuple[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,31 @@ def make_table(
     return pa.Table.from_pylist(held)
 
 
+def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[str, Floats]]]:
+    """Every statistic of every data set in the table, the noise ceiling's and the free rankings', for each resample.
+
+    The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
+
+    Args:
+        table: Of `make_table`.
+        seed: Of the bootstrap.
+    """
+    measured = collect_accuracies(table)
+    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
+    references = other_seeds(full)
+    n_draws = {len(set(draws)) for draws in measured.draws.values()}
+    counts = resample(len(measured.names), len(references), n_draws, seed)
+    values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts)}
+    for free in FREE_RANKINGS:
+        values[free, None] = compare_repeats(
+            references, measured.costs[free][None], np.zeros(1, np.int64), cost, counts
+        )
+    for key, accuracies in measured.accuracies.items():
+        if key[0] != FULL:
+            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+    return measured, values
+
+
 def weigh(table: pa.Table, seed: int) -> list[Found]:
     """Weighs the runs of a study.
 
@@ -111,23 +146,9 @@ def weigh(table: pa.Table, seed: int) -> list[Found]:
     Returns:
         The noise ceiling, the free rankings, then every data set at each ratio.
     """
-    measured = collect_accuracies(table)
-    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
-    references = other_seeds(full)
-    n_draws = {len(set(draws)) for draws in measured.draws.values()}
-    counts = resample(len(measured.names), len(references), n_draws, seed)
-    values: dict[tuple[str, float | None], dict[str, Floats]] = {
-        (FULL, None): compare_seeds(references, full, cost, counts)
-    }
-    for free in FREE_RANKINGS:
-        values[free, None] = compare_repeats(
-            references, measured.costs[free][None], np.zeros(1, np.int64), cost, counts
-        )
-    for key, accuracies in measured.accuracies.items():
-        if key[0] != FULL:
-            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+    measured, values = resample_all(table, seed)
 
-    def less(key: tuple[str, float | None], control: str) -> EstimateRecord | None:
+    def less(key: _Key, control: str) -> EstimateRecord | None:
         of_control = values.get((control, key[1]))
         if of_control is None or key[0] == control:
             return None
@@ -145,6 +166,35 @@ def weigh(table: pa.Table, seed: int) -> list[Found]:
         )
         for key, of_key in values.items()
     ]
+
+
+def tabulate_measures(
+    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], ratio: float, seed: int
+) -> str:
+    """Tau of what is trained on at one ratio if it ranks by something else than accuracy, in Markdown.
+
+    Args:
+        rows: Of data sets that have every measure, and of full data.
+        architectures: Those whose rows are taken.
+        ratio: Which.
+        seed: Of the bootstrap.
+    """
+    of = {
+        measure: resample_all(make_table(rows, architectures, measure), seed)[1]
+        for measure in ("accuracy", *OTHER_MEASURES)
+    }
+    lines = [
+        f"| trained on | by accuracy | {' | '.join(f'by {MEASURES[each]} | less accuracy' for each in OTHER_MEASURES)} |",
+        f"|---|---|{'---|---|' * len(OTHER_MEASURES)}",
+    ]
+    keys = [key for key in of["accuracy"] if key[1] == ratio]
+    for key in sorted(keys, key=lambda key: -of["accuracy"][key]["tau"][0]):
+        plain, cells = of["accuracy"][key]["tau"], []
+        for measure in OTHER_MEASURES:
+            tau = of[measure][key]["tau"]
+            cells += [estimate(tau).shown(), estimate(tau - plain).shown()]
+        lines.append(f"| {NAMES.get(key[0], key[0])} | {estimate(plain).shown()} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def find_cost(
@@ -295,6 +345,7 @@ def render_page(
     found: Sequence[Found],
     costs: dict[str, int],
     n_train: int,
+    measures: dict[float, str],
     spent: float,
 ) -> str:
     """The study's page in Markdown: what was held equal, the tables, the pictures.
@@ -306,6 +357,7 @@ def render_page(
         found: Of `weigh`.
         costs: FLOPs that a method takes to choose, by its name.
         n_train: Samples to choose from.
+        measures: For each ratio the table of `tabulate_measures`.
         spent: Seconds of all trainings, one after the other.
     """
     assert recipe.check is not None
@@ -344,6 +396,14 @@ def render_page(
         ]
     if len(ratios) > 1:
         text += ["", "## How large must it be?", "", "![Kendall tau over size](ratios.png)"]
+    text += [
+        "",
+        "## Ranking by something else than accuracy",
+        "",
+        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *less accuracy*: what is gained.",
+    ]
+    for ratio in ratios:
+        text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]
     text += ["", "## The architectures", "", "| architecture | MFLOP | accuracy on everything |", "|---|---|---|"]
     text += [
         f"| {name} | {cost_of[name] / 1e6:.1f} | {accuracy_of[name]:.1%} |"
