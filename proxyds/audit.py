@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from proxyds.columns import hold
+from proxyds.draws import find_inclusion, find_keep_probability
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evidence import Provenance, weigh_evidence
 from proxyds.images import DECODE_ERRORS, open_image
@@ -26,7 +27,7 @@ from proxyds.plain_text import find_active_text
 from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping
 from proxyds.records import PAIRS, Agreement, Tables
 from proxyds.seeding import parse_ids
-from proxyds.tables import iter_rows, read_proxy, read_weights
+from proxyds.tables import WEIGHT, iter_rows, read_proxy, read_weights
 
 MAX_CARD_BYTES = 5_000_000
 _SIZES = re.compile(r"n<1K|\d+[KM]<n<\d+[KM]")
@@ -106,13 +107,21 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
             manifest.mapping.neighbours,
         ),
     }
-    method = METHODS[manifest.draw.method]
-    if method.needs <= {"cases"}:
+    method = METHODS.get(manifest.draw.method)
+    if method is not None and method.needs <= {"cases"}:
         labels = importance["label"].to_numpy()
         ids = parse_ids(np.array(importance["sample_id"].to_pylist()))
         known = Known(ids, labels, importance["importance"].to_numpy())
-        weights = hold(method.design(known, manifest.counts.proxy, 0).weights)
-        checks["importance/: weight"] = np.allclose(read_weights(importance), weights, rtol=_ROUNDING, atol=0)
+        n = manifest.counts.proxy
+        design = method.design(known, n, 0)
+        of_design = {WEIGHT: hold(design.weights), "keep_probability": hold(find_keep_probability(design, n))}
+        if manifest.draw.law == "systematic" and manifest.kept_labels is None:
+            of_design["inclusion_probability"] = hold(find_inclusion(design, n))
+        told = {WEIGHT: read_weights(importance)} | {
+            name: importance[name].to_numpy() for name in of_design if name != WEIGHT
+        }
+        for name, values in of_design.items():
+            checks[f"importance/: {name}"] = np.allclose(told[name], values, rtol=_ROUNDING, atol=_ROUNDING)
     if manifest.agreement is not None and found.agreement is not None:
         pairs = zip(_list_agreement(manifest.agreement), _list_agreement(found.agreement), strict=True)
         checks[f"{MANIFEST}: agreement"] = all(_agree(one, other) for one, other in pairs)

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from proxyds.evidence_plots import draw_evidence
 from proxyds.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, list_configs
-from proxyds.methods import METHODS
+from proxyds.methods import METHODS, UNKNOWN_METHOD
 from proxyds.plots import count_labels, draw_pictures
 from proxyds.quantities import duration, show_value, with_prefix
 from proxyds.ranking import STATISTICS
@@ -69,7 +69,7 @@ def render_card(manifest: Manifest, shown: Shown) -> Card:
         ratio_rows=ratio_rows(manifest.evidence),
         target=manifest.evidence.target if manifest.evidence else None,
         statistics=STATISTICS,
-        method=METHODS[manifest.draw.method],
+        method=METHODS.get(manifest.draw.method, UNKNOWN_METHOD),
         method_labels=METHOD_LABELS,
         cases=_case_rows(manifest, shown),
         labels=_label_rows(manifest, shown),

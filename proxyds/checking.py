@@ -29,7 +29,7 @@ from proxyds.errors import (
 from proxyds.folders import replace_file, sweep_half_files
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
-from proxyds.methods import METHODS, Known
+from proxyds.methods import METHODS, Known, Need
 from proxyds.opening import read_manifest, verify_proxy
 from proxyds.plain_text import make_plain
 from proxyds.recipe import MIN_RANKED, Check, LabelReduction, Recipe
@@ -182,6 +182,13 @@ def know_from_table(data: Source, manifest: Manifest, tables: Tables) -> Known:
     return Known(train.parsed_ids, train.labels, tables.importance["importance"].to_numpy())
 
 
+def find_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
+    """What must be known to draw a check's controls, and the proxy again where its table is not enough for that."""
+    own = recipe.selection.method
+    is_drawn_again = settings.draws > 1 or len(verification.all_ratios(settings, recipe.selection.ratio)) > 1
+    return probing.find_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
+
+
 def reduction_in_force(recipe: Recipe, data: Source) -> LabelReduction | None:
     """The recipe's label reduction, unless the proxy keeps every label all the same."""
     reduction, ratio = recipe.selection.labels, recipe.selection.ratio
@@ -254,9 +261,10 @@ def check_ranking(
     started = time.perf_counter()
     manifest, tables = read_proxy(folder, with_ranking=False)
     known = know_from_table(data, manifest, tables)
-    if not known.has(needs := probing.find_needs(recipe)):
+    if not known.has(needs := find_needs(recipe, settings)):
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
-        known = probing.know_samples(recipe, data, architectures, needs, device, engine, run, Ledger(on_progress))
+        again = probing.know_samples(recipe, data, architectures, needs, device, engine, run, Ledger(on_progress))
+        known = replace(again, importance=known.importance)  # of the proxy's own probes
     own_draws = redraw(recipe, data, known, manifest, tables)
     runs = list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
     reference, known_rows = read_reference(recipe, settings, data, ranked)

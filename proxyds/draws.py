@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -163,7 +164,7 @@ def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> N
     """Draws by a design, each stratum by itself.
 
     Args:
-        design: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0: see `count_possible`.
+        design: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0: see `find_supply`.
         n: Samples to draw.
         ids: (N,) parsed.
         law: A key of `DRAW_LAWS`.
@@ -182,13 +183,14 @@ def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> N
     return selected
 
 
-def count_possible(design: Design, n: int) -> int:
-    """Samples that can be drawn of n that are asked for: fewer where too few, of all or of a stratum, have a weight above 0."""
+def find_supply(design: Design, n: int) -> float:
+    """How many times the n samples that are asked for could be drawn, of the stratum that has the fewest with a weight above 0."""
     is_possible = derive(lambda tile: tile > 0, design.weights)
     if design.strata is None or design.quotas is None:
-        return min(n, int(total(is_possible)))
+        return float(total(is_possible) / n) if n else math.inf
     of_strata = np.bincount(design.strata[hold(is_possible)], minlength=len(design.quotas))
-    return int(np.minimum(of_strata, design.quotas).sum())
+    asked = design.quotas > 0
+    return float((of_strata[asked] / design.quotas[asked]).min(initial=math.inf))
 
 
 def find_keep_probability(design: Design, n: int) -> Values:

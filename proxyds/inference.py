@@ -54,7 +54,9 @@ def measure_network(
     """
     asked, n_right, loss = _prepare(network, pixels, device), 0, 0.0
     truth = torch.from_numpy(labels).to(device)
-    for (logits, _), true in zip(_ask(asked, None, pixels, device), torch.split(truth, _batch_size(device)), strict=True):
+    for (logits, _), true in zip(
+        _ask(asked, None, pixels, device), torch.split(truth, _batch_size(device)), strict=True
+    ):
         n_right += int((logits.argmax(1) == true).sum())
         loss += float(F.cross_entropy(logits.float(), true, reduction="sum"))
     return n_right / len(labels), loss / len(labels)

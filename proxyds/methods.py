@@ -2,7 +2,8 @@
 
 A design gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `draws.py`
 draws by it. A method that ranks and cuts off gives a weight of 1 to what it takes and 0 to the rest: nothing is left to chance but
-ties. Scores of training samples are those of the heaviest probe, the mean over its trainings.
+ties. Scores of training samples are those of the heaviest probe, the mean over its trainings. Features are its own too, after PCA, where
+authors take a network's last layer as it is.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class Method:
         n_seeds: Trainings of the heaviest probe that its scores are averaged over, at least.
         is_weighting: Whether its designs are weights alone, the same for every size and seed: then the weights are all that is needed to
             draw another size, or some labels.
+        is_fixed: Whether every draw takes the same samples, but for ties: then draws differ in training alone.
     """
 
     summary: str
@@ -106,6 +108,7 @@ class Method:
     needs: frozenset[Need] = frozenset()
     n_seeds: int = 1
     is_weighting: bool = False
+    is_fixed: bool = False
 
 
 def design_random(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
@@ -155,7 +158,7 @@ def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
 
     def design(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
         entropy = _given(known.answers).entropy[:, -1].mean(axis=0, dtype=np.float64)
-        width = 0.5 if len(count(known.labels)) <= 10 else 0.25
+        width = 0.5 if _count_labels(known) <= 10 else 0.25
         bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
         bins -= bins.min()
         heights = np.bincount(bins)
@@ -180,9 +183,10 @@ def design_forgetting(known: Known, n: int, seed: int) -> Design:
 
 
 def count_forgetting(answers: Answers) -> Floats:
-    """How often each sample was forgotten, (N,) the mean over trainings; what was never right counts one more than the most possible.
+    """How often each sample was forgotten, (N,) the mean over trainings; what was never right counts as often as there are epochs.
 
-    The authors count such samples as forgotten without end, and look at a sample when a batch holds it; here after each epoch.
+    That is more than can be forgotten; the authors count such samples as forgotten without end. They look at a sample when a batch holds
+    it; here it is looked at after each epoch.
     """
     right = answers.margin > 0
     forgotten = (right[:, :-1] & ~right[:, 1:]).sum(axis=1).astype(np.float64)
@@ -208,12 +212,13 @@ def find_cutoff(ratio: float, n_labels: int) -> float:
 def design_ccs(known: Known, n: int, seed: int) -> Design:
     """Coverage-centric (Zheng et al. 2023): without the hardest, evenly over the range of scores.
 
-    Scores are the area under the margin, the sum over epochs. Fifty strata of equal width have equal quotas as far as they hold so
+    Scores are the area under the margin, the sum over epochs; of the network after each epoch, where the authors take what it says in
+    training as batches come. Fifty strata of equal width have equal quotas as far as they hold so
     many; what small ones leave goes to the larger.
     """
     margin = _given(known.answers).margin
     score = margin.sum(axis=1, dtype=np.float64).mean(axis=0)
-    n_cut = round(find_cutoff(n / len(score), len(count(known.labels))) * len(score))
+    n_cut = round(find_cutoff(n / len(score), _count_labels(known)) * len(score))
     n_cut = min(n_cut, len(score) - n)
     is_cut = take_first(score, n_cut, hold(known.ids), seed) > 0
     low, high = score[~is_cut].min(), score[~is_cut].max()
@@ -251,7 +256,7 @@ def design_k_center(known: Known, n: int, seed: int) -> Design:
 def design_herding(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     """Herding of each label's share (Welling 2009, as Rebuffi et al. 2017): always the sample that brings the mean nearest to the label's.
 
-    On features of length 1, as they do.
+    On features of length 1, as they do; these are features after PCA, which are centred on the mean of the evaluation samples.
     """
     features = _given(known.features)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
@@ -261,11 +266,11 @@ def design_herding(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
         if not quota:
             continue
         of_label = features[places].astype(np.float64)
-        mean, total = of_label.mean(axis=0), np.zeros(of_label.shape[1])
+        mean, total, squares = of_label.mean(axis=0), np.zeros(of_label.shape[1]), (of_label**2).sum(axis=1)
         is_left = np.ones(len(places), np.bool_)
         for n_taken in range(1, quota + 1):
             # |mean - (total + x) / k|^2 is smallest where x . (x + 2 total - 2 k mean) is: norms are 1, but for rows of zeros
-            towards = of_label @ (2 * (total - n_taken * mean)) + (of_label**2).sum(axis=1)
+            towards = of_label @ (2 * (total - n_taken * mean)) + squares
             chosen = int(np.where(is_left, towards, np.inf).argmin())
             is_left[chosen] = False
             total += of_label[chosen]
@@ -313,6 +318,11 @@ def take_first(score: Floats, n: int, ids: ParsedIds, seed: int, labels: NDArray
     return taken
 
 
+def _count_labels(known: Known) -> int:
+    """Labels that have samples."""
+    return int(np.count_nonzero(count(known.labels)))
+
+
 def _order(score: Floats, ids: ParsedIds, seed: int) -> NDArray[np.int64]:
     """Places by score, the smallest first, equal ones by the seed."""
     return np.lexsort((uniform_keys(ids, derive_seed(seed, "ties")), score))
@@ -348,10 +358,18 @@ METHODS: dict[str, Method] = {
         _CASES,
     ),
     "easiest": Method(
-        "the smallest loss, the same share of every label", _SHLEIFER, design_by_loss(hardest=False), _ANSWERS
+        "the smallest loss, the same share of every label",
+        _SHLEIFER,
+        design_by_loss(hardest=False),
+        _ANSWERS,
+        is_fixed=True,
     ),
     "hardest": Method(
-        "the largest loss, the same share of every label", _SHLEIFER, design_by_loss(hardest=True), _ANSWERS
+        "the largest loss, the same share of every label",
+        _SHLEIFER,
+        design_by_loss(hardest=True),
+        _ANSWERS,
+        is_fixed=True,
     ),
     **{
         name: Method(
@@ -365,6 +383,7 @@ METHODS: dict[str, Method] = {
         design_el2n,
         _ANSWERS,
         N_SEEDS,
+        is_fixed=True,
     ),
     "forgetting": Method(
         "what is most often forgotten",
@@ -372,6 +391,7 @@ METHODS: dict[str, Method] = {
         design_forgetting,
         _ANSWERS,
         N_SEEDS,
+        is_fixed=True,
     ),
     "ccs": Method(
         "evenly over the range of margins, without the hardest",
@@ -390,12 +410,18 @@ METHODS: dict[str, Method] = {
         "Welling, Herding dynamical weights to learn, ICML 2009",
         design_herding,
         _FEATURES,
+        is_fixed=True,
     ),
     "moderate": Method(
         "at a middling distance from the label's median feature",
         "Xia et al., Moderate coreset, ICLR 2023",
         design_moderate,
         _FEATURES,
+        is_fixed=True,
     ),
 }
 """Every method by its name."""
+BY_IMPORTANCE = "cases"
+"""The method whose weights are the importances, and need not be told beside them."""
+UNKNOWN_METHOD = Method("of another version", "", design_random)
+"""Stands for a method that a proxy of a later version was drawn by."""

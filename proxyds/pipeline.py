@@ -24,7 +24,7 @@ from proxyds.errors import (
 from proxyds.folders import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest
-from proxyds.methods import METHODS
+from proxyds.methods import BY_IMPORTANCE, METHODS, Need
 from proxyds.networks import describe_origin
 from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe
@@ -126,6 +126,11 @@ def list_space(recipe: Recipe, data: Source) -> list[Architecture]:
     return space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
 
 
+def find_needs(recipe: Recipe) -> frozenset[Need]:
+    """What a build's probes are asked for: what its method needs and the controls of its check, so that it is trained once."""
+    return probing.find_needs(recipe.selection.method, *(recipe.check.controls if recipe.check else ()))
+
+
 def _build(
     recipe: Recipe,
     data: Source,
@@ -139,14 +144,14 @@ def _build(
 ) -> Built:
     """The stages after source and space, in order; see `build`."""
     chosen_by = recipe.selection
-    chosen, layer = probing.choose_probes(recipe, data, architectures)
+    chosen, layer = probing.prepare_probes(recipe, data, architectures)
     computations = engine.ask(
         device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
     )
     here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
     ledger.end_stage("space")
 
-    needs = probing.find_needs(recipe)
+    needs = find_needs(recipe)
     trained = probing.train_probes(recipe, data, chosen, needs, device, engine, run)
     ledger.end_stage("probes", trained.done, sum(each.training_flops + each.asking_flops for each in trained.probes))
     learnt = probing.learn_samples(recipe, data, trained, needs, layer, device, engine, run, ledger)
@@ -162,7 +167,7 @@ def _build(
         law=chosen_by.draw,
         seed=recipe.draw_seed,
         reduction=chosen_by.labels,
-        by_importance=chosen_by.method == "cases",
+        by_importance=chosen_by.method == BY_IMPORTANCE,
     )
     ledger.end_stage("selection")
 

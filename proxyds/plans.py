@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from proxyds import checking, probe, probing, source, space, verification
 from proxyds.engine import Engine, run_stored
 from proxyds.engines import choose_engine
-from proxyds.methods import Known
-from proxyds.pipeline import list_space
+from proxyds.methods import Known, Need
+from proxyds.pipeline import find_needs, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe
 from proxyds.records import Architecture, Drawn, OnProgress, Source, ignore_progress
@@ -68,16 +68,19 @@ class CheckPlan:
         architectures: That would be ranked, from the lightest to the heaviest.
         runs: What each data set would cost.
         n_workers: Trainings at once.
+        probes: That it trains anew, because its controls, or other draws of the proxy, need them and the proxy's tables are not enough.
     """
 
     architectures: list[Architecture]
     runs: list[PlannedRuns]
     n_workers: int
+    probes: list[PlannedProbe] = field(default_factory=list)
 
     @property
     def expected_seconds(self) -> float:
         """Of all trainings, side by side: an even share of the sum."""
-        return sum(each.expected_seconds for each in self.runs) / self.n_workers
+        work = [*(each.expected_seconds for each in self.probes), *(each.expected_seconds for each in self.runs)]
+        return sum(work) / self.n_workers
 
 
 @dataclass(frozen=True)
@@ -132,18 +135,7 @@ def plan_build(
         run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
         architectures = list_space(recipe, data)
-        chosen, _ = probing.choose_probes(recipe, data, architectures)
-        planned = []
-        tasks = probing.list_probe_tasks(recipe, data, chosen, probing.find_needs(recipe), device, workshop)
-        expected: dict[str, float] = {}
-        for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
-            is_stored = store.find(task.stage, task.key) is not None
-            n_seen = probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
-            flops = n_seen * architecture.training_flops + probe.count_asking_flops(task)
-            if not is_stored and architecture.name not in expected:
-                expected[architecture.name] = workshop.ask(device, probe.expect_seconds, task)
-            seconds = 0.0 if is_stored else expected[architecture.name]
-            planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
+        planned = _plan_probes(recipe, data, architectures, find_needs(recipe), store, device, workshop)
         n_workers = workshop.n_workers
         n_selected = round(recipe.selection.ratio * len(data.train))
         check = None
@@ -217,12 +209,39 @@ def plan_check(
     with workshop:
         run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
         data = source.load_source(recipe, run, streamed)
-        ranked = checking.choose_ranked(recipe, settings, data, list_space(recipe, data))
+        architectures = list_space(recipe, data)
+        ranked = checking.choose_ranked(recipe, settings, data, architectures)
         manifest, tables = read_proxy(folder, with_ranking=False)
-        known = checking.know_from_table(data, manifest, tables)
+        known, probes = checking.know_from_table(data, manifest, tables), []
+        if not known.has(needs := checking.find_needs(recipe, settings)):
+            probes = _plan_probes(recipe, data, architectures, needs, store, device, workshop)
         own_draws = checking.redraw(recipe, data, known, manifest, tables)
         runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, workshop)
-        return _plan_runs(runs, store, device, workshop)
+        return replace(_plan_runs(runs, store, device, workshop), probes=probes)
+
+
+def _plan_probes(
+    recipe: Recipe,
+    data: Source,
+    architectures: Sequence[Architecture],
+    needs: frozenset[Need],
+    store: Store,
+    device: str,
+    engine: Engine,
+) -> list[PlannedProbe]:
+    chosen, _ = probing.prepare_probes(recipe, data, architectures)
+    tasks = probing.list_probe_tasks(recipe, data, chosen, needs, device, engine)
+    n_seen = probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
+    planned = []
+    expected: dict[str, float] = {}
+    for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
+        is_stored = store.find(task.stage, task.key) is not None
+        flops = n_seen * architecture.training_flops + probe.count_asking_flops(task)
+        if not is_stored and architecture.name not in expected:
+            expected[architecture.name] = engine.ask(device, probe.expect_seconds, task)
+        seconds = 0.0 if is_stored else expected[architecture.name]
+        planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
+    return planned
 
 
 def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001

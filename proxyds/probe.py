@@ -59,7 +59,7 @@ def probe_task(
         device: `cpu` or a CUDA device.
         arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
         data_parallel: Parts of every batch, and processes that compute them where the engine can.
-        keep_answers: Whether it is asked about every sample after each epoch; 16 bytes of each are held and kept.
+        keep_answers: Whether it is asked about every training sample after each epoch; 16 bytes of each are held and kept, epoch by epoch.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
@@ -115,8 +115,8 @@ def train_probe(
 ) -> None:
     """Trains one probe; writes `weights.safetensors`, `predictions.npy` and `training.json` to the folder.
 
-    With `keep_answers` also `answers-train.npy` and `answers-evaluation.npy`, (4, E, n) float32: what the network says of each sample
-    after each of E epochs, see `inference.measure_answers`. Nothing of the training depends on it.
+    With `keep_answers` also `answers.npy`, (4, E, N) float32: what the network says of each training sample after each of E epochs, see
+    `inference.measure_answers`. Nothing of the training depends on it.
 
     Where `torch.distributed` is set up, every process of it calls this; the first alone reports, tests and writes.
 
@@ -128,7 +128,7 @@ def train_probe(
         architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
     )
 
-    answers: dict[str, list[NDArray[np.float32]]] = {"train": [], "evaluation": []}
+    answers: list[NDArray[np.float32]] = []
     asking_seconds = 0.0
 
     def ask(index: int, epoch: Epoch) -> None:
@@ -137,8 +137,7 @@ def train_probe(
         if keep_answers:
             asked = time.perf_counter()
             network.eval()
-            for split, samples in (("train", train), ("evaluation", evaluation)):
-                answers[split].append(measure_answers(network, samples.pixels(), hold(samples.labels), device))
+            answers.append(measure_answers(network, train.pixels(), hold(train.labels), device))
             network.train()
             asking_seconds += time.perf_counter() - asked
 
@@ -161,9 +160,8 @@ def train_probe(
     seconds = time.perf_counter() - started - asking_seconds
     np.save(folder / "predictions.npy", predict_labels(network, evaluation.pixels(), device))
     save_network(network, folder / "weights.safetensors", n_labels, image_shape)
-    for split, of_epochs in answers.items():
-        if of_epochs:
-            np.save(folder / f"answers-{split}.npy", np.stack(of_epochs, axis=1))
+    if answers:
+        np.save(folder / "answers.npy", np.stack(answers, axis=1))
     about = {"losses": [epoch.loss for epoch in history], "seconds": seconds}
     (folder / "training.json").write_text(json.dumps(about))
 
@@ -180,12 +178,11 @@ def expect_seconds(task: Task) -> float:
 
 
 def count_asking_flops(task: Task) -> int:
-    """FLOPs of asking a probe about every sample after each epoch; 0 where it is not asked."""
+    """FLOPs of asking a probe about every training sample after each epoch; 0 where it is not asked."""
     given = task.arguments
     if not given["keep_answers"]:
         return 0
-    n_asked, architecture = len(given["train"]) + len(given["evaluation"]), given["architecture"]
-    return int(given["settings"].epochs * n_asked * architecture.forward_flops)
+    return int(given["settings"].epochs * len(given["train"]) * given["architecture"].forward_flops)
 
 
 def count_seen(settings: Training, n_train: int, data_parallel: int) -> int:
@@ -213,7 +210,7 @@ def read_probe(
         settings: How it was trained.
         n_train: Samples that it was trained on.
         data_parallel: Parts of every batch.
-        asking_flops: Of asking it about every sample after each epoch.
+        asking_flops: Of asking it about every training sample after each epoch.
     """
     about = json.loads((entry.folder / "training.json").read_text())
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
@@ -232,7 +229,7 @@ def read_probe(
 
 def read_answers(entries: Sequence[Entry]) -> Answers:
     """Reads what a probe said of every training sample after each epoch; of trainings with `keep_answers`, in this order."""
-    answers = [np.load(entry.file("answers-train.npy").path) for entry in entries]
+    answers = [np.load(entry.file("answers.npy").path) for entry in entries]
     return Answers(**{name: np.stack([each[i] for each in answers]) for i, name in enumerate(MEASURES)})
 
 

@@ -67,9 +67,8 @@ class Learnt:
     known: Known
 
 
-def find_needs(recipe: Recipe) -> frozenset[Need]:
-    """What a recipe's selection and the controls of its check need together, so that it is trained once."""
-    methods = (recipe.selection.method, *(recipe.check.controls if recipe.check else ()))
+def find_needs(*methods: str) -> frozenset[Need]:
+    """What some methods need together."""
     return frozenset[Need]().union(*(METHODS[method].needs for method in methods))
 
 
@@ -134,7 +133,7 @@ def train_probes(
     return Trained(trained, results)
 
 
-def choose_probes(
+def prepare_probes(
     recipe: Recipe, data: Source, architectures: Sequence[Architecture]
 ) -> tuple[list[Architecture], str]:
     """Chooses a build's probes, and the layer of the heaviest that features come from; refuses what could not be done with them.
@@ -159,7 +158,7 @@ def know_samples(
     ledger: Ledger,
 ) -> Known:
     """Finds what methods need to know of the training samples: trains probes where the store does not hold them."""
-    chosen, layer = choose_probes(recipe, data, architectures)
+    chosen, layer = prepare_probes(recipe, data, architectures)
     trained = train_probes(recipe, data, chosen, needs, device, engine, run)
     ledger.end_stage("probes", trained.done)
     return learn_samples(recipe, data, trained, needs, layer, device, engine, run, ledger).known

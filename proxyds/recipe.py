@@ -446,7 +446,7 @@ class Recipe(Section):
                 if METHODS[name].n_seeds > self.probes.seeds:
                     raise PydanticCustomError(
                         "too_few_seeds",
-                        "must have its scores averaged over {needed} trainings of the heaviest probe or more, {name} got {n}; set "
+                        "must have its scores averaged over {needed} trainings of the heaviest probe or more, {name} got {n}; build with "
                         "probes.seeds: {needed}",
                         {"needed": METHODS[name].n_seeds, "name": name, "n": self.probes.seeds, "place": place},
                     )

@@ -17,7 +17,7 @@ from proxyds.errors import ArtifactError, RecipeError
 from proxyds.fetching import open_tables
 from proxyds.ledger import Ledger
 from proxyds.manifest import MANIFEST, RECIPE, Manifest
-from proxyds.methods import METHODS, Known
+from proxyds.methods import BY_IMPORTANCE, METHODS, Known
 from proxyds.opening import measure_file, verify_proxy
 from proxyds.pipeline import Built, look_at_output, write_proxy
 from proxyds.recipe import Images, Recipe
@@ -49,7 +49,7 @@ def resample(
     Args:
         place: The proxy: a folder, `user/name@v1.0.0`, or an address.
         out: The folder to make.
-        overrides: `a.b=c` assignments to its recipe: `selection.ratio`, `selection.draw`, `selection.seed`, `selection.labels`, `name`, `version`,
+        overrides: `a.b=c` assignments to its recipe: `selection.ratio`, `selection.method`, `selection.draw`, `selection.seed`, `selection.labels`, `name`, `version`,
             `output`; also `source.path`, where the source has moved.
         store: Where decoded images are kept; None for the user's own.
         workers: Processes at once; 0 for one for each core.
@@ -101,7 +101,7 @@ def resample(
             law=chosen_by.draw,
             seed=recipe.draw_seed,
             reduction=chosen_by.labels,
-            by_importance=chosen_by.method == "cases",
+            by_importance=chosen_by.method == BY_IMPORTANCE,
         )
         ledger.end_stage("selection")
 

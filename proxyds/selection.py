@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.columns import Values, count, derive, hold, sum_by
-from proxyds.draws import Design, count_possible, draw_designed, find_inclusion, find_keep_probability
+from proxyds.draws import Design, draw_designed, find_inclusion, find_keep_probability, find_supply
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.methods import Known, Method
 from proxyds.recipe import LabelReduction
@@ -177,12 +177,7 @@ def draw_again(
     """
     n, draw_seed = round(ratio * len(ids)), _seed_of_draw(seed, draw)
     design = design_for(n, draw_seed)
-    if (n_possible := count_possible(design, n)) < n:
-        raise ShortageError(
-            f"selection.ratio: {ratio:g} of {len(ids):,} asks for {n:,} samples, but only {n_possible:,} have an importance "
-            f"above zero{'' if design.strata is None else ' where they are wanted'}; use "
-            f"{math.floor(1000 * n_possible / len(ids)) / 1000:g} or less, or no zero in importance.constants"
-        )
+    _check_supply("selection.ratio", design, n, len(ids))
     if reduction is not None and not keeps_all(reduction, labels, ratio):
         return draw_reduced(ids, labels, design.weights, ratio, reduction, law=law, seed=draw_seed)
     return Drawn(draw_designed(design, n, ids, law, draw_seed))
@@ -205,13 +200,31 @@ def draw_control(
         law: A key of `DRAW_LAWS`.
         seed: Of the draw.
         kept: (L,) the labels; None for all.
+
+    Raises:
+        ShortageError: Too few samples have a weight above 0.
     """
-    if kept is None:
-        return Drawn(draw_designed(method.design(known, n, seed), n, known.ids, law, seed))
-    selected = np.isin(hold(known.labels), kept)
-    some = known.take(selected)
-    selected[selected] = draw_designed(method.design(some, n, seed), n, some.ids, law, seed)
+    selected = np.isin(hold(known.labels), kept) if kept is not None else np.ones(len(known.ids), np.bool_)
+    some = known if kept is None else known.take(selected)
+    design = method.design(some, n, seed)
+    _check_supply("check.controls", design, n, len(some.ids))
+    selected[selected] = draw_designed(design, n, some.ids, law, seed)
     return Drawn(selected, kept)
+
+
+def _check_supply(place: str, design: Design, n: int, n_all: int) -> None:
+    """Refuses to draw what is not there: of a method that draws by cases, where their constants are 0.
+
+    Raises:
+        ShortageError: Fewer samples than are asked for have a weight above 0, of all or of a label's.
+    """
+    if (supply := find_supply(design, n)) < 1:
+        n_possible = math.floor(supply * n)
+        asked = f"{n / n_all:.3g} of {n_all:,} asks for {n:,} samples"
+        raise ShortageError(
+            f"{place}: {asked}, but only {n_possible:,} {'have' if design.strata is None else 'in the same shares have'} an importance above "
+            f"zero; use {math.floor(1000 * supply * n / n_all) / 1000:g} or less, or no zero in importance.constants"
+        )
 
 
 def _seed_of_draw(seed: int, draw: int) -> int:

@@ -24,7 +24,7 @@ from proxyds.runs import METHOD_LABELS, PROXY, TRAINED_HERE
 from proxyds.tally import Shown
 
 if TYPE_CHECKING:
-    from proxyds.plans import BuildPlan, CheckPlan, SearchSpace
+    from proxyds.plans import BuildPlan, CheckPlan, PlannedProbe, SearchSpace
 
 MOST_SHOWN = 24
 """Architectures of a space that are printed, at most, besides the probes."""
@@ -46,16 +46,17 @@ def summarise_plan(plan: BuildPlan) -> dict[str, Any]:
         "n_selected": plan.n_selected,
         "n_architectures": len(plan.architectures),
         "expected_seconds": plan.expected_seconds,
-        "probes": [
-            {
-                "name": p.name,
-                "is_stored": p.is_stored,
-                "flops": p.flops,
-                "expected_seconds": p.expected_seconds,
-            }
-            for p in plan.probes
-        ],
+        "probes": [_summarise_probe(each) for each in plan.probes],
         "check": None if plan.check is None else summarise_check_plan(plan.check),
+    }
+
+
+def _summarise_probe(probe: PlannedProbe) -> dict[str, Any]:
+    return {
+        "name": probe.name,
+        "is_stored": probe.is_stored,
+        "flops": probe.flops,
+        "expected_seconds": probe.expected_seconds,
     }
 
 
@@ -140,6 +141,7 @@ def summarise_check_plan(plan: CheckPlan) -> dict[str, Any]:
     return {
         "expected_seconds": plan.expected_seconds,
         "architectures": [each.name for each in plan.architectures],
+        "probes": [_summarise_probe(each) for each in plan.probes],
         "runs": [asdict(each) for each in plan.runs],
     }
 
@@ -151,16 +153,7 @@ def print_plan(plan: BuildPlan) -> None:
     click.echo(f"source: {facts.name}{copy}, {len(plan.source.train):,} training samples may be drawn, ", nl=False)
     click.echo(f"{len(plan.source.evaluation):,} evaluation samples ({facts.evaluation_from}), {plan.source.reading}")
     click.echo(f"space: {len(plan.architectures)} architectures; proxy: {plan.n_selected:,} samples\n")
-    rows = [
-        (
-            p.name,
-            with_prefix(p.architecture.training_flops, "FLOP"),
-            with_prefix(p.flops, "FLOP"),
-            "in the store" if p.is_stored else duration(p.expected_seconds),
-        )
-        for p in plan.probes
-    ]
-    print_table("probes to train", ("architecture", "one image", "training", "expected"), rows)
+    _print_probes(plan.probes)
     if plan.check is not None:
         click.echo()
         _print_runs(plan.check)
@@ -172,8 +165,24 @@ def print_check_plan(plan: CheckPlan) -> None:
     rows = [(a.name, with_prefix(a.training_flops, "FLOP"), f"{a.n_parameters:,}") for a in plan.architectures]
     print_table("architectures to rank", ("architecture", "one image", "weights"), rows)
     click.echo()
+    if plan.probes:
+        _print_probes(plan.probes)
+        click.echo()
     _print_runs(plan)
     _print_expectation(plan.expected_seconds, plan.n_workers)
+
+
+def _print_probes(probes: Sequence[PlannedProbe]) -> None:
+    rows = [
+        (
+            p.name,
+            with_prefix(p.architecture.training_flops, "FLOP"),
+            with_prefix(p.flops, "FLOP"),
+            "in the store" if p.is_stored else duration(p.expected_seconds),
+        )
+        for p in probes
+    ]
+    print_table("probes to train", ("architecture", "one image", "training", "expected"), rows)
 
 
 def _print_runs(plan: CheckPlan) -> None:

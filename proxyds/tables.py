@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from proxyds import runs
 from proxyds.errors import ArtifactError
 from proxyds.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
-from proxyds.methods import METHODS, Method
+from proxyds.methods import BY_IMPORTANCE, METHODS, Method
 from proxyds.opening import list_shards, parse_json, read_manifest
 from proxyds.plain_text import first_line
 from proxyds.recipe import MAX_IMPORTANCE
@@ -65,6 +65,8 @@ _COLUMNS = {
 """What each table must hold; other columns are of a later version and not read."""
 WEIGHT = "weight"
 """What samples were drawn by, beside `_OF_DRAWN`; where the method is not `cases`, which draws by importance."""
+MIN_WEIGHT = 1e-18
+"""Of a sample that may be drawn."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 
 
@@ -154,7 +156,7 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
         n_rows: That it must have; None for a table of runs.
     """
     columns = dict(_COLUMNS[config])
-    if config in ("default", "importance") and manifest.draw.method != "cases":
+    if config in ("default", "importance") and manifest.draw.method != BY_IMPORTANCE:
         columns[WEIGHT] = _REAL
     if config == "default" and manifest.kept_labels is not None:
         columns["source_label"] = _WHOLE
@@ -312,8 +314,8 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
     n_answers = [pc.list_value_length(evaluation[name]).to_numpy() for name in ("predicted", "correct")]
     answers, said = (evaluation[name].combine_chunks().flatten() for name in ("predicted", "correct"))
     checks: list[tuple[str, str, bool]] = [
-        ("importance", WEIGHT, _are_amounts(read_weights(importance))),
-        ("importance", "keep_probability", _are_shares(importance, METHODS[manifest.draw.method])),
+        ("importance", WEIGHT, _are_weights(read_weights(importance), selected)),
+        ("importance", "keep_probability", _are_shares(importance, METHODS.get(manifest.draw.method))),
         ("importance", "inclusion_probability", _are_probabilities(importance["inclusion_probability"])),
         ("importance", "nearest_distance", _are_amounts(_numbers(importance, "nearest_distance"))),
         ("importance", "nearest_evaluation_id", bool(pc.all(pc.is_in(importance["nearest_evaluation_id"], evaluation_ids)).as_py())),
@@ -397,10 +399,18 @@ def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64)
     return bool(((values >= 0) & (values <= most)).all())
 
 
-def _are_shares(importance: pa.Table, method: Method) -> bool:
+def _are_weights(weights: NDArray[np.float64], selected: NDArray[np.bool_]) -> bool:
+    """Whether samples can have been drawn by these weights."""
+    positive = weights[weights != 0]
+    return _are_amounts(weights, MAX_IMPORTANCE) and bool(
+        (positive >= MIN_WEIGHT).all() and (weights[selected] > 0).all()
+    )
+
+
+def _are_shares(importance: pa.Table, method: Method | None) -> bool:
     """Whether `keep_probability` is the weight over its sum; of a method with strata, which are not written, whether it can be one."""
     keep, values = _numbers(importance, "keep_probability"), read_weights(importance)
-    if not method.is_weighting:
+    if method is None or not method.is_weighting:
         return _are_amounts(keep, 1.0) and bool(np.isclose(keep.sum(), 1.0)) and not keep[values == 0].any()
     total = values.sum()
     return _are_amounts(keep, 1.0) and bool(np.allclose(keep * total, values, atol=1e-9 * total))

@@ -82,13 +82,15 @@ def test_entropy_tails_weigh_a_bins_samples_by_how_many_they_are(method: str, ex
 
 
 def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_smallest() -> None:
-    entropy = [0.2, 0.4, 0.0, 1e-20]  # log10: -0.70 and -0.40
-    narrow = know([0, 10, 1, 2], answers=make_answers(entropy=[entropy]))
-    wide = replace(narrow, labels=np.array([0, 9, 1, 2]))
-    assert METHODS["entropy-tails-p3"].design(narrow, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
-    assert METHODS["entropy-tails-p3"].design(wide, 2, 0).weights.tolist() == [1, 1, 0.25, 0.25]
-    wider = know([0, 9, 1, 2], answers=make_answers(entropy=[[0.4, 0.9, 0.0, 1e-20]]))  # -0.40 and -0.05
-    assert METHODS["entropy-tails-p3"].design(wider, 2, 0).weights.tolist() == [0.25, 0.25, 0.25, 0.25]
+    entropy = [0.4, 0.9, *[1e-20] * 8, 0.0]  # log10: -0.40 and -0.05, in one half decade and in two quarters
+    of_eleven = know(list(range(11)), answers=make_answers(entropy=[entropy]))
+    weights = METHODS["entropy-tails-p3"].design(of_eleven, 2, 0).weights
+    np.testing.assert_allclose(weights, [1, 1, *[1 / 81] * 9])
+    of_ten = replace(of_eleven, labels=np.array([*range(10), 57]) % 48)  # numbers with gaps: the last is 9
+    of_ten_weights = METHODS["entropy-tails-p3"].design(of_ten, 2, 0).weights
+    np.testing.assert_allclose(of_ten_weights, [1 / 4, 1 / 4, *[1 / 81] * 9])
+    with_gaps = replace(of_eleven, labels=np.array([*range(0, 90, 10), 99, 99]))
+    np.testing.assert_allclose(METHODS["entropy-tails-p3"].design(with_gaps, 2, 0).weights, of_ten_weights)
 
 
 @pytest.mark.parametrize(("n_epochs", "epoch"), [(3, 0), (13, 0), (20, 1), (200, 19)])

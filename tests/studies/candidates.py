@@ -1,9 +1,11 @@
-"""Selection methods that are tried in the study and not shipped. What earns a place moves to `proxyds/methods.py`; what does not is told on the study's page."""
+"""Selection methods that are tried in the study and not shipped. What earns a place moves to `proxyds/methods.py`; what does not is told on the study's page.
+
+Rows and subsets go by a candidate's name: what is changed gets another one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +106,7 @@ def stratified(method: str) -> Callable[[Known, int, int], Design]:
     """A method's weights, of every label its share."""
 
     def design(known: Known, n: int, seed: int) -> Design:
-        return replace(_stratify(hold(METHODS[method].design(known, n, seed).weights), known, n))
+        return _stratify(hold(METHODS[method].design(known, n, seed).weights), known, n)
 
     return design
 

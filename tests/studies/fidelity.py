@@ -1,6 +1,6 @@
 """Which selection keeps the ranking of architectures: every method at equal size, beside the full data at equal cost.
 
-`make study` runs it. Rows are appended as runs end and the subsets are kept beside them, so that whoever has the two goes on where they
+`make study` runs it. Rows are appended after each draw and the subsets are kept beside them, so that whoever has the two goes on where they
 stop, and trains no probe again. Equal for all: source, architectures, epochs, batch size, learning rate, schedule, augmentation, test
 samples; and for one number of a draw the training's seed. `parts.py` says what is run.
 """
@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from proxyds import machine, source, space, verification
 from proxyds.display import print_table, show_progress
 from proxyds.engine import Done, LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
-from proxyds.recipe_yaml import read_recipe
+from proxyds.recipe import Recipe
+from proxyds.recipe_yaml import read_recipe, write_recipe
 from proxyds.runs import FULL, RANDOM
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
@@ -43,12 +44,12 @@ def list_rows(study: Study) -> list[dict[str, Any]]:
     return [row for name in (*study.beside, study.name) for row in read_rows(RESULTS / name / "rows.csv")]
 
 
-def list_sets(study: Study, part: Part, probes: Probes) -> list[TrainingSet]:
-    """The data sets of a part, one for each draw; their samples are read, or selected and kept."""
+def list_sets(study: Study, part: Part, probes: Probes, numbers: Iterable[int]) -> Iterator[TrainingSet]:
+    """The data sets of a part, one for each of some draws; their samples are read, or selected and kept."""
     train, base, settings = probes.data.train.load(), probes.recipe.training, change_training(part, probes.recipe)
     n_seen = count_steps(base, round(part.ratio * len(train))) * base.batch_size
-    n_steps, sets = n_seen // settings.batch_size, []
-    for number in range(count_draws(part, probes.recipe)):
+    n_steps = n_seen // settings.batch_size
+    for number in numbers:
         samples, kept, draw = train, None, None
         if part.method is not None:
             path, size = RESULTS / study.name / "subsets.npz", part.size or part.ratio
@@ -56,8 +57,7 @@ def list_sets(study: Study, part: Part, probes: Probes) -> list[TrainingSet]:
                 kept = choose_labels(part, probes, number)
             selected, draw = find_subset(path, part.method, size, number, probes, kept), number
             samples = train.take(selected) if kept is None else train.take(selected).keep_labels(kept)
-        sets.append(TrainingSet(part.dataset, part.ratio, draw, number, len(samples), samples, n_steps, kept))
-    return sets
+        yield TrainingSet(part.dataset, part.ratio, draw, number, len(samples), samples, n_steps, kept)
 
 
 def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
@@ -87,13 +87,28 @@ def key_of_run(run: Run) -> Key:
     return Key(run.architecture.name, of.dataset, of.ratio, of.training_seed)
 
 
+def keep_recipe(study: Study, recipe: Recipe) -> None:
+    """Writes the recipe beside the rows; refuses to add to rows of another.
+
+    Raises:
+        SystemExit: They are of another.
+    """
+    path = RESULTS / study.name / "recipe.yaml"
+    text = write_recipe(recipe)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8") != text:
+        raise SystemExit(
+            f"{path}: must be the recipe that the study runs, its rows are of another; move the folder away"
+        )
+
+
 def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -> None:
     """Does what is missing of a part, one draw after the other, and appends the rows of each."""
     path = RESULTS / study.name / "rows.csv"
     known = {key_of(row) for row in list_rows(study)}
-    for training_set in list_sets(study, part, probes):
-        if training_set.training_seed not in numbers:
-            continue
+    for training_set in list_sets(study, part, probes, numbers):
         runs = [run for run in list_runs(study, part, [training_set], probes) if key_of_run(run) not in known]
         if not runs:
             continue
@@ -158,7 +173,7 @@ def write_report(study: Study, probes: Probes) -> None:
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     architectures = take_half(probes.architectures, study.half)
     measures = {ratio: report.tabulate_measures(rows, architectures, ratio, recipe.seed) for ratio in ratios}
-    spent = sum(row["seconds"] for row in rows)
+    spent = sum(row["seconds"] for row in rows if row["architecture"] in {each.name for each in architectures})
     page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, spent)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
@@ -212,6 +227,7 @@ def main() -> None:
             recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed
         )
         probes = Probes(recipe, data, architectures, store, engine, on_progress)
+        keep_recipe(study, recipe)
         show_plan(study, probes)
         for part in study.parts if not given.plan else ():
             if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio):

@@ -116,13 +116,18 @@ def compare(number: int, measured: Mapping[str, Mapping[str, float]], manifest: 
     heads = [f"{column.replace('_', ' ')} {kind}" for column in columns for kind in ("printed", "here")]
     lines = [f"| architecture | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for name in printed["full"]:
-        cells = [f"{held[column][name]:.4f}" for column in columns for held in (printed, measured)]
+        cells = [
+            f"{held[column][name]:.4f}" if name in held[column] else "failed"
+            for column in columns
+            for held in (printed, measured)
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for what, statistic in (("Pearson", pearson), ("Spearman", spearman), ("Kendall tau", kendall_tau)):
         cells = ["", ""]
         for column in columns[1:]:
             for held in (printed, measured):
-                one, other = (np.array([held[each][name] for name in printed["full"]]) for each in ("full", column))
+                names = [name for name in printed["full"] if name in held["full"] and name in held[column]]
+                one, other = (np.array([held[each][name] for name in names]) for each in ("full", column))
                 cells.append(f"{statistic(one, other, np.ones((1, len(one)), np.int64))[0]:.3f}")
         lines.append(f"| **{what} with full** | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"

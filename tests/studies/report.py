@@ -17,7 +17,7 @@ from rows import OTHER_MEASURES
 from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.manifest import EstimateRecord
 from proxyds.plots import STYLE, as_percent, as_png, new_figure
-from proxyds.ranking import Floats
+from proxyds.ranking import Floats, n_top
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture
 from proxyds.runs import (
@@ -174,11 +174,15 @@ def tabulate_measures(
     """Tau of what is trained on at one ratio if it ranks by something else than accuracy, in Markdown.
 
     Args:
-        rows: Of data sets that have every measure, and of full data.
+        rows: Of `rows.read_rows`; data sets that lack a measure are left out.
         architectures: Those whose rows are taken.
         ratio: Which.
         seed: Of the bootstrap.
     """
+    lacking = {
+        row["dataset"] for row in rows if row["dataset"] != FULL and any(row[each] is None for each in OTHER_MEASURES)
+    }
+    rows = [row for row in rows if row["dataset"] not in lacking]
     of = {
         measure: resample_all(make_table(rows, architectures, measure), seed)[1]
         for measure in ("accuracy", *OTHER_MEASURES)
@@ -217,7 +221,7 @@ def find_cost(
     trained = probes if "cases" in needs else probes[-1:]
     cost = sum(n_seen * each.training_flops for each in trained)
     if "answers" in needs:
-        cost += settings.epochs * n_all * heaviest.forward_flops
+        cost += settings.epochs * n_train * heaviest.forward_flops
     if needs & {"cases", "features"}:
         cost += n_all * heaviest.forward_flops
     return n_seeds * cost
@@ -270,8 +274,8 @@ def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
                 if tau.low is not None and tau.high is not None:
                     axes.plot([tau.low, tau.high], [place, place], color=colour, linewidth=2)
                 axes.plot([tau.value], [place], "o", color=colour)
-        random = next(each for each in of_ratio if each.method == RANDOM)
-        left.axvline(_value(random, "tau"), color="#999999", linewidth=0.8)
+        for random in (each for each in of_ratio if each.method == RANDOM):
+            left.axvline(_value(random, "tau"), color="#999999", linewidth=0.8)
         right.axvline(0, color="#999999", linewidth=0.8)
         left.set_yticks(range(len(shown)), [NAMES.get(each.method, each.method) for each in shown])
         left.set_ylim(len(shown) - 0.5, -0.5)
@@ -378,11 +382,11 @@ def render_page(
         f"**Held equal**: the source ({getattr(recipe.source, 'name', recipe.source.kind)} at {recipe.source.image_size}x{recipe.source.image_size}), the architectures, the training ({settings.epochs} epochs of whatever it is trained on, batches of "
         f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset, and for draw d of everything the training's seed. "
         f"Full data: {recipe.check.full_seeds} seeds, every subset {recipe.check.draws} draws, each with a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
-        "the noise of probes too (`el2n` and `forgetting`: the mean over trainings d to d + 2); `fewer epochs` sees everything for as many steps as the subset takes.",
+        "the noise of probes too; but those of `el2n` and `forgetting`, whose scores are the mean over trainings d to d + 2, share trainings, and their intervals hold too little of it. `fewer epochs` sees everything for as many steps as the subset takes.",
         "",
         "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Less random*, *less stratified*: the difference of the two taus, "
-        f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {max(5, len(names) // 5)}. Regret: the full-data accuracy that is lost by "
-        "taking the architecture called best. *To choose*: FLOPs of probes, of asking them and of features; a training of the mean architecture on everything is "
+        f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
+        "taking the architecture called best. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
         f"{np.mean(list(cost_of.values())) * settings.epochs * n_train / 1e12:.1f} TFLOP.",
     ]
     for ratio in ratios:

@@ -1,4 +1,4 @@
-"""The study's rows: one for each training and test, appended as they end, so that a study that was stopped goes on."""
+"""The study's rows: one for each training and test, appended after each draw, so that a study that was stopped goes on."""
 
 from __future__ import annotations
 

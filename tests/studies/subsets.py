@@ -66,7 +66,7 @@ class Probes:
 
     @cached_property
     def _chosen(self) -> tuple[list[Architecture], str]:
-        return probing.choose_probes(self.recipe, self.data, self.architectures)
+        return probing.prepare_probes(self.recipe, self.data, self.architectures)
 
     @property
     def _run(self) -> probing.RunTasks:
