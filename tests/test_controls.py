@@ -189,6 +189,25 @@ def test_stratified_draws_one_label_without_regard_to_another() -> None:
     assert abs(together - 0.25) <= 3 * np.sqrt(0.25 * 0.75 / N_DRAWS)
 
 
+# What cannot be drawn
+
+
+@pytest.mark.parametrize("law", DRAW_LAWS)
+def test_a_control_of_more_than_can_be_drawn_says_what_would_fit(law: str) -> None:
+    ids, labels = make_ids(100), np.repeat([0, 1], 50)
+    importance = np.where(np.arange(100) % 50 < 10, 6.0, 0.0)  # ten of each label
+    importance[60:70] = 1.0  # and ten more of the second
+    known = Known(ids, labels, importance)
+    refused = {"cases": (0.4, r"0\.4 of 100 asks for 40 .* but only 30 have .* use 0\.3 or less"),
+               "cases-stratified": (0.3, r"0\.3 of 100 asks for 30 .* but only 20 in the same shares have .* use 0\.2 or less")}  # fmt: skip
+    for name, (ratio, said) in refused.items():
+        with pytest.raises(ShortageError, match=f"check.controls: {said}"):
+            draw_control(METHODS[name], known, round(100 * ratio), law=law, seed=0)
+        fits = draw_control(METHODS[name], known, round(100 * ratio) - 10, law=law, seed=0)
+        assert fits.selected.sum() == round(100 * ratio) - 10
+        assert (importance[fits.selected] > 0).all()
+
+
 # The proxy again
 
 IMPORTANCE = np.tile([6.0, 2.0, 1.0, 1.0], 25)
