@@ -55,7 +55,7 @@ def proxies(recipe: Path, tmp_path_factory: pytest.TempPathFactory, session_stor
 
 def test_a_method_that_leaves_a_label_without_samples_is_told_so(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        StarvedLabelError, match="every label must have a sample in the proxy, '[0-9]' and [0-9] more have none"
+        StarvedLabelError, match=r"every label must have a sample in the proxy, '[0-9]' and [0-9] more have none"
     ):
         proxyds.build(proxyds.read_recipe(recipe, [f"selection.method={STARVING}"]), tmp_path / "no", device="cpu")
 
