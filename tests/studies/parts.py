@@ -66,6 +66,18 @@ def fewer_epochs(ratio: float) -> Part:
 
 LEADING = ("random", "stratified", "cases")
 """Methods that are looked at in other sizes than 5 %."""
+OTHER_TRAININGS = (
+    Part("random-half-the-size", 0.05, "random", size=0.025),
+    Part("random-twice-the-size", 0.05, "random", size=0.1),
+    Part("random-four-times-the-size", 0.05, "random", size=0.2),
+    Part("random-low-rate", 0.05, "random", settings={"learning_rate": 0.003}),
+    Part("random-high-rate", 0.05, "random", settings={"learning_rate": 0.03}),
+    Part("random-small-batches", 0.05, "random", settings={"batch_size": 32}),
+    Part("random-large-batches", 0.05, "random", settings={"batch_size": 128}),
+    Part("random-as-it-is", 0.05, "random", settings={"crop_padding": 0, "horizontal_flip": False}),
+    Part("random-five-labels", 0.05, "random", n_labels=5),
+)
+"""Random subsets trained otherwise, at the same cost: which settings rank best."""
 STUDIES = {
     "cifar10": Study(
         "cifar10",
@@ -80,7 +92,13 @@ STUDIES = {
             fewer_epochs(0.02),
         ),
     ),
-    "search": Study("search", "cifar10", tuple(by_method(0.05, *CANDIDATES)), "tuning", beside=("cifar10",)),
+    "search": Study(
+        "search",
+        "cifar10",
+        (*by_method(0.05, *CANDIDATES), *OTHER_TRAININGS),
+        half="tuning",
+        beside=("cifar10",),
+    ),
 }
 
 
