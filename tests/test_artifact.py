@@ -68,7 +68,9 @@ def described_columns(table: str) -> set[str]:
         owner = cells[0].strip("`")
         if owner in ("data", "importance", "evaluation") and len(cells) == 4:
             names |= set(re.findall(r"`(\w+)`", cells[1])) if owner == table else set()
-        elif cells[0].startswith("`") and not (table == "evaluation" and "probability" in cells[0]):
+        elif cells[0].startswith("`") and not (
+            table == "evaluation" and ("probability" in cells[0] or cells[0] == "`weight`")
+        ):
             names |= set(re.findall(r"`(\w+)`", cells[0]))
     assert rows
     return names
@@ -77,7 +79,10 @@ def described_columns(table: str) -> set[str]:
 @pytest.mark.parametrize("table", ["data", "importance", "evaluation"])
 def test_the_specification_names_every_column(table: str, tiny_proxy: Path) -> None:
     of_some_labels = {"source_label"} if table == "data" else set()  # see tests/test_label_reduction.py
-    assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table) - of_some_labels
+    of_other_methods = {"weight"}  # see tests/test_chosen_methods.py
+    described = described_columns(table)
+    assert set(getattr(read_tables(tiny_proxy), table).column_names) == described - of_some_labels - of_other_methods
+    assert ("weight" in described) == (table != "evaluation")
 
 
 def test_the_specification_names_every_column_of_a_run() -> None:
