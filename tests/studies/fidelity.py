@@ -52,12 +52,19 @@ def list_sets(study: Study, part: Part, probes: Probes, numbers: Iterable[int]) 
     for number in numbers:
         samples, kept, draw = train, None, None
         if part.method is not None:
-            path, size = RESULTS / study.name / "subsets.npz", part.size or part.ratio
-            if part.n_labels is not None:
-                kept = choose_labels(part, probes, number)
-            selected, draw = find_subset(path, part.method, size, number, probes, kept), number
+            selected, kept, draw = *choose_subset(study, part, probes, number), number
             samples = train.take(selected) if kept is None else train.take(selected).keep_labels(kept)
         yield TrainingSet(part.dataset, part.ratio, draw, number, len(samples), samples, n_steps, kept)
+
+
+def choose_subset(
+    study: Study, part: Part, probes: Probes, number: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+    """The samples of a draw, (N,) bool, kept from now on, and the labels that they are of; None for all."""
+    assert part.method is not None
+    path, size = RESULTS / study.name / "subsets.npz", part.size or part.ratio
+    kept = None if part.n_labels is None else choose_labels(part, probes, number)
+    return find_subset(path, part.method, size, number, probes, kept), kept
 
 
 def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
@@ -214,6 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", nargs="?", default="cifar10", choices=STUDIES)
     parser.add_argument("--plan", action="store_true", help="show what there is to do, and do nothing")
+    parser.add_argument("--subsets", action="store_true", help="choose subsets, and train nothing but their probes")
     parser.add_argument("--only", nargs="+", metavar="DATASET", help="these data sets alone")
     parser.add_argument("--ratio", type=float, help="this ratio alone")
     parser.add_argument("--numbers", nargs="+", type=int, help="these draws alone")
@@ -229,9 +237,15 @@ def main() -> None:
         probes = Probes(recipe, data, architectures, store, engine, on_progress)
         keep_recipe(study, recipe)
         show_plan(study, probes)
-        for part in study.parts if not given.plan else ():
-            if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio):
-                run_part(study, part, probes, given.numbers or range(count_draws(part, recipe)))
+        chosen = [
+            (part, given.numbers or range(count_draws(part, recipe)))
+            for part in (study.parts if not given.plan else ())
+            if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio)
+        ]
+        for part, number in ((part, number) for part, numbers in chosen if part.method for number in numbers):
+            choose_subset(study, part, probes, number)  # all of them first: what comes then needs no probes
+        for part, numbers in chosen if not given.subsets else ():
+            run_part(study, part, probes, numbers)
         write_report(study, probes)
 
 
