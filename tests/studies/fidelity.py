@@ -242,7 +242,8 @@ def main() -> None:
             for part in (study.parts if not given.plan else ())
             if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio)
         ]
-        for part, number in ((part, number) for part, numbers in chosen if part.method for number in numbers):
+        drawn = [(number, part) for part, numbers in chosen if part.method for number in numbers]
+        for number, part in sorted(drawn, key=lambda each: each[0]):  # a number's probes are looked at once
             choose_subset(study, part, probes, number)  # all of them first: what comes then needs no probes
         for part, numbers in chosen if not given.subsets else ():
             run_part(study, part, probes, numbers)
