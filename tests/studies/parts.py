@@ -74,6 +74,7 @@ OTHER_TRAININGS = (
     Part("random-high-rate", 0.05, "random", settings={"learning_rate": 0.03}),
     Part("random-small-batches", 0.05, "random", settings={"batch_size": 32}),
     Part("random-large-batches", 0.05, "random", settings={"batch_size": 128}),
+    Part("random-tiny-batches", 0.05, "random", settings={"batch_size": 16}),
     Part("random-as-it-is", 0.05, "random", settings={"crop_padding": 0, "horizontal_flip": False}),
     Part("random-five-labels", 0.05, "random", n_labels=5),
 )
