@@ -362,7 +362,7 @@ BAD_RUNS = {
     "no architecture": (",proxy,0.5,,,", ":3 architecture: must be one of the search space's 3, got ''"),
     "unknown data set": (
         "net depth=8,prxy,0.5,,,",
-        ":3 dataset: must be one of full, proxy, random, stratified, random-labels, all-labels, fewer-epochs, got 'prxy'",
+        ":3 dataset: must be one of full, proxy, random, stratified, cases, ",
     ),
     "no data set": ("net depth=8,,0.5,,,", ":3 dataset: must be one of full, proxy, "),
     "the same run": ("net depth=8,proxy,0.6,,,", ":3: each run must stand in the table once, this one is there twice"),

@@ -209,7 +209,7 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
 
     def lose_the_node() -> None:
         raylet = node.all_processes["raylet"][0].process.pid
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150  # a busy machine starts a worker anew in a minute
         while not any(b"ray::work" in command_of(pid) for pid in children(raylet)):
             assert time.monotonic() < deadline, "no task came to the node"
             time.sleep(0.02)

@@ -654,7 +654,7 @@ def train_once(
     about = json.loads((folder / "run.json").read_text())
     assert about.pop("training_seconds") > 0
     assert about.pop("test_seconds") > 0
-    assert set(about) == {"accuracy", "losses"}
+    assert set(about) == {"accuracy", "loss", "losses"}
     return about
 
 
