@@ -121,7 +121,7 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
             name: importance[name].to_numpy() for name in of_design if name != WEIGHT
         }
         for name, values in of_design.items():
-            checks[f"importance/: {name}"] = np.allclose(told[name], values, rtol=_ROUNDING, atol=_ROUNDING)
+            checks[f"importance/: {name}"] = np.allclose(told[name], values, rtol=_ROUNDING, atol=0)
     if manifest.agreement is not None and found.agreement is not None:
         pairs = zip(_list_agreement(manifest.agreement), _list_agreement(found.agreement), strict=True)
         checks[f"{MANIFEST}: agreement"] = all(_agree(one, other) for one, other in pairs)

@@ -65,8 +65,8 @@ _COLUMNS = {
 """What each table must hold; other columns are of a later version and not read."""
 WEIGHT = "weight"
 """What samples were drawn by, beside `_OF_DRAWN`; where the method is not `cases`, which draws by importance."""
-MIN_WEIGHT = 1e-18
-"""Of a sample that may be drawn."""
+MIN_WEIGHT = 1e-250
+"""Of a sample that may be drawn: chances that follow from smaller ones would overflow."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 
 
