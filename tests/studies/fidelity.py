@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import report
 from numpy.typing import NDArray
-from parts import STUDIES, Part, Study, change_training, count_draws, take_half
+from parts import RECIPES, STUDIES, Part, Study, change_training, count_draws, take_half
 from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
 from subsets import Probes, find_subset
 
@@ -62,7 +62,7 @@ def choose_subset(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
     """The samples of a draw, (N,) bool, kept from now on, and the labels that they are of; None for all."""
     assert part.method is not None
-    path, size = RESULTS / study.name / "subsets.npz", part.size or part.ratio
+    path, size = RESULTS / study.recipe / "subsets.npz", part.size or part.ratio
     kept = None if part.n_labels is None else choose_labels(part, probes, number)
     return find_subset(path, part.method, size, number, probes, kept), kept
 
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--numbers", nargs="+", type=int, help="these draws alone")
     given = parser.parse_args()
     study, store = STUDIES[given.study], Store()
-    recipe = read_recipe(HERE / f"{study.recipe}.yaml")
+    recipe = read_recipe(HERE / "cifar10.yaml", RECIPES[study.recipe])
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
         data = source.load_source(recipe, run, False)

@@ -41,7 +41,7 @@ class Study:
 
     Attributes:
         name: Of the results' folder.
-        recipe: Of the recipe beside this file.
+        recipe: A key of `RECIPES`, and the results' folder that holds its subsets.
         parts: In the order in which they are run.
         half: `tuning` or `judging` where only these architectures are trained, see `take_half`; None for all.
         beside: Studies with the same recipe, whose rows count too.
@@ -64,6 +64,16 @@ def fewer_epochs(ratio: float) -> Part:
     return Part(FEWER_EPOCHS, ratio, size=1.0)
 
 
+RECIPES: dict[str, tuple[str, ...]] = {
+    "cifar10": (),
+    "cifar100": (
+        "name=fidelity-cifar100",
+        "source.name=uoft-cs/cifar100",
+        "source.config=cifar100",
+        "source.revision=aadb3af77e9048adbea6b47c21a81e47dd092ae5",
+    ),
+}
+"""What each data set's recipe sets otherwise than `cifar10.yaml`: nothing but the source."""
 LEADING = ("random", "stratified", "cases")
 """Methods that are looked at in other sizes than 5 %."""
 OTHER_TRAININGS = (
@@ -77,6 +87,8 @@ OTHER_TRAININGS = (
     Part("random-tiny-batches", 0.05, "random", settings={"batch_size": 16}),
     Part("random-as-it-is", 0.05, "random", settings={"crop_padding": 0, "horizontal_flip": False}),
     Part("random-five-labels", 0.05, "random", n_labels=5),
+    Part("random-three-labels", 0.05, "random", n_labels=3),
+    Part("random-two-labels", 0.05, "random", n_labels=2),
 )
 """Random subsets trained otherwise, at the same cost: which settings rank best."""
 STUDIES = {
@@ -99,6 +111,12 @@ STUDIES = {
         (*by_method(0.05, *CANDIDATES), *OTHER_TRAININGS),
         half="tuning",
         beside=("cifar10",),
+    ),
+    "cifar100": Study(
+        "cifar100",
+        "cifar100",
+        (Part(FULL, 1.0), *by_method(0.05, *LEADING), fewer_epochs(0.05)),
+        half="judging",
     ),
 }
 

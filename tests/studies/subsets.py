@@ -46,8 +46,10 @@ class Probes:
         return probing.train_probes(self.recipe, self.data, self._chosen[0], NEEDS, "cpu", self.engine, self._run)
 
     def know(self, method: str, draw: int) -> Known:
-        """What a draw of a method is chosen by."""
+        """What a draw of a method is chosen by; probes are trained for those that ask for them."""
         n = ALL_METHODS[method].n_seeds
+        if not ALL_METHODS[method].needs:
+            return Known(self.data.train.parsed_ids, self.data.train.labels)
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
         if repeats not in self._known:
             self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
