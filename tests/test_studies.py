@@ -149,12 +149,12 @@ def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(
 
 
 def test_what_choosing_costs_by_hand(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
-    import report
+    import weighing
 
     chosen = make_probes(fidelity, recipe, tmp_path / "store").architectures[::4]
     light, heavy = chosen
     n_seen, n_all = 4 * (1295 // 32) * 32, 1295 + 143
-    costs = {name: report.find_cost(name, recipe, chosen, 1295, 143) for name in (*METHODS, None)}
+    costs = {name: weighing.find_cost(name, recipe, chosen, 1295, 143) for name in (*METHODS, None)}
     assert costs["random"] == costs["stratified"] == costs[None] == 0
     assert costs["cases"] == n_seen * (light.training_flops + heavy.training_flops) + n_all * heavy.forward_flops
     assert costs["k-center"] == n_seen * heavy.training_flops + n_all * heavy.forward_flops

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import report
+import weighing
 from numpy.typing import NDArray
 from parts import RECIPES, STUDIES, Part, Study, change_training, count_draws, take_half
 from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
@@ -171,12 +172,12 @@ def write_report(study: Study, probes: Probes) -> None:
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
     rows = [row for row in rows if (row["dataset"], row["ratio"]) in names]
-    table = report.make_table(rows, take_half(probes.architectures, study.half))
-    found = report.weigh(table, recipe.seed)
+    table = weighing.make_table(rows, take_half(probes.architectures, study.half))
+    found = weighing.weigh(table, recipe.seed)
     n_train, n_evaluation = len(probes.data.train), len(probes.data.evaluation)
     chosen = space.choose_probes(probes.architectures, recipe.probes)
-    costs = {part.dataset: report.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
-    report.write_results(folder / "results.json", found)
+    costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
+    weighing.write_results(folder / "results.json", found)
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     architectures = take_half(probes.architectures, study.half)
     measures = {ratio: report.tabulate_measures(rows, architectures, ratio, recipe.seed) for ratio in ratios}

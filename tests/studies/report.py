@@ -1,11 +1,8 @@
-"""The study's rows become estimates, a table and pictures. Nothing is trained: whoever has the rows can weigh them again."""
+"""Estimates become tables, pictures and the study's page."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,25 +10,14 @@ import numpy as np
 import pyarrow as pa
 from candidates import ALL_METHODS
 from rows import OTHER_MEASURES
+from weighing import Found, make_table, resample_all
 
-from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
-from proxyds.manifest import EstimateRecord
+from proxyds.bootstrap import estimate
 from proxyds.plots import STYLE, as_percent, as_png, new_figure
-from proxyds.ranking import Floats, n_top
+from proxyds.ranking import n_top
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture
-from proxyds.runs import (
-    FEWER_EPOCHS,
-    FLOPS,
-    FREE_RANKINGS,
-    FULL,
-    RANDOM,
-    STRATIFIED,
-    Measured,
-    about_architecture,
-    collect_accuracies,
-)
-from proxyds.training import count_steps
+from proxyds.runs import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
 
 SHOWN = {
     "tau": "tau",
@@ -54,118 +40,6 @@ MEASURES = {
     "train_loss_sum": "its sum over epochs",
 }
 """What else might rank architectures, for people."""
-
-_Key = tuple[str, float | None]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is found of one way to rank, at one ratio.
-
-    Attributes:
-        method: A data set's name, or a free ranking's.
-        ratio: Of the subset; None where there is none.
-        n_draws: How often it was drawn.
-        mean_accuracy: Of all its runs; None where nothing is trained.
-        statistics: By name, with intervals.
-        less_random: Its tau less that of random subsets, resample by resample.
-        less_stratified: The same with stratified ones.
-    """
-
-    method: str
-    ratio: float | None
-    n_draws: int
-    mean_accuracy: float | None
-    statistics: dict[str, EstimateRecord]
-    less_random: EstimateRecord | None
-    less_stratified: EstimateRecord | None
-
-
-def make_table(
-    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], measure: str = "accuracy"
-) -> pa.Table:
-    """Puts rows into what `runs.collect_accuracies` reads.
-
-    Args:
-        rows: Of `rows.read_rows`.
-        architectures: Those whose rows are taken.
-        measure: What subsets rank by; a loss ranks the other way round. Full data rank by accuracy whatever it is.
-    """
-    about = {each.name: about_architecture(each) for each in architectures}
-
-    def find_score(row: dict[str, Any]) -> float:
-        return row["accuracy"] if measure == "accuracy" or row["dataset"] == FULL else -row[measure]
-
-    held = [
-        {
-            **about[row["architecture"]],
-            "dataset": row["dataset"],
-            "ratio": row["ratio"],
-            "draw_seed": int(row["draw_seed"]) if row["draw_seed"] else None,
-            "training_seed": int(row["training_seed"]),
-            "accuracy": find_score(row),
-        }
-        for row in rows
-        if row["architecture"] in about
-    ]
-    return pa.Table.from_pylist(held)
-
-
-def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[str, Floats]]]:
-    """Every statistic of every data set in the table, the noise ceiling's and the free rankings', for each resample.
-
-    The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
-
-    Args:
-        table: Of `make_table`.
-        seed: Of the bootstrap.
-    """
-    measured = collect_accuracies(table)
-    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
-    references = other_seeds(full)
-    n_draws = {len(set(draws)) for draws in measured.draws.values()}
-    counts = resample(len(measured.names), len(references), n_draws, seed)
-    values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts)}
-    for free in FREE_RANKINGS:
-        values[free, None] = compare_repeats(
-            references, measured.costs[free][None], np.zeros(1, np.int64), cost, counts
-        )
-    for key, accuracies in measured.accuracies.items():
-        if key[0] != FULL:
-            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
-    return measured, values
-
-
-def weigh(table: pa.Table, seed: int) -> list[Found]:
-    """Weighs the runs of a study.
-
-    Args:
-        table: Of `make_table`.
-        seed: Of the bootstrap.
-
-    Returns:
-        The noise ceiling, the free rankings, then every data set at each ratio.
-    """
-    measured, values = resample_all(table, seed)
-
-    def less(key: _Key, control: str) -> EstimateRecord | None:
-        of_control = values.get((control, key[1]))
-        if of_control is None or key[0] == control:
-            return None
-        return estimate(values[key]["tau"] - of_control["tau"])
-
-    return [
-        Found(
-            key[0],
-            key[1],
-            0 if key[0] in FREE_RANKINGS else len(set(measured.draws[key[0], key[1] or 1.0])),
-            None if key[0] in FREE_RANKINGS else float(measured.accuracies[key[0], key[1] or 1.0].mean()),
-            {name: estimate(of_key[name]) for name in of_key},
-            less(key, RANDOM),
-            less(key, STRATIFIED),
-        )
-        for key, of_key in values.items()
-    ]
 
 
 def tabulate_measures(
@@ -201,30 +75,21 @@ def tabulate_measures(
     return "\n".join(lines) + "\n"
 
 
-def find_cost(
-    method: str | None, recipe: Recipe, probes: Sequence[Architecture], n_train: int, n_evaluation: int
-) -> int:
-    """FLOPs that a method takes to choose: its probes, what they are asked, features.
+def tell_expectation(found: Sequence[Found], method: str) -> str:
+    """What a user may expect of a method at every ratio that it was run at, in one sentence."""
+    of_method = sorted((each for each in found if each.method == method), key=lambda each: -(each.ratio or 0))
+    random = {each.ratio: each for each in found if each.method == RANDOM}
+    told = [
+        f"at {as_percent(each.ratio or 0)} tau {each.statistics['tau'].shown()} and a regret of {_points(each)} points "
+        f"(random samples: {random[each.ratio].statistics['tau'].shown()} and {_points(random[each.ratio])})"
+        for each in of_method
+    ]
+    return f"{'; '.join(told)}."
 
-    Args:
-        method: A method's name; None costs nothing.
-        recipe: The study's.
-        probes: From the lightest to the heaviest.
-        n_train: Samples to choose from.
-        n_evaluation: Evaluation samples.
-    """
-    if method is None or not ALL_METHODS[method].needs:
-        return 0
-    needs, n_seeds = ALL_METHODS[method].needs, ALL_METHODS[method].n_seeds
-    n_all, heaviest, settings = n_train + n_evaluation, probes[-1], recipe.training
-    n_seen = count_steps(settings, n_train) * settings.batch_size
-    trained = probes if "cases" in needs else probes[-1:]
-    cost = sum(n_seen * each.training_flops for each in trained)
-    if "answers" in needs:
-        cost += settings.epochs * n_train * heaviest.forward_flops
-    if needs & {"cases", "features"}:
-        cost += n_all * heaviest.forward_flops
-    return n_seeds * cost
+
+def _points(found: Found) -> str:
+    """Regret in accuracy points."""
+    return found.statistics["regret"].shown(scale=100, digits=1)
 
 
 def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str:
@@ -235,14 +100,16 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
         ratio: Which.
         costs: FLOPs that a method takes to choose, by its name.
     """
-    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -_value(each, "tau"))
+    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
     lines = [
         f"| trained on | {' | '.join(SHOWN.values())} | less random | less stratified | accuracy | to choose |",
         f"|---|{'---|' * (len(SHOWN) + 4)}",
     ]
     for each in [*of_ratio, *(each for each in found if each.ratio is None)]:
         cells = [
-            each.statistics[name].shown(scale=100 if name == "regret" else 1, digits=1 if name == "regret" else 2)
+            _points(each)
+            if name == "regret"
+            else each.statistics[name].shown()
             if name in each.statistics and not (each.method == FLOPS and name == "tau_given_cost")
             else ""
             for name in SHOWN
@@ -257,7 +124,7 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
 
 def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
     """Kendall's tau of everything at one ratio with its interval, and the difference to random; PNG bytes."""
-    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -_value(each, "tau"))
+    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
     shown = [
         *(each for each in found if each.method == FULL),
         *of_ratio,
@@ -275,7 +142,7 @@ def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
                     axes.plot([tau.low, tau.high], [place, place], color=colour, linewidth=2)
                 axes.plot([tau.value], [place], "o", color=colour)
         for random in (each for each in of_ratio if each.method == RANDOM):
-            left.axvline(_value(random, "tau"), color="#999999", linewidth=0.8)
+            left.axvline(random.tau, color="#999999", linewidth=0.8)
         right.axvline(0, color="#999999", linewidth=0.8)
         left.set_yticks(range(len(shown)), [NAMES.get(each.method, each.method) for each in shown])
         left.set_ylim(len(shown) - 0.5, -0.5)
@@ -287,10 +154,9 @@ def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
 
 def draw_ratios(found: Sequence[Found], ratios: Sequence[float]) -> bytes:
     """Tau over the size, of what was run at every ratio; PNG bytes."""
+    weighed = {(each.method, each.ratio) for each in found}
     methods = [
-        m
-        for m in dict.fromkeys(each.method for each in found if each.ratio)
-        if all((m, r) in _keys(found) for r in ratios)
+        m for m in dict.fromkeys(each.method for each in found if each.ratio) if all((m, r) in weighed for r in ratios)
     ]
     with mpl.rc_context(STYLE):
         figure = new_figure(height=3.8)
@@ -301,15 +167,13 @@ def draw_ratios(found: Sequence[Found], ratios: Sequence[float]) -> bytes:
             )
             x = [(each.ratio or 0) * 10 ** (0.012 * (i - len(methods) / 2)) for each in points]
             colour = mpl.colormaps["tab10"](i)
-            axes.plot(
-                x, [_value(each, "tau") for each in points], marker="o", color=colour, label=NAMES.get(method, method)
-            )
+            axes.plot(x, [each.tau for each in points], marker="o", color=colour, label=NAMES.get(method, method))
             for at, each in zip(x, points, strict=True):
                 tau = each.statistics["tau"]
                 if tau.low is not None and tau.high is not None:
                     axes.plot([at, at], [tau.low, tau.high], color=colour, linewidth=1, alpha=0.7)
         ceiling = next(each for each in found if each.method == FULL)
-        axes.axhline(_value(ceiling, "tau"), color="#000000", linestyle=":", label=NAMES[FULL])
+        axes.axhline(ceiling.tau, color="#000000", linestyle=":", label=NAMES[FULL])
         axes.set_xscale("log")
         axes.set_xticks(ratios, [as_percent(ratio) for ratio in ratios])
         axes.minorticks_off()
@@ -317,29 +181,6 @@ def draw_ratios(found: Sequence[Found], ratios: Sequence[float]) -> bytes:
         axes.set_ylabel("Kendall tau, 95 % interval")
         axes.legend(ncols=2, fontsize=9)
         return as_png(figure)
-
-
-def write_results(path: Path, found: Sequence[Found]) -> None:
-    """Writes the estimates as JSON, for whoever wants the figures."""
-    rows = [
-        {
-            **asdict(each),
-            "statistics": {name: each.statistics[name].model_dump() for name in each.statistics},
-            "less_random": each.less_random and each.less_random.model_dump(),
-            "less_stratified": each.less_stratified and each.less_stratified.model_dump(),
-        }
-        for each in found
-    ]
-    path.write_text(json.dumps(rows, indent=1) + "\n")
-
-
-def _value(found: Found, name: str) -> float:
-    value = found.statistics[name].value
-    return float("nan") if value is None else value
-
-
-def _keys(found: Sequence[Found]) -> set[tuple[str, float | None]]:
-    return {(each.method, each.ratio) for each in found}
 
 
 def render_page(

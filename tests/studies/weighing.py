@@ -1,0 +1,185 @@
+"""The study's rows become estimates. Nothing is trained: whoever has the rows can weigh them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from candidates import ALL_METHODS
+from pydantic import TypeAdapter
+
+from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
+from proxyds.manifest import EstimateRecord
+from proxyds.ranking import Floats
+from proxyds.recipe import Recipe
+from proxyds.records import Architecture
+from proxyds.runs import (
+    FLOPS,
+    FREE_RANKINGS,
+    FULL,
+    RANDOM,
+    STRATIFIED,
+    Measured,
+    about_architecture,
+    collect_accuracies,
+)
+from proxyds.training import count_steps
+
+_Key = tuple[str, float | None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is found of one way to rank, at one ratio.
+
+    Attributes:
+        method: A data set's name, or a free ranking's.
+        ratio: Of the subset; None where there is none.
+        n_draws: How often it was drawn.
+        mean_accuracy: Of all its runs; None where nothing is trained.
+        statistics: By name, with intervals.
+        less_random: Its tau less that of random subsets, resample by resample.
+        less_stratified: The same with stratified ones.
+    """
+
+    method: str
+    ratio: float | None
+    n_draws: int
+    mean_accuracy: float | None
+    statistics: dict[str, EstimateRecord]
+    less_random: EstimateRecord | None
+    less_stratified: EstimateRecord | None
+
+    @property
+    def tau(self) -> float:
+        """Kendall's, NaN where there is none."""
+        value = self.statistics["tau"].value
+        return float("nan") if value is None else value
+
+
+def make_table(
+    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], measure: str = "accuracy"
+) -> pa.Table:
+    """Puts rows into what `runs.collect_accuracies` reads.
+
+    Args:
+        rows: Of `rows.read_rows`.
+        architectures: Those whose rows are taken.
+        measure: What subsets rank by; a loss ranks the other way round. Full data rank by accuracy whatever it is.
+    """
+    about = {each.name: about_architecture(each) for each in architectures}
+
+    def find_score(row: dict[str, Any]) -> float:
+        return row["accuracy"] if measure == "accuracy" or row["dataset"] == FULL else -row[measure]
+
+    held = [
+        {
+            **about[row["architecture"]],
+            "dataset": row["dataset"],
+            "ratio": row["ratio"],
+            "draw_seed": int(row["draw_seed"]) if row["draw_seed"] else None,
+            "training_seed": int(row["training_seed"]),
+            "accuracy": find_score(row),
+        }
+        for row in rows
+        if row["architecture"] in about
+    ]
+    return pa.Table.from_pylist(held)
+
+
+def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[str, Floats]]]:
+    """Every statistic of every data set in the table, the noise ceiling's and the free rankings', for each resample.
+
+    The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
+
+    Args:
+        table: Of `make_table`.
+        seed: Of the bootstrap.
+    """
+    measured = collect_accuracies(table)
+    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
+    references = other_seeds(full)
+    n_draws = {len(set(draws)) for draws in measured.draws.values()}
+    counts = resample(len(measured.names), len(references), n_draws, seed)
+    values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts)}
+    for free in FREE_RANKINGS:
+        values[free, None] = compare_repeats(
+            references, measured.costs[free][None], np.zeros(1, np.int64), cost, counts
+        )
+    for key, accuracies in measured.accuracies.items():
+        if key[0] != FULL:
+            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+    return measured, values
+
+
+def weigh(table: pa.Table, seed: int) -> list[Found]:
+    """Weighs the runs of a study.
+
+    Args:
+        table: Of `make_table`.
+        seed: Of the bootstrap.
+
+    Returns:
+        The noise ceiling, the free rankings, then every data set at each ratio.
+    """
+    measured, values = resample_all(table, seed)
+
+    def less(key: _Key, control: str) -> EstimateRecord | None:
+        of_control = values.get((control, key[1]))
+        if of_control is None or key[0] == control:
+            return None
+        return estimate(values[key]["tau"] - of_control["tau"])
+
+    return [
+        Found(
+            key[0],
+            key[1],
+            0 if key[0] in FREE_RANKINGS else len(set(measured.draws[key[0], key[1] or 1.0])),
+            None if key[0] in FREE_RANKINGS else float(measured.accuracies[key[0], key[1] or 1.0].mean()),
+            {name: estimate(of_key[name]) for name in of_key},
+            less(key, RANDOM),
+            less(key, STRATIFIED),
+        )
+        for key, of_key in values.items()
+    ]
+
+
+def find_cost(
+    method: str | None, recipe: Recipe, probes: Sequence[Architecture], n_train: int, n_evaluation: int
+) -> int:
+    """FLOPs that a method takes to choose: its probes, what they are asked, features.
+
+    Args:
+        method: A method's name; None costs nothing.
+        recipe: The study's.
+        probes: From the lightest to the heaviest.
+        n_train: Samples to choose from.
+        n_evaluation: Evaluation samples.
+    """
+    if method is None or not ALL_METHODS[method].needs:
+        return 0
+    needs, n_seeds = ALL_METHODS[method].needs, ALL_METHODS[method].n_seeds
+    n_all, heaviest, settings = n_train + n_evaluation, probes[-1], recipe.training
+    n_seen = count_steps(settings, n_train) * settings.batch_size
+    trained = probes if "cases" in needs else probes[-1:]
+    cost = sum(n_seen * each.training_flops for each in trained)
+    if "answers" in needs:
+        cost += settings.epochs * n_train * heaviest.forward_flops
+    if needs & {"cases", "features"}:
+        cost += n_all * heaviest.forward_flops
+    return n_seeds * cost
+
+
+def write_results(path: Path, found: Sequence[Found]) -> None:
+    """Writes the estimates as JSON, for whoever wants the figures."""
+    path.write_text(json.dumps([asdict(each) for each in found], indent=1, default=EstimateRecord.model_dump) + "\n")
+
+
+def read_results(path: Path) -> list[Found]:
+    """Reads what `write_results` wrote."""
+    return TypeAdapter(list[Found]).validate_json(path.read_bytes())
