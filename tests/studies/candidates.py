@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from proxyds.columns import count, hold
 from proxyds.draws import Design, share_out
-from proxyds.methods import METHODS, Known, Method, take_first
+from proxyds.methods import METHODS, N_SEEDS, Known, Method, take_first
 
 Floats = NDArray[np.float64]
 OWN = "tried here"
@@ -60,6 +60,15 @@ def between(
     def design(known: Known, n: int, seed: int) -> Design:
         rank = find_rank(score(known), known, seed)
         return _stratify(((rank >= low) & (rank < high)).astype(np.float64), known, n)
+
+    return design
+
+
+def easiest_by(score: Callable[[Known], Floats]) -> Callable[[Known, int, int], Design]:
+    """Of each label its share, those of the smallest score."""
+
+    def design(known: Known, n: int, seed: int) -> Design:
+        return Design(take_first(score(known), n, hold(known.ids), seed, hold(known.labels)))
 
     return design
 
@@ -119,6 +128,14 @@ CANDIDATES: dict[str, Method] = {
     "middle-half": Method("at random from the middle half", OWN, between(0.25, 0.75), _ANSWERS),
     "easier-half-area": Method(
         "at random from the easier half by the mean loss of all epochs", OWN, between(0.0, 0.5, area_loss), _ANSWERS
+    ),
+    "easier-tenth": Method("at random from the easier tenth", OWN, between(0.0, 0.1), _ANSWERS),
+    "easiest-area": Method("the smallest mean loss of all epochs", OWN, easiest_by(area_loss), _ANSWERS),
+    "easiest-averaged": Method(
+        "the smallest loss, the mean over trainings of the probe", OWN, easiest_by(final_loss), _ANSWERS, N_SEEDS
+    ),
+    "easiest-area-averaged": Method(
+        "the smallest mean loss of all epochs and trainings", OWN, easiest_by(area_loss), _ANSWERS, N_SEEDS
     ),
     "cases-easier-half": Method("by cases from the easier half", OWN, design_cases_easier, _ANSWERS | _CASES),
     "ambiguous": Method("what the probe changes its mind about", OWN, design_ambiguous, _ANSWERS),

@@ -74,7 +74,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     ),
 }
 """What each data set's recipe sets otherwise than `cifar10.yaml`: nothing but the source."""
-LEADING = ("random", "stratified", "cases")
+LEADING = ("random", "stratified", "cases", "easiest", "entropy-tails")
 """Methods that are looked at in other sizes than 5 %."""
 OTHER_TRAININGS = (
     Part("random-half-the-size", 0.05, "random", size=0.025),
@@ -89,8 +89,12 @@ OTHER_TRAININGS = (
     Part("random-five-labels", 0.05, "random", n_labels=5),
     Part("random-three-labels", 0.05, "random", n_labels=3),
     Part("random-two-labels", 0.05, "random", n_labels=2),
+    Part("easiest-half-the-size", 0.05, "easiest", size=0.025),
+    Part("easiest-small-batches", 0.05, "easiest", settings={"batch_size": 32}),
+    Part("easiest-tiny-batches", 0.05, "easiest", settings={"batch_size": 16}),
+    Part("easiest-five-labels", 0.05, "easiest", n_labels=5),
 )
-"""Random subsets trained otherwise, at the same cost: which settings rank best."""
+"""Random and easiest samples trained otherwise, at the same cost: which settings rank best."""
 STUDIES = {
     "cifar10": Study(
         "cifar10",
