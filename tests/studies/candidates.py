@@ -86,9 +86,13 @@ def design_ambiguous(known: Known, n: int, seed: int) -> Design:
     return _stratify(right * (1 - right) + 1e-3, known, n)
 
 
-def design_smooth_easy(known: Known, n: int, seed: int) -> Design:
-    """Less of what is harder: a weight that falls from 1 for a label's easiest sample to 0 for its hardest."""
-    return _stratify(1 - find_rank(final_loss(known), known, seed) + 1e-6, known, n)
+def falling(power: int) -> Callable[[Known, int, int], Design]:
+    """Less of what is harder: a weight that falls from 1 for a label's easiest sample to 0 for its hardest, as a power of what is harder still."""
+
+    def design(known: Known, n: int, seed: int) -> Design:
+        return _stratify((1 - find_rank(final_loss(known), known, seed) + 1e-6) ** power, known, n)
+
+    return design
 
 
 def design_spread_easier(known: Known, n: int, seed: int) -> Design:
@@ -139,7 +143,10 @@ CANDIDATES: dict[str, Method] = {
     ),
     "cases-easier-half": Method("by cases from the easier half", OWN, design_cases_easier, _ANSWERS | _CASES),
     "ambiguous": Method("what the probe changes its mind about", OWN, design_ambiguous, _ANSWERS),
-    "smooth-easy": Method("the less the harder", OWN, design_smooth_easy, _ANSWERS),
+    "smooth-easy": Method("the less the harder", OWN, falling(1), _ANSWERS),
+    "smooth-easy-4": Method("the less the harder, steeper", OWN, falling(4), _ANSWERS),
+    "smooth-easy-9": Method("the less the harder, steeper still", OWN, falling(9), _ANSWERS),
+    "smooth-easy-19": Method("the less the harder, as steep as a twentieth", OWN, falling(19), _ANSWERS),
     "spread-easier-half": Method("k-centre of the easier half", OWN, design_spread_easier, _ANSWERS | _FEATURES),
     "typical": Method("nearest to the label's mean feature", OWN, design_typical, _FEATURES),
     "entropy-tails-stratified": Method(
