@@ -20,8 +20,9 @@ from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evidence import Provenance, weigh_evidence
 from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.importance import score_importance
+from proxyds.known import Known
 from proxyds.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
-from proxyds.methods import METHODS, Known
+from proxyds.methods import METHODS
 from proxyds.opening import list_tables, parse_json, read_manifest, verify_files, verify_proxy
 from proxyds.plain_text import find_active_text
 from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping

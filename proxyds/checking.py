@@ -27,9 +27,10 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import replace_file, sweep_half_files
+from proxyds.known import Known, Need
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
-from proxyds.methods import METHODS, Known, Need
+from proxyds.methods import METHODS
 from proxyds.opening import read_manifest, verify_proxy
 from proxyds.plain_text import make_plain
 from proxyds.recipe import MIN_RANKED, Check, LabelReduction, Recipe

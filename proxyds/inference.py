@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyds.computation import choose_computation
-from proxyds.methods import Answers
+from proxyds.known import Answers
 from proxyds.pixel_network import PixelNetwork
 from proxyds.pixels import Pixels
 

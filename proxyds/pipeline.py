@@ -22,9 +22,10 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.folders import replace_file, sweep_half_files, try_folder, whole_folder
+from proxyds.known import Need
 from proxyds.ledger import Ledger
 from proxyds.manifest import CARD, RECIPE, Manifest
-from proxyds.methods import BY_IMPORTANCE, METHODS, Need
+from proxyds.methods import BY_IMPORTANCE, METHODS
 from proxyds.networks import describe_origin
 from proxyds.opening import read_bytes, read_manifest, verify_proxy
 from proxyds.recipe import Recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 from proxyds import checking, probe, probing, source, space, verification
 from proxyds.engine import Engine, run_stored
 from proxyds.engines import choose_engine
-from proxyds.methods import Known, Need
+from proxyds.known import Known, Need
 from proxyds.pipeline import find_needs, list_space
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe

@@ -16,7 +16,7 @@ from proxyds.data_parallel import fit_batch, is_first
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
 from proxyds.inference import MEASURES, measure_answers, predict_labels
-from proxyds.methods import Answers
+from proxyds.known import Answers
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
 from proxyds.recipe import Training

@@ -12,8 +12,9 @@ from proxyds import machine, probe, similarity, space
 from proxyds.columns import Values
 from proxyds.engine import Done, Engine, RunTasks, Task
 from proxyds.importance import score_importance
+from proxyds.known import Known, Need
 from proxyds.ledger import Ledger
-from proxyds.methods import METHODS, Known, Need
+from proxyds.methods import METHODS
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture, Mapping, Outcomes, Probe, Source
 from proxyds.samples import Samples

@@ -15,9 +15,10 @@ from proxyds.describing import describe_resampling
 from proxyds.engine import LocalWorkers, run_stored
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.fetching import open_tables
+from proxyds.known import Known
 from proxyds.ledger import Ledger
 from proxyds.manifest import MANIFEST, RECIPE, Manifest
-from proxyds.methods import BY_IMPORTANCE, METHODS, Known
+from proxyds.methods import BY_IMPORTANCE, METHODS
 from proxyds.opening import measure_file, verify_proxy
 from proxyds.pipeline import Built, look_at_output, write_proxy
 from proxyds.recipe import Images, Recipe

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from proxyds.columns import Values, count, derive, hold, sum_by
 from proxyds.draws import Design, draw_designed, find_inclusion, find_keep_probability, find_supply
 from proxyds.errors import ShortageError, StarvedLabelError
-from proxyds.methods import Known, Method
+from proxyds.known import Known
+from proxyds.methods import Method
 from proxyds.recipe import LabelReduction
 from proxyds.records import Draw, Drawn
 from proxyds.reduction import count_kept, draw_reduced, keeps_all

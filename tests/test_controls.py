@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from proxyds import selection
 from proxyds.draws import DRAW_LAWS
 from proxyds.errors import ShortageError
-from proxyds.methods import METHODS, Known
+from proxyds.known import Known
+from proxyds.methods import METHODS
 from proxyds.runs import DATASETS
 from proxyds.seeding import derive_seed, parse_ids
 from proxyds.selection import design_by, draw_control, draw_samples

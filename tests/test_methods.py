@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxyds.designs import count_forgetting, fill_evenly, find_cutoff
 from proxyds.draws import DRAW_LAWS, draw_designed, find_inclusion, share_out
-from proxyds.methods import METHODS, Answers, Known, count_forgetting, fill_evenly, find_cutoff
+from proxyds.known import Answers, Known
+from proxyds.methods import METHODS
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
 
 

@@ -1,4 +1,4 @@
-"""Selection methods that are tried in the study and not shipped. What earns a place moves to `proxyds/methods.py`; what does not is told on the study's page.
+"""Selection methods that are tried in the study and not shipped. What earns a place moves to `proxyds/designs.py` and `proxyds/methods.py`; what does not is told on the study's page.
 
 Rows and subsets go by a candidate's name: what is changed gets another one.
 """
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.columns import count, hold
+from proxyds.designs import take_first
 from proxyds.draws import Design, share_out
-from proxyds.methods import METHODS, N_SEEDS, Known, Method, take_first
+from proxyds.known import Known
+from proxyds.methods import METHODS, N_SEEDS, Method
 
 Floats = NDArray[np.float64]
 OWN = "tried here"

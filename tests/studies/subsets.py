@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from proxyds import probing, selection
 from proxyds.engine import Engine, run_stored
+from proxyds.known import Known
 from proxyds.ledger import Ledger
-from proxyds.methods import Known
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture, OnProgress, Source
 from proxyds.seeding import derive_seed
