@@ -255,7 +255,9 @@ def is_swept(store: Store) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("how", "joins"), [(signal.SIGKILL, True), (signal.SIGINT, True), (signal.SIGINT, False)], ids=str
+    ("how", "joins"),
+    [(signal.SIGKILL, True), pytest.param(signal.SIGINT, True, marks=pytest.mark.slow), (signal.SIGINT, False)],
+    ids=str,
 )
 def test_a_driver_that_is_stopped_goes_on_where_it_was(
     how: signal.Signals, joins: bool, recipe: proxyds.Recipe, undisturbed: Path, cluster: Any, tmp_path: Path
