@@ -173,6 +173,38 @@ def test_the_study_holds_every_method_and_every_part_once(fidelity: Any) -> None
     assert {part.method for part in parts.STUDIES["cifar10"].parts if part.ratio == 0.05} == {*METHODS, None}
 
 
+def test_the_recipes_of_the_studies_differ_in_the_source_alone(fidelity: Any) -> None:
+    import parts
+
+    read = {name: proxyds.read_recipe(STUDIES / "cifar10.yaml", parts.RECIPES[name]) for name in parts.RECIPES}
+    assert {study.recipe for study in parts.STUDIES.values()} == set(read)
+    plain = read["cifar10"]
+    for name, each in read.items():
+        assert each.source.name == f"uoft-cs/{name}"
+        assert each.model_copy(update={"name": plain.name, "source": plain.source}) == plain
+
+
+def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
+    import report
+    from weighing import Found
+
+    from proxyds.manifest import EstimateRecord
+
+    def found(method: str, ratio: float, tau: float, regret: float) -> Found:
+        told = {
+            name: EstimateRecord(value=value, low=value - 0.01, high=value + 0.01)
+            for name, value in (("tau", tau), ("regret", regret))
+        }
+        return Found(method, ratio, 5, 0.5, told, None, None)
+
+    every = [found("random", 0.02, 0.5, 0.04), found("cases", 0.02, 0.6, 0.03)]
+    every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02)]
+    assert report.tell_expectation(every, "cases") == (
+        "at 10 % tau 0.80 [0.79, 0.81] and a regret of 1.0 [0.0, 2.0] points (random samples: 0.70 [0.69, 0.71] and 2.0 [1.0, 3.0]); "
+        "at 2 % tau 0.60 [0.59, 0.61] and a regret of 3.0 [2.0, 4.0] points (random samples: 0.50 [0.49, 0.51] and 4.0 [3.0, 5.0])."
+    )
+
+
 def test_other_trainings_cost_the_same_and_labels_are_kept(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
     import parts
 
@@ -193,6 +225,7 @@ def test_other_trainings_cost_the_same_and_labels_are_kept(fidelity: Any, recipe
     assert kept[0].tolist() != kept[1].tolist()
     runs = fidelity.list_runs(study, every["smaller batches"], sets["smaller batches"], probes)
     assert {run.task.arguments["settings"].batch_size for run in runs} == {16}
+    assert "probes" not in {entry.stage for entry in probes.store.entries()}  # random samples need none
     tuned, judged = (parts.take_half(probes.architectures, half) for half in ("tuning", "judging"))
     assert sorted(each.name for each in (*tuned, *judged)) == sorted(each.name for each in probes.architectures)
     assert (len(tuned), len(judged)) == (3, 2)

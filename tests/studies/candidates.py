@@ -89,7 +89,7 @@ def design_ambiguous(known: Known, n: int, seed: int) -> Design:
 
 
 def falling(power: int) -> Callable[[Known, int, int], Design]:
-    """Less of what is harder: a weight that falls from 1 for a label's easiest sample to 0 for its hardest, as a power of what is harder still."""
+    """Less of what is harder: a weight that falls from 1 for a label's easiest sample to 0 for its hardest, (1 - rank)^power."""
 
     def design(known: Known, n: int, seed: int) -> Design:
         return _stratify((1 - find_rank(final_loss(known), known, seed) + 1e-6) ** power, known, n)

@@ -229,6 +229,12 @@ def render_page(
         f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
         "taking the architecture called best. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
         f"{np.mean(list(cost_of.values())) * settings.epochs * n_train / 1e12:.1f} TFLOP.",
+        "",
+        *(
+            f"**What to expect of `{method}`**: {tell_expectation(found, method)}"
+            for method in (recipe.selection.method,)
+            if any(each.method == method for each in found)
+        ),
     ]
     for ratio in ratios:
         text += [

@@ -24,7 +24,7 @@ NEEDS = frozenset(("cases", "features", "answers"))
 
 @dataclass
 class Probes:
-    """Probes of a study, trained when the first subset is chosen that is not kept yet.
+    """Probes of a study, trained when the first subset is chosen that asks for them and is not kept yet.
 
     Draw d of a method is by the probes' training d, so that an interval over draws holds their noise; where scores are averaged over three
     trainings, by d and the next two.
@@ -82,7 +82,7 @@ def find_subset(
 
     Args:
         path: Where the study's subsets are kept: an `.npz` file of bits.
-        method: A key of `METHODS`.
+        method: A key of `ALL_METHODS`.
         ratio: Size as a share of N.
         draw: Number of the draw.
         probes: To choose by.

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from candidates import ALL_METHODS
-from pydantic import TypeAdapter
 
 from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.manifest import EstimateRecord
@@ -178,8 +177,3 @@ def find_cost(
 def write_results(path: Path, found: Sequence[Found]) -> None:
     """Writes the estimates as JSON, for whoever wants the figures."""
     path.write_text(json.dumps([asdict(each) for each in found], indent=1, default=EstimateRecord.model_dump) + "\n")
-
-
-def read_results(path: Path) -> list[Found]:
-    """Reads what `write_results` wrote."""
-    return TypeAdapter(list[Found]).validate_json(path.read_bytes())
