@@ -236,11 +236,13 @@ def main() -> None:
             recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed
         )
         probes = Probes(recipe, data, architectures, store, engine, on_progress)
-        keep_recipe(study, recipe)
         show_plan(study, probes)
+        if given.plan:
+            return
+        keep_recipe(study, recipe)
         chosen = [
             (part, given.numbers or range(count_draws(part, recipe)))
-            for part in (study.parts if not given.plan else ())
+            for part in study.parts
             if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio)
         ]
         drawn = [(number, part) for part, numbers in chosen if part.method for number in numbers]
