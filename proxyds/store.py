@@ -244,7 +244,7 @@ class Store:
         if self._mirror is not None:
             found = [self._entry(stage, key, listed) for (stage, key), listed in self._mirror.find_all().items()]
         else:
-            places = [path for path in self.root.glob("*/[!.]*") if path.parent.name != CLAIMS]
+            places = self.root.glob("[!.]*/[!.]*")  # others come and go: claims, attempts to write
             found = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
         return sorted(found, key=lambda entry: entry.created)
 
@@ -253,7 +253,7 @@ class Store:
         if self._mirror is not None:
             self._mirror.sweep()
             return
-        for stage in self.root.glob("*/"):
+        for stage in self.root.glob("[!.]*/"):
             sweep_unfinished(stage)
         sweep_claims(LocalClaims(self.root / CLAIMS, self._translating))
         sweep_half_files(self.root / CLAIMS)

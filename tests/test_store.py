@@ -239,3 +239,23 @@ def test_entries_are_listed_oldest_first(tmp_path: Path) -> None:
             pass
         time.sleep(0.01)
     assert [entry.key for entry in store.entries()] == ["b", "a", "c"]
+
+
+def test_folders_that_come_and_go_beside_the_stages_are_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command tries whether it may write there, and is done before we look."""
+    store = Store(tmp_path)
+    with store.writing("s", "k", "n"):
+        pass
+    (tmp_path / ".proxyds-gone").mkdir()
+    scandir = os.scandir
+
+    def look(path: object = ".") -> object:
+        if ".proxyds-gone" in str(path):
+            raise FileNotFoundError(2, "gone", str(path))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", look)
+    assert [entry.key for entry in store.entries()] == ["k"]
+    store.sweep()
