@@ -65,7 +65,7 @@ def make_probes(fidelity: Any, recipe: Recipe, store: Path) -> Any:
 
 def read_accuracies(path: Path) -> dict[str, str]:
     """Each row without what it took."""
-    return {line.rpartition(",")[0]: "" for line in path.read_text().splitlines()}
+    return {line.rsplit(",", 4)[0]: "" for line in path.read_text().splitlines()}
 
 
 def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -
 
 def _describe(run: Run, done: Done) -> dict[str, Any]:
     """A finished run's row."""
+    here = machine.describe_machine("cpu")
     about, of = json.loads((done.entry.folder / "run.json").read_text()), run.training_set
     losses = about["losses"]
     measured = dict(zip(OTHER_MEASURES, (about.get("loss"), losses[-1], sum(losses)), strict=True))
@@ -148,6 +149,9 @@ def _describe(run: Run, done: Done) -> dict[str, Any]:
         "accuracy": round(about["accuracy"], 6),
         **{name: None if value is None else round(value, 4) for name, value in measured.items()},
         "seconds": round(about["training_seconds"], 1),
+        "day": time.strftime("%Y-%m-%d"),
+        "processor": here.processor,
+        "torch": here.libraries["torch"],
     }
 
 
@@ -181,8 +185,8 @@ def write_report(study: Study, probes: Probes) -> None:
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     architectures = take_half(probes.architectures, study.half)
     measures = {ratio: report.tabulate_measures(rows, architectures, ratio, recipe.seed) for ratio in ratios}
-    spent = sum(row["seconds"] for row in rows if row["architecture"] in {each.name for each in architectures})
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, spent)
+    trained = [row for row in rows if row["architecture"] in {each.name for each in architectures}]
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, trained)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,16 @@ def tell_expectation(found: Sequence[Found], method: str) -> str:
         for each in of_method
     ]
     return f"{'; '.join(told)}."
+
+
+def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
+    """Where the rows were made, when, and with which torch: a machine's share, the largest first."""
+    told = []
+    for (processor, torch), n in Counter((row["processor"], row["torch"]) for row in rows).most_common():
+        days = sorted({row["day"] for row in rows if (row["processor"], row["torch"]) == (processor, torch)})
+        when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+        told.append(f"{n:,} on two cores of an {processor} with torch {torch}, {when}")
+    return "; ".join(told)
 
 
 def _points(found: Found) -> str:
@@ -191,7 +202,7 @@ def render_page(
     costs: dict[str, int],
     n_train: int,
     measures: dict[float, str],
-    spent: float,
+    rows: Sequence[dict[str, Any]],
 ) -> str:
     """The study's page in Markdown: what was held equal, the tables, the pictures.
 
@@ -203,9 +214,10 @@ def render_page(
         costs: FLOPs that a method takes to choose, by its name.
         n_train: Samples to choose from.
         measures: For each ratio the table of `tabulate_measures`.
-        spent: Seconds of all trainings, one after the other.
+        rows: Those that the table is of.
     """
     assert recipe.check is not None
+    spent = sum(row["seconds"] for row in rows)
     settings, names = recipe.training, sorted(set(table["architecture"].to_pylist()))
     cost_of = dict(zip(table["architecture"].to_pylist(), table["training_flops"].to_pylist(), strict=True))
     full = [row for row in table.to_pylist() if row["dataset"] == FULL]
@@ -216,7 +228,7 @@ def render_page(
     text = [
         f"# Which selection keeps the ranking: {study}",
         "",
-        f"`make study` wrote this from [`rows.csv`](rows.csv), {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other). "
+        f"`make study` wrote this from [`rows.csv`](rows.csv), {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other): {tell_machines(rows)}. "
         f"{len(names)} architectures of {min(cost_of.values()) / 1e6:.1f} to {max(cost_of.values()) / 1e6:.1f} MFLOP an image (forward and backward), whose accuracies on "
         f"everything are {min(accuracy_of.values()):.1%} to {max(accuracy_of.values()):.1%}.",
         "",

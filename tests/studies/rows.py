@@ -12,9 +12,10 @@ OTHER_MEASURES = ("loss", "train_loss", "train_loss_sum")
 """What else might rank architectures: cross-entropy on the test samples, that of training in the last epoch, and its sum over epochs."""
 COLUMNS = (
     *("architecture", "dataset", "ratio", "draw_seed", "training_seed", "n_steps"),
-    *("accuracy", *OTHER_MEASURES, "seconds"),
+    *("accuracy", *OTHER_MEASURES),
+    *("seconds", "day", "processor", "torch"),
 )
-"""The first five and the accuracy are what `proxyds check --runs` reads."""
+"""The first five and the accuracy are what `proxyds check --runs` reads; the last four are what a run took, when and where."""
 
 
 class Key(NamedTuple):
