@@ -7,15 +7,15 @@ samples; and for one number of a draw the training's seed. `parts.py` says what 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import report
 import weighing
@@ -30,6 +30,7 @@ from proxyds.engine import Done, LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
+from proxyds.records import OnProgress
 from proxyds.runs import FULL, RANDOM
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
@@ -221,40 +222,68 @@ def show_plan(study: Study, probes: Probes) -> None:
     print(f"expected: about {duration(seconds / n_workers)} with {n_workers} at once, and the probes that subsets need")
 
 
-def main() -> None:
-    """Reads the command line and runs what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("study", nargs="?", default="cifar10", choices=STUDIES)
-    parser.add_argument("--plan", action="store_true", help="show what there is to do, and do nothing")
-    parser.add_argument("--subsets", action="store_true", help="choose subsets, and train nothing but their probes")
-    parser.add_argument("--only", nargs="+", metavar="DATASET", help="these data sets alone")
-    parser.add_argument("--ratio", type=float, help="this ratio alone")
-    parser.add_argument("--numbers", nargs="+", type=int, help="these draws alone")
-    given = parser.parse_args()
-    study, store = STUDIES[given.study], Store()
+def prepare(study: Study, store: Store, engine: LocalWorkers, on_progress: OnProgress) -> Probes:
+    """Reads a study's recipe and source; no probe is trained."""
     recipe = read_recipe(HERE / "cifar10.yaml", RECIPES[study.recipe])
+    run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
+    data = source.load_source(recipe, run, False)
+    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+    return Probes(recipe, data, architectures, store, engine, on_progress)
+
+
+def run_study(
+    study: Study,
+    probes: Probes,
+    only: Collection[str],
+    ratios: Collection[float],
+    numbers: Collection[int],
+    only_subsets: bool,
+) -> None:
+    """Does what is missing of a study, or of some data sets, ratios or draws of it, and writes its report.
+
+    Args:
+        study: Which.
+        probes: Of `prepare`.
+        only: Data sets' names; all where it is empty, and so with the next two.
+        ratios: Sizes.
+        numbers: Of draws.
+        only_subsets: Whether nothing is done but to choose subsets.
+    """
+    keep_recipe(study, probes.recipe)
+    parts = [p for p in study.parts if (not only or p.dataset in only) and (not ratios or p.ratio in ratios)]
+    every = [[n for n in range(count_draws(p, probes.recipe)) if not numbers or n in numbers] for p in parts]
+    subsets_of = [(n, part) for part, drawn in zip(parts, every, strict=True) if part.method for n in drawn]
+    for number, part in sorted(subsets_of, key=lambda each: each[0]):  # a number's probes are looked at once
+        choose_subset(study, part, probes, number)  # before any run: whoever has the subsets needs no probes
+    for part, drawn in zip(parts, every, strict=True) if not only_subsets else ():
+        run_part(study, part, probes, drawn)
+    write_report(study, probes)
+
+
+@click.command(help=__doc__)
+@click.argument("studies", nargs=-1, type=click.Choice([*STUDIES]))
+@click.option("--plan", is_flag=True, help="Show what there is to do, and do nothing.")
+@click.option("--subsets", is_flag=True, help="Choose subsets, and train nothing but their probes.")
+@click.option("--only", multiple=True, metavar="DATASET", help="This data set alone; may be said several times.")
+@click.option("--ratio", "ratios", multiple=True, type=float, help="This ratio alone.")
+@click.option("--number", "numbers", multiple=True, type=int, help="This draw alone.")
+def main(
+    studies: tuple[str, ...],
+    plan: bool,
+    subsets: bool,
+    only: tuple[str, ...],
+    ratios: tuple[float, ...],
+    numbers: tuple[int, ...],
+) -> None:
+    """Reads the command line and runs what is missing; all studies unless some are named."""
+    store = Store()
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
-        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
-        data = source.load_source(recipe, run, False)
-        architectures = space.list_architectures(
-            recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed
-        )
-        probes = Probes(recipe, data, architectures, store, engine, on_progress)
-        show_plan(study, probes)
-        if given.plan:
-            return
-        keep_recipe(study, recipe)
-        chosen = [
-            (part, given.numbers or range(count_draws(part, recipe)))
-            for part in study.parts
-            if (given.only is None or part.dataset in given.only) and given.ratio in (None, part.ratio)
-        ]
-        drawn = [(number, part) for part, numbers in chosen if part.method for number in numbers]
-        for number, part in sorted(drawn, key=lambda each: each[0]):  # a number's probes are looked at once
-            choose_subset(study, part, probes, number)  # all of them first: what comes then needs no probes
-        for part, numbers in chosen if not given.subsets else ():
-            run_part(study, part, probes, numbers)
-        write_report(study, probes)
+        chosen = [STUDIES[name] for name in studies or STUDIES]
+        prepared = [(study, prepare(study, store, engine, on_progress)) for study in chosen]
+        for study, probes in prepared:
+            show_plan(study, probes)
+        for study, probes in prepared if not plan else ():
+            run_study(study, probes, only, ratios, numbers, subsets)
 
 
 if __name__ == "__main__":

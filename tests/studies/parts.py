@@ -25,6 +25,7 @@ class Part:
         size: Share of the samples that it holds; None for the ratio.
         settings: What is changed of the training.
         n_labels: Labels that are kept, at random; None for all.
+        n_draws: How often; None for as often as the recipe says.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class Part:
     size: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     n_labels: int | None = None
+    n_draws: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Study:
         name: Of the results' folder.
         recipe: A key of `RECIPES`, and the results' folder that holds its subsets.
         parts: In the order in which they are run.
-        half: `tuning` or `judging` where only these architectures are trained, see `take_half`; None for all.
+        half: `tuning` or `judging` where only these architectures are trained and weighed, see `take_half`; None for all.
         beside: Studies with the same recipe, whose rows count too.
     """
 
@@ -116,6 +118,7 @@ STUDIES = {
         half="tuning",
         beside=("cifar10",),
     ),
+    "judging": Study("judging", "cifar10", (), half="judging", beside=("cifar10",)),
     "cifar100": Study(
         "cifar100",
         "cifar100",
@@ -133,7 +136,7 @@ def take_half(architectures: Sequence[Architecture], half: str | None) -> list[A
 def count_draws(part: Part, recipe: Recipe) -> int:
     """How often everything is trained on a part's data set."""
     assert recipe.check is not None
-    return recipe.check.full_seeds if part.dataset == FULL else recipe.check.draws
+    return part.n_draws or (recipe.check.full_seeds if part.dataset == FULL else recipe.check.draws)
 
 
 def change_training(part: Part, recipe: Recipe) -> Training:
