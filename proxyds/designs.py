@@ -26,6 +26,8 @@ Floats = NDArray[np.float64]
 
 EARLY = 0.1
 """Share of the epochs after which samples are scored by `el2n`: Paul et al. take 20 of 200."""
+STEEPNESS = 9
+"""Of `easier`: half of the proxy's chances lie with the easiest 7 % of each label."""
 N_STRATA = 50
 """Of scores, in `ccs`: the authors' number."""
 SMALLEST_ENTROPY = 1e-12
@@ -63,6 +65,21 @@ def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
         return Design(take_first(-loss if hardest else loss, n, hold(known.ids), seed, hold(known.labels)))
 
     return design
+
+
+def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
+    """More of what is learnt sooner: (1 - u)^k, u in (0, 1) a sample's place among those of its label by its mean loss over all epochs.
+
+    Ours. Shleifer and Prokop (2019) cut off all but the easiest; a weight lets draws differ and has a chance for every sample. Every
+    label has its share, in expectation: places do not depend on how large a label's losses are.
+    """
+    loss = _given(known.answers).loss.mean(axis=(0, 1), dtype=np.float64)
+    labels, place = hold(known.labels), np.empty(len(loss))
+    for label in np.unique(labels):
+        of_label = labels == label
+        _, inverse, n_equal = np.unique(loss[of_label], return_inverse=True, return_counts=True)
+        place[of_label] = ((np.cumsum(n_equal) - n_equal / 2) / n_equal.sum())[inverse]  # equal losses, equal places
+    return Design((1 - place) ** STEEPNESS)
 
 
 def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:

@@ -9,6 +9,7 @@ from proxyds.designs import (
     design_by_loss,
     design_cases,
     design_ccs,
+    design_easier,
     design_el2n,
     design_entropy_tails,
     design_forgetting,
@@ -50,6 +51,7 @@ _CASES, _FEATURES, _ANSWERS = frozenset[Need]({"cases"}), frozenset[Need]({"feat
 N_SEEDS = 3
 """Trainings that scores of single samples are averaged over; Paul et al. (2021) take ten."""
 
+_OURS = "proxyds"
 _SHLEIFER = "Shleifer and Prokop, Using small proxy datasets to accelerate hyperparameter search, 2019"
 _NA = "Na et al., Accelerating neural architecture search via proxy data, IJCAI 2021"
 
@@ -68,6 +70,9 @@ METHODS: dict[str, Method] = {
         "Park 2019, with quotas",
         within_labels(design_cases),
         _CASES,
+    ),
+    "easier": Method(
+        "more of what is learnt sooner, of every label alike", _OURS, design_easier, _ANSWERS, is_weighting=True
     ),
     "easiest": Method(
         "the smallest loss, the same share of every label",

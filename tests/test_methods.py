@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyds.designs import count_forgetting, fill_evenly, find_cutoff
+from proxyds.designs import STEEPNESS, count_forgetting, fill_evenly, find_cutoff
 from proxyds.draws import DRAW_LAWS, draw_designed, find_inclusion, share_out
 from proxyds.known import Answers, Known
 from proxyds.methods import METHODS
@@ -67,6 +67,17 @@ def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> 
     assert taken("easiest", known, 2) == [0, 4]
     assert taken("hardest", known, 2) == [2, 5]
     assert taken("easiest", known, 4) == [0, 1, 3, 4]
+
+
+def test_easier_weighs_by_the_place_among_the_label_by_the_mean_loss_of_all_epochs() -> None:
+    loss = [
+        [[9, 1, 2, 7, 5, 3], [1, 3, 4, 7, 2, 6]],
+        [[2, 8, 2, 6, 3, 7], [2, 2, 2, 6, 4, 2]],
+    ]  # sums 14 14 10 | 26 14 18
+    known = know([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
+    places = np.array([2, 2, 0.5, 2.5, 0.5, 1.5]) / 3  # equal ones share the second and the third
+    np.testing.assert_allclose(METHODS["easier"].design(known, 2, 0).weights, (1 - places) ** STEEPNESS)
+    assert find_inclusion(METHODS["easier"].design(known, 2, 0), 2)[[2, 4]].sum() == pytest.approx(2, abs=0.1)
 
 
 @pytest.mark.parametrize(

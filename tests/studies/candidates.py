@@ -88,7 +88,7 @@ def design_ambiguous(known: Known, n: int, seed: int) -> Design:
     return _stratify(right * (1 - right) + 1e-3, known, n)
 
 
-def falling(power: int, score: Callable[[Known], Floats] = final_loss) -> Callable[[Known, int, int], Design]:
+def falling(power: int, score: Callable[[Known], Floats]) -> Callable[[Known, int, int], Design]:
     """Less of what is harder: a weight that falls from 1 for a label's easiest sample to 0 for its hardest, (1 - rank)^power."""
 
     def design(known: Known, n: int, seed: int) -> Design:
@@ -145,13 +145,10 @@ CANDIDATES: dict[str, Method] = {
     ),
     "cases-easier-half": Method("by cases from the easier half", OWN, design_cases_easier, _ANSWERS | _CASES),
     "ambiguous": Method("what the probe changes its mind about", OWN, design_ambiguous, _ANSWERS),
-    "smooth-easy": Method("the less the harder", OWN, falling(1), _ANSWERS),
-    "smooth-easy-4": Method("the less the harder, steeper", OWN, falling(4), _ANSWERS),
-    "smooth-easy-9": Method("the less the harder, steeper still", OWN, falling(9), _ANSWERS),
-    "smooth-easy-19": Method("the less the harder, as steep as a twentieth", OWN, falling(19), _ANSWERS),
-    "smooth-area-4": Method("the less the larger the mean loss of all epochs", OWN, falling(4, area_loss), _ANSWERS),
-    "smooth-area-9": Method("the same, steeper", OWN, falling(9, area_loss), _ANSWERS),
-    "smooth-area-19": Method("the same, steeper still", OWN, falling(19, area_loss), _ANSWERS),
+    "smooth-area-2": Method("the less the larger the mean loss of all epochs", OWN, falling(2, area_loss), _ANSWERS),
+    "smooth-area-4": Method("the same, steeper", OWN, falling(4, area_loss), _ANSWERS),
+    "smooth-area-9": Method("the same, steeper still", OWN, falling(9, area_loss), _ANSWERS),
+    "smooth-area-19": Method("the same, as steep as a twentieth", OWN, falling(19, area_loss), _ANSWERS),
     "easier-quarter-area": Method(
         "at random from the easier quarter by the mean loss of all epochs", OWN, between(0.0, 0.25, area_loss), _ANSWERS
     ),
