@@ -22,7 +22,7 @@ from proxyds.images import DECODE_ERRORS, open_image
 from proxyds.importance import score_importance
 from proxyds.known import Known
 from proxyds.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
-from proxyds.methods import METHODS
+from proxyds.methods import BY_IMPORTANCE, METHODS
 from proxyds.opening import list_tables, parse_json, read_manifest, verify_files, verify_proxy
 from proxyds.plain_text import find_active_text
 from proxyds.recipe_yaml import MAX_RECIPE_BYTES, parse_mapping
@@ -285,7 +285,7 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
         inner = tree.get(section) if section else tree
-        unwritten = "cases" if place == "selection.method" else said
+        unwritten = BY_IMPORTANCE if place == "selection.method" else said
         found = inner.get(key, unwritten) if isinstance(inner, dict) else unwritten
         if found != said:
             raise _refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {found!r}")

@@ -67,7 +67,7 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
         RecipeError: An override changes what the proxy was made from.
     """
     manifest = verify_for_check(folder)
-    recipe = read_recipe(folder / RECIPE, overrides)
+    recipe = read_recipe(folder / RECIPE, overrides, of_proxy=True)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
             f"{folder / RECIPE}: must be the recipe that the proxy was built from, but for the section check; "
@@ -338,7 +338,7 @@ def read_reference(
         return origin, accuracies.reference_rows(known, architectures, len(data.train), origin).to_pylist()
     manifest, tables = read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
-    other = read_recipe(path / RECIPE)
+    other = read_recipe(path / RECIPE, of_proxy=True)
     for what, there, here in (
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
         ("section source", other.source.model_dump(), recipe.source.model_dump()),

@@ -139,6 +139,6 @@ METHODS: dict[str, Method] = {
 }
 """Every method by its name."""
 BY_IMPORTANCE = "cases"
-"""The method whose weights are the importances, and need not be told beside them."""
+"""The method whose weights are the importances, and need not be told beside them: the paper's, and of proxies that tell of none."""
 UNKNOWN_METHOD = Method("of another version", "", design_random)
 """Stands for a method that a proxy of a later version was drawn by."""

@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from proxyds.choices import SpaceSpec
 from proxyds.licences import LICENCES
-from proxyds.methods import METHODS
+from proxyds.methods import BY_IMPORTANCE, METHODS
 from proxyds.plain_text import find_active_text, iter_texts
 from proxyds.sections import Section
 
@@ -255,12 +255,13 @@ _Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra=
 class Selection(Section):
     """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
 
-    later = frozenset({"method", "labels", "seed"})
+    later = frozenset({"labels", "seed"})
 
     method: _Method = Field(
-        "cases",
-        description="What is chosen: `cases` is the paper's, in proportion to importance; `proxyds list` tells the others.",
-        examples=["cases-stratified"],
+        "easier",
+        description="What is chosen: `easier` is more of what is learnt sooner; `cases` is the paper's, in proportion to importance; "
+        "`proxyds list` tells the others.",
+        examples=["cases"],
     )
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05,
@@ -480,9 +481,12 @@ class Recipe(Section):
     def canonical(self) -> str:
         """What the proxy is made from, every default filled in (but for settings that came later: `Section.later`), as JSON with sorted keys and no spaces.
 
-        Free of local paths, and of `check`, which changes nothing in the proxy.
+        Free of local paths, and of `check`, which changes nothing in the proxy; and of the method `cases`, which there was before others.
         """
-        return json.dumps(self.model_dump(mode="json", exclude={"check"}), sort_keys=True, separators=(",", ":"))
+        held = self.model_dump(mode="json", exclude={"check"})
+        if self.selection.method == BY_IMPORTANCE:
+            del held["selection"]["method"]
+        return json.dumps(held, sort_keys=True, separators=(",", ":"))
 
     @property
     def sha256(self) -> str:

@@ -21,6 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
+from proxyds.methods import BY_IMPORTANCE
 from proxyds.networks import FAMILIES
 from proxyds.recipe import Recipe, recipe_json_schema
 
@@ -54,12 +55,13 @@ class Problem:
     is_unknown_name: bool
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(path: str | Path, overrides: Sequence[str] = (), *, of_proxy: bool = False) -> Recipe:
     """Reads a recipe file.
 
     Args:
         path: A YAML 1.2 file; relative folders in it are taken from its own folder.
         overrides: `a.b=c` assignments, the values as YAML, applied before validation.
+        of_proxy: Whether it is the recipe that a proxy holds: one without a method is of a time when there was one alone.
 
     Raises:
         RecipeNotFoundError: There is no such file, or it cannot be read.
@@ -71,6 +73,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     tree = _parse(_read_text(path), str(path))
     data, overridden = _plain(tree), {}
+    if of_proxy and isinstance(data.get("selection"), dict):
+        data["selection"].setdefault("method", BY_IMPORTANCE)
     for assignment in overrides:
         place, value = _parse_assignment(assignment)
         _assign(data, place, value, assignment)

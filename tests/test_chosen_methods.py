@@ -280,6 +280,25 @@ def test_a_proxy_by_a_method_of_a_later_version_is_read(
     assert "by telepathy, drawn" in run_proxyds("inspect", folder).stdout
 
 
+def test_a_proxy_from_before_there_were_methods_is_checked_and_drawn_again(
+    proxies: dict[str, Path], tmp_path: Path, session_store: Path
+) -> None:
+    folder = Path(shutil.copytree(proxies["cases"], tmp_path / "earlier"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["draw"]["method"]
+    manifest["format_version"] = "1.4"
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("  method: cases\n", ""))
+    assert "method" not in recipe.read_text()
+    manifest["files"]["recipe.yaml"] = measure_file(recipe).model_dump()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    audit_proxy(folder)
+    store = Store(session_store)
+    assert "easier" not in {each.dataset for each in proxyds.plan_check(folder, store=store, device="cpu").runs}
+    resampled = proxyds.resample(folder, tmp_path / "more", overrides=["selection.ratio=0.2"], store=store)
+    assert resampled.manifest.draw.method == "cases"
+
+
 def test_a_check_trains_probes_only_where_tables_are_not_enough_and_its_plan_says_so(
     proxies: dict[str, Path], tmp_path: Path, run_proxyds: Run
 ) -> None:

@@ -151,6 +151,7 @@ OTHER_VALUES = {
     "similarity.dimensions": "32",
     "similarity.metric": "cosine",
     "similarity.neighbours": "2",
+    "selection.method": "cases",
     "selection.ratio": "0.1",
     "selection.draw": "successive",
     "training.epochs": "31",
@@ -177,6 +178,16 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
 
 def test_every_value_has_another_below(read: Callable[..., Recipe]) -> None:
     assert _leaves(read().model_dump()) == {*OTHER_VALUES, "check"}
+
+
+def test_recipes_of_proxies_from_before_there_were_methods_are_of_the_papers(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(MINIMAL + "selection: {ratio: 0.1}\n")
+    papers = read_recipe(tmp_path / "recipe.yaml", ["selection.method=cases"])
+    assert "method" not in json.loads(papers.canonical)["selection"]  # their identity is what it was
+    assert "method: cases" in write_recipe(papers)
+    assert read_recipe(tmp_path / "recipe.yaml", of_proxy=True) == papers
+    assert read_recipe(tmp_path / "recipe.yaml").selection.method == "easier"
+    assert read_recipe(tmp_path / "recipe.yaml", ["selection.method=random"], of_proxy=True).selection.method == "random"
 
 
 @pytest.mark.parametrize(
