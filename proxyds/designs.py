@@ -68,12 +68,12 @@ def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
 
 
 def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
-    """More of what is learnt sooner: (1 - u)^k, u in (0, 1) a sample's place among those of its label by its mean loss over all epochs.
+    """More of what is easier: (1 - u)^k, u in (0, 1) a sample's place among those of its label by its loss at the end of training.
 
     Ours. Shleifer and Prokop (2019) cut off all but the easiest; a weight lets draws differ and has a chance for every sample. Every
     label has its share, in expectation: places do not depend on how large a label's losses are.
     """
-    loss = _given(known.answers).loss.mean(axis=(0, 1), dtype=np.float64)
+    loss = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64)
     labels, place = hold(known.labels), np.empty(len(loss))
     for label in np.unique(labels):
         of_label = labels == label

@@ -72,7 +72,7 @@ METHODS: dict[str, Method] = {
         _CASES,
     ),
     "easier": Method(
-        "more of what is learnt sooner, of every label alike", _OURS, design_easier, _ANSWERS, is_weighting=True
+        "the more the smaller the loss, of every label alike", _OURS, design_easier, _ANSWERS, is_weighting=True
     ),
     "easiest": Method(
         "the smallest loss, the same share of every label",

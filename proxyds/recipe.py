@@ -259,7 +259,7 @@ class Selection(Section):
 
     method: _Method = Field(
         "easier",
-        description="What is chosen: `easier` is more of what is learnt sooner; `cases` is the paper's, in proportion to importance; "
+        description="What is chosen: `easier` is more of what a probe finds easy; `cases` is the paper's, in proportion to importance; "
         "`proxyds list` tells the others.",
         examples=["cases"],
     )

@@ -187,7 +187,9 @@ def test_recipes_of_proxies_from_before_there_were_methods_are_of_the_papers(tmp
     assert "method: cases" in write_recipe(papers)
     assert read_recipe(tmp_path / "recipe.yaml", of_proxy=True) == papers
     assert read_recipe(tmp_path / "recipe.yaml").selection.method == "easier"
-    assert read_recipe(tmp_path / "recipe.yaml", ["selection.method=random"], of_proxy=True).selection.method == "random"
+    assert (
+        read_recipe(tmp_path / "recipe.yaml", ["selection.method=random"], of_proxy=True).selection.method == "random"
+    )
 
 
 @pytest.mark.parametrize(

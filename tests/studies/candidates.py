@@ -147,11 +147,6 @@ CANDIDATES: dict[str, Method] = {
     "ambiguous": Method("what the probe changes its mind about", OWN, design_ambiguous, _ANSWERS),
     "smooth-area-2": Method("the less the larger the mean loss of all epochs", OWN, falling(2, area_loss), _ANSWERS),
     "smooth-area-4": Method("the same, steeper", OWN, falling(4, area_loss), _ANSWERS),
-    "smooth-area-9": Method("the same, steeper still", OWN, falling(9, area_loss), _ANSWERS),
-    "smooth-area-19": Method("the same, as steep as a twentieth", OWN, falling(19, area_loss), _ANSWERS),
-    "easier-quarter-area": Method(
-        "at random from the easier quarter by the mean loss of all epochs", OWN, between(0.0, 0.25, area_loss), _ANSWERS
-    ),
     "spread-easier-half": Method("k-centre of the easier half", OWN, design_spread_easier, _ANSWERS | _FEATURES),
     "typical": Method("nearest to the label's mean feature", OWN, design_typical, _FEATURES),
     "entropy-tails-stratified": Method(
