@@ -69,11 +69,8 @@ def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> 
     assert taken("easiest", known, 4) == [0, 1, 3, 4]
 
 
-def test_easier_weighs_by_the_place_among_the_label_by_the_mean_loss_of_all_epochs() -> None:
-    loss = [
-        [[9, 1, 2, 7, 5, 3], [1, 3, 4, 7, 2, 6]],
-        [[2, 8, 2, 6, 3, 7], [2, 2, 2, 6, 4, 2]],
-    ]  # sums 14 14 10 | 26 14 18
+def test_easier_weighs_by_the_place_among_the_label_by_the_loss_at_the_end() -> None:
+    loss = [[[9] * 6, [5, 5, 3, 7, 2, 6]], [[0] * 6, [4, 4, 1, 6, 4, 5]]]  # sums 9 9 4, and 13 6 11
     known = know([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
     places = np.array([2, 2, 0.5, 2.5, 0.5, 1.5]) / 3  # equal ones share the second and the third
     np.testing.assert_allclose(METHODS["easier"].design(known, 2, 0).weights, (1 - places) ** STEEPNESS)
