@@ -76,7 +76,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     ),
 }
 """What each data set's recipe sets otherwise than `cifar10.yaml`: nothing but the source."""
-LEADING = ("random", "stratified", "cases", "easiest", "entropy-tails")
+LEADING = ("random", "stratified", "cases", "easier", "easiest", "entropy-tails")
 """Methods that are looked at in other sizes than 5 %."""
 OTHER_TRAININGS = (
     Part("random-half-the-size", 0.05, "random", size=0.025),
