@@ -51,7 +51,6 @@ _CASES, _FEATURES, _ANSWERS = frozenset[Need]({"cases"}), frozenset[Need]({"feat
 N_SEEDS = 3
 """Trainings that scores of single samples are averaged over; Paul et al. (2021) take ten."""
 
-_OURS = "proxyds"
 _SHLEIFER = "Shleifer and Prokop, Using small proxy datasets to accelerate hyperparameter search, 2019"
 _NA = "Na et al., Accelerating neural architecture search via proxy data, IJCAI 2021"
 
@@ -72,7 +71,11 @@ METHODS: dict[str, Method] = {
         _CASES,
     ),
     "easier": Method(
-        "the more the smaller the loss, of every label alike", _OURS, design_easier, _ANSWERS, is_weighting=True
+        "the likelier the easier for the heaviest probe, of every label alike",
+        f"{_SHLEIFER}, as weights",
+        design_easier,
+        _ANSWERS,
+        is_weighting=True,
     ),
     "easiest": Method(
         "the smallest loss, the same share of every label",
