@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from proxyds import source, space
 from proxyds.engine import Here, run_stored
 from proxyds.methods import METHODS
 from proxyds.recipe import Recipe
+from proxyds.recipe_yaml import write_recipe
 from proxyds.records import ignore_progress
 from proxyds.store import Store
 
@@ -103,7 +105,7 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     assert rows.read_bytes() == held
     assert not {entry.stage for entry in Store(tmp_path / "third").entries()} & {"probes", "check"}
 
-    fidelity.write_report(study, other)
+    fidelity.write_report(study, recipe, other.architectures, 1295, 143)
     found = {(each["method"], each["ratio"]): each for each in json.loads((folder / "results.json").read_text())}
     assert set(found) == {
         ("full", None), ("flops", None), ("parameters", None),
@@ -125,7 +127,7 @@ def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, 
     probes = make_probes(fidelity, recipe, tmp_path / "store")
     fidelity.run_part(study, study.parts[0], probes, [0])
     fidelity.run_part(study, study.parts[1], probes, [0, 1])
-    fidelity.write_report(study, probes)
+    fidelity.write_report(study, recipe, probes.architectures, 1295, 143)
     assert "there is nothing to weigh yet" in capsys.readouterr().out
     fidelity.show_plan(study, probes)
     told = capsys.readouterr().out
@@ -269,3 +271,30 @@ def test_the_papers_own_figures_are_found_again(fidelity: Any, number: int, n_la
     of_pearson = next(line for line in told.splitlines() if line.startswith("| **Pearson")).split(" | ")[3:]
     expected = {1: ["0.978", "0.970", "0.927", "0.967"], 2: ["0.955", "0.975"], 3: ["0.171", "0.612"]}[number]
     assert [cell.rstrip(" |") for cell in of_pearson] == [value for value in expected for _ in range(2)]
+
+
+FOLDER = ROOT / "cards" / "fidelity"
+NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"
+
+
+@pytest.mark.parametrize("study", [path.parent.name for path in sorted(FOLDER.glob("*/results.json"))])
+def test_the_page_is_what_the_rows_give(study: str, fidelity: Any) -> None:
+    import parts
+
+    for folder in FOLDER.iterdir():
+        (fidelity.RESULTS / folder.name).mkdir(parents=True)
+        for name in ("rows.csv", "recipe.yaml"):
+            if (folder / name).exists():
+                (fidelity.RESULTS / folder.name / name).write_bytes((folder / name).read_bytes())
+    recipe = proxyds.read_recipe(STUDIES / "cifar10.yaml", parts.RECIPES[parts.STUDIES[study].recipe])
+    n_labels = {"cifar10": 10, "cifar100": 100}[parts.STUDIES[study].recipe]
+    architectures = space.list_architectures(recipe.space, n_labels, (3, 16, 16), seed=recipe.seed)
+    fidelity.write_report(parts.STUDIES[study], recipe, architectures, 45_000, 5_000)
+    again, held = fidelity.RESULTS / study, FOLDER / study
+    assert write_recipe(recipe) == (held / "recipe.yaml").read_text()
+    assert {path.name for path in again.iterdir()} == {path.name for path in held.iterdir()} - {"subsets.npz"}
+    texts = [path.read_text() for place in (again, held) for path in (place / "README.md", place / "results.json")]
+    for one, other in zip(texts[:2], texts[2:], strict=True):  # figures may differ in the last digit that is shown
+        assert re.sub(NUMBER, "#", one) == re.sub(NUMBER, "#", other)
+        figures = [[float(figure) for figure in re.findall(NUMBER, text)] for text in (one, other)]
+        np.testing.assert_allclose(*figures, atol=0.011, rtol=1e-3)

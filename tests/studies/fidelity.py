@@ -30,7 +30,7 @@ from proxyds.engine import Done, LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import OnProgress
+from proxyds.records import Architecture, OnProgress
 from proxyds.runs import FULL, RANDOM
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
@@ -156,38 +156,49 @@ def _describe(run: Run, done: Done) -> dict[str, Any]:
     }
 
 
-def list_missing(study: Study, part: Part, probes: Probes, known: set[Key]) -> list[Key]:
+def list_missing(
+    study: Study, part: Part, recipe: Recipe, architectures: Sequence[Architecture], known: set[Key]
+) -> list[Key]:
     """The runs of a part that there are no rows of."""
     return [
         key
-        for each in take_half(probes.architectures, study.half)
-        for number in range(count_draws(part, probes.recipe))
+        for each in take_half(architectures, study.half)
+        for number in range(count_draws(part, recipe))
         if (key := Key(each.name, part.dataset, part.ratio, number)) not in known
     ]
 
 
-def write_report(study: Study, probes: Probes) -> None:
-    """Weighs the parts that are whole, and writes page, pictures and estimates beside the rows."""
-    folder, recipe, rows = RESULTS / study.name, probes.recipe, list_rows(study)
+def write_report(
+    study: Study, recipe: Recipe, architectures: Sequence[Architecture], n_train: int, n_evaluation: int
+) -> None:
+    """Weighs the parts that are whole, and writes page, pictures and estimates beside the rows; needs no data.
+
+    Args:
+        study: Which.
+        recipe: Its own.
+        architectures: Of the recipe's space.
+        n_train: Samples to choose from.
+        n_evaluation: Evaluation samples.
+    """
+    folder, rows = RESULTS / study.name, list_rows(study)
     known = {key_of(row) for row in rows}
     every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
-    whole = [part for part in every if not list_missing(study, part, probes, known)]
+    whole = [part for part in every if not list_missing(study, part, recipe, architectures, known)]
     names = {(part.dataset, part.ratio) for part in whole}
     if (FULL, 1.0) not in names or not any(dataset == RANDOM for dataset, _ in names):
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
-    rows = [row for row in rows if (row["dataset"], row["ratio"]) in names]
-    table = weighing.make_table(rows, take_half(probes.architectures, study.half))
+    weighed = take_half(architectures, study.half)
+    trained = {each.name for each in weighed}
+    rows = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
+    table = weighing.make_table(rows, weighed)
     found = weighing.weigh(table, recipe.seed)
-    n_train, n_evaluation = len(probes.data.train), len(probes.data.evaluation)
-    chosen = space.choose_probes(probes.architectures, recipe.probes)
+    chosen = space.choose_probes(architectures, recipe.probes)
     costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
     weighing.write_results(folder / "results.json", found)
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
-    architectures = take_half(probes.architectures, study.half)
-    measures = {ratio: report.tabulate_measures(rows, architectures, ratio, recipe.seed) for ratio in ratios}
-    trained = [row for row in rows if row["architecture"] in {each.name for each in architectures}]
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, trained)
+    measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
@@ -210,7 +221,7 @@ def show_plan(study: Study, probes: Probes) -> None:
     lines, seconds = [], 0.0
     for part in study.parts:
         n_seen = count_steps(settings, round(part.ratio * n_train)) * settings.batch_size
-        missing = [key.architecture for key in list_missing(study, part, probes, known)]
+        missing = [key.architecture for key in list_missing(study, part, probes.recipe, probes.architectures, known)]
         n_runs = count_draws(part, probes.recipe) * len(take_half(probes.architectures, study.half))
         cost = n_seen * sum(flops[name] for name in missing)
         takes = n_seen * sum(image_seconds[name] for name in missing)
@@ -257,7 +268,7 @@ def run_study(
         choose_subset(study, part, probes, number)  # before any run: whoever has the subsets needs no probes
     for part, drawn in zip(parts, every, strict=True) if not only_subsets else ():
         run_part(study, part, probes, drawn)
-    write_report(study, probes)
+    write_report(study, probes.recipe, probes.architectures, len(probes.data.train), len(probes.data.evaluation))
 
 
 @click.command(help=__doc__)
