@@ -113,8 +113,8 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
     """
     of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
     lines = [
-        f"| trained on | {' | '.join(SHOWN.values())} | less random | less stratified | accuracy | to choose |",
-        f"|---|{'---|' * (len(SHOWN) + 4)}",
+        f"| trained on | draws | {' | '.join(SHOWN.values())} | less random | less stratified | accuracy | to choose |",
+        f"|---|{'---|' * (len(SHOWN) + 5)}",
     ]
     for each in [*of_ratio, *(each for each in found if each.ratio is None)]:
         cells = [
@@ -129,7 +129,8 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
         cells.append("" if each.mean_accuracy is None else f"{each.mean_accuracy:.1%}")
         cost = costs.get(each.method, 0)
         cells.append("" if each.ratio is None else f"{cost / 1e12:.0f} TFLOP" if cost else "nothing")
-        lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join(cells)} |")
+        n_draws = str(each.n_draws or "")
+        lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join([n_draws, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -234,7 +235,7 @@ def render_page(
         "",
         f"**Held equal**: the source ({getattr(recipe.source, 'name', recipe.source.kind)} at {recipe.source.image_size}x{recipe.source.image_size}), the architectures, the training ({settings.epochs} epochs of whatever it is trained on, batches of "
         f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset, and for draw d of everything the training's seed. "
-        f"Full data: {recipe.check.full_seeds} seeds, every subset {recipe.check.draws} draws, each with a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
+        f"Full data: {recipe.check.full_seeds} seeds; every draw of a subset has a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
         "the noise of probes too; but those of `el2n` and `forgetting`, whose scores are the mean over trainings d to d + 2, share trainings, and their intervals hold too little of it. `fewer epochs` sees everything for as many steps as the subset takes.",
         "",
         "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Less random*, *less stratified*: the difference of the two taus, "
