@@ -20,7 +20,7 @@ import numpy as np
 import report
 import weighing
 from numpy.typing import NDArray
-from parts import RECIPES, STUDIES, Part, Study, change_training, count_draws, take_half
+from parts import STUDIES, Part, Study, change_training, count_draws, take_half
 from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
 from subsets import Probes, find_subset
 
@@ -235,7 +235,7 @@ def show_plan(study: Study, probes: Probes) -> None:
 
 def prepare(study: Study, store: Store, engine: LocalWorkers, on_progress: OnProgress) -> Probes:
     """Reads a study's recipe and source; no probe is trained."""
-    recipe = read_recipe(HERE / "cifar10.yaml", RECIPES[study.recipe])
+    recipe = read_recipe(HERE / f"{study.recipe}.yaml")
     run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
     data = source.load_source(recipe, run, False)
     architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)

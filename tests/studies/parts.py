@@ -43,7 +43,7 @@ class Study:
 
     Attributes:
         name: Of the results' folder.
-        recipe: A key of `RECIPES`, and the results' folder that holds its subsets.
+        recipe: Its file's name without `.yaml`, and the results' folder that holds its subsets.
         parts: In the order in which they are run.
         half: `tuning` or `judging` where only these architectures are trained and weighed, see `take_half`; None for all.
         beside: Studies with the same recipe, whose rows count too.
@@ -66,16 +66,6 @@ def fewer_epochs(ratio: float) -> Part:
     return Part(FEWER_EPOCHS, ratio, size=1.0)
 
 
-RECIPES: dict[str, tuple[str, ...]] = {
-    "cifar10": (),
-    "cifar100": (
-        "name=fidelity-cifar100",
-        "source.name=uoft-cs/cifar100",
-        "source.config=cifar100",
-        "source.revision=aadb3af77e9048adbea6b47c21a81e47dd092ae5",
-    ),
-}
-"""What each data set's recipe sets otherwise than `cifar10.yaml`: nothing but the source."""
 LEADING = ("random", "stratified", "cases", "easier", "easiest", "entropy-tails")
 """Methods that are looked at in other sizes than 5 %."""
 TRIED = 2
@@ -125,7 +115,6 @@ STUDIES = {
         "cifar100",
         "cifar100",
         (Part(FULL, 1.0), *by_method(0.05, *LEADING), fewer_epochs(0.05)),
-        half="judging",
     ),
 }
 
