@@ -205,7 +205,7 @@ def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
             name: EstimateRecord(value=value, low=value - 0.01, high=value + 0.01)
             for name, value in (("tau", tau), ("regret", regret))
         }
-        return Found(method, ratio, 5, 0.5, told, None, None)
+        return Found(method, ratio, 5, 0.5, told, None, None, None)
 
     every = [found("random", 0.02, 0.5, 0.04), found("cases", 0.02, 0.6, 0.03)]
     every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02)]

@@ -113,8 +113,8 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
     """
     of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
     lines = [
-        f"| trained on | draws | {' | '.join(SHOWN.values())} | less random | less stratified | accuracy | to choose |",
-        f"|---|{'---|' * (len(SHOWN) + 5)}",
+        f"| trained on | draws | {' | '.join(SHOWN.values())} | less random | less stratified | less cases | accuracy | to choose |",
+        f"|---|{'---|' * (len(SHOWN) + 6)}",
     ]
     for each in [*of_ratio, *(each for each in found if each.ratio is None)]:
         cells = [
@@ -125,7 +125,9 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
             else ""
             for name in SHOWN
         ]
-        cells += ["" if less is None else less.shown() for less in (each.less_random, each.less_stratified)]
+        cells += [
+            "" if less is None else less.shown() for less in (each.less_random, each.less_stratified, each.less_cases)
+        ]
         cells.append("" if each.mean_accuracy is None else f"{each.mean_accuracy:.1%}")
         cost = costs.get(each.method, 0)
         cells.append("" if each.ratio is None else f"{cost / 1e12:.0f} TFLOP" if cost else "nothing")
@@ -238,7 +240,7 @@ def render_page(
         f"Full data: {recipe.check.full_seeds} seeds; every draw of a subset has a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
         "the noise of probes too; but those of `el2n` and `forgetting`, whose scores are the mean over trainings d to d + 2, share trainings, and their intervals hold too little of it. `fewer epochs` sees everything for as many steps as the subset takes.",
         "",
-        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Less random*, *less stratified*: the difference of the two taus, "
+        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Less random*, *less stratified*, *less cases*: the difference of the two taus, "
         f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
         "taking the architecture called best. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
         f"{np.mean(list(cost_of.values())) * settings.epochs * n_train / 1e12:.1f} TFLOP.",

@@ -14,6 +14,7 @@ from candidates import ALL_METHODS
 
 from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.manifest import EstimateRecord
+from proxyds.methods import BY_IMPORTANCE
 from proxyds.ranking import Floats
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture
@@ -44,6 +45,7 @@ class Found:
         statistics: By name, with intervals.
         less_random: Its tau less that of random subsets, resample by resample.
         less_stratified: The same with stratified ones.
+        less_cases: The same with those of the paper's method.
     """
 
     method: str
@@ -53,6 +55,7 @@ class Found:
     statistics: dict[str, EstimateRecord]
     less_random: EstimateRecord | None
     less_stratified: EstimateRecord | None
+    less_cases: EstimateRecord | None
 
     @property
     def tau(self) -> float:
@@ -143,6 +146,7 @@ def weigh(table: pa.Table, seed: int) -> list[Found]:
             {name: estimate(of_key[name]) for name in of_key},
             less(key, RANDOM),
             less(key, STRATIFIED),
+            less(key, BY_IMPORTANCE),
         )
         for key, of_key in values.items()
     ]
