@@ -106,7 +106,7 @@ print(json.dumps({{
         "n": 130,
         "image": [8, 8],
         "label": [str(digit) for digit in range(10)],
-        "kinds": ["Image", "ClassLabel", *["Value"] * 7],
+        "kinds": ["Image", "ClassLabel", *["Value"] * 8],
         "importance": 1295,
         "evaluation": 143,
         "streamed": True,
