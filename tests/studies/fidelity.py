@@ -203,7 +203,7 @@ def write_report(
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
     if len(ratios) > 1:
-        (folder / "ratios.png").write_bytes(report.draw_ratios(found, ratios))
+        (folder / "ratios.png").write_bytes(report.draw_ratios(found))
     print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
 
 

@@ -136,6 +136,28 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
     return "\n".join(lines) + "\n"
 
 
+def list_sized(found: Sequence[Found]) -> tuple[list[str], list[float]]:
+    """What was run at every ratio, in the order of `found`, and the ratios, the largest first."""
+    ratios = sorted({each.ratio for each in found if each.ratio is not None}, reverse=True)
+    weighed = {(each.method, each.ratio) for each in found}
+    methods = dict.fromkeys(each.method for each in found if each.ratio is not None)
+    return [method for method in methods if all((method, ratio) in weighed for ratio in ratios)], ratios
+
+
+def tabulate_sizes(found: Sequence[Found]) -> str:
+    """Tau and regret of what was run at every ratio, in Markdown, the best at the largest first."""
+    methods, ratios = list_sized(found)
+    of = {(each.method, each.ratio): each for each in found}
+    lines = [
+        f"| trained on | {' | '.join(f'tau at {as_percent(ratio)} | regret, points' for ratio in ratios)} |",
+        f"|---|{'---|---|' * len(ratios)}",
+    ]
+    for method in sorted(methods, key=lambda method: -of[method, ratios[0]].tau):
+        cells = [cell for r in ratios for cell in (of[method, r].statistics["tau"].shown(), _points(of[method, r]))]
+        lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
     """Kendall's tau of everything at one ratio with its interval, and the difference to random; PNG bytes."""
     of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
@@ -166,12 +188,9 @@ def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
         return as_png(figure)
 
 
-def draw_ratios(found: Sequence[Found], ratios: Sequence[float]) -> bytes:
+def draw_ratios(found: Sequence[Found]) -> bytes:
     """Tau over the size, of what was run at every ratio; PNG bytes."""
-    weighed = {(each.method, each.ratio) for each in found}
-    methods = [
-        m for m in dict.fromkeys(each.method for each in found if each.ratio) if all((m, r) in weighed for r in ratios)
-    ]
+    methods, ratios = list_sized(found)
     with mpl.rc_context(STYLE):
         figure = new_figure(height=3.8)
         axes = figure.subplots()
@@ -261,7 +280,7 @@ def render_page(
             f"![Kendall tau at {100 * ratio:g} %](taus-{100 * ratio:g}pct.png)",
         ]
     if len(ratios) > 1:
-        text += ["", "## How large must it be?", "", "![Kendall tau over size](ratios.png)"]
+        text += ["", "## How large must it be?", "", tabulate_sizes(found), "![Kendall tau over size](ratios.png)"]
     text += [
         "",
         "## Ranking by something else than accuracy",
