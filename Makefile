@@ -33,7 +33,7 @@ bench: install ## measure the speed beside what a user would write, and put the 
 bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into README.md (some 20 minutes, 3 GB of disk)
 	$(BIN)/python tests/benchmarks/scale.py --page README.md
 
-study: install ## run what is missing of the comparison of selection methods, its plan first (up to eight hours; CIFAR-10 in PROXYDS_DATA)
+study: install ## run what is missing of the comparison of selection methods, its plan first (hours; CIFAR-10 and CIFAR-100 in PROXYDS_DATA)
 	$(BIN)/python tests/studies/fidelity.py
 
 paper-tables: install ## run the paper's three tables with several seeds, beside what it prints (one GPU; two cores take weeks)

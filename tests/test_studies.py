@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from scipy.stats import kendalltau
 
 import proxyds
 from proxyds import source, space
@@ -23,6 +25,7 @@ from proxyds.store import Store
 
 ROOT = Path(__file__).parent.parent
 STUDIES = ROOT / "tests" / "studies"
+FOLDER = ROOT / "cards" / "fidelity"
 RECIPE = """\
 name: little-study
 source: {kind: digits}
@@ -120,8 +123,15 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     assert found["random", 0.1]["less_random"] is None
     differs = found["herding", 0.1]["statistics"]["tau"]["value"] - found["random", 0.1]["statistics"]["tau"]["value"]
     assert found["herding", 0.1]["less_random"]["value"] == pytest.approx(differs, abs=1e-9)
+    table = pd.read_csv(rows)
+    accuracies = table.pivot_table(index="architecture", columns=["dataset", "training_seed"], values="accuracy")
+    by_mean = [
+        kendalltau(accuracies["herding"].mean(axis=1), accuracies["full"][seed])[0] for seed in accuracies["full"]
+    ]
+    assert found["herding", 0.1]["averaged"]["value"] == pytest.approx(np.mean(by_mean), abs=1e-9)
     page = (folder / "README.md").read_text()
     assert "| herding | " in page
+    assert "| herding | 10 % | 2 | " in page
     assert "51 trainings" not in page
     assert "50 trainings and tests" in page
 
@@ -205,7 +215,7 @@ def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
             name: EstimateRecord(value=value, low=value - 0.01, high=value + 0.01)
             for name, value in (("tau", tau), ("regret", regret))
         }
-        return Found(method, ratio, 5, 0.5, told, None, None, None)
+        return Found(method, ratio, 5, 0.5, told, None, None, None, None, None)
 
     every = [found("random", 0.02, 0.5, 0.04), found("cases", 0.02, 0.6, 0.03)]
     every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02)]
@@ -281,7 +291,16 @@ def test_the_papers_own_figures_are_found_again(fidelity: Any, number: int, n_la
     assert [cell.rstrip(" |") for cell in of_pearson] == [value for value in expected for _ in range(2)]
 
 
-FOLDER = ROOT / "cards" / "fidelity"
+def test_the_readme_says_what_the_study_found() -> None:
+    readme, page = ((path / "README.md").read_text() for path in (ROOT, FOLDER / "cifar10"))
+    told = re.search(r"\*\*What to expect of `easier`\*\*: (.*)", page)
+    sizes = re.search(r"## How large must it be\?\n\n(\|.*\|)\n\n", page, re.DOTALL)
+    assert told
+    assert sizes
+    assert told[1] in readme[: readme.index("\n## ")]
+    assert sizes[1] in readme[: readme.index("\n## ")]
+
+
 NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"
 
 

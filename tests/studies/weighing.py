@@ -46,6 +46,8 @@ class Found:
         less_random: Its tau less that of random subsets, resample by resample.
         less_stratified: The same with stratified ones.
         less_cases: The same with those of the paper's method.
+        averaged: Tau where the mean accuracy of all draws ranks, with no noise of draws in its interval.
+        averaged_less_one: How much more that is than one draw's.
     """
 
     method: str
@@ -56,6 +58,8 @@ class Found:
     less_random: EstimateRecord | None
     less_stratified: EstimateRecord | None
     less_cases: EstimateRecord | None
+    averaged: EstimateRecord | None
+    averaged_less_one: EstimateRecord | None
 
     @property
     def tau(self) -> float:
@@ -94,8 +98,8 @@ def make_table(
     return pa.Table.from_pylist(held)
 
 
-def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[str, Floats]]]:
-    """Every statistic of every data set in the table, the noise ceiling's and the free rankings', for each resample.
+def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[str, Floats]], dict[_Key, Floats]]:
+    """Every statistic of every data set in the table, the noise ceiling's and the free rankings', for each resample; and tau by the mean of all draws.
 
     The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
 
@@ -113,10 +117,13 @@ def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[
         values[free, None] = compare_repeats(
             references, measured.costs[free][None], np.zeros(1, np.int64), cost, counts
         )
+    averaged = {}
     for key, accuracies in measured.accuracies.items():
         if key[0] != FULL:
             values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
-    return measured, values
+            mean = accuracies.mean(axis=0, keepdims=True)
+            averaged[key] = compare_repeats(references, mean, np.zeros(1, np.int64), cost, counts)["tau"]
+    return measured, values, averaged
 
 
 def weigh(table: pa.Table, seed: int) -> list[Found]:
@@ -129,7 +136,7 @@ def weigh(table: pa.Table, seed: int) -> list[Found]:
     Returns:
         The noise ceiling, the free rankings, then every data set at each ratio.
     """
-    measured, values = resample_all(table, seed)
+    measured, values, averaged = resample_all(table, seed)
 
     def less(key: _Key, control: str) -> EstimateRecord | None:
         of_control = values.get((control, key[1]))
@@ -147,6 +154,8 @@ def weigh(table: pa.Table, seed: int) -> list[Found]:
             less(key, RANDOM),
             less(key, STRATIFIED),
             less(key, BY_IMPORTANCE),
+            estimate(averaged[key]) if key in averaged else None,
+            estimate(averaged[key] - of_key["tau"]) if key in averaged else None,
         )
         for key, of_key in values.items()
     ]
