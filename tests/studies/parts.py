@@ -87,8 +87,10 @@ OTHER_TRAININGS = (
     Part("easiest-small-batches", 0.05, "easiest", settings={"batch_size": 32}),
     Part("easiest-tiny-batches", 0.05, "easiest", settings={"batch_size": 16}),
     Part("easiest-five-labels", 0.05, "easiest", n_labels=5),
+    Part("easier-five-labels", 0.05, "easier", n_labels=5),
+    Part("easier-two-labels", 0.05, "easier", n_labels=2),
 )
-"""Random and easiest samples trained otherwise, at the same cost: which settings rank best."""
+"""Random, easiest and easier samples trained otherwise, at the same cost: which settings rank best."""
 STUDIES = {
     "cifar10": Study(
         "cifar10",
