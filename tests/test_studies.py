@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     assert rows.read_bytes() == held
     assert not {entry.stage for entry in Store(tmp_path / "third").entries()} & {"probes", "check"}
 
-    fidelity.write_report(study, recipe, other.architectures, 1295, 143)
+    wanted = replace(study, parts=(*every, *parts.by_method(0.1, "easiest")))
+    fidelity.write_report(wanted, recipe, other.architectures, 1295, 143)
     found = {(each["method"], each["ratio"]): each for each in json.loads((folder / "results.json").read_text())}
     assert set(found) == {
         ("full", None), ("flops", None), ("parameters", None),
@@ -132,6 +134,7 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     page = (folder / "README.md").read_text()
     assert "| herding | " in page
     assert "| herding | 10 % | 2 | " in page
+    assert "**Not run yet**, or not with every draw: easiest at 10 %." in page
     assert "51 trainings" not in page
     assert "50 trainings and tests" in page
 
@@ -144,6 +147,7 @@ def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, 
     fidelity.run_part(study, study.parts[0], probes, [0])
     fidelity.run_part(study, study.parts[1], probes, [0, 1])
     fidelity.write_report(study, recipe, probes.architectures, 1295, 143)
+    assert not (fidelity.RESULTS / "little" / "README.md").exists()
     assert "there is nothing to weigh yet" in capsys.readouterr().out
     fidelity.show_plan(study, probes)
     told = capsys.readouterr().out

@@ -198,7 +198,8 @@ def write_report(
     weighing.write_results(folder / "results.json", found)
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows)
+    missing = [(part.dataset, part.ratio) for part in every if part not in whole]
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows, missing)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))

@@ -239,6 +239,7 @@ def render_page(
     n_train: int,
     measures: dict[float, str],
     rows: Sequence[dict[str, Any]],
+    missing: Sequence[tuple[str, float]],
 ) -> str:
     """The study's page in Markdown: what was held equal, the tables, the pictures.
 
@@ -251,6 +252,7 @@ def render_page(
         n_train: Samples to choose from.
         measures: For each ratio the table of `tabulate_measures`.
         rows: Those that the table is of.
+        missing: Data sets and ratios that belong to the study and are not whole yet.
     """
     assert recipe.check is not None
     spent = sum(row["seconds"] for row in rows)
@@ -282,6 +284,14 @@ def render_page(
             f"**What to expect of `{method}`**: {tell_expectation(found, method)}"
             for method in (recipe.selection.method,)
             if any(each.method == method for each in found)
+        ),
+        *(
+            (
+                "",
+                f"**Not run yet**, or not with every draw: {', '.join(f'{name} at {as_percent(r)}' for name, r in missing)}.",
+            )
+            if missing
+            else ()
         ),
     ]
     for ratio in ratios:
