@@ -67,7 +67,7 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
         RecipeError: An override changes what the proxy was made from.
     """
     manifest = verify_for_check(folder)
-    recipe = read_recipe(folder / RECIPE, overrides, of_proxy=True)
+    recipe = read_recipe(folder / RECIPE, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
             f"{folder / RECIPE}: must be the recipe that the proxy was built from, but for the section check; "
@@ -219,7 +219,7 @@ def redraw(
             return Drawn(selected, kept)
         if not method.is_weighting and not known.has(method.needs):
             return None
-        return draw(ratio, number, reduction=reduction)
+        return draw(ratio, number, reduction=reduction, importance=table["importance"].to_numpy())
 
     return {PROXY: draw_proxy} if reduction is None else {PROXY: draw_proxy, ALL_LABELS: draw}
 
@@ -338,7 +338,7 @@ def read_reference(
         return origin, accuracies.reference_rows(known, architectures, len(data.train), origin).to_pylist()
     manifest, tables = read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
-    other = read_recipe(path / RECIPE, of_proxy=True)
+    other = read_recipe(path / RECIPE)
     for what, there, here in (
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
         ("section source", other.source.model_dump(), recipe.source.model_dump()),

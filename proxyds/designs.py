@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 EARLY = 0.1
 """Share of the epochs after which samples are scored by `el2n`: Paul et al. take 20 of 200."""
 STEEPNESS = 9
-"""Of `easier`: half of the proxy's chances lie with the easiest 7 % of each label."""
+"""Of `easier`: half of the chances lie with the easiest 7 % of each label, as long as the proxy has no more than a tenth of all samples."""
 N_STRATA = 50
 """Of scores, in `ccs`: the authors' number."""
 SMALLEST_ENTROPY = 1e-12
@@ -68,18 +68,21 @@ def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
 
 
 def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
-    """More of what is easier: (1 - u)^k, u in (0, 1) a sample's place among those of its label by its loss at the end of training.
+    """More of what is easier: (1 - u)^k, u in [0, 1] a sample's place among those of its label by its loss at the end of training.
 
-    Ours. Shleifer and Prokop (2019) cut off all but the easiest; a weight lets draws differ and has a chance for every sample. Every
-    label has its share, in expectation: places do not depend on how large a label's losses are.
+    Ours. Shleifer and Prokop (2019) cut off all but the easiest; this is a soft cut-off, so that draws differ. A sample's weight is the mean of
+    (1 - u)^k over the places that it takes, or that it and those of the same loss take: so every label has its share, in expectation, whatever
+    its losses are and however few samples it has.
     """
-    loss = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64)
-    labels, place = hold(known.labels), np.empty(len(loss))
+    loss, power = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64), STEEPNESS + 1
+    labels, weights = hold(known.labels), np.empty(len(loss))
     for label in np.unique(labels):
         of_label = labels == label
         _, inverse, n_equal = np.unique(loss[of_label], return_inverse=True, return_counts=True)
-        place[of_label] = ((np.cumsum(n_equal) - n_equal / 2) / n_equal.sum())[inverse]  # equal losses, equal places
-    return Design((1 - place) ** STEEPNESS)
+        n_harder = n_equal.sum() - np.cumsum(n_equal)
+        above, below = (n_harder + n_equal) / n_equal.sum(), n_harder / n_equal.sum()  # 1 - u at both ends
+        weights[of_label] = ((above**power - below**power) / (power * (above - below)))[inverse]
+    return Design(weights)
 
 
 def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:

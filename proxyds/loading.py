@@ -103,7 +103,7 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
 def _read_held_out(
     folder: Path, manifest: Manifest, tables: Tables, split: str, overrides: Sequence[str], store: Store
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    recipe = read_recipe(folder / RECIPE, overrides, of_proxy=True)
+    recipe = read_recipe(folder / RECIPE, overrides)
     engine = Here()
     data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=ignore_progress))
     ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]

@@ -71,7 +71,7 @@ METHODS: dict[str, Method] = {
         _CASES,
     ),
     "easier": Method(
-        "the likelier the easier for the heaviest probe, of every label alike",
+        "the likelier the easier for the heaviest probe, the same share of every label on average",
         f"{_SHLEIFER}, as weights",
         design_easier,
         _ANSWERS,

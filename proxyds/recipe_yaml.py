@@ -28,6 +28,9 @@ from proxyds.recipe import Recipe, recipe_json_schema
 MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
 """Of YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
 
+IN_FULL = "# The recipe as run, with every default filled in."
+"""How a recipe begins that a proxy holds."""
+
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
@@ -55,13 +58,12 @@ class Problem:
     is_unknown_name: bool
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = (), *, of_proxy: bool = False) -> Recipe:
-    """Reads a recipe file.
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe file. One that was written in full, and yet has no method, is of a time when there was one alone.
 
     Args:
         path: A YAML 1.2 file; relative folders in it are taken from its own folder.
         overrides: `a.b=c` assignments, the values as YAML, applied before validation.
-        of_proxy: Whether it is the recipe that a proxy holds: one without a method is of a time when there was one alone.
 
     Raises:
         RecipeNotFoundError: There is no such file, or it cannot be read.
@@ -71,9 +73,10 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = (), *, of_proxy: bo
         RecipeError: Anything else is wrong; the message lists every problem.
     """
     path = Path(path)
-    tree = _parse(_read_text(path), str(path))
+    text = _read_text(path)
+    tree = _parse(text, str(path))
     data, overridden = _plain(tree), {}
-    if of_proxy and isinstance(data.get("selection"), dict):
+    if text.startswith(IN_FULL) and isinstance(data.setdefault("selection", {}), dict):
         data["selection"].setdefault("method", BY_IMPORTANCE)
     for assignment in overrides:
         place, value = _parse_assignment(assignment)
@@ -92,7 +95,7 @@ def write_recipe(recipe: Recipe) -> str:
     """Writes a recipe as YAML with every default filled in (but for `Section.later`); reading it gives an equal `sha256`."""
     stream = io.StringIO()
     YAML(typ="rt", pure=True).dump(_with_lists_on_one_line(recipe.model_dump(mode="json")), stream)
-    return f"# The recipe as run, with every default filled in. Identity (sha256): {recipe.sha256}\n{stream.getvalue()}"
+    return f"{IN_FULL} Identity (sha256): {recipe.sha256}\n{stream.getvalue()}"
 
 
 def parse_mapping(text: str, name: str) -> dict[str, Any]:

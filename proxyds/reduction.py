@@ -3,7 +3,8 @@
 The paper gives two orders of the same two steps. Section 3.3: drop labels down to 20 % of the data, then samples down to 10 %.
 Section 4, for CIFAR-100: draw 50 % of the samples, then drop the labels of lowest keep probability until 10 % of the samples are
 left, which are those of 20 labels. Both keep L of C labels and the share ratio * C / L (there 0.5) of the samples of the kept ones, so
-one setting, L, says both sizes; the share is of all kept labels together, not of each. A label's importance is the sum over its samples.
+one setting, L, says both sizes; the share is of all kept labels together, not of each. A label's importance is the sum over its samples,
+of cases also where samples are drawn by other weights: those of `easier` have the same sum for every label.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def keeps_all(reduction: LabelReduction, labels: Values, ratio: float) -> bool:
 def draw_reduced(
     ids: Values,
     labels: Values,
+    weights: Values,
     importance: Values,
     ratio: float,
     reduction: LabelReduction,
@@ -85,14 +87,15 @@ def draw_reduced(
 ) -> Drawn:
     """Keeps labels and draws a proxy of their samples.
 
-    Under `samples-first` the first draw is by importance, the last, down to the exact size, even: drawing by importance a second time
-    would weigh it twice. What was drawn first may be of too few labels, or those that are then kept may hold too few samples, most of all where
+    Under `samples-first` the first draw is by weights, the last, down to the exact size, even: drawing by weights a second time
+    would weigh them twice. What was drawn first may be of too few labels, or those that are then kept may hold too few samples, most of all where
     labels are drawn too; then both draws are made again.
 
     Args:
         ids: (N,) parsed, of the samples that may be drawn.
         labels: (N,) int64.
-        importance: (N,).
+        weights: (N,) to draw samples by: for the paper's method the importance.
+        importance: (N,), whose sums labels are kept by.
         ratio: Size of the proxy as a share of N.
         reduction: How many labels, in which order, how chosen.
         law: A key of `DRAW_LAWS`.
@@ -109,22 +112,22 @@ def draw_reduced(
     is_samples_first = reduction.order == "samples-first"
     counts = count(labels)
     share = min(1.0, ratio * np.count_nonzero(counts) / n_kept)
-    is_positive = hold(derive(lambda tile: tile > 0, importance))
+    is_positive = hold(derive(lambda tile: tile > 0, weights))
     n_first = min(round(share * len(ids)), int(is_positive.sum()))
     n_attempts = ATTEMPTS if is_samples_first or reduction.choice == "drawn" else 1
     for attempt in range(n_attempts):
         again = [attempt] if attempt else []
         possible = is_positive.copy()
         if is_samples_first:
-            possible = DRAW_LAWS[law](importance, n_first, ids, derive_seed(seed, "intermediate", *again))
+            possible = DRAW_LAWS[law](weights, n_first, ids, derive_seed(seed, "intermediate", *again))
         of_label = sum_by(labels, derive(np.multiply, importance, possible), len(counts))
         if is_samples_first and (of_label > 0).sum() < n_kept and attempt < n_attempts - 1:
             continue  # of too few labels something was drawn
         kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
         possible &= hold(derive(partial(np.isin, test_elements=kept), labels))
         if possible.sum() >= n:
-            weights = possible.astype(np.float64) if is_samples_first else derive(np.multiply, importance, possible)
-            return Drawn(DRAW_LAWS[law](weights, n, ids, seed), kept)
+            last = possible.astype(np.float64) if is_samples_first else derive(np.multiply, weights, possible)
+            return Drawn(DRAW_LAWS[law](last, n, ids, seed), kept)
     raise ShortageError(
         f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {ratio:g} with an importance above "
         f"zero; {'as they were chosen they hold' if n_attempts == 1 else f'in {n_attempts} choices of them they held fewer, last'} "

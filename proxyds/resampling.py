@@ -124,7 +124,7 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
         ArtifactError: The proxy's recipe is not the one that it was built from.
         RecipeError: An override changes more than `MAY_CHANGE`.
     """
-    before, after = (read_recipe(folder / RECIPE, changes, of_proxy=True) for changes in ((), overrides))
+    before, after = (read_recipe(folder / RECIPE, changes) for changes in ((), overrides))
     if before.sha256 != parent.recipe_sha256:
         raise ArtifactError(
             f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"

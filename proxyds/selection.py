@@ -105,7 +105,9 @@ def draw_samples(
     """
     n = round(ratio * len(ids))
     design = design_for(n, _seed_of_draw(seed, 0))
-    drawn = draw_again(ids, labels, lambda *_: design, ratio, 0, law=law, seed=seed, reduction=reduction)
+    drawn = draw_again(
+        ids, labels, lambda *_: design, ratio, 0, law=law, seed=seed, reduction=reduction, importance=importance
+    )
     selected, kept = drawn.selected, drawn.kept_labels
     had, has = count(labels, len(label_names)), sum_by(labels, selected, len(label_names))
     is_kept = np.ones(len(label_names), np.bool_) if kept is None else np.isin(np.arange(len(label_names)), kept)
@@ -156,6 +158,7 @@ def draw_again(
     law: str,
     seed: int,
     reduction: LabelReduction | None = None,
+    importance: Values | None = None,
 ) -> Drawn:
     """Draws a proxy from what is known of the samples.
 
@@ -169,6 +172,7 @@ def draw_again(
         seed: The draws'.
         reduction: Which labels to keep, of a method that weighs; every draw chooses its own. None for all, as where it keeps all at this
             ratio.
+        importance: (N,), whose sums labels are kept by; None where all are.
 
     Returns:
         round(ratio * N) samples, and the labels that were kept.
@@ -180,7 +184,8 @@ def draw_again(
     design = design_for(n, draw_seed)
     _check_supply("selection.ratio", design, n, len(ids))
     if reduction is not None and not keeps_all(reduction, labels, ratio):
-        return draw_reduced(ids, labels, design.weights, ratio, reduction, law=law, seed=draw_seed)
+        assert importance is not None
+        return draw_reduced(ids, labels, design.weights, importance, ratio, reduction, law=law, seed=draw_seed)
     return Drawn(draw_designed(design, n, ids, law, draw_seed))
 
 

@@ -48,7 +48,8 @@ def make_ids(n: int) -> np.ndarray:
 def reduce(
     labels: np.ndarray, importance: np.ndarray, ratio: float, *, seed: int = 0, law: str = "systematic", **about: Any
 ):
-    return draw_reduced(make_ids(len(labels)), labels, importance, ratio, LabelReduction(**about), law=law, seed=seed)
+    kept = LabelReduction(**about)
+    return draw_reduced(make_ids(len(labels)), labels, importance, importance, ratio, kept, law=law, seed=seed)
 
 
 # By hand: 20 samples, 4 labels of 5; a fifth of them is 4 samples, of 2 labels half of their 10 would be 5, of 0.4 x 10.
@@ -205,6 +206,20 @@ def test_a_reduction_that_keeps_all_labels_is_none() -> None:
         assert (drawn.selected == plain.selected).all()
 
 
+@pytest.mark.parametrize("order", ["labels-first", "samples-first"])
+def test_labels_are_kept_by_importance_whatever_samples_are_drawn_by(order: str) -> None:
+    labels = np.repeat(np.arange(4), 50)
+    importance = np.array([1.0, 6.0, 2.0, 6.0])[labels]
+    weights = np.tile(
+        np.r_[np.full(25, 1.0), np.full(25, 1e-9)], 4
+    )  # as those of `easier`: each label has the same sum
+    kept = LabelReduction(keep=2, order=order, choice="top")
+    drawn = draw_reduced(make_ids(200), labels, weights, importance, 0.1, kept, law="systematic", seed=0)
+    assert drawn.kept_labels.tolist() == [1, 3]
+    assert set(labels[drawn.selected]) == {1, 3}
+    assert (weights[drawn.selected] == 1).all()
+
+
 def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
     def draw(**about: Any):
         reduction = LabelReduction(keep=2, **about)
@@ -233,7 +248,7 @@ def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
 def test_every_draw_chooses_its_own_labels() -> None:
     ids, rng = make_ids(400), np.random.default_rng(1)
     labels, importance = np.arange(400) % 10, rng.choice([1.0, 6.0], 400)
-    given_law = {"law": "systematic", "seed": 3, "reduction": LabelReduction(keep=4)}
+    given_law = {"law": "systematic", "seed": 3, "reduction": LabelReduction(keep=4), "importance": importance}
     kept = [
         tuple(draw_again(ids, labels, design_by(importance), 0.1, draw, **given_law).kept_labels) for draw in range(10)
     ]

@@ -72,9 +72,26 @@ def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> 
 def test_easier_weighs_by_the_place_among_the_label_by_the_loss_at_the_end() -> None:
     loss = [[[9] * 6, [5, 5, 3, 7, 2, 6]], [[0] * 6, [4, 4, 1, 6, 4, 5]]]  # sums 9 9 4, and 13 6 11
     known = know([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
-    places = np.array([2, 2, 0.5, 2.5, 0.5, 1.5]) / 3  # equal ones share the second and the third
-    np.testing.assert_allclose(METHODS["easier"].design(known, 2, 0).weights, (1 - places) ** STEEPNESS)
+    assert STEEPNESS == 9
+    first, second, third = (
+        (3**10 - 2**10) / 10 / 3**9,
+        (2**10 - 1) / 10 / 3**9,
+        1 / 10 / 3**9,
+    )  # 3 (1 - u)^10 / 10, cut at thirds
+    shared = (second + third) / 2  # equal ones share the second and the third
+    expected = [shared, shared, first, third, first, second]
+    np.testing.assert_allclose(METHODS["easier"].design(known, 2, 0).weights, expected)
     assert find_inclusion(METHODS["easier"].design(known, 2, 0), 2)[[2, 4]].sum() == pytest.approx(2, abs=0.1)
+
+
+def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few() -> None:
+    labels = np.repeat([0, 1, 2, 3], [1, 2, 40, 400])
+    loss = np.random.default_rng(0).random(443) * np.repeat(
+        [1, 1, 1, 0], [1, 2, 40, 400]
+    )  # of the last all are the same
+    known = know(labels, answers=make_answers(loss=[[loss]]))
+    weights = METHODS["easier"].design(known, 10, 0).weights
+    np.testing.assert_allclose(np.bincount(labels, weights), [0.1, 0.2, 4, 40])
 
 
 @pytest.mark.parametrize(

@@ -185,11 +185,13 @@ def test_recipes_of_proxies_from_before_there_were_methods_are_of_the_papers(tmp
     papers = read_recipe(tmp_path / "recipe.yaml", ["selection.method=cases"])
     assert "method" not in json.loads(papers.canonical)["selection"]  # their identity is what it was
     assert "method: cases" in write_recipe(papers)
-    assert read_recipe(tmp_path / "recipe.yaml", of_proxy=True) == papers
     assert read_recipe(tmp_path / "recipe.yaml").selection.method == "easier"
-    assert (
-        read_recipe(tmp_path / "recipe.yaml", ["selection.method=random"], of_proxy=True).selection.method == "random"
-    )
+    in_full = write_recipe(papers)
+    for section in ("", "selection: {ratio: 0.1}\n"):
+        (tmp_path / "held.yaml").write_text(f"{in_full.splitlines()[0]}\n{MINIMAL}{section}")
+        assert read_recipe(tmp_path / "held.yaml").selection.method == "cases"
+    assert read_recipe(tmp_path / "held.yaml") == papers
+    assert read_recipe(tmp_path / "held.yaml", ["selection.method=random"]).selection.method == "random"
 
 
 @pytest.mark.parametrize(

@@ -219,10 +219,10 @@ def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
             name: EstimateRecord(value=value, low=value - 0.01, high=value + 0.01)
             for name, value in (("tau", tau), ("regret", regret))
         }
-        return Found(method, ratio, 5, 0.5, told, None, None, None, None, None)
+        return Found(method, ratio, 5, 0.5, told, None, None, None, None)
 
     every = [found("random", 0.02, 0.5, 0.04), found("cases", 0.02, 0.6, 0.03)]
-    every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02)]
+    every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02), found("cases", 0.2, 0.9, 0.01)]
     assert report.tell_expectation(every, "cases") == (
         "at 10 % tau 0.80 [0.79, 0.81] and a regret of 1.0 [0.0, 2.0] points (random samples: 0.70 [0.69, 0.71] and 2.0 [1.0, 3.0]); "
         "at 2 % tau 0.60 [0.59, 0.61] and a regret of 3.0 [2.0, 4.0] points (random samples: 0.50 [0.49, 0.51] and 4.0 [3.0, 5.0])."

@@ -240,7 +240,8 @@ def expect(task: Task, rates: dict[str, float], n_gpus: int) -> dict[str, float]
     of_image = 3 * FORWARD_FLOPS  # forward and backward
     heaviest = of_image * n * task.epochs
     together = min(n_gpus, MOST_TOGETHER)
-    probes = heaviest * (1 + LIGHTEST) / together
+    asking = FORWARD_FLOPS * n * task.epochs  # the heaviest, about every training sample after each epoch
+    probes = (heaviest * (1 + LIGHTEST) + asking) / together
     check = N_RANKED * MEAN * heaviest * (N_FULL + N_DRAWS * N_SETS * RATIO)
     seconds = {
         "decode": (n + task.n_evaluation) / rates["decode"] / cores,

@@ -291,6 +291,11 @@ def main(
     store = Store()
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
         chosen = [STUDIES[name] for name in studies or STUDIES]
+        known = {part.dataset for study in chosen for part in study.parts}
+        if unknown := sorted(set(only) - known):
+            raise click.BadParameter(
+                f"must be what is studied, got {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
         prepared = [(study, prepare(study, store, engine, on_progress)) for study in chosen]
         for study, probes in prepared:
             show_plan(study, probes)

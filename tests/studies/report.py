@@ -78,8 +78,9 @@ def tabulate_measures(
 
 def tell_expectation(found: Sequence[Found], method: str) -> str:
     """What a user may expect of a method at every ratio that it was run at, in one sentence."""
-    of_method = sorted((each for each in found if each.method == method), key=lambda each: -(each.ratio or 0))
     random = {each.ratio: each for each in found if each.method == RANDOM}
+    of_method = [each for each in found if each.method == method and each.ratio in random]
+    of_method.sort(key=lambda each: -(each.ratio or 0))
     told = [
         f"at {as_percent(each.ratio or 0)} tau {each.statistics['tau'].shown()} and a regret of {_points(each)} points "
         f"(random samples: {random[each.ratio].statistics['tau'].shown()} and {_points(random[each.ratio])})"
@@ -89,12 +90,12 @@ def tell_expectation(found: Sequence[Found], method: str) -> str:
 
 
 def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
-    """Where the rows were made, when, and with which torch: a machine's share, the largest first."""
+    """Where the rows were written, when, and with which torch: a machine's share, the largest first."""
     told = []
     for (processor, torch), n in Counter((row["processor"], row["torch"]) for row in rows).most_common():
         days = sorted({row["day"] for row in rows if (row["processor"], row["torch"]) == (processor, torch)})
         when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-        told.append(f"{n:,} on two cores of an {processor} with torch {torch}, {when}")
+        told.append(f"{n:,} on an {processor} with torch {torch}, {when}")
     return "; ".join(told)
 
 
@@ -160,15 +161,11 @@ def tabulate_sizes(found: Sequence[Found]) -> str:
 
 def tabulate_averages(found: Sequence[Found]) -> str:
     """Tau by one draw and by the mean of all of them, in Markdown, the best mean first."""
-    lines = ["| trained on | size | draws | tau by one | by their mean | less one |", "|---|---|---|---|---|---|"]
+    lines = ["| trained on | size | draws | tau by one | by their mean |", "|---|---|---|---|---|"]
     averaged = [(each, mean) for each in found if (mean := each.averaged) and each.n_draws > 1]
     for each, mean in sorted(averaged, key=lambda pair: -(pair[1].value or 0)):
-        assert each.averaged_less_one is not None
-        assert each.ratio is not None
-        cells = (each.statistics["tau"], mean, each.averaged_less_one)
-        lines.append(
-            f"| {NAMES.get(each.method, each.method)} | {as_percent(each.ratio)} | {each.n_draws} | {' | '.join(cell.shown() for cell in cells)} |"
-        )
+        name, size = NAMES.get(each.method, each.method), as_percent(each.ratio or 0)
+        lines.append(f"| {name} | {size} | {each.n_draws} | {each.statistics['tau'].shown()} | {mean.shown()} |")
     return "\n".join(lines) + "\n"
 
 
@@ -266,7 +263,7 @@ def render_page(
     text = [
         f"# Which selection keeps the ranking: {study}",
         "",
-        f"`make study` wrote this from [`rows.csv`](rows.csv), {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other): {tell_machines(rows)}. "
+        f"`make study` wrote this from [`rows.csv`](rows.csv), {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other, in one thread): {tell_machines(rows)}. "
         f"{len(names)} architectures of {min(cost_of.values()) / 1e6:.1f} to {max(cost_of.values()) / 1e6:.1f} MFLOP an image (forward and backward), whose accuracies on "
         f"everything are {min(accuracy_of.values()):.1%} to {max(accuracy_of.values()):.1%}.",
         "",

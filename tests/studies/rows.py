@@ -15,7 +15,7 @@ COLUMNS = (
     *("accuracy", *OTHER_MEASURES),
     *("seconds", "day", "processor", "torch"),
 )
-"""The first five and the accuracy are what `proxyds check --runs` reads; the last four are what a run took, when and where."""
+"""The first five and the accuracy are what `proxyds check --runs` reads; the last four are what a run took, and when and where its row was written."""
 
 
 class Key(NamedTuple):

@@ -47,7 +47,6 @@ class Found:
         less_stratified: The same with stratified ones.
         less_cases: The same with those of the paper's method.
         averaged: Tau where the mean accuracy of all draws ranks, with no noise of draws in its interval.
-        averaged_less_one: How much more that is than one draw's.
     """
 
     method: str
@@ -59,7 +58,6 @@ class Found:
     less_stratified: EstimateRecord | None
     less_cases: EstimateRecord | None
     averaged: EstimateRecord | None
-    averaged_less_one: EstimateRecord | None
 
     @property
     def tau(self) -> float:
@@ -121,7 +119,7 @@ def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[
     for key, accuracies in measured.accuracies.items():
         if key[0] != FULL:
             values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
-            mean = accuracies.mean(axis=0, keepdims=True)
+            mean = np.round(accuracies.mean(axis=0, keepdims=True), 12)  # equal ones stay equal
             averaged[key] = compare_repeats(references, mean, np.zeros(1, np.int64), cost, counts)["tau"]
     return measured, values, averaged
 
@@ -155,7 +153,6 @@ def weigh(table: pa.Table, seed: int) -> list[Found]:
             less(key, STRATIFIED),
             less(key, BY_IMPORTANCE),
             estimate(averaged[key]) if key in averaged else None,
-            estimate(averaged[key] - of_key["tau"]) if key in averaged else None,
         )
         for key, of_key in values.items()
     ]
