@@ -308,7 +308,7 @@ def test_the_readme_says_what_the_study_found() -> None:
 NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"
 
 
-@pytest.mark.parametrize("study", [path.parent.name for path in sorted(FOLDER.glob("*/results.json"))])
+@pytest.mark.parametrize("study", ["cifar10", "search", "judging"])
 def test_the_page_is_what_the_rows_give(study: str, fidelity: Any) -> None:
     import parts
 
