@@ -57,7 +57,7 @@ def tabulate_measures(
     lacking = {
         row["dataset"] for row in rows if row["dataset"] != FULL and any(row[each] is None for each in OTHER_MEASURES)
     }
-    rows = [row for row in rows if row["dataset"] not in lacking]
+    rows = [row for row in rows if row["dataset"] not in lacking and row["ratio"] in (ratio, 1.0)]
     of = {
         measure: resample_all(make_table(rows, architectures, measure), seed)[1]
         for measure in ("accuracy", *OTHER_MEASURES)
