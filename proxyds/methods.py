@@ -36,6 +36,7 @@ class Method:
         is_weighting: Whether its designs are weights alone, the same for every size and seed: then the weights are all that is needed to
             draw another size, or some labels.
         is_fixed: Whether every draw takes the same samples, but for ties: then draws differ in training alone.
+        caution: What whoever trains on its samples must know, for the card.
     """
 
     summary: str
@@ -45,6 +46,7 @@ class Method:
     n_seeds: int = 1
     is_weighting: bool = False
     is_fixed: bool = False
+    caution: str = ""
 
 
 _CASES, _FEATURES, _ANSWERS = frozenset[Need]({"cases"}), frozenset[Need]({"features"}), frozenset[Need]({"answers"})
@@ -53,6 +55,11 @@ N_SEEDS = 3
 
 _SHLEIFER = "Shleifer and Prokop, Using small proxy datasets to accelerate hyperparameter search, 2019"
 _NA = "Na et al., Accelerating neural architecture search via proxy data, IJCAI 2021"
+
+_BY_ACCURACY = (
+    "Rank networks that were trained on such easy samples by accuracy: by their loss on held-out samples, a study on CIFAR-10 found them "
+    "ranked the wrong way round."
+)
 
 METHODS: dict[str, Method] = {
     "random": Method("every sample with the same chance", "", design_random, is_weighting=True),
@@ -76,6 +83,7 @@ METHODS: dict[str, Method] = {
         design_easier,
         _ANSWERS,
         is_weighting=True,
+        caution=_BY_ACCURACY,
     ),
     "easiest": Method(
         "the smallest loss, the same share of every label",
@@ -83,6 +91,7 @@ METHODS: dict[str, Method] = {
         design_by_loss(hardest=False),
         _ANSWERS,
         is_fixed=True,
+        caution=_BY_ACCURACY,
     ),
     "hardest": Method(
         "the largest loss, the same share of every label",

@@ -261,7 +261,7 @@ class Selection(Section):
         "easier",
         description="What is chosen: `easier` is more of what a probe finds easy; `cases` is the paper's, in proportion to importance; "
         "`proxyds list` tells the others.",
-        examples=["cases"],
+        examples=["easier"],
     )
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.05,

@@ -300,7 +300,16 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
             f"must be a known name{elsewhere}, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}",
             True,
         )
-    if kind in ("too_few_architectures", "choices_or_list", "active_text", "unequal_parts"):
+    if kind in (
+        *(
+            "too_few_architectures",
+            "choices_or_list",
+            "active_text",
+            "unequal_parts",
+            "too_few_seeds",
+            "labels_of_method",
+        ),
+    ):
         return detail["msg"], False
     if kind == "too_short":
         least, n = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]

@@ -78,6 +78,7 @@ def test_a_proxy_by_every_method_is_whole_and_says_so(method: str, proxies: dict
     assert f"method `{method}`" in card
     if method != "cases":
         assert METHODS[method].summary in card
+    assert ("by accuracy: by their loss" in card) == (method in ("easier", "easiest"))
     assert f"by {method}, drawn" in run_proxyds("inspect", proxies[method]).stdout
 
 
@@ -194,7 +195,7 @@ def test_methods_that_tables_are_enough_for_can_be_drawn_from_any_proxy(
         (["selection.method=esiest"], r"selection.method: must be a selection method \(near: easiest"),
         (["selection.method=el2n", "probes.seeds=2"], "selection.method: must have its scores averaged over 3 trainings .* el2n got 2; build with probes.seeds: 3"),
         (["check.controls=[random, forgetting]", "probes.seeds=1"], "check.controls: must have its scores .* forgetting got 1"),
-        (["selection.method=ccs", "selection.labels.keep=5"], "selection.labels: must be left out with the method ccs, .* possible: random, cases,"),
+        (["selection.method=ccs", "selection.labels.keep=5"], "selection.labels: must be left out with the method ccs, .* possible: random, cases, [a-z0-9, -]*$"),
         (["check.controls=[herding, herding]"], "check.controls: must hold each choice once"),
     ],
 )  # fmt: skip
@@ -203,18 +204,21 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(recipe: Path, over
         proxyds.read_recipe(recipe, overrides)
 
 
-def test_labels_are_dropped_by_the_weights_of_the_method(recipe: Path, tmp_path: Path, session_store: Path) -> None:
+def test_labels_are_kept_by_importance_whatever_the_method(recipe: Path, tmp_path: Path, session_store: Path) -> None:
     read = proxyds.read_recipe(
         recipe,
         [
-            "selection.method=entropy-tails",
-            "selection.labels.keep=5",
+            "selection.method=easier",
+            "selection.labels={keep: 5, order: labels-first, choice: top}",
             "check={draws: 2, full_seeds: 2, controls: [easiest]}",
         ],
     )
     built = proxyds.build(read, tmp_path / "proxy", store=Store(session_store), device="cpu")
     audit_proxy(built.folder)
-    assert built.manifest.kept_labels is not None
+    table = read_tables(built.folder).importance
+    of_label = np.bincount(table["label"].to_numpy(), table["importance"].to_numpy())
+    assert built.manifest.kept_labels == sorted(np.argsort(-of_label)[:5])
+    assert "those with the largest importance in sum" in (built.folder / "README.md").read_text()
     ranking = read_tables(built.folder, with_ranking=True).ranking
     assert ranking is not None
     of_easiest = [row for row in ranking.to_pylist() if row["dataset"] == "easiest"]

@@ -199,7 +199,8 @@ def write_report(
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
     missing = [(part.dataset, part.ratio) for part in every if part not in whole]
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows, missing)
+    tables = ["rows.csv"] * (folder / "rows.csv").exists() + [f"../{name}/rows.csv" for name in study.beside]
+    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows, missing, tables)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))

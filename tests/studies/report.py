@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
-from candidates import ALL_METHODS
+from candidates import ALL_METHODS, CANDIDATES
 from rows import OTHER_MEASURES
 from weighing import Found, make_table, resample_all
 
@@ -63,7 +63,7 @@ def tabulate_measures(
         for measure in ("accuracy", *OTHER_MEASURES)
     }
     lines = [
-        f"| trained on | by accuracy | {' | '.join(f'by {MEASURES[each]} | less accuracy' for each in OTHER_MEASURES)} |",
+        f"| trained on | by accuracy | {' | '.join(f'by {MEASURES[each]} | minus accuracy' for each in OTHER_MEASURES)} |",
         f"|---|---|{'---|---|' * len(OTHER_MEASURES)}",
     ]
     keys = [key for key in of["accuracy"] if key[1] == ratio]
@@ -114,7 +114,7 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
     """
     of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
     lines = [
-        f"| trained on | draws | {' | '.join(SHOWN.values())} | less random | less stratified | less cases | accuracy | to choose |",
+        f"| trained on | draws | {' | '.join(SHOWN.values())} | minus random | minus stratified | minus cases | accuracy | to choose |",
         f"|---|{'---|' * (len(SHOWN) + 6)}",
     ]
     for each in [*of_ratio, *(each for each in found if each.ratio is None)]:
@@ -138,23 +138,24 @@ def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str
 
 
 def list_sized(found: Sequence[Found]) -> tuple[list[str], list[float]]:
-    """What was run at every ratio, in the order of `found`, and the ratios, the largest first."""
+    """What was run at more ratios than one, in the order of `found`, and the ratios, the largest first."""
     ratios = sorted({each.ratio for each in found if each.ratio is not None}, reverse=True)
-    weighed = {(each.method, each.ratio) for each in found}
-    methods = dict.fromkeys(each.method for each in found if each.ratio is not None)
-    return [method for method in methods if all((method, ratio) in weighed for ratio in ratios)], ratios
+    n_ratios = Counter(each.method for each in found if each.ratio is not None)
+    return [method for method, n in n_ratios.items() if n > 1], ratios
 
 
 def tabulate_sizes(found: Sequence[Found]) -> str:
-    """Tau and regret of what was run at every ratio, in Markdown, the best at the largest first; ceiling above, free rankings below."""
+    """Tau and regret of what was run at more ratios than one, in Markdown, the best on average first; ceiling above, free rankings below."""
     methods, ratios = list_sized(found)
     of = {(each.method, ratio): each for each in found for ratio in (ratios if each.ratio is None else [each.ratio])}
     lines = [
         f"| trained on | {' | '.join(f'tau at {as_percent(ratio)} | regret, points' for ratio in ratios)} |",
         f"|---|{'---|---|' * len(ratios)}",
     ]
-    for method in [FULL, *sorted(methods, key=lambda method: -of[method, ratios[0]].tau), *FREE_RANKINGS]:
-        cells = [cell for r in ratios for cell in (of[method, r].statistics["tau"].shown(), _points(of[method, r]))]
+    mean = {method: float(np.mean([of[method, r].tau for r in ratios if (method, r) in of])) for method in methods}
+    for method in [FULL, *sorted(methods, key=lambda method: -mean[method]), *FREE_RANKINGS]:
+        of_ratios = [of.get((method, ratio)) for ratio in ratios]
+        cells = [cell for e in of_ratios for cell in ((e.statistics["tau"].shown(), _points(e)) if e else ("", ""))]
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -194,13 +195,13 @@ def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
         left.set_yticks(range(len(shown)), [NAMES.get(each.method, each.method) for each in shown])
         left.set_ylim(len(shown) - 0.5, -0.5)
         left.set_xlabel("Kendall tau with full data")
-        right.set_xlabel("tau less that of random")
+        right.set_xlabel("tau minus that of random")
         figure.suptitle(f"Subsets of {as_percent(ratio)}: means and 95 % intervals", fontsize=11)
         return as_png(figure)
 
 
 def draw_ratios(found: Sequence[Found]) -> bytes:
-    """Tau over the size, of what was run at every ratio; PNG bytes."""
+    """Tau over the size, of what was run at more ratios than one; PNG bytes."""
     methods, ratios = list_sized(found)
     with mpl.rc_context(STYLE):
         figure = new_figure(height=3.8)
@@ -237,6 +238,7 @@ def render_page(
     measures: dict[float, str],
     rows: Sequence[dict[str, Any]],
     missing: Sequence[tuple[str, float]],
+    tables: Sequence[str],
 ) -> str:
     """The study's page in Markdown: what was held equal, the tables, the pictures.
 
@@ -250,6 +252,7 @@ def render_page(
         measures: For each ratio the table of `tabulate_measures`.
         rows: Those that the table is of.
         missing: Data sets and ratios that belong to the study and are not whole yet.
+        tables: Where the rows are, from the page's folder.
     """
     assert recipe.check is not None
     spent = sum(row["seconds"] for row in rows)
@@ -263,7 +266,7 @@ def render_page(
     text = [
         f"# Which selection keeps the ranking: {study}",
         "",
-        f"`make study` wrote this from [`rows.csv`](rows.csv), {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other, in one thread): {tell_machines(rows)}. "
+        f"`make study` wrote this from {' and '.join(f'[{where}]({where})' for where in tables)}, {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other, in one thread): {tell_machines(rows)}. "
         f"{len(names)} architectures of {min(cost_of.values()) / 1e6:.1f} to {max(cost_of.values()) / 1e6:.1f} MFLOP an image (forward and backward), whose accuracies on "
         f"everything are {min(accuracy_of.values()):.1%} to {max(accuracy_of.values()):.1%}.",
         "",
@@ -272,7 +275,7 @@ def render_page(
         f"Full data: {recipe.check.full_seeds} seeds; every draw of a subset has a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
         "the noise of probes too; but those of `el2n` and `forgetting`, whose scores are the mean over trainings d to d + 2, share trainings, and their intervals hold too little of it. `fewer epochs` sees everything for as many steps as the subset takes.",
         "",
-        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Less random*, *less stratified*, *less cases*: the difference of the two taus, "
+        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Minus random*, *minus stratified*, *minus cases*: the difference of the two taus, "
         f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
         "taking the architecture called best. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
         f"{np.mean(list(cost_of.values())) * settings.epochs * n_train / 1e12:.1f} TFLOP.",
@@ -312,10 +315,14 @@ def render_page(
         "",
         "## Ranking by something else than accuracy",
         "",
-        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *less accuracy*: what is gained.",
+        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *minus accuracy*: what is gained.",
     ]
     for ratio in ratios:
         text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]
+    if tried := [each for each in dict.fromkeys(each.method for each in found) if each in CANDIDATES]:
+        text += ["", "## What the names mean", "", "| tried here, and not shipped | chooses |", "|---|---|"]
+        text += [f"| {name} | {CANDIDATES[name].summary} |" for name in tried]
+        text += ["", "What begins with the name of a method is trained otherwise, at the same cost."]
     text += ["", "## The architectures", "", "| architecture | MFLOP | accuracy on everything |", "|---|---|---|"]
     text += [
         f"| {name} | {cost_of[name] / 1e6:.1f} | {accuracy_of[name]:.1%} |"
