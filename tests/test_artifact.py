@@ -79,10 +79,7 @@ def described_columns(table: str) -> set[str]:
 @pytest.mark.parametrize("table", ["data", "importance", "evaluation"])
 def test_the_specification_names_every_column(table: str, tiny_proxy: Path) -> None:
     of_some_labels = {"source_label"} if table == "data" else set()  # see tests/test_label_reduction.py
-    of_other_methods = {"weight"}  # see tests/test_chosen_methods.py
-    described = described_columns(table)
-    assert set(getattr(read_tables(tiny_proxy), table).column_names) == described - of_some_labels - of_other_methods
-    assert ("weight" in described) == (table != "evaluation")
+    assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table) - of_some_labels
 
 
 def test_the_specification_names_every_column_of_a_run() -> None:

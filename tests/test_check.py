@@ -36,7 +36,7 @@ from proxyds.opening import verify_proxy
 from proxyds.records import Progress
 from proxyds.seeding import parse_ids
 from proxyds.store import Store
-from proxyds.tables import read_proxy, read_tables
+from proxyds.tables import read_proxy, read_tables, read_weights
 
 RECIPE = """\
 name: checked
@@ -144,7 +144,7 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
     drawn = selection.draw_again(
         parse_ids(np.array(table["sample_id"].to_pylist())),
         table["label"].to_numpy(),
-        selection.design_by(table["importance"].to_numpy()),
+        selection.design_by(read_weights(table)),
         0.2,
         0,
         law="systematic",
