@@ -34,6 +34,11 @@ IN_FULL = "# The recipe as run, with every default filled in."
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
+TOLD_WHOLE = frozenset(
+    ("too_few_architectures", "choices_or_list", "active_text", "unequal_parts", "too_few_seeds", "labels_of_method")
+)
+"""Kinds of the recipe's own errors whose messages say what was found."""
+
 _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 """Line breaks of YAML that nobody types, over which the parser takes minutes."""
 _Place = tuple[str | int, ...]
@@ -300,16 +305,7 @@ def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
             f"must be a known name{elsewhere}, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}",
             True,
         )
-    if kind in (
-        *(
-            "too_few_architectures",
-            "choices_or_list",
-            "active_text",
-            "unequal_parts",
-            "too_few_seeds",
-            "labels_of_method",
-        ),
-    ):
+    if kind in TOLD_WHOLE:
         return detail["msg"], False
     if kind == "too_short":
         least, n = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
