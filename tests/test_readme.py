@@ -24,9 +24,15 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands need of a checkout, with this environment's programs where the README finds them."""
+    """What the commands need of a checkout, with this environment's programs where the README finds them; the demo's check is a smaller one."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
+    demo = folder / "recipes" / "digits.yaml"
+    text = demo.read_text(encoding="utf-8")
+    for setting, smaller in (("epochs: 8", "epochs: 4"), ("draws: 3", "draws: 2"), ("full_seeds: 3", "full_seeds: 2")):
+        assert text.count(f"  {setting}\n") == 1
+        text = text.replace(f"  {setting}\n", f"  {smaller}\n")
+    demo.write_text(text, encoding="utf-8")
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
