@@ -639,6 +639,8 @@ def store_list(as_json: bool) -> None:
         for e in entries
     ]
     print_table(f"finished work in {held.name}", ("when", "stage", "what", "took", "size"), rows)
+    seconds, n_bytes = sum(e.seconds for e in entries), sum(e.n_bytes for e in entries)
+    click.echo(f"{len(entries)} entries, {duration(seconds)} of work, {with_prefix(n_bytes, 'B')}")
 
 
 @store.command("clean")

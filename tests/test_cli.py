@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -158,7 +159,9 @@ def test_the_store_can_be_listed_and_cleaned(
     shutil.copytree(session_store, copy)
     held = json.loads(run_proxyds("store", "list", "--json", PROXYDS_STORE=str(copy)).stdout)
     assert {"source", "probes", "features"} <= {entry["stage"] for entry in held}
-    assert "probe resnet" in run_proxyds("store", "list", PROXYDS_STORE=str(copy)).stdout
+    shown = run_proxyds("store", "list", PROXYDS_STORE=str(copy)).stdout
+    assert "probe resnet" in shown
+    assert re.fullmatch(rf"{len(held)} entries, .+ of work, [\d.]+ [kM]B", shown.splitlines()[-1])
     cleaned = run_proxyds("store", "clean", "--yes", PROXYDS_STORE=str(copy))
     assert cleaned.stdout.startswith(f"removed {len(held)} entries")
     assert run_proxyds("store", "list", "--json", PROXYDS_STORE=str(copy)).stdout.strip() == "[]"
