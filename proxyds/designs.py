@@ -61,7 +61,7 @@ def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
     """
 
     def design(known: Known, n: int, seed: int) -> Design:
-        loss = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64)
+        loss = _given(known.answers).after(-1, "loss")
         return Design(take_first(-loss if hardest else loss, n, hold(known.ids), seed, hold(known.labels)))
 
     return design
@@ -74,7 +74,7 @@ def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     (1 - u)^k over the places that it takes, or that it and those of the same loss take: so every label has its share, in expectation, whatever
     its losses are and however few samples it has.
     """
-    loss, power = _given(known.answers).loss[:, -1].mean(axis=0, dtype=np.float64), STEEPNESS + 1
+    loss, power = _given(known.answers).after(-1, "loss"), STEEPNESS + 1
     labels, weights = hold(known.labels), np.empty(len(loss))
     for label in np.unique(labels):
         of_label = labels == label
@@ -97,7 +97,7 @@ def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
     """
 
     def design(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
-        entropy = _given(known.answers).entropy[:, -1].mean(axis=0, dtype=np.float64)
+        entropy = _given(known.answers).after(-1, "entropy")
         width = 0.5 if _count_labels(known) <= 10 else 0.25
         bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
         bins -= bins.min()
@@ -112,9 +112,9 @@ def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
 
 def design_el2n(known: Known, n: int, seed: int) -> Design:
     """The n samples with the largest EL2N score, the length of the error vector early in training (Paul et al. 2021)."""
-    el2n = _given(known.answers).el2n
-    epoch = max(1, round(EARLY * el2n.shape[1])) - 1
-    return Design(take_first(-el2n[:, epoch].mean(axis=0, dtype=np.float64), n, hold(known.ids), seed))
+    answers = _given(known.answers)
+    epoch = max(1, round(EARLY * answers.n_epochs)) - 1
+    return Design(take_first(-answers.after(epoch, "el2n"), n, hold(known.ids), seed))
 
 
 def design_forgetting(known: Known, n: int, seed: int) -> Design:
@@ -128,10 +128,13 @@ def count_forgetting(answers: Answers) -> Floats:
     That is more than can be forgotten; the authors count such samples as forgotten without end. They look at a sample when a batch holds
     it; here it is looked at after each epoch.
     """
-    right = answers.margin > 0
-    forgotten = (right[:, :-1] & ~right[:, 1:]).sum(axis=1).astype(np.float64)
-    forgotten[~right.any(axis=1)] = right.shape[1]
-    counted: Floats = forgotten.mean(axis=0)
+    of_trainings = []
+    for margin in answers.over_epochs("margin"):
+        right = margin > 0
+        forgotten = (right[:-1] & ~right[1:]).sum(axis=0)
+        forgotten[~right.any(axis=0)] = answers.n_epochs
+        of_trainings.append(forgotten)
+    counted: Floats = np.mean(of_trainings, axis=0)
     return counted
 
 
@@ -156,8 +159,8 @@ def design_ccs(known: Known, n: int, seed: int) -> Design:
     training as batches come. Fifty strata of equal width have equal quotas as far as they hold so
     many; what small ones leave goes to the larger.
     """
-    margin = _given(known.answers).margin
-    score = margin.sum(axis=1, dtype=np.float64).mean(axis=0)
+    margins = _given(known.answers).over_epochs("margin")
+    score = np.mean([each.sum(axis=0, dtype=np.float64) for each in margins], axis=0)
     n_cut = round(find_cutoff(n / len(score), _count_labels(known)) * len(score))
     n_cut = min(n_cut, len(score) - n)
     is_cut = take_first(score, n_cut, hold(known.ids), seed) > 0

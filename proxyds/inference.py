@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyds.computation import choose_computation
-from proxyds.known import Answers
 from proxyds.pixel_network import PixelNetwork
 from proxyds.pixels import Pixels
 
@@ -62,10 +60,6 @@ def measure_network(
     return n_right / len(labels), loss / len(labels)
 
 
-MEASURES = tuple(each.name for each in fields(Answers))
-"""What `measure_answers` says of each sample."""
-
-
 @torch.inference_mode()
 def measure_answers(
     network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
@@ -79,7 +73,7 @@ def measure_answers(
         device: `cpu` or a CUDA device.
 
     Returns:
-        (4, N) float32, in the order of `MEASURES`, see `methods.Answers`.
+        (4, N) float32, in the order of `known.MEASURES`.
     """
     asked, start, found = _prepare(network, pixels, device), 0, []
     for logits, _ in _ask(asked, None, pixels, device):

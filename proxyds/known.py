@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +15,41 @@ Need = Literal["cases", "features", "answers"]
 """What a method asks for: importances by cases; features of the heaviest probe; what that said of every sample after each epoch."""
 
 
+Measure = Literal["loss", "entropy", "el2n", "margin"]
+"""What is measured of a network's answer: cross-entropy and entropy of the predicted distribution, both in nats; length of the difference
+between predicted and true distribution (Paul et al. 2021); probability of the true label less the largest of the others, right where above 0."""
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+
 @dataclass(frozen=True)
 class Answers:
-    """What a network said of every training sample after each epoch, for each of R trainings with E epochs.
+    """What a network said of every training sample after each epoch.
 
     Attributes:
-        loss: (R, E, N) cross-entropy, in nats.
-        entropy: (R, E, N) of the predicted distribution, in nats.
-        el2n: (R, E, N) length of the difference between predicted and true distribution (Paul et al. 2021).
-        margin: (R, E, N) probability of the true label less the largest of the others; right where above 0.
+        trainings: For each training (4, E, N) float32: the `MEASURES` after each of E epochs. On disk, where they are a store's: what is
+            not asked for is not read.
     """
 
-    loss: NDArray[np.float32]
-    entropy: NDArray[np.float32]
-    el2n: NDArray[np.float32]
-    margin: NDArray[np.float32]
+    trainings: tuple[NDArray[np.float32], ...]
+
+    def over_epochs(self, measure: Measure) -> list[NDArray[np.float32]]:
+        """One measure, (E, N) for each training."""
+        return [each[MEASURES.index(measure)] for each in self.trainings]
+
+    def after(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
+        """One measure after an epoch, (N,) the mean over trainings; -1 is the last."""
+        total = sum(each[epoch].astype(np.float64) for each in self.over_epochs(measure))
+        mean: NDArray[np.float64] = total / len(self.trainings)
+        return mean
+
+    @property
+    def n_epochs(self) -> int:
+        """E."""
+        return len(self.trainings[0][0])
 
     def take(self, places: NDArray[np.bool_]) -> Answers:
-        """Those about some samples, (N,) bool."""
-        return Answers(*(each[:, :, places] for each in (self.loss, self.entropy, self.el2n, self.margin)))
+        """Those about some samples, (N,) bool; in memory."""
+        return Answers(tuple(each[:, :, places] for each in self.trainings))
 
 
 @dataclass(frozen=True)

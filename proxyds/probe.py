@@ -15,7 +15,7 @@ from proxyds.columns import hold
 from proxyds.data_parallel import fit_batch, is_first
 from proxyds.engine import Report, Task
 from proxyds.errors import ChanceLevelError
-from proxyds.inference import MEASURES, measure_answers, predict_labels
+from proxyds.inference import measure_answers, predict_labels
 from proxyds.known import Answers
 from proxyds.networks import describe_origin
 from proxyds.pixel_network import make_network, save_network
@@ -59,7 +59,7 @@ def probe_task(
         device: `cpu` or a CUDA device.
         arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
         data_parallel: Parts of every batch, and processes that compute them where the engine can.
-        keep_answers: Whether it is asked about every training sample after each epoch; 16 bytes of each are held and kept, epoch by epoch.
+        keep_answers: Whether it is asked about every training sample after each epoch; 16 bytes of each are kept, epoch by epoch.
     """
     parameters = json.dumps(architecture.parameters, sort_keys=True)
     return Task(
@@ -128,7 +128,6 @@ def train_probe(
         architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
     )
 
-    answers: list[NDArray[np.float32]] = []
     asking_seconds = 0.0
 
     def ask(index: int, epoch: Epoch) -> None:
@@ -137,7 +136,8 @@ def train_probe(
         if keep_answers:
             asked = time.perf_counter()
             network.eval()
-            answers.append(measure_answers(network, train.pixels(), hold(train.labels), device))
+            measured = measure_answers(network, train.pixels(), hold(train.labels), device)
+            write_answers(folder / "answers.npy", measured, index, settings.epochs)
             network.train()
             asking_seconds += time.perf_counter() - asked
 
@@ -160,8 +160,6 @@ def train_probe(
     seconds = time.perf_counter() - started - asking_seconds
     np.save(folder / "predictions.npy", predict_labels(network, evaluation.pixels(), device))
     save_network(network, folder / "weights.safetensors", n_labels, image_shape)
-    if answers:
-        np.save(folder / "answers.npy", np.stack(answers, axis=1))
     about = {"losses": [epoch.loss for epoch in history], "seconds": seconds}
     (folder / "training.json").write_text(json.dumps(about))
 
@@ -227,10 +225,24 @@ def read_probe(
     )
 
 
-def read_answers(entries: Sequence[Entry]) -> Answers:
-    """Reads what a probe said of every training sample after each epoch; of trainings with `keep_answers`, in this order."""
-    answers = [np.load(entry.file("answers.npy").path) for entry in entries]
-    return Answers(**{name: np.stack([each[i] for each in answers]) for i, name in enumerate(MEASURES)})
+def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epochs: int) -> None:
+    """Writes one epoch's answers, (4, N), to their place in a file as `np.save` makes of (4, E, N): all epochs need never be held at once.
+
+    Epoch 0 first. Plain writes, where a memory map would be simpler: on a full disk that ends the process without a word.
+    """
+    shape = (len(measured), n_epochs, measured.shape[1])
+    about = {"descr": np.lib.format.dtype_to_descr(measured.dtype), "fortran_order": False, "shape": shape}
+    with path.open("r+b" if epoch else "wb") as file:
+        np.lib.format.write_array_header_1_0(file, about)
+        start = file.tell()
+        for i, values in enumerate(measured):
+            file.seek(start + (i * n_epochs + epoch) * values.nbytes)
+            file.write(values.tobytes())
+
+
+def open_answers(entries: Sequence[Entry]) -> Answers:
+    """What a probe said of every training sample after each epoch; of trainings with `keep_answers`, in this order. Nothing is read yet."""
+    return Answers(tuple(np.asarray(np.load(entry.file("answers.npy").path, mmap_mode="r")) for entry in entries))
 
 
 def check_above_chance(probe: Probe, labels: NDArray[np.int64]) -> None:

@@ -217,6 +217,6 @@ def learn_samples(
         data.train.labels,
         importance,
         similarity.gather_features(features, projection, recipe.similarity) if "features" in needs else None,
-        probe.read_answers([trained.done[i].entry for i in trained.of_heaviest]) if "answers" in needs else None,
+        probe.open_answers([trained.done[i].entry for i in trained.of_heaviest]) if "answers" in needs else None,
     )
     return Learnt(outcomes, mapping, case, importance, known)

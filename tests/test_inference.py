@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from proxyds.inference import (
-    MEASURES,
     extract_features,
     fold_batch_norms,
     measure_answers,
     measure_network,
     predict_labels,
 )
+from proxyds.known import MEASURES
 from proxyds.pixel_network import PixelNetwork, load_network, make_network, save_network
 from proxyds.recipe import Training
 from proxyds.training import train_network

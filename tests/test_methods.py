@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxyds.designs import STEEPNESS, count_forgetting, fill_evenly, find_cutoff
 from proxyds.draws import DRAW_LAWS, draw_designed, find_inclusion, share_out
-from proxyds.known import Answers, Known
+from proxyds.known import MEASURES, Answers, Known
 from proxyds.methods import METHODS
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
 
@@ -26,7 +26,7 @@ def make_answers(**of: object) -> Answers:
     arrays = {name: np.array(values, np.float32) for name, values in of.items()}
     arrays = {name: array.reshape((1,) * (3 - array.ndim) + array.shape) for name, array in arrays.items()}
     same = np.zeros_like(next(iter(arrays.values())))
-    return Answers(**{name: arrays.get(name, same) for name in ("loss", "entropy", "el2n", "margin")})
+    return Answers(tuple(np.stack([arrays.get(name, same) for name in MEASURES], axis=1)))
 
 
 def know(labels: list[int], **of: object) -> Known:
@@ -208,7 +208,9 @@ def everything(rng: np.random.Generator, n: int = N) -> Known:
         labels=rng.integers(0, 4, n),
         importance=rng.choice([2.0, 1.0, 6.0], n),
         features=rng.normal(size=(n, 5)).astype(np.float32),
-        answers=Answers(*(rng.gamma(1.0, size=(3, 6, n)).astype(np.float32) - 0.5 * (i == 3) for i in range(4))),
+        answers=Answers(
+            tuple(rng.gamma(1.0, size=(3, 4, 6, n)).astype(np.float32) - 0.5 * (np.arange(4) == 3)[:, None, None])
+        ),
     )
 
 
@@ -245,7 +247,7 @@ def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: i
         known.labels[order],
         None if known.importance is None else known.importance[order],
         None if known.features is None else known.features[order],
-        Answers(*(getattr(answers, each)[..., order] for each in ("loss", "entropy", "el2n", "margin"))),
+        Answers(tuple(each[..., order] for each in answers.trainings)),
     )
     method = METHODS[name]
     one = draw_designed(method.design(known, n, seed), n, known.ids, "systematic", seed)

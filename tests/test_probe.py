@@ -9,8 +9,8 @@ import ranks
 import torch
 from safetensors.torch import load_file
 
-from proxyds.inference import MEASURES
-from proxyds.probe import probe_task, train_probe
+from proxyds.known import MEASURES
+from proxyds.probe import probe_task, train_probe, write_answers
 
 
 def test_what_a_probe_says_after_each_epoch_is_recorded_and_changes_nothing(tmp_path: Path) -> None:
@@ -34,6 +34,14 @@ def test_what_a_probe_says_after_each_epoch_is_recorded_and_changes_nothing(tmp_
     at_the_end = recorded[MEASURES.index("margin"), -1] > 0
     assert (at_the_end == (np.load(asked / "predictions.npy") == labels)).all()
     assert (recorded[:, 0] != recorded[:, -1]).any()
+
+
+def test_answers_are_written_epoch_by_epoch_as_if_they_were_written_at_once(tmp_path: Path) -> None:
+    answers = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+    np.save(tmp_path / "at-once.npy", answers)
+    for epoch in range(3):
+        write_answers(tmp_path / "one-by-one.npy", answers[:, epoch], epoch, 3)
+    assert (tmp_path / "one-by-one.npy").read_bytes() == (tmp_path / "at-once.npy").read_bytes()
 
 
 def test_a_probe_whose_answers_are_kept_is_another_piece_of_work(tmp_path: Path) -> None:

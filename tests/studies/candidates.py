@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from proxyds.columns import count, hold
 from proxyds.designs import take_first
 from proxyds.draws import Design, share_out
-from proxyds.known import Known
+from proxyds.known import Known, Measure
 from proxyds.methods import METHODS, N_SEEDS, Method
 
 Floats = NDArray[np.float64]
@@ -25,10 +25,10 @@ def _stratify(weights: Floats, known: Known, n: int) -> Design:
     return Design(weights, hold(known.labels), share_out(count(known.labels), n))
 
 
-def _answers(known: Known, name: str) -> NDArray[np.float32]:
+def _answers(known: Known, name: Measure) -> NDArray[np.float32]:
+    """One measure, (R, E, N)."""
     assert known.answers is not None
-    measured: NDArray[np.float32] = getattr(known.answers, name)
-    return measured
+    return np.stack(known.answers.over_epochs(name))
 
 
 def find_rank(score: Floats, known: Known, seed: int) -> Floats:
