@@ -79,9 +79,14 @@ def resample(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Re
 
 
 def compare_repeats(
-    references: Floats, measured: Floats, draws: NDArray[np.int64], cost: Floats, counts: Resamples
+    references: Floats,
+    measured: Floats,
+    draws: NDArray[np.int64],
+    cost: Floats,
+    counts: Resamples,
+    names: Iterable[str] = ranking.STATISTICS,
 ) -> dict[str, Floats]:
-    """Every statistic of a method's repeats against every reference, averaged within each resample.
+    """Statistics of a method's repeats against every reference, averaged within each resample.
 
     Args:
         references: (F, n).
@@ -89,15 +94,16 @@ def compare_repeats(
         draws: (R,) the number of each repeat's draw: trainings on one draw count as one.
         cost: (n,) FLOPs.
         counts: The resamples, B of them.
+        names: Of `ranking.STATISTICS`.
 
     Returns:
-        For each of `ranking.STATISTICS` (B,), the plain value first.
+        For each of the names (B,), the plain value first.
     """
     _, draw, n_trainings = np.unique(draws, return_inverse=True, return_counts=True)
     repeats = (counts.draws[len(n_trainings)] / n_trainings)[:, draw]
     weights = repeats[:, :, None] * counts.references[:, None, :]
     every = product(range(len(measured)), range(len(references)))
-    return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts)
+    return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts, names)
 
 
 def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
@@ -106,7 +112,8 @@ def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamp
     Two seeds give one pair, and an interval that holds no noise of training.
     """
     weights = counts.draws[len(full)]
-    return _average([(references[f], full[f], weights[:, f]) for f in range(len(full))], cost, counts)
+    pairs = [(references[f], full[f], weights[:, f]) for f in range(len(full))]
+    return _average(pairs, cost, counts, ranking.STATISTICS)
 
 
 def estimate(values: Floats) -> EstimateRecord:
@@ -122,12 +129,14 @@ def estimate(values: Floats) -> EstimateRecord:
     return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
 
 
-def _average(pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples) -> dict[str, Floats]:
-    """Every statistic averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
+def _average(
+    pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples, names: Iterable[str]
+) -> dict[str, Floats]:
+    """Statistics averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
 
     def average(statistic: ranking.Statistic) -> Floats:
         taken = [w * statistic.compute(reference, m, counts.architectures, cost) for reference, m, w in pairs]
         averaged: Floats = np.clip(np.sum(taken, axis=0), statistic.least, 1.0)  # widened weights may be below 0
         return averaged
 
-    return {name: average(statistic) for name, statistic in ranking.STATISTICS.items()}
+    return {name: average(ranking.STATISTICS[name]) for name in names}

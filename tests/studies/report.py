@@ -59,7 +59,7 @@ def tabulate_measures(
     }
     rows = [row for row in rows if row["dataset"] not in lacking and row["ratio"] in (ratio, 1.0)]
     of = {
-        measure: resample_all(make_table(rows, architectures, measure), seed)[1]
+        measure: resample_all(make_table(rows, architectures, measure), seed, ["tau"])[1]
         for measure in ("accuracy", *OTHER_MEASURES)
     }
     lines = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from candidates import ALL_METHODS
 
+from proxyds import ranking
 from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
 from proxyds.manifest import EstimateRecord
 from proxyds.methods import BY_IMPORTANCE
@@ -96,14 +97,17 @@ def make_table(
     return pa.Table.from_pylist(held)
 
 
-def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[str, Floats]], dict[_Key, Floats]]:
-    """Every statistic of every data set in the table, the noise ceiling's and the free rankings', for each resample; and tau by the mean of all draws.
+def resample_all(
+    table: pa.Table, seed: int, names: Collection[str] = ranking.STATISTICS
+) -> tuple[Measured, dict[_Key, dict[str, Floats]], dict[_Key, Floats]]:
+    """Statistics of every data set in the table, the noise ceiling's and the free rankings', for each resample; and tau by the mean of all draws.
 
     The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
 
     Args:
         table: Of `make_table`.
         seed: Of the bootstrap.
+        names: Of `ranking.STATISTICS`.
     """
     measured = collect_accuracies(table)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
@@ -112,15 +116,15 @@ def resample_all(table: pa.Table, seed: int) -> tuple[Measured, dict[_Key, dict[
     counts = resample(len(measured.names), len(references), n_draws, seed)
     values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts)}
     for free in FREE_RANKINGS:
-        values[free, None] = compare_repeats(
-            references, measured.costs[free][None], np.zeros(1, np.int64), cost, counts
-        )
+        by_cost = measured.costs[free][None]
+        values[free, None] = compare_repeats(references, by_cost, np.zeros(1, np.int64), cost, counts, names)
     averaged = {}
     for key, accuracies in measured.accuracies.items():
         if key[0] != FULL:
-            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts, names)
             mean = np.round(accuracies.mean(axis=0, keepdims=True), 12)  # equal ones stay equal
-            averaged[key] = compare_repeats(references, mean, np.zeros(1, np.int64), cost, counts)["tau"]
+            of_mean = compare_repeats(references, mean, np.zeros(1, np.int64), cost, counts, ["tau"])
+            averaged[key] = of_mean["tau"]
     return measured, values, averaged
 
 
