@@ -175,11 +175,16 @@ STATISTICS: dict[str, Statistic] = {
 def _tau(reference: Floats, measured: Floats, counts: Counts, weights: Floats) -> Floats:
     """Tau-b with a weight for each pair of architectures."""
     x, y = (np.sign(values[:, None] - values[None, :]) for values in (reference, measured))
-    of_pairs, copies = weights * np.stack([x * y, x**2, y**2]), counts.astype(np.float64)
-    agreement, untied_x, untied_y = np.einsum("kbi,bi->kb", copies @ of_pairs, copies)
-    untied = untied_x * untied_y
+    copies = counts.astype(np.float64)
+    agreement = _over_pairs(weights * x * y, copies)
+    untied = _over_pairs(weights * x**2, copies) * _over_pairs(weights * y**2, copies)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(untied > 0, agreement / np.sqrt(untied), np.nan)
+
+
+def _over_pairs(of_pair: Floats, copies: Floats) -> Floats:
+    summed: Floats = np.einsum("bi,bi->b", copies @ of_pair, copies)
+    return summed
 
 
 def _weighted_pearson(x: Floats, y: Floats, counts: Counts) -> Floats:
