@@ -106,14 +106,16 @@ def compare_repeats(
     return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts, names)
 
 
-def compare_seeds(references: Floats, full: Floats, cost: Floats, counts: Resamples) -> dict[str, Floats]:
+def compare_seeds(
+    references: Floats, full: Floats, cost: Floats, counts: Resamples, names: Iterable[str] = ranking.STATISTICS
+) -> dict[str, Floats]:
     """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
 
     Two seeds give one pair, and an interval that holds no noise of training.
     """
     weights = counts.draws[len(full)]
     pairs = [(references[f], full[f], weights[:, f]) for f in range(len(full))]
-    return _average(pairs, cost, counts, ranking.STATISTICS)
+    return _average(pairs, cost, counts, names)
 
 
 def estimate(values: Floats) -> EstimateRecord:

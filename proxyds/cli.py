@@ -628,19 +628,20 @@ def store_list(as_json: bool) -> None:
             ]
         )
         return
+    sizes = [e.n_bytes for e in entries]
     rows = [
         (
             f"{datetime.fromtimestamp(e.created):%Y-%m-%d %H:%M}",
             e.stage,
             e.name,
             duration(e.seconds),
-            with_prefix(e.n_bytes, "B"),
+            with_prefix(n_bytes, "B"),
         )
-        for e in entries
+        for e, n_bytes in zip(entries, sizes, strict=True)
     ]
     print_table(f"finished work in {held.name}", ("when", "stage", "what", "took", "size"), rows)
-    seconds, n_bytes = sum(e.seconds for e in entries), sum(e.n_bytes for e in entries)
-    click.echo(f"{len(entries)} entries, {duration(seconds)} of work, {with_prefix(n_bytes, 'B')}")
+    seconds = sum(e.seconds for e in entries)
+    click.echo(f"entries: {len(entries)}, {duration(seconds)} of work, {with_prefix(sum(sizes), 'B')}")
 
 
 @store.command("clean")

@@ -61,7 +61,7 @@ def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
     """
 
     def design(known: Known, n: int, seed: int) -> Design:
-        loss = _given(known.answers).after(-1, "loss")
+        loss = _given(known.answers).at_end("loss")
         return Design(take_first(-loss if hardest else loss, n, hold(known.ids), seed, hold(known.labels)))
 
     return design
@@ -74,7 +74,7 @@ def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     (1 - u)^k over the places that it takes, or that it and those of the same loss take: so every label has its share, in expectation, whatever
     its losses are and however few samples it has.
     """
-    loss, power = _given(known.answers).after(-1, "loss"), STEEPNESS + 1
+    loss, power = _given(known.answers).at_end("loss"), STEEPNESS + 1
     labels, weights = hold(known.labels), np.empty(len(loss))
     for label in np.unique(labels):
         of_label = labels == label
@@ -97,7 +97,7 @@ def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
     """
 
     def design(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
-        entropy = _given(known.answers).after(-1, "entropy")
+        entropy = _given(known.answers).at_end("entropy")
         width = 0.5 if _count_labels(known) <= 10 else 0.25
         bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
         bins -= bins.min()
@@ -114,7 +114,7 @@ def design_el2n(known: Known, n: int, seed: int) -> Design:
     """The n samples with the largest EL2N score, the length of the error vector early in training (Paul et al. 2021)."""
     answers = _given(known.answers)
     epoch = max(1, round(EARLY * answers.n_epochs)) - 1
-    return Design(take_first(-answers.after(epoch, "el2n"), n, hold(known.ids), seed))
+    return Design(take_first(-answers.at(epoch, "el2n"), n, hold(known.ids), seed))
 
 
 def design_forgetting(known: Known, n: int, seed: int) -> Design:
@@ -128,13 +128,15 @@ def count_forgetting(answers: Answers) -> Floats:
     That is more than can be forgotten; the authors count such samples as forgotten without end. They look at a sample when a batch holds
     it; here it is looked at after each epoch.
     """
-    of_trainings = []
-    for margin in answers.over_epochs("margin"):
-        right = margin > 0
-        forgotten = (right[:-1] & ~right[1:]).sum(axis=0)
-        forgotten[~right.any(axis=0)] = answers.n_epochs
-        of_trainings.append(forgotten)
-    counted: Floats = np.mean(of_trainings, axis=0)
+    of_all = np.zeros(1)
+    for training in range(answers.n_trainings):
+        forgotten, was_right, was_ever_right = np.zeros(1, np.int64), np.zeros(1, np.bool_), np.zeros(1, np.bool_)
+        for margin in answers.over_epochs(training, "margin"):
+            right = margin > 0
+            forgotten = forgotten + (was_right & ~right)
+            was_right, was_ever_right = right, was_ever_right | right
+        of_all = of_all + np.where(was_ever_right, forgotten, answers.n_epochs)
+    counted: Floats = of_all / answers.n_trainings
     return counted
 
 
@@ -159,8 +161,13 @@ def design_ccs(known: Known, n: int, seed: int) -> Design:
     training as batches come. Fifty strata of equal width have equal quotas as far as they hold so
     many; what small ones leave goes to the larger.
     """
-    margins = _given(known.answers).over_epochs("margin")
-    score = np.mean([each.sum(axis=0, dtype=np.float64) for each in margins], axis=0)
+    answers, score = _given(known.answers), np.zeros(1)
+    for training in range(answers.n_trainings):
+        area = np.zeros(1)
+        for margin in answers.over_epochs(training, "margin"):
+            area = area + margin
+        score = score + area
+    score = score / answers.n_trainings
     n_cut = round(find_cutoff(n / len(score), _count_labels(known)) * len(score))
     n_cut = min(n_cut, len(score) - n)
     is_cut = take_first(score, n_cut, hold(known.ids), seed) > 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,33 +23,45 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network said of every training sample after each epoch.
+    """What a network said of every training sample after each epoch of some trainings; read from where it is kept when it is asked for.
 
     Attributes:
-        trainings: For each training (4, E, N) float32: the `MEASURES` after each of E epochs. On disk, where they are a store's: what is
-            not asked for is not read.
+        read: Takes a training's number, a measure's place in `MEASURES` and an epoch's number, all from 0; returns (N,) float32.
+        n_trainings: R.
+        n_epochs: E.
+        places: Which of the N samples it is about, (N,) bool; None for all.
     """
 
-    trainings: tuple[NDArray[np.float32], ...]
+    read: Callable[[int, int, int], NDArray[np.float32]]
+    n_trainings: int
+    n_epochs: int
+    places: NDArray[np.bool_] | None = None
 
-    def over_epochs(self, measure: Measure) -> list[NDArray[np.float32]]:
-        """One measure, (E, N) for each training."""
-        return [each[MEASURES.index(measure)] for each in self.trainings]
+    def over_epochs(self, training: int, measure: Measure) -> Iterator[NDArray[np.float32]]:
+        """One measure after the first epoch of a training, after the second and so on: (N,) each."""
+        for epoch in range(self.n_epochs):
+            values = self.read(training, MEASURES.index(measure), epoch)
+            yield values if self.places is None else values[self.places]
 
-    def after(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
-        """One measure after an epoch, (N,) the mean over trainings; -1 is the last."""
-        total = sum(each[epoch].astype(np.float64) for each in self.over_epochs(measure))
-        mean: NDArray[np.float64] = total / len(self.trainings)
-        return mean
+    def at(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
+        """One measure after an epoch, by its number from 0: (N,) the mean over trainings."""
+        total = np.zeros(1)
+        for training in range(self.n_trainings):
+            total = total + self.read(training, MEASURES.index(measure), epoch)
+        mean = total / self.n_trainings
+        return mean if self.places is None else mean[self.places]
 
-    @property
-    def n_epochs(self) -> int:
-        """E."""
-        return len(self.trainings[0][0])
+    def at_end(self, measure: Measure) -> NDArray[np.float64]:
+        """One measure at the end of training, (N,) the mean over trainings."""
+        return self.at(self.n_epochs - 1, measure)
 
     def take(self, places: NDArray[np.bool_]) -> Answers:
-        """Those about some samples, (N,) bool; in memory."""
-        return Answers(tuple(each[:, :, places] for each in self.trainings))
+        """Those about some of its samples, (N,) bool."""
+        if self.places is None:
+            return replace(self, places=places)
+        both = self.places.copy()
+        both[both] = places
+        return replace(self, places=both)
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,8 @@ def read_probe(
 def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epochs: int) -> None:
     """Writes one epoch's answers, (4, N), to their place in a file as `np.save` makes of (4, E, N): all epochs need never be held at once.
 
-    Epoch 0 first. Plain writes, where a memory map would be simpler: on a full disk that ends the process without a word.
+    Epoch 0 first. Written and read plainly, where a memory map would be shorter: a full disk, or a file that another machine removes, ends
+    a process that has mapped it without a word.
     """
     shape = (len(measured), n_epochs, measured.shape[1])
     about = {"descr": np.lib.format.dtype_to_descr(measured.dtype), "fortran_order": False, "shape": shape}
@@ -242,7 +243,17 @@ def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epoch
 
 def open_answers(entries: Sequence[Entry]) -> Answers:
     """What a probe said of every training sample after each epoch; of trainings with `keep_answers`, in this order. Nothing is read yet."""
-    return Answers(tuple(np.asarray(np.load(entry.file("answers.npy").path, mmap_mode="r")) for entry in entries))
+    paths = [entry.file("answers.npy").path for entry in entries]
+    with paths[0].open("rb") as file:
+        np.lib.format.read_magic(file)
+        (_, n_epochs, n), _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+
+    def read(training: int, measure: int, epoch: int) -> NDArray[np.float32]:
+        offset = start + (measure * n_epochs + epoch) * n * dtype.itemsize
+        return np.fromfile(paths[training], dtype, count=n, offset=offset)
+
+    return Answers(read, len(paths), n_epochs)
 
 
 def check_above_chance(probe: Probe, labels: NDArray[np.int64]) -> None:

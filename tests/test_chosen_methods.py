@@ -319,6 +319,6 @@ def test_a_check_trains_probes_only_where_tables_are_not_enough_and_its_plan_say
         planned[name] = len(proxyds.plan_check(folder, overrides=overrides, store=store, device="cpu").probes)
     assert planned == {"entropy-tails": 0, "easiest": 6, "easiest, once": 0, "cases": 0, "cases and easiest": 6}
     arguments = ("check", proxies["cases"], "--dry-run", "--set", "check.controls=[easiest]")
-    told = run_proxyds(*arguments, PROXYDS_STORE=str(store.root)).stdout
+    told = run_proxyds(*arguments, PROXYDS_STORE=str(tmp_path / "empty")).stdout
     assert "probes to train" in told
     assert "easiest 0.1" in told

@@ -161,7 +161,7 @@ def test_the_store_can_be_listed_and_cleaned(
     assert {"source", "probes", "features"} <= {entry["stage"] for entry in held}
     shown = run_proxyds("store", "list", PROXYDS_STORE=str(copy)).stdout
     assert "probe resnet" in shown
-    assert re.fullmatch(rf"{len(held)} entries, .+ of work, [\d.]+ [kM]B", shown.splitlines()[-1])
+    assert re.fullmatch(rf"entries: {len(held)}, .+ of work, [\d.]+ [kM]B", shown.splitlines()[-1])
     cleaned = run_proxyds("store", "clean", "--yes", PROXYDS_STORE=str(copy))
     assert cleaned.stdout.startswith(f"removed {len(held)} entries")
     assert run_proxyds("store", "list", "--json", PROXYDS_STORE=str(copy)).stdout.strip() == "[]"

@@ -26,7 +26,12 @@ def make_answers(**of: object) -> Answers:
     arrays = {name: np.array(values, np.float32) for name, values in of.items()}
     arrays = {name: array.reshape((1,) * (3 - array.ndim) + array.shape) for name, array in arrays.items()}
     same = np.zeros_like(next(iter(arrays.values())))
-    return Answers(tuple(np.stack([arrays.get(name, same) for name in MEASURES], axis=1)))
+    return hold_answers(np.stack([arrays.get(name, same) for name in MEASURES], axis=1))
+
+
+def hold_answers(held: np.ndarray) -> Answers:
+    """Of (R, 4, E, N) in memory."""
+    return Answers(lambda training, measure, epoch: held[training, measure, epoch], len(held), held.shape[2])
 
 
 def know(labels: list[int], **of: object) -> Known:
@@ -208,8 +213,8 @@ def everything(rng: np.random.Generator, n: int = N) -> Known:
         labels=rng.integers(0, 4, n),
         importance=rng.choice([2.0, 1.0, 6.0], n),
         features=rng.normal(size=(n, 5)).astype(np.float32),
-        answers=Answers(
-            tuple(rng.gamma(1.0, size=(3, 4, 6, n)).astype(np.float32) - 0.5 * (np.arange(4) == 3)[:, None, None])
+        answers=hold_answers(
+            (rng.gamma(1.0, size=(3, 4, 6, n)) - 0.5 * (np.arange(4) == 3)[:, None, None]).astype(np.float32)
         ),
     )
 
@@ -247,7 +252,7 @@ def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: i
         known.labels[order],
         None if known.importance is None else known.importance[order],
         None if known.features is None else known.features[order],
-        Answers(tuple(each[..., order] for each in answers.trainings)),
+        replace(answers, read=lambda *which: answers.read(*which)[order]),
     )
     method = METHODS[name]
     one = draw_designed(method.design(known, n, seed), n, known.ids, "systematic", seed)

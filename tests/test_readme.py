@@ -1,4 +1,4 @@
-"""The README's commands and code run as they stand, and its recipe is valid."""
+"""The README's commands and code run as they stand, with a smaller check of the digits; and its recipe is valid."""
 
 from __future__ import annotations
 

@@ -161,8 +161,12 @@ def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(
     fidelity: Any, recipe: Recipe, tmp_path: Path
 ) -> None:
     probes = make_probes(fidelity, recipe, tmp_path / "store")
-    ((first,), (second,)) = (probes.know("easiest", draw).answers.trainings for draw in (0, 1))
-    averaged = probes.know("el2n", 2).answers.trainings
+
+    def read(answers: Any) -> list[np.ndarray]:
+        return [np.stack([*answers.over_epochs(training, "loss")]) for training in range(answers.n_trainings)]
+
+    ((first,), (second,)) = (read(probes.know("easiest", draw).answers) for draw in (0, 1))
+    averaged = read(probes.know("el2n", 2).answers)
     assert (first != second).any()
     assert len(averaged) == 3
     assert (averaged[1] == first).all()  # trainings 2, 0 and 1

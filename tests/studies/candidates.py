@@ -28,7 +28,8 @@ def _stratify(weights: Floats, known: Known, n: int) -> Design:
 def _answers(known: Known, name: Measure) -> NDArray[np.float32]:
     """One measure, (R, E, N)."""
     assert known.answers is not None
-    return np.stack(known.answers.over_epochs(name))
+    answers = known.answers
+    return np.stack([[*answers.over_epochs(training, name)] for training in range(answers.n_trainings)])
 
 
 def find_rank(score: Floats, known: Known, seed: int) -> Floats:

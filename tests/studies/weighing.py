@@ -114,7 +114,8 @@ def resample_all(
     references = other_seeds(full)
     n_draws = {len(set(draws)) for draws in measured.draws.values()}
     counts = resample(len(measured.names), len(references), n_draws, seed)
-    values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts)}
+    ceiling = compare_seeds(references, full, cost, counts, names)
+    values: dict[_Key, dict[str, Floats]] = {(FULL, None): ceiling}
     for free in FREE_RANKINGS:
         by_cost = measured.costs[free][None]
         values[free, None] = compare_repeats(references, by_cost, np.zeros(1, np.int64), cost, counts, names)
