@@ -45,7 +45,7 @@ class Answers:
 
     def at(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
         """One measure after an epoch, by its number from 0: (N,) the mean over trainings."""
-        total = np.zeros(1)
+        total = np.zeros(1)  # (N,) with the first
         for training in range(self.n_trainings):
             total = total + self.read(training, MEASURES.index(measure), epoch)
         mean = total / self.n_trainings
