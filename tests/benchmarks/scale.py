@@ -1,4 +1,5 @@
-"""Mapping, importance, draw and tables of more samples than memory holds, on made-up features: seconds of each step and the memory it takes.
+"""Mapping, importance, draw and tables of more samples than memory holds, on made-up features: seconds of each step and the memory it takes, and
+what a draw by each method takes.
 
 `make bench-scale` runs it (ten to twenty minutes, 3 GB of disk) and writes `results/scale.json` and `scale.md`. Each size runs in a process of
 its own, from files that another process has made, so that what is measured is the work's own memory, ten times a second: that of the process and
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import drawing
 import numpy as np
 
 from proxyds import artifact, machine, selection, similarity
@@ -331,8 +333,8 @@ def measure_decoding() -> float:
 
 
 def render_all(report: dict[str, Any]) -> str:
-    """Both tables."""
-    return f"{render(report)}\n{render_costs(report)}"
+    """All tables."""
+    return f"{render(report)}\n{drawing.render_draws(report['draws'])}\n{render_costs(report)}"
 
 
 def main() -> None:
@@ -362,8 +364,10 @@ def main() -> None:
         about = asdict(start_report("scale"))
         report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}
         report["decoded_a_second"] = measure_decoding()
+        runs = given.run or RUNS
+        report["draws"] = drawing.measure_draws(min(drawing.N, runs[0][0]))
         report["runs"] = []
-        for sizes in given.run or RUNS:
+        for sizes in runs:
             print("{:,} training samples, {:,} evaluation samples, {} workers ...".format(*sizes), file=sys.stderr)
             report["runs"].append(measure(*sizes))
             print(json.dumps(report["runs"][-1]), file=sys.stderr)
