@@ -228,8 +228,13 @@ def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
     every = [found("random", 0.02, 0.5, 0.04), found("cases", 0.02, 0.6, 0.03)]
     every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02), found("cases", 0.2, 0.9, 0.01)]
     assert report.tell_expectation(every, "cases") == (
-        "at 10 % tau 0.80 [0.79, 0.81] and a regret of 1.0 [0.0, 2.0] points (random samples: 0.70 [0.69, 0.71] and 2.0 [1.0, 3.0]); "
-        "at 2 % tau 0.60 [0.59, 0.61] and a regret of 3.0 [2.0, 4.0] points (random samples: 0.50 [0.49, 0.51] and 4.0 [3.0, 5.0])."
+        "at 10 % tau 0.80 and a regret of 1.0 points (random samples: 0.70 and 2.0); "
+        "at 2 % tau 0.60 and a regret of 3.0 points (random samples: 0.50 and 4.0)."
+    )
+    # 22 to choose; a training on everything 8; random samples of twice the size cost 0.1 x 8, 0.02 x 8 more each
+    assert report.tell_cost(every[:4], "cases", 22, 8.0) == (
+        "Choosing takes as many FLOPs as 2.8 trainings of the mean architecture on everything. Random samples take none, so that twice as many of them are "
+        "cheaper until 28 (10 %), 138 (2 %) architectures have been ranked."
     )
 
 
@@ -307,6 +312,41 @@ def test_the_readme_says_what_the_study_found() -> None:
     assert sizes
     assert told[1] in readme[: readme.index("\n## ")]
     assert sizes[1] in readme[: readme.index("\n## ")]
+
+
+INTERVAL = r"-?\d\.\d\d \[-?\d\.\d\d, -?\d\.\d\d\]"
+
+
+def test_every_interval_of_the_readmes_first_screen_is_on_the_page() -> None:
+    readme, page = ((path / "README.md").read_text() for path in (ROOT, FOLDER / "cifar10"))
+    told = readme[readme.index("Measured by `make study`") : readme.index("Other spaces, other answers")]
+    of_cifar10 = [line for line in told.splitlines() if not line.startswith("  |")]  # a table of another data set
+    intervals = re.findall(INTERVAL, "\n".join(of_cifar10))
+    assert len(intervals) >= 4
+    assert [interval for interval in intervals if interval not in page] == []
+
+
+def test_what_the_readme_says_of_a_card_is_on_it() -> None:
+    readme = (ROOT / "README.md").read_text()
+    heading, *rows = (
+        re.search(r"(\| recipe \| drawn by .*?)\n\n", readme, re.DOTALL)[1].replace("|---", "").splitlines()
+    )
+    shown = [name.strip() for name in heading.strip("|").split("|")]
+    named = {"proxy": "**proxy**", "ceiling": "full data, another seed"}
+    for row in (row for row in rows if row.strip("|")):
+        told = dict(zip(shown, [cell.strip() for cell in row.strip("|").split("|")], strict=True))
+        card = (ROOT / re.search(r"\((.*?)\)", told.pop("recipe"))[1]).read_text()
+        assert f"**{told.pop('verdict').capitalize().replace('flops', 'FLOPs')}.**" in card
+        method = told.pop("drawn by")
+        assert (f"chosen by the method {method}" in card) == (
+            method != "`cases`"
+        )  # the paper's, which a card need not name
+        for name, tau in told.items():
+            assert (
+                re.search(rf"\| {re.escape(named.get(name, name))} \| \d+ \| {re.escape(tau)} \|", card)
+                or tau == "unknown"
+            )
+    assert len(rows) == 1 + 5
 
 
 NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"

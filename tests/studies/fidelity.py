@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 import numpy as np
+import pictures
 import report
 import weighing
 from numpy.typing import NDArray
@@ -203,9 +204,9 @@ def write_report(
     page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows, missing, tables)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
-        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(report.draw_taus(found, ratio))
+        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(pictures.draw_taus(found, ratio, recipe.selection.method))
     if len(ratios) > 1:
-        (folder / "ratios.png").write_bytes(report.draw_ratios(found))
+        (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method))
     print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
 
 

@@ -1,20 +1,20 @@
-"""Estimates become tables, pictures and the study's page."""
+"""Estimates become tables and the study's page."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
-from candidates import ALL_METHODS, CANDIDATES
+from candidates import CANDIDATES
 from rows import OTHER_MEASURES
 from weighing import Found, make_table, resample_all
 
 from proxyds.bootstrap import estimate
-from proxyds.plots import STYLE, as_percent, as_png, new_figure
+from proxyds.plots import as_percent
 from proxyds.ranking import n_top
 from proxyds.recipe import Recipe
 from proxyds.records import Architecture
@@ -77,16 +77,45 @@ def tabulate_measures(
 
 
 def tell_expectation(found: Sequence[Found], method: str) -> str:
-    """What a user may expect of a method at every ratio that it was run at, in one sentence."""
+    """What a user may expect of a method at every ratio that it was run at, in one sentence; intervals are the tables' to show."""
     random = {each.ratio: each for each in found if each.method == RANDOM}
-    of_method = [each for each in found if each.method == method and each.ratio in random]
-    of_method.sort(key=lambda each: -(each.ratio or 0))
     told = [
-        f"at {as_percent(each.ratio or 0)} tau {each.statistics['tau'].shown()} and a regret of {_points(each)} points "
-        f"(random samples: {random[each.ratio].statistics['tau'].shown()} and {_points(random[each.ratio])})"
-        for each in of_method
+        f"at {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
+        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])})"
+        for each in _by_size(found, method)
+        if each.ratio in random
     ]
     return f"{'; '.join(told)}."
+
+
+def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: float) -> str:
+    """What choosing by a method costs, and when that is less than random samples of twice the size would have cost.
+
+    Args:
+        found: Of `weigh`.
+        method: Which.
+        cost: FLOPs that it takes to choose.
+        mean_training: FLOPs of one training of the mean architecture on everything.
+    """
+    told = [
+        f"{math.ceil(cost / ((each.ratio or 1) * mean_training)):,} ({as_percent(each.ratio or 0)})"
+        for each in _by_size(found, method)
+    ]
+    return (
+        f"Choosing takes as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything. Random samples take none, so that "
+        f"twice as many of them are cheaper until {', '.join(told)} architectures have been ranked."
+    )
+
+
+def _by_size(found: Sequence[Found], method: str) -> list[Found]:
+    """A method at its ratios, the largest first."""
+    return sorted((each for each in found if each.method == method), key=lambda each: -(each.ratio or 0))
+
+
+def _mean_points(found: Found) -> str:
+    """Mean regret in accuracy points."""
+    value = found.statistics["regret"].value
+    return "unknown" if value is None else f"{100 * value:.1f}"
 
 
 def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
@@ -155,7 +184,9 @@ def tabulate_sizes(found: Sequence[Found]) -> str:
     mean = {method: float(np.mean([of[method, r].tau for r in ratios if (method, r) in of])) for method in methods}
     for method in [FULL, *sorted(methods, key=lambda method: -mean[method]), *FREE_RANKINGS]:
         of_ratios = [of.get((method, ratio)) for ratio in ratios]
-        cells = [cell for e in of_ratios for cell in ((e.statistics["tau"].shown(), _points(e)) if e else ("", ""))]
+        cells = [
+            cell for e in of_ratios for cell in ((e.statistics["tau"].shown(), _points(e)) if e else ("not run", ""))
+        ]
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -168,64 +199,6 @@ def tabulate_averages(found: Sequence[Found]) -> str:
         name, size = NAMES.get(each.method, each.method), as_percent(each.ratio or 0)
         lines.append(f"| {name} | {size} | {each.n_draws} | {each.statistics['tau'].shown()} | {mean.shown()} |")
     return "\n".join(lines) + "\n"
-
-
-def draw_taus(found: Sequence[Found], ratio: float) -> bytes:
-    """Kendall's tau of everything at one ratio with its interval, and the difference to random; PNG bytes."""
-    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
-    shown = [
-        *(each for each in found if each.method == FULL),
-        *of_ratio,
-        *(each for each in found if each.method in FREE_RANKINGS),
-    ]
-    with mpl.rc_context(STYLE):
-        figure = new_figure(height=1.2 + 0.28 * len(shown))
-        left, right = figure.subplots(1, 2, sharey=True)
-        for place, each in enumerate(shown):
-            colour = "#000000" if each.ratio is None else "#D55E00" if each.method in ALL_METHODS else "#009E73"
-            for axes, tau in ((left, each.statistics["tau"]), (right, each.less_random)):
-                if tau is None or tau.value is None:
-                    continue
-                if tau.low is not None and tau.high is not None:
-                    axes.plot([tau.low, tau.high], [place, place], color=colour, linewidth=2)
-                axes.plot([tau.value], [place], "o", color=colour)
-        for random in (each for each in of_ratio if each.method == RANDOM):
-            left.axvline(random.tau, color="#999999", linewidth=0.8)
-        right.axvline(0, color="#999999", linewidth=0.8)
-        left.set_yticks(range(len(shown)), [NAMES.get(each.method, each.method) for each in shown])
-        left.set_ylim(len(shown) - 0.5, -0.5)
-        left.set_xlabel("Kendall tau with full data")
-        right.set_xlabel("tau minus that of random")
-        figure.suptitle(f"Subsets of {as_percent(ratio)}: means and 95 % intervals", fontsize=11)
-        return as_png(figure)
-
-
-def draw_ratios(found: Sequence[Found]) -> bytes:
-    """Tau over the size, of what was run at more ratios than one; PNG bytes."""
-    methods, ratios = list_sized(found)
-    with mpl.rc_context(STYLE):
-        figure = new_figure(height=3.8)
-        axes = figure.subplots()
-        for i, method in enumerate(methods):
-            points = sorted(
-                (each for each in found if each.method == method and each.ratio), key=lambda each: each.ratio or 0
-            )
-            x = [(each.ratio or 0) * 10 ** (0.012 * (i - len(methods) / 2)) for each in points]
-            colour = mpl.colormaps["tab10"](i)
-            axes.plot(x, [each.tau for each in points], marker="o", color=colour, label=NAMES.get(method, method))
-            for at, each in zip(x, points, strict=True):
-                tau = each.statistics["tau"]
-                if tau.low is not None and tau.high is not None:
-                    axes.plot([at, at], [tau.low, tau.high], color=colour, linewidth=1, alpha=0.7)
-        ceiling = next(each for each in found if each.method == FULL)
-        axes.axhline(ceiling.tau, color="#000000", linestyle=":", label=NAMES[FULL])
-        axes.set_xscale("log")
-        axes.set_xticks(ratios, [as_percent(ratio) for ratio in ratios])
-        axes.minorticks_off()
-        axes.set_xlabel("size of the subset")
-        axes.set_ylabel("Kendall tau, 95 % interval")
-        axes.legend(ncols=2, fontsize=9)
-        return as_png(figure)
 
 
 def render_page(
@@ -262,6 +235,7 @@ def render_page(
     accuracy_of = {
         name: float(np.mean([row["accuracy"] for row in full if row["architecture"] == name])) for name in names
     }
+    mean_training = float(np.mean(list(cost_of.values()))) * settings.epochs * n_train
     ratios = sorted({each.ratio for each in found if each.ratio is not None}, key=lambda ratio: (ratio != 0.05, -ratio))
     text = [
         f"# Which selection keeps the ranking: {study}",
@@ -278,10 +252,10 @@ def render_page(
         "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Minus random*, *minus stratified*, *minus cases*: the difference of the two taus, "
         f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
         "taking the architecture called best. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
-        f"{np.mean(list(cost_of.values())) * settings.epochs * n_train / 1e12:.1f} TFLOP.",
+        f"{mean_training / 1e12:.1f} TFLOP.",
         "",
         *(
-            f"**What to expect of `{method}`**: {tell_expectation(found, method)}"
+            f"**What to expect of `{method}`**: {tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}"
             for method in (recipe.selection.method,)
             if any(each.method == method for each in found)
         ),
