@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from proxyds.methods import METHODS
-
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 
@@ -70,14 +68,97 @@ def test_scale_is_measured_in_small(tmp_path: Path) -> None:
     assert run["n_selected"] == 1000
     assert run["table_bytes"] > 20000 * 100
     assert 100e6 < run["largest_bytes"] <= run["together_bytes"] + 1e9
-    assert "| 20,000 | 500 | 1 |" in (tmp_path / "scale.md").read_text()
+    shown = (tmp_path / "scale.md").read_text()
+    assert "| 20,000 | 500 | 1 |" in shown
+    assert "20,000 and at 40,000 streamed samples" in shown
 
 
-def test_the_memory_of_a_draw_is_that_of_what_its_method_asks_for(timing) -> None:
+def test_what_a_draw_takes_by_hand(timing) -> None:
     import drawing
 
-    of_method = drawing.measure_draws(20_000)["bytes_a_sample"]
-    assert set(METHODS) - set(of_method) == {"random", "stratified", "cases", "cases-stratified"}
-    held = 4 * drawing.WIDTH  # features alone
-    assert all((of_method[name] > held) == ("features" in METHODS[name].needs) for name in of_method)
-    assert min(of_method.values()) > 4  # an answer of one epoch
+    found = drawing.compare_sizes((100, 300), {"easier": 1500}, {"easier": 3500})
+    assert (found["bytes_a_sample"], found["fixed_bytes"]) == ({"easier": 10}, {"easier": 500})
+    assert "| `easier` | answers | 10 | 0 MB |" in drawing.render_draws(found)
+
+
+def test_a_row_says_whether_it_reaches(timing) -> None:
+    faster = timing.compare_seconds("1", "x", [1.0, 2.0, 1.0], [2.0, 6.0, 2.5], "y", 2.5)
+    assert faster.ratio == 2.5
+    assert faster.reaches
+    slower = timing.compare_rates("1", "x", [1.0, 2.0], [2.0, 6.0], "y", "images/s", 0.5)
+    assert slower.ratio == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert not slower.reaches
+    most = timing.Row("9", "x", 1.0, 4.0, "y", "s", 0.25, [0.25], 0.3, at_least=False)
+    assert most.reaches
+    report = timing.start_report("CPU")
+    report.rows += [faster, slower, most]
+    shown = timing.render(json.loads(json.dumps(timing.asdict(report))))
+    assert shown.count("missed") == 1
+    assert "| **2.50** (2.00 to 3.00, 3) | 2.5 |" in shown
+    assert "at most 0.3" in shown
+
+
+def test_turns_go_both_ways(timing) -> None:
+    order: list[str] = []
+    contenders = [lambda name=name: order.append(name) or 1.0 for name in "ab"]
+    assert timing.take_turns(contenders, 3) == [[1.0] * 3] * 2
+    assert "".join(order) == "abbaab"
+
+
+def run_benchmark(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / "cpu.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_rows_can_be_measured_one_by_one_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROXYDS_DATA", raising=False)
+    ran = run_benchmark("--only", "4", "11", "-o", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((tmp_path / "cpu.json").read_text())
+    assert [row["row"] for row in report["rows"]] == ["4"]
+    assert any("row 11 builds cifar10-small" in reason for reason in report["left_out"])
+
+
+@pytest.mark.slow
+def test_what_could_not_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROXYDS_DATA", raising=False)
+    page = tmp_path / "page.md"
+    for text, arguments, said in (
+        ("<!-- make bench writes this -->\n<!-- until here -->\n", ["--only", "9"], "leave out --only"),
+        ("<!-- until here -->\n<!-- make bench writes this -->\n", [], "in this order"),
+        ("no marks", [], "must hold the lines"),
+        ("<!-- make bench writes this -->\n<!-- until here -->\n", [], "wants CIFAR-10"),
+        ("<!-- make bench writes this -->\n<!-- until here -->\n", ["--repeats", "0"], "at least 1"),
+    ):
+        page.write_text(text)
+        ran = run_benchmark(*arguments, "--page", page)
+        assert ran.returncode == 2
+        assert said in ran.stderr
+        assert page.read_text() == text
+
+
+def test_the_table_goes_between_the_marks(timing, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- make bench writes this -->\nold\n<!-- until here -->\nafter\n")
+    report = timing.start_report("CPU")
+    report.rows.append(timing.Row("9", "x", 1.0, 4.0, "y", "s", 0.0123, [0.0123, 0.3], 0.3, at_least=False))
+    assert timing.has_marks(page)
+    timing.write_into(page, report)
+    shown = page.read_text()
+    assert shown.startswith("before\n<!-- make bench writes this -->\n| | what |")
+    assert shown.endswith("<!-- until here -->\nafter\n")
+    assert "old" not in shown
+    assert "**0.012** (0.012 to 0.30, 2)" in shown
+
+
+@pytest.mark.parametrize("arguments", [["train", "PIXELS", "8", "0", "2"], ["matmul"]])
+def test_yardsticks_print_a_rate(arguments: list[str], tmp_path: Path) -> None:
+    import numpy as np
+
+    np.save(tmp_path / "pixels.npy", np.zeros((1000, 3, 32, 32), np.uint8))
+    given = [str(tmp_path / "pixels.npy") if argument == "PIXELS" else argument for argument in arguments]
+    ran = subprocess.run([sys.executable, str(BENCHMARKS / "yardsticks.py"), *given], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout.split()[-1]) > 0

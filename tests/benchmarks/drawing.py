@@ -1,10 +1,13 @@
-"""Memory of a draw by each method that asks probes or looks at features, on made-up ones; part of `scale.py`, whose runs draw by `cases`."""
+"""Memory of a draw by each method that asks probes or looks at features; part of `scale.py`, whose runs draw by `cases`.
+
+`k-center` is left out: its time grows with the square of the number of samples.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,59 +15,90 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.columns import Values
-from proxyds.draws import draw_designed
+from proxyds import selection
+from proxyds.columns import derive
 from proxyds.known import MEASURES, Answers, Known
 from proxyds.methods import METHODS
-from proxyds.seeding import parse_ids
+from proxyds.samples import StreamedSamples
 
-N, N_LABELS, N_EPOCHS, WIDTH, RATIO = 100_000, 100, 10, 64, 0.05
+SIZES, N_EVALUATION, N_EPOCHS, RATIO = (400_000, 800_000), 1000, 10, 0.05
+"""Two numbers of samples, so that what grows with them can be told from what does not."""
+MEASURED = tuple(
+    name for name, method in METHODS.items() if method.needs & {"answers", "features"} and name != "k-center"
+)
 
 
-def measure_draws(n: int) -> dict[str, Any]:
-    """What each such method takes to choose and draw, beside ids and labels: bytes of memory a sample, by its name; of how many samples, and the day."""
-    rng = np.random.default_rng(0)
-    ids = parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
-    labels = rng.integers(0, N_LABELS, n)
+def measure_draws(train: StreamedSamples, n_labels: int, gather: Callable[[], NDArray[np.float32]]) -> dict[str, int]:
+    """What each method takes from ids and labels on disk to the samples that are drawn: the most bytes that are allocated at once, by its name.
+
+    Args:
+        train: Samples to draw from.
+        n_labels: How many labels they have.
+        gather: Makes their features as a build does, (N, d).
+    """
+    n = len(train)
     with tempfile.TemporaryDirectory() as place:
-        answers, features = Path(place) / "answers", Path(place) / "features.npy"
-        rng.random((len(MEASURES), N_EPOCHS, n), dtype=np.float32).tofile(answers)
-        np.save(features, rng.normal(size=(n, WIDTH)).astype(np.float32))
+        path = Path(place) / "answers"
+        np.random.default_rng(0).random((len(MEASURES), N_EPOCHS, n), dtype=np.float32).tofile(path)
 
         def read(training: int, measure: int, epoch: int) -> NDArray[np.float32]:
-            return np.fromfile(answers, np.float32, n, offset=4 * n * (measure * N_EPOCHS + epoch))
+            return np.fromfile(path, np.float32, n, offset=4 * n * (measure * N_EPOCHS + epoch))
 
-        of_method = {
-            name: _measure_draw(name, ids, labels, Answers(read, method.n_seeds, N_EPOCHS), features)
-            for name, method in METHODS.items()
-            if method.needs & {"answers", "features"}
+        return {
+            name: _measure_draw(name, train, n_labels, gather, Answers(read, METHODS[name].n_seeds, N_EPOCHS))
+            for name in MEASURED
         }
-    return {"n": n, "date": date.today().isoformat(), "numpy": np.__version__, "bytes_a_sample": of_method}
 
 
-def _measure_draw(name: str, ids: Values, labels: Values, answers: Answers, features: Path) -> float:
-    n, method = len(labels), METHODS[name]
-    n_drawn = int(RATIO * n)
+def compare_sizes(sizes: tuple[int, int], small: dict[str, int], large: dict[str, int]) -> dict[str, Any]:
+    """Bytes of each method that grow with the samples, for one of them, and those that do not."""
+    growing = {name: (large[name] - small[name]) / (sizes[1] - sizes[0]) for name in small}
+    fixed = {name: small[name] - growing[name] * sizes[0] for name in small}
+    about = {"sizes": sizes, "date": date.today().isoformat(), "numpy": np.__version__}
+    return {**about, "bytes_a_sample": growing, "fixed_bytes": fixed}
+
+
+def _measure_draw(
+    name: str, train: StreamedSamples, n_labels: int, gather: Callable[[], NDArray[np.float32]], answers: Answers
+) -> int:
+    method = METHODS[name]
+    case = derive(lambda labels: 1 + labels % 4, train.labels)
+    importance = derive(lambda case: np.array([2.0, 1.0, 6.0, 1.0])[case - 1], case)
     tracemalloc.start()
     known = Known(
-        ids,
-        labels,
-        features=np.load(features) if "features" in method.needs else None,
-        answers=answers if "answers" in method.needs else None,
+        train.parsed_ids,
+        train.labels,
+        importance,
+        gather() if "features" in method.needs else None,
+        answers if "answers" in method.needs else None,
     )
-    draw_designed(method.design(known, n_drawn, 0), n_drawn, ids, "systematic", 0)
+    names = [str(label) for label in range(n_labels)]
+    selection.draw_samples(
+        known.ids,
+        known.labels,
+        names,
+        case,
+        importance,
+        lambda n, seed: method.design(known, n, seed),
+        ratio=RATIO,
+        law="systematic",
+        seed=0,
+        by_importance=False,
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak / n
+    return peak
 
 
 def render_draws(measured: dict[str, Any]) -> str:
     """The table as Markdown, the least first."""
-    lines = ["| drawn by | asks for | memory, bytes a sample |", "|---|---|---|"]
-    for name, of_method in sorted(measured["bytes_a_sample"].items(), key=lambda pair: pair[1]):
-        lines.append(f"| `{name}` | {' and '.join(METHODS[name].needs)} | {of_method:,.0f} |")
+    lines = ["| drawn by | asks for | bytes a sample | beside them |", "|---|---|---|---|"]
+    for name, growing in sorted(measured["bytes_a_sample"].items(), key=lambda pair: pair[1]):
+        fixed = max(measured["fixed_bytes"][name], 0) / 1e6
+        lines.append(f"| `{name}` | {' and '.join(METHODS[name].needs)} | {growing:,.0f} | {fixed:,.0f} MB |")
+    small, large = measured["sizes"]
     lines.append(
-        f"\nThe most that is allocated in a draw of {RATIO:.0%} of {measured['n']:,} samples of {N_LABELS} labels, beside their ids and labels; answers of "
-        f"{N_EPOCHS} epochs, features of {WIDTH} dimensions; numpy {measured['numpy']}, {measured['date']}."
+        f"\nMemory in a draw of {RATIO:.0%}: the most that is allocated at {small:,} and at {large:,} streamed samples; answers of {N_EPOCHS} epochs, features as above; "
+        f"numpy {measured['numpy']}, {measured['date']}."
     )
     return "\n".join(lines) + "\n"

@@ -85,10 +85,36 @@ def image_of(sample_id: str) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + sample_id.encode() * 3
 
 
-def run(folder: Path, n_workers: int) -> dict[str, Any]:
-    """Goes from features to tables; returns seconds of each step and bytes of memory."""
+def open_made(folder: Path) -> tuple[Any, ...]:
+    """What `make` has made: training and evaluation samples, features, answers of two probes, number of labels."""
     with (folder / "given.pickle").open("rb") as file:
         train, evaluation, keys, eval_keys, answers, n_labels = pickle.load(file)
+    store = Store(folder / "store")
+
+    def find(key: str) -> Done:
+        entry = store.find("features", key)
+        assert isinstance(entry, Entry)
+        return Done(entry, was_stored=True)
+
+    features = similarity.Features([find(key) for key in keys], [find(key) for key in eval_keys])
+    return train, evaluation, features, answers, n_labels
+
+
+def measure_draws(n: int) -> dict[str, int]:
+    """The most bytes in a draw of n samples by other methods than `cases`."""
+    with tempfile.TemporaryDirectory() as place, LocalWorkers(1) as engine:
+        make(Path(place), n, drawing.N_EVALUATION)
+        train, _, features, _, n_labels = open_made(Path(place))
+        task = similarity.projection_task(features, Similarity(), machine.describe_arithmetic("cpu"))
+        (projection,) = run_stored([task], Store(Path(place) / "store"), engine, ignore_progress)
+        return drawing.measure_draws(
+            train, n_labels, lambda: similarity.gather_features(features, projection, Similarity())
+        )
+
+
+def run(folder: Path, n_workers: int) -> dict[str, Any]:
+    """Goes from features to tables; returns seconds of each step and bytes of memory."""
+    train, evaluation, features, answers, n_labels = open_made(folder)
     store, settings = Store(folder / "store"), Similarity()
     arithmetic = machine.describe_arithmetic("cpu")
     seconds: dict[str, float] = {}
@@ -99,17 +125,11 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
         now = time.perf_counter()
         seconds[step], started = now - started, now
 
-    def find(key: str) -> Done:
-        entry = store.find("features", key)
-        assert isinstance(entry, Entry)
-        return Done(entry, was_stored=True)
-
     with LocalWorkers(n_workers) as engine:
 
         def do(tasks: list[Any]) -> list[Done]:
             return run_stored(tasks, store, engine, ignore_progress)
 
-        features = similarity.Features([find(key) for key in keys], [find(key) for key in eval_keys])
         (projection,) = do([similarity.projection_task(features, settings, arithmetic)])
         end("PCA")
         mapped = do(similarity.mapping_tasks(features, projection, settings, arithmetic))
@@ -365,7 +385,8 @@ def main() -> None:
         report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}
         report["decoded_a_second"] = measure_decoding()
         runs = given.run or RUNS
-        report["draws"] = drawing.measure_draws(min(drawing.N, runs[0][0]))
+        sizes = drawing.SIZES if given.run is None else (runs[0][0], 2 * runs[0][0])
+        report["draws"] = drawing.compare_sizes(sizes, *map(measure_draws, sizes))
         report["runs"] = []
         for sizes in runs:
             print("{:,} training samples, {:,} evaluation samples, {} workers ...".format(*sizes), file=sys.stderr)
