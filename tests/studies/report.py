@@ -83,7 +83,6 @@ def tell_expectation(found: Sequence[Found], method: str) -> str:
         f"at {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
         f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])})"
         for each in _by_size(found, method)
-        if each.ratio in random
     ]
     return f"{'; '.join(told)}."
 
@@ -97,19 +96,23 @@ def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: flo
         cost: FLOPs that it takes to choose.
         mean_training: FLOPs of one training of the mean architecture on everything.
     """
+    if not cost:
+        return ""
     told = [
-        f"{math.ceil(cost / ((each.ratio or 1) * mean_training)):,} ({as_percent(each.ratio or 0)})"
+        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} (at {as_percent(each.ratio or 0)})"
         for each in _by_size(found, method)
     ]
     return (
-        f"Choosing takes as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything. Random samples take none, so that "
-        f"twice as many of them are cheaper until {', '.join(told)} architectures have been ranked."
+        f"Choosing takes at the least as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything; twice as many samples at random, "
+        f"which nothing has to choose, take fewer FLOPs in all until more than {', '.join(told)} architectures are ranked."
     )
 
 
 def _by_size(found: Sequence[Found], method: str) -> list[Found]:
-    """A method at its ratios, the largest first."""
-    return sorted((each for each in found if each.method == method), key=lambda each: -(each.ratio or 0))
+    """A method at the ratios that random samples were run at too, the largest first."""
+    ratios = {each.ratio for each in found if each.method == RANDOM}
+    of_method = (each for each in found if each.method == method and each.ratio in ratios)
+    return sorted(of_method, key=lambda each: -(each.ratio or 0))
 
 
 def _mean_points(found: Found) -> str:
@@ -185,7 +188,9 @@ def tabulate_sizes(found: Sequence[Found]) -> str:
     for method in [FULL, *sorted(methods, key=lambda method: -mean[method]), *FREE_RANKINGS]:
         of_ratios = [of.get((method, ratio)) for ratio in ratios]
         cells = [
-            cell for e in of_ratios for cell in ((e.statistics["tau"].shown(), _points(e)) if e else ("not run", ""))
+            cell
+            for e in of_ratios
+            for cell in ((e.statistics["tau"].shown(), _points(e)) if e else ("not whole yet", "–"))
         ]
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -255,7 +260,7 @@ def render_page(
         f"{mean_training / 1e12:.1f} TFLOP.",
         "",
         *(
-            f"**What to expect of `{method}`**: {tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}"
+            f"**What to expect of `{method}`**: {tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}".rstrip()
             for method in (recipe.selection.method,)
             if any(each.method == method for each in found)
         ),
