@@ -327,7 +327,8 @@ def read_table(text: str, heading: str) -> dict[str, dict[str, str]]:
 
 def test_what_the_readme_says_beside_its_table_is_on_the_page() -> None:
     readme, page = ((path / "README.md").read_text() for path in (ROOT, FOLDER / "cifar10"))
-    easier = read_table(page, "\n## 5 %")["easier"]
+    of_5_percent = read_table(page, "\n## 5 %")
+    easier, tails = of_5_percent["easier"], of_5_percent["entropy-tails"]
     by_loss = read_table(page, "\nAt 5 %:")["easier"]["by test loss"]
     for told in (
         f"beats random samples at 5 %, by {easier['minus random']}",
@@ -335,8 +336,13 @@ def test_what_the_readme_says_beside_its_table_is_on_the_page() -> None:
         f"stratified samples ({easier['minus stratified']})",
         f"(`easier` at 5 %: {easier['at the top']})",
         f"(tau {by_loss} on CIFAR-10 at 5 %)",
+        f"best tau, {tails['tau']}, {tails['minus random']} above random samples",
+        f"({of_5_percent['el2n']['minus random']} and\n  {of_5_percent['forgetting']['minus random']})",
+        f"`cases` cannot be told from random samples ({of_5_percent['cases']['minus random']} more)",
+        f"full data for fewer epochs ({of_5_percent['full data, fewer epochs']['minus random']} more)",
     ):
         assert told in readme
+    assert next(iter(of_5_percent)) == "entropy-tails"
 
 
 def test_what_the_readme_says_of_another_data_set_is_what_its_rows_give(fidelity: Any) -> None:
