@@ -362,12 +362,18 @@ def test_what_the_readme_says_of_another_data_set_is_what_its_rows_give(fidelity
     architectures = list_studied(recipe)
     found = {each.method: each for each in weighing.weigh(weighing.make_table(trained, architectures), recipe.seed)}
     by_loss = weighing.resample_all(weighing.make_table(trained, architectures, "loss"), recipe.seed, ["tau"])[1]
+    by_accuracy = weighing.resample_all(weighing.make_table(trained, architectures), recipe.seed, ["tau"])[1]
+    taus = {key: of_key["tau"] for key, of_key in by_accuracy.items()}
     names = {"full data, another seed": FULL, "counting parameters": "parameters"}
     statistics = {name: found[names.get(name, name)].statistics for name in told}
     by_hundredths = [(told[name]["tau"], each["tau"].shown()) for name, each in statistics.items()]
     by_hundredths += [
         (told["random"]["`easier` minus this"], found["easier"].less_random.shown()),
         (told["cases"]["`easier` minus this"], found["easier"].less_cases.shown()),
+        (
+            told["entropy-tails"]["`easier` minus this"],
+            estimate(taus["easier", 0.05] - taus["entropy-tails", 0.05]).shown(),
+        ),
         (re.search(rf"on CIFAR-100 ({INTERVAL})", text)[1], estimate(by_loss["easier", 0.05]["tau"]).shown()),
     ]
     regrets = [
