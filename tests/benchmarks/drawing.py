@@ -22,7 +22,7 @@ from proxyds.methods import METHODS
 from proxyds.samples import StreamedSamples
 
 SIZES, N_EVALUATION, N_EPOCHS, RATIO = (400_000, 800_000), 1000, 10, 0.05
-"""Two numbers of samples, so that what grows with them can be told from what does not."""
+"""Two numbers of training samples, so that what grows with them can be told from what does not."""
 MEASURED = tuple(
     name for name, method in METHODS.items() if method.needs & {"answers", "features"} and name != "k-center"
 )
