@@ -6,6 +6,7 @@ Rows and subsets go by a candidate's name: what is changed gets another one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,12 @@ def design_typical(known: Known, n: int, seed: int) -> Design:
     return Design(take_first(distance, n, hold(known.ids), seed, labels))
 
 
+def design_easier_of_any_label(known: Known, n: int, seed: int) -> Design:
+    """As `easier`, with one order for all labels, so that easy labels get more."""
+    of_one_label = np.zeros(len(known.labels), np.int64)
+    return METHODS["easier"].design(replace(known, labels=of_one_label), n, seed)
+
+
 def stratified(method: str) -> Callable[[Known, int, int], Design]:
     """A method's weights, of every label its share."""
 
@@ -153,5 +160,6 @@ CANDIDATES: dict[str, Method] = {
     "entropy-tails-stratified": Method(
         "entropy tails, of every label its share", OWN, stratified("entropy-tails"), _ANSWERS
     ),
+    "easier-of-any-label": Method("as `easier`, with no balance of labels", OWN, design_easier_of_any_label, _ANSWERS),
 }
 ALL_METHODS = {**METHODS, **CANDIDATES}

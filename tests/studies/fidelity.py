@@ -19,11 +19,12 @@ import click
 import numpy as np
 import pictures
 import report
+import together
 import weighing
 from numpy.typing import NDArray
-from parts import STUDIES, Part, Study, change_training, count_draws, take_half
+from parts import STUDIES, TOGETHER, Part, Study, change_training, count_draws, take_half
 from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
-from subsets import Probes, find_subset
+from subsets import Probes, count_labels, find_subset
 
 from proxyds import machine, source, space, verification
 from proxyds.display import print_table, show_progress
@@ -169,6 +170,24 @@ def list_missing(
     ]
 
 
+def take_whole(
+    study: Study, recipe: Recipe, architectures: Sequence[Architecture]
+) -> tuple[list[Part], list[Part], list[dict[str, Any]]]:
+    """A study's parts and those of the ones beside it, those of them that are whole, and their rows."""
+    rows, trained = list_rows(study), {each.name for each in take_half(architectures, study.half)}
+    known = {key_of(row) for row in rows}
+    every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
+    whole = [part for part in every if not list_missing(study, part, recipe, architectures, known)]
+    names = {(part.dataset, part.ratio) for part in whole}
+    held = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
+    return every, whole, held
+
+
+def is_enough(whole: Sequence[Part]) -> bool:
+    """Whether there is something to compare: the full data and random subsets."""
+    return {FULL, RANDOM} <= {part.dataset for part in whole}
+
+
 def write_report(
     study: Study, recipe: Recipe, architectures: Sequence[Architecture], n_train: int, n_evaluation: int
 ) -> None:
@@ -181,33 +200,59 @@ def write_report(
         n_train: Samples to choose from.
         n_evaluation: Evaluation samples.
     """
-    folder, rows = RESULTS / study.name, list_rows(study)
-    known = {key_of(row) for row in rows}
-    every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
-    whole = [part for part in every if not list_missing(study, part, recipe, architectures, known)]
-    names = {(part.dataset, part.ratio) for part in whole}
-    if (FULL, 1.0) not in names or not any(dataset == RANDOM for dataset, _ in names):
+    folder, weighed = RESULTS / study.name, take_half(architectures, study.half)
+    every, whole, rows = take_whole(study, recipe, architectures)
+    if not is_enough(whole):
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
-    weighed = take_half(architectures, study.half)
-    trained = {each.name for each in weighed}
-    rows = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
     table = weighing.make_table(rows, weighed)
-    found = weighing.weigh(table, recipe.seed)
+    found = weighing.weigh(weighing.resample_all(table, recipe.seed))
     chosen = space.choose_probes(architectures, recipe.probes)
     costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
+    subsets = RESULTS / study.recipe / "subsets.npz"
+    labels = {
+        (part.dataset, part.ratio): count_labels(
+            subsets, part.method, part.size or part.ratio, count_draws(part, recipe)
+        )
+        for part in whole
+        if part.method and part.n_labels is None
+    }
     weighing.write_results(folder / "results.json", found)
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
     measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
     missing = [(part.dataset, part.ratio) for part in every if part not in whole]
     tables = ["rows.csv"] * (folder / "rows.csv").exists() + [f"../{name}/rows.csv" for name in study.beside]
-    page = report.render_page(study.name, recipe, table, found, costs, n_train, measures, rows, missing, tables)
+    page = report.render_page(study.name, recipe, table, found, costs, labels, n_train, measures, rows, missing, tables)
     (folder / "README.md").write_text(page, encoding="utf-8")
     for ratio in ratios:
         (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(pictures.draw_taus(found, ratio, recipe.selection.method))
     if len(ratios) > 1:
         (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method))
     print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
+
+
+def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]]]) -> None:
+    """Weighs several studies together, at 5 %, and writes page, picture and estimates above their folders; needs no data.
+
+    Args:
+        studies: Each with its recipe and the architectures of that.
+    """
+    resampled = {}
+    for study, recipe, architectures in studies:
+        _, whole, rows = take_whole(study, recipe, architectures)
+        if not is_enough(whole):
+            print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets")
+            return
+        rows = [row for row in rows if row["ratio"] in (together.RATIO, 1.0)]
+        resampled[study.name] = weighing.resample_all(weighing.make_table(rows, architectures), recipe.seed)
+    seed, default = studies[0][1].seed, studies[0][1].selection.method
+    found = weighing.weigh(weighing.take_mean([*resampled.values()], seed))
+    of_each = {name: weighing.weigh(each) for name, each in resampled.items()}
+    weighing.write_results(RESULTS / "results.json", found)
+    (RESULTS / "README.md").write_text(together.render_page(found, of_each), encoding="utf-8")
+    picture = pictures.draw_taus(found, together.RATIO, default)
+    (RESULTS / f"taus-{100 * together.RATIO:g}pct.png").write_bytes(picture)
+    print(f"{RESULTS / 'README.md'}: {' and '.join(of_each)} are weighed together")
 
 
 def show_plan(study: Study, probes: Probes) -> None:
@@ -303,6 +348,9 @@ def main(
             show_plan(study, probes)
         for study, probes in prepared if not plan else ():
             run_study(study, probes, only, ratios, numbers, subsets)
+        judged = [(study, probes.recipe, probes.architectures) for study, probes in prepared if study.name in TOGETHER]
+        if not plan and len(judged) == len(TOGETHER):
+            write_together(judged)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def draw_taus(found: Sequence[Found], ratio: float, default: str) -> bytes:
         left, right = figure.subplots(1, 2, sharey=True)
         for place, each in enumerate(shown):
             colour = KINDS["no subset"] if each.ratio is None else KINDS[_find_kind(each.method, default)]
-            for axes, tau in ((left, each.statistics["tau"]), (right, each.less_random)):
+            for axes, tau in ((left, each.statistics["tau"]), (right, each.less.get(RANDOM))):
                 if tau is None or tau.value is None:
                     continue
                 if tau.low is not None and tau.high is not None:
@@ -51,7 +51,10 @@ def draw_taus(found: Sequence[Found], ratio: float, default: str) -> bytes:
         for random in (each for each in of_ratio if each.method == RANDOM):
             left.axvline(random.tau, color="#999999", linewidth=0.8, zorder=0)
         right.axvline(0, color="#999999", linewidth=0.8, zorder=0)
-        for axes, estimates in ((left, [e.statistics["tau"] for e in found]), (right, [e.less_random for e in found])):
+        for axes, estimates in (
+            (left, [e.statistics["tau"] for e in found]),
+            (right, [e.less.get(RANDOM) for e in found]),
+        ):
             axes.set_xlim(*_find_limits(estimates))
         left.set_yticks(range(len(shown)), [NAMES.get(each.method, each.method) for each in shown])
         left.set_ylim(len(shown) - 0.5, -0.5)

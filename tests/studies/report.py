@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from candidates import CANDIDATES
 from rows import OTHER_MEASURES
-from weighing import Found, make_table, resample_all
+from weighing import CONTROLS, Found, make_table, resample_all
 
 from proxyds.bootstrap import estimate
+from proxyds.manifest import EstimateRecord
 from proxyds.plots import as_percent
 from proxyds.ranking import n_top
 from proxyds.recipe import Recipe
@@ -59,7 +60,7 @@ def tabulate_measures(
     }
     rows = [row for row in rows if row["dataset"] not in lacking and row["ratio"] in (ratio, 1.0)]
     of = {
-        measure: resample_all(make_table(rows, architectures, measure), seed, ["tau"])[1]
+        measure: resample_all(make_table(rows, architectures, measure), seed, ["tau"]).values
         for measure in ("accuracy", *OTHER_MEASURES)
     }
     lines = [
@@ -131,42 +132,61 @@ def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
     return "; ".join(told)
 
 
-def _points(found: Found) -> str:
-    """Regret in accuracy points."""
-    return found.statistics["regret"].shown(scale=100, digits=1)
+def show_points(regret: EstimateRecord) -> str:
+    """A regret, or a difference of two, in accuracy points."""
+    return regret.shown(scale=100, digits=1)
 
 
-def tabulate(found: Sequence[Found], ratio: float, costs: dict[str, int]) -> str:
+def tabulate(
+    found: Sequence[Found], ratio: float, costs: dict[str, int], labels: dict[tuple[str, float], tuple[int, int]]
+) -> str:
     """The table of one ratio in Markdown, the best tau first; ceiling and free rankings below.
 
     Args:
         found: Of `weigh`.
         ratio: Which.
         costs: FLOPs that a method takes to choose, by its name.
+        labels: For methods and ratios how many samples of a label there are, at the least and at the most.
     """
-    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
     lines = [
-        f"| trained on | draws | {' | '.join(SHOWN.values())} | minus random | minus stratified | minus cases | accuracy | to choose |",
-        f"|---|{'---|' * (len(SHOWN) + 6)}",
+        f"| trained on | draws | {' | '.join(SHOWN.values())} | accuracy | samples of a label | to choose |",
+        f"|---|{'---|' * (len(SHOWN) + 4)}",
     ]
-    for each in [*of_ratio, *(each for each in found if each.ratio is None)]:
+    for each in [*_of_ratio(found, ratio), *(each for each in found if each.ratio is None)]:
         cells = [
-            _points(each)
+            show_points(each.statistics["regret"])
             if name == "regret"
             else each.statistics[name].shown()
             if name in each.statistics and not (each.method == FLOPS and name == "tau_given_cost")
             else ""
             for name in SHOWN
         ]
-        cells += [
-            "" if less is None else less.shown() for less in (each.less_random, each.less_stratified, each.less_cases)
-        ]
         cells.append("" if each.mean_accuracy is None else f"{each.mean_accuracy:.1%}")
+        of_label = labels.get((each.method, ratio))
+        cells.append("" if each.ratio is None or of_label is None else f"{of_label[0]} to {of_label[1]}")
         cost = costs.get(each.method, 0)
         cells.append("" if each.ratio is None else f"{cost / 1e12:.0f} TFLOP" if cost else "nothing")
         n_draws = str(each.n_draws or "")
         lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join([n_draws, *cells])} |")
     return "\n".join(lines) + "\n"
+
+
+def tabulate_differences(found: Sequence[Found], ratio: float) -> str:
+    """What taus at one ratio are above those of the controls, and regrets above that of random, in Markdown; the best tau first."""
+    lines = [
+        f"| trained on | {' | '.join(f'minus {NAMES.get(each, each)}' for each in CONTROLS)} | regret minus random, points |",
+        f"|---|{'---|' * (len(CONTROLS) + 1)}",
+    ]
+    for each in _of_ratio(found, ratio):
+        cells = [each.less[name].shown() if name in each.less else "" for name in CONTROLS]
+        cells.append(show_points(each.regret_less[RANDOM]) if RANDOM in each.regret_less else "")
+        lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _of_ratio(found: Sequence[Found], ratio: float) -> list[Found]:
+    """What was run at a ratio, the best tau first."""
+    return sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
 
 
 def list_sized(found: Sequence[Found]) -> tuple[list[str], list[float]]:
@@ -190,7 +210,9 @@ def tabulate_sizes(found: Sequence[Found]) -> str:
         cells = [
             cell
             for e in of_ratios
-            for cell in ((e.statistics["tau"].shown(), _points(e)) if e else ("not whole yet", "–"))
+            for cell in (
+                (e.statistics["tau"].shown(), show_points(e.statistics["regret"])) if e else ("not whole yet", "–")
+            )
         ]
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -212,6 +234,7 @@ def render_page(
     table: pa.Table,
     found: Sequence[Found],
     costs: dict[str, int],
+    labels: dict[tuple[str, float], tuple[int, int]],
     n_train: int,
     measures: dict[float, str],
     rows: Sequence[dict[str, Any]],
@@ -226,6 +249,7 @@ def render_page(
         table: The runs.
         found: Of `weigh`.
         costs: FLOPs that a method takes to choose, by its name.
+        labels: For methods and ratios how many samples of a label there are, at the least and at the most.
         n_train: Samples to choose from.
         measures: For each ratio the table of `tabulate_measures`.
         rows: Those that the table is of.
@@ -254,9 +278,9 @@ def render_page(
         f"Full data: {recipe.check.full_seeds} seeds; every draw of a subset has a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
         "the noise of probes too; but those of `el2n` and `forgetting`, whose scores are the mean over trainings d to d + 2, share trainings, and their intervals hold too little of it. `fewer epochs` sees everything for as many steps as the subset takes.",
         "",
-        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Minus random*, *minus stratified*, *minus cases*: the difference of the two taus, "
+        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Minus random* and the like: the difference of the two taus, "
         f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
-        "taking the architecture called best. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
+        "taking the architecture called best. *Samples of a label*: of the one that has the fewest, and the most, in any draw. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
         f"{mean_training / 1e12:.1f} TFLOP.",
         "",
         *(
@@ -278,7 +302,11 @@ def render_page(
             "",
             f"## {100 * ratio:g} %",
             "",
-            tabulate(found, ratio, costs).rstrip(),
+            tabulate(found, ratio, costs, labels).rstrip(),
+            "",
+            "The same taus less those of the controls:",
+            "",
+            tabulate_differences(found, ratio).rstrip(),
             "",
             f"![Kendall tau at {100 * ratio:g} %](taus-{100 * ratio:g}pct.png)",
         ]

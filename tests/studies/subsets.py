@@ -11,6 +11,7 @@ from candidates import ALL_METHODS
 from numpy.typing import NDArray
 
 from proxyds import probing, selection
+from proxyds.columns import hold
 from proxyds.engine import Engine, run_stored
 from proxyds.known import Known
 from proxyds.ledger import Ledger
@@ -20,6 +21,8 @@ from proxyds.seeding import derive_seed
 from proxyds.store import Store
 
 NEEDS = frozenset(("cases", "features", "answers"))
+LABELS = "labels"
+"""Key of the samples' labels, (N,) uint8, beside the subsets: who has the file can count them."""
 
 
 @dataclass
@@ -92,12 +95,34 @@ def find_subset(
     name, n_train = f"{method} {ratio:g} {draw}{of_labels}", len(probes.data.train)
     kept = dict(np.load(path)) if path.exists() else {}
     if name not in kept:
+        kept[LABELS] = hold(probes.data.train.labels).astype(np.uint8)
         kept[name] = np.packbits(_choose(method, ratio, draw, probes, kept_labels))
         half = path.with_suffix(".half.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(half, **kept)
         half.replace(path)
     return np.unpackbits(kept[name], count=n_train).astype(np.bool_)
+
+
+def count_labels(path: Path, method: str, ratio: float, n_draws: int) -> tuple[int, int]:
+    """How many samples the label that has the fewest, and the one that has the most, has in any draw; of draws of all labels.
+
+    Args:
+        path: Where the study's subsets are kept.
+        method: A key of `ALL_METHODS`.
+        ratio: Size as a share of N.
+        n_draws: How many draws there are.
+    """
+    with np.load(path) as kept:
+        labels = kept[LABELS]
+        drawn = [
+            np.bincount(
+                labels[np.unpackbits(kept[f"{method} {ratio:g} {draw}"], count=len(labels)).astype(np.bool_)],
+                minlength=labels.max() + 1,
+            )
+            for draw in range(n_draws)
+        ]
+    return int(np.min(drawn)), int(np.max(drawn))
 
 
 def _choose(

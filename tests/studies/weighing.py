@@ -17,7 +17,7 @@ from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_se
 from proxyds.manifest import EstimateRecord
 from proxyds.methods import BY_IMPORTANCE
 from proxyds.ranking import Floats
-from proxyds.recipe import Recipe
+from proxyds.recipe import Recipe, Selection
 from proxyds.records import Architecture
 from proxyds.runs import (
     FLOPS,
@@ -25,13 +25,32 @@ from proxyds.runs import (
     FULL,
     RANDOM,
     STRATIFIED,
-    Measured,
     about_architecture,
     collect_accuracies,
 )
+from proxyds.seeding import derive_seed
 from proxyds.training import count_steps
 
+CONTROLS = (RANDOM, STRATIFIED, BY_IMPORTANCE, Selection().method, "parameters")
+"""What everything else is compared with."""
 _Key = tuple[str, float | None]
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A study's statistics for each of B resamples, by what ranks and its ratio; the plain value stands first.
+
+    Attributes:
+        values: By the statistic's name: (B,).
+        averaged: Tau where the mean accuracy of all draws ranks: (B,).
+        n_draws: How often it was drawn; free rankings are not.
+        mean_accuracies: Of all its runs.
+    """
+
+    values: dict[_Key, dict[str, Floats]]
+    averaged: dict[_Key, Floats]
+    n_draws: dict[_Key, int]
+    mean_accuracies: dict[_Key, float]
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,8 @@ class Found:
         n_draws: How often it was drawn.
         mean_accuracy: Of all its runs; None where nothing is trained.
         statistics: By name, with intervals.
-        less_random: Its tau less that of random subsets, resample by resample.
-        less_stratified: The same with stratified ones.
-        less_cases: The same with those of the paper's method.
+        less: Its tau less that of a control, resample by resample, by the control's name.
+        regret_less: The same with regrets.
         averaged: Tau where the mean accuracy of all draws ranks, with no noise of draws in its interval.
     """
 
@@ -55,9 +73,8 @@ class Found:
     n_draws: int
     mean_accuracy: float | None
     statistics: dict[str, EstimateRecord]
-    less_random: EstimateRecord | None
-    less_stratified: EstimateRecord | None
-    less_cases: EstimateRecord | None
+    less: dict[str, EstimateRecord]
+    regret_less: dict[str, EstimateRecord]
     averaged: EstimateRecord | None
 
     @property
@@ -97,10 +114,8 @@ def make_table(
     return pa.Table.from_pylist(held)
 
 
-def resample_all(
-    table: pa.Table, seed: int, names: Collection[str] = ranking.STATISTICS
-) -> tuple[Measured, dict[_Key, dict[str, Floats]], dict[_Key, Floats]]:
-    """Statistics of every data set in the table, the noise ceiling's and the free rankings', for each resample; and tau by the mean of all draws.
+def resample_all(table: pa.Table, seed: int, names: Collection[str] = ranking.STATISTICS) -> Resampled:
+    """Statistics of every data set in the table, the noise ceiling's and the free rankings', for each resample.
 
     The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
 
@@ -112,10 +127,11 @@ def resample_all(
     measured = collect_accuracies(table)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
-    n_draws = {len(set(draws)) for draws in measured.draws.values()}
-    counts = resample(len(measured.names), len(references), n_draws, seed)
-    ceiling = compare_seeds(references, full, cost, counts, names)
-    values: dict[_Key, dict[str, Floats]] = {(FULL, None): ceiling}
+    of = {(name, None if name == FULL else ratio): (name, ratio) for name, ratio in measured.accuracies}
+    n_draws = {key: len(set(measured.draws[held])) for key, held in of.items()}
+    mean_accuracies = {key: float(measured.accuracies[held].mean()) for key, held in of.items()}
+    counts = resample(len(measured.names), len(references), set(n_draws.values()), seed)
+    values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts, names)}
     for free in FREE_RANKINGS:
         by_cost = measured.costs[free][None]
         values[free, None] = compare_repeats(references, by_cost, np.zeros(1, np.int64), cost, counts, names)
@@ -126,38 +142,71 @@ def resample_all(
             mean = np.round(accuracies.mean(axis=0, keepdims=True), 12)  # equal ones stay equal
             of_mean = compare_repeats(references, mean, np.zeros(1, np.int64), cost, counts, ["tau"])
             averaged[key] = of_mean["tau"]
-    return measured, values, averaged
+    return Resampled(values, averaged, n_draws, mean_accuracies)
 
 
-def weigh(table: pa.Table, seed: int) -> list[Found]:
-    """Weighs the runs of a study.
+def take_mean(studies: Sequence[Resampled], seed: int) -> Resampled:
+    """The mean of several studies, of what is in all of them; each counts the same.
 
     Args:
-        table: Of `make_table`.
-        seed: Of the bootstrap.
+        studies: Of `resample_all`, with as many resamples; they must share no architecture and no run.
+        seed: Of the order in which the resamples of one meet those of another: what they were drawn by may be the same numbers.
+    """
+    orders = []
+    for number, study in enumerate(studies):
+        n_resamples = len(study.values[FULL, None]["tau"]) - 1
+        rng = np.random.default_rng(derive_seed(seed, "study", "together", number))
+        orders.append(np.concatenate([[0], 1 + rng.permutation(n_resamples)]))
+    first = studies[0]
+    in_all = [key for key in first.values if all(key in study.values for study in studies)]
+
+    def average(of_studies: Sequence[Floats]) -> Floats:
+        taken: Floats = np.mean([each[order] for each, order in zip(of_studies, orders, strict=True)], axis=0)
+        return taken
+
+    return Resampled(
+        {
+            key: {name: average([study.values[key][name] for study in studies]) for name in first.values[key]}
+            for key in in_all
+        },
+        {key: average([study.averaged[key] for study in studies]) for key in in_all if key in first.averaged},
+        {key: first.n_draws[key] for key in in_all if key in first.n_draws},
+        {
+            key: float(np.mean([study.mean_accuracies[key] for study in studies]))
+            for key in in_all
+            if key in first.mean_accuracies
+        },
+    )
+
+
+def weigh(resampled: Resampled) -> list[Found]:
+    """Weighs the runs of a study, or of several.
+
+    Args:
+        resampled: Of `resample_all` with every statistic, or of `take_mean`.
 
     Returns:
         The noise ceiling, the free rankings, then every data set at each ratio.
     """
-    measured, values, averaged = resample_all(table, seed)
+    values = resampled.values
 
-    def less(key: _Key, control: str) -> EstimateRecord | None:
-        of_control = values.get((control, key[1]))
-        if of_control is None or key[0] == control:
-            return None
-        return estimate(values[key]["tau"] - of_control["tau"])
+    def subtract(key: _Key, statistic: str) -> dict[str, EstimateRecord]:
+        controls = {name: (name, None if name in FREE_RANKINGS else key[1]) for name in CONTROLS}
+        return {
+            name: estimate(values[key][statistic] - values[control][statistic])
+            for name, control in controls.items()
+            if key[1] is not None and control in values and control != key
+        }
 
     return [
         Found(
-            key[0],
-            key[1],
-            0 if key[0] in FREE_RANKINGS else len(set(measured.draws[key[0], key[1] or 1.0])),
-            None if key[0] in FREE_RANKINGS else float(measured.accuracies[key[0], key[1] or 1.0].mean()),
+            *key,
+            resampled.n_draws.get(key, 0),
+            resampled.mean_accuracies.get(key),
             {name: estimate(of_key[name]) for name in of_key},
-            less(key, RANDOM),
-            less(key, STRATIFIED),
-            less(key, BY_IMPORTANCE),
-            estimate(averaged[key]) if key in averaged else None,
+            subtract(key, "tau"),
+            subtract(key, "regret"),
+            estimate(resampled.averaged[key]) if key in resampled.averaged else None,
         )
         for key, of_key in values.items()
     ]
