@@ -2,7 +2,10 @@
 
 `make study` runs it. Rows are appended after each draw and the subsets are kept beside them, so that whoever has the two goes on where they
 stop, and trains no probe again. Equal for all: source, architectures, epochs, batch size, learning rate, schedule, augmentation, test
-samples; and for one number of a draw the training's seed. `parts.py` says what is run.
+samples; and for one number of a draw the training's seed.
+
+`parts.py` says what is run; `candidates.py` holds methods that are tried here alone; `subsets.py` chooses and keeps samples, `rows.py` keeps what was measured. `weighing.py` makes estimates
+of rows, `report.py` tables of estimates, `pictures.py` pictures; `page.py` and `together.py` write pages, of one study and of two. `paper_tables.py` is another matter: the paper's tables.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from typing import Any
 
 import click
 import numpy as np
+import page
 import pictures
 import report
 import together
 import weighing
 from numpy.typing import NDArray
-from parts import STUDIES, TOGETHER, Part, Study, change_training, count_draws, take_half
+from parts import ABOUT_TOGETHER, STUDIES, TOGETHER, Part, Study, change_training, count_draws, take_half
 from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
 from subsets import Probes, count_labels, find_subset
 
@@ -66,9 +70,13 @@ def choose_subset(
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
     """The samples of a draw, (N,) bool, kept from now on, and the labels that they are of; None for all."""
     assert part.method is not None
-    path, size = RESULTS / study.recipe / "subsets.npz", part.size or part.ratio
     kept = None if part.n_labels is None else choose_labels(part, probes, number)
-    return find_subset(path, part.method, size, number, probes, kept), kept
+    return find_subset(path_of_subsets(study), part.method, part.share, number, probes, kept), kept
+
+
+def path_of_subsets(study: Study) -> Path:
+    """Where the subsets of a study's recipe are kept."""
+    return RESULTS / study.recipe / "subsets.npz"
 
 
 def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
@@ -183,7 +191,7 @@ def take_whole(
     return every, whole, held
 
 
-def is_enough(whole: Sequence[Part]) -> bool:
+def is_enough(whole: Iterable[Part]) -> bool:
     """Whether there is something to compare: the full data and random subsets."""
     return {FULL, RANDOM} <= {part.dataset for part in whole}
 
@@ -205,14 +213,12 @@ def write_report(
     if not is_enough(whole):
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
-    table = weighing.make_table(rows, weighed)
-    found = weighing.weigh(weighing.resample_all(table, recipe.seed))
+    found = weighing.weigh(weighing.resample_all(weighing.make_table(rows, weighed), recipe.seed))
     chosen = space.choose_probes(architectures, recipe.probes)
     costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
-    subsets = RESULTS / study.recipe / "subsets.npz"
     labels = {
         (part.dataset, part.ratio): count_labels(
-            subsets, part.method, part.size or part.ratio, count_draws(part, recipe)
+            path_of_subsets(study), part.method, part.share, count_draws(part, recipe)
         )
         for part in whole
         if part.method and part.n_labels is None
@@ -222,12 +228,26 @@ def write_report(
     measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
     missing = [(part.dataset, part.ratio) for part in every if part not in whole]
     tables = ["rows.csv"] * (folder / "rows.csv").exists() + [f"../{name}/rows.csv" for name in study.beside]
-    page = report.render_page(study.name, recipe, table, found, costs, labels, n_train, measures, rows, missing, tables)
-    (folder / "README.md").write_text(page, encoding="utf-8")
+    text = page.render_page(
+        study,
+        recipe,
+        rows,
+        weighed,
+        found,
+        costs=costs,
+        labels=labels,
+        n_train=n_train,
+        measures=measures,
+        missing=missing,
+        tables=tables,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
     for ratio in ratios:
-        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(pictures.draw_taus(found, ratio, recipe.selection.method))
+        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(
+            pictures.draw_taus(found, ratio, recipe.selection.method, study.name)
+        )
     if len(ratios) > 1:
-        (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method))
+        (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method, study.name))
     print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
 
 
@@ -240,8 +260,8 @@ def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]
     resampled = {}
     for study, recipe, architectures in studies:
         _, whole, rows = take_whole(study, recipe, architectures)
-        if not is_enough(whole):
-            print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets")
+        if not is_enough(part for part in whole if part.ratio in (together.RATIO, 1.0)):
+            print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets of 5 %")
             return
         rows = [row for row in rows if row["ratio"] in (together.RATIO, 1.0)]
         resampled[study.name] = weighing.resample_all(weighing.make_table(rows, architectures), recipe.seed)
@@ -249,8 +269,8 @@ def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]
     found = weighing.weigh(weighing.take_mean([*resampled.values()], seed))
     of_each = {name: weighing.weigh(each) for name, each in resampled.items()}
     weighing.write_results(RESULTS / "results.json", found)
-    (RESULTS / "README.md").write_text(together.render_page(found, of_each), encoding="utf-8")
-    picture = pictures.draw_taus(found, together.RATIO, default)
+    (RESULTS / "README.md").write_text(together.render_page(found, of_each, ABOUT_TOGETHER), encoding="utf-8")
+    picture = pictures.draw_taus(found, together.RATIO, default, "the mean of " + " and ".join(of_each))
     (RESULTS / f"taus-{100 * together.RATIO:g}pct.png").write_bytes(picture)
     print(f"{RESULTS / 'README.md'}: {' and '.join(of_each)} are weighed together")
 
@@ -348,9 +368,11 @@ def main(
             show_plan(study, probes)
         for study, probes in prepared if not plan else ():
             run_study(study, probes, only, ratios, numbers, subsets)
-        judged = [(study, probes.recipe, probes.architectures) for study, probes in prepared if study.name in TOGETHER]
-        if not plan and len(judged) == len(TOGETHER):
-            write_together(judged)
+        joined = [(study, probes.recipe, probes.architectures) for study, probes in prepared if study.name in TOGETHER]
+        if not plan and len(joined) == len(TOGETHER):
+            write_together(joined)
+        elif not plan and joined:
+            print(f"{RESULTS / 'README.md'} is as it was: it is written when {' and '.join(TOGETHER)} are both named")
 
 
 if __name__ == "__main__":

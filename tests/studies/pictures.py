@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import matplotlib as mpl
 from candidates import ALL_METHODS
 from matplotlib.lines import Line2D
-from report import NAMES, list_sized
+from report import NAMES, list_sized, take_ratio
 from weighing import Found
 
 from proxyds.manifest import EstimateRecord
@@ -23,15 +23,19 @@ KINDS = {
 """What stands beside each other in a picture, and its colour."""
 
 
-def draw_taus(found: Sequence[Found], ratio: float, default: str) -> bytes:
+def draw_taus(found: Sequence[Found], ratio: float, default: str, where: str) -> bytes:
     """Kendall's tau of everything at one ratio with its interval, and the difference to random; PNG bytes.
 
     Args:
         found: Of `weigh`; all ratios are drawn to the same scale.
         ratio: Which.
         default: The method that stands out.
+        where: What was trained on, for the title.
     """
-    of_ratio = sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
+    of_ratio = take_ratio(found, ratio)
+    less_random = {each.method: each.tau_less.get(RANDOM) for each in of_ratio}
+    for of_random in (each.tau_less for each in of_ratio if each.method == RANDOM):
+        less_random |= {name: _turn(of_random[name]) for name in FREE_RANKINGS if name in of_random}
     shown = [
         *(each for each in found if each.method == FULL),
         *of_ratio,
@@ -42,7 +46,7 @@ def draw_taus(found: Sequence[Found], ratio: float, default: str) -> bytes:
         left, right = figure.subplots(1, 2, sharey=True)
         for place, each in enumerate(shown):
             colour = KINDS["no subset"] if each.ratio is None else KINDS[_find_kind(each.method, default)]
-            for axes, tau in ((left, each.statistics["tau"]), (right, each.less.get(RANDOM))):
+            for axes, tau in ((left, each.statistics["tau"]), (right, less_random.get(each.method))):
                 if tau is None or tau.value is None:
                     continue
                 if tau.low is not None and tau.high is not None:
@@ -53,7 +57,7 @@ def draw_taus(found: Sequence[Found], ratio: float, default: str) -> bytes:
         right.axvline(0, color="#999999", linewidth=0.8, zorder=0)
         for axes, estimates in (
             (left, [e.statistics["tau"] for e in found]),
-            (right, [e.less.get(RANDOM) for e in found]),
+            (right, [*(e.tau_less.get(RANDOM) for e in found), *less_random.values()]),
         ):
             axes.set_xlim(*_find_limits(estimates))
         left.set_yticks(range(len(shown)), [NAMES.get(each.method, each.method) for each in shown])
@@ -63,8 +67,14 @@ def draw_taus(found: Sequence[Found], ratio: float, default: str) -> bytes:
         kinds = {_find_kind(each.method, default) for each in of_ratio} | {"no subset"}
         dots = [Line2D([], [], color=KINDS[kind], marker="o", linewidth=2) for kind in KINDS if kind in kinds]
         figure.legend(dots, [kind for kind in KINDS if kind in kinds], loc="outside lower center", ncols=4)
-        figure.suptitle(f"Subsets of {as_percent(ratio)}: means and 95 % intervals; grey: random samples", fontsize=11)
+        figure.suptitle(f"{where}, subsets of {as_percent(ratio)}: 95 % intervals; grey: random samples", fontsize=11)
         return as_png(figure)
+
+
+def _turn(less: EstimateRecord) -> EstimateRecord:
+    """The difference the other way round."""
+    value, low, high = (None if end is None else -end for end in (less.value, less.high, less.low))
+    return EstimateRecord(value=value, low=low, high=high)
 
 
 def _find_kind(name: str, default: str) -> str:
@@ -80,7 +90,7 @@ def _find_limits(estimates: Sequence[EstimateRecord | None]) -> tuple[float, flo
     return min(ends, default=0) - room, max(ends, default=1) + room
 
 
-def draw_ratios(found: Sequence[Found], default: str) -> bytes:
+def draw_ratios(found: Sequence[Found], default: str, where: str) -> bytes:
     """Tau over the size, of what was run at more ratios than one, the default method standing out; PNG bytes."""
     methods, ratios = list_sized(found)
     with mpl.rc_context(STYLE):
@@ -99,12 +109,19 @@ def draw_ratios(found: Sequence[Found], default: str) -> bytes:
                 tau = each.statistics["tau"]
                 if tau.low is not None and tau.high is not None:
                     axes.plot([at, at], [tau.low, tau.high], color=colour, linewidth=1, alpha=0.7)
-        for each, style in zip((e for e in found if e.ratio is None), (":", "--", "-."), strict=True):
-            axes.axhline(each.tau, color="#000000", linewidth=0.8, linestyle=style, label=NAMES[each.method])
+        free = [each for each in found if each.ratio is None]
+        for i, (each, style) in enumerate(zip(free, (":", "--", "-."), strict=True)):
+            line = {"color": "#000000", "linewidth": 0.8, "linestyle": style}
+            axes.axhline(each.tau, label=NAMES[each.method], **line)
+            at, tau = max(ratios) * 10 ** (0.08 + 0.04 * i), each.statistics["tau"]
+            if tau.low is not None and tau.high is not None:
+                axes.plot([at, at], [tau.low, tau.high], **line)
+            axes.plot([at], [each.tau], ".", color="#000000")
         axes.set_xscale("log")
         axes.set_xticks(ratios, [as_percent(ratio) for ratio in ratios])
         axes.minorticks_off()
         axes.set_xlabel("size of the subset")
         axes.set_ylabel("Kendall tau, 95 % interval")
+        figure.suptitle(f"{where}: points of one size stand beside each other", fontsize=11)
         figure.legend(fontsize=9, loc="outside right center")
         return as_png(figure)

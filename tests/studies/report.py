@@ -1,23 +1,18 @@
-"""Estimates become tables and the study's page."""
+"""Estimates become tables in Markdown."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from candidates import CANDIDATES
 from rows import OTHER_MEASURES
 from weighing import CONTROLS, Found, make_table, resample_all
 
 from proxyds.bootstrap import estimate
 from proxyds.manifest import EstimateRecord
 from proxyds.plots import as_percent
-from proxyds.ranking import n_top
-from proxyds.recipe import Recipe
 from proxyds.records import Architecture
 from proxyds.runs import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
 
@@ -77,61 +72,6 @@ def tabulate_measures(
     return "\n".join(lines) + "\n"
 
 
-def tell_expectation(found: Sequence[Found], method: str) -> str:
-    """What a user may expect of a method at every ratio that it was run at, in one sentence; intervals are the tables' to show."""
-    random = {each.ratio: each for each in found if each.method == RANDOM}
-    told = [
-        f"at {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
-        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])})"
-        for each in _by_size(found, method)
-    ]
-    return f"{'; '.join(told)}."
-
-
-def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: float) -> str:
-    """What choosing by a method costs, and when that is less than random samples of twice the size would have cost.
-
-    Args:
-        found: Of `weigh`.
-        method: Which.
-        cost: FLOPs that it takes to choose.
-        mean_training: FLOPs of one training of the mean architecture on everything.
-    """
-    if not cost:
-        return ""
-    told = [
-        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} (at {as_percent(each.ratio or 0)})"
-        for each in _by_size(found, method)
-    ]
-    return (
-        f"Choosing takes at the least as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything; twice as many samples at random, "
-        f"which nothing has to choose, take fewer FLOPs in all until more than {', '.join(told)} architectures are ranked."
-    )
-
-
-def _by_size(found: Sequence[Found], method: str) -> list[Found]:
-    """A method at the ratios that random samples were run at too, the largest first."""
-    ratios = {each.ratio for each in found if each.method == RANDOM}
-    of_method = (each for each in found if each.method == method and each.ratio in ratios)
-    return sorted(of_method, key=lambda each: -(each.ratio or 0))
-
-
-def _mean_points(found: Found) -> str:
-    """Mean regret in accuracy points."""
-    value = found.statistics["regret"].value
-    return "unknown" if value is None else f"{100 * value:.1f}"
-
-
-def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
-    """Where the rows were written, when, and with which torch: a machine's share, the largest first."""
-    told = []
-    for (processor, torch), n in Counter((row["processor"], row["torch"]) for row in rows).most_common():
-        days = sorted({row["day"] for row in rows if (row["processor"], row["torch"]) == (processor, torch)})
-        when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-        told.append(f"{n:,} on an {processor} with torch {torch}, {when}")
-    return "; ".join(told)
-
-
 def show_points(regret: EstimateRecord) -> str:
     """A regret, or a difference of two, in accuracy points."""
     return regret.shown(scale=100, digits=1)
@@ -152,7 +92,7 @@ def tabulate(
         f"| trained on | draws | {' | '.join(SHOWN.values())} | accuracy | samples of a label | to choose |",
         f"|---|{'---|' * (len(SHOWN) + 4)}",
     ]
-    for each in [*_of_ratio(found, ratio), *(each for each in found if each.ratio is None)]:
+    for each in [*take_ratio(found, ratio), *(each for each in found if each.ratio is None)]:
         cells = [
             show_points(each.statistics["regret"])
             if name == "regret"
@@ -163,7 +103,7 @@ def tabulate(
         ]
         cells.append("" if each.mean_accuracy is None else f"{each.mean_accuracy:.1%}")
         of_label = labels.get((each.method, ratio))
-        cells.append("" if each.ratio is None or of_label is None else f"{of_label[0]} to {of_label[1]}")
+        cells.append("" if of_label is None else f"{of_label[0]} to {of_label[1]}")
         cost = costs.get(each.method, 0)
         cells.append("" if each.ratio is None else f"{cost / 1e12:.0f} TFLOP" if cost else "nothing")
         n_draws = str(each.n_draws or "")
@@ -173,18 +113,30 @@ def tabulate(
 
 def tabulate_differences(found: Sequence[Found], ratio: float) -> str:
     """What taus at one ratio are above those of the controls, and regrets above that of random, in Markdown; the best tau first."""
+    of_ratio = take_ratio(found, ratio)
+    controls = list_controls(of_ratio)
     lines = [
-        f"| trained on | {' | '.join(f'minus {NAMES.get(each, each)}' for each in CONTROLS)} | regret minus random, points |",
-        f"|---|{'---|' * (len(CONTROLS) + 1)}",
+        f"| trained on | {' | '.join(f'minus {NAMES.get(each, each)}' for each in controls)} | more regret than random, points |",
+        f"|---|{'---|' * (len(controls) + 1)}",
     ]
-    for each in _of_ratio(found, ratio):
-        cells = [each.less[name].shown() if name in each.less else "" for name in CONTROLS]
-        cells.append(show_points(each.regret_less[RANDOM]) if RANDOM in each.regret_less else "")
+    for each in of_ratio:
+        more = each.regret_less.get(RANDOM)
+        cells = [*show_differences(each, controls), "" if more is None else show_points(more)]
         lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _of_ratio(found: Sequence[Found], ratio: float) -> list[Found]:
+def list_controls(found: Sequence[Found]) -> list[str]:
+    """The controls that something was compared with."""
+    return [control for control in CONTROLS if any(control in each.tau_less for each in found)]
+
+
+def show_differences(found: Found, controls: Sequence[str]) -> list[str]:
+    """What its tau is above that of each control."""
+    return [found.tau_less[control].shown() if control in found.tau_less else "" for control in controls]
+
+
+def take_ratio(found: Sequence[Found], ratio: float) -> list[Found]:
     """What was run at a ratio, the best tau first."""
     return sorted((each for each in found if each.ratio == ratio), key=lambda each: -each.tau)
 
@@ -219,120 +171,14 @@ def tabulate_sizes(found: Sequence[Found]) -> str:
 
 
 def tabulate_averages(found: Sequence[Found]) -> str:
-    """Tau by one draw and by the mean of all of them, in Markdown, the best mean first."""
-    lines = ["| trained on | size | draws | tau by one | by their mean |", "|---|---|---|---|---|"]
+    """Tau by one draw and by the mean of all of them, and what they cost, in Markdown; the best mean first."""
+    lines = [
+        "| trained on | size | tau by one draw | draws | cost of all, of training on everything | tau by their mean |",
+        "|---|---|---|---|---|---|",
+    ]
     averaged = [(each, mean) for each in found if (mean := each.averaged) and each.n_draws > 1]
     for each, mean in sorted(averaged, key=lambda pair: -(pair[1].value or 0)):
-        name, size = NAMES.get(each.method, each.method), as_percent(each.ratio or 0)
-        lines.append(f"| {name} | {size} | {each.n_draws} | {each.statistics['tau'].shown()} | {mean.shown()} |")
+        name, ratio = NAMES.get(each.method, each.method), each.ratio or 0
+        cells = (as_percent(ratio), each.statistics["tau"].shown(), str(each.n_draws), as_percent(each.n_draws * ratio))
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean.shown()} |")
     return "\n".join(lines) + "\n"
-
-
-def render_page(
-    study: str,
-    recipe: Recipe,
-    table: pa.Table,
-    found: Sequence[Found],
-    costs: dict[str, int],
-    labels: dict[tuple[str, float], tuple[int, int]],
-    n_train: int,
-    measures: dict[float, str],
-    rows: Sequence[dict[str, Any]],
-    missing: Sequence[tuple[str, float]],
-    tables: Sequence[str],
-) -> str:
-    """The study's page in Markdown: what was held equal, the tables, the pictures.
-
-    Args:
-        study: Its name.
-        recipe: What was held equal.
-        table: The runs.
-        found: Of `weigh`.
-        costs: FLOPs that a method takes to choose, by its name.
-        labels: For methods and ratios how many samples of a label there are, at the least and at the most.
-        n_train: Samples to choose from.
-        measures: For each ratio the table of `tabulate_measures`.
-        rows: Those that the table is of.
-        missing: Data sets and ratios that belong to the study and are not whole yet.
-        tables: Where the rows are, from the page's folder.
-    """
-    assert recipe.check is not None
-    spent = sum(row["seconds"] for row in rows)
-    settings, names = recipe.training, sorted(set(table["architecture"].to_pylist()))
-    cost_of = dict(zip(table["architecture"].to_pylist(), table["training_flops"].to_pylist(), strict=True))
-    full = [row for row in table.to_pylist() if row["dataset"] == FULL]
-    accuracy_of = {
-        name: float(np.mean([row["accuracy"] for row in full if row["architecture"] == name])) for name in names
-    }
-    mean_training = float(np.mean(list(cost_of.values()))) * settings.epochs * n_train
-    ratios = sorted({each.ratio for each in found if each.ratio is not None}, key=lambda ratio: (ratio != 0.05, -ratio))
-    text = [
-        f"# Which selection keeps the ranking: {study}",
-        "",
-        f"`make study` wrote this from {' and '.join(f'[{where}]({where})' for where in tables)}, {table.num_rows:,} trainings and tests ({spent / 3600:.1f} hours, one after the other, in one thread): {tell_machines(rows)}. "
-        f"{len(names)} architectures of {min(cost_of.values()) / 1e6:.1f} to {max(cost_of.values()) / 1e6:.1f} MFLOP an image (forward and backward), whose accuracies on "
-        f"everything are {min(accuracy_of.values()):.1%} to {max(accuracy_of.values()):.1%}.",
-        "",
-        f"**Held equal**: the source ({getattr(recipe.source, 'name', recipe.source.kind)} at {recipe.source.image_size}x{recipe.source.image_size}), the architectures, the training ({settings.epochs} epochs of whatever it is trained on, batches of "
-        f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset, and for draw d of everything the training's seed. "
-        f"Full data: {recipe.check.full_seeds} seeds; every draw of a subset has a training seed of its own. Draw d is chosen by the probes' training d, so that the intervals hold "
-        "the noise of probes too; but those of `el2n` and `forgetting`, whose scores are the mean over trainings d to d + 2, share trainings, and their intervals hold too little of it. `fewer epochs` sees everything for as many steps as the subset takes.",
-        "",
-        "Intervals are 95 % percentile bootstraps over architectures, draws and full seeds together. *Minus random* and the like: the difference of the two taus, "
-        f"resample by resample. With so many methods beside each other, one interval in twenty leaves out zero by luck. *At the top*: among the best {n_top(len(names))}. Regret: the full-data accuracy that is lost by "
-        "taking the architecture called best. *Samples of a label*: of the one that has the fewest, and the most, in any draw. *To choose*: the least FLOPs that a method needs, of probes, of asking them and of features (`proxyds build` trains two probes for any; `el2n` looks at the first epochs alone, and is charged whole trainings); a training of the mean architecture on everything is "
-        f"{mean_training / 1e12:.1f} TFLOP.",
-        "",
-        *(
-            f"**What to expect of `{method}`**: {tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}".rstrip()
-            for method in (recipe.selection.method,)
-            if any(each.method == method for each in found)
-        ),
-        *(
-            (
-                "",
-                f"**Not run yet**, or not with every draw: {', '.join(f'{name} at {as_percent(r)}' for name, r in missing)}.",
-            )
-            if missing
-            else ()
-        ),
-    ]
-    for ratio in ratios:
-        text += [
-            "",
-            f"## {100 * ratio:g} %",
-            "",
-            tabulate(found, ratio, costs, labels).rstrip(),
-            "",
-            "The same taus less those of the controls:",
-            "",
-            tabulate_differences(found, ratio).rstrip(),
-            "",
-            f"![Kendall tau at {100 * ratio:g} %](taus-{100 * ratio:g}pct.png)",
-        ]
-    if len(ratios) > 1:
-        text += ["", "## How large must it be?", "", tabulate_sizes(found), "![Kendall tau over size](ratios.png)"]
-    text += [
-        "",
-        "## One draw, or the mean of several?",
-        "",
-        "Every architecture trained on all draws, and ranked by the mean of its accuracies; the interval holds no noise of draws. It costs as many trainings: five draws of 2 % as much as one of 10 %.",
-        "",
-        tabulate_averages(found).rstrip(),
-        "",
-        "## Ranking by something else than accuracy",
-        "",
-        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *minus accuracy*: what is gained.",
-    ]
-    for ratio in ratios:
-        text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]
-    if tried := [each for each in dict.fromkeys(each.method for each in found) if each in CANDIDATES]:
-        text += ["", "## What the names mean", "", "| tried here, and not shipped | chooses |", "|---|---|"]
-        text += [f"| {name} | {CANDIDATES[name].summary} |" for name in tried]
-        text += ["", "What begins with the name of a method is trained otherwise, at the same cost."]
-    text += ["", "## The architectures", "", "| architecture | MFLOP | accuracy on everything |", "|---|---|---|"]
-    text += [
-        f"| {name} | {cost_of[name] / 1e6:.1f} | {accuracy_of[name]:.1%} |"
-        for name in sorted(names, key=lambda name: -accuracy_of[name])
-    ]
-    return "\n".join(text) + "\n"

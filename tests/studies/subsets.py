@@ -22,7 +22,7 @@ from proxyds.store import Store
 
 NEEDS = frozenset(("cases", "features", "answers"))
 LABELS = "labels"
-"""Key of the samples' labels, (N,) uint8, beside the subsets: who has the file can count them."""
+"""Key of the samples' labels, (N,) uint16, beside the subsets: who has the file can count them."""
 
 
 @dataclass
@@ -90,12 +90,18 @@ def find_subset(
         draw: Number of the draw.
         probes: To choose by.
         kept_labels: (L,) to choose of; None for all.
+
+    Raises:
+        SystemExit: Those that are kept are of other samples.
     """
     of_labels = "" if kept_labels is None else f" of {len(kept_labels)} labels"
     name, n_train = f"{method} {ratio:g} {draw}{of_labels}", len(probes.data.train)
     kept = dict(np.load(path)) if path.exists() else {}
+    labels = hold(probes.data.train.labels).astype(np.uint16)
+    if not np.array_equal(kept.get(LABELS, labels), labels):
+        raise SystemExit(f"{path}: must be subsets of the samples at hand, its labels are others; move the file away")
     if name not in kept:
-        kept[LABELS] = hold(probes.data.train.labels).astype(np.uint8)
+        kept[LABELS] = labels
         kept[name] = np.packbits(_choose(method, ratio, draw, probes, kept_labels))
         half = path.with_suffix(".half.npz")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,25 +110,23 @@ def find_subset(
     return np.unpackbits(kept[name], count=n_train).astype(np.bool_)
 
 
-def count_labels(path: Path, method: str, ratio: float, n_draws: int) -> tuple[int, int]:
-    """How many samples the label that has the fewest, and the one that has the most, has in any draw; of draws of all labels.
+def count_labels(path: Path, method: str, ratio: float, n_draws: int) -> tuple[int, int] | None:
+    """How many samples the label that has the fewest, and the one that has the most, has in any draw; None where that was not kept.
 
     Args:
         path: Where the study's subsets are kept.
         method: A key of `ALL_METHODS`.
         ratio: Size as a share of N.
-        n_draws: How many draws there are.
+        n_draws: How many draws there are, of all labels.
     """
-    with np.load(path) as kept:
-        labels = kept[LABELS]
-        drawn = [
-            np.bincount(
-                labels[np.unpackbits(kept[f"{method} {ratio:g} {draw}"], count=len(labels)).astype(np.bool_)],
-                minlength=labels.max() + 1,
-            )
-            for draw in range(n_draws)
-        ]
-    return int(np.min(drawn)), int(np.max(drawn))
+    kept = np.load(path) if path.exists() else {}
+    names = [f"{method} {ratio:g} {draw}" for draw in range(n_draws)]
+    if any(name not in kept for name in (LABELS, *names)):
+        return None
+    labels = kept[LABELS]
+    taken = [labels[np.unpackbits(kept[name], count=len(labels)).astype(np.bool_)] for name in names]
+    counts = [np.bincount(each, minlength=labels.max() + 1) for each in taken]
+    return int(np.min(counts)), int(np.max(counts))
 
 
 def _choose(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from report import NAMES, show_points
-from weighing import CONTROLS, Found
+from report import NAMES, list_controls, show_differences, show_points
+from weighing import Found
 
 from proxyds.plots import as_percent
 from proxyds.runs import RANDOM
@@ -21,13 +21,13 @@ def tabulate_taus(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]]
         found: Of `weigh`, of the mean.
         of_each: Of `weigh`, by the study's name.
     """
+    controls = list_controls(found)
     lines = [
-        f"| trained on | {' | '.join(of_each)} | mean tau | {' | '.join(f'minus {NAMES.get(each, each)}' for each in CONTROLS)} |",
-        f"|---|{'---|' * (len(of_each) + 1 + len(CONTROLS))}",
+        f"| trained on | {' | '.join(of_each)} | mean tau | {' | '.join(f'minus {NAMES.get(each, each)}' for each in controls)} |",
+        f"|---|{'---|' * (len(of_each) + 1 + len(controls))}",
     ]
     for each, same in _beside(found, of_each):
-        cells = [one.statistics["tau"].shown() for one in (*same, each)]
-        cells += [each.less[name].shown() if name in each.less else "" for name in CONTROLS]
+        cells = [*(one.statistics["tau"].shown() for one in (*same, each)), *show_differences(each, controls)]
         lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -35,7 +35,7 @@ def tabulate_taus(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]]
 def tabulate_regrets(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]]) -> str:
     """The same with regrets in accuracy points, and what the mean is above that of random samples."""
     lines = [
-        f"| trained on | {' | '.join(of_each)} | mean regret, points | minus {RANDOM} |",
+        f"| trained on | {' | '.join(of_each)} | mean, points | more than {RANDOM} |",
         f"|---|{'---|' * (len(of_each) + 2)}",
     ]
     for each, same in _beside(found, of_each):
@@ -52,36 +52,42 @@ def _beside(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]]) -> I
         yield each, [study[each.method, each.ratio] for study in keyed]
 
 
-def render_page(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]]) -> str:
+def render_page(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]], about: str) -> str:
     """The page in Markdown: what is weighed, the tables, the picture.
 
     Args:
         found: Of `weigh`, of the mean.
         of_each: Of `weigh`, by the study's name.
+        about: What must be known of these studies.
     """
     size, named = as_percent(RATIO), " and ".join(f"[{name}]({name}/README.md)" for name in of_each)
     lacking = sorted({each.method for study in of_each.values() for each in study} - {each.method for each in found})
     text = [
         f"# Which selection keeps the ranking, on {len(of_each)} data sets",
         "",
-        f"`make study` wrote this from the rows of {named}, which say what was held equal. They share no image and no architecture, and each counts the same in the mean. "
-        "Intervals are 95 % percentile bootstraps over the architectures, draws and full seeds of each: they tell how well the mean over these data sets is known, not what another data set would show.",
+        f"`make study` wrote this from the rows of {named}, which say what was held equal and what the names mean. Each data set counts the same in the mean. "
+        "In brackets: 95 % percentile bootstraps over the architectures, draws and full seeds of each data set; they tell how well the mean over these is known, not what another data set would show. "
+        "Where methods do not differ, one interval in twenty leaves out zero all the same; nothing is corrected for their number.",
         "",
-        "`easier` was found by looking at the networks of cifar10, which flatters it there; on cifar100 nothing was tuned, and what has another name was known before. "
-        "With so many methods beside each other, one interval in twenty leaves out zero by luck, and the best of them flatters itself.",
+        about,
         "",
         f"## Kendall tau at {size}",
         "",
-        "*Minus random* and the like: of the mean tau, resample by resample.",
+        "*Minus* something: how far the mean tau is above the mean tau of that, resample by resample.",
         "",
         tabulate_taus(found, of_each).rstrip(),
         "",
-        "Regret, the full-data accuracy that is lost by taking the architecture called best:",
+        f"![Mean Kendall tau at {size}](taus-{100 * RATIO:g}pct.png)",
+        "",
+        f"## Regret at {size}",
+        "",
+        f"The full-data accuracy that is lost by taking the architecture called best; *more than {RANDOM}*: above zero is worse.",
         "",
         tabulate_regrets(found, of_each).rstrip(),
-        "",
-        f"![Mean Kendall tau at {size}](taus-{100 * RATIO:g}pct.png)",
     ]
     if lacking:
-        text += ["", f"On one of them alone: {', '.join(f'`{name}`' for name in lacking)}."]
+        text += [
+            "",
+            f"Run on one of them only, or not whole yet: {', '.join(NAMES.get(name, name) for name in lacking)}.",
+        ]
     return "\n".join(text) + "\n"

@@ -63,8 +63,8 @@ class Found:
         n_draws: How often it was drawn.
         mean_accuracy: Of all its runs; None where nothing is trained.
         statistics: By name, with intervals.
-        less: Its tau less that of a control, resample by resample, by the control's name.
-        regret_less: The same with regrets.
+        tau_less: Its tau less that of a control, resample by resample, by the control's name.
+        regret_less: The same with regrets, so that above zero is worse.
         averaged: Tau where the mean accuracy of all draws ranks, with no noise of draws in its interval.
     """
 
@@ -73,7 +73,7 @@ class Found:
     n_draws: int
     mean_accuracy: float | None
     statistics: dict[str, EstimateRecord]
-    less: dict[str, EstimateRecord]
+    tau_less: dict[str, EstimateRecord]
     regret_less: dict[str, EstimateRecord]
     averaged: EstimateRecord | None
 
@@ -149,8 +149,11 @@ def take_mean(studies: Sequence[Resampled], seed: int) -> Resampled:
     """The mean of several studies, of what is in all of them; each counts the same.
 
     Args:
-        studies: Of `resample_all`, with as many resamples; they must share no architecture and no run.
+        studies: Of `resample_all`, with as many resamples, and as many draws of what is in all; they must share no run.
         seed: Of the order in which the resamples of one meet those of another: what they were drawn by may be the same numbers.
+
+    Raises:
+        ValueError: Something was drawn more often in one study than in another.
     """
     orders = []
     for number, study in enumerate(studies):
@@ -159,6 +162,11 @@ def take_mean(studies: Sequence[Resampled], seed: int) -> Resampled:
         orders.append(np.concatenate([[0], 1 + rng.permutation(n_resamples)]))
     first = studies[0]
     in_all = [key for key in first.values if all(key in study.values for study in studies)]
+    for key in in_all:
+        if len({study.n_draws.get(key) for study in studies}) > 1:
+            raise ValueError(
+                f"{key[0]} must be drawn as often in every study, got {[study.n_draws.get(key) for study in studies]}"
+            )
 
     def average(of_studies: Sequence[Floats]) -> Floats:
         taken: Floats = np.mean([each[order] for each, order in zip(of_studies, orders, strict=True)], axis=0)

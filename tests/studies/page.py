@@ -1,0 +1,196 @@
+"""Estimates and tables become a study's page."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from candidates import ALL_METHODS
+from parts import Study
+from report import NAMES, tabulate, tabulate_averages, tabulate_differences, tabulate_sizes
+from weighing import Found
+
+from proxyds.plots import as_percent
+from proxyds.ranking import STATISTICS, n_top
+from proxyds.recipe import Recipe
+from proxyds.records import Architecture
+from proxyds.runs import FULL, RANDOM
+
+
+def tell_expectation(found: Sequence[Found], method: str) -> str:
+    """What a user may expect of a method at every ratio that it was run at, in one sentence; intervals are the tables' to show."""
+    random = {each.ratio: each for each in found if each.method == RANDOM}
+    told = [
+        f"at {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
+        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])})"
+        for each in _by_size(found, method)
+    ]
+    return f"{'; '.join(told)}."
+
+
+def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: float) -> str:
+    """What choosing by a method costs, when that is less than random samples of twice the size would have cost, and how well these rank.
+
+    Args:
+        found: Of `weigh`.
+        method: Which.
+        cost: FLOPs that it takes to choose.
+        mean_training: FLOPs of one training of the mean architecture on everything.
+    """
+    if not cost:
+        return ""
+    sizes, random = _by_size(found, method), {each.ratio: each for each in found if each.method == RANDOM}
+    until = [
+        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} (at {as_percent(each.ratio or 0)})"
+        for each in sizes
+    ]
+    doubled = [(each, random[twice]) for each in sizes if (twice := 2 * (each.ratio or 0)) in random]
+    as_well = [
+        f" Of tau, {as_percent(each.ratio or 0)} by `{method}` give {each.tau:.2f}, {as_percent(twice.ratio or 0)} at random {twice.tau:.2f}."
+        for each, twice in doubled
+    ]
+    return (
+        f"Choosing takes at least as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything. Twice as many samples at random, "
+        f"which nothing has to choose, take fewer FLOPs in all until more than {', '.join(until)} architectures are ranked.{''.join(as_well)}"
+    )
+
+
+def _by_size(found: Sequence[Found], method: str) -> list[Found]:
+    """A method at the ratios that random samples were run at too, the largest first."""
+    ratios = {each.ratio for each in found if each.method == RANDOM}
+    of_method = (each for each in found if each.method == method and each.ratio in ratios)
+    return sorted(of_method, key=lambda each: -(each.ratio or 0))
+
+
+def _mean_points(found: Found) -> str:
+    """Mean regret in accuracy points."""
+    value = found.statistics["regret"].value
+    return "unknown" if value is None else f"{100 * value:.1f}"
+
+
+def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
+    """Where the rows were written, when, and with which torch: a machine's share, the largest first."""
+    told = []
+    for (processor, torch), n in Counter((row["processor"], row["torch"]) for row in rows).most_common():
+        days = sorted({row["day"] for row in rows if (row["processor"], row["torch"]) == (processor, torch)})
+        when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+        told.append(f"{n:,} on an {processor} with torch {torch}, {when}")
+    return "; ".join(told)
+
+
+def list_names(found: Sequence[Found]) -> str:
+    """What every method that was run chooses, and whose it is, in Markdown."""
+    methods = [name for name in dict.fromkeys(each.method for each in found) if name in ALL_METHODS]
+    lines = ["| name | chooses | source |", "|---|---|---|"]
+    lines += [f"| {name} | {ALL_METHODS[name].summary} | {ALL_METHODS[name].source} |" for name in methods]
+    return "\n".join(lines) + "\n"
+
+
+def render_page(
+    study: Study,
+    recipe: Recipe,
+    rows: Sequence[dict[str, Any]],
+    architectures: Sequence[Architecture],
+    found: Sequence[Found],
+    *,
+    costs: dict[str, int],
+    labels: dict[tuple[str, float], tuple[int, int] | None],
+    n_train: int,
+    measures: dict[float, str],
+    missing: Sequence[tuple[str, float]],
+    tables: Sequence[str],
+) -> str:
+    """The study's page in Markdown: what was held equal, the tables, the pictures.
+
+    Args:
+        study: Which.
+        recipe: What was held equal.
+        rows: Those that are weighed.
+        architectures: Those that were trained.
+        found: Of `weigh`.
+        costs: FLOPs that a method takes to choose, by its name.
+        labels: For methods and ratios how many samples of a label there are, at the least and at the most.
+        n_train: Samples to choose from.
+        measures: For each ratio the table of `report.tabulate_measures`.
+        missing: Data sets and ratios that belong to the study and are not whole yet.
+        tables: Where the rows are, from the page's folder.
+    """
+    assert recipe.check is not None
+    settings, method = recipe.training, recipe.selection.method
+    flops = [each.training_flops for each in architectures]
+    full = {
+        name: [row["accuracy"] for row in rows if (row["dataset"], row["architecture"]) == (FULL, name)]
+        for name in (each.name for each in architectures)
+    }
+    accuracies = {name: float(np.mean(of_seeds)) for name, of_seeds in full.items()}
+    mean_training = float(np.mean(flops)) * settings.epochs * n_train
+    ratios = sorted({each.ratio for each in found if each.ratio is not None}, key=lambda ratio: (ratio != 0.05, -ratio))
+    source = (
+        f"{getattr(recipe.source, 'name', recipe.source.kind)} at {recipe.source.image_size}x{recipe.source.image_size}"
+    )
+    text = [
+        f"# Which selection keeps the ranking: {study.name}",
+        "",
+        f"`make study` wrote this from {' and '.join(f'[{where}]({where})' for where in tables)}, {len(rows):,} trainings and tests ({sum(row['seconds'] for row in rows) / 3600:.1f} hours, one after the other, in one thread): {tell_machines(rows)}. "
+        f"{len(architectures)} architectures of {min(flops) / 1e6:.1f} to {max(flops) / 1e6:.1f} MFLOP an image (forward and backward), whose accuracies on "
+        f"everything, trained as briefly, are {min(accuracies.values()):.1%} to {max(accuracies.values()):.1%}. {study.note}".rstrip(),
+        "",
+        f"**Held equal**: the source ({source}), the architectures, the training ({settings.epochs} epochs of whatever it is trained on, batches of "
+        f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset. `fewer epochs` sees everything for as many steps as the subset takes. "
+        f"Everything was trained {recipe.check.full_seeds} times. Draw d of every method has training seed d, and is chosen by probes of their seed d, so that the intervals hold the noise of probes too; "
+        "`el2n` and `forgetting` take the mean of three probes, which draws share, so that their intervals are too narrow.",
+        "",
+        "In brackets: 95 % percentile bootstraps over architectures, draws and full seeds together. Where methods do not differ, one interval in twenty leaves out zero all the same; nothing is corrected for their number.",
+        "",
+        f"*Tau*: Kendall's with the ranking by full-data accuracy, {STATISTICS['tau'].explanation}. *Given FLOPs*: {STATISTICS['tau_given_cost'].explanation}. *At like FLOPs*: {STATISTICS['tau_like_cost'].explanation}. "
+        f"*At the top*: {STATISTICS['tau_top'].explanation}, here {n_top(len(architectures))}. *Regret*: {STATISTICS['regret'].explanation}. *No interval*: too many resamples have no value. *Accuracy*: the mean of what was trained so. "
+        "*Samples of a label*: of the one that has the fewest in any draw, and the most. *To choose*: the least FLOPs that a method needs: to train its probes, to ask them, to take features (`proxyds build` trains two probes for any method; "
+        f"`el2n` looks at the first epochs alone, and is charged whole trainings). A training of the mean architecture on everything is {mean_training / 1e12:.1f} TFLOP.",
+    ]
+    if any(each.method == method for each in found):
+        told = f"{tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}"
+        text += ["", f"**What to expect of `{method}`** on {study.name}: {told}".rstrip()]
+    if missing:
+        named = ", ".join(f"{name} at {as_percent(ratio)}" for name, ratio in missing)
+        text += ["", f"**Not run yet**, or not with every draw: {named}."]
+    for ratio in ratios:
+        text += [
+            "",
+            f"## {100 * ratio:g} %",
+            "",
+            tabulate(found, ratio, costs, labels).rstrip(),
+            "",
+            "The same taus less those of the controls, resample by resample; and how many points more are lost than by random samples, above zero is worse:",
+            "",
+            tabulate_differences(found, ratio).rstrip(),
+            "",
+            f"![Kendall tau at {100 * ratio:g} %](taus-{100 * ratio:g}pct.png)",
+        ]
+    if len(ratios) > 1:
+        text += ["", "## How large must it be?", "", tabulate_sizes(found), "![Kendall tau over size](ratios.png)"]
+    text += [
+        "",
+        "## One draw, or the mean of several?",
+        "",
+        "Every architecture trained on all draws, and ranked by the mean of its accuracies; the interval holds no noise of draws. One draw of a larger size may cost less than several of a smaller.",
+        "",
+        tabulate_averages(found).rstrip(),
+        "",
+        "## Ranking by something else than accuracy",
+        "",
+        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *minus accuracy*: what is gained.",
+    ]
+    for ratio in ratios:
+        text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]
+    text += ["", "## What the names mean", "", list_names(found).rstrip()]
+    if any(each.ratio is not None and each.method not in ALL_METHODS and each.method not in NAMES for each in found):
+        text += ["", "What begins with the name of a method is trained otherwise, at the same cost."]
+    text += ["", "## The architectures", "", "| architecture | MFLOP | accuracy on everything |", "|---|---|---|"]
+    text += [
+        f"| {each.name} | {each.training_flops / 1e6:.1f} | {accuracies[each.name]:.1%} |"
+        for each in sorted(architectures, key=lambda each: -accuracies[each.name])
+    ]
+    return "\n".join(text) + "\n"
