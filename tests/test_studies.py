@@ -49,8 +49,9 @@ check: {draws: 2, full_seeds: 2}
 def fidelity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.syspath_prepend(STUDIES)
     import fidelity
+    import parts
 
-    monkeypatch.setattr(fidelity, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(parts, "RESULTS", tmp_path / "results")
     return fidelity
 
 
@@ -85,7 +86,7 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
 
     methods = ("random", "herding", "forgetting")
     every = (parts.Part("full", 1.0), *parts.by_method(0.1, *methods), parts.fewer_epochs(0.1))
-    study, folder = parts.Study("little", "little", every), fidelity.RESULTS / "little"
+    study, folder = parts.Study("little", "little", every), parts.RESULTS / "little"
     probes = make_probes(fidelity, recipe, tmp_path / "store")
     for each in study.parts:
         fidelity.run_part(study, each, probes, range(2))
@@ -169,7 +170,7 @@ def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, 
     fidelity.run_part(study, study.parts[0], probes, [0])
     fidelity.run_part(study, study.parts[1], probes, [0, 1])
     fidelity.write_report(study, recipe, probes.architectures, 1295, 143)
-    assert not (fidelity.RESULTS / "little" / "README.md").exists()
+    assert not (parts.RESULTS / "little" / "README.md").exists()
     assert "there is nothing to weigh yet" in capsys.readouterr().out
     fidelity.show_plan(study, probes)
     told = capsys.readouterr().out
@@ -479,10 +480,10 @@ NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"
 def test_the_page_is_what_the_rows_give(study: str, fidelity: Any) -> None:
     import parts
 
-    take_rows(fidelity)
+    take_rows()
     recipe = proxyds.read_recipe(STUDIES / f"{parts.STUDIES[study].recipe}.yaml")
     fidelity.write_report(parts.STUDIES[study], recipe, list_studied(recipe), 45_000, 5_000)
-    again, held = fidelity.RESULTS / study, FOLDER / study
+    again, held = parts.RESULTS / study, FOLDER / study
     assert write_recipe(recipe) == (held / "recipe.yaml").read_text()
     assert {path.name for path in again.iterdir()} == {path.name for path in held.iterdir()}
     assert_same_pages(again, held)
@@ -491,18 +492,20 @@ def test_the_page_is_what_the_rows_give(study: str, fidelity: Any) -> None:
 def test_the_page_of_two_data_sets_is_what_their_rows_give(fidelity: Any) -> None:
     import parts
 
-    take_rows(fidelity)
+    take_rows()
     recipes = {name: proxyds.read_recipe(STUDIES / f"{name}.yaml") for name in parts.TOGETHER}
     fidelity.write_together([(parts.STUDIES[name], each, list_studied(each)) for name, each in recipes.items()])
-    files = [{path.name for path in place.iterdir() if path.is_file()} for place in (fidelity.RESULTS, FOLDER)]
+    files = [{path.name for path in place.iterdir() if path.is_file()} for place in (parts.RESULTS, FOLDER)]
     assert files[0] == files[1]
-    assert_same_pages(fidelity.RESULTS, FOLDER)
+    assert_same_pages(parts.RESULTS, FOLDER)
 
 
-def take_rows(fidelity: Any) -> None:
+def take_rows() -> None:
     """Puts every study's rows, subsets and recipe where its report reads them."""
+    import parts
+
     for path in (path for name in ("rows.csv", "recipe.yaml", "subsets.npz") for path in FOLDER.glob(f"*/{name}")):
-        taken = fidelity.RESULTS / path.relative_to(FOLDER)
+        taken = parts.RESULTS / path.relative_to(FOLDER)
         taken.parent.mkdir(parents=True, exist_ok=True)
         taken.write_bytes(path.read_bytes())
 

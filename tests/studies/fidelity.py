@@ -4,8 +4,8 @@
 stop, and trains no probe again. Equal for all: source, architectures, epochs, batch size, learning rate, schedule, augmentation, test
 samples; and for one number of a draw the training's seed.
 
-`parts.py` says what is run; `candidates.py` holds methods that are tried here alone; `subsets.py` chooses and keeps samples, `rows.py` keeps what was measured. `weighing.py` makes estimates
-of rows, `report.py` tables of estimates, `pictures.py` pictures; `page.py` and `together.py` write pages, of one study and of two. `paper_tables.py` is another matter: the paper's tables.
+`parts.py` says what is run; `candidates.py` holds methods that are tried here alone; `subsets.py` chooses and keeps samples, `rows.py` keeps what was measured. `results.py` makes pages of
+rows: `weighing.py` estimates, `report.py` tables, `pictures.py` pictures, `page.py` and `together.py` the pages of one study and of two. `paper_tables.py` is another matter: the paper's tables.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ from typing import Any
 
 import click
 import numpy as np
-import page
-import pictures
-import report
-import together
-import weighing
 from numpy.typing import NDArray
-from parts import ABOUT_TOGETHER, STUDIES, TOGETHER, Part, Study, change_training, count_draws, take_half
-from rows import OTHER_MEASURES, Key, append_rows, key_of, read_rows
-from subsets import Probes, count_labels, find_subset
+from parts import STUDIES, TOGETHER, Part, Study, change_training, count_draws, take_half
+from results import write_report, write_together
+from rows import OTHER_MEASURES, Key, append_rows, key_of, list_missing, list_rows
+from subsets import Probes, find_subset
 
 from proxyds import machine, source, space, verification
 from proxyds.display import print_table, show_progress
@@ -36,20 +32,13 @@ from proxyds.engine import Done, LocalWorkers, run_each, run_stored
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import Architecture, OnProgress
-from proxyds.runs import FULL, RANDOM
+from proxyds.records import OnProgress
 from proxyds.seeding import derive_seed
 from proxyds.store import Store
 from proxyds.training import count_steps
 from proxyds.verification import Run, TrainingSet
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parent.parent / "cards" / "fidelity"
-
-
-def list_rows(study: Study) -> list[dict[str, Any]]:
-    """The rows of a study and of those beside it."""
-    return [row for name in (*study.beside, study.name) for row in read_rows(RESULTS / name / "rows.csv")]
 
 
 def list_sets(study: Study, part: Part, probes: Probes, numbers: Iterable[int]) -> Iterator[TrainingSet]:
@@ -71,12 +60,7 @@ def choose_subset(
     """The samples of a draw, (N,) bool, kept from now on, and the labels that they are of; None for all."""
     assert part.method is not None
     kept = None if part.n_labels is None else choose_labels(part, probes, number)
-    return find_subset(path_of_subsets(study), part.method, part.share, number, probes, kept), kept
-
-
-def path_of_subsets(study: Study) -> Path:
-    """Where the subsets of a study's recipe are kept."""
-    return RESULTS / study.recipe / "subsets.npz"
+    return find_subset(study.subsets, part.method, part.share, number, probes, kept), kept
 
 
 def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
@@ -112,7 +96,7 @@ def keep_recipe(study: Study, recipe: Recipe) -> None:
     Raises:
         SystemExit: They are of another.
     """
-    path = RESULTS / study.name / "recipe.yaml"
+    path = study.folder / "recipe.yaml"
     text = write_recipe(recipe)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +109,7 @@ def keep_recipe(study: Study, recipe: Recipe) -> None:
 
 def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -> None:
     """Does what is missing of a part, one draw after the other, and appends the rows of each."""
-    path = RESULTS / study.name / "rows.csv"
+    path = study.folder / "rows.csv"
     known = {key_of(row) for row in list_rows(study)}
     for training_set in list_sets(study, part, probes, numbers):
         runs = [run for run in list_runs(study, part, [training_set], probes) if key_of_run(run) not in known]
@@ -164,115 +148,6 @@ def _describe(run: Run, done: Done) -> dict[str, Any]:
         "processor": here.processor,
         "torch": here.libraries["torch"],
     }
-
-
-def list_missing(
-    study: Study, part: Part, recipe: Recipe, architectures: Sequence[Architecture], known: set[Key]
-) -> list[Key]:
-    """The runs of a part that there are no rows of."""
-    return [
-        key
-        for each in take_half(architectures, study.half)
-        for number in range(count_draws(part, recipe))
-        if (key := Key(each.name, part.dataset, part.ratio, number)) not in known
-    ]
-
-
-def take_whole(
-    study: Study, recipe: Recipe, architectures: Sequence[Architecture]
-) -> tuple[list[Part], list[Part], list[dict[str, Any]]]:
-    """A study's parts and those of the ones beside it, those of them that are whole, and their rows."""
-    rows, trained = list_rows(study), {each.name for each in take_half(architectures, study.half)}
-    known = {key_of(row) for row in rows}
-    every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
-    whole = [part for part in every if not list_missing(study, part, recipe, architectures, known)]
-    names = {(part.dataset, part.ratio) for part in whole}
-    held = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
-    return every, whole, held
-
-
-def is_enough(whole: Iterable[Part]) -> bool:
-    """Whether there is something to compare: the full data and random subsets."""
-    return {FULL, RANDOM} <= {part.dataset for part in whole}
-
-
-def write_report(
-    study: Study, recipe: Recipe, architectures: Sequence[Architecture], n_train: int, n_evaluation: int
-) -> None:
-    """Weighs the parts that are whole, and writes page, pictures and estimates beside the rows; needs no data.
-
-    Args:
-        study: Which.
-        recipe: Its own.
-        architectures: Of the recipe's space.
-        n_train: Samples to choose from.
-        n_evaluation: Evaluation samples.
-    """
-    folder, weighed = RESULTS / study.name, take_half(architectures, study.half)
-    every, whole, rows = take_whole(study, recipe, architectures)
-    if not is_enough(whole):
-        print("there is nothing to weigh yet: a report needs the full data and random subsets")
-        return
-    found = weighing.weigh(weighing.resample_all(weighing.make_table(rows, weighed), recipe.seed))
-    chosen = space.choose_probes(architectures, recipe.probes)
-    costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
-    labels = {
-        (part.dataset, part.ratio): count_labels(
-            path_of_subsets(study), part.method, part.share, count_draws(part, recipe)
-        )
-        for part in whole
-        if part.method and part.n_labels is None
-    }
-    weighing.write_results(folder / "results.json", found)
-    ratios = sorted({each.ratio for each in found if each.ratio is not None})
-    measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
-    missing = [(part.dataset, part.ratio) for part in every if part not in whole]
-    tables = ["rows.csv"] * (folder / "rows.csv").exists() + [f"../{name}/rows.csv" for name in study.beside]
-    text = page.render_page(
-        study,
-        recipe,
-        rows,
-        weighed,
-        found,
-        costs=costs,
-        labels=labels,
-        n_train=n_train,
-        measures=measures,
-        missing=missing,
-        tables=tables,
-    )
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    for ratio in ratios:
-        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(
-            pictures.draw_taus(found, ratio, recipe.selection.method, study.name)
-        )
-    if len(ratios) > 1:
-        (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method, study.name))
-    print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
-
-
-def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]]]) -> None:
-    """Weighs several studies together, at 5 %, and writes page, picture and estimates above their folders; needs no data.
-
-    Args:
-        studies: Each with its recipe and the architectures of that.
-    """
-    resampled = {}
-    for study, recipe, architectures in studies:
-        _, whole, rows = take_whole(study, recipe, architectures)
-        if not is_enough(part for part in whole if part.ratio in (together.RATIO, 1.0)):
-            print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets of 5 %")
-            return
-        rows = [row for row in rows if row["ratio"] in (together.RATIO, 1.0)]
-        resampled[study.name] = weighing.resample_all(weighing.make_table(rows, architectures), recipe.seed)
-    seed, default = studies[0][1].seed, studies[0][1].selection.method
-    found = weighing.weigh(weighing.take_mean([*resampled.values()], seed))
-    of_each = {name: weighing.weigh(each) for name, each in resampled.items()}
-    weighing.write_results(RESULTS / "results.json", found)
-    (RESULTS / "README.md").write_text(together.render_page(found, of_each, ABOUT_TOGETHER), encoding="utf-8")
-    picture = pictures.draw_taus(found, together.RATIO, default, "the mean of " + " and ".join(of_each))
-    (RESULTS / f"taus-{100 * together.RATIO:g}pct.png").write_bytes(picture)
-    print(f"{RESULTS / 'README.md'}: {' and '.join(of_each)} are weighed together")
 
 
 def show_plan(study: Study, probes: Probes) -> None:
@@ -372,7 +247,7 @@ def main(
         if not plan and len(joined) == len(TOGETHER):
             write_together(joined)
         elif not plan and joined:
-            print(f"{RESULTS / 'README.md'} is as it was: it is written when {' and '.join(TOGETHER)} are both named")
+            print(f"the page of {' and '.join(TOGETHER)} is as it was: it is written when both are named")
 
 
 if __name__ == "__main__":

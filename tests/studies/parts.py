@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from candidates import CANDIDATES
@@ -12,6 +13,8 @@ from proxyds.methods import METHODS
 from proxyds.recipe import Recipe, Training
 from proxyds.records import Architecture
 from proxyds.runs import FEWER_EPOCHS, FULL
+
+RESULTS = Path(__file__).parent.parent.parent / "cards" / "fidelity"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ class Study:
     half: str | None = None
     beside: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Of its rows and its page."""
+        return RESULTS / self.name
+
+    @property
+    def subsets(self) -> Path:
+        """Where the subsets of its recipe are kept."""
+        return RESULTS / self.recipe / "subsets.npz"
 
 
 def by_method(ratio: float, *methods: str) -> list[Part]:

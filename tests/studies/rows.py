@@ -8,6 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import parts
+from parts import Part, Study, count_draws, take_half
+
+from proxyds.recipe import Recipe
+from proxyds.records import Architecture
+
 OTHER_MEASURES = ("loss", "train_loss", "train_loss_sum")
 """What else might rank architectures: cross-entropy on the test samples, that of training in the last epoch, and its sum over epochs."""
 COLUMNS = (
@@ -46,6 +52,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         numbers = ("ratio", "accuracy", *OTHER_MEASURES, "seconds")
         row |= {name: float(row[name]) if row[name] else None for name in numbers}
     return rows
+
+
+def list_rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of a study and of those beside it."""
+    return [row for name in (*study.beside, study.name) for row in read_rows(parts.RESULTS / name / "rows.csv")]
+
+
+def list_missing(
+    study: Study, part: Part, recipe: Recipe, architectures: Sequence[Architecture], known: set[Key]
+) -> list[Key]:
+    """The runs of a part that there are no rows of."""
+    return [
+        key
+        for each in take_half(architectures, study.half)
+        for number in range(count_draws(part, recipe))
+        if (key := Key(each.name, part.dataset, part.ratio, number)) not in known
+    ]
 
 
 def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

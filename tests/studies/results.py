@@ -1,0 +1,118 @@
+"""Rows become pages: what is whole is weighed and written beside them, with pictures and estimates. Nothing is trained, and no data are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import page
+import parts
+import pictures
+import report
+import together
+import weighing
+from parts import STUDIES, Part, Study, count_draws, take_half
+from rows import key_of, list_missing, list_rows
+from subsets import count_labels
+
+from proxyds import space
+from proxyds.recipe import Recipe
+from proxyds.records import Architecture
+from proxyds.runs import FULL, RANDOM
+
+
+def take_whole(
+    study: Study, recipe: Recipe, architectures: Sequence[Architecture]
+) -> tuple[list[Part], list[Part], list[dict[str, Any]]]:
+    """A study's parts and those of the ones beside it, those of them that are whole, and their rows."""
+    rows, trained = list_rows(study), {each.name for each in take_half(architectures, study.half)}
+    known = {key_of(row) for row in rows}
+    every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
+    whole = [part for part in every if not list_missing(study, part, recipe, architectures, known)]
+    names = {(part.dataset, part.ratio) for part in whole}
+    held = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
+    return every, whole, held
+
+
+def is_enough(whole: Iterable[Part]) -> bool:
+    """Whether there is something to compare: the full data and random subsets."""
+    return {FULL, RANDOM} <= {part.dataset for part in whole}
+
+
+def write_report(
+    study: Study, recipe: Recipe, architectures: Sequence[Architecture], n_train: int, n_evaluation: int
+) -> None:
+    """Weighs the parts that are whole, and writes page, pictures and estimates beside the rows; needs no data.
+
+    Args:
+        study: Which.
+        recipe: Its own.
+        architectures: Of the recipe's space.
+        n_train: Samples to choose from.
+        n_evaluation: Evaluation samples.
+    """
+    folder, weighed = study.folder, take_half(architectures, study.half)
+    every, whole, rows = take_whole(study, recipe, architectures)
+    if not is_enough(whole):
+        print("there is nothing to weigh yet: a report needs the full data and random subsets")
+        return
+    found = weighing.weigh(weighing.resample_all(weighing.make_table(rows, weighed), recipe.seed))
+    chosen = space.choose_probes(architectures, recipe.probes)
+    costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
+    labels = {
+        (part.dataset, part.ratio): count_labels(study.subsets, part.method, part.share, count_draws(part, recipe))
+        for part in whole
+        if part.method and part.n_labels is None
+    }
+    weighing.write_results(folder / "results.json", found)
+    ratios = sorted({each.ratio for each in found if each.ratio is not None})
+    measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
+    missing = [(part.dataset, part.ratio) for part in every if part not in whole]
+    tables = ["rows.csv"] * (folder / "rows.csv").exists() + [f"../{name}/rows.csv" for name in study.beside]
+    text = page.render_page(
+        study,
+        recipe,
+        rows,
+        weighed,
+        found,
+        costs=costs,
+        labels=labels,
+        n_train=n_train,
+        measures=measures,
+        missing=missing,
+        tables=tables,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    for ratio in ratios:
+        (folder / f"taus-{100 * ratio:g}pct.png").write_bytes(
+            pictures.draw_taus(found, ratio, recipe.selection.method, study.name)
+        )
+    if len(ratios) > 1:
+        (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method, study.name))
+    print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
+
+
+def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]]]) -> None:
+    """Weighs several studies together, at 5 %, and writes page, picture and estimates above their folders; needs no data.
+
+    Args:
+        studies: Each with its recipe and the architectures of that.
+    """
+    resampled = {}
+    for study, recipe, architectures in studies:
+        _, whole, rows = take_whole(study, recipe, architectures)
+        if not is_enough(part for part in whole if part.ratio in (together.RATIO, 1.0)):
+            print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets of 5 %")
+            return
+        rows = [row for row in rows if row["ratio"] in (together.RATIO, 1.0)]
+        resampled[study.name] = weighing.resample_all(weighing.make_table(rows, architectures), recipe.seed)
+    seed, default = studies[0][1].seed, studies[0][1].selection.method
+    found = weighing.weigh(weighing.take_mean([*resampled.values()], seed))
+    of_each = {name: weighing.weigh(each) for name, each in resampled.items()}
+    weighing.write_results(parts.RESULTS / "results.json", found)
+    (parts.RESULTS / "README.md").write_text(
+        together.render_page(found, of_each, parts.ABOUT_TOGETHER), encoding="utf-8"
+    )
+    picture = pictures.draw_taus(found, together.RATIO, default, "the mean of " + " and ".join(of_each))
+    (parts.RESULTS / f"taus-{100 * together.RATIO:g}pct.png").write_bytes(picture)
+    print(f"{parts.RESULTS / 'README.md'}: {' and '.join(of_each)} are weighed together")
