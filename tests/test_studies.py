@@ -476,7 +476,9 @@ def test_what_the_readme_says_of_a_card_is_on_it() -> None:
 NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"
 
 
-@pytest.mark.parametrize("study", ["cifar10", "cifar100", pytest.param("search", marks=pytest.mark.slow), "judging"])
+@pytest.mark.parametrize(
+    "study", ["cifar10", "cifar100", *(pytest.param(name, marks=pytest.mark.slow) for name in ("search", "judging"))]
+)
 def test_the_page_is_what_the_rows_give(study: str, fidelity: Any) -> None:
     import parts
 
