@@ -150,7 +150,7 @@ def render_page(
         "*Samples of a label*: of the one that has the fewest in any draw, and the most. *To choose*: the least FLOPs that a method needs: to train its probes, to ask them, to take features (`proxyds build` trains two probes for any method; "
         f"`el2n` looks at the first epochs alone, and is charged whole trainings). A training of the mean architecture on everything is {mean_training / 1e12:.1f} TFLOP.",
     ]
-    if any(each.method == method for each in found):
+    if study.half is None and any(each.method == method for each in found):
         told = f"{tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}"
         text += ["", f"**What to expect of `{method}`** on {study.name}: {told}".rstrip()]
     if missing:
