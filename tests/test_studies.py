@@ -446,13 +446,17 @@ def test_what_the_readme_says_of_two_data_sets_is_on_their_pages() -> None:
     ahead += [tails[f"minus {control}"] for control in ("random", "stratified", "cases", "counting parameters")]
     assert all(is_above(cell) for cell in ahead)
     undecided = (
-        *(alone["easier"][f"minus {control}"] for control in ("random", "cases")),
+        *(alone[name][f"minus {control}"] for name in ("easier", "entropy-tails") for control in ("random", "cases")),
         easier["minus counting parameters"],
         tails["minus easier"],
         lost["more than random"],
     )
     assert not any(is_decided(cell) for cell in undecided)
     assert alone["entropy-tails"]["samples of a label"].startswith("0 to ")
+    learnt = [
+        float(row["accuracy on everything"][:-1]) for row in read_table(other + "\n", "## The architectures").values()
+    ]
+    assert sum(accuracy <= 11 for accuracy in learnt) == 7
     assert {"entropy-tails-stratified", "easier-of-any-label"} <= set(read_size(search, 5))
 
 

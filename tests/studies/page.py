@@ -112,7 +112,7 @@ def render_page(
         architectures: Those that were trained.
         found: Of `weigh`.
         costs: FLOPs that a method takes to choose, by its name.
-        labels: For methods and ratios how many samples of a label there are, at the least and at the most.
+        labels: For methods and ratios how many samples of a label there are, at the least and at the most; None where that was not kept.
         n_train: Samples to choose from.
         measures: For each ratio the table of `report.tabulate_measures`.
         missing: Data sets and ratios that belong to the study and are not whole yet.

@@ -15,6 +15,7 @@ from proxyds.records import Architecture
 from proxyds.runs import FEWER_EPOCHS, FULL
 
 RESULTS = Path(__file__).parent.parent.parent / "cards" / "fidelity"
+"""A folder for each study, and the page of those that are weighed together."""
 
 
 @dataclass(frozen=True)

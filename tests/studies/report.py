@@ -78,7 +78,10 @@ def show_points(regret: EstimateRecord) -> str:
 
 
 def tabulate(
-    found: Sequence[Found], ratio: float, costs: dict[str, int], labels: dict[tuple[str, float], tuple[int, int]]
+    found: Sequence[Found],
+    ratio: float,
+    costs: dict[str, int],
+    labels: dict[tuple[str, float], tuple[int, int] | None],
 ) -> str:
     """The table of one ratio in Markdown, the best tau first; ceiling and free rankings below.
 
@@ -86,7 +89,7 @@ def tabulate(
         found: Of `weigh`.
         ratio: Which.
         costs: FLOPs that a method takes to choose, by its name.
-        labels: For methods and ratios how many samples of a label there are, at the least and at the most.
+        labels: For methods and ratios how many samples of a label there are, at the least and at the most; None where that was not kept.
     """
     lines = [
         f"| trained on | draws | {' | '.join(SHOWN.values())} | accuracy | samples of a label | to choose |",
