@@ -507,6 +507,25 @@ def test_the_page_of_two_data_sets_is_what_their_rows_give(fidelity: Any) -> Non
     assert_same_pages(parts.RESULTS, FOLDER)
 
 
+def test_the_page_of_two_data_sets_stays_as_it_was_where_one_is_missing(fidelity: Any, capsys: Any) -> None:
+    import parts
+
+    studies = []
+    for name in ("cifar10", "cifar100", "judging"):
+        recipe = proxyds.read_recipe(STUDIES / f"{parts.STUDIES[name].recipe}.yaml")
+        studies.append((parts.STUDIES[name], recipe, list_studied(recipe)))
+    told = []
+    for named in (studies[2:], studies[1:], studies):
+        fidelity.write_together(named)
+        told.append(capsys.readouterr().out)
+    assert told == [
+        "",
+        "the page of cifar10 and cifar100 is as it was: it is written when both are named\n",
+        "there is nothing to weigh together yet: cifar10 lacks the full data or random subsets of 5 %\n",
+    ]
+    assert not parts.RESULTS.exists()
+
+
 def take_rows() -> None:
     """Puts every study's rows, subsets and recipe where its report reads them."""
     import parts

@@ -21,7 +21,7 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from parts import STUDIES, TOGETHER, Part, Study, change_training, count_draws, take_half
+from parts import STUDIES, Part, Study, change_training, count_draws, take_half
 from results import write_report, write_together
 from rows import OTHER_MEASURES, Key, append_rows, key_of, list_missing, list_rows
 from subsets import Probes, find_subset
@@ -243,11 +243,8 @@ def main(
             show_plan(study, probes)
         for study, probes in prepared if not plan else ():
             run_study(study, probes, only, ratios, numbers, subsets)
-        joined = [(study, probes.recipe, probes.architectures) for study, probes in prepared if study.name in TOGETHER]
-        if not plan and len(joined) == len(TOGETHER):
-            write_together(joined)
-        elif not plan and joined:
-            print(f"the page of {' and '.join(TOGETHER)} is as it was: it is written when both are named")
+        if not plan:
+            write_together([(study, probes.recipe, probes.architectures) for study, probes in prepared])
 
 
 if __name__ == "__main__":

@@ -93,20 +93,25 @@ def write_report(
 
 
 def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]]]) -> None:
-    """Weighs several studies together, at 5 %, and writes page, picture and estimates above their folders; needs no data.
+    """Weighs those of `parts.TOGETHER`, at 5 %, and writes page, picture and estimates above their folders; needs no data.
 
     Args:
-        studies: Each with its recipe and the architectures of that.
+        studies: Each with its recipe and the architectures of that; the page stays as it was where one of them is missing.
     """
+    joined = [each for each in studies if each[0].name in parts.TOGETHER]
+    if len(joined) < len(parts.TOGETHER):
+        if joined:
+            print(f"the page of {' and '.join(parts.TOGETHER)} is as it was: it is written when both are named")
+        return
     resampled = {}
-    for study, recipe, architectures in studies:
+    for study, recipe, architectures in joined:
         _, whole, rows = take_whole(study, recipe, architectures)
         if not is_enough(part for part in whole if part.ratio in (together.RATIO, 1.0)):
             print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets of 5 %")
             return
         rows = [row for row in rows if row["ratio"] in (together.RATIO, 1.0)]
         resampled[study.name] = weighing.resample_all(weighing.make_table(rows, architectures), recipe.seed)
-    seed, default = studies[0][1].seed, studies[0][1].selection.method
+    seed, default = joined[0][1].seed, joined[0][1].selection.method
     found = weighing.weigh(weighing.take_mean([*resampled.values()], seed))
     of_each = {name: weighing.weigh(each) for name, each in resampled.items()}
     weighing.write_results(parts.RESULTS / "results.json", found)
