@@ -112,6 +112,8 @@ OTHER_TRAININGS = (
     Part("easier-two-labels", 0.05, "easier", n_labels=2),
 )
 """Random, easiest and easier samples trained otherwise, at the same cost: which settings rank best."""
+JUDGED = ("easiest-small-batches", "random-small-batches")
+"""What ranked best of all that was tried, and the same of random samples: on the other half of the networks, with every draw."""
 STUDIES = {
     "cifar10": Study(
         "cifar10",
@@ -133,7 +135,13 @@ STUDIES = {
         half="tuning",
         beside=("cifar10",),
     ),
-    "judging": Study("judging", "cifar10", (), half="judging", beside=("cifar10",)),
+    "judging": Study(
+        "judging",
+        "cifar10",
+        tuple(part for part in OTHER_TRAININGS if part.dataset in JUDGED),
+        half="judging",
+        beside=("cifar10",),
+    ),
     "cifar100": Study(
         "cifar100",
         "cifar100",
