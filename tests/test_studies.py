@@ -460,6 +460,37 @@ def test_what_the_readme_says_of_two_data_sets_is_on_their_pages() -> None:
     assert {"entropy-tails-stratified", "easier-of-any-label"} <= set(read_size(search, 5))
 
 
+def test_what_the_architecture_page_says_of_the_study_is_on_its_pages() -> None:
+    names = (".", "cifar100", "search", "judging")
+    together, other, search, judging = ((FOLDER / name / "README.md").read_text() for name in names)
+    of_both, alone = read_table(together, "## Kendall tau at 5 %"), read_size(other, 5)
+    easier, tails = of_both["easier"], of_both["entropy-tails"]
+    lost = read_table(together, "## Regret at 5 %")["easier"]["more than random"]
+    tried, judged = ({name: row["tau"] for name, row in read_size(page, 5).items()} for page in (search, judging))
+
+    def tau(of: dict[str, str], name: str) -> str:
+        return of[name].split()[0]
+
+    said = " ".join((ROOT / "proxyds" / "ARCHITECTURE.md").read_text().split())
+    for told in (
+        f"its tau is {easier['minus random']} above that of random samples, {easier['minus stratified']} above that of stratified ones and {easier['minus cases']} above that of `cases`",
+        f"the same direction and are undecided ({alone['easier']['minus random']}, {alone['easier']['minus cases']})",
+        f"In regret nothing is gained: {lost} points more than random samples",
+        f"({tails['minus easier']} above `easier`;",
+        f"{tails['minus random']} above random samples, {tails['minus cases']} above `cases`;",
+        f"at random from the easier half by the mean loss of all epochs {tau(tried, 'easier-half-area')}; from the easier tenth {tau(tried, 'easier-tenth')}, quarter {tau(tried, 'easier-quarter')}, half {tau(tried, 'easier-half')}, three quarters {tau(tried, 'easier-three-quarters')}, middle half {tau(tried, 'middle-half')};",
+        f"as features allow {tau(tried, 'spread-easier-half')}; by cases within it {tau(tried, 'cases-easier-half')}; nearest to the label's mean feature {tau(tried, 'typical')}; what the probe changes its mind about {tau(tried, 'ambiguous')}.",
+        f"a third of the learning rate {tau(tried, 'random-low-rate')}; two of the ten labels {tau(tried, 'random-two-labels')}, five {tau(tried, 'random-five-labels')}, three {tau(tried, 'random-three-labels')};",
+        f"for half the epochs {tau(tried, 'random-twice-the-size')}, four times {tau(tried, 'random-four-times-the-size')}; batches of 32 {tau(tried, 'random-small-batches')}, of 16 {tau(tried, 'random-tiny-batches')} and of 128 {tau(tried, 'random-large-batches')}",
+        f"without crops and flips {tau(tried, 'random-as-it-is')}",
+        f"The easiest with batches of 32 {tau(tried, 'easiest-small-batches')}, of 16 {tau(tried, 'easiest-tiny-batches')}, of five labels {tau(tried, 'easiest-five-labels')},",
+        f"`easier` of five labels {tau(tried, 'easier-five-labels')}, of two {tau(tried, 'easier-two-labels')}.",
+        f"the easiest with batches of 32 have {judged['easiest-small-batches']}, random samples {tau(judged, 'random')} (with batches of 32 {tau(judged, 'random-small-batches')}), the easiest with batches of 64 {tau(judged, 'easiest')}, `easier` {tau(judged, 'easier')}:",
+    ):
+        assert told in said
+    assert next(iter(tried)) == "easiest-small-batches"
+
+
 def test_what_the_readme_says_of_a_card_is_on_it() -> None:
     readme = (ROOT / "README.md").read_text()
     of_cards = read_table(readme, "Results differ on other search spaces")
