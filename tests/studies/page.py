@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from candidates import ALL_METHODS
-from parts import Study
-from report import NAMES, tabulate, tabulate_averages, tabulate_differences, tabulate_sizes
+from parts import Part, Study
+from report import tabulate, tabulate_averages, tabulate_differences, tabulate_sizes
 from weighing import Found
 
 from proxyds.plots import as_percent
@@ -21,11 +21,11 @@ from proxyds.runs import FULL, RANDOM
 
 
 def tell_expectation(found: Sequence[Found], method: str) -> str:
-    """What a user may expect of a method at every ratio that it was run at, in one sentence; intervals are the tables' to show."""
+    """What a user may expect of a method at every ratio that it was run at, and where its tau is not shown to be above that of random samples, in one sentence; intervals are the tables' to show."""
     random = {each.ratio: each for each in found if each.method == RANDOM}
     told = [
         f"at {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
-        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])})"
+        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])}{'' if _is_ahead(each) else '; tau undecided'})"
         for each in _by_size(found, method)
     ]
     return f"{'; '.join(told)}."
@@ -49,7 +49,7 @@ def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: flo
     ]
     doubled = [(each, random[twice]) for each in sizes if (twice := 2 * (each.ratio or 0)) in random]
     as_well = [
-        f" Of tau, {as_percent(each.ratio or 0)} by `{method}` give {each.tau:.2f}, {as_percent(twice.ratio or 0)} at random {twice.tau:.2f}."
+        f" {as_percent(each.ratio or 0)} by `{method}` have a tau of {each.tau:.2f}, {as_percent(twice.ratio or 0)} at random one of {twice.tau:.2f}."
         for each, twice in doubled
     ]
     return (
@@ -63,6 +63,12 @@ def _by_size(found: Sequence[Found], method: str) -> list[Found]:
     ratios = {each.ratio for each in found if each.method == RANDOM}
     of_method = (each for each in found if each.method == method and each.ratio in ratios)
     return sorted(of_method, key=lambda each: -(each.ratio or 0))
+
+
+def _is_ahead(found: Found) -> bool:
+    """Whether the interval of its tau less that of random samples is above zero."""
+    less = found.tau_less.get(RANDOM)
+    return less is not None and less.low is not None and less.low > 0
 
 
 def _mean_points(found: Found) -> str:
@@ -87,6 +93,22 @@ def list_names(found: Sequence[Found]) -> str:
     lines = ["| name | chooses | source |", "|---|---|---|"]
     lines += [f"| {name} | {ALL_METHODS[name].summary} | {ALL_METHODS[name].source} |" for name in methods]
     return "\n".join(lines) + "\n"
+
+
+def list_trainings(study: Study) -> str:
+    """What of a study is not trained as its recipe says, and how, in Markdown; nothing where there is none."""
+    lines = [f"| {part.dataset} | {part.method} | {', '.join(told)} |" for part in study.parts if (told := _tell(part))]
+    return "\n".join(["| name | chosen by | what is changed |", "|---|---|---|", *lines]) + "\n" if lines else ""
+
+
+def _tell(part: Part) -> list[str]:
+    """How a part differs from a subset of its ratio with the recipe's training."""
+    told = [f"`{name}: {value}`" for name, value in part.settings.items()]
+    if part.method and part.size:
+        told.append(f"{as_percent(part.size)} of the samples, for as many steps as {as_percent(part.ratio)} take")
+    if part.n_labels:
+        told.append(f"{part.n_labels} of the labels, at random; as many samples, and tests of these labels alone")
+    return told
 
 
 def render_page(
@@ -131,6 +153,7 @@ def render_page(
     source = (
         f"{getattr(recipe.source, 'name', recipe.source.kind)} at {recipe.source.image_size}x{recipe.source.image_size}"
     )
+    others = list_trainings(study)
     text = [
         f"# Which selection keeps the ranking: {study.name}",
         "",
@@ -139,7 +162,7 @@ def render_page(
         f"everything, trained as briefly, are {min(accuracies.values()):.1%} to {max(accuracies.values()):.1%}. {study.note}".rstrip(),
         "",
         f"**Held equal**: the source ({source}), the architectures, the training ({settings.epochs} epochs of whatever it is trained on, batches of "
-        f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset. `fewer epochs` sees everything for as many steps as the subset takes. "
+        f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset{', but for what is named at the end' if others else ''}. `fewer epochs` sees everything for as many steps as the subset takes. "
         f"Everything was trained {recipe.check.full_seeds} times. Draw d of every method has training seed d, and is chosen by probes of their seed d, so that the intervals hold the noise of probes too; "
         "`el2n` and `forgetting` take the mean of three probes, which draws share, so that their intervals are too narrow.",
         "",
@@ -186,8 +209,8 @@ def render_page(
     for ratio in ratios:
         text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]
     text += ["", "## What the names mean", "", list_names(found).rstrip()]
-    if any(each.ratio is not None and each.method not in ALL_METHODS and each.method not in NAMES for each in found):
-        text += ["", "What begins with the name of a method is trained otherwise, at the same cost."]
+    if others:
+        text += ["", "These are trained otherwise, at the same cost:", "", others.rstrip()]
     text += ["", "## The architectures", "", "| architecture | MFLOP | accuracy on everything |", "|---|---|---|"]
     text += [
         f"| {each.name} | {each.training_flops / 1e6:.1f} | {accuracies[each.name]:.1%} |"

@@ -96,9 +96,10 @@ def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]
     """Weighs those of `parts.TOGETHER`, at 5 %, and writes page, picture and estimates above their folders; needs no data.
 
     Args:
-        studies: Each with its recipe and the architectures of that; the page stays as it was where one of them is missing.
+        studies: Each with its recipe and the architectures of that, in any order; the page stays as it was where one of them is missing.
     """
-    joined = [each for each in studies if each[0].name in parts.TOGETHER]
+    named = {each[0].name: each for each in studies}
+    joined = [named[name] for name in parts.TOGETHER if name in named]
     if len(joined) < len(parts.TOGETHER):
         if joined:
             print(f"the page of {' and '.join(parts.TOGETHER)} is as it was: it is written when both are named")
