@@ -29,6 +29,7 @@ from subsets import Probes, find_subset
 from proxyds import machine, source, space, verification
 from proxyds.display import print_table, show_progress
 from proxyds.engine import Done, LocalWorkers, run_each, run_stored
+from proxyds.errors import ProxydsError
 from proxyds.quantities import duration, with_prefix
 from proxyds.recipe import Recipe
 from proxyds.recipe_yaml import read_recipe, write_recipe
@@ -248,4 +249,7 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ProxydsError as error:  # expected: no data, no room; one message, as `proxyds` says it
+        sys.exit(f"fidelity: {error}")
