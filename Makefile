@@ -28,19 +28,19 @@ test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA
 	$(BIN)/pytest -m slow --timeout 7200
 
 bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
-	env -u OMP_WAIT_POLICY $(BIN)/python tests/benchmarks/cpu.py --page README.md
+	env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.cpu --page README.md
 
 bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into README.md (some 20 minutes, 3 GB of disk)
-	$(BIN)/python tests/benchmarks/scale.py --page README.md
+	$(BIN)/python -m tests.benchmarks.scale --page README.md
 
 study: install ## run what is missing of the comparison of selection methods, its plan first (hours; CIFAR-10 and CIFAR-100 in PROXYDS_DATA)
-	$(BIN)/python tests/studies/fidelity.py
+	$(BIN)/python -m tests.studies.fidelity
 
 paper-tables: install ## run the paper's three tables with several seeds, beside what it prints (one GPU; two cores take weeks)
-	$(BIN)/python tests/studies/paper_tables.py
+	$(BIN)/python -m tests.studies.paper_tables
 
 bench-gpu: install ## the same for one GPU
-	$(BIN)/python tests/benchmarks/gpu.py
+	$(BIN)/python -m tests.benchmarks.gpu
 
 lint: install ## style, types, import layers
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ format: install ## format the code
 	$(BIN)/ruff format .
 
 schema: install ## write the recipes' JSON Schema anew
-	$(BIN)/python -c "from proxyds.recipe import recipe_json_schema as s; print(s(), end='')" > proxyds/recipe.schema.json
+	$(BIN)/python -c "from proxyds.recipe.models import recipe_json_schema as s; print(s(), end='')" > proxyds/recipe/recipe.schema.json
 
 constraints: install ## pin the versions that are installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt

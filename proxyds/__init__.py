@@ -12,50 +12,50 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from proxyds.artifact.reader import read_manifest, verify_proxy
+    from proxyds.artifact.tables import read_tables
     from proxyds.errors import ProxydsError
-    from proxyds.fetching import Pulled, pull
-    from proxyds.loading import torch_dataset
-    from proxyds.networks import build_network
-    from proxyds.networks.plugins import load_plugins
-    from proxyds.opening import read_manifest, verify_proxy
-    from proxyds.pipeline import Built, build, check, render
-    from proxyds.plans import BuildPlan, CheckPlan, plan_build, plan_check
-    from proxyds.publish import Pushed, push
-    from proxyds.recipe import Recipe
-    from proxyds.recipe_yaml import read_recipe, write_recipe
-    from proxyds.resampling import resample
-    from proxyds.space import list_architectures
-    from proxyds.store import Store
-    from proxyds.tables import read_tables
+    from proxyds.pipeline.build import Built, build, check, render
+    from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
+    from proxyds.pipeline.pull import Pulled, pull
+    from proxyds.pipeline.push import Pushed, push
+    from proxyds.pipeline.resample import resample
+    from proxyds.recipe.models import Recipe
+    from proxyds.recipe.yaml import read_recipe, write_recipe
+    from proxyds.runtime.storage.store import Store
+    from proxyds.space.listing import list_architectures
+    from proxyds.space.networks import build_network
+    from proxyds.space.networks.plugins import load_plugins
+    from proxyds.torch_data import torch_dataset
 
 __version__ = version("proxyds")
 
 _HOMES = {
-    "read_manifest": "opening",
-    "read_tables": "tables",
-    "verify_proxy": "opening",
+    "read_manifest": "artifact.reader",
+    "read_tables": "artifact.tables",
+    "verify_proxy": "artifact.reader",
     "ProxydsError": "errors",
-    "Pulled": "fetching",
-    "pull": "fetching",
-    "torch_dataset": "loading",
-    "build_network": "networks",
-    "load_plugins": "networks.plugins",
-    "Built": "pipeline",
-    "build": "pipeline",
-    "check": "pipeline",
-    "render": "pipeline",
-    "BuildPlan": "plans",
-    "CheckPlan": "plans",
-    "plan_build": "plans",
-    "plan_check": "plans",
-    "Pushed": "publish",
-    "push": "publish",
-    "resample": "resampling",
-    "Recipe": "recipe",
-    "list_architectures": "space",
-    "read_recipe": "recipe_yaml",
-    "write_recipe": "recipe_yaml",
-    "Store": "store",
+    "Pulled": "pipeline.pull",
+    "pull": "pipeline.pull",
+    "torch_dataset": "torch_data",
+    "build_network": "space.networks",
+    "load_plugins": "space.networks.plugins",
+    "Built": "pipeline.build",
+    "build": "pipeline.build",
+    "check": "pipeline.build",
+    "render": "pipeline.build",
+    "BuildPlan": "pipeline.plan",
+    "CheckPlan": "pipeline.plan",
+    "plan_build": "pipeline.plan",
+    "plan_check": "pipeline.plan",
+    "Pushed": "pipeline.push",
+    "push": "pipeline.push",
+    "resample": "pipeline.resample",
+    "Recipe": "recipe.models",
+    "list_architectures": "space.listing",
+    "read_recipe": "recipe.yaml",
+    "write_recipe": "recipe.yaml",
+    "Store": "runtime.storage.store",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -1,5 +1,5 @@
 """`python -m proxyds`."""
 
-from proxyds.cli import main
+from proxyds.cli.main import main
 
 main()

@@ -77,9 +77,9 @@ def write_recipe_file(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def tiny_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
     """The proxy of `TINY_RECIPE`, built once. Do not change it: copy it."""
-    from proxyds.pipeline import build
-    from proxyds.recipe_yaml import read_recipe
-    from proxyds.store import Store
+    from proxyds.pipeline.build import build
+    from proxyds.recipe.yaml import read_recipe
+    from proxyds.runtime.storage.store import Store
 
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "recipe.yaml").write_text(TINY_RECIPE, encoding="utf-8")
@@ -89,10 +89,10 @@ def tiny_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) ->
 @pytest.fixture(scope="session")
 def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
     """A proxy for eight architectures, checked with made-up accuracies. Do not change it: copy it."""
-    from proxyds.pipeline import build, check
-    from proxyds.recipe_yaml import read_recipe
-    from proxyds.space import list_architectures
-    from proxyds.store import Store
+    from proxyds.pipeline.build import build, check
+    from proxyds.recipe.yaml import read_recipe
+    from proxyds.runtime.storage.store import Store
+    from proxyds.space.listing import list_architectures
 
     folder, store = tmp_path_factory.mktemp("checked"), Store(session_store)
     (folder / "recipe.yaml").write_text(TINY_RECIPE.replace("depth: 8", "depth: [8, 14]"), encoding="utf-8")
@@ -113,8 +113,8 @@ def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path)
 @pytest.fixture(scope="session")
 def second_proxy(tiny_proxy: Path, session_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny proxy as 1.1.0, with more samples and in more shards: files of 1.0.0 are gone. Do not change it: copy it."""
-    from proxyds.resampling import resample
-    from proxyds.store import Store
+    from proxyds.pipeline.resample import resample
+    from proxyds.runtime.storage.store import Store
 
     out = tmp_path_factory.mktemp("second") / "proxy"
     overrides = ["version=1.1.0", "selection.ratio=0.2", "output.samples_per_shard=100"]
@@ -126,7 +126,7 @@ def run_proxyds(tmp_path: Path, session_store: Path) -> Run:
     """Runs the command line as a user does, in a process of its own, in an empty folder; after some Python, if told."""
 
     def run(*arguments: str | Path, first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        code = f"import sys\n{first}\nsys.argv[0] = 'proxyds'\nfrom proxyds.cli import main\nmain()"
+        code = f"import sys\n{first}\nsys.argv[0] = 'proxyds'\nfrom proxyds.cli.main import main\nmain()"
         return subprocess.run(
             [sys.executable, *(["-c", code] if first else ["-m", "proxyds"]), *map(str, arguments)],
             capture_output=True,
@@ -142,7 +142,7 @@ def run_proxyds(tmp_path: Path, session_store: Path) -> Run:
 @pytest.fixture
 def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs the command line in this process, where torch is there already."""
-    from proxyds.cli import main
+    from proxyds.cli.main import main
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import save_file
 from torch import distributed as dist
 
+from proxyds.data.pixels import Pixels
+from proxyds.data.samples import Samples
 from proxyds.errors import ProxydsError
-from proxyds.pixel_network import make_network
-from proxyds.pixels import Pixels
-from proxyds.probe import train_probe
-from proxyds.recipe import Training
-from proxyds.records import Architecture
-from proxyds.samples import Samples
-from proxyds.training import Epoch, train_network
+from proxyds.recipe.models import Training
+from proxyds.selection.probe import train_probe
+from proxyds.selection.records import Architecture
+from proxyds.training.loop import Epoch, train_network
+from proxyds.training.model import make_network
 
 N_RANKS = 2
 RESNET = ("resnet", {"depth": 8, "base_filters": 8})

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from proxyds.errors import DivergedError
-from proxyds.pixel_network import make_network
-from proxyds.recipe import Training
-from proxyds.training import train_network
+from proxyds.recipe.models import Training
+from proxyds.training.loop import train_network
+from proxyds.training.model import make_network
 
 
 def write_text(*, folder: Path, report: Callable[[float, float, str], None], text: str, ran: Path) -> None:

@@ -17,11 +17,11 @@ CHILD = r"""
 import copy, faulthandler, hashlib, json, pathlib, random, re, shutil, signal, sys, time
 import numpy as np, pyarrow as pa, pyarrow.parquet as pq
 import proxyds
-from proxyds.audit import audit_proxy
-from proxyds.card import render_card
+from proxyds.pipeline.audit import audit_proxy
+from proxyds.artifact.card import render_card
 from proxyds.errors import ProxydsError
-from proxyds.tables import read_proxy
-from proxyds.tally import show_tables
+from proxyds.artifact.tables import read_proxy
+from proxyds.artifact.summary import show_tables
 
 whole, place, first, last = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 faulthandler.register(signal.SIGALRM, chain=True)

@@ -32,7 +32,21 @@ import webdataset
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
-from timing import (
+
+from proxyds.artifact import writer as artifact
+from proxyds.data.samples import Samples
+from proxyds.evaluation import runs as verification
+from proxyds.recipe.models import Similarity, Training
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import Done, LocalWorkers, run_stored
+from proxyds.seeding import parse_ids
+from proxyds.selection import sampling as draws
+from proxyds.selection import similarity
+from proxyds.selection.records import Draw, Mapping, Outcomes, Probe, ReadEncoded, Source, SourceFacts, ignore_progress
+from proxyds.space.listing import measure_cost
+from proxyds.training.loop import cut_batch, draw_epoch, pad_images
+from proxyds.training.model import make_network, save_network
+from tests.benchmarks.timing import (
     MARKS,
     Report,
     Row,
@@ -47,18 +61,7 @@ from timing import (
     write_into,
     write_report,
 )
-from yardsticks import make_transforms
-
-from proxyds import artifact, draws, similarity, verification
-from proxyds.engine import Done, LocalWorkers, run_stored
-from proxyds.pixel_network import make_network, save_network
-from proxyds.recipe import Similarity, Training
-from proxyds.records import Draw, Mapping, Outcomes, Probe, ReadEncoded, Source, SourceFacts, ignore_progress
-from proxyds.samples import Samples
-from proxyds.seeding import parse_ids
-from proxyds.space import measure_cost
-from proxyds.store import Store
-from proxyds.training import cut_batch, draw_epoch, pad_images
+from tests.benchmarks.yardsticks import make_transforms
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -517,8 +520,8 @@ def row_11(bench: Bench) -> Iterator[Row]:
     """A whole build beside its probes' trainings alone, from its own ledger."""
     if not bench.are_real:
         raise NoDataError("row 11 builds cifar10-small, which wants CIFAR-10 in the folder that PROXYDS_DATA names")
-    from proxyds.pipeline import build
-    from proxyds.recipe_yaml import read_recipe
+    from proxyds.pipeline.build import build
+    from proxyds.recipe.yaml import read_recipe
 
     recipe = read_recipe(ROOT / "recipes" / "cifar10-small.yaml", ["check=null"])
     built = build(recipe, bench.folder / "built", store=Store(bench.folder / "store of the build"), device="cpu")

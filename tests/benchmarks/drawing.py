@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds import selection
-from proxyds.columns import derive
-from proxyds.known import MEASURES, Answers, Known
-from proxyds.methods import METHODS
-from proxyds.samples import StreamedSamples
+from proxyds.data.chunked import derive
+from proxyds.data.samples import StreamedSamples
+from proxyds.recipe.methods import METHODS
+from proxyds.selection import draw as selection
+from proxyds.selection.known import MEASURES, Answers, Known
 
 SIZES, N_EVALUATION, N_EPOCHS, RATIO = (400_000, 800_000), 1000, 10, 0.05
 """Two numbers of training samples, so that what grows with them can be told from what does not."""

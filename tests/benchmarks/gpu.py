@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from timing import Report, Row, compare_rates, compare_seconds, start_report, take_turns, write_report
 
-from proxyds import pace
-from proxyds.engine import LocalWorkers
-from proxyds.pixel_network import make_network
-from proxyds.recipe import Training
-from proxyds.records import Architecture
-from proxyds.samples import Samples
-from proxyds.space import measure_cost
-from proxyds.training import count_steps, train_network
-from proxyds.verification import Run, TrainingSet, run_task
+from proxyds.data.samples import Samples
+from proxyds.evaluation import autotune as pace
+from proxyds.evaluation.runs import Run, TrainingSet, run_task
+from proxyds.recipe.models import Training
+from proxyds.runtime.task import LocalWorkers
+from proxyds.selection.records import Architecture
+from proxyds.space.listing import measure_cost
+from proxyds.training.loop import count_steps, train_network
+from proxyds.training.model import make_network
+from tests.benchmarks.timing import Report, Row, compare_rates, compare_seconds, start_report, take_turns, write_report
 
 HERE = Path(__file__).parent
 DEVICE, BATCH, IMAGE = "cuda", 128, (3, 32, 32)
@@ -168,7 +168,7 @@ def run(repeats: int) -> Report:
 
 def pace_limit() -> int:
     """As many processes as a check would try."""
-    from proxyds.engines import choose_engine
+    from proxyds.runtime.engines import choose_engine
 
     engine = choose_engine(DEVICE, 0)[1]
     assert isinstance(engine, LocalWorkers)

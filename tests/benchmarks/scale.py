@@ -21,16 +21,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import drawing
 import numpy as np
 
-from proxyds import artifact, machine, selection, similarity
-from proxyds.engine import Done, LocalWorkers, run_stored
-from proxyds.importance import score_importance
-from proxyds.recipe import Similarity
-from proxyds.records import Source, SourceFacts, ignore_progress
-from proxyds.samples import SHARD, Samples, StreamedSamples, write_shard
-from proxyds.store import Entry, Store
+from proxyds.artifact import writer as artifact
+from proxyds.data.samples import SHARD, Samples, StreamedSamples, write_shard
+from proxyds.recipe.models import Similarity
+from proxyds.runtime import machine
+from proxyds.runtime.storage.store import Entry, Store
+from proxyds.runtime.task import Done, LocalWorkers, run_stored
+from proxyds.selection import draw as selection
+from proxyds.selection import similarity
+from proxyds.selection.importance import score_importance
+from proxyds.selection.records import Source, SourceFacts, ignore_progress
+from tests.benchmarks import drawing
 
 HERE = Path(__file__).parent
 RUNS = ((1_280_000, 50_000, 2), (5_120_000, 50_000, 2), (1_280_000, 10_000, 2), (1_280_000, 10_000, 1))
@@ -331,9 +334,9 @@ def measure_decoding() -> float:
 
     from PIL import Image
 
-    from proxyds.decoding import convert_image
-    from proxyds.images import open_image
-    from proxyds.recipe import Images
+    from proxyds.data.decoding import convert_image
+    from proxyds.data.images import open_image
+    from proxyds.recipe.models import Images
 
     rng = np.random.default_rng(0)
     smooth = rng.normal(size=(375, 500, 3)).cumsum(0).cumsum(1)
@@ -379,7 +382,7 @@ def main() -> None:
     elif given.what == "run":
         print(json.dumps(run(given.folder, *given.n)))
     else:
-        from timing import start_report
+        from tests.benchmarks.timing import start_report
 
         about = asdict(start_report("scale"))
         report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}

@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.columns import count, hold
-from proxyds.designs import take_first
-from proxyds.draws import Design, share_out
-from proxyds.known import Known, Measure
-from proxyds.methods import METHODS, N_SEEDS, Method
+from proxyds.data.chunked import count, hold
+from proxyds.recipe.methods import METHODS, N_SEEDS, Method
+from proxyds.selection.designs import take_first
+from proxyds.selection.known import Known, Measure
+from proxyds.selection.sampling import Design, share_out
 
 Floats = NDArray[np.float64]
 OWN = "tried here"

@@ -21,23 +21,26 @@ from typing import Any
 import click
 import numpy as np
 from numpy.typing import NDArray
-from parts import STUDIES, Part, Study, change_training, count_draws, take_half
-from results import write_report, write_together
-from rows import OTHER_MEASURES, Key, append_rows, key_of, list_missing, list_rows
-from subsets import Probes, find_subset
 
-from proxyds import machine, source, space, verification
-from proxyds.display import print_table, show_progress
-from proxyds.engine import Done, LocalWorkers, run_each, run_stored
+from proxyds.cli.progress import print_table, show_progress
+from proxyds.data import source
 from proxyds.errors import ProxydsError
+from proxyds.evaluation import runs as verification
+from proxyds.evaluation.runs import Run, TrainingSet
 from proxyds.quantities import duration, with_prefix
-from proxyds.recipe import Recipe
-from proxyds.recipe_yaml import read_recipe, write_recipe
-from proxyds.records import OnProgress
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.yaml import read_recipe, write_recipe
+from proxyds.runtime import machine
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import Done, LocalWorkers, run_each, run_stored
 from proxyds.seeding import derive_seed
-from proxyds.store import Store
-from proxyds.training import count_steps
-from proxyds.verification import Run, TrainingSet
+from proxyds.selection.records import OnProgress
+from proxyds.space import listing as space
+from proxyds.training.loop import count_steps
+from tests.studies.parts import STUDIES, Part, Study, change_training, count_draws, take_half
+from tests.studies.results import write_report, write_together
+from tests.studies.rows import OTHER_MEASURES, Key, append_rows, key_of, list_missing, list_rows
+from tests.studies.subsets import Probes, find_subset
 
 HERE = Path(__file__).parent
 

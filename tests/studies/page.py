@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from candidates import ALL_METHODS
-from parts import Part, Study
-from report import tabulate, tabulate_averages, tabulate_differences, tabulate_sizes
-from weighing import Found
 
-from proxyds.plots import as_percent
-from proxyds.ranking import STATISTICS, n_top
-from proxyds.recipe import Recipe
-from proxyds.records import Architecture
-from proxyds.runs import FULL, RANDOM
+from proxyds.artifact.plots import as_percent
+from proxyds.artifact.ranking_table import FULL, RANDOM
+from proxyds.evaluation.rank_metrics import STATISTICS, n_top
+from proxyds.recipe.models import Recipe
+from proxyds.selection.records import Architecture
+from tests.studies.candidates import ALL_METHODS
+from tests.studies.parts import Part, Study
+from tests.studies.report import tabulate, tabulate_averages, tabulate_differences, tabulate_sizes
+from tests.studies.weighing import Found
 
 
 def tell_expectation(found: Sequence[Found], method: str) -> str:

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from proxyds.display import print_table, show_progress
-from proxyds.manifest import Manifest
-from proxyds.pipeline import build
-from proxyds.plans import plan_build
+from proxyds.artifact.manifest import Manifest
+from proxyds.artifact.tables import read_proxy
+from proxyds.cli.progress import print_table, show_progress
+from proxyds.evaluation.rank_metrics import kendall_tau, pearson, spearman
+from proxyds.pipeline.build import build
+from proxyds.pipeline.plan import plan_build
 from proxyds.quantities import duration
-from proxyds.ranking import kendall_tau, pearson, spearman
-from proxyds.recipe_yaml import read_recipe
-from proxyds.tables import read_proxy
+from proxyds.recipe.yaml import read_recipe
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent.parent / "recipes"

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from candidates import CANDIDATES
-
-from proxyds.methods import METHODS
-from proxyds.recipe import Recipe, Training
-from proxyds.records import Architecture
-from proxyds.runs import FEWER_EPOCHS, FULL
+from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL
+from proxyds.recipe.methods import METHODS
+from proxyds.recipe.models import Recipe, Training
+from proxyds.selection.records import Architecture
+from tests.studies.candidates import CANDIDATES
 
 RESULTS = Path(__file__).parent.parent.parent / "cards" / "fidelity"
 """A folder for each study, and the page of those that are weighed together."""

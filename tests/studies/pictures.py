@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib as mpl
-from candidates import ALL_METHODS
 from matplotlib.lines import Line2D
-from report import NAMES, list_sized, take_ratio
-from weighing import Found
 
-from proxyds.manifest import EstimateRecord
-from proxyds.plots import STYLE, as_percent, as_png, new_figure
-from proxyds.runs import FREE_RANKINGS, FULL, RANDOM
+from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.plots import STYLE, as_percent, as_png, new_figure
+from proxyds.artifact.ranking_table import FREE_RANKINGS, FULL, RANDOM
+from tests.studies.candidates import ALL_METHODS
+from tests.studies.report import NAMES, list_sized, take_ratio
+from tests.studies.weighing import Found
 
 KINDS = {
     "the default method": "#D55E00",

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rows import OTHER_MEASURES
-from weighing import CONTROLS, Found, make_table, resample_all
 
-from proxyds.bootstrap import estimate
-from proxyds.manifest import EstimateRecord
-from proxyds.plots import as_percent
-from proxyds.records import Architecture
-from proxyds.runs import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
+from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.plots import as_percent
+from proxyds.artifact.ranking_table import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
+from proxyds.evaluation.bootstrap import estimate
+from proxyds.selection.records import Architecture
+from tests.studies.rows import OTHER_MEASURES
+from tests.studies.weighing import CONTROLS, Found, make_table, resample_all
 
 SHOWN = {
     "tau": "tau",

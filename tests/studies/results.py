@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import page
-import parts
-import pictures
-import report
-import together
-import weighing
-from parts import STUDIES, Part, Study, count_draws, take_half
-from rows import key_of, list_missing, list_rows
-from subsets import count_labels
-
-from proxyds import space
-from proxyds.recipe import Recipe
-from proxyds.records import Architecture
-from proxyds.runs import FULL, RANDOM
+from proxyds.artifact.ranking_table import FULL, RANDOM
+from proxyds.recipe.models import Recipe
+from proxyds.selection.records import Architecture
+from proxyds.space import listing as space
+from tests.studies import page, parts, pictures, report, together, weighing
+from tests.studies.parts import STUDIES, Part, Study, count_draws, take_half
+from tests.studies.rows import key_of, list_missing, list_rows
+from tests.studies.subsets import count_labels
 
 
 def take_whole(

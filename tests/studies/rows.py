@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import parts
-from parts import Part, Study, count_draws, take_half
-
-from proxyds.recipe import Recipe
-from proxyds.records import Architecture
+from proxyds.recipe.models import Recipe
+from proxyds.selection.records import Architecture
+from tests.studies import parts
+from tests.studies.parts import Part, Study, count_draws, take_half
 
 OTHER_MEASURES = ("loss", "train_loss", "train_loss_sum")
 """What else might rank architectures: cross-entropy on the test samples, that of training in the last epoch, and its sum over epochs."""

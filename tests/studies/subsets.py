@@ -7,18 +7,19 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from candidates import ALL_METHODS
 from numpy.typing import NDArray
 
-from proxyds import probing, selection
-from proxyds.columns import hold
-from proxyds.engine import Engine, run_stored
-from proxyds.known import Known
-from proxyds.ledger import Ledger
-from proxyds.recipe import Recipe
-from proxyds.records import Architecture, OnProgress, Source
+from proxyds.data.chunked import hold
+from proxyds.pipeline import probes as probing
+from proxyds.pipeline.ledger import Ledger
+from proxyds.recipe.models import Recipe
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import Engine, run_stored
 from proxyds.seeding import derive_seed
-from proxyds.store import Store
+from proxyds.selection import draw as selection
+from proxyds.selection.known import Known
+from proxyds.selection.records import Architecture, OnProgress, Source
+from tests.studies.candidates import ALL_METHODS
 
 NEEDS = frozenset(("cases", "features", "answers"))
 LABELS = "labels"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from report import NAMES, list_controls, show_differences, show_points
-from weighing import Found
-
-from proxyds.plots import as_percent
-from proxyds.runs import RANDOM
+from proxyds.artifact.plots import as_percent
+from proxyds.artifact.ranking_table import RANDOM
+from tests.studies.report import NAMES, list_controls, show_differences, show_points
+from tests.studies.weighing import Found
 
 RATIO = 0.05
 """The size at which every study looks at more than one method."""

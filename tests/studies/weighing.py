@@ -10,16 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from candidates import ALL_METHODS
 
-from proxyds import ranking
-from proxyds.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
-from proxyds.manifest import EstimateRecord
-from proxyds.methods import BY_IMPORTANCE
-from proxyds.ranking import Floats
-from proxyds.recipe import Recipe, Selection
-from proxyds.records import Architecture
-from proxyds.runs import (
+from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.ranking_table import (
     FLOPS,
     FREE_RANKINGS,
     FULL,
@@ -28,8 +21,15 @@ from proxyds.runs import (
     about_architecture,
     collect_accuracies,
 )
+from proxyds.evaluation import rank_metrics as ranking
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
+from proxyds.evaluation.rank_metrics import Floats
+from proxyds.recipe.methods import BY_IMPORTANCE
+from proxyds.recipe.models import Recipe, Selection
 from proxyds.seeding import derive_seed
-from proxyds.training import count_steps
+from proxyds.selection.records import Architecture
+from proxyds.training.loop import count_steps
+from tests.studies.candidates import ALL_METHODS
 
 CONTROLS = (RANDOM, STRATIFIED, BY_IMPORTANCE, Selection().method, "parameters")
 """What everything else is compared with."""

@@ -1,0 +1,1 @@
+"""The proxy's files: written, read, shown."""

@@ -1,0 +1,228 @@
+"""From a proxy's records to its card: a pure function, so that a card can be rendered again and checked for drift."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from ruamel.yaml import YAML
+
+from proxyds.artifact.evidence_plots import draw_evidence
+from proxyds.artifact.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, list_configs
+from proxyds.artifact.plots import count_labels, draw_pictures
+from proxyds.artifact.ranking_table import ALL_LABELS, METHOD_LABELS, RANDOM
+from proxyds.artifact.summary import Shown
+from proxyds.evaluation.rank_metrics import STATISTICS
+from proxyds.quantities import duration, show_value, with_prefix
+from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
+from proxyds.selection.records import CASE_MEANINGS
+
+
+@dataclass(frozen=True)
+class Card:
+    """A rendered card.
+
+    Attributes:
+        readme: Markdown with the YAML metadata that the Hub reads.
+        pictures: PNG bytes by path in the proxy.
+    """
+
+    readme: str
+    pictures: dict[str, bytes]
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the card by its path in the proxy."""
+        return {CARD: self.readme.encode(), **self.pictures}
+
+
+def render_card(manifest: Manifest, shown: Shown) -> Card:
+    """Renders a proxy's card.
+
+    Args:
+        manifest: Its manifest; the list of files is not looked at.
+        shown: What its tables hold, counted; of `tally.show_tables`.
+
+    Raises:
+        jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
+    """
+    environment = jinja2.Environment(  # noqa: S701 - Markdown: names are escaped by the filter `plain`
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["plain"] = escape_markdown
+    environment.filters["code"] = code_span
+    environment.filters["flop"] = lambda value: with_prefix(value, "FLOP")
+    environment.filters["duration"] = duration
+    environment.filters["settings"] = _show_settings
+    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    template = environment.from_string(files("proxyds.artifact").joinpath("card.md.jinja").read_text(encoding="utf-8"))
+    readme = template.render(
+        metadata=_metadata(manifest),
+        m=manifest,
+        e=manifest.evidence,
+        evidence_rows=_evidence_rows(manifest),
+        ratio_rows=ratio_rows(manifest.evidence),
+        target=manifest.evidence.target if manifest.evidence else None,
+        statistics=STATISTICS,
+        method=METHODS.get(manifest.draw.method, UNKNOWN_METHOD),
+        method_labels=METHOD_LABELS,
+        cases=_case_rows(manifest, shown),
+        labels=_label_rows(manifest, shown),
+        label_worth=weigh_reduction(manifest.evidence),
+        resampled=_name_resampled(manifest.evidence),
+    )
+    drawn = draw_pictures(manifest, shown)
+    if manifest.evidence is not None and shown.ranking is not None:
+        drawn |= draw_evidence(manifest.evidence, shown.ranking)
+    return Card(readme, {f"assets/{name}": picture for name, picture in drawn.items()})
+
+
+def escape_markdown(text: object) -> str:
+    """Makes a name from a source or recipe show as it is: no markup, no HTML, on one line."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", html.escape(line, quote=False))
+
+
+def code_span(text: object) -> str:
+    """A name as a code span, in a table or out of it: on one line, without what would end it."""
+    line = " ".join(str(text).split()).replace("`", "'")
+    return f"`{line}`".replace("|", "\\|")
+
+
+def _metadata(manifest: Manifest) -> str:
+    """The YAML block that the Hub reads."""
+    n = manifest.counts.proxy
+    bounds = [
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+        (10_000_000, "1M<n<10M"),
+    ]
+    size = next((name for bound, name in bounds if n < bound), "10M<n<100M")
+    metadata: dict[str, Any] = {
+        "license": manifest.licence,
+        "pretty_name": f"{manifest.name} {manifest.version}",
+        "task_categories": ["image-classification"],
+        "size_categories": [size],
+        "tags": ["data-proxy", "neural-architecture-search", "proxyds"],
+        "configs": list_configs(manifest),
+    }
+    if manifest.source.kind == "hub":
+        metadata["source_datasets"] = [manifest.source.name]
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(metadata, stream)
+    return stream.getvalue()
+
+
+def _show_settings(settings: Mapping[str, Any]) -> str:
+    """Settings on one line: `depth 20, kernel_sizes 3-3-5`."""
+    return ", ".join(f"{name} {show_value(value)}" for name, value in settings.items())
+
+
+def _name_resampled(evidence: EvidenceRecord | None) -> str:
+    """What the bootstrap draws again."""
+    if evidence is None:
+        return ""
+    seeds = ["full seeds"] if evidence.n_full_seeds > 1 else []
+    *first, last = ["architectures", *(["draws"] if evidence.n_draws > 1 else []), *seeds]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
+    """A row for each way to rank at the proxy's own ratio."""
+    evidence = manifest.evidence
+    if evidence is None:
+        return []
+    return [
+        {
+            "label": METHOD_LABELS[each.method],
+            "n_draws": each.n_draws,
+            "accuracy": each.mean_accuracy,
+            **{name: show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
+        }
+        for each in evidence.in_order
+    ]
+
+
+def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
+    """A row for each ratio that was checked: Kendall's tau of each data set of that size, as text."""
+    if evidence is None:
+        return []
+    rows = []
+    for ratio in evidence.ratios:
+        found = {name: evidence.of(name, ratio) for name in evidence.at_one_ratio}
+        difference = [c.difference for c in evidence.comparisons if (c.control, c.ratio) == (RANDOM, ratio)]
+        rows.append(
+            {
+                "ratio": ratio,
+                **{name: each.statistics["tau"].shown() if each else "–" for name, each in found.items()},
+                "difference": difference[0].shown() if difference else "–",
+            }
+        )
+    return rows
+
+
+def weigh_reduction(evidence: EvidenceRecord | None) -> str | None:
+    """A sentence on whether dropping labels was worth it; None where none were dropped or nobody looked."""
+    if evidence is None:
+        return None
+    of = {c.control: c for c in evidence.comparisons if c.ratio == evidence.own_ratio}
+    if ALL_LABELS not in of:
+        return None
+    against = of[ALL_LABELS]
+    words = {
+        "better": "dropping labels was worth it",
+        "worse": "dropping labels made it worse",
+        "no better": "dropping labels was not worth it: a gain of 0.05 is ruled out",
+        "undecided": "whether dropping labels was worth it is open",
+    }[against.outcome]
+    return (
+        f"The proxy's Kendall tau less that of as many samples of all labels is {against.difference.shown()}: {words}."
+    )
+
+
+def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
+    """A statistic for people: regret in accuracy points, nothing as a dash."""
+    if estimate is None or estimate.value is None:
+        return "–"
+    return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
+
+
+def _case_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
+    columns = {"evaluation": shown.evaluation, "train": shown.training, "proxy": shown.proxy}
+    return [
+        {
+            "case": case,
+            "meaning": meaning,
+            "again": manifest.agreement.of_cases[case - 1] if manifest.agreement else None,
+            **{name: int(tally.of_cases()[case - 1]) for name, tally in columns.items()},
+            **{f"{name}_share": int(tally.of_cases()[case - 1]) / tally.n for name, tally in columns.items()},
+        }
+        for case, meaning in CASE_MEANINGS.items()
+    ]
+
+
+def _label_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
+    before, after = count_labels(manifest, shown)
+    kept = set(range(len(before)) if manifest.kept_labels is None else manifest.kept_labels)
+    return [
+        {
+            "number": number,
+            "name": name,
+            "is_kept": number in kept,
+            "before": int(b),
+            "after": int(a),
+            "before_share": b / before.sum(),
+            "after_share": a / after.sum(),
+        }
+        for number, (name, b, a) in enumerate(zip(manifest.label_names, before, after, strict=True))
+    ]

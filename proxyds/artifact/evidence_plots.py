@@ -1,0 +1,246 @@
+"""The evidence in pictures: runs and estimates in, PNG bytes out; see `plots.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from proxyds.artifact.manifest import EvidenceRecord, MethodRecord
+from proxyds.artifact.plots import LONG_NAME, STYLE, as_percent, as_png, new_figure
+from proxyds.artifact.ranking_table import (
+    ALL_LABELS,
+    AT_ONE_RATIO,
+    FEWER_EPOCHS,
+    FLOPS,
+    FREE_RANKINGS,
+    FULL,
+    METHOD_LABELS,
+    OTHER_METHODS,
+    PARAMETERS,
+    PROXY,
+    RANDOM,
+    RANDOM_LABELS,
+    STRATIFIED,
+    Measured,
+    collect_accuracies,
+)
+from proxyds.evaluation.rank_metrics import best_first
+
+COLOURS: dict[str, Any] = {
+    PROXY: "#D55E00",
+    RANDOM: "#0072B2",
+    STRATIFIED: "#56B4E9",
+    RANDOM_LABELS: "#E69F00",
+    ALL_LABELS: "#CC79A7",
+    FEWER_EPOCHS: "#009E73",
+    FULL: "#000000",
+    FLOPS: "#999999",
+    PARAMETERS: "#999999",
+    **{name: mpl.colormaps["tab20"](i % 20) for i, name in enumerate(OTHER_METHODS)},
+}
+MARKERS = {
+    PROXY: "o",
+    RANDOM: "s",
+    STRATIFIED: "D",
+    RANDOM_LABELS: "v",
+    ALL_LABELS: "P",
+    FEWER_EPOCHS: "^",
+    FULL: "*",
+    FLOPS: "x",
+    PARAMETERS: "+",
+    **{name: "<>hpdXH8"[i % 8] for i, name in enumerate(OTHER_METHODS)},
+}
+MAX_NAMED = 24
+"""Architectures that a picture names, at most."""
+
+_CHANGED = ListedColormap(mpl.colormaps["cividis_r"](np.linspace(0, 1, 256)))
+
+
+def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
+    """Draws the pictures of a check.
+
+    Args:
+        evidence: What was found.
+        runs: The table `ranking`.
+
+    Returns:
+        PNG bytes by file name; `ratios.png` only where several ratios were checked.
+    """
+    measured = collect_accuracies(runs)
+    with mpl.rc_context(STYLE):
+        pictures = {
+            "correlation.png": _draw_correlation(evidence),
+            "orders.png": _draw_orders(evidence, measured),
+            "accuracy.png": _draw_accuracy(evidence, measured),
+        }
+        if len(evidence.ratios) > 1:
+            pictures["ratios.png"] = _draw_ratios(evidence)
+    return pictures
+
+
+def _draw_correlation(evidence: EvidenceRecord) -> bytes:
+    """Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
+    shown = evidence.in_order
+    figure = new_figure(height=0.9 + 0.36 * len(shown))
+    axes = figure.subplots()
+    for position, each in enumerate(shown):
+        _draw_estimate(axes, position, each)
+    axes.set_yticks(range(len(shown)), [METHOD_LABELS[each.method] for each in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.axvline(0, color="#999999", linewidth=0.8)
+    axes.set_xlim(right=1.02)
+    axes.set_xlabel("Kendall tau with full data: mean, 95 % interval, each draw or seed (ticks)")
+    axes.set_title(f"How well each ranks {evidence.n_architectures} architectures")
+    return as_png(figure)
+
+
+def _draw_estimate(axes: Axes, position: float, method: MethodRecord) -> None:
+    tau, colour = method.statistics["tau"], COLOURS[method.method]
+    if tau.low is not None and tau.high is not None:
+        axes.plot([tau.low, tau.high], [position, position], color=colour, linewidth=2)
+    repeats = [tau for tau in method.tau_of_repeats if tau is not None]
+    if len(repeats) > 1:
+        axes.plot(repeats, [position + 0.22] * len(repeats), "|", color=colour, markersize=6)
+    if tau.value is not None:
+        axes.plot([tau.value], [position], MARKERS[method.method], color=colour, markersize=8)
+
+
+def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
+    """The paper's figure 2: which pairs of architectures change order against full data, in how many of the repeats."""
+    reference = measured.accuracies[FULL, 1.0].mean(axis=0)
+    order = best_first(reference)
+    panels = [
+        (m, measured.accuracies[m, evidence.own_ratio])
+        for m in AT_ONE_RATIO
+        if (m, evidence.own_ratio) in measured.accuracies
+    ]
+    panels += [(method, measured.costs[method][None]) for method in FREE_RANKINGS]
+    n_rows = -(-len(panels) // 3)
+    figure = new_figure(height=0.7 + 2.6 * n_rows)
+    grid = figure.subplots(n_rows, 3, squeeze=False)
+    image = None
+    for axes, (method, accuracies) in zip(grid.flat, panels, strict=False):
+        changed = changed_pairs(reference[order], accuracies[:, order])
+        image = axes.imshow(changed, cmap=_CHANGED, vmin=0, vmax=1)
+        best = np.mean([row == row.max() for row in accuracies[:, order]], axis=0)
+        for position in np.flatnonzero(best):
+            axes.plot(position, position, "o", color="#D55E00", markersize=3 + 4 * best[position], clip_on=False)
+        axes.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, edgecolor="#000000", linewidth=1.5, clip_on=False))
+        share = changed[np.triu_indices(len(order), 1)].mean()
+        axes.set_title(f"{METHOD_LABELS[method]}: {share:.0%}", fontsize=10)
+        step = 1 if len(order) <= 16 else len(order) // 8
+        ticks = np.arange(0, len(order), step)
+        axes.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
+        axes.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    assert image is not None
+    bar = figure.colorbar(image, ax=grid, shrink=0.6, format=as_percent)
+    bar.set_label("repeats in which the pair changes order")
+    handles: list[Any] = [
+        Line2D([], [], linestyle="", marker="s", fillstyle="none", color="#000000", label="the best on full data"),
+        Line2D([], [], linestyle="", marker="o", color="#D55E00", label="found best here (larger: more often)"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle("Share of pairs of architectures that change order; 1 is the best on full data", fontsize=11)
+    return as_png(figure)
+
+
+def changed_pairs(reference: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    """In what share of the repeats each pair is ordered otherwise than by the reference; a tie counts half.
+
+    Args:
+        reference: (n,).
+        measured: (R, n).
+
+    Returns:
+        (n, n) in [0, 1], symmetric, zero on the diagonal.
+    """
+    ordered = np.sign(reference[:, None] - reference[None, :])
+    signs = np.sign(measured[:, :, None] - measured[:, None, :])
+    shares: NDArray[np.float64] = (np.abs(signs - ordered) / 2).mean(axis=0)
+    return shares
+
+
+def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
+    """Accuracy on the proxy, and on random subsets, against accuracy on full data; architectures named by number."""
+    full = measured.accuracies[FULL, 1.0]
+    reference = full.mean(axis=0)
+    order = best_first(reference)
+    shown = [m for m in (PROXY, RANDOM) if (m, evidence.own_ratio) in measured.accuracies]
+    n_columns = 1 if max(map(len, measured.names)) > LONG_NAME else 2
+    n_lines = -(-len(order) // n_columns) if len(order) <= MAX_NAMED else 0
+    figure = new_figure(height=3.6 + 0.17 * n_lines)
+    panels = figure.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, method in zip(panels, shown, strict=True):
+        accuracies = measured.accuracies[method, evidence.own_ratio]
+        mean = accuracies.mean(axis=0)
+        axes.errorbar(
+            reference,
+            mean,
+            xerr=[reference - full.min(axis=0), full.max(axis=0) - reference],
+            yerr=[mean - accuracies.min(axis=0), accuracies.max(axis=0) - mean],
+            fmt=MARKERS[method],
+            color=COLOURS[method],
+            ecolor="#BBBBBB",
+            markersize=5,
+        )
+        for rank, position in enumerate(order, start=1):
+            if len(order) <= MAX_NAMED:
+                offset = (4, 4) if rank % 2 else (-4 - 5 * len(str(rank)), -10)  # neighbours on opposite sides
+                at = (reference[position], mean[position])
+                axes.annotate(str(rank), at, offset, textcoords="offset points", fontsize=8)
+        axes.set_title(f"{METHOD_LABELS[method]} {evidence.own_ratio:.3g}")
+        axes.set_xlabel("accuracy after training on everything")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(as_percent)
+        axes.yaxis.set_major_formatter(as_percent)
+    panels[0].set_ylabel("accuracy after training on the subset")
+    if n_lines:
+        names = [
+            Line2D([], [], linestyle="", label=f"{rank}  {measured.names[i]}") for rank, i in enumerate(order, start=1)
+        ]
+        figure.legend(
+            handles=names, loc="outside lower center", ncols=n_columns, fontsize=8, handlelength=0, handletextpad=0
+        )
+    return as_png(figure)
+
+
+def _draw_ratios(evidence: EvidenceRecord) -> bytes:
+    """Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
+    figure = new_figure(height=3.8)
+    axes = figure.subplots()
+    methods = evidence.at_one_ratio
+    for shift, method in zip(np.linspace(-0.012, 0.012, len(methods)), methods, strict=True):
+        points = sorted((m for m in evidence.methods if m.method == method and m.ratio), key=lambda m: m.ratio or 0)
+        x = [(each.ratio or 0) * 10**shift for each in points]
+        taus = [each.statistics["tau"] for each in points]
+        values = [np.nan if tau.value is None else tau.value for tau in taus]
+        axes.plot(x, values, marker=MARKERS[method], color=COLOURS[method], label=METHOD_LABELS[method])
+        for at, tau in zip(x, taus, strict=True):
+            if tau.low is not None and tau.high is not None:
+                axes.plot([at, at], [tau.low, tau.high], color=COLOURS[method], linewidth=1, alpha=0.7)
+    ceiling = evidence.of(FULL, None)
+    if ceiling is not None and ceiling.statistics:
+        axes.axhline(ceiling.statistics["tau"].value or 0, color=COLOURS[FULL], linestyle=":", label="noise ceiling")
+    if evidence.target is not None:
+        axes.axhline(evidence.target, color="#999999", linestyle="--", linewidth=1, label=f"target {evidence.target:g}")
+    axes.set_xscale("log")
+    axes.set_xticks(evidence.ratios, [as_percent(ratio) for ratio in evidence.ratios])
+    axes.minorticks_off()
+    axes.set_xlabel("size of the subset")
+    axes.set_ylabel("Kendall tau, 95 % interval")
+    axes.set_title("How large must it be?")
+    axes.legend(ncols=3, fontsize=9)
+    return as_png(figure)

@@ -1,0 +1,207 @@
+"""The card's pictures: tables in, PNG bytes out. Colours are safe for colour blindness (Okabe and Ito 2008)."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from proxyds.artifact.manifest import Manifest
+from proxyds.artifact.summary import N_SHOWN, Shown
+from proxyds.data.images import DECODE_ERRORS, open_image
+from proxyds.errors import ArtifactError
+from proxyds.selection.records import CASE_MEANINGS
+
+CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
+BEFORE, AFTER = "#0072B2", "#E69F00"
+LONG_NAME = 60
+"""Letters of an architecture's name beyond which it takes a line of its own, as wide as the picture."""
+MAX_NAMED_LABELS = 30
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "savefig.dpi": 130,
+    "text.parse_math": False,
+}
+
+
+def draw_pictures(manifest: Manifest, shown: Shown) -> dict[str, bytes]:
+    """Draws every picture of a card.
+
+    Returns:
+        PNG bytes by file name. The gallery is there only where the recipe allows it.
+    """
+    with mpl.rc_context(STYLE):
+        pictures = {
+            "cases.png": _draw_cases(shown),
+            "labels.png": _draw_labels(manifest, shown),
+            "importance.png": _draw_importance(shown),
+            "probes.png": _draw_probes(manifest),
+        }
+        if manifest.gallery:
+            pictures["gallery.png"] = _draw_gallery(shown)
+    return pictures
+
+
+def _draw_cases(shown: Shown) -> bytes:
+    rows = [("evaluation", shown.evaluation), ("training", shown.training), ("proxy", shown.proxy)]
+    figure = new_figure(height=2.9)
+    axes = figure.subplots()
+    for position, (_, tally) in enumerate(rows):
+        left = 0.0
+        for case, share in enumerate(tally.of_cases() / max(1, tally.n), start=1):
+            axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
+            if share > 0.035:
+                axes.text(left + share / 2, position, as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
+            left += share
+    axes.set_yticks(range(len(rows)), [f"{name}\n{tally.n:,}" for name, tally in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(as_percent)
+    axes.set_title("Share of the four cases")
+    handles = [Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    return as_png(figure)
+
+
+def count_labels(manifest: Manifest, shown: Shown) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples of each of the source's labels: that could be drawn, and of the proxy."""
+    n = len(manifest.label_names)
+    own = shown.proxy.of_labels(len(manifest.proxy_label_names))
+    after = np.zeros(n, np.int64)
+    after[slice(None) if manifest.kept_labels is None else list(manifest.kept_labels)] = own
+    return shown.training.of_labels(n), after
+
+
+def _draw_labels(manifest: Manifest, shown: Shown) -> bytes:
+    label_names = manifest.label_names
+    n = len(label_names)
+    counts = count_labels(manifest, shown)
+    before, after = (of_table / of_table.sum() for of_table in counts)
+    figure = new_figure(height=3.2)
+    axes = figure.subplots()
+    if n <= MAX_NAMED_LABELS:
+        positions = np.arange(n)
+        axes.bar(positions - 0.2, before, 0.4, color=BEFORE, label="training")
+        axes.bar(positions + 0.2, after, 0.4, color=AFTER, label="proxy")
+        is_wide = n <= 12 and max(len(name) for name in label_names) <= 10
+        names = [name if len(name) <= 18 else name[:17] + "…" for name in label_names]
+        axes.set_xticks(
+            positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9
+        )
+    else:
+        order = np.lexsort((-after, -before))  # among equals what was kept comes first
+        axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="training")
+        axes.plot(np.arange(n), after[order], ".", color=AFTER, label="proxy")
+        axes.set_xlabel(f"the {n:,} labels, most frequent first")
+    axes.yaxis.set_major_formatter(as_percent)
+    axes.set_ylim(0, 1.25 * max(before.max(), after.max()))
+    axes.set_title("Share of each label, before and after")
+    axes.legend(ncols=2, loc="upper right")
+    return as_png(figure)
+
+
+def _draw_importance(shown: Shown) -> bytes:
+    both = [(shown.training, BEFORE, "training"), (shown.proxy, AFTER, "proxy")]
+    distinct, _ = shown.training.of_importances()
+    figure = new_figure(height=3)
+    axes = figure.subplots()
+    if len(distinct) <= 12:
+        positions = np.arange(len(distinct))
+        for (tally, colour, name), shift in zip(both, (-0.2, 0.2), strict=True):
+            values, counts = tally.of_importances()
+            shares = dict(zip(values, counts / tally.n, strict=True))
+            axes.bar(positions + shift, [shares.get(value, 0.0) for value in distinct], 0.4, color=colour, label=name)
+        axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
+    else:
+        edges = np.linspace(distinct[0], distinct[-1], 31).tolist()
+        for tally, colour, name in both:
+            values, counts = tally.of_importances()
+            axes.hist(values, edges, weights=counts / tally.n, color=colour, alpha=0.6, label=name)
+    axes.yaxis.set_major_formatter(as_percent)
+    axes.set_xlabel("importance")
+    axes.set_title("Share of samples by importance")
+    axes.legend()
+    return as_png(figure)
+
+
+def _draw_probes(manifest: Manifest) -> bytes:
+    labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
+    is_long = max(map(len, labels)) > LONG_NAME
+    figure = new_figure(height=3 + (0.17 * len(labels) if is_long else 0))
+    axes = figure.subplots()
+    styles = ["-", "--", "-.", ":"]
+    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+    for index, (probe, label) in enumerate(zip(manifest.probes, labels, strict=True)):
+        axes.plot(
+            range(1, len(probe.losses) + 1),
+            probe.losses,
+            styles[index % len(styles)],
+            marker="o",
+            markersize=3,
+            color=colours[index % len(colours)],
+            label=label,
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss (nats)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("Probe networks")
+    if is_long:
+        figure.legend(loc="outside lower center", fontsize=8)
+    else:
+        axes.legend(fontsize=9)
+    return as_png(figure)
+
+
+def _draw_gallery(shown: Shown) -> bytes:
+    """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
+    counts = dict(zip(CASE_MEANINGS, shown.proxy.of_cases(), strict=True))
+    shares = [1.0 if counts[case] else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
+    figure = new_figure(height=0.4 + 1.05 * sum(shares))
+    side, gap = 64, 6
+    rows = figure.subplots(4, height_ratios=shares)
+    for axes, (case, meaning) in zip(rows, CASE_MEANINGS.items(), strict=True):
+        strip = Image.new("RGB", (N_SHOWN * (side + gap) - gap, side), "white")
+        for column, encoded in enumerate(shown.images.get(case, [])):
+            try:
+                with open_image(encoded) as image:
+                    picture = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
+            except DECODE_ERRORS as error:
+                raise ArtifactError(f"data: every image must decode, one of case {case} does not: {error}") from None
+            strip.paste(picture, (column * (side + gap), 0))
+        if counts[case]:
+            axes.imshow(strip)
+        axes.set_axis_off()
+        axes.set_anchor("W")
+        axes.set_title(f"{case}: {meaning} ({counts[case]:,} in the proxy)", fontsize=9)
+    return as_png(figure)
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure as wide as a card, `height` inches high."""
+    return Figure(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+
+
+def as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - matplotlib passes it
+    """A share as text, also for an axis."""
+    return f"{100 * value:.3g} %"
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as PNG, the same bytes every time."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,163 @@
+"""The table `ranking`: one row for each training and test behind the evidence. `FORMAT.md` says what a column means."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from proxyds.recipe.methods import METHODS
+from proxyds.selection.records import Architecture
+
+FULL, PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS = "full", "proxy", "random", "stratified", "fewer-epochs"
+RANDOM_LABELS, ALL_LABELS = "random-labels", "all-labels"
+OTHER_METHODS = tuple(name for name in METHODS if name not in (RANDOM, STRATIFIED))
+"""Selection methods that a check may be asked to compare with."""
+
+DATASETS = {
+    FULL: "everything that may be drawn",
+    PROXY: "the proxy, or another draw of it",
+    RANDOM: "as many samples, every one with the same chance",
+    STRATIFIED: "as many samples, the same share of every label",
+    **{name: f"as many samples, by the selection method {name}" for name in OTHER_METHODS},
+    RANDOM_LABELS: "as many samples of as many labels, both at random; where the proxy drops labels",
+    ALL_LABELS: "as many samples of all labels, drawn as the proxy's are; where the proxy drops labels",
+    FEWER_EPOCHS: "everything, for as many steps as the proxy takes",
+}
+"""What architectures are trained on, by the name that the table `ranking` uses."""
+
+
+AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, *OTHER_METHODS, RANDOM_LABELS, ALL_LABELS, FEWER_EPOCHS)
+"""Data sets that there are for each ratio."""
+
+FLOPS, PARAMETERS = "flops", "parameters"
+FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
+"""Rankings that cost nothing to find, and their column."""
+
+METHOD_LABELS = {
+    FULL: "full data, another seed",
+    PROXY: "proxy",
+    RANDOM: "random",
+    STRATIFIED: "stratified",
+    **{name: name for name in OTHER_METHODS},
+    RANDOM_LABELS: "random labels",
+    ALL_LABELS: "all labels",
+    FEWER_EPOCHS: "fewer epochs",
+    FLOPS: "counting FLOPs",
+    PARAMETERS: "counting parameters",
+}
+"""Ways to rank architectures, as tables and pictures call them; full data against itself is the noise ceiling."""
+
+TRAINED_HERE = "trained here"
+"""Where accuracies come from, if not from a table or another proxy."""
+
+COLUMNS = pa.schema(
+    [
+        ("architecture", pa.string()),
+        ("network", pa.string()),
+        ("parameters", pa.string()),
+        ("forward_flops", pa.int64()),
+        ("training_flops", pa.int64()),
+        ("n_parameters", pa.int64()),
+        ("dataset", pa.string()),
+        ("ratio", pa.float64()),
+        ("draw_seed", pa.int64()),
+        ("training_seed", pa.int64()),
+        ("n_samples", pa.int64()),
+        ("n_labels", pa.int64()),
+        ("n_steps", pa.int64()),
+        ("n_epochs", pa.float64()),
+        ("run_flops", pa.int64()),
+        ("accuracy", pa.float64()),
+        ("training_seconds", pa.float64()),
+        ("test_seconds", pa.float64()),
+        ("device", pa.string()),
+        ("origin", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Accuracies of the architectures that have every run.
+
+    Attributes:
+        names: (n,) of the architectures, the cheapest first.
+        costs: (n,) each of `FREE_RANKINGS`.
+        accuracies: For each data set and ratio (R, n): repeats by architectures.
+        draws: For each of them (R,): the number of each repeat's draw; where nothing is drawn, of its training.
+        left_out: Architectures that lack a run.
+    """
+
+    names: list[str]
+    costs: dict[str, NDArray[np.float64]]
+    accuracies: dict[tuple[str, float], NDArray[np.float64]]
+    draws: dict[tuple[str, float], NDArray[np.int64]]
+    left_out: tuple[str, ...]
+
+
+def about_architecture(architecture: Architecture) -> dict[str, Any]:
+    """An architecture's columns."""
+    return {
+        "architecture": architecture.name,
+        "network": architecture.network,
+        "parameters": parameters_text(architecture),
+        "forward_flops": architecture.forward_flops,
+        "training_flops": architecture.training_flops,
+        "n_parameters": architecture.n_parameters,
+    }
+
+
+def parameters_text(architecture: Architecture) -> str:
+    """An architecture's parameters as JSON, keys sorted: the same text for the same network."""
+    return json.dumps(architecture.parameters, sort_keys=True)
+
+
+def make_runs_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Puts rows into their one order, whatever order the runs ended in; a column that a row lacks is null."""
+    order = list(DATASETS)
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        of_set = (order.index(row["dataset"]), row["ratio"], row.get("draw_seed") or 0, row["training_seed"])
+        return (*of_set, row["training_flops"], row["n_parameters"], row["architecture"])
+
+    return pa.Table.from_pylist(sorted(rows, key=place), schema=COLUMNS)
+
+
+def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
+    """Puts the accuracies of a table of runs into arrays; an architecture that lacks a run is left out of all.
+
+    Args:
+        runs: A table of runs.
+        planned: Architectures that were to be in it.
+    """
+    repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    about = {}
+    for row in runs.to_pylist():
+        about[row["architecture"]] = row
+        if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
+            repeat = (row["training_seed"] if row["draw_seed"] is None else row["draw_seed"], row["training_seed"])
+            repeats[row["dataset"], row["ratio"]][repeat][row["architecture"]] = row["accuracy"]
+    ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
+    every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
+    names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
+    kept = set(names)
+    return Measured(
+        names=names,
+        costs={
+            free: np.array([float(about[name][column]) for name in names]) for free, column in FREE_RANKINGS.items()
+        },
+        accuracies={
+            key: np.array([[of_set[repeat][name] for name in names] for repeat in sorted(of_set)])
+            for key, of_set in repeats.items()
+        },
+        draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
+        left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in kept)),
+    )

@@ -1,0 +1,116 @@
+"""What a card shows of a proxy's samples: counts, and a few images. Small, however many samples there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from proxyds.selection.records import CASE_MEANINGS, Tables
+
+COUNTED = ["label", "case", "importance"]
+N_SHOWN = 12
+"""Images of each case, at most."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many samples have a label, a case and an importance together.
+
+    Attributes:
+        groups: Columns `label`, `case`, `importance` and `n`, a row for each that are there, in order.
+    """
+
+    groups: pa.Table
+
+    @property
+    def n(self) -> int:
+        """Samples in all."""
+        return int(self._counts.sum())
+
+    @property
+    def _counts(self) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = self.groups["n"].to_numpy()
+        return counts
+
+    def of_cases(self) -> NDArray[np.int64]:
+        """Samples of each case 1..4; (4,) int64."""
+        return self._sum(self.groups["case"].to_numpy(), 5)[1:5]
+
+    def of_labels(self, n_labels: int) -> NDArray[np.int64]:
+        """Samples of each label; (n_labels,) int64."""
+        return self._sum(self.groups["label"].to_numpy(), n_labels)
+
+    def of_importances(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The importances that are there, in order, and how many samples have each."""
+        values, places = np.unique(self.groups["importance"].to_numpy(), return_inverse=True)
+        return values, self._sum(places, len(values))
+
+    def add(self, piece: pa.Table) -> Tally:
+        """Counts the samples of another piece too."""
+        ones = pa.array(np.ones(piece.num_rows, np.int64))
+        both = pa.concat_tables([self.groups, piece.select(COUNTED).append_column("n", ones).cast(_GROUPS)])
+        grouped = both.group_by(COUNTED, use_threads=False).aggregate([("n", "sum")])
+        return Tally(grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED]))
+
+    def _sum(self, places: NDArray[Any], n: int) -> NDArray[np.int64]:
+        return np.bincount(places, weights=self._counts, minlength=n).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of a proxy.
+
+    Attributes:
+        evaluation: Its evaluation samples.
+        training: The samples that could be drawn.
+        proxy: Those that were, labels numbered as in the proxy.
+        images: For each case the encoded images of the proxy's first samples, at most `N_SHOWN`.
+        ranking: Every run behind the evidence; None where the ranking was not checked.
+    """
+
+    evaluation: Tally
+    training: Tally
+    proxy: Tally
+    images: dict[int, list[bytes]]
+    ranking: pa.Table | None = None
+
+
+def count_samples(pieces: Iterable[pa.Table]) -> Tally:
+    """Counts the samples of a table that comes in pieces, of which the columns `label`, `case` and `importance` are looked at."""
+    counted = Tally(_GROUPS.empty_table())
+    for piece in pieces:
+        counted = counted.add(piece)
+    return counted
+
+
+_GROUPS = pa.schema([("label", pa.int64()), ("case", pa.int8()), ("importance", pa.float64()), ("n", pa.int64())])
+
+
+def show_images(images: dict[int, list[bytes]], piece: pa.Table) -> None:
+    """Adds the first images of each case to those of earlier pieces of a proxy's table `data`, until there are `N_SHOWN`."""
+    for case in CASE_MEANINGS:
+        n_wanted = N_SHOWN - len(images.setdefault(case, []))
+        rows = np.flatnonzero(piece["case"].to_numpy() == case)[:n_wanted]
+        if len(rows):
+            held = pc.struct_field(piece["image"].take(pa.array(rows)), [0])
+            images[case] += held.to_pylist()
+
+
+def show_tables(tables: Tables) -> Shown:
+    """What is shown of tables that are in memory."""
+    images: dict[int, list[bytes]] = {}
+    if "image" in tables.data.column_names:
+        show_images(images, tables.data)
+    return Shown(
+        count_samples([tables.evaluation]),
+        count_samples([tables.importance]),
+        count_samples([tables.data]),
+        images,
+        tables.ranking,
+    )

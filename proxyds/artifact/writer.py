@@ -1,0 +1,373 @@
+"""The proxy as a folder of ordinary files, written. `FORMAT.md` is its specification."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
+from proxyds.artifact.reader import measure_file, present_files, read_manifest
+from proxyds.artifact.summary import Shown, count_samples, show_images
+from proxyds.artifact.tables import WEIGHT, iter_rows
+from proxyds.artifact.tars import write_tar
+from proxyds.data.chunked import cut_tiles, tiles_of
+from proxyds.data.images import open_image
+from proxyds.data.samples import SHARD, Samples, StreamedSamples
+from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError
+from proxyds.runtime.storage.atomic import replace_file
+from proxyds.selection.records import PAIRS, Draw, Mapping, Outcomes, ReadEncoded, Source
+
+if TYPE_CHECKING:
+    import datasets
+
+_FORMATS = re.compile(rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpg>\xff\xd8\xff)|(?P<webp>RIFF....WEBP)")
+"""How images of the commonest formats begin, so that they need not be opened to be named."""
+
+
+class _Shards:
+    """A table written as it comes: parquet files `FOLDER/SPLIT-00000-of-00001.parquet` of so many rows each."""
+
+    def __init__(
+        self, folder: Path, config: str, features: datasets.Features, n_rows: int, samples_per_shard: int
+    ) -> None:
+        self.split, subfolder = CONFIGS[config]
+        self.folder, self.features = folder / subfolder, features
+        self.samples_per_shard, self.n_shards = samples_per_shard, -(-n_rows // samples_per_shard)
+        self.files: list[Path] = []
+        self._waiting: list[pa.Table] = []
+        self.folder.mkdir()
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes more rows, and writes what fills a file."""
+        self._waiting.append(rows)
+        while sum(each.num_rows for each in self._waiting) >= self.samples_per_shard:
+            together = pa.concat_tables(self._waiting)
+            self._write(together.slice(0, self.samples_per_shard))
+            self._waiting = [together.slice(self.samples_per_shard)]
+
+    def end(self) -> list[Path]:
+        """Writes the rest; returns the files."""
+        rest = [each for each in self._waiting if each.num_rows]
+        if rest:
+            self._write(pa.concat_tables(rest))
+        assert len(self.files) == self.n_shards
+        return self.files
+
+    def _write(self, rows: pa.Table) -> None:
+        import datasets
+
+        file = self.folder / f"{self.split}-{len(self.files):05d}-of-{self.n_shards:05d}.parquet"
+        schema = self.features.arrow_schema
+        datasets.Dataset(rows.combine_chunks().cast(schema)).to_parquet(file)
+        self.files.append(file)
+
+
+def write_tables(
+    folder: Path, source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw, samples_per_shard: int
+) -> Shown:
+    """Writes a build's tables and the proxy's tars, in one pass over the training samples of which it holds a shard at a time.
+
+    Args:
+        folder: To be filled.
+        source: Whose images go into the proxy as they are.
+        outcomes: The table `evaluation`.
+        mapping: Nearest evaluation samples, of the table `importance`.
+        draw: What is chosen.
+        samples_per_shard: Rows of each file, at most.
+
+    Returns:
+        What a card shows of them.
+
+    Raises:
+        SourceError: An image is not any more what it was when the build began.
+    """
+    features = _list_features(source, draw)
+    evaluation = _evaluation_table(source, outcomes, features["evaluation"])
+    tables = {
+        config: _Shards(folder, config, features[config], n_rows, samples_per_shard)
+        for config, n_rows in (
+            ("default", int(draw.selected.sum())),
+            ("importance", len(source.train)),
+            ("evaluation", evaluation.num_rows),
+        )
+    }
+    tables["evaluation"].add(evaluation)
+    tables["evaluation"].end()
+    images: dict[int, list[bytes]] = {}
+    formats: Counter[str] = Counter()
+
+    training, proxy = count_samples([]), count_samples([])
+    read_encoded = source.open_encoded(source.train.split, _list_places(source.train, draw.selected))
+    for samples, row in _iter_rows(source, mapping, draw):
+        importance = _make_table(row, features["importance"])
+        tables["importance"].add(importance)
+        chosen = importance.filter(importance["selected"])
+        encoded = _read_unchanged(read_encoded, samples.take(row["selected"]))
+        data = _data_table(chosen, encoded, draw.kept_labels, features["default"])
+        tables["default"].add(data)
+        formats.update(map(_image_extension, encoded))
+        show_images(images, data)
+        training, proxy = training.add(importance), proxy.add(data)
+    tables["importance"].end()
+    names = features["default"]["label"].names
+    write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])
+    return Shown(count_samples([evaluation]), training, proxy, images)
+
+
+def _list_places(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where the selected samples stand in the source."""
+    starts = range(0, len(train), SHARD)
+    shards = zip(train.shards(), starts, strict=True)
+    return np.concatenate([samples.source_index[selected[start : start + SHARD]] for samples, start in shards])
+
+
+def _list_features(source: Source, draw: Draw) -> dict[str, datasets.Features]:
+    """The columns of each table as readers of data sets take them."""
+    import datasets
+
+    label = datasets.ClassLabel(names=list(source.label_names))
+    identity = {
+        "label": label,
+        "sample_id": datasets.Value("string"),
+        "source_index": datasets.Value("int64"),
+        "encoded_sha256": datasets.Value("string"),
+    }
+    choice = {
+        "case": datasets.Value("int8"),
+        "importance": datasets.Value("float64"),
+        **({} if draw.weight is None else {WEIGHT: datasets.Value("float64")}),
+        "keep_probability": datasets.Value("float64"),
+        "inclusion_probability": datasets.Value("float64"),
+    }
+    own_labels = {"label": label}
+    if draw.kept_labels is not None:
+        own_names = [source.label_names[kept] for kept in draw.kept_labels]
+        own_labels = {"label": datasets.ClassLabel(names=own_names), "source_label": label}
+    pairs = {name: datasets.Value("int64") for name in PAIRS}
+    outcome = {"predicted": datasets.List(label), "correct": datasets.List(datasets.Value("bool"))}
+    nearest = {"nearest_evaluation_id": datasets.Value("string"), "nearest_distance": datasets.Value("float64")}
+    features = {
+        "default": {"image": datasets.Image(), **identity, **own_labels, **choice},
+        "importance": {**identity, **nearest, **choice, "selected": datasets.Value("bool")},
+        "evaluation": {
+            **identity,
+            **outcome,
+            **pairs,
+            "case": datasets.Value("int8"),
+            "importance": datasets.Value("float64"),
+        },
+    }
+    return {config: datasets.Features(columns) for config, columns in features.items()}
+
+
+def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Features) -> pa.Table:
+    columns = {
+        **_identity_columns(source.evaluation),
+        "predicted": outcomes.predictions.tolist(),
+        "correct": outcomes.correct.tolist(),
+        **dict(zip(PAIRS, outcomes.pair_counts.T, strict=True)),
+        "case": outcomes.case,
+        "importance": outcomes.importance,
+    }
+    return _make_table(columns, features)
+
+
+def _iter_rows(source: Source, mapping: Mapping, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
+    """The columns of the table `importance`, shard by shard."""
+    whole = {
+        "nearest": mapping.nearest,
+        "nearest_distance": mapping.distance,
+        "case": draw.case,
+        "importance": draw.importance,
+        "keep_probability": draw.keep_probability,
+        "selected": draw.selected,
+    }
+    if draw.weight is not None:
+        whole[WEIGHT] = draw.weight
+    if draw.inclusion_probability is not None:
+        whole["inclusion_probability"] = draw.inclusion_probability
+    columns = {name: cut_tiles(tiles_of(values), SHARD) for name, values in whole.items()}
+    for samples in source.train.shards():
+        row = {name: next(tiles) for name, tiles in columns.items()}
+        row["nearest_evaluation_id"] = source.evaluation.ids[row.pop("nearest")[:, 0]]
+        yield samples, {"inclusion_probability": [None] * len(samples), **row, **_identity_columns(samples)}
+
+
+def _data_table(
+    chosen: pa.Table, encoded: list[bytes], kept_labels: NDArray[np.int64] | None, features: datasets.Features
+) -> pa.Table:
+    """Rows of the table `data`, from those of `importance` that are selected and their images."""
+    columns: dict[str, Any] = {name: chosen[name] for name in chosen.column_names if name in features}
+    columns["image"] = [{"bytes": each, "path": None} for each in encoded]
+    if kept_labels is not None:
+        columns["source_label"] = chosen["label"]
+        columns["label"] = np.searchsorted(kept_labels, chosen["label"].to_numpy())
+    return _make_table(columns, features)
+
+
+def encode_runs(table: pa.Table) -> bytes:
+    """The runs behind the evidence as a parquet file."""
+    import datasets
+
+    stream = io.BytesIO()
+    datasets.Dataset(table).to_parquet(stream)
+    return stream.getvalue()
+
+
+def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str], extension: str) -> None:
+    """Writes the proxy as WebDataset tars, from its parquet files: for each sample its image, `.cls` (label number) and `.json` (the rest).
+
+    All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.
+    """
+    (folder / "webdataset").mkdir()
+
+    def members(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
+        for row in iter_rows(rows):
+            image, label, key = row.pop("image")["bytes"], row.pop("label"), row["sample_id"]
+            about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
+            yield from sorted(
+                [(f"{key}.{extension}", image), (f"{key}.cls", b"%d" % label), (f"{key}.json", about.encode())]
+            )
+
+    for number, shard in enumerate(shards):
+        write_tar(folder / "webdataset" / f"train-{number:06d}.tar", members(pq.read_table(shard)))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes `manifest.json` over every file in the folder; the last file of a proxy to be written."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: measure_file(folder / name) for name in names if name != MANIFEST}
+    whole = manifest.model_copy(update={"files": files})
+    replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
+    return whole
+
+
+def rewrite_manifest(
+    folder: Path, manifest: Manifest, *, written: Collection[str], gone: Collection[str] = ()
+) -> Manifest:
+    """Writes `manifest.json` again after some files of a proxy were written anew; what it says of the others stays.
+
+    Args:
+        folder: The proxy.
+        manifest: With the facts of its files as they were.
+        written: Files that were written.
+        gone: Files that were removed.
+    """
+    kept = {name: facts for name, facts in manifest.files.items() if name not in gone}
+    files = {**kept, **{name: measure_file(folder / name) for name in written}}
+    whole = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
+    return whole
+
+
+def check_output(out: Path) -> Manifest | None:
+    """Makes sure that a proxy may be written at `out`, before any work is done.
+
+    Returns:
+        The manifest of the proxy that is there, or None where nothing is.
+
+    Raises:
+        OutputExistsError: There is something that is not a proxy, or it lies within one.
+        NoPermissionError: The place may not be written.
+    """
+    check_outside_proxies(out)
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            return read_manifest(out)
+        except ArtifactError:
+            raise OutputExistsError(
+                f"{out}: must be a new folder or a proxy, it holds something else; it was not touched, nor ever would be: "
+                "choose another -o"
+            ) from None
+    if (out.exists() or out.is_symlink()) and not out.is_dir():
+        what = "a file" if out.exists() else "a link to nowhere"
+        raise OutputExistsError(f"{out}: must be a folder, found {what}; it was not touched: choose another -o")
+    return None
+
+
+def check_outside_proxies(place: Path) -> None:
+    """Refuses a place within a proxy, which would not be whole any more.
+
+    Raises:
+        OutputExistsError: It lies within one; names it.
+    """
+    nearest = Path(os.path.realpath(place.parent))
+    for parent in (nearest, *nearest.parents):
+        try:
+            if not (parent / MANIFEST).is_file():
+                continue
+            read_manifest(parent)
+        except (ArtifactError, NoPermissionError, OSError):
+            continue  # somebody else's manifest.json
+        raise OutputExistsError(
+            f"{place}: must not lie within the proxy {parent}, which holds its own files alone; nothing was written: choose another place"
+        )
+
+
+def another_proxy(out: Path, there: Manifest) -> OutputExistsError:
+    """The error for a folder that holds another proxy than the one to be built."""
+    return OutputExistsError(
+        f"{out}: must be a new folder, found the proxy {there.name} {there.version} of another recipe or source "
+        f"({there.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force"
+    )
+
+
+def check_only_own_files(out: Path, there: Manifest) -> None:
+    """Refuses to replace a proxy that somebody has put other files into.
+
+    Raises:
+        OutputExistsError: There are some; names one.
+    """
+    foreign = sorted(present_files(out) - set(there.files) - {MANIFEST})
+    if foreign:
+        raise OutputExistsError(
+            f"{out}: must hold a proxy and nothing else to be replaced, found {foreign[0]}"
+            + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")
+            + "; nothing was touched: move it away, or choose another -o"
+        )
+
+
+def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
+    """The samples' encoded images, which must be those that were decoded when the build began."""
+    images = read_encoded(samples)
+    for encoded, sha256, index in zip(images, samples.encoded_sha256, samples.source_index, strict=True):
+        if hashlib.sha256(encoded).hexdigest() != sha256:
+            raise SourceError(f"source: image {samples.split}[{index}] has changed since the build began; build again")
+    return images
+
+
+def _identity_columns(samples: Samples) -> dict[str, Any]:
+    return {
+        "label": samples.labels,
+        "sample_id": samples.ids,
+        "source_index": samples.source_index,
+        "encoded_sha256": samples.encoded_sha256,
+    }
+
+
+def _make_table(columns: dict[str, Any], features: datasets.Features) -> pa.Table:
+    schema = features.arrow_schema
+
+    def as_array(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+        return values.cast(kind) if isinstance(values, pa.ChunkedArray) else pa.array(values, type=kind)
+
+    return pa.Table.from_arrays([as_array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _image_extension(encoded: bytes) -> str:
+    if (known := _FORMATS.match(encoded)) is not None:
+        return str(known.lastgroup)
+    with open_image(encoded) as image:
+        return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}.get(image.format or "", (image.format or "bin").lower())

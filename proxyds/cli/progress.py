@@ -1,0 +1,113 @@
+"""What a person sees while work goes on (standard error) and when it is done (standard output)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from proxyds.quantities import duration
+from proxyds.selection.records import OnProgress, ignore_progress
+from proxyds.selection.records import Progress as Step
+
+LOG_EVERY_SECONDS = 30.0
+
+
+@contextmanager
+def show_progress(*, quiet: bool) -> Iterator[OnProgress]:
+    """Shows work under way on standard error: bars with the time left on a terminal, else a line now and then."""
+    if quiet:
+        yield ignore_progress
+    elif sys.stderr.isatty():
+        with _Bars() as bars:
+            yield bars.show
+    else:
+        yield _Lines().show
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table on standard output; numbers are right-aligned, nothing is cut off."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column, heading in enumerate(headings):
+        is_number = bool(rows) and column > 0 and all(str(row[column])[:1].isdigit() for row in rows)
+        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, width=200)
+    console.print(table)
+
+
+class _Bars:
+    """A bar for each task under way; finished stages stay as one line."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f} %"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._stage_started = time.monotonic()
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def show(self, step: Step) -> None:
+        if not step.task:
+            for bar in self._bars.values():
+                self._progress.remove_task(bar)
+            self._bars.clear()
+            self._progress.console.print(_stage_line(step, time.monotonic() - self._stage_started), markup=False)
+            self._stage_started = time.monotonic()
+            return
+        if step.task not in self._bars:
+            self._bars[step.task] = self._progress.add_task(step.task, total=step.total, note="")
+        self._progress.update(self._bars[step.task], completed=step.done, total=step.total, note=step.note)
+
+
+class _Lines:
+    """For logs: a line when a stage ends, and every half minute how far each task is and the time left."""
+
+    def __init__(self) -> None:
+        self._stage_started = time.monotonic()
+        self._started: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
+
+    def show(self, step: Step) -> None:
+        now = time.monotonic()
+        if not step.task:
+            print(_stage_line(step, now - self._stage_started), file=sys.stderr, flush=True)
+            self._stage_started = now
+            return
+        last = self._printed.setdefault(step.task, now)
+        started = self._started.setdefault(step.task, now)
+        if step.done <= 0:
+            self._started[step.task] = now  # the time left is told from when it begins, it may have waited for others
+        if step.done < step.total and now - last > LOG_EVERY_SECONDS and (step.done > 0 or step.note):
+            self._printed[step.task] = now
+            told = [step.note] if step.note else []
+            if step.done > 0:
+                left = (now - started) / step.done * (step.total - step.done)
+                told.insert(0, f"{step.done / step.total:.0%}, about {duration(left)} left")
+            print(f"  {step.task}: {', '.join(told)}", file=sys.stderr, flush=True)
+
+
+def _stage_line(step: Step, seconds: float) -> str:
+    return f"{step.stage:<12}{duration(seconds):>12}" + (f"   {step.note}" if step.note else "")

@@ -1,0 +1,1 @@
+"""A data set, read, decoded and split."""

@@ -1,0 +1,266 @@
+"""Encoded images become pixels and ids: a part of a split at a time, by a worker that holds a few thousand images.
+
+A sample's id is the sha256 of its decoded mode, size and pixels, before any conversion, and its label's name: the same picture has one
+id as PNG and as WebP, in any order, shard or split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from proxyds.data.images import DECODE_ERRORS, open_image
+from proxyds.data.readers import Part
+from proxyds.errors import BadImageError, SourceError
+from proxyds.recipe.models import Images
+from proxyds.runtime.storage.store import Entry, StoredFile
+from proxyds.runtime.task import Report, Task
+
+STAGE = "source"
+STAGE_VERSION = 2
+CONVERSION_VERSION = 1
+"""Raised when `convert_image` gives other pixels: then trainings on them are others too."""
+RUN, RUN_BYTES = 8192, 128_000_000
+"""Images of one file of pixels, and their bytes, at most."""
+
+ROW = np.dtype([("id", "S64"), ("sha256", "S64"), ("label", np.int64), ("index", np.int64), ("place", np.int64)])
+"""What is known of a decoded image: its id before repeats are numbered, the sha256 of its file, the place of its label among its
+part's labels, its own place in the part, and that of its pixels in the part's files, laid end to end."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the images of a part are, but for themselves.
+
+    Attributes:
+        n_rows: Images of the part, those that were left out too.
+        shapes: The shapes (C, H, W) of their pixels: one, if all is well.
+        runs: Images in each of the files `pixels-0.npy`, `pixels-1.npy`, ...
+        values: The labels that are there, as the source has them, in the order of their coming.
+        counts: How many images have each.
+        firsts: Place in the part of the first image that has each.
+        bad_images: Place in the part of each image that does not decode, and its file's name.
+    """
+
+    n_rows: int
+    shapes: list[tuple[int, int, int]]
+    runs: list[int]
+    values: list[Any]
+    counts: list[int]
+    firsts: list[int]
+    bad_images: list[tuple[int, str]]
+
+
+def decoding_task(part: Part, spec: Images, split: str, label_names: Sequence[str] | None, number: int, n: int) -> Task:
+    """Describes the decoding of part `number` of a split's n parts; see `decode_part`."""
+    return Task(
+        stage=STAGE,
+        name=f"decode {split}" + (f" {number + 1}/{n}" if n > 1 else ""),
+        inputs={
+            "version": STAGE_VERSION,
+            "content": part.content,
+            "label_names": label_names,
+            "image_mode": spec.image_mode,
+            "image_size": spec.image_size,
+            "on_bad_image": spec.on_bad_image,
+        },
+        function=decode_part,
+        arguments={"part": part, "spec": spec, "split": split, "label_names": label_names, "number": number},
+    )
+
+
+def decode_part(
+    *,
+    folder: Path,
+    report: Report,
+    part: Part,
+    spec: Images,
+    split: str,
+    label_names: Sequence[str] | None,
+    number: int,
+) -> None:
+    """Decodes a part into `pixels-*.npy`, uint8 (n, C, H, W), `rows.npy` of `ROW` in the order of ids, and `part.json`.
+
+    Images without a label are counted and not decoded: whether that is an error is for whoever knows the other parts.
+
+    Args:
+        folder: Filled with the result.
+        report: Told how many images are done.
+        part: The images.
+        spec: Mode and size that networks see, and what to do about bad images.
+        split: The source's name of the split, for messages.
+        label_names: Text for each label number; None where the labels are texts, or numbers of their own.
+        number: Which part it is.
+
+    Raises:
+        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
+        SourceError: The part cannot be read.
+    """
+    labels: dict[Any, list[int]] = {}  # of each its place, count and first image
+    found: list[tuple[bytes, bytes, int, int, int]] = []
+    images: list[NDArray[np.uint8]] = []
+    bad: list[tuple[int, str]] = []
+    runs: list[int] = []
+    shapes: set[tuple[int, int, int]] = set()
+    n_rows = 0
+
+    def write_run() -> None:
+        if len(shapes) == 1:  # else it is an error for whoever knows the other parts
+            np.save(folder / f"pixels-{len(runs)}.npy", np.stack(images))
+        runs.append(len(images))
+        images.clear()
+
+    for index, (encoded, value, name) in enumerate(part.rows()):  # one thread: Pillow's decoders are slower in several
+        n_rows += 1
+        known = labels.setdefault(value, [len(labels), 0, index])
+        known[1] += 1
+        if is_missing(value, label_names):
+            continue
+        text = str(value) if label_names is None else label_names[value]
+        try:
+            content_id, pixels = _decode_image(encoded, text, spec)
+        except DECODE_ERRORS as error:
+            if spec.on_bad_image == "fail":
+                place = f"[{index + part.first}]" if part.first is not None else f", part {number + 1} [{index}]"
+                raise BadImageError(
+                    f"source: image {split}{place}{name} must decode, found {len(encoded):,} bytes that do not: {_describe_damage(error)}; mend it, or "
+                    "leave such images out with source.on_bad_image: skip"
+                ) from None
+            bad.append((index, name))
+            continue
+        shape = pixels.shape
+        shapes.add((shape[0], shape[1], shape[2]))
+        found.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), known[0], index, len(found)))
+        images.append(pixels)
+        if len(images) == RUN or len(images) * pixels.nbytes >= RUN_BYTES:
+            write_run()
+        if index % 1000 == 999:
+            report(index + 1, max(RUN, index + 2), "")  # how many there are is not known
+    if images:
+        write_run()
+    rows = np.array(found, ROW)
+    np.save(folder / "rows.npy", rows[np.lexsort((rows["index"], rows["sha256"], rows["id"]))])
+    about = Decoded(
+        n_rows=n_rows,
+        shapes=sorted(shapes),
+        runs=runs,
+        values=list(labels),
+        counts=[count for _, count, _ in labels.values()],
+        firsts=[first for _, _, first in labels.values()],
+        bad_images=bad,
+    )
+    (folder / "part.json").write_text(json.dumps(asdict(about)))
+    report(1, 1, "")
+
+
+def read_decoded(entry: Entry) -> Decoded:
+    """Reads what `decode_part` says of a part."""
+    held = json.loads(entry.file("part.json").path.read_text())
+    shapes = [tuple(shape) for shape in held.pop("shapes")]
+    bad_images = [(index, name) for index, name in held.pop("bad_images")]
+    return Decoded(shapes=shapes, bad_images=bad_images, **held)
+
+
+def list_pixels(entry: Entry, decoded: Decoded) -> list[StoredFile]:
+    """The files of a part's pixels."""
+    return [entry.file(f"pixels-{run}.npy") for run in range(len(decoded.runs))]
+
+
+def is_missing(value: Any, label_names: Sequence[str] | None) -> bool:
+    """Whether a label is none: -1, or not the number of a name."""
+    if value is None or isinstance(value, str):
+        return value is None
+    return value == -1 if label_names is None else not 0 <= value < len(label_names)
+
+
+def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
+    """Turns an image of any mode and size into what networks see: upright by its EXIF, on white where it is transparent.
+
+    Args:
+        image: As it was decoded.
+        spec: The mode and size wanted.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        ValueError: It has 16 bits or more a channel.
+    """
+    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+        raise ValueError(f"images of 16 bits or more a channel are not supported, this one is {image.mode}")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert(spec.image_mode)
+    if spec.image_size is not None and image.size != (spec.image_size, spec.image_size):
+        image = ImageOps.fit(image, (spec.image_size, spec.image_size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[bytes, NDArray[np.uint8]]:
+    """Returns the content's id and the pixels that networks see, (C, H, W)."""
+    with open_image(encoded) as image:
+        image.load()
+    return _content_id(image, label), convert_image(image, spec)
+
+
+def _describe_damage(error: Exception) -> str:
+    return "no known image format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+
+
+def _content_id(image: Image.Image, label: str) -> bytes:
+    header = f"{image.mode} {image.width}x{image.height} {label}\n"
+    pixels = image.tobytes()
+    if image.mode == "P":
+        pixels += bytes(image.getpalette("RGBA" if image.has_transparency_data else "RGB") or ())
+    return hashlib.sha256(header.encode() + pixels).hexdigest().encode()
+
+
+def gathering_task(part: Part, split: str, wanted: NDArray[np.int64]) -> Task:
+    """Describes the reading of some images of a part, by their places in it, as the source holds them; see `gather_images`."""
+    return Task(
+        stage=STAGE,
+        name=f"read what was drawn of {split}",
+        inputs={
+            "version": STAGE_VERSION,
+            "content": part.content,
+            "wanted": hashlib.sha256(wanted.astype("<i8").tobytes()).hexdigest(),
+        },
+        function=gather_images,
+        arguments={"part": part, "wanted": wanted},
+    )
+
+
+def gather_images(*, folder: Path, report: Report, part: Part, wanted: NDArray[np.int64]) -> None:
+    """Writes `encoded.bin`, the wanted images one after the other, and `ends.npy`, (n,) int64, where each ends.
+
+    The part is read as far as the last of them; others of it are passed over, and parts of which none is wanted are not opened.
+
+    Raises:
+        SourceError: The part cannot be read, or has fewer images than when it was decoded.
+    """
+    ends, n_bytes = [], 0
+    places = iter(wanted.tolist())
+    place = next(places, None)
+    with (folder / "encoded.bin").open("wb") as file:
+        for index, (encoded, _, _) in enumerate(part.rows()):
+            if place is None:
+                break
+            if index == place:
+                file.write(encoded)
+                n_bytes += len(encoded)
+                ends.append(n_bytes)
+                place = next(places, None)
+    if place is not None:
+        raise SourceError("source: must hold the images that it held when the build began, some are gone; build again")
+    np.save(folder / "ends.npy", np.array(ends, np.int64))
+    report(1, 1, "")

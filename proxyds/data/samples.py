@@ -1,0 +1,194 @@
+"""Labelled images of one split: their columns in memory, or in files that are read a shard at a time.
+
+Samples stand in the order of their ids everywhere, so that nothing depends on a source's order or shards. Their pixels lie in files either way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds.data.chunked import Column, cut_tiles
+from proxyds.data.pixels import FileAt, Pixels
+from proxyds.seeding import ParsedIds, parse_ids
+
+SHARD = 8192
+"""Samples whose features are extracted, and whose neighbours are found, by one task."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled images of one split.
+
+    Attributes:
+        ids: (N,) text, sorted; sha256 of decoded mode, size, pixels and label, then `-2`, `-3`, ... for repeats.
+        labels: (N,) int64 in [0, n_labels).
+        source_index: (N,) int64, position in the source's split.
+        encoded_sha256: (N,) text, of the image file's bytes as the source holds them.
+        split: The source's name of the split.
+        pixels_files: `.npy` files of uint8 (m, C, H, W).
+        file_starts: Number of each file's first image, the files laid end to end.
+        rows: (N,) int64, where each sample's pixels stand in them.
+        conversion: What turned images into pixels: mode, size, version of the code.
+        stay_on_disk: Whether there are too many pixels to be held in memory.
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    source_index: NDArray[np.int64]
+    encoded_sha256: NDArray[np.str_]
+    split: str
+    pixels_files: tuple[FileAt, ...]
+    file_starts: tuple[int, ...]
+    rows: NDArray[np.int64]
+    conversion: str
+    stay_on_disk: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, shard: int) -> Samples:
+        """One shard of `SHARD` samples; the last has fewer."""
+        return self.take(np.arange(shard * SHARD, min((shard + 1) * SHARD, len(self))))
+
+    def shards(self) -> Iterator[Samples]:
+        """One shard after the other."""
+        return (self.part(shard) for shard in range(-(-len(self) // SHARD)))
+
+    def load(self) -> Samples:
+        """Itself: its columns are in memory."""
+        return self
+
+    def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Samples:
+        """The samples at some positions, which must keep the order of ids."""
+        return replace(
+            self,
+            ids=self.ids[positions],
+            labels=self.labels[positions],
+            source_index=self.source_index[positions],
+            encoded_sha256=self.encoded_sha256[positions],
+            rows=self.rows[positions],
+        )
+
+    def keep_labels(self, kept: NDArray[np.int64]) -> Samples:
+        """The samples of some labels, (L,) sorted, whose numbers become 0 to L - 1."""
+        some = self.take(np.isin(self.labels, kept))
+        return replace(some, labels=np.searchsorted(kept, some.labels))
+
+    @cached_property
+    def parsed_ids(self) -> ParsedIds:
+        """(N,) what random keys are hashed from."""
+        return parse_ids(self.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of all that a network sees of the samples: ids, numbers of labels, conversion."""
+        content = hashlib.sha256(f"{self.conversion}\n".encode())
+        content.update("\n".join(self.ids).encode())
+        content.update(self.labels.astype("<i8").tobytes())
+        return content.hexdigest()
+
+    def pixels(self) -> NDArray[np.uint8] | Pixels:
+        """The pixels, (N, C, H, W) uint8: in memory, or read as they are indexed where they must stay on disk."""
+        held = Pixels(self.pixels_files, self.file_starts, self.rows)
+        return held if self.stay_on_disk else held.load()
+
+
+@dataclass(frozen=True)
+class StreamedSamples:
+    """Labelled images of one split, too many to be held: the columns of `Samples` lie in files, a shard in each.
+
+    Attributes:
+        files: `.npz` files of `SHARD` samples each, the last of fewer; see `write_shard`.
+        counts: Samples of each file.
+        split: As of `Samples`.
+        pixels_files: As of `Samples`.
+        file_starts: As of `Samples`.
+        conversion: As of `Samples`.
+        fingerprint: As of `Samples`.
+    """
+
+    files: tuple[FileAt, ...]
+    counts: tuple[int, ...]
+    split: str
+    pixels_files: tuple[FileAt, ...]
+    file_starts: tuple[int, ...]
+    conversion: str
+    fingerprint: str = field(default="", compare=False)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def part(self, shard: int) -> StreamedSamples:
+        """One shard, still on disk."""
+        return replace(self, files=(self.files[shard],), counts=(self.counts[shard],), fingerprint="")
+
+    def shards(self) -> Iterator[Samples]:
+        """Reads one shard after the other."""
+        for file in self.files:
+            with np.load(file.path) as held:
+                columns = {name: held[name] for name in ("labels", "source_index", "rows")}
+                texts = {name: held[name].astype(np.str_) for name in ("ids", "encoded_sha256")}
+            yield Samples(
+                **texts,
+                **columns,
+                split=self.split,
+                pixels_files=self.pixels_files,
+                file_starts=self.file_starts,
+                conversion=self.conversion,
+                stay_on_disk=True,
+            )
+
+    def load(self) -> Samples:
+        """All columns in memory, some 600 bytes a sample, for a moment twice that; the pixels stay where they are."""
+        return join_samples(list(self.shards()))
+
+    @property
+    def labels(self) -> Column:
+        """(N,) int64."""
+        return self._column("labels")
+
+    @property
+    def parsed_ids(self) -> Column:
+        """(N,) what random keys are hashed from."""
+        ids = self._column("ids")
+        return Column(len(self), lambda: (parse_ids(tile.astype(np.str_)) for tile in ids.tiles()))
+
+    def pixels(self) -> Pixels:
+        """The pixels, (N, C, H, W) uint8, read as they are indexed; eight bytes a sample are held."""
+        rows = np.concatenate([np.zeros(0, np.int64), *self._column("rows").tiles()])
+        return Pixels(self.pixels_files, self.file_starts, rows)
+
+    def _column(self, name: str) -> Column:
+        def read() -> Iterator[NDArray[Any]]:
+            for file in self.files:
+                with np.load(file.path) as held:
+                    yield held[name]
+
+        return Column(len(self), lambda: cut_tiles(read()))
+
+
+def join_samples(pieces: Sequence[Samples]) -> Samples:
+    """Puts pieces of one split together, which must follow each other."""
+    names = ("ids", "labels", "source_index", "encoded_sha256", "rows")
+    columns: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in pieces]) for name in names}
+    return replace(pieces[0], **columns)
+
+
+def write_shard(file: Path, samples: Samples) -> None:
+    """Writes what `StreamedSamples` reads."""
+    np.savez(
+        file,
+        ids=samples.ids.astype(np.bytes_),
+        labels=samples.labels,
+        source_index=samples.source_index,
+        encoded_sha256=samples.encoded_sha256.astype(np.bytes_),
+        rows=samples.rows,
+    )

@@ -1,0 +1,144 @@
+"""Rank statistics with their intervals: percentile bootstraps (95 %) over architectures, draws and full seeds together.
+
+Each method's accuracies are compared with the mean of the *other* full seeds, draw by draw: with F full seeds every
+reference is the mean of F - 1 of them, for the methods as for the full runs themselves (the noise ceiling), so that no
+method is flattered by averaging.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds.artifact.manifest import EstimateRecord
+from proxyds.evaluation import rank_metrics as ranking
+from proxyds.evaluation.rank_metrics import Counts, Floats
+from proxyds.seeding import derive_seed
+
+N_RESAMPLES = 2000
+
+MAX_WITHOUT_VALUE = 0.1
+"""Share of resamples that may have no value where an interval is given."""
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """What is drawn again in the bootstrap; the first resample is the sample itself.
+
+    Attributes:
+        architectures: (B, n) how often each stands in it.
+        references: (B, F) the weight of each reference, which sum to 1.
+        draws: By the number of draws D: (B, D), the weight of each.
+    """
+
+    architectures: Counts
+    references: Floats
+    draws: dict[int, Floats]
+
+
+def other_seeds(full: Floats) -> Floats:
+    """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself.
+
+    Rounded to twelve digits, so that architectures with as many right answers stay tied.
+    """
+    if len(full) == 1:
+        return full
+    return np.round([np.delete(full, seed, axis=0).mean(axis=0) for seed in range(len(full))], 12)
+
+
+def resample(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Resamples:
+    """Draws the bootstrap's resamples: architectures, references and draws, each with replacement.
+
+    Few draws drawn with replacement vary too little: by (D - 1) / D, which is made up for. References that are means of
+    all seeds but one vary less still: their deviations are widened to the variance of the delete-one jackknife
+    (Efron 1982), (F - 1) / F of their sum of squares.
+
+    Args:
+        n: Architectures.
+        n_references: References.
+        n_draws: Every number of draws that some method has.
+        seed: The recipe's.
+    """
+
+    def draw(what: str, size: int) -> Counts:
+        rng = np.random.default_rng(derive_seed(seed, "bootstrap", what, size))
+        drawn = rng.multinomial(size, np.full(size, 1 / size), N_RESAMPLES)
+        return np.concatenate([np.ones((1, size), np.int64), drawn])
+
+    def weigh(what: str, size: int, widening: float) -> Floats:
+        return (1 + (draw(what, size) - 1) * math.sqrt(widening)) / size
+
+    draws = {size: weigh("draws", size, size / max(1, size - 1)) for size in {1, n_references, *n_draws}}
+    references = weigh("references", n_references, n_references * (n_references - 1))
+    return Resamples(draw("architectures", n), references, draws)
+
+
+def compare_repeats(
+    references: Floats,
+    measured: Floats,
+    draws: NDArray[np.int64],
+    cost: Floats,
+    counts: Resamples,
+    names: Iterable[str] = ranking.STATISTICS,
+) -> dict[str, Floats]:
+    """Statistics of a method's repeats against every reference, averaged within each resample.
+
+    Args:
+        references: (F, n).
+        measured: (R, n): accuracies, or one row of costs.
+        draws: (R,) the number of each repeat's draw: trainings on one draw count as one.
+        cost: (n,) FLOPs.
+        counts: The resamples, B of them.
+        names: Of `ranking.STATISTICS`.
+
+    Returns:
+        For each of the names (B,), the plain value first.
+    """
+    _, draw, n_trainings = np.unique(draws, return_inverse=True, return_counts=True)
+    repeats = (counts.draws[len(n_trainings)] / n_trainings)[:, draw]
+    weights = repeats[:, :, None] * counts.references[:, None, :]
+    every = product(range(len(measured)), range(len(references)))
+    return _average([(references[f], measured[r], weights[:, r, f]) for r, f in every], cost, counts, names)
+
+
+def compare_seeds(
+    references: Floats, full: Floats, cost: Floats, counts: Resamples, names: Iterable[str] = ranking.STATISTICS
+) -> dict[str, Floats]:
+    """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
+
+    Two seeds give one pair, and an interval that holds no noise of training.
+    """
+    weights = counts.draws[len(full)]
+    pairs = [(references[f], full[f], weights[:, f]) for f in range(len(full))]
+    return _average(pairs, cost, counts, names)
+
+
+def estimate(values: Floats) -> EstimateRecord:
+    """The first value, and the middle 95 % of the others; no interval where more than a few have no value."""
+
+    def number(value: float) -> float | None:
+        return round(float(value), 12) if math.isfinite(value) else None  # weights of thirds make 0.9999999999999998
+
+    resampled = values[1:][np.isfinite(values[1:])]
+    if len(resampled) < (1 - MAX_WITHOUT_VALUE) * (len(values) - 1):
+        return EstimateRecord(value=number(values[0]), low=None, high=None)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
+
+
+def _average(
+    pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples, names: Iterable[str]
+) -> dict[str, Floats]:
+    """Statistics averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
+
+    def average(statistic: ranking.Statistic) -> Floats:
+        taken = [w * statistic.compute(reference, m, counts.architectures, cost) for reference, m, w in pairs]
+        averaged: Floats = np.clip(np.sum(taken, axis=0), statistic.least, 1.0)  # widened weights may be below 0
+        return averaged
+
+    return {name: average(ranking.STATISTICS[name]) for name in names}

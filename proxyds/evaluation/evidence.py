@@ -1,0 +1,330 @@
+"""From runs to evidence: what is measured of every way to rank, the proxy against its controls, a verdict.
+
+Differences to controls are taken resample by resample (`bootstrap.py`), since what makes a set of architectures easy to rank
+makes it easy for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from proxyds.artifact.manifest import (
+    CheckRecord,
+    ComparisonRecord,
+    EstimateRecord,
+    EvidenceRecord,
+    MachineRecord,
+    MethodRecord,
+    StageRecord,
+    Verdict,
+)
+from proxyds.artifact.ranking_table import (
+    AT_ONE_RATIO,
+    FEWER_EPOCHS,
+    FLOPS,
+    FREE_RANKINGS,
+    FULL,
+    PARAMETERS,
+    PROXY,
+    RANDOM,
+    Measured,
+    collect_accuracies,
+)
+from proxyds.errors import EvidenceError
+from proxyds.evaluation import rank_metrics as ranking
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
+from proxyds.evaluation.cost import weigh_spending
+from proxyds.evaluation.rank_metrics import Floats
+from proxyds.recipe.models import MIN_RANKED, Check
+
+MAX_RANKED = 2000
+"""Architectures at most: every statistic looks at all pairs of them."""
+
+_ONE_DRAW = np.zeros(1, np.int64)
+_Key = tuple[str, float | None]
+NEGLIGIBLE = 0.05
+"""A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
+
+_RIVALS: tuple[tuple[str, str, Verdict], ...] = (
+    (RANDOM, "random subsets of its size", "no better than random"),
+    (FLOPS, "counting FLOPs", "no better than counting FLOPs"),
+    (FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs"),
+)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a table of runs comes from.
+
+    Attributes:
+        planned: Architectures that were to be ranked.
+        runs: Where the accuracies on the proxy and its controls come from.
+        reference: Where the full-data accuracies come from.
+        failures: Runs that failed, with the reason.
+        elapsed_seconds: Of this check, by the clock.
+        machine: Where it ran.
+    """
+
+    planned: Sequence[str]
+    runs: str
+    reference: str
+    failures: Sequence[str]
+    elapsed_seconds: float
+    machine: MachineRecord
+
+
+def weigh_evidence(
+    table: pa.Table,
+    check: Check,
+    provenance: Provenance,
+    *,
+    own_ratio: float,
+    n_full: int,
+    n_test: int,
+    seed: int,
+    stages: Sequence[StageRecord],
+) -> EvidenceRecord:
+    """Measures how well the proxy ranks.
+
+    Args:
+        table: The table `ranking`.
+        check: How it was checked.
+        provenance: Where the table comes from.
+        own_ratio: The proxy's.
+        n_full: Samples of everything.
+        n_test: Samples of the test.
+        seed: The recipe's.
+        stages: What the build took.
+
+    Raises:
+        EvidenceError: Fewer than five architectures have every run, or more than can be weighed; accuracies on full data or on
+            the proxy are constant, or there are none.
+    """
+    measured = collect_accuracies(table, provenance.planned)
+    _check_enough(measured, own_ratio, provenance.failures)
+    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
+    references = other_seeds(full)
+    n_draws = {len(set(draws)) for draws in measured.draws.values()}
+    counts = resample(len(measured.names), len(references), n_draws, seed)
+
+    values: dict[_Key, dict[str, Floats]] = {}
+    for key, accuracies in measured.accuracies.items():
+        if key[0] != FULL:
+            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+    values[FULL, None] = compare_seeds(references, full, cost, counts) if len(full) > 1 else {}
+    for method in FREE_RANKINGS:
+        values[method, None] = compare_repeats(references, measured.costs[method][None], _ONE_DRAW, cost, counts)
+    own = measured.accuracies[PROXY, own_ratio][measured.draws[PROXY, own_ratio] == 0]
+    of_own = compare_repeats(references, own, np.zeros(len(own), np.int64), cost, counts) if len(own) else {}
+
+    methods = tuple(_describe(key, measured, references, of_key) for key, of_key in values.items())
+    comparisons = tuple(_compare_with_controls(values, measured))
+    own_draws = len(set(measured.draws[PROXY, own_ratio]))
+    at_own_ratio = sum(ratio in (1.0, own_ratio) for ratio in table["ratio"].to_pylist())
+    verdict, explanation = judge(comparisons, own_ratio, own_draws, at_own_ratio)
+    if len(full) == 1:
+        explanation += " There is one training on everything: its noise is in no interval."
+    found = EvidenceRecord(
+        check=CheckRecord.model_validate(check.model_dump()),
+        own_ratio=own_ratio,
+        runs=provenance.runs,
+        reference=provenance.reference,
+        n_architectures=len(measured.names),
+        n_like_cost_pairs=int(ranking.are_alike(cost).sum()) // 2,
+        n_top=ranking.n_top(len(measured.names)),
+        n_full_seeds=len(full),
+        n_draws=own_draws,
+        left_out=measured.left_out,
+        failures=tuple(provenance.failures),
+        methods=methods,
+        comparisons=comparisons,
+        verdict=verdict,
+        explanation=explanation,
+        own_tau=estimate(of_own["tau"]) if of_own else EstimateRecord(value=None, low=None, high=None),
+        passed=None,
+        sufficient_ratio=None,
+        spending=weigh_spending(table, own_ratio, n_full, n_test, stages),
+        elapsed_seconds=provenance.elapsed_seconds,
+        machine=provenance.machine,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return found.model_copy(update=_gate(found))
+
+
+def _gate(found: EvidenceRecord) -> dict[str, bool | float | None]:
+    """Whether the threshold is reached, and the smallest ratio that reaches the target; one draw reaches nothing."""
+
+    def reaches(ratio: float, goal: float | None) -> bool:
+        method = found.of(PROXY, ratio)
+        low = method.statistics["tau"].low if method else None
+        return method is not None and method.n_draws > 1 and goal is not None and low is not None and low >= goal
+
+    threshold = found.check.threshold
+    return {
+        "passed": None if threshold is None else reaches(found.own_ratio, threshold),
+        "sufficient_ratio": min((ratio for ratio in found.ratios if reaches(ratio, found.target)), default=None),
+    }
+
+
+def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: int, n_runs: int) -> tuple[Verdict, str]:
+    """Puts the comparisons into words: first what is certain, against random, FLOPs and fewer epochs in this order.
+
+    Args:
+        comparisons: Of the proxy with its controls.
+        own_ratio: The proxy's.
+        n_draws: Of the proxy.
+        n_runs: Behind the comparisons.
+
+    Returns:
+        The verdict, and a sentence or two that say why.
+    """
+    of: dict[str, ComparisonRecord] = {each.control: each for each in comparisons if each.ratio == own_ratio}
+    if FLOPS in of and of[FLOPS].difference.value is None:  # all cost the same: there is nothing to count
+        rivals = [each for each in _RIVALS if each[0] != FLOPS]
+    else:
+        rivals = list(_RIVALS)
+    for control, words, verdict in rivals:
+        against = of.get(control)
+        if against is not None and against.outcome in ("worse", "no better"):
+            is_worse = control == RANDOM and against.outcome == "worse"
+            return (
+                "worse than random" if is_worse else verdict,
+                f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}: "
+                + (
+                    "all of the interval is below zero."
+                    if against.outcome == "worse"
+                    else "a gain of 0.05 is ruled out."
+                ),
+            )
+    missing = [words for control, words, _ in rivals if control not in of]
+    if missing:
+        return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
+    undecided = [(words, of[control]) for control, words, _ in rivals if of[control].outcome == "undecided"]
+    if undecided:
+        words, against = undecided[0]
+        return (
+            "not enough evidence",
+            f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}, which neither shows a gain nor rules "
+            f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}"
+            if n_draws > 1
+            else "There is one draw of the proxy, so that nobody can tell its luck from its worth; check with 3 draws or more.",
+        )
+    differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in rivals)
+    free = of.get(PARAMETERS)
+    beside = f" Less that of counting parameters it is {free.difference.shown()} ({free.outcome})." if free else ""
+    return "preserves the ranking", f"The proxy's Kendall tau is {differences}.{beside}"
+
+
+def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str]) -> None:
+    """Refuses what no statistic can be made of; see `weigh_evidence`."""
+    failed = f" ({len(failures)} runs failed, the first: {failures[0]})" if failures else ""
+    for key, words in (((FULL, 1.0), "full data"), ((PROXY, own_ratio), f"the proxy at its ratio {own_ratio:g}")):
+        if key not in measured.accuracies:
+            raise EvidenceError(f"check: must have accuracies on {words}, there are none{failed}")
+    n = len(measured.names)
+    if n < MIN_RANKED:
+        left = f"; left out for want of a run: {', '.join(measured.left_out)}" if measured.left_out else ""
+        raise EvidenceError(
+            f"check: must have at least {MIN_RANKED} architectures with every run to speak of a ranking, found {n}{left}"
+            f"{failed}; give more choices in the recipe's space, or the runs that are missing"
+        )
+    if n > MAX_RANKED:
+        raise EvidenceError(
+            f"check: must have at most {MAX_RANKED:,} architectures, found {n:,}; take a sample of them"
+        )
+    for key in ((FULL, 1.0), (PROXY, own_ratio)):
+        for repeat, row in enumerate(measured.accuracies[key]):
+            if np.ptp(row) == 0:
+                raise EvidenceError(
+                    f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {key[0]}"
+                    f"{'' if key[0] == FULL else f' {own_ratio:g}'}, number {repeat + 1}; train longer (training.epochs), or on "
+                    "more samples (selection.ratio)"
+                )
+
+
+def _describe(key: _Key, measured: Measured, references: Floats, values: dict[str, Floats]) -> MethodRecord:
+    method, ratio = key
+    place = (method, 1.0 if ratio is None else ratio)
+    accuracies = measured.accuracies.get(place)
+    each = measured.costs[method][None] if accuracies is None else accuracies
+    says_nothing = {FLOPS: ("pearson", "tau_given_cost"), PARAMETERS: ("pearson",)}.get(
+        method, ()
+    )  # a cost is no accuracy
+    return MethodRecord.model_validate(
+        {
+            "method": method,
+            "ratio": ratio,
+            "n_draws": 1 if accuracies is None else len(set(measured.draws[place])),
+            "mean_accuracy": None if accuracies is None else float(accuracies.mean()),
+            "tau_of_repeats": _tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
+            "statistics": {name: estimate(values[name]) for name in values if name not in says_nothing},
+        }
+    )
+
+
+def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) -> tuple[float | None, ...]:
+    """Each repeat's own tau: the mean over the references, or for a full seed its own reference alone."""
+    one = np.ones((1, measured.shape[1]), np.int64)
+    taus = []
+    for repeat, accuracies in enumerate(measured):
+        against = references[[repeat]] if is_itself else references
+        taus.append(float(np.mean([ranking.kendall_tau(reference, accuracies, one) for reference in against])))
+    return tuple(tau if math.isfinite(tau) else None for tau in taus)
+
+
+def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Measured) -> Iterable[ComparisonRecord]:
+    """The proxy at each ratio against everything of that ratio and against the free rankings.
+
+    Where one of the two was drawn once nothing is decided: the interval does not hold the noise of drawing it.
+    """
+
+    def is_drawn_once(method: str, ratio: float) -> bool:
+        return method not in FREE_RANKINGS and len(set(measured.draws[method, ratio])) == 1
+
+    for method, ratio in values:
+        if method != PROXY or ratio is None:
+            continue
+        for control in (*AT_ONE_RATIO[1:], *FREE_RANKINGS):
+            of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
+            if of_control is not None:
+                difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])
+                is_open = is_drawn_once(PROXY, ratio) or is_drawn_once(control, ratio)
+                outcome = "undecided" if is_open else _outcome(difference)
+                about = {"control": control, "ratio": ratio, "difference": difference, "outcome": outcome}
+                yield ComparisonRecord.model_validate(about)
+
+
+def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "worse", "undecided"]:
+    if difference.low is None or difference.high is None:
+        return "undecided"
+    if difference.low > 0:
+        return "better"
+    if difference.high < 0:
+        return "worse"
+    return "no better" if difference.high < NEGLIGIBLE else "undecided"
+
+
+def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
+    """How many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
+    if difference.value is None:
+        return "Draws whose accuracies are all the same have no ranking: train longer, or on more samples."
+    if difference.low is None or difference.high is None:
+        return "More architectures and draws are needed."
+    gain, factors = difference.value, []
+    if gain > 0:  # until the lower end is above 0
+        factors.append(((gain - difference.low) / gain) ** 2)
+    if gain < NEGLIGIBLE:  # until the upper end is below what would matter
+        factors.append(((difference.high - gain) / (NEGLIGIBLE - gain)) ** 2)
+    factor = min(factors)
+    fewest, most = (max(1, math.ceil((times - 1) * n_runs)) for times in (factor, factor**2))
+    return (
+        f"If it stays so, about {factor:,.1f} times as many architectures, draws or both would settle it, whichever holds the "
+        f"noise: {fewest:,} to {most:,} runs more than the {n_runs:,} here."
+    )

@@ -1,0 +1,274 @@
+"""Accuracies that were measured elsewhere: published tables, other people's runs, another proxy's reference."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from proxyds.artifact.ranking_table import (
+    DATASETS,
+    FEWER_EPOCHS,
+    FULL,
+    about_architecture,
+    make_runs_table,
+    parameters_text,
+)
+from proxyds.errors import AccuracyTableError
+from proxyds.recipe.models import MIN_RANKED, Reference
+from proxyds.selection.records import Architecture
+
+MAX_SEED_DIGITS = 9
+
+_RUN_COLUMNS = ("architecture", "dataset", "accuracy")
+
+
+def find_reference(reference: Reference) -> Path:
+    """Finds the table or proxy that a recipe names: where it says, or at the end of that path in `PROXYDS_DATA`.
+
+    Raises:
+        AccuracyTableError: There is none.
+    """
+    path = Path(reference.path).expanduser()
+    places = [path]
+    if copies := os.environ.get("PROXYDS_DATA"):
+        places += [Path(copies, *path.parts[-n_parts:]) for n_parts in (1, 2)]
+    for place in places:
+        with suppress(OSError):  # a name that is too long
+            if place.exists():
+                return place
+    tried = " or ".join(map(str, places))
+    raise AccuracyTableError(
+        f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is with --reference"
+    )
+
+
+def keep_listed(architectures: Sequence[Architecture], path: Path, reference: Reference) -> list[Architecture]:
+    """Leaves the architectures that a table of full-data accuracies holds, in their order.
+
+    Raises:
+        AccuracyTableError: It cannot be read, or holds too few of them to speak of a ranking.
+    """
+    listed = {row[reference.architecture_column].strip() for _, row in _read_rows(path, _columns_of(reference))}
+    kept = [each for each in architectures if each.name in listed]
+    if len(kept) < MIN_RANKED:
+        raise AccuracyTableError(
+            f"{path}: must hold at least {MIN_RANKED} of the space's {len(architectures):,} architectures, such as "
+            f"{architectures[0].name!r}, it holds {len(kept)} (of {len(listed):,} rows, such as {next(iter(listed))!r}); names must be "
+            "those of `proxyds inspect RECIPE`"
+        )
+    return kept
+
+
+def read_reference(path: Path, reference: Reference, architectures: Sequence[Architecture]) -> dict[str, float]:
+    """Reads a table of full-data accuracies.
+
+    Args:
+        path: A CSV file with a header.
+        reference: Names its columns.
+        architectures: Those that must be in it.
+
+    Returns:
+        Accuracy in [0, 1] by the architecture's name.
+
+    Raises:
+        AccuracyTableError: It cannot be read, has no such column, an accuracy is no number, an architecture stands in it
+            twice or is missing.
+    """
+    rows = _read_rows(path, _columns_of(reference))
+    wanted = {each.name for each in architectures}
+    known: dict[str, float] = {}
+    others: list[str] = []
+    for line, row in rows:
+        name = row[reference.architecture_column].strip()
+        if name not in wanted:
+            others.append(name)
+            continue
+        if name in known:
+            raise AccuracyTableError(
+                f"{path}:{line} architecture {name!r}: must stand in the table once, it is there twice"
+            )
+        known[name] = _as_number(row[reference.accuracy_column], reference.accuracy_column, path, line)
+    missing = [each.name for each in architectures if each.name not in known]
+    if missing:
+        raise AccuracyTableError(
+            f"{path}: must hold every architecture that is checked; it misses {len(missing)} of {len(architectures)}, such as "
+            f"{missing[0]!r} (it holds {len(known) + len(others)}, such as {next(iter([*known, *others]), '')!r}); names must be those of "
+            "`proxyds check --dry-run`"
+        )
+    chosen = {each.name: known[each.name] for each in architectures}
+    return dict(zip(chosen, _as_shares(list(chosen.values()), path), strict=True))
+
+
+def reference_rows(
+    accuracies: Mapping[str, float], architectures: Sequence[Architecture], n: int, origin: str
+) -> pa.Table:
+    """Puts full-data accuracies into the table `ranking`.
+
+    Args:
+        accuracies: By the architecture's name.
+        architectures: The rows wanted.
+        n: Samples of the whole.
+        origin: Where they come from.
+    """
+    rows = [
+        {
+            **about_architecture(each),
+            "dataset": FULL,
+            "ratio": 1.0,
+            "training_seed": 0,
+            "n_samples": n,
+            "accuracy": accuracies[each.name],
+            "origin": origin,
+        }
+        for each in architectures
+    ]
+    return make_runs_table(rows)
+
+
+def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: float) -> pa.Table:
+    """Reads runs that were made elsewhere, with any trainer.
+
+    Args:
+        path: A CSV file with the columns `architecture`, `dataset`, `accuracy`, and where they differ from 0, 0 and the
+            proxy's own: `draw_seed`, `training_seed`, `ratio`.
+        architectures: Those of the search space.
+        own_ratio: The proxy's.
+
+    Returns:
+        A table `ranking`; what is not known is null.
+
+    Raises:
+        AccuracyTableError: It cannot be read, or a row names what is not there or stands twice.
+    """
+    by_name = {each.name: each for each in architectures}
+    rows: list[dict[str, Any]] = []
+    seen = set()
+    for line, row in _read_rows(path, _RUN_COLUMNS):
+        name, dataset = row["architecture"].strip(), row["dataset"].strip()
+        if name not in by_name:
+            raise AccuracyTableError(
+                f"{path}:{line} architecture: must be one of the search space's {len(by_name)}, got {name!r}; such as {next(iter(by_name))!r}"
+            )
+        if dataset not in DATASETS:
+            raise AccuracyTableError(f"{path}:{line} dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
+        draw_seed = _as_count(row.get("draw_seed") or "0", path, line)
+        training_seed = _as_count(row.get("training_seed") or str(draw_seed), path, line)
+        ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", path, line)
+        if not 0 < ratio <= 1:
+            raise AccuracyTableError(
+                f"{path}:{line} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05"
+            )
+        identity = (name, dataset, ratio, draw_seed, training_seed)
+        if identity in seen:
+            raise AccuracyTableError(
+                f"{path}:{line}: each run must stand in the table once, this one is there twice: {identity}"
+            )
+        seen.add(identity)
+        rows.append(
+            {
+                **about_architecture(by_name[name]),
+                "dataset": dataset,
+                "ratio": ratio,
+                "draw_seed": None if dataset in (FULL, FEWER_EPOCHS) else draw_seed,
+                "training_seed": training_seed,
+                "accuracy": _as_number(row["accuracy"], "accuracy", path, line),
+                "origin": f"table {path.name}",
+            }
+        )
+    shares = _as_shares([held["accuracy"] for held in rows], path)
+    return make_runs_table([{**held, "accuracy": share} for held, share in zip(rows, shares, strict=True)])
+
+
+def read_own_reference(ranking: pa.Table, architectures: Sequence[Architecture], origin: str) -> pa.Table:
+    """Takes another proxy's runs on everything.
+
+    Args:
+        ranking: Its table of runs.
+        architectures: Those that must be in it, with the same parameters.
+        origin: Its name.
+
+    Raises:
+        AccuracyTableError: It has no such runs of some architecture.
+    """
+    wanted = {(each.network, parameters_text(each)): each for each in architectures}
+    rows = []
+    for row in ranking.to_pylist():
+        architecture = wanted.get((row["network"], row["parameters"]))
+        if row["dataset"] == FULL and row["origin"] == "trained" and architecture is not None:
+            rows.append({**row, **about_architecture(architecture), "origin": origin})
+    found = {row["architecture"] for row in rows}
+    missing = [each.name for each in architectures if each.name not in found]
+    if missing:
+        raise AccuracyTableError(
+            f"check.reference: {origin} must hold runs on everything of every architecture that is checked; it misses "
+            f"{len(missing)} of {len(architectures)}, such as {missing[0]!r}; check that proxy with them, or choose fewer here"
+        )
+    return make_runs_table(rows)
+
+
+def _columns_of(reference: Reference) -> tuple[str, str]:
+    return reference.architecture_column, reference.accuracy_column
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with their lines."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as held:
+            reader = csv.DictReader(held, strict=True)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise AccuracyTableError(
+                    f"{path}: must be a CSV file with the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
+                    f"{', '.join(reader.fieldnames or ()) or 'none'}"
+                )
+            names = list(reader.fieldnames or ())
+            if len(set(names)) < len(names):
+                raise AccuracyTableError(f"{path}: each column must stand in the header once, it is {', '.join(names)}")
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AccuracyTableError(f"{path}: must be a CSV file that can be read: {error}") from None
+    for line, row in rows:
+        if any(row[name] is None for name in columns):
+            raise AccuracyTableError(f"{path}:{line} must have a value in each of the columns {', '.join(columns)}")
+    if not rows:
+        raise AccuracyTableError(f"{path}: must hold rows, it has none")
+    return rows
+
+
+def _as_number(text: str, column: str, path: Path, line: int) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise AccuracyTableError(
+            f"{path}:{line} {column}: must be a finite number, got {text!r}; leave out the row of a run that failed"
+        )
+    return number
+
+
+def _as_count(text: str, path: Path, line: int) -> int:
+    if not text.strip().isdecimal() or len(text.strip()) > MAX_SEED_DIGITS:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise AccuracyTableError(
+            f"{path}:{line} a seed must be a number from 0, of {MAX_SEED_DIGITS} digits at most, got {shown!r}"
+        )
+    return int(text)
+
+
+def _as_shares(accuracies: Sequence[float], path: Path) -> list[float]:
+    """Accuracies in [0, 1]; where some are above 1 all are taken as percent."""
+    if min(accuracies) < 0 or max(accuracies) > 100:
+        raise AccuracyTableError(
+            f"{path}: accuracies must be in [0, 1], or in percent, found {min(accuracies):g} to {max(accuracies):g}"
+        )
+    if max(accuracies) > 1 and any(0 < accuracy < 1 for accuracy in accuracies):
+        raise AccuracyTableError(f"{path}: accuracies must all be in [0, 1], or all in percent, found both")
+    return [accuracy / 100 for accuracy in accuracies] if max(accuracies) > 1 else list(accuracies)

@@ -1,0 +1,1 @@
+"""The verbs: only these join rooms."""

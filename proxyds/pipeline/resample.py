@@ -1,0 +1,182 @@
+"""Another proxy from a published importance table: another size, draw law or seed. Nothing is trained, samples are found by content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from proxyds.artifact import writer as artifact
+from proxyds.artifact.manifest import MANIFEST, RECIPE, Manifest
+from proxyds.artifact.reader import measure_file, verify_proxy
+from proxyds.artifact.summary import Shown
+from proxyds.artifact.tables import read_weights
+from proxyds.data import source
+from proxyds.errors import ArtifactError, RecipeError
+from proxyds.pipeline.audit import audit_tables
+from proxyds.pipeline.build import Built, look_at_output, write_proxy
+from proxyds.pipeline.ledger import Ledger
+from proxyds.pipeline.provenance import describe_resampling
+from proxyds.pipeline.pull import open_tables
+from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
+from proxyds.recipe.models import Images, Recipe
+from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.storage.store import Store, again_if_damaged
+from proxyds.runtime.task import LocalWorkers, run_stored
+from proxyds.selection import draw as selection
+from proxyds.selection.known import Known
+from proxyds.selection.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
+
+MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
+"""Parts of a recipe that the importance of its samples does not depend on."""
+
+
+@again_if_damaged
+def resample(
+    place: str | Path,
+    out: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    store: Store | None = None,
+    workers: int = 0,
+    force: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> Built:
+    """Draws another proxy from a proxy's importance table and its source.
+
+    A build with the same recipe gives the same bytes of `data/`, `importance/`, `evaluation/` and `webdataset/`.
+
+    Args:
+        place: The proxy: a folder, `user/name@v1.0.0`, or an address.
+        out: The folder to make.
+        overrides: `a.b=c` assignments to its recipe: `selection.ratio`, `selection.method`, `selection.draw`, `selection.seed`, `selection.labels`, `name`, `version`,
+            `output`; also `source.path`, where the source has moved.
+        store: Where decoded images are kept; None for the user's own.
+        workers: Processes at once; 0 for one for each core.
+        force: Replace another proxy at `out`.
+        on_progress: Called as work goes on.
+
+    Raises:
+        RecipeError: An override changes what importance was measured with.
+        ChangedSourceError: The source is not the one that the table is of; says how many samples differ.
+        ProxydsError: Anything else that the user can mend; each class says what.
+    """
+    store, out = store or Store(), Path(out).absolute()
+    there = look_at_output(out, force)
+    out = out.resolve()
+    ledger = Ledger(on_progress)
+    with open_tables(str(place), on_progress) as (folder, name):
+        parent, tables = audit_tables(folder)
+        parent_sha256 = measure_file(folder / MANIFEST).sha256
+        recipe, where = _read_changed_recipe(folder, name, parent, overrides)
+    with LocalWorkers(workers) as engine:
+        data = source.load_source(
+            recipe.model_copy(update={"source": where}),
+            partial(run_stored, store=store, engine=engine, on_progress=on_progress),
+        )
+        ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+        source.check_same(data, parent.source.fingerprint, *ids)
+        ledger.end_stage("source")
+
+        chosen_by = recipe.selection
+        selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
+        if there is not None and not force:
+            if (there.recipe_sha256, there.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
+                raise artifact.another_proxy(out, there)
+            return Built(out, verify_proxy(out), was_there=True)
+        importance = tables.importance["importance"].to_numpy()
+        if METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method:
+            design_for = selection.design_by(read_weights(tables.importance))
+        else:
+            known = Known(data.train.parsed_ids, data.train.labels, importance)
+            design_for = partial(METHODS[chosen_by.method].design, known)
+        draw = selection.draw_samples(
+            data.train.parsed_ids,
+            data.train.labels,
+            data.label_names,
+            tables.importance["case"].to_numpy().astype(np.int64),
+            importance,
+            design_for,
+            ratio=chosen_by.ratio,
+            law=chosen_by.draw,
+            seed=recipe.draw_seed,
+            reduction=chosen_by.labels,
+            by_importance=chosen_by.method == BY_IMPORTANCE,
+        )
+        ledger.end_stage("selection")
+
+        outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
+
+        def write(folder: Path) -> Shown:
+            return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
+
+        def describe() -> Manifest:
+            return describe_resampling(parent, parent_sha256, recipe, data, draw, ledger.stages)
+
+        return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
+
+
+def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
+    """Reads the recipe of the new proxy, and where its source lies now, which is no part of it.
+
+    Raises:
+        ArtifactError: The proxy's recipe is not the one that it was built from.
+        RecipeError: An override changes more than `MAY_CHANGE`.
+    """
+    before, after = (read_recipe(folder / RECIPE, changes) for changes in ((), overrides))
+    if before.sha256 != parent.recipe_sha256:
+        raise ArtifactError(
+            f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"
+        )
+    kept = [
+        each.model_copy(update={"source": before.source}).model_dump(exclude=MAY_CHANGE) for each in (before, after)
+    ]
+    sources = [each.source.model_dump(exclude={"path"}) for each in (before, after)]
+    if kept[0] != kept[1] or sources[0] != sources[1]:
+        changed = [part for part in kept[0] if kept[0][part] != kept[1][part]] or ["source"]
+        draws = "; the draw's own seed is --seed" if changed == ["seed"] else "; build a proxy with it"
+        raise RecipeError(
+            f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} and source.path may change, {changed[0]} would "
+            f"make other importances{draws}"
+        )
+    method = METHODS[after.selection.method]
+    if not method.needs <= {"cases"} and not (method.is_weighting and after.selection.method == parent.draw.method):
+        fitting = ", ".join(name for name, each in METHODS.items() if each.needs <= {"cases"})
+        raise RecipeError(
+            f"--set: nothing is trained here, and the method {after.selection.method} must ask the probes anew; build a proxy with it, "
+            f"or set selection.method to one that a proxy's tables are enough for: {fitting}"
+        )
+    return after.model_copy(update={"source": before.source}), after.source
+
+
+def _read_outcomes(tables: Tables) -> Outcomes:
+    """What the probes made of the evaluation samples, from the table `evaluation`."""
+    held = tables.evaluation
+    return Outcomes(
+        predictions=_stack(held["predicted"]),
+        correct=_stack(held["correct"]),
+        case=held["case"].to_numpy().astype(np.int64),
+        importance=held["importance"].to_numpy(),
+        pair_counts=np.stack([held[name].to_numpy() for name in PAIRS], axis=1),
+    )
+
+
+def _stack(lists: pa.ChunkedArray) -> np.ndarray:
+    """A column of lists of one length as (n, length)."""
+    return np.array(lists.to_pylist())
+
+
+def _read_mapping(parent: Manifest, tables: Tables) -> Mapping:
+    """Each training sample's nearest evaluation sample, from the table `importance`."""
+    places = {sample_id: place for place, sample_id in enumerate(tables.evaluation["sample_id"].to_pylist())}
+    nearest = [places[sample_id] for sample_id in tables.importance["nearest_evaluation_id"].to_pylist()]
+    return Mapping(
+        nearest=np.array(nearest, np.int64)[:, None],
+        distance=tables.importance["nearest_distance"].to_numpy(),
+        n_neighbours=1,
+        n_dimensions=parent.mapping.n_dimensions,
+        explained_variance=parent.mapping.explained_variance,
+    )

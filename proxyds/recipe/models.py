@@ -1,0 +1,500 @@
+"""What a proxy is made from: the frozen, validated recipe, its canonical form and its identity.
+
+Defaults are the paper's where the paper gives one. This module imports no torch, so that `proxyds validate` answers in a
+moment. `recipe_yaml.py` reads and writes recipes as files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from proxyds.recipe.licences import LICENCES
+from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
+from proxyds.section import Section
+from proxyds.space.choices import SpaceSpec
+from proxyds.text import find_active_text, iter_texts
+
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
+MIN_RANKED = 5
+"""Architectures without which nobody can speak of a ranking."""
+
+_VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
+
+
+class Images(Section):
+    """What every source needs to know about its images and splits."""
+
+    image_mode: Literal["L", "RGB"] = Field("RGB", description="What networks see: grey (L) or colour (RGB).")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
+        None,
+        description="Side in pixels that networks see (scaled and cropped to the centre); null: as they are, all the same.",
+        examples=[32],
+    )
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="An image that cannot be decoded stops the build, or is left out and counted on the card."
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1,
+        description="Share of the training split set aside to measure importance on, where the source has no validation split.",
+        examples=[0.1],
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2,
+        description="Share of the training split set aside before anything else, where the source has no test split.",
+        examples=[0.2],
+    )
+
+
+class Columns(Images):
+    """A source read by `datasets`: which splits and columns."""
+
+    train_split: str = Field("train", description="The split to choose samples from.", examples=["train"])
+    validation_split: str | None = Field(
+        None,
+        description="The split to measure importance on; null: `validation` if there is one, else carved from train.",
+    )
+    test_split: str | None = Field(
+        None, description="The split that chooses nothing; null: `test` if there is one, else carved from train."
+    )
+    image_column: str | None = Field(None, description="null: the only column of images.", examples=["image"])
+    label_column: str | None = Field(
+        None,
+        description="null: the only column of class labels, or `fine_label`, `label`, `cls`, `class`, `target`.",
+        examples=["label"],
+    )
+
+
+class DigitsSource(Images):
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey: nothing to download."""
+
+    kind: Literal["digits"] = "digits"
+    image_mode: Literal["L", "RGB"] = "L"
+
+
+class HubSource(Columns):
+    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA` in the README."""
+
+    kind: Literal["hub"]
+    name: str = Field(
+        description="`user/name` on the Hub.",
+        pattern=r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$",
+        examples=["uoft-cs/cifar10"],
+    )
+    config: str | None = Field(None, description="The data set's configuration; null: its default.")
+    revision: str = Field(
+        description="A commit or tag: a branch can change.",
+        examples=["0b2714987fa4"],
+        min_length=1,
+        json_schema_extra={"advice": "put it in quotes, for example '0123456'"},
+    )
+
+
+class FolderSource(Columns):
+    """A folder: parquet files, images in a folder for each label, or WebDataset tars."""
+
+    kind: Literal["folder"]
+    path: str = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data/my-images"]
+    )
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name or "root"  # a path of somebody's machine is no part of a proxy
+
+
+class TorchvisionSource(Images):
+    """CIFAR-10 or CIFAR-100 as torchvision keeps them (the folder that holds `cifar-10-batches-py`)."""
+
+    kind: Literal["torchvision"]
+    dataset: Literal["CIFAR10", "CIFAR100"]
+    path: str = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data"]
+    )
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name or "root"
+
+
+SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must hold each choice once")
+    return values
+
+
+MAX_PROBES, MAX_REPEATS, MAX_PARTS = 64, 100, 64
+
+
+class Probes(Section):
+    """The networks that are trained on everything to see which samples tell architectures apart (section 3.1)."""
+
+    later = frozenset({"architectures", "seeds", "data_parallel"})
+
+    count: Annotated[int, Field(ge=2, le=MAX_PROBES)] = Field(
+        2,
+        description="Two: the lightest and the heaviest of the space. More: evenly spread over cost between them.",
+        examples=[2],
+    )
+    architectures: (
+        Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_PROBES), AfterValidator(_distinct)] | None
+    ) = Field(
+        None,
+        description="In place of count: the architectures of the space by name, as `proxyds inspect RECIPE` names them.",
+    )
+    seeds: Annotated[int, Field(ge=1, le=MAX_REPEATS)] = Field(
+        1,
+        description="Trainings of each probe, with a seed of its own each; importance is the mean over them.",
+        examples=[3],
+    )
+    data_parallel: Annotated[int, Field(ge=1, le=MAX_PARTS)] = Field(
+        1,
+        description="Processes that train each probe together, each with its own part of every batch, for networks too big for "
+        "one GPU; batch norm normalises each part by itself.",
+        examples=[2],
+    )
+
+
+def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(constants):
+        raise ValueError("must not all be zero: nothing could be drawn")
+    return constants
+
+
+MAX_IMPORTANCE = 1e9
+"""Of the constants, and so of a sample."""
+_Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE, allow_inf_nan=False)]
+
+
+class Importance(Section):
+    """How much a sample's outcome counts (section 3, Algorithm 1 step 3)."""
+
+    constants: Annotated[tuple[_Constant, _Constant, _Constant, _Constant], AfterValidator(_not_all_zero)] = Field(
+        (2.0, 1.0, 6.0, 1.0),
+        description="c1..c4: all probes right, all wrong, they differ in the order of their accuracies, against it.",
+        examples=[[2, 1, 6, 1]],
+    )
+    protocol: Literal["validation", "paper"] = Field(
+        "validation",
+        description="Measure importance on the validation split; `paper`: on the test set, as the paper does "
+        "(circular: only for reproducing its tables).",
+    )
+
+
+class Similarity(Section):
+    """How importance reaches training samples: the nearest evaluation sample in feature space (section 3.2)."""
+
+    layer: str | None = Field(
+        None,
+        description="Layer of the heaviest probe to take features from; null: the family's own.",
+        examples=["stages.2"],
+    )
+    dimensions: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Of the features after PCA, at most.")
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
+    neighbours: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Evaluation samples whose importances are averaged; 1 is the paper.", examples=[1]
+    )
+
+
+def _is_count_or_share(keep: Any) -> Any:
+    is_count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 2
+    if not is_count and not (isinstance(keep, float) and 0 < keep < 1) and keep != "auto":
+        raise ValueError("must be a number of labels from 2, a share of them in (0, 1), or `auto`")
+    return keep
+
+
+class LabelReduction(Section):
+    """Which labels the proxy keeps where there are too many for its size (section 3.3)."""
+
+    keep: Annotated[
+        int | float | str, PlainValidator(_is_count_or_share, json_schema_input_type=int | float | Literal["auto"])
+    ] = Field(
+        description="Labels to keep: how many, their share, or `auto`: as many as leave samples_per_label.",
+        examples=[20],
+    )
+    samples_per_label: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        100, description="For auto: samples that a kept label has in the proxy, on average.", examples=[100]
+    )
+    order: Literal["samples-first", "labels-first"] = Field(
+        "samples-first",
+        description="samples-first (section 4): draw samples of all labels, keep labels by what was drawn; labels-first (section "
+        "3.3): keep labels by the importance of all their samples, then draw.",
+    )
+    choice: Literal["top", "drawn"] = Field(
+        "top", description="Of the labels: those with the largest importance in sum, or drawn in proportion to it."
+    )
+
+
+def _known_method(method: str) -> str:
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, n=3, cutoff=0.4)
+        nearest = f" (near: {', '.join(near)})" if near else ""
+        raise ValueError(f"must be a selection method{nearest}: {', '.join(METHODS)}")
+    return method
+
+
+_Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": list(METHODS)})]
+
+
+class Selection(Section):
+    """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
+
+    later = frozenset({"labels", "seed"})
+
+    method: _Method = Field(
+        "easier",
+        description="What is chosen: `easier` is more of what a probe finds easy; `cases` is the paper's, in proportion to importance; "
+        "`proxyds list` tells the others.",
+        examples=["easier"],
+    )
+    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05,
+        description="Size of the proxy as a share of the samples that may be drawn.",
+        examples=[0.05],
+        json_schema_extra={"advice": "for five percent write 0.05"},
+    )
+    draw: Literal["systematic", "successive"] = Field(
+        "systematic",
+        description="Draw law without replacement. systematic: inclusion exactly proportional to importance (capped at "
+        "1); successive: one after the other, which under-includes the important.",
+    )
+    labels: LabelReduction | None = Field(None, description="Keep some labels only; null: all of them.")
+    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = Field(
+        None, description="Of the draws alone; null: the recipe's. Another one is another proxy from the same probes."
+    )
+
+
+class Training(Section):
+    """How every network is trained: probes, and architectures in a check. The paper names Adam and no more."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(30, description="Passes over the data.", examples=[30])
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = Field(1e-3, description="At its highest.", examples=[0.001])
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="L2 penalty.", examples=[0.0005])
+    schedule: Literal["one-cycle", "step"] = Field(
+        "one-cycle", description="one-cycle: up, then down to nothing; step: a tenth at half and at three quarters."
+    )
+    crop_padding: Annotated[int, Field(ge=0, le=64)] = Field(
+        4, description="Augmentation: random crops from images padded by so many pixels; 0: none.", examples=[4]
+    )
+    horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
+
+
+class Output(Section):
+    """How the proxy is laid out."""
+
+    samples_per_shard: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        10_000, description="Samples in each parquet file and tar, at most.", examples=[10_000]
+    )
+    gallery: bool = Field(True, description="Sample images on the card; off where images may not be redistributed.")
+
+
+class Reference(Section):
+    """Full-data accuracies that are known already: a table, or another proxy's own runs."""
+
+    path: str = Field(
+        description="A CSV file with a row for each architecture, or a proxy's folder; relative to the recipe's folder.",
+        min_length=1,
+        examples=["published.csv"],
+    )
+    architecture_column: str = Field("architecture", description="Column of the architectures' names.")
+    accuracy_column: str = Field("accuracy", description="Column of the accuracies, in [0, 1] or in percent.")
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name or "root"
+
+
+def _as_reference(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+_Ratio = Annotated[float, Field(gt=0, le=1, json_schema_extra={"advice": "for five percent write 0.05"})]
+_Correlation = Annotated[float, Field(ge=-1, le=1)]
+
+
+class Check(Section):
+    """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
+
+    later = frozenset({"controls"})
+
+    architectures: Annotated[int, Field(ge=MIN_RANKED, le=10_000)] = Field(
+        16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
+    )
+    draws: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="Proxies and controls drawn, each trained with a seed of its own.", examples=[5]
+    )
+    full_seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        3, description="Trainings on everything; the noise ceiling needs two.", examples=[3]
+    )
+    controls: Annotated[tuple[_Method, ...], AfterValidator(_distinct)] = Field(
+        (),
+        description="Selection methods to compare with, besides `random` and `stratified`.",
+        examples=[["easiest", "herding"]],
+    )
+    ratios: Annotated[tuple[_Ratio, ...], AfterValidator(_distinct)] = Field(
+        (), description="Other sizes of the proxy to check besides its own.", examples=[[0.02, 0.1, 0.2]]
+    )
+    threshold: _Correlation | None = Field(
+        None,
+        description="The lower end of Kendall tau's interval must reach it, or `check` exits with 3.",
+        examples=[0.7],
+    )
+    target: _Correlation | None = Field(
+        None, description="The smallest ratio whose lower end reaches it is named; null: the threshold.", examples=[0.7]
+    )
+    reference: Annotated[Reference, BeforeValidator(_as_reference, json_schema_input_type=str | Reference)] | None = (
+        Field(None, description="Full-data accuracies known already, so that nothing is trained on everything.")
+    )
+
+
+def _known_licence(licence: str) -> str:
+    if licence not in LICENCES:
+        near = difflib.get_close_matches(licence, LICENCES, n=3, cutoff=0.4)
+        raise ValueError(
+            "must be a licence as the Hub names it"
+            + (f" (near: {', '.join(near)})" if near else "")
+            + ", `other` or `unknown`"
+        )
+    return licence
+
+
+class Recipe(Section):
+    """A whole recipe. Frozen; recipes of equal proxies have equal `sha256`."""
+
+    name: str = Field(
+        description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
+    )
+    version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
+    licence: Annotated[str, AfterValidator(_known_licence), Field(json_schema_extra={"enum": LICENCES})] = Field(
+        "unknown", description="Of the images, as the Hub names licences.", examples=["cc-by-4.0"]
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = Field(
+        0, description="Every random number comes from it.", examples=[0]
+    )
+    source: SourceSpec = Field(default_factory=DigitsSource, description="The whole data set.")
+    space: SpaceSpec = Field(description="The architectures that the proxy must rank.")
+    probes: Probes = Field(default_factory=Probes, description="Networks trained on everything.")
+    importance: Importance = Field(default_factory=Importance, description="What an outcome counts.")
+    similarity: Similarity = Field(default_factory=Similarity, description="From evaluation to training samples.")
+    selection: Selection = Field(default_factory=Selection, description="The draw.")
+    training: Training = Field(default_factory=Training, description="How networks are trained.")
+    output: Output = Field(default_factory=Output, description="The proxy's files.")
+    check: Check | None = Field(
+        None, description="Check the ranking after the build; null: leave it to `proxyds check`."
+    )
+
+    @model_validator(mode="after")
+    def _has_enough_architectures(self) -> Recipe:
+        n, needed = self.space.n_most, self.probes.count if self.probes.architectures is None else 2
+        place = "space.choices" if self.space.choices is not None else "space.architectures"
+        if n < needed:
+            raise PydanticCustomError(
+                "too_few_architectures",
+                "must make at least probes.count = {count} architectures to rank, they make {n}; give more choices",
+                {"count": needed, "n": n, "place": place},
+            )
+        if self.check is not None and n < MIN_RANKED:
+            raise PydanticCustomError(
+                "too_few_architectures",
+                "must make at least {count} architectures for their ranking to be checked, they make {n}; give more choices, or "
+                "leave out the section check",
+                {"count": MIN_RANKED, "n": n, "place": place},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_equal_parts(self) -> Recipe:
+        n, batch_size = self.probes.data_parallel, self.training.batch_size
+        if batch_size % n or batch_size < 2 * n:
+            fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
+            raise PydanticCustomError(
+                "unequal_parts",
+                "must divide training.batch_size = {batch_size} into equal parts of two samples or more, got {n}; possible: {fitting}",
+                {
+                    "batch_size": batch_size,
+                    "n": n,
+                    "fitting": ", ".join(map(str, fitting)),
+                    "place": "probes.data_parallel",
+                },
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_enough(self) -> Recipe:
+        """Scores that are averaged over trainings of the heaviest probe want them; labels are dropped by weights alone."""
+        method = self.selection.method
+        used = {"selection.method": [method], "check.controls": list(self.check.controls if self.check else ())}
+        for place, names in used.items():
+            for name in names:
+                if METHODS[name].n_seeds > self.probes.seeds:
+                    raise PydanticCustomError(
+                        "too_few_seeds",
+                        "must have its scores averaged over {needed} trainings of the heaviest probe or more, {name} got {n}; build with "
+                        "probes.seeds: {needed}",
+                        {"needed": METHODS[name].n_seeds, "name": name, "n": self.probes.seeds, "place": place},
+                    )
+        if self.selection.labels is not None and not METHODS[method].is_weighting:
+            fitting = ", ".join(name for name, each in METHODS.items() if each.is_weighting)
+            raise PydanticCustomError(
+                "labels_of_method",
+                "must be left out with the method {method}, which does not choose by weights alone; possible: {fitting}",
+                {"method": method, "fitting": fitting, "place": "selection.labels"},
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_plain_text(self) -> Recipe:
+        """Texts of a recipe reach the proxy's manifest and card, which may hold plain text alone."""
+        for place, text in iter_texts(self.model_dump(mode="json", exclude={"check"})):
+            if (trouble := find_active_text(text)) is not None:
+                raise PydanticCustomError(
+                    "active_text",
+                    "must be plain text, it holds {trouble}",
+                    {"trouble": trouble, "place": ".".join(place)},
+                )
+        return self
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed that draws come from."""
+        return self.seed if self.selection.seed is None else self.selection.seed
+
+    @property
+    def canonical(self) -> str:
+        """What the proxy is made from, every default filled in (but for settings that came later: `Section.later`), as JSON with sorted keys and no spaces.
+
+        Free of local paths, and of `check`, which changes nothing in the proxy; and of the method `cases`, which there was before others.
+        """
+        held = self.model_dump(mode="json", exclude={"check"})
+        if self.selection.method == BY_IMPORTANCE:
+            del held["selection"]["method"]
+        return json.dumps(held, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the recipe: the sha256 of its canonical form, in hexadecimal."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()
+
+
+def recipe_json_schema() -> str:
+    """The JSON Schema of recipes, for editors; shipped as `recipe.schema.json`."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,44 @@
+"""The recipes that come with the package: what `proxyds init` starts from."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from proxyds.errors import UnknownNameError
+
+_ROOM = Path(__file__).parent
+SCHEMA_FILE = _ROOM / "recipe.schema.json"
+
+
+def preset_folder() -> Path:
+    """Where the recipes are: inside an installed package, beside it in a checkout."""
+    installed = _ROOM / "presets"
+    return installed if installed.is_dir() else _ROOM.parent.parent / "recipes"
+
+
+def preset_names() -> list[str]:
+    """Names for `proxyds init --preset`."""
+    return sorted(path.stem for path in preset_folder().glob("*.yaml"))
+
+
+def preset_purpose(name: str) -> str:
+    """The first comment line of a preset."""
+    lines = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema=" not in line]
+    return comments[0] if comments else ""
+
+
+def preset_text(name: str) -> str:
+    """A preset as a recipe to start from, its schema line pointing at the installed schema.
+
+    Raises:
+        UnknownNameError: There is no such preset.
+    """
+    names = preset_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise UnknownNameError(f"--preset {name}: must be a known preset; {hint}known: {', '.join(names)}")
+    text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text.replace("$schema=../proxyds/recipe/recipe.schema.json", f"$schema={SCHEMA_FILE}", 1)

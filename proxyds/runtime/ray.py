@@ -1,0 +1,479 @@
+"""Tasks on a Ray cluster: one native Ray task for each, with its CPU and its share of a GPU.
+
+Ray queues what has no room yet, and a task that kills its worker kills no other. What it does not do is done here: nothing is
+started that can never run, what was lost is done again a bounded number of times and then named, and a node that would keep
+its results to itself, or compute otherwise than the others, is refused before it does. Ray is imported with this module.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray starts: nothing is sent to anybody
+# no warning, and a task without a GPU sees none
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayError, RayTaskError
+
+from proxyds.errors import (
+    DeviceError,
+    MissingExtraError,
+    OutputError,
+    RemoteError,
+    SourceNotFoundError,
+    TrainingError,
+    WorkerDiedError,
+    translate_os_errors,
+)
+from proxyds.runtime.ray_worker import (
+    SHARED,
+    LostError,
+    Mailbox,
+    Setting,
+    answer_question,
+    describe_computing,
+    work,
+    work_together,
+)
+from proxyds.runtime.storage.atomic import sweep_unfinished
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task, interrupts_held
+from proxyds.selection.records import OnProgress, Progress
+from proxyds.space.networks.plugins import loaded_plugins
+
+_Answer = TypeVar("_Answer")
+
+TRIES = 3
+"""How often a task is begun before it is given up."""
+LARGE_BYTES = 100_000
+"""Arguments that are larger travel once to a node, however many of its tasks share them."""
+POLL_SECONDS, LOOK_SECONDS = 0.2, 5.0
+"""Between looks at what ended and what was said; and at the nodes."""
+PATIENCE_SECONDS = 60.0
+"""How long what cannot run any more waits for a node to come back; and a result on a shared disk to be seen from here."""
+
+
+class RayCluster:
+    """Runs tasks on a Ray cluster. Connects at once, and disconnects at the end of the block.
+
+    Args:
+        device: `cpu`, `cuda`, or `auto` for CUDA where the cluster has a GPU.
+        address: `host:port` or `ray://host:port`; None for `RAY_ADDRESS`, or the cluster that runs on this machine, or one
+            that is started for the block. A program that has called `ray.init` is taken as it is.
+        workers: Tasks at once; 0 for as many as there is room for.
+        gpus_per_task: Of each task that computes on a GPU: a share, or a whole number.
+
+    Attributes:
+        device: What `auto` has become.
+        n_workers: Tasks at once.
+
+    Raises:
+        RemoteError: There is no cluster at the address.
+        DeviceError: It has no such device, or none that gives a task so much of it.
+    """
+
+    def __init__(
+        self, device: str = "auto", address: str | None = None, workers: int = 0, gpus_per_task: float = 1.0
+    ) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise DeviceError(
+                f"--device {device}: must be auto, cpu or cuda on a cluster, which chooses among its GPUs"
+            )
+        if not gpus_per_task > 0 or (gpus_per_task > 1 and gpus_per_task % 1):
+            raise DeviceError(
+                f"--gpus-per-task {gpus_per_task:g}: must be a share of a GPU such as 0.25, or a whole number of them"
+            )
+        self._workers, self._gpus_per_task = workers, gpus_per_task
+        self._mailbox: Any = None
+        self._mail: Any = None  # what was asked of it last
+        self._n_started = 0  # so that a task that is begun again is told apart from its first try
+        self._computing: dict[str, dict[str, str]] = {}
+        self._owns_connection = _connect(address)
+        try:
+            has_gpus = _count_room(self._needs("cuda")) > 0
+            self.device = device if device != "auto" else "cuda" if has_gpus else "cpu"
+            self._require_room(f"--device {device}", self._needs(self.device), 1)
+        except BaseException:
+            self.__exit__()
+            raise
+        room = _count_room(self._needs(self.device))
+        self.n_workers = min(workers or room, room)
+
+    def __enter__(self) -> RayCluster:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with interrupts_held():
+            self._mailbox = None
+            if self._owns_connection:
+                ray.shutdown()
+
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """See `Engine.ask`."""
+        needs = self._needs(device)
+        self._require_room(getattr(function, "__name__", "a question"), needs, 1)
+        remote = _remote(answer_question, needs, max_retries=TRIES - 1)
+        try:
+            answer, stuck_since = remote.remote(loaded_plugins(), function, arguments), None
+            while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
+                stuck_since = self._look_for_room(stuck_since, lambda: self._require_room("a question", needs, 1))
+            return cast(_Answer, ray.get(answer))
+        except RayError as error:
+            if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
+                raise error.cause from error
+            raise _died("a question to a node of the cluster", error) from error
+
+    def run(
+        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
+    ) -> list[Failure]:
+        """See `Engine.run`. What is lost with its worker or node is begun again, `TRIES` times in all.
+
+        After an error nothing more can be run in the block: where this made the connection, it has ended it.
+
+        Raises:
+            WorkerDiedError: A task was lost each time, and not `keep_going`.
+            DeviceError: A task can never run: the cluster has not what it needs.
+            OutputError: A node does not see the store.
+        """
+        if not tasks:
+            return []
+        self._require_room_for(tasks)
+        with _seen_from_everywhere(store) as (store, seen):
+            settings = {
+                device: Setting(loaded_plugins(), seen, device, self._ask_computing(device))
+                for device in sorted({_device_of(task) for task in tasks})
+            }
+            return self._run(tasks, store, on_progress, settings, keep_going=keep_going)
+
+    def _run(
+        self,
+        tasks: Sequence[Task],
+        store: Store,
+        on_progress: OnProgress,
+        settings: Mapping[str, Setting],
+        *,
+        keep_going: bool,
+    ) -> list[Failure]:
+        packed = _Packed()
+        waiting = list(enumerate(tasks))[::-1]  # the next one last
+        tries, running = dict.fromkeys(range(len(tasks)), 0), dict[Any, tuple[int, int]]()
+        failures: list[Failure] = []
+        display = _Display(on_progress)
+        looked, stuck_since = time.monotonic(), None
+        try:
+            while waiting or running:
+                window = self._window()
+                while waiting and len(running) < window:
+                    place, task = waiting.pop()
+                    tries[place] += 1
+                    self._n_started += 1
+                    running[self._start(task, store, settings[_device_of(task)], packed)] = (place, self._n_started)
+                ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+                display.show(self._read_mail(), {number for _, number in running.values()})
+                for ref in ended:
+                    place, number = running.pop(ref)
+                    task, (last, error, lost) = tasks[place], _end_of(ref)
+                    if lost is not None:
+                        store.sweep()
+                        if tries[place] < TRIES:
+                            waiting.append((place, task))
+                            continue
+                        error = _died(task.name, lost)
+                        error.__cause__ = lost
+                    if error is None:
+                        _await_entry(task, store)
+                        display.end(number, last)
+                    elif isinstance(error, TrainingError) and keep_going:
+                        failures.append(Failure(task, error))
+                    else:
+                        raise error
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    looked = time.monotonic()
+                    left = [*(task for _, task in waiting), *(tasks[place] for place, _ in running.values())]
+                    stuck_since = self._look_for_room(stuck_since, partial(self._require_room_for, left))
+        except BaseException:
+            with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+                self._stop(list(running))
+                store.sweep()
+            raise
+        if display.error is not None:
+            raise display.error
+        return failures
+
+    def _stop(self, refs: list[Any]) -> None:
+        """Ends what runs, at once."""
+        if self._owns_connection:
+            ray.shutdown()  # ends all that was begun; `ray.cancel` may abort this process when a task ends meanwhile (ray#54738)
+            return
+        for ref in refs:
+            with suppress(RayError, ValueError):
+                ray.cancel(ref, force=True)
+        if refs:
+            ray.wait(refs, num_returns=len(refs), timeout=10)
+
+    def _window(self) -> int:
+        """How many tasks Ray is given at once: some more than there is room for, so that nobody waits for this process."""
+        return self._workers or 2 * max(1, _count_room({"CPU": 1}))
+
+    def _start(self, task: Task, store: Store, setting: Setting, packed: _Packed) -> Any:
+        """Hands a task to Ray; returns the reference to its end."""
+        needs = self._needs(setting.device)
+        small, large = packed.split(task.arguments)
+        about = (replace(task, arguments=small), store, setting, self._find_mailbox(), self._n_started)
+        if task.n_processes == 1:
+            return _remote(work, needs).remote(*about, **large)
+        return _remote(work_together, {"CPU": 0}).remote(*about, needs, **large)
+
+    def _needs(self, device: str) -> dict[str, float]:
+        return {"CPU": 1, "GPU": self._gpus_per_task} if device.startswith("cuda") else {"CPU": 1}
+
+    def _require_room(self, what: str, needs: Mapping[str, float], n_processes: int) -> None:
+        if _count_room(needs) < n_processes:
+            wanted = f"{n_processes} times {_show(needs)}" if n_processes > 1 else f"a node with {_show(needs)}"
+            found = "; ".join(_show(node) for node in _list_nodes()) or "none"
+            raise DeviceError(
+                f"{what}: needs {wanted}, the cluster's nodes have: {found}; add such a node"
+                + (", or use a smaller --gpus-per-task, or --device cpu" if "GPU" in needs else "")
+            )
+
+    def _require_room_for(self, tasks: Sequence[Task]) -> None:
+        kinds = {(_device_of(task), task.n_processes): task.name for task in tasks}
+        for (device, n_processes), name in kinds.items():
+            self._require_room(name, self._needs(device), n_processes)
+
+    def _look_for_room(self, stuck_since: float | None, require_room: Callable[[], None]) -> float | None:
+        """Since when something could not run even if nothing else did; raises where that lasts."""
+        try:
+            require_room()
+        except DeviceError:
+            if stuck_since is not None and time.monotonic() - stuck_since > PATIENCE_SECONDS:
+                raise
+            return stuck_since or time.monotonic()
+        return None
+
+    def _ask_computing(self, device: str) -> dict[str, str]:
+        if device not in self._computing:
+            self._computing[device] = self.ask(device, describe_computing, device)
+        return self._computing[device]
+
+    def _find_mailbox(self) -> Any:
+        if self._mailbox is None:
+            # it loses what it holds when its node does, and nothing waits for it: reports are worth no more
+            options = {"num_cpus": 0, "max_restarts": -1, "runtime_env": {"env_vars": WORKER_ENVIRONMENT}}
+            self._mailbox = ray.remote(Mailbox).options(**options).remote()
+            self._mail = self._mailbox.take.remote()
+        return self._mailbox
+
+    def _read_mail(self) -> list[tuple[int, Progress]]:
+        """What tasks have said since, as far as it is here."""
+        if not ray.wait([self._mail], timeout=0)[0]:
+            return []
+        try:
+            return cast(list[tuple[int, Progress]], ray.get(self._mail))
+        except RayError:
+            return []  # on its way to another node
+        finally:
+            self._mail = self._mailbox.take.remote()
+
+
+class _Display:
+    """Passes reports on; one that fails stops nothing, and is kept."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._last: dict[int, Progress] = {}
+        self.error: Exception | None = None
+
+    def show(self, said: Sequence[tuple[int, Progress]], running: set[int]) -> None:
+        """Shows what tasks said, but for those that have ended since: their last word was shown."""
+        for number, progress in said:
+            if number in running:
+                self._last[number] = progress
+                self._pass_on(progress)
+
+    def end(self, number: int, last: Progress | None) -> None:
+        """Shows a task's last word, which may have got lost on its way."""
+        before = self._last.pop(number, None)
+        if last is None and before is not None:
+            last = replace(before, done=before.total)
+        if last is not None:
+            self._pass_on(last)
+
+    def _pass_on(self, progress: Progress) -> None:
+        try:
+            self._on_progress(progress)
+        except Exception as error:  # noqa: BLE001 - raised again by `RayCluster.run`
+            self.error = self.error or error
+
+
+class _Packed:
+    """Arguments that many tasks share, in Ray's object store once."""
+
+    def __init__(self) -> None:
+        self._known: dict[
+            int, tuple[object, Any]
+        ] = {}  # by identity; the argument is kept, or its number would be given away
+
+    def split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Arguments that travel with a task, and references to the pickles of others."""
+        small, large = {}, {}
+        for name, value in arguments.items():
+            if id(value) not in self._known:
+                # pickled here: Ray would give arrays that cannot be written to, which those of local workers can
+                held = cloudpickle.dumps(value)
+                self._known[id(value)] = (value, ray.put(held) if len(held) > LARGE_BYTES else None)
+            ref = self._known[id(value)][1]
+            if ref is None:
+                small[name] = value
+            else:
+                large[name] = ref
+        return small, large
+
+
+def _connect(address: str | None) -> bool:
+    """Connects this process to a cluster; returns whether it was not connected before."""
+    if ray.is_initialized():
+        return False
+    quiet = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
+        ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
+    except (
+        RayError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        AssertionError,
+    ) as error:  # Ray has many ways to fail
+        if isinstance(error, ImportError) or "ray[client]" in str(error):
+            raise MissingExtraError(
+                f"--engine {address}: must have Ray's client, which is not installed: pip install 'ray[client]=={ray.__version__}'"
+            ) from error
+        where = address or os.environ.get("RAY_ADDRESS") or "on this machine"
+        ray.shutdown()
+        raise RemoteError(
+            f"--engine ray: must reach a Ray cluster, {where} is none that answers: {str(error).partition(chr(10))[0]}; start one with "
+            "`ray start --head`, or give its address: --engine ray:HOST:PORT, from elsewhere --engine ray://HOST:10001 (with "
+            "ray[client] installed there and here); where it asks for a token, set RAY_AUTH_MODE=token"
+        ) from error
+    return True
+
+
+def _knock(address: str) -> None:
+    """Makes sure that somebody answers at an address: Ray itself waits for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _remote(function: Callable[..., Any], needs: Mapping[str, float], max_retries: int = 0) -> Any:
+    """A function as a Ray task, in a process with the environment of workers."""
+    return _as_remote(function).options(
+        num_cpus=needs["CPU"],
+        num_gpus=needs.get("GPU", 0),
+        max_retries=max_retries,
+        runtime_env={"env_vars": WORKER_ENVIRONMENT},
+    )
+
+
+_as_remote = cache(ray.remote)  # it is sent to the cluster once
+
+
+def _list_nodes() -> list[dict[str, float]]:
+    """The CPUs and GPUs of each node that is there."""
+    return [{what: node["Resources"].get(what, 0) for what in ("CPU", "GPU")} for node in ray.nodes() if node["Alive"]]
+
+
+def _count_room(needs: Mapping[str, float]) -> int:
+    """How many tasks of such needs the whole cluster can run at once."""
+    return sum(min(math.floor(node[what] / amount + 1e-6) for what, amount in needs.items()) for node in _list_nodes())
+
+
+def _show(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {what}" for what, amount in resources.items())
+
+
+def _device_of(task: Task) -> str:
+    return str(task.arguments.get("device", "cpu"))
+
+
+def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseException | None]:
+    """How a task ended: what it said last; the error that it raised; why it was lost."""
+    try:
+        return ray.get(ref), None, None
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, (RayError, LostError)):
+            return None, None, cause
+        if isinstance(cause, FileNotFoundError):
+            cause = _explain_missing_file(cause)
+        cause.__cause__ = RuntimeError(f"on a node of the cluster:\n{error}")  # the trace is of there
+        return None, cause, None
+    except RayError as error:
+        return None, None, error
+
+
+def _explain_missing_file(error: FileNotFoundError) -> SourceNotFoundError:
+    return SourceNotFoundError(
+        f"{error.filename}: must be there on every node of the cluster, a node does not see it; keep the source and what else is "
+        "read on a disk that all nodes share"
+    )
+
+
+def _died(name: str, why: BaseException) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"{name}: its worker process or node was lost, the last of {TRIES} times by {type(why).__name__} (killed, out of memory, or cut "
+        "off); finished work is kept: give it more memory or fewer workers (--workers 1) and run the same command again"
+    )
+
+
+def _await_entry(task: Task, store: Store) -> None:
+    """Makes sure that the driver sees what a task has left in the store; a network file system may take a while."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while store.find(task.stage, task.key) is None:
+        if time.monotonic() > deadline:
+            raise OutputError(
+                f"{task.name}: its result must be seen in the store, it is not: {SHARED}, and nobody may clear it meanwhile"
+            )
+        for folder in () if _is_address(store) else (store.root, store.root / task.stage):
+            with suppress(FileNotFoundError):
+                list(folder.iterdir())  # what was not there a while ago is then asked for again
+        time.sleep(POLL_SECONDS)
+
+
+def _is_address(store: Store) -> bool:
+    return "://" in store.place
+
+
+@contextmanager
+def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
+    """Gives the store with its whole path, and a folder in it for as long as the block lasts, by which nodes know it."""
+    if _is_address(store):
+        yield store, None
+        return
+    store = Store(store.place)  # with its whole path
+    parent = store.root / "cluster"
+    with translate_os_errors(f"the store {store.root}", "set PROXYDS_STORE to another folder"):
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep_unfinished(parent)
+        # named as what is unfinished: the next one removes what a killed process has left
+        folder = tempfile.TemporaryDirectory(dir=parent, prefix=f".unfinished-{socket.gethostname()}-{os.getpid()}-")
+    try:
+        with folder as token:
+            yield store, Path(token)
+    finally:
+        with suppress(OSError):  # others may have theirs there
+            parent.rmdir()

@@ -1,0 +1,227 @@
+"""What a Ray worker does with a task: prepares, checks that its result will be seen and fit in, runs it, reports.
+
+The other side of `ray_engine.py`, which sends these functions to nodes and runs none of them itself.
+"""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray import cloudpickle
+from ray.exceptions import RayError
+
+from proxyds.errors import DeviceError, OutputError, ProxydsError
+from proxyds.runtime.machine import describe_arithmetic
+from proxyds.runtime.storage.atomic import passing_folder
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import WORKER_ENVIRONMENT, Task, run_task
+from proxyds.selection.records import Progress
+from proxyds.space.networks.plugins import load_plugins
+
+_Answer = TypeVar("_Answer")
+
+REPORT_SECONDS = 0.2
+"""Between reports of a task."""
+AGREE_SECONDS = 7 * 86_400.0
+"""How long processes wait for each other: another build may be doing the work, and Ray tells when one of them is gone."""
+SHARED = "the store must be on a disk that every node sees under the same path, or at an address (PROXYDS_STORE)"
+"""What is wrong where a node does not see the store."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a worker must know and be like.
+
+    Attributes:
+        plugins: To load.
+        seen: A folder in the store; None where it is at an address.
+        device: Of the task.
+        computing: What results depend on besides a task's inputs, as it is elsewhere.
+    """
+
+    plugins: list[str]
+    seen: Path | None
+    device: str
+    computing: dict[str, str]
+
+
+class Mailbox:
+    """Holds what tasks report until the driver asks for it; an actor."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[int, Progress]] = []
+
+    def put(self, number: int, progress: Progress) -> None:
+        """Takes the report of the task with a number."""
+        self._held.append((number, progress))
+
+    def take(self) -> list[tuple[int, Progress]]:
+        """Gives what has come since it was last called."""
+        held, self._held = self._held, []
+        return held
+
+
+def answer_question(plugins: list[str], function: Callable[..., _Answer], arguments: Sequence[object]) -> _Answer:
+    """Calls a function here."""
+    _prepare(plugins)
+    return function(*arguments)
+
+
+def work(task: Task, store: Store, setting: Setting, mailbox: Any, number: int, **large: bytes) -> Progress | None:
+    """Does a task as the one process of it; returns what it said last."""
+    _prepare(setting.plugins)
+    _check_worker(task.name, store, setting)
+    report = _Reporter(task, mailbox, number)
+    run_task(_unpack(task, large), store, report)
+    return report.last
+
+
+def work_together(
+    task: Task,
+    store: Store,
+    setting: Setting,
+    mailbox: Any,
+    number: int,
+    needs: dict[str, float],
+    **large: bytes,
+) -> None:
+    """Does a task in several processes, which Ray Train starts and joins.
+
+    Raises:
+        LostError: They could not end it.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    on_gpu = setting.device.startswith("cuda")
+    about = {"task": task, "store": store, "setting": setting, "mailbox": mailbox, "number": number, "large": large}
+    with passing_folder() as folder:
+        trainer = TorchTrainer(
+            _work_as_one_of_several,
+            train_loop_config=about,
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(AGREE_SECONDS)),
+            scaling_config=ScalingConfig(num_workers=task.n_processes, use_gpu=on_gpu, resources_per_worker=needs),
+            run_config=RunConfig(
+                storage_path=str(folder),
+                failure_config=FailureConfig(max_failures=0),
+                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            failures = [getattr(each, "_base_exc", each) for each in getattr(error, "worker_failures", {}).values()]
+            for each in failures:
+                if isinstance(each, ProxydsError):
+                    raise each from error
+            why = failures[0] if failures else error  # when one is gone, the others fail by what they miss
+            raise LostError(f"{type(why).__name__}: {why}") from error
+
+
+class LostError(Exception):
+    """Several processes did not end a task, and not for a reason of its own."""
+
+
+def _work_as_one_of_several(about: dict[str, Any]) -> None:
+    """What each process does: the first fills the task's entry, the others help."""
+    import torch
+    import torch.distributed as dist
+    from ray.train.torch import get_device
+
+    task, store, setting = _unpack(about["task"], about["large"]), about["store"], about["setting"]
+    _prepare(setting.plugins)
+    _check_worker(task.name, store, setting)
+    device = str(get_device()) if setting.device.startswith("cuda") else setting.device
+    if "device" in task.arguments:
+        task = replace(task, arguments={**task.arguments, "device": device})
+
+    def agree(is_wanted: bool | None = None) -> bool:
+        """Whether the work is to be done, as the first process says: it may be in the store by now."""
+        said = [is_wanted]
+        dist.broadcast_object_list(said, src=0, device=torch.device(device))
+        return bool(said[0])
+
+    if dist.get_rank() != 0:
+        if agree():
+            with passing_folder() as folder:
+                task.function(folder=folder, report=_ignore_report, **task.arguments)
+        return
+    has_begun = False
+
+    def begin(**arguments: Any) -> None:
+        nonlocal has_begun
+        has_begun = agree(True)
+        task.function(**arguments)
+
+    run_task(replace(task, function=begin), store, _Reporter(task, about["mailbox"], about["number"]))
+    if not has_begun:
+        agree(False)
+
+
+def _ignore_report(done: float, total: float, note: str) -> None:
+    """The first process alone reports."""
+
+
+class _Reporter:
+    """What a task reports to: passes it on to the driver, not too often."""
+
+    def __init__(self, task: Task, mailbox: Any, number: int) -> None:
+        self.last: Progress | None = None
+        self._task, self._mailbox, self._number, self._sent = task, mailbox, number, 0.0
+
+    def __call__(self, done: float, total: float, note: str) -> None:
+        self.last = Progress(self._task.stage, self._task.name, done, total, note)
+        if time.monotonic() - self._sent > REPORT_SECONDS:
+            self._sent = time.monotonic()
+            with suppress(RayError):
+                self._mailbox.put.remote(self._number, self.last)
+
+
+def _prepare(plugins: list[str]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    load_plugins(plugins)
+
+
+def _unpack(task: Task, large: Mapping[str, bytes]) -> Task:
+    held = {name: cloudpickle.loads(pickled) for name, pickled in large.items()}
+    return replace(task, arguments={**task.arguments, **held})
+
+
+def _check_worker(name: str, store: Store, setting: Setting) -> None:
+    """Makes sure, before anything is done, that results will be seen and are those that any other node would give.
+
+    Raises:
+        OutputError: This node does not see the store.
+        DeviceError: It computes otherwise.
+    """
+    if setting.seen is not None and not setting.seen.is_dir():
+        raise OutputError(
+            f"the store {store.name}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {SHARED}"
+        )
+    here = describe_computing(setting.device)
+    if here != setting.computing:
+        raise DeviceError(
+            f"{name}: must be computed as everything else, by {_show_pairs(setting.computing)}; the node {socket.gethostname()} has "
+            f"{_show_pairs(here)}: use nodes of one kind, with the same versions"
+        )
+
+
+def _show_pairs(pairs: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in pairs.items())
+
+
+@cache
+def describe_computing(device: str) -> dict[str, str]:
+    """What results depend on besides a task's inputs: the kind of device, and versions."""
+    return {**describe_arithmetic(device), "proxyds": version("proxyds"), "processor": platform.machine()}

@@ -1,0 +1,1 @@
+"""Files that appear whole: folders, the store, the Hub, other addresses."""

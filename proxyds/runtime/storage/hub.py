@@ -1,0 +1,378 @@
+"""The Hugging Face Hub: the only module that talks to it. Everything here may fail by no fault of the user's, and says how."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxyds.errors import (
+    HeadMovedError,
+    OfflineError,
+    RemoteAccessError,
+    RemoteError,
+    RemoteNotFoundError,
+    TagExistsError,
+    translate_os_errors,
+)
+from proxyds.runtime.storage.hub_errors import asking, patiently
+from proxyds.selection.records import OnProgress, Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
+DATASET = "dataset"
+MAIN = "main"
+OWN_FILE = ".gitattributes"
+"""Put into every repository by the Hub itself."""
+AT_ONCE = 8
+"""Files fetched or sent side by side."""
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A data set repository at one commit.
+
+    Attributes:
+        repo: `user/name`.
+        asked: The tag, branch or commit that was asked for; None for the head of `main`.
+        commit: What that is, 40 hexadecimal digits.
+        tags: Every tag of the repository with its commit; empty where the Hub was not asked.
+        files: Every file's size in bytes; None where the Hub was not asked.
+        is_from_cache: Whether the Hub was not asked (`HF_HUB_OFFLINE`), and the commit is what a fetch before it found.
+    """
+
+    repo: str
+    asked: str | None
+    commit: str
+    tags: Mapping[str, str]
+    files: Mapping[str, int] | None
+    is_from_cache: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people: `user/name@v1.0.0`."""
+        return f"{self.repo}@{self.asked or self.commit[:12]}"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What there is of a data set repository before something is pushed to it.
+
+    Attributes:
+        repo: `user/name`.
+        is_private: Whether others cannot see it.
+        head: The commit of `main`.
+        tags: Every tag with its commit.
+    """
+
+    repo: str
+    is_private: bool
+    head: str
+    tags: Mapping[str, str]
+
+
+def find_revision(repo: str, asked: str | None) -> Revision:
+    """Asks the Hub which commit a tag or branch is, and which files it has.
+
+    Where `HF_HUB_OFFLINE` is set, what was fetched before under that very name is taken: `datasets` would take any revision.
+
+    Raises:
+        RemoteNotFoundError: There is no such repository or revision, or it is not for this user.
+        RemoteError: The Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        commit = Path(_fetch_cached(repo, "manifest.json", asked or MAIN)).parent.name
+        return Revision(repo, asked, commit, {}, None, is_from_cache=True)
+    api = HfApi()
+
+    def ask() -> Revision:
+        with asking(f"{repo}@{asked}" if asked else repo):
+            commit = str(api.dataset_info(repo, revision=asked).sha)
+            files = {each.path: each.size for each in _list_tree(repo, commit)}
+            tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo, repo_type=DATASET).tags}
+        return Revision(repo, asked, commit, tags, files)
+
+    return patiently(ask)
+
+
+def fetch_files(
+    at: Revision, sizes: Mapping[str, int], folder: Path, on_progress: OnProgress = ignore_progress
+) -> None:
+    """Fetches some files of a revision into a folder, through the Hub client's cache: what it holds is not fetched again.
+
+    Args:
+        at: The revision.
+        sizes: Names of files, with their bytes for the progress.
+        folder: Where they are put, as plain files.
+        on_progress: Called as files arrive.
+
+    Raises:
+        RemoteError: A file cannot be fetched; the others stay in the cache.
+        NoSpaceError: The disk is full.
+    """
+    n_done, total = 0, sum(sizes.values())
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        pending = {pool.submit(patiently, partial(_fetch_file, at, name, folder)): name for name in sizes}
+        try:
+            for done in as_completed(pending):
+                done.result()
+                n_done += sizes[pending[done]]
+                on_progress(Progress("fetch", at.name, n_done, max(total, 1)))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fetch_file(at: Revision, name: str, folder: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    with (
+        asking(f"{at.name}: {name}"),
+        _without_bars(),
+        translate_os_errors(f"{at.name}: {name}", "set HF_HOME (the cache) and -o to places with more"),
+    ):
+        # by the name that was asked for, so that the cache knows which commit it is when there is no network
+        revision = at.asked or MAIN if name == "manifest.json" else at.commit
+        cached = hf_hub_download(at.repo, name, repo_type=DATASET, revision=revision, local_files_only=at.is_from_cache)
+        if Path(cached).parents[name.count("/")].name != at.commit:
+            raise RemoteError(f"{at.name}: it moved to another commit while it was fetched; run the same command again")
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(cached, place)
+
+
+def _fetch_cached(repo: str, name: str, revision: str) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return hf_hub_download(repo, name, repo_type=DATASET, revision=revision, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        raise OfflineError(
+            f"{repo}@{revision}: must have been fetched before, as HF_HUB_OFFLINE is set; unset it to ask the Hub"
+        ) from None
+
+
+def forget_file(at: Revision, name: str) -> None:
+    """Drops a file of a revision from the cache, where it may have been damaged."""
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(at.repo, name, repo_type=DATASET, revision=at.commit)
+    if isinstance(cached, str):
+        Path(cached).resolve().unlink(missing_ok=True)
+        Path(cached).unlink(missing_ok=True)
+
+
+def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
+    """What there is of a repository; None where there is none that this user may see.
+
+    Args:
+        repo: `user/name`.
+        to_write: Whether a token is needed.
+
+    Raises:
+        RemoteAccessError: There is no token, or a wrong one.
+        RemoteError: The Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    api = HfApi()
+    if to_write:
+        if get_token() is None:
+            raise RemoteAccessError(
+                f"{repo}: needs a token that may write, found none; `hf auth login` keeps one, or set HF_TOKEN"
+            )
+        with asking(repo):
+            api.whoami()
+    try:
+        with asking(repo):
+            about = api.dataset_info(repo)
+            refs = api.list_repo_refs(repo, repo_type=DATASET)
+    except RemoteNotFoundError:
+        return None
+    tags = {tag.name: tag.target_commit for tag in refs.tags}
+    return Repository(repo, bool(about.private), str(about.sha), tags)
+
+
+def create_repository(repo: str, *, is_private: bool) -> None:
+    """Makes an empty data set repository.
+
+    Raises:
+        RemoteAccessError: It would be somebody else's, or the token may not write.
+    """
+    from huggingface_hub import HfApi
+
+    with asking(repo):
+        HfApi().create_repo(repo, repo_type=DATASET, private=is_private, exist_ok=True)
+
+
+def list_contents(repo: str, commit: str) -> dict[str, str]:
+    """Every file of a commit with the hash that the Hub knows it by: sha256, or git's own for small text."""
+    with asking(repo):
+        return {each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in _list_tree(repo, commit)}
+
+
+def is_same_file(path: Path, sha256: str, known_by: str) -> bool:
+    """Whether a file has the bytes that the Hub knows by a hash of `list_contents`.
+
+    Args:
+        path: The file.
+        sha256: Its sha256.
+        known_by: The Hub's hash of it.
+    """
+    if known_by == sha256:
+        return True
+    if len(known_by) == len(sha256):
+        return False
+    held = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(held) + held, usedforsecurity=False).hexdigest() == known_by
+
+
+def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str | None:
+    """The address of an open pull request that would bring in the very files of a folder, if there is one.
+
+    Args:
+        repo: `user/name`.
+        sent: The files, with their sha256.
+        folder: Where they are.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    with asking(repo):
+        pulls = list(
+            api.get_repo_discussions(repo, repo_type=DATASET, discussion_type="pull_request", discussion_status="open")
+        )
+    for pull in pulls:
+        held = list_contents(repo, f"refs/pr/{pull.num}")
+        if not (set(sent) - set(held)) and all(is_same_file(folder / name, sent[name], held[name]) for name in sent):
+            return str(pull.url)
+    return None
+
+
+def commit_files(
+    there: Repository,
+    folder: Path,
+    names: Sequence[str],
+    gone: Sequence[str],
+    *,
+    message: str,
+    as_pull_request: bool,
+    on_progress: OnProgress,
+) -> tuple[str, str | None]:
+    """Sends files and makes one commit of them, all or nothing.
+
+    Args:
+        there: The repository, as it was when the files were compared with it.
+        folder: Where they are.
+        names: Files to add or replace.
+        gone: Files to remove.
+        message: Of the commit.
+        as_pull_request: Whether to ask its owner for it.
+        on_progress: Called as files are sent.
+
+    Returns:
+        The commit, and the address of the pull request if it is one.
+
+    Raises:
+        HeadMovedError: Somebody else has changed the repository meanwhile.
+        RemoteAccessError: The token may not write there.
+        RemoteError: The Hub cannot be reached; what was sent need not be sent again.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api = HfApi()
+    additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
+    n_done, total = 0, sum((folder / name).stat().st_size for name in names)
+    with asking(there.repo), _without_bars(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the client's, of its own HTTP library
+        for first in range(0, len(additions), AT_ONCE):
+            group = additions[first : first + AT_ONCE]
+            api.preupload_lfs_files(
+                there.repo,
+                group,
+                repo_type=DATASET,
+                create_pr=as_pull_request,
+                num_threads=AT_ONCE,
+                free_memory=False,
+            )
+            n_done += sum((folder / each.path_in_repo).stat().st_size for each in group)
+            on_progress(Progress("push", there.repo, n_done, max(total, 1)))
+        made = api.create_commit(
+            there.repo,
+            [*additions, *(CommitOperationDelete(path_in_repo=name) for name in gone)],
+            repo_type=DATASET,
+            commit_message=message,
+            create_pr=as_pull_request,
+            parent_commit=there.head,
+        )
+    return made.oid, made.pr_url
+
+
+def tag_commit(repo: str, tag: str, commit: str) -> None:
+    """Gives a commit a tag.
+
+    Raises:
+        TagExistsError: There is one of that name already, which is never moved.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        with asking(repo):
+            HfApi().create_tag(repo, tag=tag, revision=commit, repo_type=DATASET)
+    except HeadMovedError:
+        there = look_at(repo)
+        if there is None or there.tags.get(tag) != commit:  # ours may have arrived and its answer got lost
+            raise TagExistsError(
+                f"{repo}: the tag {tag} appeared there meanwhile and is never moved; use another --tag"
+            ) from None
+
+
+def fetch_snapshot(name: str, revision: str) -> Path:
+    """Fetches a whole data set repository, a source to choose from, into the Hub client's cache.
+
+    Raises:
+        RemoteNotFoundError: There is no such data set or revision.
+        RemoteError: The Hub cannot be reached.
+        NoSpaceError: The disk is full.
+    """
+    from huggingface_hub import snapshot_download
+
+    with (
+        asking(f"{name}@{revision}"),
+        translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"),
+    ):
+        return Path(snapshot_download(name, repo_type=DATASET, revision=revision))
+
+
+def _list_tree(repo: str, commit: str) -> list[RepoFile]:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=DATASET)
+    return [each for each in tree if isinstance(each, RepoFile)]
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps the Hub's client from drawing its own progress bars over ours."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

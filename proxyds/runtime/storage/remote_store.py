@@ -1,0 +1,269 @@
+"""Finished work at an address, and what of it is held here.
+
+An entry is `<address>/<stage>/<key>/`: its files in a sub-folder of the attempt that made them, so that two who do the same
+work never mix theirs, and `entry.json`, sent last, which names attempt and files with sizes and sha256. It alone is read to
+know what is there; files are fetched when they are asked for, and compared with what it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import platformdirs
+
+from proxyds.errors import DamagedEntryError, RemoteError, RemoteNotFoundError, StoreError, translate_os_errors
+from proxyds.runtime.storage.atomic import sweep_unfinished
+from proxyds.runtime.storage.hub_errors import patiently
+from proxyds.runtime.storage.locks import RemoteClaims, sweep_claims
+from proxyds.runtime.storage.remote import UrlFolder, open_url
+
+ABOUT = "entry.json"
+CLAIMS = ".claims"
+"""The folder of a store that holds its claims."""
+PAUSES = (1, 2, 4, 8, 16)
+"""Seconds between tries: a store that does not answer for half a minute stops a build."""
+_S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}}
+"""The client's own patience would multiply ours: hours, where a server is silent."""
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What `entry.json` says.
+
+    Attributes:
+        name: What the work is, for people.
+        seconds: Wall-clock time that it took.
+        created: Unix time of its end, in seconds.
+        attempt: The sub-folder of its files.
+        files: Bytes and sha256 of each, by its name.
+    """
+
+    name: str
+    seconds: float
+    created: float
+    attempt: str
+    files: Mapping[str, tuple[int, str]]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its files."""
+        return sum(size for size, _ in self.files.values())
+
+
+class Mirror:
+    """The entries at an address.
+
+    Args:
+        url: The address.
+
+    Attributes:
+        name: The address as it may be shown.
+        folder: What was fetched from there or written here.
+        claims: Who does what there.
+
+    Raises:
+        MissingExtraError: The package for its protocol is not installed; names it.
+        StoreError: No such protocol is known.
+    """
+
+    def __init__(self, url: str) -> None:
+        scheme = urlsplit(url).scheme
+        try:
+            self._remote = open_url(url, **(_S3 if scheme in ("s3", "s3a") else {}))
+        except RemoteError as error:
+            raise _told(error) from None
+        self.name = self._remote.name
+        if scheme in ("http", "https"):
+            raise StoreError(
+                f"the store {self.name}: cannot be written to; set PROXYDS_STORE to a folder, s3:// or gs://"
+            )
+        self.folder = _mirrors() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.claims = RemoteClaims(self._remote.below(CLAIMS))
+
+    def ask(self, do: Callable[[], _Result]) -> _Result:
+        """Asks the address for something, again after growing pauses when it fails by what may pass.
+
+        Raises:
+            StoreError: It does not do it.
+        """
+        try:
+            return patiently(do, PAUSES)
+        except RemoteError as error:
+            raise _told(error) from None
+
+    def find(self, stage: str, key: str) -> Listed | None:
+        """Returns what a finished entry says of itself; fetches nothing else."""
+        return next(iter(self._read([(stage, key)]).values()), None)
+
+    def find_all(self) -> dict[tuple[str, str], Listed]:
+        """Every finished entry, by stage and key."""
+        return self._read([(stage, key) for (stage, key), names in self._list().items() if ABOUT in names])
+
+    def send(self, stage: str, key: str, name: str, started: float, folder: Path, attempt: str) -> None:
+        """Makes an entry of a folder's files, unless another has made it meanwhile.
+
+        Args:
+            stage: Of the entry.
+            key: Of the entry.
+            name: What it is, for people.
+            started: Unix time when the work began.
+            folder: With the files.
+            attempt: Of `new_attempt`.
+        """
+        seconds = time.time() - started
+        there, here = self._entry(stage, key), [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): (path.stat().st_size, _sha256(path)) for path in here}
+        for each in files:
+            self.ask(partial(there.below(attempt).send_files, folder, [each]))
+        if self.find(stage, key) is not None:
+            self._remove(f"{stage}/{key}/{attempt}/{each}" for each in files)
+            return
+        about = Listed(name, seconds, time.time(), attempt, files)
+        self.ask(partial(there.write_file, ABOUT, json.dumps(asdict(about)).encode()))
+
+    def fetch(self, stage: str, key: str, listed: Listed, names: Iterable[str]) -> Path:
+        """Returns the folder of an entry's files, with those that are asked for.
+
+        Raises:
+            DamagedEntryError: They are not what was written; the entry is gone.
+            NoSpaceError: The disk is full.
+        """
+        folder = self.folder / stage / key / listed.attempt
+        with translate_os_errors(
+            f"the mirror of the store, {self.folder}", "set PROXYDS_STORE_MIRROR to another folder"
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                place, (size, sha256) = folder / name, listed.files[name]
+                if not place.exists() or place.stat().st_size != size:
+                    self._fetch_file(stage, key, listed, name, place, sha256)
+        return folder
+
+    def clean(self, deadline: float) -> list[Listed]:
+        """Removes entries that are not younger, what broken attempts left, and what is held here of either.
+
+        Args:
+            deadline: Unix time, in seconds.
+
+        Returns:
+            The entries.
+        """
+        # in this order: whoever has sent files of the first list holds a claim yet, or has ended and stands in the third
+        held, claimed, listed = self._list(), self.ask(partial(sweep_claims, self.claims)), self.find_all()
+        old = {place: each for place, each in listed.items() if each.created <= deadline}
+        for (stage, key), names in held.items():
+            about = listed.get((stage, key))
+            if (stage, key) in old:
+                about = None
+                self._remove([f"{stage}/{key}/{ABOUT}"])  # first: an entry is whole or not there
+            elif f"{stage}-{key}" in claimed:
+                continue  # somebody is sending files
+            self._remove(
+                f"{stage}/{key}/{name}"
+                for name in names
+                if about is None or (name != ABOUT and not name.startswith(f"{about.attempt}/"))
+            )
+        for folder in self.folder.glob("*/*/*"):
+            about = listed.get((folder.parts[-3], folder.parts[-2]))
+            if about is None or about in old.values() or about.attempt != folder.name:
+                shutil.rmtree(folder, ignore_errors=True)
+        return list(old.values())
+
+    def sweep(self) -> None:
+        """Removes what killed processes of this machine left unfinished here, and their claims there."""
+        for entry in self.folder.glob("*/*/"):
+            sweep_unfinished(entry)
+        with suppress(RemoteError):  # whoever sweeps has an error of its own to tell
+            sweep_claims(self.claims)
+
+    def _entry(self, stage: str, key: str) -> UrlFolder:
+        return self._remote.below(f"{stage}/{key}")
+
+    def _read(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Listed]:
+        names = {f"{stage}/{key}/{ABOUT}": (stage, key) for stage, key in places}
+        held = self.ask(partial(self._remote.read_files, list(names)))
+        listed = {names[name]: _parse(text) for name, text in held.items()}
+        return {place: each for place, each in listed.items() if each is not None}
+
+    def _list(self) -> dict[tuple[str, str], list[str]]:
+        """The names of all files there, by the stage and key of their entry."""
+        names: dict[tuple[str, str], list[str]] = {}
+        for path in self.ask(self._remote.list_names):
+            stage, key, name = (*path.split("/", 2), "", "")[:3]
+            if name and not stage.startswith("."):
+                names.setdefault((stage, key), []).append(name)
+        return names
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.ask(partial(self._remove_file, name))
+
+    def _remove_file(self, name: str) -> None:
+        with suppress(RemoteNotFoundError):  # somebody else was faster
+            self._remote.remove_files([name])
+
+    def _fetch_file(self, stage: str, key: str, listed: Listed, name: str, place: Path, sha256: str) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        there = self._entry(stage, key).below(listed.attempt)
+        new = place.with_name(f".{place.name}.{new_attempt()}.new")
+        try:
+            for _ in range(2):  # it may have broken on the way
+                with suppress(RemoteNotFoundError):
+                    patiently(partial(there.fetch_file, name, new), PAUSES)
+                    if _sha256(new) == sha256:
+                        new.replace(place)
+                        return
+        except RemoteError as error:
+            raise _told(error) from None
+        finally:
+            new.unlink(missing_ok=True)
+        if self.find(stage, key) == listed:  # not another that is there by now
+            self._remove([f"{stage}/{key}/{ABOUT}"])
+        raise DamagedEntryError(
+            f"the store {there.name}/{name}: must have the bytes that were written for «{listed.name}», it has others or is gone; "
+            "it counts as not done from now on: run the same command again"
+        )
+
+
+def new_attempt() -> str:
+    """A name that nobody else has."""
+    return uuid4().hex[:12]
+
+
+def _mirrors() -> Path:
+    """`PROXYDS_STORE_MIRROR`, or in the user's cache folder."""
+    return Path(os.environ.get("PROXYDS_STORE_MIRROR") or Path(platformdirs.user_cache_dir("proxyds")) / ".mirrors")
+
+
+def _told(error: RemoteError) -> StoreError:
+    return StoreError(f"the store {error}; finished work is kept, PROXYDS_STORE names another place")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _parse(text: bytes) -> Listed | None:
+    """Reads `entry.json`; None where it is not whole, or names a file outside its folder."""
+    try:
+        about = json.loads(text)
+        files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in about["files"].items()}
+        listed = Listed(about["name"], about["seconds"], about["created"], about["attempt"], files)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    paths = [PurePosixPath(listed.attempt), *map(PurePosixPath, files)]
+    return None if any(path.is_absolute() or ".." in path.parts for path in paths) else listed

@@ -1,0 +1,324 @@
+"""Finished work, kept by the content of what it depends on, outside any proxy's folder.
+
+An entry is a folder `<root>/<stage>/<key>`; the key is the sha256 of the work's inputs, so equal inputs find it and any
+change misses it. An entry is filled under another name and renamed when it is whole: a killed build leaves no half entry.
+`mirror.py` keeps the same at an address; `claims.py` sees that several builds do a piece of work once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import platformdirs
+
+from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate_os_errors
+from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
+from proxyds.runtime.storage.atomic import remove_folder, sweep_half_files, sweep_unfinished, whole_folder
+from proxyds.runtime.storage.locks import LocalClaims, claiming, sweep_claims
+from proxyds.runtime.storage.remote_store import ABOUT, CLAIMS, Listed, Mirror, new_attempt
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+_MOST_DAMAGED = 3
+"""Damaged entries that one command does anew; a store that damages more is of no use."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One piece of finished work.
+
+    Attributes:
+        stage: The stage it belongs to.
+        key: sha256 of its inputs, in hexadecimal.
+        name: What it is, for people.
+        seconds: Wall-clock time that the work took when it was done.
+        created: Unix time of its end, in seconds.
+        store: Where it is.
+        listed: What the address says of it; None where the store is a folder.
+    """
+
+    stage: str
+    key: str
+    name: str
+    seconds: float
+    created: float
+    store: Store = field(repr=False)
+    listed: Listed | None = field(default=None, repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Its files, fetched if they are not here yet.
+
+        Raises:
+            DamagedEntryError: They are not what was written.
+            StoreError: They cannot be fetched.
+        """
+        return self.store.fetch(self)
+
+    def file(self, name: str) -> StoredFile:
+        """One of its files, for whoever may work on another machine."""
+        return StoredFile(self.store.place, self.stage, self.key, name)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its files."""
+        if self.listed is not None:
+            return self.listed.n_bytes
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of an entry, by what it is and not by where it lies, so that a task may name it to a worker of another machine.
+
+    Attributes:
+        store: The store's place, as `Store` takes it.
+        stage: Of the entry.
+        key: Of the entry.
+        name: Of the file.
+    """
+
+    store: str = field(repr=False)  # may hold a password
+    stage: str
+    key: str
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies on this machine, fetched if it is not here yet.
+
+        Raises:
+            DamagedEntryError: It is not what was written.
+            StoreError: It cannot be fetched.
+        """
+        known = _FETCHED.get(self)
+        if known is None or not known.exists():  # `store clean` may have been here
+            known = _FETCHED[self] = Store(self.store).fetch_file(self)
+        return known
+
+
+_FETCHED: dict[StoredFile, Path] = {}
+"""Where files lie that this process has asked for: an address would be asked again at every reading."""
+
+
+def default_place() -> str:
+    """`PROXYDS_STORE`, or the user's cache folder."""
+    return os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
+
+
+def content_key(stage: str, inputs: dict[str, Any]) -> str:
+    """The sha256 of a stage's name and its inputs (anything that JSON can hold)."""
+    canonical = json.dumps([stage, inputs], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Store:
+    """A place with entries, which many processes and machines may use at once. It pickles.
+
+    Args:
+        place: A folder, or an address that `fsspec` knows; None for the user's own.
+
+    Attributes:
+        place: The same as text.
+        name: As it may be shown.
+        root: The folder; of an address, the one that holds what was fetched from there or written here.
+
+    Raises:
+        MissingExtraError: The package for the address's protocol is not installed; names it.
+        StoreError: It is no address that can be written to.
+    """
+
+    def __init__(self, place: str | Path | None = None) -> None:
+        given = default_place() if place is None else place
+        self._mirror: Mirror | None = None
+        at = _read_place(given)
+        if isinstance(at, Path):
+            self.root, self.place, self.name = at, str(at.absolute()), str(at)
+        else:
+            self._mirror = Mirror(at.url)
+            self.root, self.place, self.name = self._mirror.folder, at.url, self._mirror.name
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.place,)
+
+    def find(self, stage: str, key: str) -> Entry | None:
+        """Returns a finished entry, or None; an entry that something has damaged is removed.
+
+        Raises:
+            StoreError: The address does not say.
+        """
+        if self._mirror is not None:
+            listed = self._mirror.find(stage, key)
+            return None if listed is None else self._entry(stage, key, listed)
+        folder = self.root / stage / key
+        try:
+            about = json.loads((folder / ABOUT).read_text())
+            entry = Entry(stage, key, about["name"], about["seconds"], about["created"], self)
+            found = _measure_files(folder)
+            if about.get("files", found) == found:  # earlier versions did not say
+                return entry
+        except NotADirectoryError:
+            return None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            pass
+        with suppress(FileNotFoundError):
+            remove_folder(folder)
+        return None
+
+    @contextmanager
+    def claiming(self, stage: str, key: str, on_wait: Callable[[], None]) -> Iterator[bool]:
+        """Claims an entry for the block, so that several builds do not do the same work; or waits until another has done it.
+
+        Args:
+            stage: Of the entry.
+            key: Of the entry.
+            on_wait: Called now and then while another does it.
+
+        Yields:
+            True where the entry is the caller's to write; False where it is there.
+
+        Raises:
+            NoPermissionError: The store may not be written.
+            StoreError: The address does not do what is asked.
+        """
+        files = LocalClaims(self.root / CLAIMS, self._translating) if self._mirror is None else self._mirror.claims
+        ask = _at_once if self._mirror is None else self._mirror.ask
+        with claiming(files, f"{stage}-{key}", lambda: self.find(stage, key) is not None, on_wait, ask) as is_mine:
+            yield is_mine
+
+    @contextmanager
+    def writing(self, stage: str, key: str, name: str) -> Iterator[Path]:
+        """Gives an empty folder to fill; it becomes the entry when the block ends well, and is removed when not.
+
+        Raises:
+            NoSpaceError: The disk is full.
+            NoPermissionError: The store may not be written.
+            StoreError: The address does not take it.
+        """
+        started, attempt = time.time(), new_attempt()
+        final = self.root / stage / key if self._mirror is None else self.root / stage / key / attempt
+        with self._translating(), whole_folder(final, "give way") as folder:
+            yield folder
+            if self._mirror is not None:
+                self._mirror.send(stage, key, name, started, folder, attempt)
+            else:
+                files = _measure_files(folder)
+                about = {"name": name, "seconds": time.time() - started, "created": time.time(), "files": files}
+                (folder / ABOUT).write_text(json.dumps(about))
+
+    def fetch(self, entry: Entry) -> Path:
+        """The folder of an entry's files; see `Entry.folder`."""
+        if self._mirror is None or entry.listed is None:
+            return self.root / entry.stage / entry.key
+        return self._mirror.fetch(entry.stage, entry.key, entry.listed, entry.listed.files)
+
+    def fetch_file(self, file: StoredFile) -> Path:
+        """Where one of its files lies; see `StoredFile.path`."""
+        if self._mirror is None:
+            path = self.root / file.stage / file.key / file.name
+            if not path.exists():
+                if path.parent.exists():
+                    remove_folder(path.parent)
+                raise DamagedEntryError(
+                    f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
+                )
+            return path
+        listed = self._mirror.find(file.stage, file.key)
+        if listed is None or file.name not in listed.files:
+            raise DamagedEntryError(
+                f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
+            )
+        return self._mirror.fetch(file.stage, file.key, listed, [file.name]) / file.name
+
+    def entries(self) -> list[Entry]:
+        """Every finished entry, oldest first; nothing else is fetched."""
+        if self._mirror is not None:
+            found = [self._entry(stage, key, listed) for (stage, key), listed in self._mirror.find_all().items()]
+        else:
+            places = self.root.glob("[!.]*/[!.]*")  # others come and go: claims, attempts to write
+            found = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
+        return sorted(found, key=lambda entry: entry.created)
+
+    def sweep(self) -> None:
+        """Removes what killed processes of this machine left unfinished."""
+        if self._mirror is not None:
+            self._mirror.sweep()
+            return
+        for stage in self.root.glob("[!.]*/"):
+            sweep_unfinished(stage)
+        sweep_claims(LocalClaims(self.root / CLAIMS, self._translating))
+        sweep_half_files(self.root / CLAIMS)
+
+    def clean(self, older_than_days: float = 0.0) -> tuple[int, int]:
+        """Removes entries that are older, and what killed builds left behind.
+
+        Returns:
+            How many entries were removed, and their bytes.
+        """
+        deadline = time.time() - older_than_days * 86_400
+        if self._mirror is not None:
+            sizes = [listed.n_bytes for listed in self._mirror.clean(deadline)]
+        else:
+            removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
+            for entry, _ in removed:
+                remove_folder(entry.folder)
+            sizes = [n_bytes for _, n_bytes in removed]
+        self.sweep()
+        return len(sizes), sum(sizes)
+
+    def _entry(self, stage: str, key: str, listed: Listed) -> Entry:
+        return Entry(stage, key, listed.name, listed.seconds, listed.created, self, listed)
+
+    def _translating(self) -> AbstractContextManager[None]:
+        if self._mirror is not None:
+            return translate_os_errors(
+                f"the mirror of the store {self.name}, {self.root}", "set PROXYDS_STORE_MIRROR to another folder"
+            )
+        return translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder")
+
+
+def again_if_damaged(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Calls a function again when finished work that it reads proves damaged: that is done anew, the rest is found."""
+
+    @wraps(function)
+    def call(*arguments: _Given.args, **named: _Given.kwargs) -> _Result:
+        for _ in range(_MOST_DAMAGED):
+            with suppress(DamagedEntryError):
+                return function(*arguments, **named)
+        return function(*arguments, **named)
+
+    return call
+
+
+def _read_place(place: str | Path) -> Path | AtUrl:
+    try:
+        at = read_address(place) if isinstance(place, str) else place
+    except RemoteError as error:
+        raise StoreError(f"the store {error}") from None
+    if isinstance(at, OnHub):
+        raise StoreError(
+            f"the store {place}: must be a folder or an address such as s3://bucket/folder, it is on the Hub"
+        )
+    return Path(place) if at is None else at
+
+
+def _measure_files(folder: Path) -> dict[str, int]:
+    """Bytes of each file of an entry: what a crash of the machine has cut off shows by its size."""
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.name != ABOUT and path.is_file()
+    }
+
+
+def _at_once(do: Callable[[], _Result]) -> _Result:
+    return do()

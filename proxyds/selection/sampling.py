@@ -1,0 +1,216 @@
+"""Ways to draw samples without replacement, by weight and within strata. Random keys are hashes of ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxyds.data.chunked import Values, derive, find_nth_smallest, hold, in_key_order, tiles_of, total
+from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
+
+_CERTAIN = 1.0 - 1e-9
+
+DrawLaw = Callable[[Values, int, Values, int], NDArray[np.bool_]]
+"""Takes weights (N,), how many to draw, parsed ids (N,) and a seed; returns (N,) bool with that many true."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """How n of N samples are drawn: a sampling design.
+
+    Attributes:
+        weights: (N,) float64, not negative.
+        strata: (N,) int64, each sample's stratum; None where there is one.
+        quotas: (S,) int64, samples drawn of each stratum, n in sum; None where there is one.
+    """
+
+    weights: Values
+    strata: NDArray[np.int64] | None = None
+    quotas: NDArray[np.int64] | None = None
+
+
+def find_scale(weights: Values, n: int) -> float:
+    """The factor by which weights become the chances that a sample is drawn: capped at 1, the excess shared out again until they sum to n.
+
+    One pass, and one more as often as others reach the cap.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+    """
+    scale, n_certain = n / total(weights), 0
+    while n:
+        of_tiles = [
+            (int(np.count_nonzero(is_certain)), np.where(is_certain, 0.0, tile).sum())
+            for tile in tiles_of(weights)
+            for is_certain in (tile * scale >= _CERTAIN,)
+        ]
+        n_reached, rest = (sum(each) for each in zip(*of_tiles, strict=True))
+        if n_reached == n_certain:
+            break
+        n_certain = n_reached
+        scale = max(scale, (n - n_certain) / max(rest, np.finfo(np.float64).tiny))
+    return float(scale)
+
+
+def inclusion_probabilities(weights: Values, n: int) -> Values:
+    """Proportional to the weights, capped at 1, the excess shared out again until they sum to n.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+
+    Returns:
+        (N,) float64 in [0, 1].
+    """
+    if n == 0:
+        return derive(lambda tile: np.zeros(len(tile)), weights)
+    scale = find_scale(weights, n)
+
+    def cap(tile: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = tile * scale
+        scaled[scaled >= _CERTAIN] = 1.0
+        return scaled
+
+    return derive(cap, weights)
+
+
+def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
+    """Systematic sampling in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
+
+    The samples' inclusion probabilities are laid end to end in a random order; of n marks at distance 1 with a random
+    start, each takes the sample that it falls upon.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+        ids: (N,) parsed sample ids; the order is a hash of id and seed.
+        seed: Of the draw.
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    probabilities = inclusion_probabilities(weights, n)
+    selected = hold(derive(lambda tile: tile >= _CERTAIN, probabilities))
+    n_marks = n - int(np.count_nonzero(selected))
+    if not n_marks:
+        return selected
+    open_ones = derive(lambda tile: np.where(tile >= _CERTAIN, 0.0, tile), probabilities)
+    keys = derive(partial(uniform_keys, seed=derive_seed(seed, "order")), ids)
+    stretch, start = n_marks / total(open_ones), derive_seed(seed, "start") / 2**63
+    end, n_before = 0.0, 0.0  # of what is laid so far; marks that lie before it
+    for places, chances in in_key_order(keys, open_ones):
+        if not len(places):
+            continue
+        ends = np.cumsum(np.concatenate([[end], chances]))[1:]
+        marks = np.ceil(np.minimum(ends * stretch, n_marks) - start)
+        selected[places[np.diff(marks, prepend=n_before) > 0]] = True
+        end, n_before, last = ends[-1], marks[-1], places[-1]
+    if n_before < n_marks:  # the end fell short of the last mark, by rounding
+        selected[last] = True
+    return selected
+
+
+def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
+    """One after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
+
+    Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006). Inclusion
+    probabilities have no closed form.
+
+    Args:
+        weights: (N,) not negative, at least n of them positive.
+        n: Samples to draw.
+        ids: (N,) parsed sample ids; u is a hash of id and seed.
+        seed: Of the draw.
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    if not n:
+        return np.zeros(len(weights), np.bool_)
+    order_seed = derive_seed(seed, "order")
+
+    def find_arrival(of_ids: ParsedIds, of_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore"):
+            arrival: NDArray[np.float64] = -np.log(uniform_keys(of_ids, order_seed)) / of_weights
+        return arrival
+
+    arrivals = derive(find_arrival, ids, weights)
+    last = find_nth_smallest(arrivals, n)
+    selected = hold(derive(lambda tile: tile <= last, arrivals))
+    if (n_over := int(np.count_nonzero(selected)) - n) > 0:  # of equal ones the first
+        equal = hold(derive(lambda tile: tile == last, arrivals))
+        selected[np.flatnonzero(equal)[-n_over:]] = False
+    return selected
+
+
+def share_out(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Shares n out in proportion to counts; what is left over goes to the largest remainders, of equal ones to the first."""
+    quotas, left_over = np.divmod(counts * n, counts.sum())
+    quotas[np.lexsort((np.arange(len(counts)), -left_over))[: n - quotas.sum()]] += 1
+    shared: NDArray[np.int64] = quotas
+    return shared
+
+
+DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": draw_successive}
+
+
+def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> NDArray[np.bool_]:
+    """Draws by a design, each stratum by itself.
+
+    Args:
+        design: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0: see `find_supply`.
+        n: Samples to draw.
+        ids: (N,) parsed.
+        law: A key of `DRAW_LAWS`.
+        seed: Of the draw.
+
+    Returns:
+        (N,) bool, n of them true.
+    """
+    if design.strata is None or design.quotas is None:
+        return DRAW_LAWS[law](design.weights, n, ids, seed)
+    ids, weights, selected = hold(ids), hold(design.weights), np.zeros(len(ids), np.bool_)
+    for stratum, quota in enumerate(design.quotas):
+        places = np.flatnonzero(design.strata == stratum)
+        of_stratum = derive_seed(seed, "stratum", stratum)
+        selected[places] = DRAW_LAWS[law](weights[places], int(quota), ids[places], of_stratum)
+    return selected
+
+
+def find_supply(design: Design, n: int) -> float:
+    """How many times the n samples that are asked for could be drawn, of the stratum that has the fewest with a weight above 0."""
+    is_possible = derive(lambda tile: tile > 0, design.weights)
+    if design.strata is None or design.quotas is None:
+        return float(total(is_possible) / n) if n else math.inf
+    of_strata = np.bincount(design.strata[hold(is_possible)], minlength=len(design.quotas))
+    asked = design.quotas > 0
+    return float((of_strata[asked] / design.quotas[asked]).min(initial=math.inf))
+
+
+def find_keep_probability(design: Design, n: int) -> Values:
+    """Each sample's weight over the sum of its stratum, times the stratum's share of the n that are drawn; sums to 1."""
+    if design.strata is None or design.quotas is None:
+        whole = total(design.weights)
+        return derive(lambda tile: tile / whole, design.weights)
+    weights = hold(design.weights)
+    sums = np.bincount(design.strata, weights=weights, minlength=len(design.quotas))
+    shares = design.quotas / n / np.where(sums > 0, sums, 1.0)
+    return np.asarray(weights * shares[design.strata])
+
+
+def find_inclusion(design: Design, n: int) -> Values:
+    """Each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_designed`."""
+    if design.strata is None or design.quotas is None:
+        return inclusion_probabilities(design.weights, n)
+    weights = hold(design.weights)
+    chances = np.zeros(len(weights))
+    for stratum, quota in enumerate(design.quotas):
+        places = np.flatnonzero(design.strata == stratum)
+        chances[places] = hold(inclusion_probabilities(weights[places], int(quota)))
+    return chances

@@ -1,0 +1,440 @@
+"""From evaluation to training samples: features, PCA, nearest evaluation sample (paper, section 3.2).
+
+Every sum runs in a fixed order over tiles of a fixed size, so that a result does not depend on memory, shards or workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from proxyds.data.chunked import Column, Values, cut_tiles, derive, hold
+from proxyds.data.pixels import FileAt
+from proxyds.data.samples import SHARD, Samples, StreamedSamples
+from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.recipe.models import Similarity
+from proxyds.runtime.storage.store import Entry
+from proxyds.runtime.task import Done, Report, Task
+from proxyds.selection.records import Architecture, Mapping, Outcomes, Probe
+from proxyds.space.networks import find_family, sketch_network
+from proxyds.training.inference import extract_features, list_layers
+from proxyds.training.model import load_network
+
+FEATURES, MAPPING = "features", "similarity"
+FEATURES_VERSION, MAPPING_VERSION = 3, 4
+TILE = 128
+"""Training samples whose distances are held at once: with 10,000 evaluation samples, 5 MB."""
+BLOCK = 16_384
+"""Evaluation samples that are compared with all of a shard before the next: they and the distances to them stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A principal component analysis.
+
+    Attributes:
+        mean: (D,) float64.
+        components: (d, D) float64, orthonormal rows; the entry of largest size in each is positive.
+        explained_variance: Share of the variance that the components keep, in [0, 1].
+    """
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    explained_variance: float
+
+    def apply(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Projects (n, D) features to (n, d)."""
+        projected: NDArray[np.float32] = ((features - self.mean) @ self.components.T).astype(np.float32)
+        return projected
+
+
+def check_layer(architecture: Architecture, layer: str | None, n_labels: int, image_shape: tuple[int, int, int]) -> str:
+    """Returns the layer to take features from: the one asked for, or the family's own.
+
+    Raises:
+        UnknownNameError: The network has no such layer.
+    """
+    asked = layer or find_family(architecture.network).feature_layer
+    network = sketch_network(architecture.network, architecture.parameters, n_labels, image_shape)
+    layers = list_layers(network, image_shape)
+    if asked is None:
+        return _before_heads(network, layers, n_labels)
+    if asked not in layers:
+        place = "similarity.layer" if layer else f"feature_layer of the family {architecture.network}"
+        top = ", ".join(name for name in layers if name.count(".") < 2)
+        raise UnknownNameError(f"{place}: must be a layer of {architecture.name}, got {asked!r}; it has: {top}, ...")
+    return asked
+
+
+def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> str:
+    """The last layer that is computed before the head, or before the first of several heads that are computed side by side.
+
+    A head is linear, or a 1x1 convolution, and gives as many values as there are labels; where there is none, the last linear
+    layer stands for it; where there is none either, the last layer of all is taken.
+
+    Args:
+        network: Any.
+        layers: In the order of computation: of `list_layers`.
+        n_labels: What a head gives.
+    """
+    modules = [network.get_submodule(layer) for layer in layers]
+    linear = [place for place, module in enumerate(modules) if isinstance(module, nn.Linear)]
+    heads = [place for place, module in enumerate(modules) if _gives(module, n_labels)] or linear
+    if not heads:
+        return layers[-1]
+    head = heads[-1]
+    while head - 1 in heads:
+        head -= 1
+    return layers[head - 1] if head else layers[-1]
+
+
+def _gives(module: nn.Module, n_labels: int) -> bool:
+    """Whether a layer can be a head."""
+    if isinstance(module, nn.Linear):
+        return module.out_features == n_labels
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels == n_labels
+
+
+def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:
+    """Refuses more neighbours than there are evaluation samples.
+
+    Raises:
+        RecipeError: There are fewer.
+    """
+    if n_neighbours > n_evaluation:
+        raise RecipeError(
+            f"similarity.neighbours: must be at most the number of evaluation samples, {n_evaluation:,}, got {n_neighbours:,}"
+        )
+
+
+def feature_tasks(
+    probe: Probe, weights_key: str, layer: str, samples: Samples | StreamedSamples, role: str, device: str
+) -> list[Task]:
+    """Splits feature extraction into tasks of `SHARD` samples.
+
+    Args:
+        probe: Whose features.
+        weights_key: Content key of its training.
+        layer: A layer of `check_layer`.
+        samples: In the order of ids.
+        role: What they are, for people.
+        device: `cpu` or a CUDA device.
+    """
+    n_shards = -(-len(samples) // SHARD)
+    return [
+        Task(
+            stage=FEATURES,
+            name=f"features of {role} samples {shard + 1}/{n_shards}",
+            inputs={
+                "version": FEATURES_VERSION,
+                "probe": weights_key,
+                "layer": layer,
+                "samples": samples.fingerprint,
+                "shard": shard,
+            },
+            function=extract_shard,
+            arguments={
+                "weights_file": probe.weights_file,
+                "architecture": probe.architecture,
+                "layer": layer,
+                "samples": samples.part(shard),
+                "device": device,
+            },
+        )
+        for shard in range(n_shards)
+    ]
+
+
+def extract_shard(
+    *,
+    folder: Path,
+    report: Report,
+    weights_file: FileAt,
+    architecture: Architecture,
+    layer: str,
+    samples: Samples | StreamedSamples,
+    device: str,
+) -> None:
+    """Writes `features.npy`, (n, D) float32, of some samples."""
+    network = load_network(weights_file.path, architecture.network, architecture.parameters)
+    np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device))
+    report(1, 1, "")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the features are: finished tasks of `feature_tasks`, shard by shard.
+
+    Attributes:
+        training: Of the samples that may be drawn.
+        evaluation: Of the evaluation samples.
+    """
+
+    training: list[Done]
+    evaluation: list[Done]
+
+
+def projection_task(features: Features, settings: Similarity, arithmetic: dict[str, str]) -> Task:
+    """Describes the fit of the PCA: one task, so that its arithmetic runs in one thread.
+
+    Args:
+        features: Finished.
+        settings: Dimensions, metric.
+        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
+    """
+    return Task(
+        stage=MAPPING,
+        name="principal components",
+        inputs={
+            "version": MAPPING_VERSION,
+            "features": [done.entry.key for done in features.evaluation],
+            "dimensions": settings.dimensions,
+            "metric": settings.metric,
+            **arithmetic,
+        },
+        function=write_projection,
+        arguments={
+            "evaluation": [done.entry.file("features.npy") for done in features.evaluation],
+            "settings": settings,
+        },
+    )
+
+
+def write_projection(*, folder: Path, report: Report, evaluation: Sequence[FileAt], settings: Similarity) -> None:
+    """Writes `projection.npz`, fitted on the evaluation samples' features, and these as it projects them, `references.npy`."""
+
+    def read() -> Iterator[NDArray[np.float32]]:
+        return cut_tiles((np.load(file.path) for file in evaluation), SHARD)
+
+    projection = fit_projection(read, settings.dimensions)
+    np.savez(folder / "projection.npz", **asdict(projection))
+    references = [project(tile, projection, settings.metric) for tile in read()]
+    np.save(folder / "references.npy", np.concatenate(references))
+    report(1, 1, "")
+
+
+def mapping_tasks(features: Features, projection: Done, settings: Similarity, arithmetic: dict[str, str]) -> list[Task]:
+    """Splits the search for nearest evaluation samples into tasks of a shard of training samples.
+
+    Args:
+        features: Finished.
+        projection: The finished `projection_task`.
+        settings: Metric, neighbours.
+        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
+    """
+    n_shards = len(features.training)
+    return [
+        Task(
+            stage=MAPPING,
+            name=f"nearest evaluation samples {shard + 1}/{n_shards}",
+            inputs={
+                "version": MAPPING_VERSION,
+                "features": training.entry.key,
+                "projection": projection.entry.key,
+                "metric": settings.metric,
+                "neighbours": settings.neighbours,
+                **arithmetic,
+            },
+            function=map_shard,
+            arguments={
+                "training": training.entry.file("features.npy"),
+                "projection": projection.entry.file("projection.npz"),
+                "references": projection.entry.file("references.npy"),
+                "settings": settings,
+            },
+        )
+        for shard, training in enumerate(features.training)
+    ]
+
+
+def map_shard(
+    *,
+    folder: Path,
+    report: Report,
+    training: FileAt,
+    projection: FileAt,
+    references: FileAt,
+    settings: Similarity,
+) -> None:
+    """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`; projection and references are those of `write_projection`."""
+    mapping = map_to_nearest(
+        np.load(training.path),
+        np.load(references.path),
+        _read_projection(projection),
+        n_neighbours=settings.neighbours,
+        metric=settings.metric,
+    )
+    np.savez(folder / "mapping.npz", **asdict(mapping))
+    report(1, 1, "")
+
+
+def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> Mapping:
+    """Gives access to what the tasks of `mapping_tasks` wrote of n samples, read into memory or left in its files."""
+
+    def column(name: str) -> Values:
+        def read() -> Iterator[NDArray[Any]]:
+            for entry in entries:
+                with np.load(entry.file("mapping.npz").path) as held:
+                    yield held[name]
+
+        values = Column(n, lambda: cut_tiles(read()))
+        return hold(values) if is_held else values
+
+    with np.load(entries[0].file("mapping.npz").path) as held:
+        about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
+    return Mapping(column("nearest"), column("distance"), **about)
+
+
+def gather_features(features: Features, projection: Done, settings: Similarity) -> NDArray[np.float32]:
+    """The training samples' features after PCA, (N, d) float32, in memory.
+
+    Args:
+        features: Finished.
+        projection: The finished `projection_task`.
+        settings: Metric.
+    """
+    fitted = _read_projection(projection.entry.file("projection.npz"))
+    with threadpool_limits(1):  # as the search for neighbours projects them
+        shards = (np.load(done.entry.file("features.npy").path) for done in features.training)
+        return np.concatenate([project(shard, fitted, settings.metric) for shard in shards])
+
+
+def fit_projection(tiles: Callable[[], Iterator[NDArray[np.float32]]], n_dimensions: int) -> Projection:
+    """Fits a PCA by the covariance in float64, accumulated tile by tile in order: in two passes, of which each holds one tile.
+
+    Args:
+        tiles: Begins a pass over the features (M, D) of the evaluation samples, `SHARD` at a time.
+        n_dimensions: Kept at most; fewer where M or D is smaller.
+    """
+    n, mean = 0, np.zeros(1)
+    for tile in tiles():
+        n += len(tile)
+        mean = mean + tile.astype(np.float64).sum(axis=0)
+    mean, width = mean / n, len(mean)
+    covariance = np.zeros((width, width))
+    for tile in tiles():
+        centred = tile.astype(np.float64) - mean
+        covariance += centred.T @ centred
+    values, vectors = np.linalg.eigh(covariance)
+    kept = min(n_dimensions, width, n)
+    components = vectors[:, ::-1][:, :kept].T
+    largest = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(kept), largest])[:, None]
+    total = values.sum()
+    explained = float(values[::-1][:kept].sum() / total) if total > 0 else 1.0
+    return Projection(mean, np.ascontiguousarray(components), explained)
+
+
+def map_to_nearest(
+    training: NDArray[np.float32],
+    references: NDArray[np.float32],
+    projection: Projection,
+    *,
+    n_neighbours: int,
+    metric: str,
+) -> Mapping:
+    """Finds each training sample's nearest evaluation samples (Algorithm 1 steps 5 to 7).
+
+    Args:
+        training: (N, D) features.
+        references: (M, d) the evaluation samples' features, of `project`.
+        projection: Fitted on these.
+        n_neighbours: 1 in the paper; at most M.
+        metric: `euclidean` or `cosine`.
+
+    Returns:
+        Positions in `references`, nearest first; which of equal ones comes first is left to rounding.
+    """
+    queries = project(training, projection, metric)
+    nearest = find_nearest(queries, references, n_neighbours)
+    squared = ((queries - references[nearest[:, 0]]) ** 2).sum(axis=1).astype(np.float64)
+    distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
+    return Mapping(nearest, distance, n_neighbours, len(projection.components), projection.explained_variance)
+
+
+def project(features: NDArray[np.float32], projection: Projection, metric: str) -> NDArray[np.float32]:
+    """Projects (n, D) features to (n, d), tile by tile; to length 1 where the metric looks at directions alone."""
+    return np.concatenate([_normalise(projection.apply(tile), metric) for tile in _tiles(features)])
+
+
+def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int) -> NDArray[np.int64]:
+    """Finds the nearest references of every query by all their distances, of which `TILE` rows are held at a time.
+
+    |r|^2 / 2 - q r orders references as their distances do. One product gives it, of queries with a 1 behind and of
+    negative references with |r|^2 / 2 behind.
+
+    Args:
+        queries: (N, d).
+        references: (M, d).
+        n_neighbours: Of each, at most M.
+
+    Returns:
+        (N, n_neighbours) positions, nearest first. Of equal distances the first is taken, but for rounding: a product may round
+        equal references unlike.
+    """
+    nearest, best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for start in range(0, len(references), BLOCK):
+        found = _find_in_block(queries, references[start : start + BLOCK], n_neighbours)
+        nearest = np.concatenate([nearest, found[0] + start], axis=1)
+        best = np.concatenate([best, found[1]], axis=1)
+        if start:  # of both those that are nearer, of equal ones those that came first
+            order = np.argsort(best, axis=1, kind="stable")[:, :n_neighbours]
+            nearest, best = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(best, order, axis=1)
+    return nearest
+
+
+def _find_in_block(
+    queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Positions and scores of the nearest of some references, all of them where they are fewer than asked for."""
+    half_norms = (references**2).sum(axis=1, keepdims=True) / 2
+    against = np.concatenate([-references, half_norms], axis=1).T
+    n_found = min(n_neighbours, len(references))
+    nearest = np.empty((len(queries), n_found), np.int64)
+    best = np.empty((len(queries), n_found), np.float32)
+    held = np.empty((min(TILE, len(queries)), len(references)), np.float32)
+    for start in range(0, len(queries), TILE):
+        tile = queries[start : start + TILE]
+        scores = held[: len(tile)]
+        np.matmul(np.concatenate([tile, np.ones((len(tile), 1), np.float32)], axis=1), against, out=scores)
+        rows = np.arange(len(tile))
+        for rank in range(n_found):
+            found = scores.argmin(axis=1)
+            nearest[start : start + TILE, rank] = found
+            best[start : start + TILE, rank] = scores[rows, found]
+            scores[rows, found] = np.inf
+    return nearest, best
+
+
+def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[Values, Values]:
+    """Gives each training sample the case of its nearest evaluation sample, and the mean importance of all that are near.
+
+    Returns:
+        (N,) int64 cases and (N,) float64 importances.
+    """
+    return (
+        derive(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest),
+        derive(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest),
+    )
+
+
+def _read_projection(file: FileAt) -> Projection:
+    with np.load(file.path) as held:
+        return Projection(held["mean"], held["components"], float(held["explained_variance"]))
+
+
+def _tiles(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [features[start : start + SHARD] for start in range(0, len(features), SHARD)]
+
+
+def _normalise(features: NDArray[Any], metric: str) -> NDArray[np.float32]:
+    if metric == "cosine":
+        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(features, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""The search space: its networks, their choices and their cost."""

@@ -1,0 +1,348 @@
+"""A recipe's section `space`: what a search may choose from, made from the parameters of each family of networks.
+
+A parameter's choices are a list of values. Where a value has an entry for each stage (or for each name), an entry may be a
+list of its own: every combination of them is then a value. Nothing is expanded here: a space of 10^20 architectures is
+counted by arithmetic, and any one of them is taken by its number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, core_schema
+
+from proxyds.quantities import show_value
+from proxyds.section import Section
+from proxyds.space.networks import FAMILIES
+from proxyds.space.networks.plugins import offer_installed
+
+EVERY = "every"
+"""In place of a list: all values that a parameter has."""
+
+
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("must be the lowest, then the highest")
+    return bounds
+
+
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Range = Annotated[tuple[_Amount, _Amount], AfterValidator(_in_order)]
+
+
+class Bounds(Section):
+    """What an architecture may cost; others are left out of the space."""
+
+    forward_flops: _Range | None = Field(
+        None,
+        description="Lowest and highest FLOPs of one image, forward (a multiply-add is two).",
+        examples=[[1e6, 5e7]],
+    )
+    n_parameters: _Range | None = Field(
+        None, description="Lowest and highest number of weights.", examples=[[0, 300_000]]
+    )
+
+
+class Space(Section):
+    """The architectures to be ranked: every combination of a family's choices, or a list; within bounds, or a sample.
+
+    The recipe's section is one of the models made by `_section_of`; this is what they share.
+    """
+
+    later = frozenset({"architectures", "bounds", "sample"})
+
+    network: str
+    choices: Any = None
+    architectures: Any = None
+    bounds: Bounds | None = Field(None, description="What an architecture may cost; null: anything.")
+    sample: Annotated[int, Field(ge=2, le=100_000)] | None = Field(
+        None,
+        description="So many of the architectures, drawn by the recipe's seed; null: all of them.",
+        examples=[500],
+    )
+
+    @model_validator(mode="after")
+    def _is_chosen_or_listed(self) -> Space:
+        if (self.choices is None) == (self.architectures is None):
+            raise PydanticCustomError(
+                "choices_or_list",
+                "must hold either choices (for each parameter a value or a list) or architectures (a list), it holds {found}",
+                {"found": "neither" if self.choices is None else "both"},
+            )
+        return self
+
+    @property
+    def n_listed(self) -> int:
+        """Architectures before bounds and sample; counted, not listed."""
+        if self.architectures is not None:
+            return len(self.architectures)
+        return math.prod(n for n, _ in self._values.values())
+
+    @property
+    def n_most(self) -> int:
+        """Architectures that the space can hold: as many, or its sample. Bounds may leave fewer."""
+        return self.n_listed if self.sample is None else min(self.sample, self.n_listed)
+
+    def parameters_at(self, number: int) -> dict[str, Any]:
+        """The parameters of one architecture, number in [0, n_listed), as JSON has them; bounds and sample aside.
+
+        Raises:
+            IndexError: There is no such number.
+        """
+        if not 0 <= number < self.n_listed:
+            raise IndexError(f"architecture {number}: must be from 0 to {self.n_listed - 1}")
+        if self.architectures is not None:
+            listed: dict[str, Any] = self.architectures[number].model_dump(mode="json")
+            return listed
+        parameters = {}
+        for name, (n, values) in reversed(self._values.items()):  # the last parameter changes first
+            number, place = divmod(number, n)
+            parameters[name] = _at(values, place)
+        return {name: parameters[name] for name in self._values}
+
+    def name_of(self, parameters: Mapping[str, Any]) -> str:
+        """An architecture's name: the network and what varies in this space; a text that alone varies names itself."""
+        varied = self._varied
+        shown = {name: value for name, value in _flatten(parameters).items() if name in varied}
+        if len(shown) == 1 and isinstance(alone := next(iter(shown.values())), str):
+            return alone
+        return " ".join(
+            [self.network, *(f"{name.rpartition('.')[2]}={show_value(value)}" for name, value in shown.items())]
+        )
+
+    @cached_property
+    def _values(self) -> dict[str, tuple[int, Any]]:
+        """Each parameter's choices and how many values they make."""
+        every = FAMILIES[self.network].parameters.every
+        listed = {name: tuple(every[name]()) if values == (EVERY,) else values for name, values in self.choices}
+        return {name: (_count(values), values) for name, values in listed.items()}
+
+    @cached_property
+    def _varied(self) -> set[str]:
+        """Parameters that not all architectures share; where all are the same, every one."""
+        found: dict[str, set[str]] = {}
+        if self.architectures is not None:
+            listed = [_flatten(each.model_dump(mode="json")) for each in self.architectures]
+            for name in dict.fromkeys(name for each in listed for name in each):
+                found[name] = {json.dumps(each[name]) if name in each else "absent" for each in listed}
+        else:
+            for name, values in self.choices:
+                n = 2 if values == (EVERY,) else _count(values)
+                below = values if isinstance(values, dict) else {"": values}
+                for key, of_key in below.items():
+                    n = _count(of_key) if key else n
+                    found[f"{name}.{key}" if key else name] = {str(i) for i in range(min(n, 2))}
+        return {name for name, values in found.items() if len(values) > 1} or set(found)
+
+
+def space_section() -> TypeAdapter[Space]:
+    """The reader of the section `space` for the families that are registered now."""
+    return _section_for(tuple(FAMILIES))
+
+
+@cache
+def _section_for(networks: tuple[str, ...]) -> TypeAdapter[Space]:
+    models = tuple(_section_of(network) for network in networks)
+    any_of: Any = Annotated[Union[models], Field(discriminator="network")]  # noqa: UP007
+    return TypeAdapter(any_of)
+
+
+def _section_of(network: str) -> type[Space]:
+    """The section `space` for one family."""
+    family = FAMILIES[network]
+    parameters: Any = family.parameters
+    choices: dict[str, Any] = {
+        name: (
+            _choices_of(field, has_every=name in family.parameters.every),
+            Field(
+                _as_held(field.default),
+                description=field.description,
+                examples=[field.examples],
+            ),
+        )
+        for name, field in family.parameters.model_fields.items()
+    }
+    title = "".join(part.capitalize() for part in network.replace("-", "_").split("_"))
+    grid = create_model(f"{title}Choices", __base__=Section, __doc__=f"Choices for {network}.", **choices)
+    sections: dict[str, Any] = {
+        "network": (Literal[(network,)], Field(description=family.summary)),
+        "choices": (
+            grid | None,
+            Field(None, description="For each parameter one value or a list; else the family's default."),
+        ),
+        "architectures": (
+            Annotated[tuple[parameters, ...], Field(min_length=1), AfterValidator(_distinct)] | None,
+            Field(None, description="In place of choices: a list of architectures, each with its parameters."),
+        ),
+    }
+    return create_model(f"{title}Space", __base__=Space, __doc__=Space.__doc__, **sections)
+
+
+class _OfAnyFamily:
+    """Reads a section `space` by the families that are registered when it is read: plugins come after this file."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def read(value: Any) -> Space:
+            if isinstance(value, Space):
+                return value
+            network = value.get("network") if isinstance(value, dict) else None
+            if isinstance(network, str):
+                offer_installed(network)
+            return space_section().validate_json(json.dumps(value))
+
+        def write(space: Space, info: core_schema.SerializationInfo) -> dict[str, Any]:
+            return space.model_dump(mode=info.mode)
+
+        written = core_schema.plain_serializer_function_ser_schema(write, info_arg=True)
+        return core_schema.no_info_plain_validator_function(read, serialization=written)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(space_section().core_schema)
+
+
+SpaceSpec = Annotated[Space, _OfAnyFamily]
+
+
+def _choices_of(field: FieldInfo, *, has_every: bool) -> Any:
+    """The type of one parameter's choices."""
+    value: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    kind = get_origin(field.annotation)
+    if kind is tuple:  # an entry for each stage
+        stages = get_args(field.annotation)
+        n = len(stages)
+        said: Any = list[stages[0] | list[stages[0]]]  # type: ignore[valid-type]
+        setting: Any = Annotated[
+            tuple[_list_of(stages[0]), ...],  # type: ignore[misc]
+            BeforeValidator(lambda setting: tuple(setting) if isinstance(setting, list) else setting),
+            AfterValidator(lambda setting: _with_entries(setting, n)),
+        ]
+        return Annotated[
+            tuple[setting, ...],
+            Field(min_length=1),
+            BeforeValidator(_as_settings, json_schema_input_type=said | list[said]),
+            AfterValidator(_distinct),
+        ]
+    if kind is dict:  # an entry for each name
+        key, of_name = get_args(field.annotation)
+        return dict[key, _list_of(of_name)]  # type: ignore[valid-type,misc]
+    return _list_of(Annotated[value, WrapValidator(_or_every) if has_every else AfterValidator(_not_every)])
+
+
+def _list_of(value: Any) -> Any:
+    """One value or a list of them, held as a tuple; each once."""
+    several = Annotated[list[value], Field(min_length=1)]
+    return Annotated[
+        tuple[value, ...],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=value | several),
+        AfterValidator(_distinct),
+    ]
+
+
+def _as_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _as_settings(value: Any) -> Any:
+    """One setting stands for a list of it; it is one where an entry is no list."""
+    if isinstance(value, list | tuple) and any(not isinstance(entry, list | tuple) for entry in value):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_held(default: Any) -> Any:
+    """A family's default as choices hold it."""
+    if isinstance(default, tuple):
+        return (tuple((entry,) for entry in default),)
+    return {name: (value,) for name, value in default.items()} if isinstance(default, dict) else (default,)
+
+
+def _with_entries(setting: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+    if len(setting) != n:
+        raise ValueError(f"must hold {n} entries, one for each stage (an entry may be a list), it holds {len(setting)}")
+    return setting
+
+
+def _not_every(value: Any) -> Any:
+    if value == EVERY:
+        raise ValueError(f"must be a value or a list of values: nothing lists all of them, as `{EVERY}` asks")
+    return value
+
+
+def _or_every(value: Any, check: Any) -> Any:
+    return value if value == EVERY else check(value)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len({_identity(value) for value in values}) < len(values):
+        raise ValueError("must hold each choice once")
+    if EVERY in values and len(values) > 1:
+        raise ValueError(f"must be `{EVERY}` alone, or a list of values")
+    return values
+
+
+def _identity(value: Any) -> str:
+    return json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, sort_keys=True)
+
+
+def _count(values: Any) -> int:
+    """How many values the choices of one parameter make."""
+    if isinstance(values, dict):
+        return math.prod(len(of_name) for of_name in values.values())
+    return sum(_count_setting(value) for value in values)
+
+
+def _count_setting(value: Any) -> int:
+    return math.prod(len(entry) for entry in value) if isinstance(value, tuple) else 1
+
+
+def _at(values: Any, number: int) -> Any:
+    """One of the values that the choices of one parameter make, as JSON has it."""
+    if isinstance(values, dict):
+        return dict(zip(values, _combination(list(values.values()), number), strict=True))
+    if not isinstance(values[0], tuple):
+        return values[number]
+    for setting in values:
+        if number < _count_setting(setting):
+            return _combination(setting, number)
+        number -= _count_setting(setting)
+    raise IndexError(number)
+
+
+def _combination(lists: Sequence[Sequence[Any]], number: int) -> list[Any]:
+    """One of the combinations of several lists, the last list's entry changing first."""
+    taken = []
+    for several in reversed(lists):
+        number, place = divmod(number, len(several))
+        taken.append(several[place])
+    return taken[::-1]
+
+
+def _flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with entries by name: each of them `parameter.name`."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        flat |= {f"{name}.{key}": held for key, held in value.items()} if isinstance(value, dict) else {name: value}
+    return flat

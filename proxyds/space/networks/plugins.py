@@ -1,0 +1,135 @@
+"""Families of networks from elsewhere: installed packages, and modules that are named on the command line.
+
+A recipe alone never imports code. A package that is installed may offer families by the entry point group `proxyds.space.networks`
+(entry point name = family name, value = a `Family`); it is imported when a recipe names the family. Any other module must be
+named by whoever runs the command, with `--plugin` or `load_plugin`; it holds a mapping `FAMILIES` of names to `Family`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from proxyds.errors import PluginError
+from proxyds.space.networks import FAMILIES, Family
+from proxyds.space.networks.parameters import Parameters
+
+GROUP = "proxyds.space.networks"
+
+_loaded: list[str] = []
+_looked_up: set[str] = set()
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Registers the families of some modules; what is loaded already is left alone.
+
+    Args:
+        modules: Import paths; a module in the current folder is found too.
+
+    Raises:
+        PluginError: One cannot be imported, holds no families, or one of its names is taken.
+    """
+    for module in modules:
+        if module not in _loaded:
+            _load_module(module)
+            _loaded.append(module)
+
+
+def loaded_plugins() -> list[str]:
+    """The modules of `load_plugins`, for a worker that must know them too."""
+    return list(_loaded)
+
+
+def offer_installed(network: str) -> None:
+    """Registers a family that an installed package offers under this name, if there is one.
+
+    Raises:
+        PluginError: It cannot be imported, is no family, its name is taken, or two packages offer the name.
+    """
+    if network in _looked_up:
+        return
+    offers = entry_points(group=GROUP, name=network)
+    if offers and network in FAMILIES:
+        packages = ", ".join(sorted(_package_of(offer) for offer in offers))
+        raise PluginError(
+            f"network {network!r}: must be one family, the installed package {packages} takes a name that is taken; remove the package or "
+            "rename its entry point"
+        )
+    if len(offers) > 1:
+        packages = ", ".join(sorted(_package_of(offer) for offer in offers))
+        raise PluginError(
+            f"network {network!r}: must be offered by one installed package, it is by {packages}; remove one of them"
+        )
+    for offer in offers:
+        where = f"entry point {GROUP}: {network} = {offer.value} (of {_package_of(offer)})"
+        try:
+            family = offer.load()
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
+        _register(network, family, where)
+    _looked_up.add(network)
+
+
+def installed_offers() -> dict[str, str]:
+    """The families that installed packages offer, with the package's name; nothing is imported."""
+    return {offer.name: _package_of(offer) for offer in entry_points(group=GROUP)}
+
+
+def _load_module(module: str) -> None:
+    if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
+        raise PluginError(
+            f"--plugin {module}: must be the import path of a module, such as my_networks or my.networks, without .py"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        imported = import_module(module)
+    except (Exception, SystemExit) as error:
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        advice = f"it must be installed, or a file {module.replace('.', '/')}.py in the current folder"
+        raise PluginError(
+            f"--plugin {module}: cannot be imported: {type(error).__name__}: {error}; {advice if is_missing else 'mend it'}"
+        ) from error
+    families = getattr(imported, "FAMILIES", None)
+    if not isinstance(families, dict) or not families:
+        raise PluginError(
+            f"--plugin {module}: must hold a mapping FAMILIES of names to proxyds.space.networks.Family, it holds "
+            f"{'none' if families is None else type(families).__name__}"
+        )
+    taken = sorted(set(families) & set(FAMILIES))
+    if taken:
+        raise PluginError(
+            f"--plugin {module}: must give its families names of their own, {taken[0]!r} is taken (known: "
+            f"{', '.join(FAMILIES)}); rename it"
+        )
+    for name, family in families.items():
+        _register(name, family, f"--plugin {module}: FAMILIES[{name!r}]")
+
+
+def _register(name: str, family: Any, where: str) -> None:
+    is_sound = isinstance(family, Family) and isinstance(family.parameters, type)
+    if not is_sound or not issubclass(family.parameters, Parameters):
+        raise PluginError(
+            f"{where}: must be a proxyds.space.networks.Family whose parameters are a subclass of "
+            f"proxyds.space.networks.parameters.Parameters, it is {type(family).__name__}"
+        )
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"{where}: a family's name must be a text, it is {name!r}")
+    for field, about in family.parameters.model_fields.items():
+        if about.is_required() or about.default_factory is not None:
+            raise PluginError(
+                f"{where}: every parameter must have a default (and no default_factory), {field!r} has none"
+            )
+        if get_origin(about.annotation) is tuple and Ellipsis in get_args(about.annotation):
+            raise PluginError(
+                f"{where}: a tuple must have an entry for each stage, {field!r} is open: {about.annotation}"
+            )
+    FAMILIES[name] = family
+
+
+def _package_of(offer: EntryPoint) -> str:
+    return offer.dist.name if offer.dist is not None else "an unknown package"

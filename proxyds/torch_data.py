@@ -1,0 +1,114 @@
+"""A proxy, and the samples that its source holds out, as torch data sets: all that a search needs.
+
+The proxy itself is read with nothing but its folder; held-out samples come from the source that its recipe names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import TensorDataset
+
+from proxyds.artifact.manifest import RECIPE, Manifest
+from proxyds.artifact.tables import FREE_BYTES, read_proxy
+from proxyds.data import source
+from proxyds.data.decoding import convert_image
+from proxyds.data.images import DECODE_ERRORS, open_image
+from proxyds.errors import ArtifactError, SplitNotFoundError
+from proxyds.recipe.models import Images
+from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.storage.store import Store, again_if_damaged
+from proxyds.runtime.task import Here, run_stored
+from proxyds.selection.records import Tables, ignore_progress
+
+MAX_DECODED_GROWTH = 1000
+"""Images in memory may take so many times the bytes of their files (and `tables.FREE_BYTES`): none that is meant comes near."""
+_BYTES_OF_A_VALUE = 5
+"""As it is decoded, and as float32."""
+
+SPLITS = {
+    "train": "the proxy",
+    "evaluation": "what its probes were asked about: rank candidates on it",
+    "test": "what chose nothing: measure the winner on it, once",
+}
+
+
+@again_if_damaged
+def torch_dataset(
+    folder: str | Path, split: str = "train", *, overrides: Sequence[str] = (), store: Store | None = None
+) -> TensorDataset:
+    """Opens a proxy for training, or its source's held-out samples for measuring.
+
+    Images are as the probe networks saw them, in the recipe's mode and size; where the proxy keeps some labels only, so do the
+    held-out samples, and labels are numbered as in the proxy. Everything is in memory, four bytes a value.
+
+    Args:
+        folder: The proxy.
+        split: `train` for the proxy itself; `evaluation` or `test` for the samples that its source holds out.
+        overrides: `source.path=...` where the source has moved; for `evaluation` and `test` alone.
+        store: Where decoded images are kept; None for the user's own.
+
+    Returns:
+        Pairs of an image, float32 (C, H, W) in [0, 1], and its label, int64; all of them are in `.tensors`.
+
+    Raises:
+        SplitNotFoundError: There is no such split.
+        ArtifactError: It is no proxy.
+        SourceError: The source is not at hand.
+        ChangedSourceError: It is not the one that the proxy was made from.
+    """
+    folder = Path(folder)
+    if split not in SPLITS:
+        raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
+    manifest, tables = read_proxy(folder, with_ranking=False, with_images=split == "train")
+    if split == "train":
+        pixels, labels = _decode_own(folder, manifest, tables.data)
+    else:
+        pixels, labels = _read_held_out(folder, manifest, tables, split, overrides, store or Store())
+    return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
+
+
+def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if manifest.image_shape is None:
+        raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
+    n_channels, height, width = manifest.image_shape
+    size = height if height == width else None  # others are as they are
+    n_encoded = sum(len(image["bytes"]) for image in data["image"].to_pylist())
+    n_decoded = _BYTES_OF_A_VALUE * data.num_rows * n_channels * height * width
+    if n_decoded > MAX_DECODED_GROWTH * n_encoded + FREE_BYTES:
+        raise ArtifactError(
+            f"{folder}: image_shape must be one that its images can have, {n_channels}x{height}x{width} makes {n_decoded:,} bytes of "
+            f"{n_encoded:,}; do not use this proxy"
+        )
+    spec = Images.model_construct(image_mode="L" if n_channels == 1 else "RGB", image_size=size)
+    pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
+    for i, image in enumerate(data["image"].to_pylist()):
+        try:
+            with open_image(image["bytes"]) as encoded:
+                pixels[i] = convert_image(encoded, spec)
+        except DECODE_ERRORS as error:
+            raise ArtifactError(
+                f"{folder}: image {i} of data must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "
+                "it again"
+            ) from None
+    return pixels, data["label"].to_numpy().astype(np.int64)
+
+
+def _read_held_out(
+    folder: Path, manifest: Manifest, tables: Tables, split: str, overrides: Sequence[str], store: Store
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    recipe = read_recipe(folder / RECIPE, overrides)
+    engine = Here()
+    data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=ignore_progress))
+    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+    source.check_same(data, manifest.source.fingerprint, *ids)
+    samples = data.evaluation if split == "evaluation" else data.test
+    if manifest.kept_labels is not None:
+        samples = samples.keep_labels(np.array(manifest.kept_labels))
+    return samples.pixels()[:], samples.labels

@@ -1,0 +1,240 @@
+"""Trained networks asked: labels, and the features of a layer.
+
+A batch norm that follows a convolution is a scale and a shift of its channels once a network is trained, so both become one
+convolution, and memory is read and written once less. Networks are anybody's: what was folded is compared with what it was, on a few
+images, before it is believed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from proxyds.data.pixels import Pixels
+from proxyds.training.model import PixelNetwork
+from proxyds.training.numerics import choose_computation
+
+CPU_BATCH, GPU_BATCH = 64, 512
+"""On a CPU small enough for what a layer leaves behind to be in its cache when the next one reads it (32 and 64 were the fastest)."""
+N_COMPARED, TOLERANCE = 8, 1e-3
+"""Images on which a folded network is compared with what it was, and how far they may differ, as a share of their length."""
+
+
+@torch.inference_mode()
+def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu") -> NDArray[np.int64]:
+    """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
+    asked = _prepare(network, pixels, device)
+    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(asked, None, pixels, device)])
+
+
+@torch.inference_mode()
+def measure_network(
+    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
+) -> tuple[float, float]:
+    """Asks a network about samples whose labels are known.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) their true labels.
+        device: `cpu` or a CUDA device.
+
+    Returns:
+        The share that it gets right, as `predict_labels` has it, and the mean cross-entropy in nats.
+    """
+    asked, n_right, loss = _prepare(network, pixels, device), 0, 0.0
+    truth = torch.from_numpy(labels).to(device)
+    for (logits, _), true in zip(
+        _ask(asked, None, pixels, device), torch.split(truth, _batch_size(device)), strict=True
+    ):
+        n_right += int((logits.argmax(1) == true).sum())
+        loss += float(F.cross_entropy(logits.float(), true, reduction="sum"))
+    return n_right / len(labels), loss / len(labels)
+
+
+@torch.inference_mode()
+def measure_answers(
+    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Measures how sure of itself a network is of each sample, and how right.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64, the true ones.
+        device: `cpu` or a CUDA device.
+
+    Returns:
+        (4, N) float32, in the order of `known.MEASURES`.
+    """
+    asked, start, found = _prepare(network, pixels, device), 0, []
+    for logits, _ in _ask(asked, None, pixels, device):
+        true = torch.from_numpy(labels[start : start + len(logits)]).to(device)[:, None]
+        start += len(logits)
+        log_p = logits.float().log_softmax(1)
+        p = log_p.exp()
+        p_true = p.gather(1, true)
+        other = p.scatter(1, true, -1.0).amax(1)
+        error = p.scatter(1, true, p_true - 1.0)
+        measured = [-log_p.gather(1, true)[:, 0], -(p * log_p).sum(1), error.norm(dim=1), p_true[:, 0] - other]
+        found.append(torch.stack(measured).cpu().numpy())
+    return np.concatenate(found, axis=1)
+
+
+@torch.inference_mode()
+def extract_features(
+    network: PixelNetwork, layer: str, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu"
+) -> NDArray[np.float32]:
+    """Reads one layer's output for each sample.
+
+    Args:
+        network: In evaluation mode.
+        layer: A name of `list_layers`.
+        pixels: (N, C, H, W) uint8.
+        device: `cpu` or a CUDA device.
+
+    Returns:
+        (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over these:
+        the paper does not say how a layer becomes a vector, and this keeps D small at every layer. Outputs (n, h, w, D), of some
+        transformers' inner layers, are not told apart from (n, D, h, w): take a later layer of those.
+    """
+    asked = _prepare(network, pixels, device, layer)
+    return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(asked, layer, pixels, device)])
+
+
+def _prepare(
+    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, device: str, layer: str | None = None
+) -> PixelNetwork:
+    """A copy of a network on a device with its batch norms folded; where that changes what it says, a mere copy."""
+    computation = choose_computation(network, device)
+    plain = copy.deepcopy(network)
+    plain.to(device=device, memory_format=computation.torch_format)  # type: ignore[call-overload]
+    some = pixels[:N_COMPARED]
+    (expected,) = _ask(plain, layer, some, device)
+    try:
+        folded = fold_batch_norms(plain, layer or "")
+        (found,) = _ask(folded, layer, some, device)
+        same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(found, expected, strict=True))
+    except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
+        return plain
+    return folded if same else plain
+
+
+def _ask(
+    network: PixelNetwork, layer: str | None, pixels: NDArray[np.uint8] | Pixels, device: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields one batch's logits after the other's, and a layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
+    memory_format = choose_computation(network, device).torch_format
+    outputs: list[Tensor] = []
+    handle = None
+    if layer is not None:
+        handle = network.network.get_submodule(layer).register_forward_hook(
+            lambda module, inputs, output: outputs.append(_as_vectors(output))  # noqa: ARG005
+        )
+    batch_size = _batch_size(device)
+    try:
+        for start in range(0, len(pixels), batch_size):
+            batch = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
+            logits = network(batch.contiguous(memory_format=memory_format))
+            yield logits, outputs[-1] if outputs else logits[:, :0]  # of a layer that is used more than once
+            outputs.clear()
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def _batch_size(device: str) -> int:
+    return GPU_BATCH if device.startswith("cuda") else CPU_BATCH
+
+
+def _as_vectors(output: Tensor) -> Tensor:
+    """A layer's output as (n, D) float32, not in the layer's own memory: what follows may write into that."""
+    if output.dim() > 2:
+        output = output.mean(1) if output.dim() == 3 else output.flatten(2).mean(2)
+        return output.float()
+    return output.float().clone()
+
+
+def fold_batch_norms(network: PixelNetwork, layer: str = "") -> PixelNetwork:
+    """Copies a network, with every batch norm that follows a convolution made part of it.
+
+    Args:
+        network: In evaluation mode.
+        layer: Of the inner network, whose output must stay what it is: what lies across its end is not folded.
+
+    Returns:
+        A network with the same outputs but for rounding, if it does nothing with its layers but call them; a mere copy where
+        torch cannot trace it.
+    """
+    folded = copy.deepcopy(network)
+    for convolution_name, norm_name in _find_pairs(folded.network):
+        if _is_within(convolution_name, layer) and not _is_within(norm_name, layer):
+            continue
+        convolution, norm = (folded.network.get_submodule(name) for name in (convolution_name, norm_name))
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        folded.network.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
+        folded.network.set_submodule(norm_name, nn.Identity())
+    return folded
+
+
+def _find_pairs(network: nn.Module) -> list[tuple[str, str]]:
+    """Names every convolution and the batch norm that alone takes its output, where both are used once."""
+    try:
+        graph = fx.Tracer().trace(network)
+    except Exception:  # noqa: BLE001 - anybody's network code, which may branch on values: then nothing is folded
+        return []
+    modules = dict(network.named_modules())
+    used = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    names = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
+
+    def is_own(node: fx.Node, kind: type[nn.Module]) -> bool:
+        """Whether it calls a module of just this class (a subclass may do more), which has no other name and no other call."""
+        if node.op != "call_module" or used[str(node.target)] > 1:
+            return False
+        module = modules[str(node.target)]
+        return type(module) is kind and names[id(module)] == 1
+
+    pairs = []
+    for node in graph.nodes:
+        if not is_own(node, nn.BatchNorm2d) or modules[str(node.target)].running_mean is None:
+            continue
+        before = node.args[0] if node.args else None
+        if isinstance(before, fx.Node) and is_own(before, nn.Conv2d) and len(before.users) == 1:
+            pairs.append((str(before.target), str(node.target)))
+    return pairs
+
+
+def _is_within(module: str, layer: str) -> bool:
+    return module == layer or module.startswith(f"{layer}.")
+
+
+def list_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+    """Names every layer that features can be read from, in the order of computation.
+
+    Args:
+        network: On the meta device: nothing is computed.
+        image_shape: (C, H, W).
+
+    Returns:
+        The modules whose output for n images is one tensor (n, D) or (n, D, ...).
+    """
+    layers: list[str] = []
+
+    def note(name: str, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() > 1:
+            layers.append(name)
+
+    for name, module in network.named_modules():
+        if name:
+            module.register_forward_hook(lambda module, inputs, output, name=name: note(name, output))  # noqa: ARG005
+    network.eval()(torch.zeros(2, *image_shape, device="meta"))
+    return layers

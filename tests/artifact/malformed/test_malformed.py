@@ -1,0 +1,228 @@
+"""Hostile files that are committed: each laid over a whole proxy and refused with a message that names it. `make.py` makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import proxyds
+from proxyds.artifact.card import render_card
+from proxyds.artifact.reader import parse_json
+from proxyds.artifact.summary import show_tables
+from proxyds.errors import ProxydsError
+from proxyds.pipeline.audit import audit_proxy, audit_tables
+from proxyds.selection.records import PAIRS
+
+HERE = Path(__file__).parent
+CASES = sorted(path.name for path in (HERE / "cases").iterdir())
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(HERE / "whole", tmp_path / "proxy"))
+
+
+def lay_over(proxy: Path, case: Path) -> None:
+    """Puts a case's files into a proxy, and makes the manifest tell the truth about them."""
+    manifest = proxy / "manifest.json"
+    held = json.loads(manifest.read_text(encoding="utf-8"))
+    names = [path.relative_to(case).as_posix() for path in case.rglob("*") if path.is_file()]
+    for name in sorted(set(names) - {"refused.txt"}):
+        content = (case / name).read_bytes()
+        (proxy / name).parent.mkdir(exist_ok=True)
+        (proxy / name).write_bytes(content)
+        held["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    if "manifest.json" not in names and not case.name.startswith("unsigned-"):
+        manifest.write_text(json.dumps(held), encoding="utf-8")
+
+
+def change_manifest(proxy: Path, place: tuple[str | int, ...], value: object) -> None:
+    path = proxy / "manifest.json"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    inner = held
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(held), encoding="utf-8")
+
+
+def refuse(proxy: Path, said: str) -> None:
+    before = sorted(proxy.parent.rglob("*"))
+    with pytest.raises(ProxydsError, match=said):
+        audit_proxy(proxy)
+    assert sorted(proxy.parent.rglob("*")) == before
+
+
+def test_what_the_files_are_laid_over_is_taken(proxy: Path) -> None:
+    manifest, tables = audit_proxy(proxy)
+    assert tables.data.num_rows == manifest.counts.proxy == len(proxyds.torch_dataset(proxy))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("case", CASES)
+def test_a_hostile_file_is_refused_by_name(case: str, proxy: Path) -> None:
+    lay_over(proxy, HERE / "cases" / case)
+    refuse(proxy, (HERE / "cases" / case / "refused.txt").read_text(encoding="utf-8").strip())
+
+
+def test_files_that_are_committed_stay_small() -> None:
+    files = [path for folder in ("whole", "cases") for path in (HERE / folder).rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in files]
+    assert max(sizes) < 100_000
+    assert sum(sizes) < 2_500_000
+
+
+HUGE = 10**400
+"""More than any float, though JSON and whole numbers allow it."""
+ODD = {
+    "FLOPs of a probe": (("probes", 0, "training_flops"), HUGE),
+    "FLOPs of the space": (("space", "lightest_training_flops"), HUGE),
+    "FLOPs of a stage": (("stages", 0, "flops"), HUGE),
+    "no losses": (("probes", 0, "losses"), []),
+    "losses near the largest float": (("probes", 0, "losses"), [1e308] * 3),
+    "a huge seed": (("seed",), HUGE),
+    "huge seconds": (("probes", 0, "training_seconds"), 1e308),
+    "a ratio below nothing": (("draw", "ratio"), -1e308),
+}
+
+
+@pytest.mark.parametrize(("place", "value"), ODD.values(), ids=ODD)
+def test_odd_numbers_are_shown_on_a_card_or_refused(place: tuple[str | int, ...], value: object, proxy: Path) -> None:
+    change_manifest(proxy, place, value)
+    try:
+        manifest, tables = audit_proxy(proxy)
+        render_card(manifest, show_tables(tables))
+    except ProxydsError as error:
+        assert "manifest.json" in str(error)  # noqa: PT017 - either will do
+
+
+# What would be large, or is no file
+
+
+def test_a_shape_that_unfolds_in_memory_is_refused(proxy: Path) -> None:
+    path = proxy / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_shape": [1, 4096, 4096]}))
+    with pytest.raises(ProxydsError, match="image_shape must be one that its images can have"):
+        proxyds.torch_dataset(proxy)
+
+
+def test_one_key_many_times_is_found_at_once() -> None:
+    with pytest.raises(ValueError, match="stands twice"):
+        parse_json("{" + ", ".join(f'"{i}": 0' for i in range(200_000)) + ', "7": 1}')
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [" + "1," * 80_000 + "]\n", "recipe.yaml:1:.*must hold 70,000 keys and values at most"),
+        ("a: 1\n" + "#\n" * 80_000, "recipe.yaml: must have 70,000 lines at most"),
+    ],
+    ids=["values", "lines"],
+)
+def test_a_recipe_that_would_take_long_to_parse_is_refused_at_once(text: str, said: str, proxy: Path) -> None:
+    (proxy.parent / "case").mkdir()
+    (proxy.parent / "case" / "recipe.yaml").write_text(text)
+    lay_over(proxy, proxy.parent / "case")
+    started = time.perf_counter()
+    refuse(proxy, said)
+    assert time.perf_counter() - started < 15  # a slow machine takes 6
+
+
+def test_an_agreement_of_repeats_that_the_answers_do_not_give_is_refused(proxy: Path) -> None:
+    name = "evaluation/evaluation-00000-of-00001.parquet"
+    table = pq.read_table(proxy / name)
+    for column in ("predicted", "correct", *PAIRS):  # every probe twice, with the same answers
+        place = table.schema.get_field_index(column)
+        twice = pa.array([2 * each for each in table[column].to_pylist()], table.schema.field(place).type)
+        table = table.set_column(place, table.schema.field(place), twice)
+    pq.write_table(table, proxy / name)
+    probes = json.loads((proxy / "manifest.json").read_text())["probes"]
+    cases = table["case"].to_pylist()
+    agreement = {
+        "share": 1.0,
+        "by_chance": sum((cases.count(case) / len(cases)) ** 2 for case in (1, 2, 3, 4)),
+        "of_cases": [1.0 if case in cases else None for case in (1, 2, 3, 4)],
+    }
+    change_manifest(proxy, ("probes",), [{**each, "repeat": repeat} for repeat in (0, 1) for each in probes])
+    change_manifest(proxy, ("agreement",), agreement)
+    content = (proxy / name).read_bytes()
+    facts = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    change_manifest(proxy, ("files", name), facts)
+    audit_tables(proxy)
+    change_manifest(proxy, ("agreement", "share"), 0.5)
+    with pytest.raises(ProxydsError, match="agreement must be what the answers in evaluation/ give"):
+        audit_tables(proxy)
+
+
+CLAIMS: dict[str, tuple[tuple[str | int, ...], object]] = {
+    "a better tau": (("methods", 0, "statistics", "tau", "value"), 0.5),
+    "another verdict": (("verdict",), "not enough evidence"),
+    "a gate that was never passed": (("passed",), True),
+    "more draws": (("n_draws",), 50),
+}
+
+
+@pytest.mark.parametrize(("place", "value"), CLAIMS.values(), ids=CLAIMS)
+def test_evidence_that_its_runs_do_not_give_is_refused(
+    place: tuple[str | int, ...], value: object, checked_proxy: Path, tmp_path: Path
+) -> None:
+    proxy = Path(shutil.copytree(checked_proxy, tmp_path / "proxy"))
+    change_manifest(proxy, ("evidence", *place), value)
+    refuse(proxy, "manifest.json: evidence: .* must be what the runs in ranking/ give")
+
+
+@pytest.mark.parametrize("name", ["README.md", "recipe.yaml", "manifest.json"])
+def test_text_that_is_not_utf8_is_refused(name: str, proxy: Path) -> None:
+    """Ruff formats Markdown too, and stops at a committed file that is no text."""
+    (proxy.parent / "case").mkdir()
+    (proxy.parent / "case" / name).write_bytes(b"---\n\xff\xfe\n---\n")
+    lay_over(proxy, proxy.parent / "case")
+    refuse(proxy, f"{name}: must be UTF-8 text")
+
+
+def test_a_manifest_of_more_than_eight_megabytes_is_refused(proxy: Path) -> None:
+    with (proxy / "manifest.json").open("a") as stream:
+        stream.write(" " * 8_000_001)
+    refuse(proxy, r"manifest\.json: must have 8,000,000 bytes at most")
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "data", "manifest.json"])
+def test_a_link_is_refused(name: str, proxy: Path) -> None:
+    shutil.move(proxy / name, proxy.parent / "outside")
+    (proxy / name).symlink_to(proxy.parent / "outside")
+    refuse(proxy, f"{name}.*: must be a file( inside the folder)?, found a link")
+
+
+def test_an_additional_link_to_nowhere_is_refused(proxy: Path) -> None:
+    (proxy / "x.png").symlink_to("nowhere")
+    refuse(proxy, r"x\.png: not in the manifest")
+
+
+@pytest.mark.timeout(30)
+def test_a_folder_that_leads_into_itself_is_refused(proxy: Path) -> None:
+    (proxy / "assets").symlink_to(proxy)
+    refuse(proxy, "assets: not in the manifest")
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("manifest.json", "manifest.json: must be a file, found a pipe"),
+        ("README.md", r"README\.md: missing"),
+        ("assets.png", r"assets\.png: not in the manifest"),
+    ],
+)
+def test_a_pipe_is_refused_and_not_waited_for(name: str, said: str, proxy: Path) -> None:
+    (proxy / name).unlink(missing_ok=True)
+    os.mkfifo(proxy / name)
+    refuse(proxy, said)

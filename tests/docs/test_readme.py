@@ -1,0 +1,119 @@
+"""The README's commands and code run as they stand, with a smaller check of the digits; and its recipe is valid."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxyds.recipe.yaml import read_recipe
+from proxyds.space.listing import list_architectures
+
+ROOT = Path(__file__).parent.parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands need of a checkout, with this environment's programs where the README finds them; the demo's check is a smaller one."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    demo = folder / "recipes" / "digits.yaml"
+    text = demo.read_text(encoding="utf-8")
+    for setting, smaller in (("epochs: 8", "epochs: 4"), ("draws: 3", "draws: 2"), ("full_seeds: 3", "full_seeds: 2")):
+        assert text.count(f"  {setting}\n") == 1
+        text = text.replace(f"  {setting}\n", f"  {smaller}\n")
+    demo.write_text(text, encoding="utf-8")
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
+    for name in ("python", "proxyds"):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / name}" "$@"\n')
+        (programs / name).chmod(0o755)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (folder / "Makefile").write_text(makefile.replace("install: $(VENV)/installed", "install:"))
+    return folder
+
+
+def run(command: list[str], checkout: Path, session_store: Path, **variables: str) -> str:
+    environment = {**os.environ, "PROXYDS_STORE": str(session_store), **variables}
+    ran = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.timeout(1500)  # builds, checks and searches the digits
+def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_environment: dict[str, str]) -> None:
+    shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store, **hub_environment)
+    assert "digits-proxy 1.0.0 built: digits-proxy" in shown
+    assert "PngImageFile image mode=L size=8x8" in shown
+    assert "cifar10-small-proxy 1.0.0" in shown
+    assert "digits-proxy 1.0.0 published: me/digits-proxy@v1.0.0" in shown
+    assert "digits-proxy 1.0.0 fetched and verified: digits-again" in shown
+    assert "digits-5pct 1.0.0 drawn again: digits-5pct" in shown
+    assert (checkout / "digits-from-the-shelf" / "manifest.json").is_file()
+    python = str(checkout / ".venv" / "bin" / "python")
+    printed = "".join(
+        run([python, "-W", "error", "-c", code], checkout, session_store, **hub_environment)
+        for code in blocks("python")
+    )
+    assert (checkout / "digits-20pct" / "manifest.json").is_file()
+    assert re.search(r"^at random \{'depth': \d+, .*\} by halving \{'depth': \d+, .*\}$", printed, re.MULTILINE)
+    assert re.search(r"^one shot resnet depth=\d+ base_filters=\d+ multiplier=\d+$", printed, re.MULTILINE)
+
+
+def test_networks_of_ones_own_are_a_search_space(tmp_path: Path, session_store: Path) -> None:
+    (code,) = (code for code in blocks("python") if "FAMILIES" in code)
+    (tmp_path / "my_networks.py").write_text(code)
+    recipe = "name: towers\nspace: {network: tower, choices: {width: [4, 8], depth: [1, 2, 3]}}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "proxyds", "build", "recipe.yaml", "--dry-run", "--plugin", "my_networks"]
+    assert "space: 6 architectures" in run(command, tmp_path, session_store)
+
+
+def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) -> None:
+    recipe, *_ = blocks("yaml")
+    path = tmp_path / "my-recipe.yaml"
+    path.write_text(recipe)
+    assert read_recipe(path).selection.ratio == 0.05
+    broken = recipe.replace("ratio: 0.05", "ratio: 5\n  drw: systematic")
+    path.write_text(broken)
+    ran = subprocess.run(
+        [sys.executable, "-m", "proxyds", "validate", "my-recipe.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    shown = next(block for block in blocks("text") if "problems" in block)
+    assert ran.stderr == shown
+
+
+def test_the_sections_that_are_shown_are_valid_and_make_what_they_say(tmp_path: Path) -> None:
+    recipe, *sections = blocks("yaml")
+    made = []
+    for section in sections:
+        name = section.partition(":")[0]
+        path = tmp_path / "my-recipe.yaml"
+        path.write_text(re.sub(rf"^{name}:.*\n(  .*\n)+", section, recipe, flags=re.MULTILINE))
+        read = read_recipe(path)
+        made.append((name, len(list_architectures(read.space, 10, (3, 32, 32))), read.selection.labels is not None))
+        if read.space.network == "efficientnet":
+            assert read.space.n_listed == 4 * 2 * 2
+    assert made == [("space", 8, False), ("space", 5, False), ("selection", 6, True)]
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
+    assert len(links) > 3
+    assert all((ROOT / link).exists() for link in links)
+
+
+def test_no_figure_was_left_to_be_filled_in() -> None:
+    for path in [ROOT / "README.md", *(ROOT / "recipes").glob("*.yaml")]:
+        assert not re.search(r"\b(MEASURED|CIFAR|DIGITS|TIMES)_[A-Z]+\b", path.read_text()), path

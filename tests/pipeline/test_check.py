@@ -1,0 +1,515 @@
+"""A check from end to end: real trainings, the evidence that they give, and what happens when it is stopped half-way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from PIL import Image
+
+import proxyds
+from proxyds.artifact import reader as opening
+from proxyds.artifact import writer as artifact
+from proxyds.artifact.card import escape_markdown
+from proxyds.artifact.reader import verify_proxy
+from proxyds.artifact.tables import read_proxy, read_tables, read_weights
+from proxyds.errors import (
+    AccuracyTableError,
+    CardDriftError,
+    ChangedSourceError,
+    DivergedError,
+    OutputExistsError,
+    VerificationError,
+)
+from proxyds.evaluation import runs as verification
+from proxyds.pipeline import build as pipeline
+from proxyds.pipeline import check as checking
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import Here
+from proxyds.seeding import parse_ids
+from proxyds.selection import draw as selection
+from proxyds.selection.records import Progress
+
+RECIPE = """\
+name: checked
+source: {kind: digits}
+space:
+  network: resnet
+  choices: {depth: [8, 14], base_filters: [4, 8], multiplier: [1, 2]}
+selection: {ratio: 0.1}
+training: {epochs: 3, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
+"""
+CHECK = "check: {draws: 2, full_seeds: 2}\n"
+N_RUNS = 8 * (2 + 2 * 4)  # full, then proxy, random, stratified and fewer epochs of each draw
+TIMES = ("training_seconds", "test_seconds")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(RECIPE + CHECK)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checked(recipe: Path, tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
+    """A proxy that was built and checked at a stroke. Do not change it: copy it."""
+    out = tmp_path_factory.mktemp("checked") / "proxy"
+    return proxyds.build(recipe, out, store=Store(session_store), device="cpu").folder
+
+
+@pytest.fixture
+def copy(checked: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checked, tmp_path / "copy"))
+
+
+def rows(proxy: Path) -> list[dict[str, object]]:
+    """The runs, but for what they took."""
+    ranking = read_proxy(proxy)[1].ranking
+    assert ranking is not None
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in ranking.to_pylist()]
+
+
+def evidence_of(proxy: Path) -> dict[str, object]:
+    """The evidence, but for times and how many runs there were at once."""
+    evidence = opening.read_manifest(proxy).evidence
+    assert evidence is not None
+    return evidence.model_dump(
+        exclude={"created": True, "elapsed_seconds": True, "spending": True, "machine": {"n_workers"}}
+    )
+
+
+def test_every_run_is_a_row_and_the_proxy_is_whole(checked: Path, tmp_path: Path) -> None:
+    manifest = verify_proxy(checked)
+    evidence, held = manifest.evidence, rows(checked)
+    assert evidence is not None
+    assert len(held) == N_RUNS
+    counts = {dataset: sum(row["dataset"] == dataset for row in held) for dataset in {row["dataset"] for row in held}}
+    assert counts == {"full": 16, "proxy": 16, "random": 16, "stratified": 16, "fewer-epochs": 16}
+    for row in held:
+        n = {"full": 1295, "fewer-epochs": 1295}.get(str(row["dataset"]), 130)
+        assert row["n_samples"] == n
+        assert row["n_steps"] == (3 * (1295 // 32) if row["dataset"] == "full" else 3 * (130 // 32))
+        assert 0 <= float(str(row["accuracy"])) <= 1
+        assert row["run_flops"] == (
+            int(str(row["n_steps"])) * 32 * int(str(row["training_flops"])) + 359 * int(str(row["forward_flops"]))
+        )
+    assert (evidence.n_architectures, evidence.n_draws, evidence.n_full_seeds) == (8, 2, 2)
+    assert {each.method for each in evidence.methods} == {
+        "full", "proxy", "random", "stratified", "fewer-epochs", "flops", "parameters",
+    }  # fmt: skip
+    assert {each.control for each in evidence.comparisons} == {
+        "random", "stratified", "fewer-epochs", "flops", "parameters",
+    }  # fmt: skip
+    loaded = load_dataset(str(checked), "ranking", split="ranking", cache_dir=str(tmp_path / "hf"))
+    assert loaded.num_rows == N_RUNS
+    assert not [name for name in loaded.column_names if "path" in name]
+
+
+def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recipe: Path, session_store: Path) -> None:
+    manifest, tables = read_proxy(checked)
+    read = proxyds.read_recipe(recipe)
+    with Here() as engine:
+        data = pipeline.source.load_source(
+            read,
+            lambda tasks: pipeline.run_stored(tasks, Store(session_store), engine, lambda _: None),
+        )
+    known = checking.know_from_table(data, manifest, tables)
+    draw = checking.redraw(read, data, known, manifest, tables)["proxy"]
+    drawn = [draw(0.1, 0), draw(0.1, 1), draw(0.2, 0)]
+    first, second, larger = (each.selected for each in drawn if each is not None)
+    assert data.train.ids[first].tolist() == tables.data["sample_id"].to_pylist()
+    assert (first.sum(), second.sum(), larger.sum()) == (130, 130, 259)
+    assert 0 < (first & second).sum() < 130
+    assert manifest.counts.proxy == 130
+    other = data.train.take(np.arange(len(data.train)) > 0)
+    with pytest.raises(ChangedSourceError, match="of 1,438 samples 1 are gone and 0 stand in another split, 0 are new"):
+        checking.know_from_table(replace(data, train=other), manifest, tables)
+
+
+def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
+    checked: Path, recipe: Path, tmp_path: Path, session_store: Path
+) -> None:
+    read = proxyds.read_recipe(recipe, ["selection.ratio=0.2", "check=null"])
+    larger = proxyds.build(read, tmp_path / "larger", store=Store(session_store), device="cpu").folder
+    table = read_tables(checked).importance
+    drawn = selection.draw_again(
+        parse_ids(np.array(table["sample_id"].to_pylist())),
+        table["label"].to_numpy(),
+        selection.design_by(read_weights(table)),
+        0.2,
+        0,
+        law="systematic",
+        seed=0,
+    )
+    assert drawn.selected.tolist() == read_tables(larger).importance["selected"].to_pylist()
+
+
+def test_the_card_shows_the_evidence_and_names_every_picture(checked: Path) -> None:
+    text, evidence = (checked / "README.md").read_text(), opening.read_manifest(checked).evidence
+    assert evidence is not None
+    assert "Not checked yet" not in text
+    assert evidence.verdict[1:] in text
+    assert escape_markdown(evidence.explanation) in text
+    for each in evidence.methods:
+        if each.statistics:
+            assert each.statistics["tau"].shown() in text
+            assert each.statistics["regret"].shown(scale=100, digits=1) in text
+    for comparison in evidence.comparisons:
+        assert f"{comparison.difference.shown()} | {comparison.outcome}" in text
+    named = set(re.findall(r"!\[[^]]*\]\((assets/[^)]+)\)", text))
+    assert named == {f"assets/{path.name}" for path in (checked / "assets").iterdir()}
+    assert {"assets/correlation.png", "assets/orders.png", "assets/accuracy.png"} < named
+    for name in named:
+        with Image.open(checked / name) as picture:
+            assert picture.width > 600
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_the_card_renders_again_to_the_same_bytes(copy: Path) -> None:
+    assert proxyds.render(copy, check_only=True) == []
+    (copy / "assets" / "orders.png").write_bytes(b"another")
+    with pytest.raises(CardDriftError, match="orders"):
+        proxyds.render(copy, check_only=True)
+    assert proxyds.render(copy) == ["assets/orders.png"]
+    assert verify_proxy(copy)
+
+
+def test_building_again_changes_nothing_and_other_settings_check_again(
+    recipe: Path, copy: Path, session_store: Path
+) -> None:
+    before = (copy / "manifest.json").read_bytes()
+    assert proxyds.build(recipe, copy, store=Store(session_store), device="cpu").was_there
+    assert (copy / "manifest.json").read_bytes() == before
+    n = len(Store(session_store).entries())
+    again = proxyds.build(
+        proxyds.read_recipe(recipe, ["check.draws=1"]), copy, store=Store(session_store), device="cpu"
+    )
+    assert not again.was_there
+    assert len(Store(session_store).entries()) == n  # one draw less: nothing to train
+    assert len(rows(copy)) == 8 * (2 + 4)
+    assert opening.read_manifest(copy).recipe_sha256 == proxyds.read_recipe(recipe).sha256
+
+
+def test_build_then_check_gives_what_a_build_with_a_check_gives(
+    checked: Path, recipe: Path, tmp_path: Path, session_store: Path
+) -> None:
+    out, store = tmp_path / "p", Store(session_store)
+    built = proxyds.build(proxyds.read_recipe(recipe, ["check=null"]), out, store=store, device="cpu")
+    assert built.manifest.evidence is None
+    assert "Not checked yet" in (out / "README.md").read_text()
+    proxyds.check(out, overrides=["check.draws=2", "check.full_seeds=2"], store=store, device="cpu", workers=1)
+    assert rows(out) == rows(checked)
+    assert evidence_of(out) == evidence_of(checked)
+    assert (out / "recipe.yaml").read_bytes() == (checked / "recipe.yaml").read_bytes()
+    verify_proxy(out)
+
+
+def test_rows_do_not_depend_on_how_many_run_at_once(checked: Path, tmp_path: Path, copy: Path) -> None:
+    overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=5"]
+    proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "fresh"), device="cpu", workers=1)
+    fresh, before = rows(copy), rows(checked)
+    assert len(fresh) == 5 * (1 + 4)
+    assert all(row in before for row in fresh)
+
+
+def test_one_seed_has_no_ceiling_and_the_card_says_so(copy: Path, session_store: Path) -> None:
+    proxyds.check(copy, overrides=["check.full_seeds=1"], store=Store(session_store), device="cpu")
+    evidence = opening.read_manifest(copy).evidence
+    assert evidence is not None
+    full = evidence.of("full", None)
+    assert full is not None
+    assert full.statistics == {}
+    assert "Noise ceiling unknown" in (copy / "README.md").read_text()
+    assert proxyds.render(copy, check_only=True) == []
+
+
+def test_other_ratios_give_a_curve(copy: Path, session_store: Path) -> None:
+    overrides = ["check.ratios=[0.3]", "check.draws=2", "check.full_seeds=1", "check.target=-1"]
+    proxyds.check(copy, overrides=overrides, store=Store(session_store), device="cpu")
+    evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
+    assert evidence is not None
+    assert evidence.sufficient_ratio == 0.1
+    assert {each.ratio for each in evidence.methods if each.method == "random"} == {0.1, 0.3}
+    assert {row["ratio"] for row in rows(copy)} == {0.1, 0.3, 1.0}
+    assert "How large must it be?" in text
+    assert "whose lower end reaches -1.0: **10 %**" in text
+    assert (copy / "assets" / "ratios.png").is_file()
+    proxyds.check(copy, overrides=["check.ratios=[]"], store=Store(session_store), device="cpu")
+    assert not (copy / "assets" / "ratios.png").exists()  # a picture that the card no longer shows
+    verify_proxy(copy)
+
+
+def test_the_papers_protocol_is_marked_as_circular(recipe: Path, tmp_path: Path, session_store: Path) -> None:
+    overrides = ["importance.protocol=paper", "check.draws=1", "check.full_seeds=1", "check.architectures=5"]
+    built = proxyds.build(
+        proxyds.read_recipe(recipe, overrides), tmp_path / "p", store=Store(session_store), device="cpu"
+    )
+    assert built.manifest.evidence is not None
+    assert "**Circular**" in (built.folder / "README.md").read_text()
+
+
+def test_a_name_from_outside_cannot_break_the_card(copy: Path, tmp_path: Path, session_store: Path) -> None:
+    table = write_table(tmp_path / "a|b<script>[x](y).csv", copy)
+    path = json.dumps(str(table))
+    proxyds.check(
+        copy, overrides=[f"check.reference={path}", "check.draws=1"], store=Store(session_store), device="cpu"
+    )
+    text = (copy / "README.md").read_text()
+    assert "<script>" not in text
+    assert "[x](y)" not in text
+
+
+def write_table(path: Path, proxy: Path) -> Path:
+    full = [row for row in rows(proxy) if row["dataset"] == "full" and row["training_seed"] == 0]
+    lines = [f"{row['architecture']},{100 * float(str(row['accuracy']))}" for row in full]
+    path.write_text("\n".join(["architecture,accuracy", *lines, "resnet depth=998,12"]))
+    return path
+
+
+def test_a_table_of_full_accuracies_saves_their_training(copy: Path, tmp_path: Path) -> None:
+    table, store = write_table(tmp_path / "known.csv", copy), Store(tmp_path / "store")
+    overrides = [f"check.reference={table}", "check.draws=1"]
+    proxyds.check(copy, overrides=overrides, store=store, device="cpu")
+    trained = [entry.name for entry in store.entries() if entry.stage == "check"]
+    assert len(trained) == 8 * 4
+    assert not any(" on full" in name for name in trained)
+    evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
+    assert evidence is not None
+    assert evidence.reference == "table known.csv"
+    assert evidence.n_full_seeds == 1
+    assert {row["origin"] for row in rows(copy) if row["dataset"] == "full"} == {"table known.csv"}
+    assert "those of **table known.csv**" in text
+    # the next check does not look for a file that is gone
+    assert "known.csv" not in (copy / "recipe.yaml").read_text()
+    assert str(tmp_path) not in text + (copy / "manifest.json").read_text() + (copy / "recipe.yaml").read_text()
+
+
+def test_another_proxys_reference_runs_serve_too(checked: Path, recipe: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    read = proxyds.read_recipe(
+        recipe, ["selection.ratio=0.2", "check.draws=1", f"check.reference={checked}", "check.full_seeds=1"]
+    )
+    built = proxyds.build(read, tmp_path / "p", store=store, device="cpu")
+    assert not [entry for entry in store.entries() if " on full" in entry.name]
+    assert built.manifest.evidence is not None
+    assert built.manifest.evidence.reference == "proxy checked 1.0.0"
+    assert built.manifest.evidence.n_full_seeds == 2
+    full = [row["accuracy"] for row in rows(tmp_path / "p") if row["dataset"] == "full"]
+    assert full == [row["accuracy"] for row in rows(checked) if row["dataset"] == "full"]
+
+
+def test_a_reference_that_was_trained_otherwise_is_refused(
+    checked: Path, tmp_path: Path, session_store: Path, tiny_proxy: Path
+) -> None:
+    path = tmp_path / "other.yaml"
+    path.write_text(RECIPE.replace("epochs: 3", "epochs: 4") + f"check: {{reference: {checked}}}\n")
+    with pytest.raises(AccuracyTableError, match="must have the same training"):
+        proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
+    path.write_text(f"{RECIPE}seed: 7\ncheck: {{reference: {checked}}}\n")
+    with pytest.raises(AccuracyTableError, match="must have the same seed, which carves the splits"):
+        proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
+    text = RECIPE.replace("{kind: digits}", "{kind: digits, test_fraction: 0.4}")
+    path.write_text(f"{text}check: {{reference: {checked}}}\n")
+    with pytest.raises(AccuracyTableError, match="must have the same section source"):
+        proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
+    path.write_text(RECIPE + f"check: {{reference: {tiny_proxy}}}\n")
+    with pytest.raises(AccuracyTableError, match="must have the same training"):
+        proxyds.build(path, tmp_path / "q", store=Store(session_store), device="cpu")
+    assert not (tmp_path / "p").exists()  # it is said before anything is trained
+
+
+def test_runs_that_fail_are_named_and_the_rest_go_on(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = verification.train_network
+
+    def sometimes(*arguments: object, **named: object) -> object:
+        if "depth=14 base_filters=8 multiplier=2" in str(named["name"]):
+            raise DivergedError("the training loss must stay finite")
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verification, "train_network", sometimes)
+    monkeypatch.setattr(pipeline, "choose_engine", lambda *about: ("cpu", Here()))
+    proxyds.check(copy, overrides=["check.draws=1", "check.full_seeds=1"], store=Store(tmp_path / "store"))
+    evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
+    assert evidence is not None
+    assert evidence.n_architectures == 7
+    assert len(evidence.failures) == 5
+    assert all("depth=14 base_filters=8 multiplier=2 on " in failure for failure in evidence.failures)
+    assert len(rows(copy)) == 7 * 5
+    assert "5 runs failed" in text
+    assert "must stay finite" in text
+    verify_proxy(copy)
+
+
+def test_a_stop_between_the_files_is_seen_and_mended_by_checking_again(
+    checked: Path, copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    (copy / "assets" / ".orders.png.new").write_bytes(b"half")
+    with pytest.raises(VerificationError):
+        verify_proxy(copy)
+    proxyds.check(copy, overrides=["check.draws=2"], store=Store(session_store), device="cpu")
+    assert verify_proxy(copy)
+    assert rows(copy) == rows(checked)
+    assert not (copy / "assets" / ".orders.png.new").exists()
+
+
+def test_a_build_stopped_while_it_wrote_the_evidence_goes_on_too(
+    checked: Path, recipe: Path, tmp_path: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, store = tmp_path / "p", Store(session_store)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            proxyds.build(recipe, out, store=store, device="cpu")
+    (out / ".README.md.new").write_bytes(b"half")
+    proxyds.build(recipe, out, store=store, device="cpu")
+    verify_proxy(out)
+    assert rows(out) == rows(checked)
+
+
+def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data,) = (copy / "data").glob("*.parquet")
+    run_each = checking.run_each
+
+    def meanwhile(*arguments: object) -> object:
+        done = run_each(*arguments)  # type: ignore[arg-type]
+        held = bytearray(data.read_bytes())
+        held[len(held) // 2] ^= 1
+        data.write_bytes(held)
+        (copy / "notes.txt").write_text("mine")
+        return done
+
+    monkeypatch.setattr(checking, "run_each", meanwhile)
+    proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    with pytest.raises(VerificationError, match=r"2 files differ(.|\n)*data/train.*\n.*notes.txt"):
+        verify_proxy(copy)
+
+
+def test_a_proxy_that_was_replaced_during_its_check_is_left_alone(
+    copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_each = checking.run_each
+
+    def meanwhile(*arguments: object) -> object:
+        held = (copy / "manifest.json").read_text()
+        (copy / "manifest.json").write_text(
+            held.replace('"version":"1.0.0"', '"version":"2.0.0"').replace('"version": "1.0.0"', '"version": "2.0.0"')
+        )
+        return run_each(*arguments)  # type: ignore[arg-type]
+
+    card = (copy / "README.md").read_bytes()
+    monkeypatch.setattr(checking, "run_each", meanwhile)
+    with pytest.raises(OutputExistsError, match="another command has written to it"):
+        proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    assert (copy / "README.md").read_bytes() == card
+
+
+def test_a_run_without_memory_is_a_run_that_failed(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = verification.train_network
+
+    def sometimes(*arguments: object, **named: object) -> object:
+        if "depth=14 base_filters=8 multiplier=2" in str(named["name"]):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verification, "train_network", sometimes)
+    monkeypatch.setattr(pipeline, "choose_engine", lambda *about: ("cpu", Here()))
+    overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=6"]
+    evidence = proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "s")).manifest.evidence
+    assert evidence is not None
+    assert all("must fit into memory" in failure for failure in evidence.failures)
+    assert len(evidence.failures) in (0, 5)  # whether the sample of six holds it
+
+
+def test_a_plan_counts_what_is_stored_and_trains_nothing(copy: Path, recipe: Path, session_store: Path) -> None:
+    store = Store(session_store)
+    n = len(store.entries())
+    plan = proxyds.plan_check(copy, overrides=["check.draws=3"], store=store, device="cpu")
+    found = {(each.dataset, each.ratio): (each.n_runs, each.n_stored) for each in plan.runs}
+    assert found["full", 1.0] == (16, 16)
+    assert found["proxy", 0.1] == (24, 16)
+    assert found["fewer-epochs", 0.1] == (24, 16)
+    assert plan.expected_seconds > 0
+    assert len(plan.architectures) == 8
+    of_build = proxyds.plan_build(recipe, store=store, device="cpu").check
+    assert of_build is not None
+    assert {each.dataset: each.n_runs for each in of_build.runs} == dict.fromkeys(
+        ("full", "proxy", "random", "stratified", "fewer-epochs"), 16
+    )
+    assert len(store.entries()) == n
+
+
+def test_a_user_sees_the_plan_the_evidence_and_one_bar(
+    run_proxyds: Callable[..., subprocess.CompletedProcess[str]], copy: Path
+) -> None:
+    planned = run_proxyds("check", copy, "--dry-run")
+    assert planned.returncode == 0
+    assert "trainings of the check" in planned.stdout
+    ran = run_proxyds("check", copy, "--strict")
+    evidence = opening.read_manifest(copy).evidence
+    assert evidence is not None
+    assert ran.returncode == proxyds.errors.EXIT_VERDICTS[evidence.verdict], ran.stderr
+    assert f"verdict: {evidence.verdict}" in ran.stdout
+    assert "counting FLOPs" in ran.stdout
+    inspected = run_proxyds("inspect", copy)
+    assert f"verdict: {evidence.verdict}" in inspected.stdout
+    held = json.loads(run_proxyds("inspect", copy, "--json").stdout)
+    assert held["evidence"]["verdict"] == evidence.verdict
+    steps: list[Progress] = []
+    proxyds.check(copy, overrides=["check.draws=1"], device="cpu", on_progress=steps.append)
+    assert {step.task for step in steps if step.stage == "check"} <= {"runs", ""}
+
+
+def stored_runs(store: Path) -> dict[str, float]:
+    return {entry.key: entry.created for entry in Store(store).entries() if entry.stage == "check"}
+
+
+def test_a_check_killed_half_way_does_only_what_is_left_and_finds_the_same(
+    checked: Path, tmp_path: Path, session_store: Path
+) -> None:
+    proxy, store = tmp_path / "proxy", tmp_path / "store"
+    shutil.copytree(checked, proxy)
+    shutil.copytree(session_store / "source", store / "source")
+    command = [sys.executable, "-m", "proxyds", "check", str(proxy), "--quiet"]
+    environment = {**os.environ, "PROXYDS_STORE": str(store)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while len(stored_runs(store)) < N_RUNS // 3:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.communicate()
+    time.sleep(1)  # the workers notice
+    before = stored_runs(store)
+    assert N_RUNS // 3 <= len(before) < N_RUNS
+    assert verify_proxy(proxy)  # what was there is whole
+
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    after = stored_runs(store)
+    assert len(after) == N_RUNS
+    assert {key: after[key] for key in before} == before  # none of them was done again
+    assert rows(proxy) == rows(checked)
+    assert evidence_of(proxy) == evidence_of(checked)
+    assert verify_proxy(proxy)

@@ -1,0 +1,134 @@
+"""Every registered family keeps the contract; the ResNet is the paper's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from proxyds.errors import RecipeError
+from proxyds.recipe.models import Probes, Recipe
+from proxyds.selection.similarity import check_layer
+from proxyds.space.listing import choose_probes, list_architectures, measure_cost
+from proxyds.space.networks import FAMILIES, build_network, sketch_network
+from proxyds.training.inference import extract_features, list_layers
+from proxyds.training.model import make_network
+
+SHAPES = [(1, 8, 8), (3, 32, 32), (3, 17, 23)]
+
+
+def defaults(network: str) -> dict[str, int]:
+    return FAMILIES[network].parameters().model_dump()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("network", FAMILIES)
+def test_a_family_maps_images_to_logits_and_learns_from_them(network: str, shape: tuple[int, int, int]) -> None:
+    built = build_network(network, defaults(network), 7, shape)
+    optimizer = torch.optim.SGD(built.parameters(), lr=1e-3)
+    for _ in range(2):  # a weight of zero, such as of timm's last norm in a block, lets gradients through a step later
+        logits = built(torch.randn(4, *shape))
+        assert logits.shape == (4, 7)
+        logits.square().sum().backward()
+        optimizer.step()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in built.parameters())
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_a_family_has_its_feature_layer_defaults_and_descriptions(network: str) -> None:
+    family, shape = FAMILIES[network], (3, 16, 16)
+    layer = check_layer(measure_cost(network, network, defaults(network), 2, shape), None, 2, shape)
+    assert layer in list_layers(sketch_network(network, defaults(network), 2, shape), shape)
+    assert family.feature_layer in (layer, None)
+    built = make_network(network, defaults(network), 2, shape, seed=0).eval()
+    last = [module for module in built.modules() if isinstance(module, torch.nn.Linear)][-1]
+    features = extract_features(built, layer, np.random.default_rng(0).integers(0, 256, (5, *shape), np.uint8))
+    assert features.shape == (5, last.in_features)
+    assert family.summary
+    for field in family.parameters.model_fields.values():
+        assert field.description
+        assert field.default is not None
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_a_familys_initial_weights_come_from_torchs_generator(network: str) -> None:
+    def weights() -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        return list(build_network(network, defaults(network), 3, (3, 16, 16)).parameters())
+
+    assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_a_family_refuses_a_parameter_it_does_not_take(network: str) -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        build_network(network, {"colour": 3}, 3, (3, 16, 16))
+
+
+def test_resnet_20_is_he_et_als() -> None:
+    architecture = measure_cost(
+        "r20", "resnet", {"depth": 20, "base_filters": 16, "kernel_size": 3, "multiplier": 2}, 10, (3, 32, 32)
+    )
+    assert architecture.n_parameters == 269_722
+    # by hand: multiply-adds of every convolution and of the classifier, two operations each
+    stem = 32 * 32 * 9 * 3 * 16
+    first = 32 * 32 * 9 * 16 * 16 * 6
+    second = 16 * 16 * 9 * (16 * 32 + 32 * 32 * 5)
+    third = 8 * 8 * 9 * (32 * 64 + 64 * 64 * 5)
+    forward = 2 * (stem + first + second + third + 64 * 10)
+    assert architecture.forward_flops == forward
+    assert architecture.training_flops == 3 * forward - 2 * stem  # no gradient for the images themselves
+
+
+@pytest.mark.parametrize(
+    ("parameters", "widths"),
+    [
+        ({"base_filters": 8, "multiplier": 2}, [8, 16, 32]),
+        ({"base_filters": 8, "multiplier": 4}, [8, 32, 128]),
+        ({"base_filters": 4, "multiplier": 1}, [4, 4, 4]),
+    ],
+)
+def test_stage_widths_are_b_bm_and_bm2(parameters: dict[str, int], widths: list[int]) -> None:
+    built = build_network("resnet", {"depth": 8, "kernel_size": 5, **parameters}, 10, (3, 32, 32))
+    assert [stage[0].conv1.out_channels for stage in built.stages] == widths
+    assert all(c.kernel_size == (5, 5) for c in built.modules() if isinstance(c, torch.nn.Conv2d))
+    assert built.classifier.in_features == widths[-1]
+
+
+def space_of(choices: str) -> Recipe:
+    return Recipe.model_validate_json(f'{{"name": "x", "space": {{"network": "resnet", "choices": {choices}}}}}')
+
+
+def test_the_papers_space_has_twelve_architectures_and_its_bounds() -> None:
+    recipe = space_of('{"depth": 20, "base_filters": [8, 16, 32], "kernel_size": [3, 5], "multiplier": [2, 4]}')
+    architectures = list_architectures(recipe.space, 10, (3, 32, 32))
+    assert len({architecture.name for architecture in architectures}) == 12
+    flops = [architecture.training_flops for architecture in architectures]
+    assert flops == sorted(flops)
+    lightest, heaviest = choose_probes(architectures, Probes())
+    assert lightest.parameters == {"depth": 20, "base_filters": 8, "kernel_size": 3, "multiplier": 2}
+    assert heaviest.parameters == {"depth": 20, "base_filters": 32, "kernel_size": 5, "multiplier": 4}
+    assert heaviest.training_flops / 1e6 == pytest.approx(17_500, rel=0.01)
+
+
+def test_more_probes_are_spread_evenly_over_cost_between_the_bounds() -> None:
+    architectures = list_architectures(
+        space_of('{"depth": [8, 14, 20], "base_filters": [2, 3, 4]}').space, 10, (3, 16, 16)
+    )
+    chosen = choose_probes(architectures, Probes(count=5))
+    assert [architectures.index(architecture) for architecture in chosen] == [0, 2, 4, 6, 8]
+
+
+def test_a_space_smaller_than_the_number_of_probes_is_refused() -> None:
+    architectures = list_architectures(space_of('{"depth": [8, 14]}').space, 10, (3, 16, 16))
+    with pytest.raises(RecipeError, match=r"at least probes\.count = 3 architectures, it holds 2"):
+        choose_probes(architectures, Probes(count=3))
+
+
+def test_layers_are_those_that_give_one_tensor() -> None:
+    with torch.device("meta"):
+        built = build_network("resnet", defaults("resnet"), 2, (3, 16, 16))
+    layers = list_layers(built, (3, 16, 16))
+    assert {"stem", "stages.0", "stages.1.0.conv1", "stages.2", "pool", "classifier"} <= set(layers)
+    assert "stages" not in layers  # a list of modules has no output of its own
