@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxyds.recipe.yaml import read_recipe, write_recipe
     from proxyds.runtime.storage.store import Store
     from proxyds.space.listing import list_architectures
-    from proxyds.space.networks import build_network
+    from proxyds.space.networks.build import build_network
     from proxyds.space.networks.plugins import load_plugins
     from proxyds.torch_data import torch_dataset
 

@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
 from proxyds.artifact.manifest import RECIPE, Manifest
+from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import FREE_BYTES, read_proxy
 from proxyds.data import source
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.errors import ArtifactError, SplitNotFoundError
-from proxyds.recipe.models import Images
+from proxyds.progress import ignore_progress
+from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store, again_if_damaged
-from proxyds.runtime.task import Here, run_stored
-from proxyds.selection.records import Tables, ignore_progress
+from proxyds.runtime.task import run_stored
 
 MAX_DECODED_GROWTH = 1000
 """Images in memory may take so many times the bytes of their files (and `tables.FREE_BYTES`): none that is meant comes near."""
@@ -104,7 +106,7 @@ def _read_held_out(
     folder: Path, manifest: Manifest, tables: Tables, split: str, overrides: Sequence[str], store: Store
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     recipe = read_recipe(folder / RECIPE, overrides)
-    engine = Here()
+    engine = InProcess()
     data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=ignore_progress))
     ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
     source.check_same(data, manifest.source.fingerprint, *ids)

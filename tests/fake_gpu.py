@@ -2,7 +2,7 @@
 
 import torch
 
-from proxyds.space.networks import FAMILIES as KNOWN
+from proxyds.space.networks.families import FAMILIES as KNOWN
 
 torch.cuda.get_device_name = lambda device=None: "a GPU of the tests"
 FAMILIES = {"resnet_of_the_fake_gpu": KNOWN["resnet"]}

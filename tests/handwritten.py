@@ -1,4 +1,4 @@
-"""A proxy written by hand from FORMAT.md alone: nothing of proxyds is imported here."""
+"""A proxy written by hand from docs/format.md alone: nothing of proxyds is imported here."""
 
 from __future__ import annotations
 

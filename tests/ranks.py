@@ -20,7 +20,7 @@ from proxyds.data.samples import Samples
 from proxyds.errors import ProxydsError
 from proxyds.recipe.models import Training
 from proxyds.selection.probe import train_probe
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 from proxyds.training.loop import Epoch, train_network
 from proxyds.training.model import make_network
 

@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader
 
 import proxyds
 from proxyds.artifact.tables import read_proxy
+from proxyds.data.samples import Source
 from proxyds.data.source import load_source
 from proxyds.errors import ArtifactError, ChangedSourceError, SourceError, SplitNotFoundError
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here, run_stored
-from proxyds.selection.records import Source
+from proxyds.runtime.task import run_stored
 from tests.conftest import TINY_RECIPE
 
 
@@ -38,7 +39,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Pa
 def source_of(proxy: Path, store: Path) -> Source:
     recipe = proxyds.read_recipe(proxy / "recipe.yaml")
     return load_source(
-        recipe, partial(run_stored, store=Store(store), engine=Here(), on_progress=lambda progress: None)
+        recipe, partial(run_stored, store=Store(store), engine=InProcess(), on_progress=lambda progress: None)
     )
 
 

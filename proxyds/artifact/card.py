@@ -16,12 +16,11 @@ from ruamel.yaml import YAML
 from proxyds.artifact.evidence_plots import draw_evidence
 from proxyds.artifact.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, list_configs
 from proxyds.artifact.plots import count_labels, draw_pictures
-from proxyds.artifact.ranking_table import ALL_LABELS, METHOD_LABELS, RANDOM
-from proxyds.artifact.summary import Shown
-from proxyds.evaluation.rank_metrics import STATISTICS
-from proxyds.quantities import duration, show_value, with_prefix
+from proxyds.artifact.ranking_table import ALL_LABELS, METHOD_LABELS, RANDOM, STATISTICS
+from proxyds.artifact.summary import Summary
 from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
 from proxyds.selection.records import CASE_MEANINGS
+from proxyds.text import duration, show_value, with_prefix
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,12 @@ class Card:
         return {CARD: self.readme.encode(), **self.pictures}
 
 
-def render_card(manifest: Manifest, shown: Shown) -> Card:
+def render_card(manifest: Manifest, shown: Summary) -> Card:
     """Renders a proxy's card.
 
     Args:
         manifest: Its manifest; the list of files is not looked at.
-        shown: What its tables hold, counted; of `tally.show_tables`.
+        shown: What its tables hold, counted; of `summary.show_tables`.
 
     Raises:
         jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
@@ -197,7 +196,7 @@ def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
     return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
 
 
-def _case_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
+def _case_rows(manifest: Manifest, shown: Summary) -> list[dict[str, Any]]:
     columns = {"evaluation": shown.evaluation, "train": shown.training, "proxy": shown.proxy}
     return [
         {
@@ -211,7 +210,7 @@ def _case_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
     ]
 
 
-def _label_rows(manifest: Manifest, shown: Shown) -> list[dict[str, Any]]:
+def _label_rows(manifest: Manifest, shown: Summary) -> list[dict[str, Any]]:
     before, after = count_labels(manifest, shown)
     kept = set(range(len(before)) if manifest.kept_labels is None else manifest.kept_labels)
     return [

@@ -31,9 +31,9 @@ from proxyds.artifact.ranking_table import (
     RANDOM_LABELS,
     STRATIFIED,
     Measured,
+    best_first,
     collect_accuracies,
 )
-from proxyds.evaluation.rank_metrics import best_first
 
 COLOURS: dict[str, Any] = {
     PROXY: "#D55E00",

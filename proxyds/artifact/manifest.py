@@ -1,4 +1,4 @@
-"""What a proxy says of itself: `manifest.json`, written last. `FORMAT.md` is its specification."""
+"""What a proxy says of itself: `manifest.json`, written last. `docs/format.md` is its specification."""
 
 from __future__ import annotations
 

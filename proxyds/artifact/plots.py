@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from proxyds.artifact.manifest import Manifest
-from proxyds.artifact.summary import N_SHOWN, Shown
+from proxyds.artifact.summary import N_SHOWN, Summary
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.errors import ArtifactError
 from proxyds.selection.records import CASE_MEANINGS
@@ -37,7 +37,7 @@ STYLE: Any = {
 }
 
 
-def draw_pictures(manifest: Manifest, shown: Shown) -> dict[str, bytes]:
+def draw_pictures(manifest: Manifest, shown: Summary) -> dict[str, bytes]:
     """Draws every picture of a card.
 
     Returns:
@@ -55,7 +55,7 @@ def draw_pictures(manifest: Manifest, shown: Shown) -> dict[str, bytes]:
     return pictures
 
 
-def _draw_cases(shown: Shown) -> bytes:
+def _draw_cases(shown: Summary) -> bytes:
     rows = [("evaluation", shown.evaluation), ("training", shown.training), ("proxy", shown.proxy)]
     figure = new_figure(height=2.9)
     axes = figure.subplots()
@@ -76,7 +76,7 @@ def _draw_cases(shown: Shown) -> bytes:
     return as_png(figure)
 
 
-def count_labels(manifest: Manifest, shown: Shown) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def count_labels(manifest: Manifest, shown: Summary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Samples of each of the source's labels: that could be drawn, and of the proxy."""
     n = len(manifest.label_names)
     own = shown.proxy.of_labels(len(manifest.proxy_label_names))
@@ -85,7 +85,7 @@ def count_labels(manifest: Manifest, shown: Shown) -> tuple[NDArray[np.int64], N
     return shown.training.of_labels(n), after
 
 
-def _draw_labels(manifest: Manifest, shown: Shown) -> bytes:
+def _draw_labels(manifest: Manifest, shown: Summary) -> bytes:
     label_names = manifest.label_names
     n = len(label_names)
     counts = count_labels(manifest, shown)
@@ -113,7 +113,7 @@ def _draw_labels(manifest: Manifest, shown: Shown) -> bytes:
     return as_png(figure)
 
 
-def _draw_importance(shown: Shown) -> bytes:
+def _draw_importance(shown: Summary) -> bytes:
     both = [(shown.training, BEFORE, "training"), (shown.proxy, AFTER, "proxy")]
     distinct, _ = shown.training.of_importances()
     figure = new_figure(height=3)
@@ -166,7 +166,7 @@ def _draw_probes(manifest: Manifest) -> bytes:
     return as_png(figure)
 
 
-def _draw_gallery(shown: Shown) -> bytes:
+def _draw_gallery(shown: Summary) -> bytes:
     """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
     counts = dict(zip(CASE_MEANINGS, shown.proxy.of_cases(), strict=True))
     shares = [1.0 if counts[case] else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line

@@ -1,4 +1,4 @@
-"""The table `ranking`: one row for each training and test behind the evidence. `FORMAT.md` says what a column means."""
+"""The table `ranking`: one row for each training and test behind the evidence. `docs/format.md` says what a column means."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from proxyds.recipe.methods import METHODS
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 
 FULL, PROXY, RANDOM, STRATIFIED, FEWER_EPOCHS = "full", "proxy", "random", "stratified", "fewer-epochs"
 RANDOM_LABELS, ALL_LABELS = "random-labels", "all-labels"
@@ -161,3 +161,38 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
         draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
         left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in kept)),
     )
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One way to say how well two rankings agree.
+
+    Attributes:
+        heading: For tables.
+        explanation: One line.
+        least: The least that it can be; the most is 1.
+    """
+
+    heading: str
+    explanation: str
+    least: float = -1.0
+
+
+STATISTICS: dict[str, Statistic] = {
+    "tau": Statistic("Kendall tau", "pairs in the same order less pairs in the other, tau-b"),
+    "tau_given_cost": Statistic("tau given FLOPs", "partial tau: agreement beyond what FLOPs explain"),
+    "tau_like_cost": Statistic("tau at like FLOPs", "over pairs whose FLOPs differ by a tenth at most"),
+    "tau_top": Statistic("tau at the top", "among the best fifth by full data, five at least"),
+    "tau_weighted": Statistic("weighted tau", "Vigna's, the top counts most"),
+    "spearman": Statistic("Spearman", "Pearson's correlation of the ranks"),
+    "pearson": Statistic("Pearson", "the paper's «correlation score»"),
+    "top_overlap": Statistic("top overlap", "share of the top that is in the top", 0.0),
+    "same_best": Statistic("same best", "how often the best architecture is the best", 0.0),
+    "regret": Statistic("regret", "full-data accuracy lost by choosing the best", 0.0),
+}
+"""How a ranking is compared with another, by the name that `manifest.json` uses; `evaluation.rank_metrics` computes them."""
+
+
+def best_first(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions from the largest value to the smallest, ties in their own order."""
+    return np.argsort(-values, kind="stable")

@@ -1,6 +1,6 @@
 """A proxy is opened, and may be a stranger's: its manifest is checked before it is believed, its files against the manifest.
 
-`FORMAT.md` says what is refused; `tables.py` reads what the files hold.
+`docs/format.md` says what is refused; `tables.py` reads what the files hold.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
         elif any(str(parent) in names for parent in Path(name).parents):
             yield f"{name!r} must not lie below another file"
         elif not re.fullmatch("|".join(FILE_KINDS), name):
-            yield f"{name!r} must be a kind of file that a proxy holds (FORMAT.md, Limits), and not the manifest"
+            yield f"{name!r} must be a kind of file that a proxy holds (docs/format.md, Limits), and not the manifest"
     for needed in (CARD, RECIPE):
         if needed not in names:
             yield f"{needed} must be among them"

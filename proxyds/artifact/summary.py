@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from proxyds.selection.records import CASE_MEANINGS, Tables
+from proxyds.selection.records import CASE_MEANINGS
 
 COUNTED = ["label", "case", "importance"]
 N_SHOWN = 12
@@ -19,7 +19,7 @@ N_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Tally:
+class SampleCounts:
     """How many samples have a label, a case and an importance together.
 
     Attributes:
@@ -51,19 +51,19 @@ class Tally:
         values, places = np.unique(self.groups["importance"].to_numpy(), return_inverse=True)
         return values, self._sum(places, len(values))
 
-    def add(self, piece: pa.Table) -> Tally:
+    def add(self, piece: pa.Table) -> SampleCounts:
         """Counts the samples of another piece too."""
         ones = pa.array(np.ones(piece.num_rows, np.int64))
         both = pa.concat_tables([self.groups, piece.select(COUNTED).append_column("n", ones).cast(_GROUPS)])
         grouped = both.group_by(COUNTED, use_threads=False).aggregate([("n", "sum")])
-        return Tally(grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED]))
+        return SampleCounts(grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED]))
 
     def _sum(self, places: NDArray[Any], n: int) -> NDArray[np.int64]:
         return np.bincount(places, weights=self._counts, minlength=n).astype(np.int64)
 
 
 @dataclass(frozen=True)
-class Shown:
+class Summary:
     """What is shown of a proxy.
 
     Attributes:
@@ -74,16 +74,16 @@ class Shown:
         ranking: Every run behind the evidence; None where the ranking was not checked.
     """
 
-    evaluation: Tally
-    training: Tally
-    proxy: Tally
+    evaluation: SampleCounts
+    training: SampleCounts
+    proxy: SampleCounts
     images: dict[int, list[bytes]]
     ranking: pa.Table | None = None
 
 
-def count_samples(pieces: Iterable[pa.Table]) -> Tally:
+def count_samples(pieces: Iterable[pa.Table]) -> SampleCounts:
     """Counts the samples of a table that comes in pieces, of which the columns `label`, `case` and `importance` are looked at."""
-    counted = Tally(_GROUPS.empty_table())
+    counted = SampleCounts(_GROUPS.empty_table())
     for piece in pieces:
         counted = counted.add(piece)
     return counted
@@ -92,7 +92,7 @@ def count_samples(pieces: Iterable[pa.Table]) -> Tally:
 _GROUPS = pa.schema([("label", pa.int64()), ("case", pa.int8()), ("importance", pa.float64()), ("n", pa.int64())])
 
 
-def show_images(images: dict[int, list[bytes]], piece: pa.Table) -> None:
+def collect_images(images: dict[int, list[bytes]], piece: pa.Table) -> None:
     """Adds the first images of each case to those of earlier pieces of a proxy's table `data`, until there are `N_SHOWN`."""
     for case in CASE_MEANINGS:
         n_wanted = N_SHOWN - len(images.setdefault(case, []))
@@ -102,15 +102,32 @@ def show_images(images: dict[int, list[bytes]], piece: pa.Table) -> None:
             images[case] += held.to_pylist()
 
 
-def show_tables(tables: Tables) -> Shown:
+def summarize_tables(tables: Tables) -> Summary:
     """What is shown of tables that are in memory."""
     images: dict[int, list[bytes]] = {}
     if "image" in tables.data.column_names:
-        show_images(images, tables.data)
-    return Shown(
+        collect_images(images, tables.data)
+    return Summary(
         count_samples([tables.evaluation]),
         count_samples([tables.importance]),
         count_samples([tables.data]),
         images,
         tables.ranking,
     )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A proxy's tables, as Arrow; `docs/format.md` names their columns.
+
+    Attributes:
+        data: The proxy, a row for each sample.
+        importance: Every sample that could have been drawn.
+        evaluation: Every evaluation sample with the probes' outcomes.
+        ranking: Every run behind the evidence; None where the ranking was not checked.
+    """
+
+    data: pa.Table
+    importance: pa.Table
+    evaluation: pa.Table
+    ranking: pa.Table | None = None

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from proxyds.artifact import ranking_table as runs
 from proxyds.artifact.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
 from proxyds.artifact.reader import list_shards, parse_json, read_manifest
-from proxyds.artifact.summary import COUNTED, Shown, count_samples
+from proxyds.artifact.summary import COUNTED, Summary, Tables, count_samples
 from proxyds.errors import ArtifactError
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, Method
 from proxyds.recipe.models import MAX_IMPORTANCE
-from proxyds.selection.records import CASE_MEANINGS, PAIRS, Tables
+from proxyds.selection.records import CASE_MEANINGS, PAIRS
 from proxyds.text import first_line
 
 MAX_RANKING_ROWS = 200_000
@@ -98,7 +98,7 @@ def read_proxy(folder: Path, *, with_ranking: bool = True, with_images: bool = T
     return manifest, Tables(data, importance, evaluation, ranking)
 
 
-def read_shown(folder: Path) -> tuple[Manifest, Shown]:
+def read_summary(folder: Path) -> tuple[Manifest, Summary]:
     """Reads what is shown of a proxy of one's own, but for its images and runs: of its tables a few rows are held at a time.
 
     Raises:
@@ -124,9 +124,9 @@ def read_shown(folder: Path) -> tuple[Manifest, Shown]:
         proxy = count_samples(map(select, read("importance", [*COUNTED, "selected"])))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ArtifactError(
-            f"{folder}: must hold the tables that FORMAT.md describes: {first_line(error)}; fetch or build it again"
+            f"{folder}: must hold the tables that docs/format.md describes: {first_line(error)}; fetch or build it again"
         ) from None
-    return manifest, Shown(evaluation, training, proxy, {})
+    return manifest, Summary(evaluation, training, proxy, {})
 
 
 def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:
@@ -173,7 +173,7 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
                 _check_features(folder / name, names, has_images=config == "default")
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise ArtifactError(
-                f"{folder / name}: must be a parquet file as FORMAT.md has it: {first_line(error)}; fetch or build it again"
+                f"{folder / name}: must be a parquet file as docs/format.md has it: {first_line(error)}; fetch or build it again"
             ) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes
@@ -379,7 +379,7 @@ def _refuse(folder: Path, checks: Sequence[tuple[str, str, bool]]) -> None:
     for table, column, is_sound in checks:
         if not is_sound:
             raise ArtifactError(
-                f"{folder}: the column {column} of {table} must be as FORMAT.md and {MANIFEST} have it, it holds other values; fetch "
+                f"{folder}: the column {column} of {table} must be as docs/format.md and {MANIFEST} have it, it holds other values; fetch "
                 "or build it again"
             )
 

@@ -1,4 +1,4 @@
-"""The proxy as a folder of ordinary files, written. `FORMAT.md` is its specification."""
+"""The proxy as a folder of ordinary files, written. `docs/format.md` is its specification."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
-from proxyds.artifact.summary import Shown, count_samples, show_images
+from proxyds.artifact.summary import Summary, collect_images, count_samples
 from proxyds.artifact.tables import WEIGHT, iter_rows
 from proxyds.artifact.tars import write_tar
-from proxyds.data.chunked import cut_tiles, tiles_of
+from proxyds.data.chunked import chunks_of, cut_chunks
 from proxyds.data.images import open_image
-from proxyds.data.samples import SHARD, Samples, StreamedSamples
+from proxyds.data.samples import SHARD, ReadEncoded, Samples, Source, StreamedSamples
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError
 from proxyds.runtime.storage.atomic import replace_file
-from proxyds.selection.records import PAIRS, Draw, Mapping, Outcomes, ReadEncoded, Source
+from proxyds.selection.records import PAIRS, Draw, NearestMap, Outcomes
 
 if TYPE_CHECKING:
     import datasets
@@ -75,8 +75,8 @@ class _Shards:
 
 
 def write_tables(
-    folder: Path, source: Source, outcomes: Outcomes, mapping: Mapping, draw: Draw, samples_per_shard: int
-) -> Shown:
+    folder: Path, source: Source, outcomes: Outcomes, mapping: NearestMap, draw: Draw, samples_per_shard: int
+) -> Summary:
     """Writes a build's tables and the proxy's tars, in one pass over the training samples of which it holds a shard at a time.
 
     Args:
@@ -118,12 +118,12 @@ def write_tables(
         data = _data_table(chosen, encoded, draw.kept_labels, features["default"])
         tables["default"].add(data)
         formats.update(map(_image_extension, encoded))
-        show_images(images, data)
+        collect_images(images, data)
         training, proxy = training.add(importance), proxy.add(data)
     tables["importance"].end()
     names = features["default"]["label"].names
     write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])
-    return Shown(count_samples([evaluation]), training, proxy, images)
+    return Summary(count_samples([evaluation]), training, proxy, images)
 
 
 def _list_places(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -184,7 +184,7 @@ def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Fea
     return _make_table(columns, features)
 
 
-def _iter_rows(source: Source, mapping: Mapping, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
+def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
     """The columns of the table `importance`, shard by shard."""
     whole = {
         "nearest": mapping.nearest,
@@ -198,7 +198,7 @@ def _iter_rows(source: Source, mapping: Mapping, draw: Draw) -> Iterator[tuple[S
         whole[WEIGHT] = draw.weight
     if draw.inclusion_probability is not None:
         whole["inclusion_probability"] = draw.inclusion_probability
-    columns = {name: cut_tiles(tiles_of(values), SHARD) for name, values in whole.items()}
+    columns = {name: cut_chunks(chunks_of(values), SHARD) for name, values in whole.items()}
     for samples in source.train.shards():
         row = {name: next(tiles) for name, tiles in columns.items()}
         row["nearest_evaluation_id"] = source.evaluation.ids[row.pop("nearest")[:, 0]]

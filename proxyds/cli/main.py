@@ -24,7 +24,7 @@ from proxyds.errors import (
 if TYPE_CHECKING:
     from proxyds.artifact.manifest import Manifest
     from proxyds.pipeline.build import Built
-    from proxyds.selection.records import OnProgress
+    from proxyds.progress import OnProgress
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -253,12 +253,12 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
     from proxyds.cli.progress import show_progress
 
     with show_progress(quiet=quiet) as on_progress:
-        from proxyds.artifact.tables import read_shown
+        from proxyds.artifact.tables import read_summary
         from proxyds.pipeline.push import output_at
 
         with output_at(out, on_progress) as folder:
             built = make(folder, on_progress)
-            manifest, shown = read_shown(built.folder)
+            manifest, shown = read_summary(built.folder)
     from proxyds.cli.output import print_built, summarise_proxy
     from proxyds.runtime.storage.address import show_address
 
@@ -387,7 +387,7 @@ def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> No
 
 
 def _inspect_proxy(place: str, as_json: bool) -> None:
-    from proxyds.artifact.summary import show_tables
+    from proxyds.artifact.summary import summarize_tables
     from proxyds.cli.output import print_inspection, summarise_proxy
     from proxyds.cli.progress import show_progress
     from proxyds.pipeline.audit import audit_tables
@@ -399,7 +399,7 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
         _print_json(summarise_proxy(name, manifest))
     else:
         click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
-        print_inspection(manifest, show_tables(tables))
+        print_inspection(manifest, summarize_tables(tables))
 
 
 @cli.command()
@@ -565,10 +565,10 @@ def list_(as_json: bool) -> None:
     from proxyds.cli.progress import print_table
     from proxyds.errors import ArtifactError
     from proxyds.recipe.methods import METHODS
-    from proxyds.recipe.models import DigitsSource, FolderSource, HubSource, TorchvisionSource
     from proxyds.recipe.presets import preset_names, preset_purpose
+    from proxyds.recipe.source import DigitsSource, FolderSource, HubSource, TorchvisionSource
     from proxyds.selection.sampling import DRAW_LAWS
-    from proxyds.space.networks import FAMILIES
+    from proxyds.space.networks.families import FAMILIES
     from proxyds.space.networks.plugins import installed_offers
 
     kinds = (DigitsSource, HubSource, FolderSource, TorchvisionSource)
@@ -616,8 +616,8 @@ def store_list(as_json: bool) -> None:
     from datetime import datetime
 
     from proxyds.cli.progress import print_table
-    from proxyds.quantities import duration, with_prefix
     from proxyds.runtime.storage.store import Store
+    from proxyds.text import duration, with_prefix
 
     held = Store()
     entries = held.entries()
@@ -652,8 +652,8 @@ def store_list(as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def store_clean(days: float, yes: bool) -> None:
     """Remove finished work; builds that need it do it again."""
-    from proxyds.quantities import with_prefix
     from proxyds.runtime.storage.store import Store
+    from proxyds.text import with_prefix
 
     held = Store()
     if not yes and not click.confirm(f"Remove finished work from {held.name}?"):

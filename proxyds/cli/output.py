@@ -18,10 +18,11 @@ from proxyds.artifact.card import ratio_rows, show_statistic, weigh_reduction
 from proxyds.artifact.manifest import EvidenceRecord, Manifest
 from proxyds.artifact.plots import count_labels
 from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, TRAINED_HERE
-from proxyds.artifact.summary import Shown
+from proxyds.artifact.summary import Summary
 from proxyds.cli.progress import print_table
-from proxyds.quantities import duration, with_prefix
-from proxyds.selection.records import CASE_MEANINGS, Architecture
+from proxyds.selection.records import CASE_MEANINGS
+from proxyds.space.architecture import Architecture
+from proxyds.text import duration, with_prefix
 
 if TYPE_CHECKING:
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe, SearchSpace
@@ -290,7 +291,7 @@ def _print_spending(evidence: EvidenceRecord) -> None:
         )
 
 
-def print_built(manifest: Manifest, shown: Shown, out: str, was_there: bool) -> None:
+def print_built(manifest: Manifest, shown: Summary, out: str, was_there: bool) -> None:
     """Prints where a proxy is, what is in it and what to do next."""
     python, program = name_programs()
     done = "built" if manifest.resampled_from is None else "drawn again"
@@ -319,7 +320,7 @@ def name_programs() -> tuple[str, str]:
     return names[0], names[1]
 
 
-def print_inspection(manifest: Manifest, shown: Shown, *, whole: bool = True) -> None:
+def print_inspection(manifest: Manifest, shown: Summary, *, whole: bool = True) -> None:
     """Prints a proxy's counts, cases and probes; the whole with class balance, cost and provenance."""
     counts, source = manifest.counts, manifest.source
     click.echo(

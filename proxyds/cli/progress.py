@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from proxyds.quantities import duration
-from proxyds.selection.records import OnProgress, ignore_progress
-from proxyds.selection.records import Progress as Step
+from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress import Progress as Step
+from proxyds.text import duration
 
 LOG_EVERY_SECONDS = 30.0
 

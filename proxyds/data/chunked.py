@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.runtime.storage.atomic import passing_folder
+from proxyds.runtime.storage.atomic import temporary_folder
 
-TILE = 65_536
+CHUNK = 65_536
 """Values that are worked on at once."""
-BUCKET = 4 * TILE
+BUCKET = 4 * CHUNK
 """Rows that `in_key_order` sorts at once, about."""
 MAX_BUCKETS = 256
 """Files that it has open; of more than 67 million rows buckets are larger."""
@@ -28,11 +28,11 @@ class Column:
 
     Args:
         n: N.
-        tiles: Begins a pass: yields `TILE` values after the other, the last ones fewer.
+        chunks: Begins a pass: yields `TILE` values after the other, the last ones fewer.
     """
 
-    def __init__(self, n: int, tiles: Callable[[], Iterator[NDArray[Any]]]) -> None:
-        self.n, self.tiles = n, tiles
+    def __init__(self, n: int, chunks: Callable[[], Iterator[NDArray[Any]]]) -> None:
+        self.n, self.chunks = n, chunks
 
     def __len__(self) -> int:
         return self.n
@@ -41,29 +41,29 @@ class Column:
 Values = NDArray[Any] | Column
 
 
-def tiles_of(values: Values) -> Iterator[NDArray[Any]]:
+def chunks_of(values: Values) -> Iterator[NDArray[Any]]:
     """Goes over values, `TILE` at a time."""
     if isinstance(values, Column):
-        return values.tiles()
-    return (values[start : start + TILE] for start in range(0, len(values), TILE))
+        return values.chunks()
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
 
 
-def derive(function: Callable[..., NDArray[Any]], *columns: Values) -> Values:
+def map_chunks(function: Callable[..., NDArray[Any]], *columns: Values) -> Values:
     """Values that follow from others of the same samples one by one: an array where all are arrays, else a column."""
     if not any(isinstance(column, Column) for column in columns):
         return function(*columns)
-    return Column(len(columns[0]), lambda: (function(*tiles) for tiles in zip(*map(tiles_of, columns), strict=True)))
+    return Column(len(columns[0]), lambda: (function(*tiles) for tiles in zip(*map(chunks_of, columns), strict=True)))
 
 
 def total(values: Values) -> Any:
     """Their sum: tile by tile, and the tiles' sums in order."""
-    return sum(tile.sum() for tile in tiles_of(values))
+    return sum(tile.sum() for tile in chunks_of(values))
 
 
 def sum_by(groups: Values, values: Values, n_groups: int) -> NDArray[np.float64]:
     """Sums the values of each group 0..n_groups - 1; (n_groups,) float64."""
     sums = np.zeros(n_groups)
-    for group, tile in zip(tiles_of(groups), tiles_of(values), strict=True):
+    for group, tile in zip(chunks_of(groups), chunks_of(values), strict=True):
         sums += np.bincount(group, weights=tile, minlength=n_groups)
     return sums
 
@@ -71,22 +71,22 @@ def sum_by(groups: Values, values: Values, n_groups: int) -> NDArray[np.float64]
 def count(groups: Values, n_groups: int = 0) -> NDArray[np.int64]:
     """How many values are 0, 1, ...: numpy's `bincount`, of `n_groups` numbers at least."""
     counts = np.zeros(n_groups, np.int64)
-    for tile in tiles_of(groups):
+    for tile in chunks_of(groups):
         more = np.bincount(tile, minlength=len(counts))
         more[: len(counts)] += counts
         counts = more
     return counts
 
 
-def hold(values: Values) -> NDArray[Any]:
+def materialize(values: Values) -> NDArray[Any]:
     """All of them in memory: for what is small, such as flags, a byte each."""
     if not isinstance(values, Column):
         return values
-    tiles = list(values.tiles())
+    tiles = list(values.chunks())
     return np.concatenate(tiles) if tiles else np.zeros(0)
 
 
-def cut_tiles(pieces: Iterable[NDArray[Any]], size: int = TILE) -> Iterator[NDArray[Any]]:
+def cut_chunks(pieces: Iterable[NDArray[Any]], size: int = CHUNK) -> Iterator[NDArray[Any]]:
     """Cuts pieces of any length, laid end to end, into such of one length; the last is shorter."""
     waiting: list[NDArray[Any]] = []
     n_waiting = 0
@@ -111,7 +111,7 @@ def find_nth_smallest(values: Values, n: int) -> float:
     found = np.uint64(0)
     for shift in (48, 32, 16, 0):
         counts = np.zeros(2**16, np.int64)
-        for tile in values.tiles():
+        for tile in values.chunks():
             bits = np.ascontiguousarray(tile, np.float64).view(np.uint64)
             if shift < 48:
                 bits = bits[(bits >> np.uint64(shift + 16)) == found]
@@ -145,12 +145,12 @@ def in_key_order(keys: Values, values: Values) -> Iterator[tuple[NDArray[np.int6
         yield places, values[places]
         return
     n_buckets = min(-(-len(keys) // BUCKET), MAX_BUCKETS)
-    with passing_folder() as folder, ExitStack() as opened:
+    with temporary_folder() as folder, ExitStack() as opened:
         files: list[BinaryIO] = [opened.enter_context((folder / str(i)).open("w+b")) for i in range(n_buckets)]
-        for start, (key, value) in enumerate(zip(tiles_of(keys), tiles_of(values), strict=True)):
+        for start, (key, value) in enumerate(zip(chunks_of(keys), chunks_of(values), strict=True)):
             kept = np.flatnonzero(value > 0)
             rows = np.empty(len(kept), _SPILLED)
-            rows["key"], rows["place"], rows["value"] = key[kept], kept + start * TILE, value[kept]
+            rows["key"], rows["place"], rows["value"] = key[kept], kept + start * CHUNK, value[kept]
             buckets = (rows["key"] * n_buckets).astype(np.int64)
             order = np.argsort(buckets, kind="stable")
             ends = np.cumsum(np.bincount(buckets, minlength=n_buckets))

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.data.readers import Part
 from proxyds.errors import BadImageError, SourceError
-from proxyds.recipe.models import Images
+from proxyds.recipe.source import Images
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import Report, Task
 

@@ -28,7 +28,7 @@ from proxyds.errors import (
     SplitNotFoundError,
     translate_os_errors,
 )
-from proxyds.recipe.models import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
+from proxyds.recipe.source import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
 from proxyds.runtime.storage import hub
 from proxyds.text import first_line, make_plain
 

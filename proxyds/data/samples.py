@@ -6,7 +6,7 @@ Samples stand in the order of their ids everywhere, so that nothing depends on a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Column, cut_tiles
+from proxyds.data.chunked import Column, cut_chunks
 from proxyds.data.pixels import FileAt, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
@@ -159,11 +159,11 @@ class StreamedSamples:
     def parsed_ids(self) -> Column:
         """(N,) what random keys are hashed from."""
         ids = self._column("ids")
-        return Column(len(self), lambda: (parse_ids(tile.astype(np.str_)) for tile in ids.tiles()))
+        return Column(len(self), lambda: (parse_ids(tile.astype(np.str_)) for tile in ids.chunks()))
 
     def pixels(self) -> Pixels:
         """The pixels, (N, C, H, W) uint8, read as they are indexed; eight bytes a sample are held."""
-        rows = np.concatenate([np.zeros(0, np.int64), *self._column("rows").tiles()])
+        rows = np.concatenate([np.zeros(0, np.int64), *self._column("rows").chunks()])
         return Pixels(self.pixels_files, self.file_starts, rows)
 
     def _column(self, name: str) -> Column:
@@ -172,7 +172,7 @@ class StreamedSamples:
                 with np.load(file.path) as held:
                     yield held[name]
 
-        return Column(len(self), lambda: cut_tiles(read()))
+        return Column(len(self), lambda: cut_chunks(read()))
 
 
 def join_samples(pieces: Sequence[Samples]) -> Samples:
@@ -192,3 +192,67 @@ def write_shard(file: Path, samples: Samples) -> None:
         encoded_sha256=samples.encoded_sha256.astype(np.bytes_),
         rows=samples.rows,
     )
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is recorded of a source: names and fingerprints, never local paths.
+
+    Attributes:
+        name: As a reader would look for it.
+        revision: Pinned revision, or None where the kind of source has none.
+        kind: `digits`, `hub`, `folder` or `torchvision`.
+        is_local_copy: Whether a hub source was read from a local copy instead.
+        fingerprint: sha256 over the sorted ids of all splits: the content, whatever its order.
+        n_samples: For each split of the source, the samples read.
+        n_duplicates: For each split, samples whose picture and label stand there already.
+        n_shared: Training samples that also stand in the evaluation or test samples.
+        bad_images: Where each image that was left out stood (`train[17]`).
+        evaluation_from: How the evaluation samples came about.
+        test_from: How the test samples came about.
+    """
+
+    name: str
+    revision: str | None
+    kind: str
+    is_local_copy: bool
+    fingerprint: str
+    n_samples: dict[str, int]
+    n_duplicates: dict[str, int]
+    n_shared: int
+    bad_images: tuple[str, ...]
+    evaluation_from: str
+    test_from: str
+
+
+ReadEncoded = Callable[["Samples"], list[bytes]]
+"""Returns the encoded images (as bytes, untouched) of some samples."""
+
+
+OpenEncoded = Callable[[str, NDArray[np.int64]], ReadEncoded]
+"""Takes a split's name and places in it, (n,); makes the images there ready to be read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A whole data set, split.
+
+    Attributes:
+        label_names: Text for each label.
+        image_shape: (C, H, W) that networks see.
+        train: The samples that may be drawn; streamed where they are too many to be held.
+        evaluation: The samples that importance is measured on; the test samples under the paper's protocol.
+        test: The samples that choose nothing and only ever measure.
+        facts: What is recorded.
+        reading: Whether it is held in memory or streamed, and why, for people.
+        open_encoded: Gives access to encoded images.
+    """
+
+    label_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Samples | StreamedSamples
+    evaluation: Samples
+    test: Samples
+    facts: SourceFacts
+    reading: str
+    open_encoded: OpenEncoded = field(repr=False)

@@ -27,16 +27,15 @@ from proxyds.data.decoding import (
     read_decoded,
 )
 from proxyds.data.readers import STREAMED_SHARE, HeldPart, Part, RawSource, open_splits
-from proxyds.data.samples import Samples, StreamedSamples
+from proxyds.data.samples import ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
 from proxyds.errors import ChangedSourceError, LabelError, SourceError
-from proxyds.quantities import with_prefix
-from proxyds.recipe.models import Images, Recipe
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.source import Images
 from proxyds.runtime.machine import measure_memory
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import Done, RunTasks
-from proxyds.selection.records import ReadEncoded, Source, SourceFacts
-from proxyds.text import find_active_text
+from proxyds.text import find_active_text, with_prefix
 
 COPIES = 2
 """Of a data set's pixels in every worker that trains: as they are, and padded."""

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from proxyds.evaluation.runs import Run, named_without_memory
+from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Training
+from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import LocalWorkers, Report, Task
-from proxyds.selection.records import Architecture, ignore_progress
+from proxyds.runtime.task import Report, Task
+from proxyds.space.architecture import Architecture
 from proxyds.training.loop import TIMING_FLOPS, Epoch, train_network
 from proxyds.training.model import make_network
 

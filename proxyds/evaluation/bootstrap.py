@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.artifact.manifest import EstimateRecord
-from proxyds.evaluation import rank_metrics as ranking
-from proxyds.evaluation.rank_metrics import Counts, Floats
+from proxyds.artifact.ranking_table import STATISTICS
+from proxyds.evaluation.rank_metrics import METRICS, Counts, Floats
 from proxyds.seeding import derive_seed
 
 N_RESAMPLES = 2000
@@ -51,7 +51,7 @@ def other_seeds(full: Floats) -> Floats:
     return np.round([np.delete(full, seed, axis=0).mean(axis=0) for seed in range(len(full))], 12)
 
 
-def resample(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Resamples:
+def draw_resamples(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Resamples:
     """Draws the bootstrap's resamples: architectures, references and draws, each with replacement.
 
     Few draws drawn with replacement vary too little: by (D - 1) / D, which is made up for. References that are means of
@@ -84,7 +84,7 @@ def compare_repeats(
     draws: NDArray[np.int64],
     cost: Floats,
     counts: Resamples,
-    names: Iterable[str] = ranking.STATISTICS,
+    names: Iterable[str] = METRICS,
 ) -> dict[str, Floats]:
     """Statistics of a method's repeats against every reference, averaged within each resample.
 
@@ -94,7 +94,7 @@ def compare_repeats(
         draws: (R,) the number of each repeat's draw: trainings on one draw count as one.
         cost: (n,) FLOPs.
         counts: The resamples, B of them.
-        names: Of `ranking.STATISTICS`.
+        names: Of `METRICS`.
 
     Returns:
         For each of the names (B,), the plain value first.
@@ -107,7 +107,7 @@ def compare_repeats(
 
 
 def compare_seeds(
-    references: Floats, full: Floats, cost: Floats, counts: Resamples, names: Iterable[str] = ranking.STATISTICS
+    references: Floats, full: Floats, cost: Floats, counts: Resamples, names: Iterable[str] = METRICS
 ) -> dict[str, Floats]:
     """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
 
@@ -136,9 +136,9 @@ def _average(
 ) -> dict[str, Floats]:
     """Statistics averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
 
-    def average(statistic: ranking.Statistic) -> Floats:
-        taken = [w * statistic.compute(reference, m, counts.architectures, cost) for reference, m, w in pairs]
-        averaged: Floats = np.clip(np.sum(taken, axis=0), statistic.least, 1.0)  # widened weights may be below 0
+    def average(name: str) -> Floats:
+        taken = [w * METRICS[name](reference, m, counts.architectures, cost) for reference, m, w in pairs]
+        averaged: Floats = np.clip(np.sum(taken, axis=0), STATISTICS[name].least, 1.0)  # widened weights may be below 0
         return averaged
 
-    return {name: average(ranking.STATISTICS[name]) for name in names}
+    return {name: average(name) for name in names}

@@ -39,7 +39,7 @@ from proxyds.artifact.ranking_table import (
 )
 from proxyds.errors import EvidenceError
 from proxyds.evaluation import rank_metrics as ranking
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.cost import weigh_spending
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.models import MIN_RANKED, Check
@@ -112,7 +112,7 @@ def weigh_evidence(
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
     n_draws = {len(set(draws)) for draws in measured.draws.values()}
-    counts = resample(len(measured.names), len(references), n_draws, seed)
+    counts = draw_resamples(len(measured.names), len(references), n_draws, seed)
 
     values: dict[_Key, dict[str, Floats]] = {}
     for key, accuracies in measured.accuracies.items():

@@ -22,7 +22,7 @@ from proxyds.artifact.ranking_table import (
 )
 from proxyds.errors import AccuracyTableError
 from proxyds.recipe.models import MIN_RANKED, Reference
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 
 MAX_SEED_DIGITS = 9
 

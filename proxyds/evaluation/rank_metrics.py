@@ -10,10 +10,11 @@ copies of one architecture are tied with each other and tell nothing, as tau-b w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from proxyds.artifact.ranking_table import best_first
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -129,47 +130,24 @@ def n_top(n: int) -> int:
     return max(5, n // 5)
 
 
-def best_first(values: Floats) -> NDArray[np.int64]:
-    """Positions from the largest value to the smallest, ties in their own order."""
-    return np.argsort(-values, kind="stable")
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """One way to say how well two rankings agree.
-
-    Attributes:
-        heading: For tables.
-        explanation: One line.
-        compute: Takes reference (n,), measured (n,), counts (B, n) and cost (n,); returns (B,).
-        least: The least that it can be; the most is 1.
-    """
-
-    heading: str
-    explanation: str
-    compute: Callable[[Floats, Floats, Counts, Floats], Floats]
-    least: float = -1.0
-
-
 def _without_cost(function: Callable[[Floats, Floats, Counts], Floats]) -> Callable[..., Floats]:
     return lambda reference, measured, counts, _cost: function(reference, measured, counts)
 
 
-STATISTICS: dict[str, Statistic] = {
-    "tau": Statistic(
-        "Kendall tau", "pairs in the same order less pairs in the other, tau-b", _without_cost(kendall_tau)
-    ),
-    "tau_given_cost": Statistic("tau given FLOPs", "partial tau: agreement beyond what FLOPs explain", partial_tau),
-    "tau_like_cost": Statistic("tau at like FLOPs", "over pairs whose FLOPs differ by a tenth at most", like_cost_tau),
-    "tau_top": Statistic("tau at the top", "among the best fifth by full data, five at least", _without_cost(top_tau)),
-    "tau_weighted": Statistic("weighted tau", "Vigna's, the top counts most", _without_cost(weighted_tau)),
-    "spearman": Statistic("Spearman", "Pearson's correlation of the ranks", _without_cost(spearman)),
-    "pearson": Statistic("Pearson", "the paper's «correlation score»", _without_cost(pearson)),
-    "top_overlap": Statistic("top overlap", "share of the top that is in the top", _without_cost(top_overlap), 0.0),
-    "same_best": Statistic("same best", "how often the best architecture is the best", _without_cost(same_best), 0.0),
-    "regret": Statistic("regret", "full-data accuracy lost by choosing the best", _without_cost(regret), 0.0),
+Metric = Callable[[Floats, Floats, Counts, Floats], Floats]
+METRICS: dict[str, Metric] = {
+    "tau": _without_cost(kendall_tau),
+    "tau_given_cost": partial_tau,
+    "tau_like_cost": like_cost_tau,
+    "tau_top": _without_cost(top_tau),
+    "tau_weighted": _without_cost(weighted_tau),
+    "spearman": _without_cost(spearman),
+    "pearson": _without_cost(pearson),
+    "top_overlap": _without_cost(top_overlap),
+    "same_best": _without_cost(same_best),
+    "regret": _without_cost(regret),
 }
-"""By the name that `manifest.json` uses."""
+"""Each of `ranking_table.STATISTICS`: takes reference (n,), measured (n,), counts (B, n) and cost (n,); returns (B,)."""
 
 
 def _tau(reference: Floats, measured: Floats, counts: Counts, weights: Floats) -> Floats:

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
 from proxyds.data.samples import Samples
 from proxyds.errors import LabelError, TrainingError
+from proxyds.progress import OnProgress, Progress
 from proxyds.recipe.models import Check, Training
 from proxyds.runtime.task import Done, Report, Task
 from proxyds.seeding import derive_seed
-from proxyds.selection.records import Architecture, Drawn, OnProgress, Progress
-from proxyds.space.networks import describe_origin, sketch_network
+from proxyds.selection.records import Drawn
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import describe_origin, sketch_network
 from proxyds.training.inference import measure_network
 from proxyds.training.loop import Epoch, count_steps, time_training, train_network
 from proxyds.training.model import make_network
@@ -46,7 +48,7 @@ class TrainingSet:
     """What every architecture is trained on once.
 
     Attributes:
-        dataset: A key of `runs.DATASETS`.
+        dataset: A key of `ranking_table.DATASETS`.
         ratio: Of the proxy that it is, or is measured against; 1 for everything.
         draw_seed: Number of the draw; None where nothing is drawn.
         training_seed: Number of the training.
@@ -389,7 +391,7 @@ def expect_image_seconds(
 def describe_computations(
     architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str
 ) -> dict[str, str]:
-    """How each network computes on a device, by its name; see `computation.Computation`."""
+    """How each network computes on a device, by its name; see `numerics.Computation`."""
     described = {}
     for each in architectures:
         network = sketch_network(each.network, each.parameters, n_labels, image_shape)

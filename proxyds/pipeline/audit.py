@@ -1,4 +1,4 @@
-"""What comparing bytes cannot tell: whether everything in a proxy is what `FORMAT.md` allows. Done before one is shared or taken in."""
+"""What comparing bytes cannot tell: whether everything in a proxy is what `docs/format.md` allows. Done before one is shared or taken in."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
 from proxyds.artifact.reader import list_tables, parse_json, read_manifest, verify_files, verify_proxy
+from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights
-from proxyds.data.chunked import hold
+from proxyds.data.chunked import materialize
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
 from proxyds.recipe.yaml import MAX_RECIPE_BYTES, parse_mapping
 from proxyds.seeding import parse_ids
+from proxyds.selection.designs import DESIGNS
 from proxyds.selection.importance import score_importance
-from proxyds.selection.known import Known
-from proxyds.selection.records import PAIRS, Agreement, Tables
+from proxyds.selection.records import PAIRS, Agreement, SampleScores
 from proxyds.selection.sampling import find_inclusion, find_keep_probability
 from proxyds.text import find_active_text
 
@@ -112,12 +113,15 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
     if method is not None and method.needs <= {"cases"}:
         labels = importance["label"].to_numpy()
         ids = parse_ids(np.array(importance["sample_id"].to_pylist()))
-        known = Known(ids, labels, importance["importance"].to_numpy())
+        known = SampleScores(ids, labels, importance["importance"].to_numpy())
         n = manifest.counts.proxy
-        design = method.design(known, n, 0)
-        of_design = {WEIGHT: hold(design.weights), "keep_probability": hold(find_keep_probability(design, n))}
+        design = DESIGNS[manifest.draw.method](known, n, 0)
+        of_design = {
+            WEIGHT: materialize(design.weights),
+            "keep_probability": materialize(find_keep_probability(design, n)),
+        }
         if manifest.draw.law == "systematic" and manifest.kept_labels is None:
-            of_design["inclusion_probability"] = hold(find_inclusion(design, n))
+            of_design["inclusion_probability"] = materialize(find_inclusion(design, n))
         told = {WEIGHT: read_weights(importance)} | {
             name: importance[name].to_numpy() for name in of_design if name != WEIGHT
         }
@@ -258,7 +262,7 @@ def _audit_card(folder: Path, manifest: Manifest) -> None:
             raise _refused(path, f"must be plain Markdown, line {number} holds {trouble}")
     metadata = _parse(path, front[1])
     if metadata.get("configs") != list_configs(manifest) or "dataset_info" in metadata:
-        raise _refused(path, "configs must name this proxy's own tables, as FORMAT.md has them, it names others")
+        raise _refused(path, "configs must name this proxy's own tables, as docs/format.md has them, it names others")
     if metadata.get("license") != manifest.licence:
         raise _refused(path, f"license must be the manifest's, {manifest.licence}, it is {metadata.get('license')!r}")
 

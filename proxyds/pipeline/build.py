@@ -14,16 +14,17 @@ from proxyds.artifact import writer as artifact
 from proxyds.artifact.card import render_card
 from proxyds.artifact.manifest import CARD, RECIPE, Manifest
 from proxyds.artifact.reader import read_bytes, read_manifest, verify_proxy
-from proxyds.artifact.summary import Shown, show_tables
+from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.data import source
+from proxyds.data.samples import Source
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
 from proxyds.evaluation import runs as verification
 from proxyds.pipeline import check as checking
 from proxyds.pipeline import probes as probing
-from proxyds.pipeline.ledger import Ledger
-from proxyds.pipeline.provenance import describe_build
-from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
+from proxyds.pipeline.provenance import Ledger, describe_build, describe_machine
+from proxyds.progress import OnProgress, ignore_progress
+from proxyds.recipe.methods import BY_IMPORTANCE, Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
@@ -32,10 +33,10 @@ from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_f
 from proxyds.runtime.storage.store import Store, again_if_damaged
 from proxyds.runtime.task import Engine, RunTasks, run_stored
 from proxyds.selection import draw as selection
-from proxyds.selection.known import Need
-from proxyds.selection.records import Architecture, OnProgress, Source, ignore_progress
+from proxyds.selection.designs import DESIGNS
 from proxyds.space import listing as space
-from proxyds.space.networks import describe_origin
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import describe_origin
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def list_space(recipe: Recipe, data: Source) -> list[Architecture]:
     """Lists a recipe's architectures, from the lightest to the heaviest, once it is known that the ratio leaves every label samples.
 
     Raises:
-        RecipeError: The space cannot be listed; see `space.list_architectures`.
+        RecipeError: The space cannot be listed; see `listing.list_architectures`.
         StarvedLabelError: A label can expect less than one sample.
         LabelError: More labels are to be kept than there are.
         ShortageError: The labels that are kept cannot have so many samples.
@@ -151,7 +152,7 @@ def _build(
     computations = engine.ask(
         device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
     )
-    here = engine.ask(device, machine.describe_machine, device, engine.n_workers, computations)
+    here = engine.ask(device, describe_machine, device, engine.n_workers, computations)
     ledger.end_stage("space")
 
     needs = find_needs(recipe)
@@ -165,7 +166,7 @@ def _build(
         data.label_names,
         learnt.case,
         learnt.importance,
-        partial(METHODS[chosen_by.method].design, learnt.known),
+        partial(DESIGNS[chosen_by.method], learnt.known),
         ratio=chosen_by.ratio,
         law=chosen_by.draw,
         seed=recipe.draw_seed,
@@ -190,7 +191,7 @@ def _build(
             here,
         )
 
-    def write(folder: Path) -> Shown:
+    def write(folder: Path) -> Summary:
         samples_per_shard = recipe.output.samples_per_shard
         return artifact.write_tables(folder, data, learnt.outcomes, learnt.mapping, draw, samples_per_shard)
 
@@ -200,7 +201,7 @@ def _build(
 def write_proxy(
     out: Path,
     recipe: Recipe,
-    write_tables: Callable[[Path], Shown],
+    write_tables: Callable[[Path], Summary],
     ledger: Ledger,
     describe: Callable[[], Manifest],
     *,
@@ -309,7 +310,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
-    files = render_card(manifest, show_tables(tables)).files()
+    files = render_card(manifest, summarize_tables(tables)).files()
     changed = [name for name, held in files.items() if read_bytes(folder / name) != held]
     if changed and check_only:
         raise CardDriftError(

@@ -28,9 +28,10 @@ from proxyds.artifact.ranking_table import (
     make_runs_table,
 )
 from proxyds.artifact.reader import read_manifest, verify_proxy
-from proxyds.artifact.summary import show_tables
+from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.data import source
+from proxyds.data.samples import Source
 from proxyds.errors import (
     AccuracyTableError,
     ArtifactError,
@@ -44,20 +45,23 @@ from proxyds.evaluation import evidence
 from proxyds.evaluation import external as accuracies
 from proxyds.evaluation import runs as verification
 from proxyds.pipeline import probes as probing
-from proxyds.pipeline.ledger import Ledger
-from proxyds.recipe.methods import METHODS
+from proxyds.pipeline.provenance import Ledger, describe_machine
+from proxyds.progress import OnProgress, Progress
+from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
+from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Engine, LocalWorkers, run_each, run_stored
+from proxyds.runtime.task import Engine, run_each, run_stored
 from proxyds.seeding import derive_seed
 from proxyds.selection import draw as selection
-from proxyds.selection.known import Known, Need
+from proxyds.selection.designs import DESIGNS
 from proxyds.selection.labels import count_kept, draw_random_labels, keeps_all
-from proxyds.selection.records import Architecture, Drawn, OnProgress, Progress, Source, Tables
+from proxyds.selection.records import Drawn, SampleScores
 from proxyds.space import listing as space
+from proxyds.space.architecture import Architecture
 from proxyds.text import make_plain
 
 
@@ -130,7 +134,7 @@ def list_check_runs(
     settings: Check,
     data: Source,
     ranked: Sequence[Architecture],
-    known: Known,
+    known: SampleScores,
     own_draws: Mapping[str, verification.DrawAgain],
     device: str,
     engine: Engine,
@@ -162,7 +166,7 @@ def list_check_runs(
 
 
 def _list_controls(
-    recipe: Recipe, settings: Check, data: Source, known: Known, draw_proxy: verification.DrawAgain
+    recipe: Recipe, settings: Check, data: Source, known: SampleScores, draw_proxy: verification.DrawAgain
 ) -> dict[str, verification.DrawAgain]:
     """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
     train, reduction = data.train.load(), reduction_in_force(recipe, data)
@@ -174,7 +178,7 @@ def _list_controls(
         if not known.has(method.needs) or (reduction is not None and of_proxy is None):
             return None
         kept = None if of_proxy is None else of_proxy.kept_labels
-        return selection.draw_control(method, known, n, law=recipe.selection.draw, seed=seed, kept=kept)
+        return selection.draw_control(DESIGNS[name], known, n, law=recipe.selection.draw, seed=seed, kept=kept)
 
     names = dict.fromkeys((RANDOM, STRATIFIED, *settings.controls))
     controls: dict[str, verification.DrawAgain] = {name: partial(draw_control, name) for name in names}
@@ -188,7 +192,7 @@ def _list_controls(
     return {**controls, RANDOM_LABELS: draw_others}
 
 
-def know_from_table(data: Source, manifest: Manifest, tables: Tables) -> Known:
+def know_from_table(data: Source, manifest: Manifest, tables: Tables) -> SampleScores:
     """What a proxy's own table tells of its training samples.
 
     Raises:
@@ -197,7 +201,7 @@ def know_from_table(data: Source, manifest: Manifest, tables: Tables) -> Known:
     ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
     source.check_same(data, manifest.source.fingerprint, *ids)
     train = data.train.load()
-    return Known(train.parsed_ids, train.labels, tables.importance["importance"].to_numpy())
+    return SampleScores(train.parsed_ids, train.labels, tables.importance["importance"].to_numpy())
 
 
 def find_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
@@ -214,7 +218,7 @@ def reduction_in_force(recipe: Recipe, data: Source) -> LabelReduction | None:
 
 
 def redraw(
-    recipe: Recipe, data: Source, known: Known, manifest: Manifest, tables: Tables
+    recipe: Recipe, data: Source, known: SampleScores, manifest: Manifest, tables: Tables
 ) -> dict[str, verification.DrawAgain]:
     """Draws the proxy again at any ratio; and, where it drops labels, as it would be with all of them.
 
@@ -225,7 +229,11 @@ def redraw(
 
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
     reduction, law = reduction_in_force(recipe, data), recipe.selection.draw
-    design_for = selection.design_by(read_weights(table)) if method.is_weighting else partial(method.design, known)
+    design_for = (
+        selection.design_by(read_weights(table))
+        if method.is_weighting
+        else partial(DESIGNS[recipe.selection.method], known)
+    )
     draw = partial(
         selection.draw_again, data.train.parsed_ids, data.train.labels, design_for, law=law, seed=recipe.draw_seed
     )
@@ -300,7 +308,7 @@ def check_ranking(
         elapsed_seconds=time.perf_counter() - started,
         machine=engine.ask(
             device,
-            machine.describe_machine,
+            describe_machine,
             device,
             engine.n_workers,
             engine.ask(
@@ -334,7 +342,7 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     )
     table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
     settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
-    provenance = evidence.Provenance([], origin, origin, [], 0.0, machine.describe_machine(device))
+    provenance = evidence.Provenance([], origin, origin, [], 0.0, describe_machine(device))
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
@@ -395,7 +403,7 @@ def _write_evidence(
     checked = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
     kept = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": kept})
-    files = render_card(checked, show_tables(replace(tables, ranking=table))).files()
+    files = render_card(checked, summarize_tables(replace(tables, ranking=table))).files()
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(

@@ -10,19 +10,22 @@ from pathlib import Path
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.tables import read_proxy
 from proxyds.data import source
+from proxyds.data.samples import Source
 from proxyds.evaluation import runs as verification
 from proxyds.pipeline import check as checking
 from proxyds.pipeline import probes as probing
 from proxyds.pipeline.build import find_needs, list_space
+from proxyds.progress import OnProgress, ignore_progress
+from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.engines import choose_engine
 from proxyds.runtime.storage.store import Store, again_if_damaged
 from proxyds.runtime.task import Engine, run_stored
 from proxyds.selection import probe
-from proxyds.selection.known import Known, Need
-from proxyds.selection.records import Architecture, Drawn, OnProgress, Source, ignore_progress
+from proxyds.selection.records import Drawn, SampleScores
 from proxyds.space import listing as space
+from proxyds.space.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class PlannedRuns:
     """Trainings of a check on one kind of data set.
 
     Attributes:
-        dataset: A key of `runs.DATASETS`.
-        ratio: See `verification.TrainingSet`.
+        dataset: A key of `ranking_table.DATASETS`.
+        ratio: See `runs.TrainingSet`.
         n_runs: How many.
         n_stored: How many of them the store holds already, as far as that is known.
         flops: Of those that it does not.
@@ -148,7 +151,7 @@ def plan_build(
             ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
             is_reduced = checking.reduction_in_force(recipe, data) is not None
             own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
-            known = Known(data.train.parsed_ids, data.train.labels)
+            known = SampleScores(data.train.parsed_ids, data.train.labels)
             runs = checking.list_check_runs(recipe, recipe.check, data, ranked, known, own_draws, device, workshop)
             check = _plan_runs(runs, store, device, workshop)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
@@ -190,7 +193,7 @@ def survey_space(
     with engine:
         data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
     architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
-    probes = space.choose_probes(architectures, recipe.probes)
+    probes = probe.choose_probes(architectures, recipe.probes)
     return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
 
 

@@ -9,17 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxyds.data.chunked import Values
-from proxyds.data.samples import Samples
-from proxyds.pipeline.ledger import Ledger
-from proxyds.recipe.methods import METHODS
+from proxyds.data.samples import Samples, Source
+from proxyds.pipeline.provenance import Ledger
+from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import Recipe
 from proxyds.runtime import machine
 from proxyds.runtime.task import Done, Engine, RunTasks, Task
 from proxyds.selection import probe, similarity
 from proxyds.selection.importance import score_importance
-from proxyds.selection.known import Known, Need
-from proxyds.selection.records import Architecture, Mapping, Outcomes, Probe, Source
-from proxyds.space import listing as space
+from proxyds.selection.records import NearestMap, Outcomes, Probe, SampleScores
+from proxyds.space.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class Learnt:
     """
 
     outcomes: Outcomes
-    mapping: Mapping
+    mapping: NearestMap
     case: Values
     importance: Values
-    known: Known
+    known: SampleScores
 
 
 def find_needs(*methods: str) -> frozenset[Need]:
@@ -145,7 +144,7 @@ def prepare_probes(
         RecipeError: There are fewer evaluation samples than neighbours.
         UnknownNameError: The space has no such architecture, or the network no such layer.
     """
-    chosen = space.choose_probes(architectures, recipe.probes)
+    chosen = probe.choose_probes(architectures, recipe.probes)
     similarity.check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
     return chosen, similarity.check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
 
@@ -159,7 +158,7 @@ def know_samples(
     engine: Engine,
     run: RunTasks,
     ledger: Ledger,
-) -> Known:
+) -> SampleScores:
     """Finds what methods need to know of the training samples: trains probes where the store does not hold them."""
     chosen, layer = prepare_probes(recipe, data, architectures)
     trained = train_probes(recipe, data, chosen, needs, device, engine, run)
@@ -214,7 +213,7 @@ def learn_samples(
     ledger.end_stage("similarity", [projection, *results])
 
     case, importance = similarity.carry_importance(mapping, outcomes)
-    known = Known(
+    known = SampleScores(
         data.train.parsed_ids,
         data.train.labels,
         importance,

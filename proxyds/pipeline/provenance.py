@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+import loky
 
 from proxyds.artifact.manifest import (
     FORMAT_VERSION,
@@ -24,9 +30,14 @@ from proxyds.artifact.manifest import (
     TrainingRecord,
 )
 from proxyds.data.chunked import count
+from proxyds.data.samples import Source
+from proxyds.progress import OnProgress, Progress
 from proxyds.recipe.models import Recipe
-from proxyds.selection.records import Agreement, Architecture, Draw, Mapping, Probe, Source
-from proxyds.space.networks import describe_origin
+from proxyds.runtime.machine import describe_arithmetic
+from proxyds.runtime.task import Done
+from proxyds.selection.records import Agreement, Draw, NearestMap, Probe
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import describe_origin
 
 
 def describe_build(
@@ -37,7 +48,7 @@ def describe_build(
     agreement: Agreement | None,
     draw: Draw,
     layer: str,
-    mapping: Mapping,
+    mapping: NearestMap,
     stages: Sequence[StageRecord],
     built_on: MachineRecord,
 ) -> Manifest:
@@ -195,3 +206,70 @@ def _describe_reduction(recipe: Recipe, data: Source, draw: Draw) -> ReductionRe
         return None
     of_kept = int(count(data.train.labels, len(data.label_names))[draw.kept_labels].sum())
     return ReductionRecord(order=reduction.order, choice=reduction.choice, share=float(draw.selected.sum() / of_kept))
+
+
+LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
+
+
+def describe_machine(
+    device: str, n_workers: int | None = None, computations: Mapping[str, str] | None = None
+) -> MachineRecord:
+    """What the manifest says of the machine; no host name, no path.
+
+    Args:
+        device: Where networks were trained.
+        n_workers: How many at once; None where none was.
+        computations: How each of them computed, by its name.
+    """
+    return MachineRecord(
+        device=describe_arithmetic(device)["device"],
+        processor=_processor(),
+        n_cores=loky.cpu_count(),
+        python=platform.python_version(),
+        libraries={name: version(name) for name in LIBRARIES},
+        n_workers=n_workers,
+        computations=dict(computations or {}),
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+class Ledger:
+    """Records stages that follow one another; a stage begins where the one before ended.
+
+    Args:
+        on_progress: Told of every stage that ends.
+    """
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self.stages: list[StageRecord] = []
+        self._on_progress = on_progress
+        self._started = time.perf_counter()
+
+    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0) -> None:
+        """Ends a stage.
+
+        Args:
+            name: Of the stage.
+            results: Of its tasks, if it has any.
+            flops: Floating-point operations of its networks.
+        """
+        now = time.perf_counter()
+        elapsed = now - self._started
+        record = StageRecord(
+            stage=name,
+            work_seconds=sum(result.entry.seconds for result in results) if results else elapsed,
+            elapsed_seconds=elapsed,
+            flops=flops,
+            was_stored=bool(results) and all(result.was_stored for result in results),
+        )
+        self.stages.append(record)
+        self._started = now
+        self._on_progress(Progress(name, "", 1, 1, "found done" if record.was_stored else ""))

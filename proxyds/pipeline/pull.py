@@ -20,15 +20,15 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.pipeline.audit import audit_proxy
+from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_place, read_remote, show_address
-from proxyds.runtime.storage.atomic import passing_folder, whole_folder
+from proxyds.runtime.storage.atomic import temporary_folder, whole_folder
 from proxyds.runtime.storage.remote import UNFINISHED, UrlFolder, open_url
-from proxyds.selection.records import OnProgress, ignore_progress
 
 
 @dataclass(frozen=True)
-class Origin:
+class PublishedProxy:
     """Where a proxy was fetched from.
 
     Attributes:
@@ -59,11 +59,11 @@ class Pulled:
 
     folder: Path
     manifest: Manifest
-    origin: Origin
+    origin: PublishedProxy
     was_there: bool
 
 
-class HubSource:
+class HubProxy:
     """What fetching needs of a revision on the Hub.
 
     Attributes:
@@ -73,7 +73,9 @@ class HubSource:
 
     def __init__(self, at: hub.Revision) -> None:
         self._at = at
-        self.origin = Origin(at.name, at.commit, tuple(sorted(at.tags)), at.is_from_cache, is_head=at.asked is None)
+        self.origin = PublishedProxy(
+            at.name, at.commit, tuple(sorted(at.tags)), at.is_from_cache, is_head=at.asked is None
+        )
         self.listed = None if at.files is None else {name: n for name, n in at.files.items() if name != hub.OWN_FILE}
 
     def fetch_manifest(self, folder: Path) -> Manifest:
@@ -110,12 +112,12 @@ class HubSource:
             hub.fetch_files(self._at, damaged, folder, on_progress)
 
 
-class UrlSource:
+class UrlProxy:
     """What fetching needs of a folder at an address; see `HubSource`."""
 
     def __init__(self, remote: UrlFolder) -> None:
         self._remote = remote
-        self.origin = Origin(remote.name)
+        self.origin = PublishedProxy(remote.name)
         listed = remote.list_files()
         self.listed = None if listed is None else {name: n for name, n in listed.items() if name != UNFINISHED}
 
@@ -136,19 +138,19 @@ class UrlSource:
         self._remote.fetch_files({name: each.bytes for name, each in files.items()}, folder, on_progress)
 
 
-def _no_proxy(origin: Origin) -> ArtifactError:
+def _no_proxy(origin: PublishedProxy) -> ArtifactError:
     return ArtifactError(f"{origin.name}: must be a proxy, it has no {MANIFEST}; `proxyds push` publishes one")
 
 
-def open_source(place: OnHub | AtUrl) -> HubSource | UrlSource:
+def open_published(place: OnHub | AtUrl) -> HubProxy | UrlProxy:
     """Opens a place that is no folder here.
 
     Raises:
         RemoteError: There is nothing, or it cannot be reached.
     """
     if isinstance(place, OnHub):
-        return HubSource(hub.find_revision(place.repo, place.revision))
-    return UrlSource(open_url(place.url))
+        return HubProxy(hub.find_revision(place.repo, place.revision))
+    return UrlProxy(open_url(place.url))
 
 
 def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress = ignore_progress) -> Pulled:
@@ -172,8 +174,8 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
     with translate_os_errors(str(out), "choose another -o"):
         there = check_output(out)
         out = out.resolve()
-    source = open_source(target)
-    with passing_folder() as first, named_as(source.origin.name, first):
+    source = open_published(target)
+    with temporary_folder() as first, named_as(source.origin.name, first):
         manifest = source.fetch_manifest(first)
     if there is not None:
         if there != manifest:
@@ -194,7 +196,7 @@ def default_folder(place: str) -> str:
     return shown.rpartition("/")[2]
 
 
-def fetch_proxy(source: HubSource | UrlSource, folder: Path, on_progress: OnProgress) -> Manifest:
+def fetch_proxy(source: HubProxy | UrlProxy, folder: Path, on_progress: OnProgress) -> Manifest:
     """Fetches a whole proxy into an empty folder and audits it; errors name the place it came from.
 
     Raises:
@@ -210,7 +212,7 @@ def fetch_proxy(source: HubSource | UrlSource, folder: Path, on_progress: OnProg
         return audit_proxy(folder)[0]
 
 
-def _check_listing(source: HubSource | UrlSource, manifest: Manifest) -> None:
+def _check_listing(source: HubProxy | UrlProxy, manifest: Manifest) -> None:
     """Compares what is at a place with what its manifest says, before anything large is fetched.
 
     Raises:
@@ -258,8 +260,8 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
     if isinstance(target, Path):
         yield target, str(target)
         return
-    source = open_source(target)
-    with passing_folder() as folder, named_as(source.origin.name, folder):
+    source = open_published(target)
+    with temporary_folder() as folder, named_as(source.origin.name, folder):
         manifest = source.fetch_manifest(folder)
         _check_listing(source, manifest)
         source.fetch_files(list_tables(manifest), folder, on_progress)

@@ -23,13 +23,13 @@ from proxyds.errors import (
     TagExistsError,
 )
 from proxyds.pipeline.audit import audit_proxy
-from proxyds.pipeline.pull import HubSource, UrlSource, fetch_proxy, named_as
+from proxyds.pipeline.pull import HubProxy, UrlProxy, fetch_proxy, named_as
+from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address, read_remote, show_address
-from proxyds.runtime.storage.atomic import passing_folder
+from proxyds.runtime.storage.atomic import temporary_folder
 from proxyds.runtime.storage.hub_errors import patiently
 from proxyds.runtime.storage.remote import UNFINISHED, UrlFolder, open_url
-from proxyds.selection.records import OnProgress, ignore_progress
 from proxyds.text import make_plain
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -244,8 +244,8 @@ def _check_repository_is_ours(repo: str, manifest: Manifest, held: Mapping[str, 
     """
     there, foreign = None, set(held) - {hub.OWN_FILE}
     if MANIFEST in held:
-        with passing_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            there = HubSource(hub.find_revision(repo, None)).fetch_manifest(folder)
+        with temporary_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
+            there = HubProxy(hub.find_revision(repo, None)).fetch_manifest(folder)
             foreign -= {MANIFEST, *there.files}
     if foreign:
         raise OutputExistsError(
@@ -311,8 +311,8 @@ def _check_address_is_ours(remote: UrlFolder, held: Mapping[str, int]) -> None:
     """
     ours = {UNFINISHED}
     if MANIFEST in held:
-        with passing_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            ours |= {MANIFEST, *UrlSource(remote).fetch_manifest(folder).files}
+        with temporary_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
+            ours |= {MANIFEST, *UrlProxy(remote).fetch_manifest(folder).files}
     if UNFINISHED in held:
         named = remote.read_file(UNFINISHED, MAX_MANIFEST_BYTES) or b""
         ours |= set(named.decode(errors="replace").split("\n"))
@@ -340,14 +340,14 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
         raise PushError(f"{place}: a repository cannot be written to directly; write to a folder, then `proxyds push`")
     remote = open_url(target.url)
     remote.check_writable()
-    with passing_folder() as parent:
+    with temporary_folder() as parent:
         folder = parent / remote.name.rpartition("/")[2]
         with named_as(remote.name, folder):
             held = remote.list_files() or {}
             _check_address_is_ours(remote, held)
             if MANIFEST in held:
                 folder.mkdir()
-                fetch_proxy(UrlSource(remote), folder, on_progress)
+                fetch_proxy(UrlProxy(remote), folder, on_progress)
             yield folder
             manifest = verify_proxy(folder)
         facts = {**manifest.files, MANIFEST: measure_file(folder / MANIFEST)}

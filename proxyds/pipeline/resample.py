@@ -12,23 +12,25 @@ import pyarrow as pa
 from proxyds.artifact import writer as artifact
 from proxyds.artifact.manifest import MANIFEST, RECIPE, Manifest
 from proxyds.artifact.reader import measure_file, verify_proxy
-from proxyds.artifact.summary import Shown
+from proxyds.artifact.summary import Summary, Tables
 from proxyds.artifact.tables import read_weights
 from proxyds.data import source
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.build import Built, look_at_output, write_proxy
-from proxyds.pipeline.ledger import Ledger
-from proxyds.pipeline.provenance import describe_resampling
+from proxyds.pipeline.provenance import Ledger, describe_resampling
 from proxyds.pipeline.pull import open_tables
+from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
-from proxyds.recipe.models import Images, Recipe
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store, again_if_damaged
-from proxyds.runtime.task import LocalWorkers, run_stored
+from proxyds.runtime.task import run_stored
 from proxyds.selection import draw as selection
-from proxyds.selection.known import Known
-from proxyds.selection.records import PAIRS, Mapping, OnProgress, Outcomes, Tables, ignore_progress
+from proxyds.selection.designs import DESIGNS
+from proxyds.selection.records import PAIRS, NearestMap, Outcomes, SampleScores
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
@@ -91,8 +93,8 @@ def resample(
         if METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method:
             design_for = selection.design_by(read_weights(tables.importance))
         else:
-            known = Known(data.train.parsed_ids, data.train.labels, importance)
-            design_for = partial(METHODS[chosen_by.method].design, known)
+            known = SampleScores(data.train.parsed_ids, data.train.labels, importance)
+            design_for = partial(DESIGNS[chosen_by.method], known)
         draw = selection.draw_samples(
             data.train.parsed_ids,
             data.train.labels,
@@ -110,7 +112,7 @@ def resample(
 
         outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
 
-        def write(folder: Path) -> Shown:
+        def write(folder: Path) -> Summary:
             return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
 
         def describe() -> Manifest:
@@ -169,11 +171,11 @@ def _stack(lists: pa.ChunkedArray) -> np.ndarray:
     return np.array(lists.to_pylist())
 
 
-def _read_mapping(parent: Manifest, tables: Tables) -> Mapping:
+def _read_mapping(parent: Manifest, tables: Tables) -> NearestMap:
     """Each training sample's nearest evaluation sample, from the table `importance`."""
     places = {sample_id: place for place, sample_id in enumerate(tables.evaluation["sample_id"].to_pylist())}
     nearest = [places[sample_id] for sample_id in tables.importance["nearest_evaluation_id"].to_pylist()]
-    return Mapping(
+    return NearestMap(
         nearest=np.array(nearest, np.int64)[:, None],
         distance=tables.importance["nearest_distance"].to_numpy(),
         n_neighbours=1,

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from proxyds.selection.designs import (
-    design_by_loss,
-    design_cases,
-    design_ccs,
-    design_easier,
-    design_el2n,
-    design_entropy_tails,
-    design_forgetting,
-    design_herding,
-    design_k_center,
-    design_moderate,
-    design_random,
-    within_labels,
-)
-from proxyds.selection.known import Known, Need
-from proxyds.selection.sampling import Design
+Need = Literal["cases", "features", "answers"]
+"""What a method asks for: importances by cases; features of the heaviest probe; what that said of every sample after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +16,6 @@ class Method:
     Attributes:
         summary: What it takes, for people.
         source: Who proposed it; empty for what everybody does.
-        design: Takes what is known, how many samples and a seed.
         needs: What must be known besides ids and labels.
         n_seeds: Trainings of the heaviest probe that its scores are averaged over, at least.
         is_weighting: Whether its designs are weights alone, the same for every size and seed: then the weights are all that is needed to
@@ -41,7 +26,6 @@ class Method:
 
     summary: str
     source: str
-    design: Callable[[Known, int, int], Design]
     needs: frozenset[Need] = frozenset()
     n_seeds: int = 1
     is_weighting: bool = False
@@ -62,25 +46,25 @@ _BY_ACCURACY = (
 )
 
 METHODS: dict[str, Method] = {
-    "random": Method("every sample with the same chance", "", design_random, is_weighting=True),
-    "stratified": Method("the same share of every label, at random", "", within_labels(design_random)),
+    "random": Method("every sample with the same chance", "", is_weighting=True),
+    "stratified": Method(
+        "the same share of every label, at random",
+        "",
+    ),
     "cases": Method(
         "in proportion to the importance of cases",
         "Park, Data proxy generation for fast and efficient neural architecture search, 2019",
-        design_cases,
         _CASES,
         is_weighting=True,
     ),
     "cases-stratified": Method(
         "in proportion to the importance of cases, the same share of every label",
         "Park 2019, with quotas",
-        within_labels(design_cases),
         _CASES,
     ),
     "easier": Method(
         "the likelier the easier for the heaviest probe, the same share of every label on average",
         f"{_SHLEIFER}, as weights",
-        design_easier,
         _ANSWERS,
         is_weighting=True,
         caution=_BY_ACCURACY,
@@ -88,7 +72,6 @@ METHODS: dict[str, Method] = {
     "easiest": Method(
         "the smallest loss, the same share of every label",
         _SHLEIFER,
-        design_by_loss(hardest=False),
         _ANSWERS,
         is_fixed=True,
         caution=_BY_ACCURACY,
@@ -96,20 +79,16 @@ METHODS: dict[str, Method] = {
     "hardest": Method(
         "the largest loss, the same share of every label",
         _SHLEIFER,
-        design_by_loss(hardest=True),
         _ANSWERS,
         is_fixed=True,
     ),
     **{
-        name: Method(
-            f"what is rare among entropies, by P{power}", _NA, design_entropy_tails(power), _ANSWERS, is_weighting=True
-        )
+        name: Method(f"what is rare among entropies, by P{power}", _NA, _ANSWERS, is_weighting=True)
         for name, power in (("entropy-tails", 1), ("entropy-tails-p2", 2), ("entropy-tails-p3", 3))
     },
     "el2n": Method(
         "the largest errors early in training",
         "Paul et al., Deep learning on a data diet, NeurIPS 2021",
-        design_el2n,
         _ANSWERS,
         N_SEEDS,
         is_fixed=True,
@@ -117,7 +96,6 @@ METHODS: dict[str, Method] = {
     "forgetting": Method(
         "what is most often forgotten",
         "Toneva et al., An empirical study of example forgetting, ICLR 2019",
-        design_forgetting,
         _ANSWERS,
         N_SEEDS,
         is_fixed=True,
@@ -125,26 +103,22 @@ METHODS: dict[str, Method] = {
     "ccs": Method(
         "evenly over the range of margins, without the hardest",
         "Zheng et al., Coverage-centric coreset selection for high pruning rates, ICLR 2023",
-        design_ccs,
         _ANSWERS,
     ),
     "k-center": Method(
         "always the farthest from what was taken",
         "Sener and Savarese, Active learning for convolutional neural networks: a core-set approach, ICLR 2018",
-        design_k_center,
         _FEATURES,
     ),
     "herding": Method(
         "what keeps the mean of each label's features",
         "Welling, Herding dynamical weights to learn, ICML 2009",
-        design_herding,
         _FEATURES,
         is_fixed=True,
     ),
     "moderate": Method(
         "at a middling distance from the label's median feature",
         "Xia et al., Moderate coreset, ICLR 2023",
-        design_moderate,
         _FEATURES,
         is_fixed=True,
     ),
@@ -152,5 +126,8 @@ METHODS: dict[str, Method] = {
 """Every method by its name."""
 BY_IMPORTANCE = "cases"
 """The method whose weights are the importances, and need not be told beside them: the paper's, and of proxies that tell of none."""
-UNKNOWN_METHOD = Method("of another version", "", design_random)
+UNKNOWN_METHOD = Method(
+    "of another version",
+    "",
+)
 """Stands for a method that a proxy of a later version was drawn by."""

@@ -23,7 +23,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe, recipe_json_schema
-from proxyds.space.networks import FAMILIES
+from proxyds.space.networks.families import FAMILIES
 
 MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
 """Of YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""

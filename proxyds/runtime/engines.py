@@ -8,7 +8,7 @@ import loky
 
 from proxyds.errors import DeviceError, MissingExtraError
 from proxyds.runtime import machine
-from proxyds.runtime.task import Here, LocalWorkers
+from proxyds.runtime.local import InProcess, LocalWorkers
 
 if TYPE_CHECKING:
     from proxyds.runtime.ray import RayCluster
@@ -19,7 +19,7 @@ GPU_WORKERS = 8
 
 def choose_engine(
     device: str, workers: int, engine: str = "local", gpus_per_task: float = 1.0
-) -> tuple[str, LocalWorkers | Here | RayCluster]:
+) -> tuple[str, LocalWorkers | InProcess | RayCluster]:
     """Decides where tasks run: here, in as many processes as cores or one at a time on a GPU (a check may find a better number), or on Ray.
 
     Args:
@@ -39,7 +39,7 @@ def choose_engine(
         return cluster.device, cluster
     device, n_cores = machine.choose_device(device), loky.cpu_count()
     if device.startswith("cuda"):
-        return device, Here() if workers == 1 else LocalWorkers(
+        return device, InProcess() if workers == 1 else LocalWorkers(
             workers or 1, 0 if workers else min(n_cores, GPU_WORKERS)
         )
     return device, LocalWorkers(workers, 0 if workers else n_cores)

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
-import loky
-
-from proxyds.artifact.manifest import MachineRecord
 from proxyds.errors import DeviceError
-
-LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
 
 
 def choose_device(device: str) -> str:
@@ -42,27 +35,6 @@ def describe_arithmetic(device: str) -> dict[str, str]:
     return {"torch": torch.__version__, "device": kind}
 
 
-def describe_machine(
-    device: str, n_workers: int | None = None, computations: Mapping[str, str] | None = None
-) -> MachineRecord:
-    """What the manifest says of the machine; no host name, no path.
-
-    Args:
-        device: Where networks were trained.
-        n_workers: How many at once; None where none was.
-        computations: How each of them computed, by its name.
-    """
-    return MachineRecord(
-        device=describe_arithmetic(device)["device"],
-        processor=_processor(),
-        n_cores=loky.cpu_count(),
-        python=platform.python_version(),
-        libraries={name: version(name) for name in LIBRARIES},
-        n_workers=n_workers,
-        computations=dict(computations or {}),
-    )
-
-
 def measure_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its container's where that has less."""
     n_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -70,12 +42,3 @@ def measure_memory() -> int:
         with suppress(OSError, ValueError):
             n_bytes = min(n_bytes, int(Path(file).read_text()))
     return n_bytes
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -37,6 +37,8 @@ from proxyds.errors import (
     WorkerDiedError,
     translate_os_errors,
 )
+from proxyds.progress import OnProgress, Progress
+from proxyds.runtime.local import interrupts_held
 from proxyds.runtime.ray_worker import (
     SHARED,
     LostError,
@@ -49,8 +51,7 @@ from proxyds.runtime.ray_worker import (
 )
 from proxyds.runtime.storage.atomic import sweep_unfinished
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task, interrupts_held
-from proxyds.selection.records import OnProgress, Progress
+from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task
 from proxyds.space.networks.plugins import loaded_plugins
 
 _Answer = TypeVar("_Answer")

@@ -1,6 +1,6 @@
 """What a Ray worker does with a task: prepares, checks that its result will be seen and fit in, runs it, reports.
 
-The other side of `ray_engine.py`, which sends these functions to nodes and runs none of them itself.
+The other side of `ray.py`, which sends these functions to nodes and runs none of them itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ray import cloudpickle
 from ray.exceptions import RayError
 
 from proxyds.errors import DeviceError, OutputError, ProxydsError
+from proxyds.progress import Progress
 from proxyds.runtime.machine import describe_arithmetic
-from proxyds.runtime.storage.atomic import passing_folder
+from proxyds.runtime.storage.atomic import temporary_folder
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import WORKER_ENVIRONMENT, Task, run_task
-from proxyds.selection.records import Progress
 from proxyds.space.networks.plugins import load_plugins
 
 _Answer = TypeVar("_Answer")
@@ -104,7 +104,7 @@ def work_together(
 
     on_gpu = setting.device.startswith("cuda")
     about = {"task": task, "store": store, "setting": setting, "mailbox": mailbox, "number": number, "large": large}
-    with passing_folder() as folder:
+    with temporary_folder() as folder:
         trainer = TorchTrainer(
             _work_as_one_of_several,
             train_loop_config=about,
@@ -152,7 +152,7 @@ def _work_as_one_of_several(about: dict[str, Any]) -> None:
 
     if dist.get_rank() != 0:
         if agree():
-            with passing_folder() as folder:
+            with temporary_folder() as folder:
                 task.function(folder=folder, report=_ignore_report, **task.arguments)
         return
     has_begun = False

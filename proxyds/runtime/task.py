@@ -1,4 +1,4 @@
-"""Where tasks run: here, in local worker processes, or on a cluster (`ray_engine.py`). Stages do not know which.
+"""Where tasks run: here, in local worker processes, or on a cluster (`ray.py`). Stages do not know which.
 
 A task is a function that fills a folder with files; the engine runs those whose folder the store does not hold yet, and
 commits each as it ends. Workers run one torch thread each, as many as there are cores: for small networks that beats one
@@ -7,26 +7,13 @@ run on all cores, results do not depend on the number of cores, and a busy core 
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import active_children
-from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-import loky
-from loky.backend.context import LokyContext
-from threadpoolctl import threadpool_limits
-
 from proxyds.errors import TrainingError, WorkerDiedError
+from proxyds.progress import OnProgress
 from proxyds.runtime.storage.store import Entry, Store, content_key
-from proxyds.selection.records import OnProgress, Progress
-from proxyds.space.networks.plugins import load_plugins, loaded_plugins
 
 _Answer = TypeVar("_Answer")
 
@@ -171,172 +158,6 @@ def run_each(
     return results, failures
 
 
-class Here:
-    """Runs tasks one after the other in this process."""
-
-    n_workers = 1
-
-    def __enter__(self) -> Here:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
-        """See `Engine.ask`."""
-        return function(*arguments)
-
-    def run(
-        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
-    ) -> list[Failure]:
-        """See `Engine.run`."""
-        import torch
-
-        failures = []
-        n_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for task in tasks:
-
-                def report(done: float, total: float, note: str, task: Task = task) -> None:
-                    on_progress(Progress(task.stage, task.name, done, total, note))
-
-                try:
-                    with threadpool_limits(1):  # numpy's products
-                        run_task(task, store, report)
-                except TrainingError as error:
-                    if not keep_going:
-                        raise
-                    failures.append(Failure(task, error))
-        finally:
-            torch.set_num_threads(n_threads)
-        return failures
-
-
-class LocalWorkers:
-    """Runs tasks in processes of one torch thread each, which are started when first needed and kept for the block.
-
-    Args:
-        n_workers: Processes at once; 0 for one for each core.
-        up_to: What `resize` may make of it, where the number is open; 0 where it is not.
-    """
-
-    def __init__(self, n_workers: int = 0, up_to: int = 0) -> None:
-        self.n_workers = n_workers or loky.cpu_count()
-        self.up_to = up_to
-        self._executor: loky.ProcessPoolExecutor | None = None
-        self._others: set[BaseProcess] = set()  # processes of this one that are not workers
-        self._messages = LokyContext().SimpleQueue()
-
-    def __enter__(self) -> LocalWorkers:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._end(kill=any(exception))
-
-    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
-        """See `Engine.ask`: they are on this machine."""
-        return function(*arguments)
-
-    def resize(self, n_workers: int) -> None:
-        """Runs as many processes at once from now on."""
-        if n_workers != self.n_workers:
-            self._end(kill=False)
-            self.n_workers = n_workers
-
-    def _end(self, *, kill: bool) -> None:
-        """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""
-        if self._executor is None:
-            return
-        with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
-            self._executor.shutdown(wait=True, kill_workers=kill)
-            for process in set(active_children()) - self._others if kill else ():
-                with suppress(ProcessLookupError):
-                    os.kill(_pid(process), signal.SIGKILL)
-        self._executor = None
-        self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
-
-    def run(
-        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
-    ) -> list[Failure]:
-        """See `Engine.run`. What runs when a worker dies is done again, one task at a time, to find the one that kills it.
-
-        Raises:
-            WorkerDiedError: A worker was killed or ran out of memory, and not `keep_going`.
-        """
-        failures: list[Failure] = []
-        waiting = list(tasks)
-        while waiting:
-            lost = self._run_batch(waiting, store, on_progress, failures if keep_going else None)
-            for task in lost[: self.n_workers]:
-                if self._run_batch([task], store, on_progress, failures):
-                    failures.append(Failure(task, _died(task)))
-            waiting = lost[self.n_workers :]
-        return failures
-
-    def _run_batch(
-        self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, failures: list[Failure] | None
-    ) -> list[Task]:
-        """Runs tasks side by side.
-
-        Args:
-            tasks: Started in this order.
-            store: Where results go.
-            on_progress: Told of every report.
-            failures: Networks that cannot be trained are appended to it; None: the first failure of any kind is raised.
-
-        Returns:
-            The tasks that were lost because a worker died.
-        """
-        lost: set[int] = set()  # positions
-        errors: list[Exception] = []
-        listener = threading.Thread(target=_listen, args=(self._messages, on_progress, errors), daemon=True)
-        listener.start()
-        try:
-            with interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
-                executor = self._start()
-                futures = {executor.submit(_run_in_worker, task, store): i for i, task in enumerate(tasks)}
-            for future in as_completed(futures):
-                task = tasks[futures[future]]
-                error = _failure_of(future, task)
-                if error is not None and failures is None:
-                    raise error
-                if isinstance(error, WorkerDiedError):
-                    lost.add(futures[future])
-                elif isinstance(error, TrainingError) and failures is not None:
-                    failures.append(Failure(task, error))
-                elif error is not None:
-                    raise error
-        except BaseException:
-            self._end(kill=True)
-            store.sweep()
-            raise
-        if lost:  # the worker that died may hold the lock of the queue: the listener is left to itself
-            self._end(kill=True)
-            store.sweep()
-            return [tasks[i] for i in sorted(lost)]
-        self._messages.put(None)
-        listener.join()
-        if errors:
-            raise errors[0]
-        return []
-
-    def _start(self) -> loky.ProcessPoolExecutor:
-        if self._executor is None:
-            self._others = set(active_children())
-            self._executor = loky.ProcessPoolExecutor(
-                max_workers=self.n_workers,
-                context=LokyContext(),
-                initializer=_start_worker,
-                initargs=(os.getpid(), self._messages, loaded_plugins()),
-                env=WORKER_ENVIRONMENT,
-            )
-        return self._executor
-
-
-_messages: Any = None  # in a worker: the queue of its reports
-
-
 def run_task(task: Task, store: Store, report: Report) -> None:
     """Does a task in this process and stores its result, unless another build does it meanwhile."""
     with store.claiming(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
@@ -345,72 +166,3 @@ def run_task(task: Task, store: Store, report: Report) -> None:
                 task.function(folder=folder, report=report, **task.arguments)
         else:
             report(1, 1, "done by another build")
-
-
-def _run_in_worker(task: Task, store: Store) -> None:
-    last = 0.0
-
-    def report(done: float, total: float, note: str) -> None:
-        nonlocal last
-        if done >= total or time.monotonic() - last > 0.2:
-            last = time.monotonic()
-            _messages.put(Progress(task.stage, task.name, done, total, note))
-
-    run_task(task, store, report)
-
-
-def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
-    import torch
-
-    global _messages
-    _messages = messages
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    load_plugins(plugins)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this worker when the process that started it is gone, killed or not."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _listen(messages: Any, on_progress: OnProgress, failures: list[Exception]) -> None:
-    """Passes reports on until None comes; keeps reading whatever happens, or workers would wait for ever."""
-    while (progress := messages.get()) is not None:
-        try:
-            on_progress(progress)
-        except Exception as error:  # noqa: BLE001 - raised again by `LocalWorkers.run`
-            failures.append(error)
-
-
-def _failure_of(future: Future[None], task: Task) -> BaseException | None:
-    error = future.exception()
-    if isinstance(error, loky.process_executor.BrokenProcessPool):
-        died = _died(task)
-        died.__cause__ = error
-        return died
-    return error
-
-
-def _died(task: Task) -> WorkerDiedError:
-    return WorkerDiedError(
-        f"{task.name}: a worker process ended without a result (killed, or out of memory); finished work is kept: "
-        "give it more memory or fewer workers (--workers 1) and run the same command again"
-    )
-
-
-def _pid(process: BaseProcess) -> int:
-    assert process.pid is not None  # it is among the active ones
-    return process.pid
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Puts Ctrl-C off until the end of the block; processes started in it never get it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

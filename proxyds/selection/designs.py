@@ -1,6 +1,6 @@
 """The rules of selection methods: from what is known of the training samples to the sampling design that the proxy is drawn by.
 
-A design gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `draws.py`
+A design gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `sampling.py`
 draws by it. A method that ranks and cuts off gives a weight of 1 to what it takes and 0 to the rest: nothing is left to chance but
 ties. Scores of training samples are those of the heaviest probe, the mean over its trainings. Features are its own too, after PCA, where
 authors take a network's last layer as it is.
@@ -15,14 +15,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import count, derive, hold
+from proxyds.data.chunked import count, map_chunks, materialize
 from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
-from proxyds.selection.known import Answers, Known
+from proxyds.selection.records import Answers, SampleScores
 from proxyds.selection.sampling import Design, share_out
 
 _Value = TypeVar("_Value")
 
 Floats = NDArray[np.float64]
+Rule = Callable[[SampleScores, int, int], Design]
+"""A method's rule: takes what is known of the samples, how many are drawn and a seed."""
 
 EARLY = 0.1
 """Share of the epochs after which samples are scored by `el2n`: Paul et al. take 20 of 200."""
@@ -33,41 +35,43 @@ N_STRATA = 50
 SMALLEST_ENTROPY = 1e-12
 
 
-def design_random(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
+def design_random(known: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
     """Every sample with the same chance."""
-    return Design(derive(lambda labels: np.ones(len(labels)), known.labels))
+    return Design(map_chunks(lambda labels: np.ones(len(labels)), known.labels))
 
 
-def design_cases(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
+def design_cases(known: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
     """In proportion to the importance of cases (Park 2019, Algorithm 1)."""
     assert known.importance is not None
     return Design(known.importance)
 
 
-def within_labels(design: Callable[[Known, int, int], Design]) -> Callable[[Known, int, int], Design]:
+def within_labels(design: Rule) -> Rule:
     """The same weights, and of every label its share of the samples."""
 
-    def design_within_labels(known: Known, n: int, seed: int) -> Design:
+    def design_within_labels(known: SampleScores, n: int, seed: int) -> Design:
         quotas = share_out(count(known.labels), n)
-        return replace(design(known, n, seed), strata=hold(known.labels), quotas=quotas)
+        return replace(design(known, n, seed), strata=materialize(known.labels), quotas=quotas)
 
     return design_within_labels
 
 
-def design_by_loss(*, hardest: bool) -> Callable[[Known, int, int], Design]:
+def design_by_loss(*, hardest: bool) -> Rule:
     """Of every label its share of the samples, those with the smallest, or the largest, loss at the end of training.
 
     After Shleifer and Prokop (2019), who speak of the easiest and hardest of all; equal shares of labels are ours.
     """
 
-    def design(known: Known, n: int, seed: int) -> Design:
+    def design(known: SampleScores, n: int, seed: int) -> Design:
         loss = _given(known.answers).at_end("loss")
-        return Design(take_first(-loss if hardest else loss, n, hold(known.ids), seed, hold(known.labels)))
+        return Design(
+            take_first(-loss if hardest else loss, n, materialize(known.ids), seed, materialize(known.labels))
+        )
 
     return design
 
 
-def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
+def design_easier(known: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
     """More of what is easier: (1 - u)^k, u in [0, 1] a sample's place among those of its label by its loss at the end of training.
 
     Ours. Shleifer and Prokop (2019) cut off all but the easiest; this is a soft cut-off, so that draws differ. A sample's weight is the mean of
@@ -75,7 +79,7 @@ def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     its losses are and however few samples it has.
     """
     loss, power = _given(known.answers).at_end("loss"), STEEPNESS + 1
-    labels, weights = hold(known.labels), np.empty(len(loss))
+    labels, weights = materialize(known.labels), np.empty(len(loss))
     for label in np.unique(labels):
         of_label = labels == label
         _, inverse, n_equal = np.unique(loss[of_label], return_inverse=True, return_counts=True)
@@ -85,7 +89,7 @@ def design_easier(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     return Design(weights)
 
 
-def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
+def design_entropy_tails(power: int) -> Rule:
     """More of what is rare in a histogram of log10 entropies: what the network is most and least certain of.
 
     Na et al. (2021) give a bin of height h the chance (P1) max h - h + 1, (P2) the same for all, (P3) 1 / h, shared by its samples.
@@ -96,7 +100,7 @@ def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
         power: Which of P1, P2, P3.
     """
 
-    def design(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
+    def design(known: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
         entropy = _given(known.answers).at_end("entropy")
         width = 0.5 if _count_labels(known) <= 10 else 0.25
         bins = np.floor(np.log10(np.maximum(entropy, SMALLEST_ENTROPY)) / width).astype(np.int64)
@@ -110,16 +114,16 @@ def design_entropy_tails(power: int) -> Callable[[Known, int, int], Design]:
     return design
 
 
-def design_el2n(known: Known, n: int, seed: int) -> Design:
+def design_el2n(known: SampleScores, n: int, seed: int) -> Design:
     """The n samples with the largest EL2N score, the length of the error vector early in training (Paul et al. 2021)."""
     answers = _given(known.answers)
     epoch = max(1, round(EARLY * answers.n_epochs)) - 1
-    return Design(take_first(-answers.at(epoch, "el2n"), n, hold(known.ids), seed))
+    return Design(take_first(-answers.at(epoch, "el2n"), n, materialize(known.ids), seed))
 
 
-def design_forgetting(known: Known, n: int, seed: int) -> Design:
+def design_forgetting(known: SampleScores, n: int, seed: int) -> Design:
     """The n samples that were most often right after one epoch and wrong after the next (Toneva et al. 2019)."""
-    return Design(take_first(-count_forgetting(_given(known.answers)), n, hold(known.ids), seed))
+    return Design(take_first(-count_forgetting(_given(known.answers)), n, materialize(known.ids), seed))
 
 
 def count_forgetting(answers: Answers) -> Floats:
@@ -154,7 +158,7 @@ def find_cutoff(ratio: float, n_labels: int) -> float:
     return of_ratio[min((each for each in of_ratio if each >= ratio - 1e-9), default=max(of_ratio))]
 
 
-def design_ccs(known: Known, n: int, seed: int) -> Design:
+def design_ccs(known: SampleScores, n: int, seed: int) -> Design:
     """Coverage-centric (Zheng et al. 2023): without the hardest, evenly over the range of scores.
 
     Scores are the area under the margin, the sum over epochs; of the network after each epoch, where the authors take what it says in
@@ -170,7 +174,7 @@ def design_ccs(known: Known, n: int, seed: int) -> Design:
     score = score / answers.n_trainings
     n_cut = round(find_cutoff(n / len(score), _count_labels(known)) * len(score))
     n_cut = min(n_cut, len(score) - n)
-    is_cut = take_first(score, n_cut, hold(known.ids), seed) > 0
+    is_cut = take_first(score, n_cut, materialize(known.ids), seed) > 0
     low, high = score[~is_cut].min(), score[~is_cut].max()
     strata = np.floor((score - low) / max(high - low, 1e-12) * N_STRATA).clip(0, N_STRATA - 1).astype(np.int64)
     quotas = fill_evenly(np.bincount(strata[~is_cut], minlength=N_STRATA), n)
@@ -187,13 +191,13 @@ def fill_evenly(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return quotas
 
 
-def design_k_center(known: Known, n: int, seed: int) -> Design:
+def design_k_center(known: SampleScores, n: int, seed: int) -> Design:
     """Greedy k-centre on features (Sener and Savarese 2018): from one sample by the seed, always the farthest from all that were taken."""
     features = _given(known.features)
     taken = np.zeros(len(features))
     norms = (features**2).sum(axis=1)
     nearest = np.full(len(features), np.inf, np.float32)
-    chosen = int(uniform_keys(hold(known.ids), derive_seed(seed, "first")).argmin())
+    chosen = int(uniform_keys(materialize(known.ids), derive_seed(seed, "first")).argmin())
     for _ in range(n):
         taken[chosen] = 1.0
         distance = norms - 2 * (features @ features[chosen]) + norms[chosen]
@@ -203,14 +207,14 @@ def design_k_center(known: Known, n: int, seed: int) -> Design:
     return Design(taken)
 
 
-def design_herding(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
+def design_herding(known: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
     """Herding of each label's share (Welling 2009, as Rebuffi et al. 2017): always the sample that brings the mean nearest to the label's.
 
     On features of length 1, as they do; these are features after PCA, which are centred on the mean of the evaluation samples.
     """
     features = _given(known.features)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    labels, taken = hold(known.labels), np.zeros(len(features))
+    labels, taken = materialize(known.labels), np.zeros(len(features))
     for label, quota in enumerate(share_out(np.bincount(labels), n)):
         places = np.flatnonzero(labels == label)
         if not quota:
@@ -228,17 +232,17 @@ def design_herding(known: Known, n: int, seed: int) -> Design:  # noqa: ARG001
     return Design(taken)
 
 
-def design_moderate(known: Known, n: int, seed: int) -> Design:
+def design_moderate(known: SampleScores, n: int, seed: int) -> Design:
     """Moderate (Xia et al. 2023): the n samples whose distance from their label's median feature is nearest to the median distance.
 
     By rank, as the authors' code: the middle n of all samples in the order of their distance.
     """
-    features, labels = _given(known.features), hold(known.labels)
+    features, labels = _given(known.features), materialize(known.labels)
     distance = np.empty(len(features))
     for label in np.unique(labels):
         of_label = features[labels == label].astype(np.float64)
         distance[labels == label] = np.linalg.norm(of_label - np.median(of_label, axis=0), axis=1)
-    order = _order(distance, hold(known.ids), seed)
+    order = _order(distance, materialize(known.ids), seed)
     taken = np.zeros(len(features))
     start = (len(features) - n) // 2
     taken[order[start : start + n]] = 1.0
@@ -268,7 +272,7 @@ def take_first(score: Floats, n: int, ids: ParsedIds, seed: int, labels: NDArray
     return taken
 
 
-def _count_labels(known: Known) -> int:
+def _count_labels(known: SampleScores) -> int:
     """Labels that have samples."""
     return int(np.count_nonzero(count(known.labels)))
 
@@ -282,3 +286,24 @@ def _given(value: _Value | None) -> _Value:
     """What a method has declared that it needs."""
     assert value is not None, "a method declares what it needs"
     return value
+
+
+DESIGNS: dict[str, Rule] = {
+    "random": design_random,
+    "stratified": within_labels(design_random),
+    "cases": design_cases,
+    "cases-stratified": within_labels(design_cases),
+    "easier": design_easier,
+    "easiest": design_by_loss(hardest=False),
+    "hardest": design_by_loss(hardest=True),
+    "entropy-tails": design_entropy_tails(1),
+    "entropy-tails-p2": design_entropy_tails(2),
+    "entropy-tails-p3": design_entropy_tails(3),
+    "el2n": design_el2n,
+    "forgetting": design_forgetting,
+    "ccs": design_ccs,
+    "k-center": design_k_center,
+    "herding": design_herding,
+    "moderate": design_moderate,
+}
+"""The rule of each of `recipe.methods.METHODS`."""

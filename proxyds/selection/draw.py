@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Values, count, derive, hold, sum_by
+from proxyds.data.chunked import Values, count, map_chunks, materialize, sum_by
 from proxyds.errors import ShortageError, StarvedLabelError
-from proxyds.recipe.methods import Method
 from proxyds.recipe.models import LabelReduction
 from proxyds.seeding import derive_seed
-from proxyds.selection.known import Known
+from proxyds.selection.designs import Rule
 from proxyds.selection.labels import count_kept, draw_reduced, keeps_all
-from proxyds.selection.records import Draw, Drawn
+from proxyds.selection.records import Draw, Drawn, SampleScores
 from proxyds.selection.sampling import Design, draw_designed, find_inclusion, find_keep_probability, find_supply
 
 DesignFor = Callable[[int, int], Design]
@@ -144,7 +143,7 @@ def _find_inclusion(
         return find_inclusion(design, n)
     if (reduction.order, reduction.choice) != ("labels-first", "top"):
         return None
-    of_kept = derive(lambda label, tile: np.where(np.isin(label, kept), tile, 0.0), labels, design.weights)
+    of_kept = map_chunks(lambda label, tile: np.where(np.isin(label, kept), tile, 0.0), labels, design.weights)
     return find_inclusion(Design(of_kept), n)
 
 
@@ -195,12 +194,12 @@ def design_by(weights: Values) -> DesignFor:
 
 
 def draw_control(
-    method: Method, known: Known, n: int, *, law: str, seed: int, kept: NDArray[np.int64] | None = None
+    rule: Rule, known: SampleScores, n: int, *, law: str, seed: int, kept: NDArray[np.int64] | None = None
 ) -> Drawn:
     """Draws n samples by a method, to compare a proxy with: of some labels alone where it keeps these.
 
     Args:
-        method: How.
+        rule: Of a method: one of `DESIGNS`.
         known: What is known of the samples.
         n: Samples to draw.
         law: A key of `DRAW_LAWS`.
@@ -210,9 +209,9 @@ def draw_control(
     Raises:
         ShortageError: Too few samples have a weight above 0.
     """
-    selected = np.isin(hold(known.labels), kept) if kept is not None else np.ones(len(known.ids), np.bool_)
+    selected = np.isin(materialize(known.labels), kept) if kept is not None else np.ones(len(known.ids), np.bool_)
     some = known if kept is None else known.take(selected)
-    design = method.design(some, n, seed)
+    design = rule(some, n, seed)
     _check_supply("check.controls", design, n, len(some.ids))
     selected[selected] = draw_designed(design, n, some.ids, law, seed)
     return Drawn(selected, kept)

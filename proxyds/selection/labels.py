@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Values, count, derive, hold, sum_by
+from proxyds.data.chunked import Values, count, map_chunks, materialize, sum_by
 from proxyds.errors import LabelError, ShortageError
 from proxyds.recipe.models import LabelReduction
 from proxyds.seeding import ParsedIds, derive_seed, parse_ids, uniform_keys
@@ -112,7 +112,7 @@ def draw_reduced(
     is_samples_first = reduction.order == "samples-first"
     counts = count(labels)
     share = min(1.0, ratio * np.count_nonzero(counts) / n_kept)
-    is_positive = hold(derive(lambda tile: tile > 0, weights))
+    is_positive = materialize(map_chunks(lambda tile: tile > 0, weights))
     n_first = min(round(share * len(ids)), int(is_positive.sum()))
     n_attempts = ATTEMPTS if is_samples_first or reduction.choice == "drawn" else 1
     for attempt in range(n_attempts):
@@ -120,13 +120,13 @@ def draw_reduced(
         possible = is_positive.copy()
         if is_samples_first:
             possible = DRAW_LAWS[law](weights, n_first, ids, derive_seed(seed, "intermediate", *again))
-        of_label = sum_by(labels, derive(np.multiply, importance, possible), len(counts))
+        of_label = sum_by(labels, map_chunks(np.multiply, importance, possible), len(counts))
         if is_samples_first and (of_label > 0).sum() < n_kept and attempt < n_attempts - 1:
             continue  # of too few labels something was drawn
         kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
-        possible &= hold(derive(partial(np.isin, test_elements=kept), labels))
+        possible &= materialize(map_chunks(partial(np.isin, test_elements=kept), labels))
         if possible.sum() >= n:
-            last = possible.astype(np.float64) if is_samples_first else derive(np.multiply, weights, possible)
+            last = possible.astype(np.float64) if is_samples_first else map_chunks(np.multiply, weights, possible)
             return Drawn(DRAW_LAWS[law](last, n, ids, seed), kept)
     raise ShortageError(
         f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {ratio:g} with an importance above "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import time
@@ -11,16 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import hold
+from proxyds.data.chunked import materialize
 from proxyds.data.samples import Samples, StreamedSamples
-from proxyds.errors import ChanceLevelError
-from proxyds.recipe.models import Training
+from proxyds.errors import ChanceLevelError, RecipeError, UnknownNameError
+from proxyds.recipe.models import Probes, Training
 from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Report, Task
 from proxyds.seeding import derive_seed
-from proxyds.selection.known import Answers
-from proxyds.selection.records import Architecture, Probe
-from proxyds.space.networks import describe_origin
+from proxyds.selection.records import Answers, Probe
+from proxyds.space.architecture import Architecture, by_cost
+from proxyds.space.cost import read_parameters
+from proxyds.space.networks.build import describe_origin
 from proxyds.training.data_parallel import fit_batch, is_first
 from proxyds.training.inference import measure_answers, predict_labels
 from proxyds.training.loop import Epoch, count_steps, time_training, train_network
@@ -136,7 +138,7 @@ def train_probe(
         if keep_answers:
             asked = time.perf_counter()
             network.eval()
-            measured = measure_answers(network, train.pixels(), hold(train.labels), device)
+            measured = measure_answers(network, train.pixels(), materialize(train.labels), device)
             write_answers(folder / "answers.npy", measured, index, settings.epochs)
             network.train()
             asking_seconds += time.perf_counter() - asked
@@ -147,7 +149,7 @@ def train_probe(
     history = train_network(
         network,
         train.pixels(),
-        hold(train.labels),
+        materialize(train.labels),
         settings,
         seed=seed,
         n_parts=data_parallel,
@@ -273,3 +275,46 @@ def check_above_chance(probe: Probe, labels: NDArray[np.int64]) -> None:
             f"{n:,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
             f"{len(probe.losses)}), change training.learning_rate, or leave out the smallest choices of the space"
         )
+
+
+def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list[Architecture]:
+    """Takes the bounds of a space by cost, and more evenly spread between them where more are asked for; or by name.
+
+    Paper, section 3.1: two probes, «the upper boundary model is the most complex model we can make during search
+    process, and the lower boundary model is the lightest one»; more where the space needs more. Architectures whose output
+    the image does not reach (`Parameters.is_connected`) are none, unless named.
+
+    Args:
+        architectures: From the lightest to the heaviest.
+        probes: How many, or which.
+
+    Returns:
+        From the lightest to the heaviest.
+
+    Raises:
+        RecipeError: The space holds fewer architectures than probes.
+        UnknownNameError: It holds none of that name.
+    """
+    if probes.architectures is not None:
+        by_name = {each.name: each for each in architectures}
+        for name in probes.architectures:
+            if name not in by_name:
+                near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.3) or list(by_name)[:3]
+                raise UnknownNameError(
+                    f"probes.architectures: must be architectures of the space, got {name!r}; near: "
+                    f"{', '.join(map(repr, near))}; `proxyds inspect RECIPE` lists all {len(by_name):,}"
+                )
+        return sorted((by_name[name] for name in probes.architectures), key=by_cost)
+    connected = [each for each in architectures if _is_connected(each)]
+    n, count = len(connected), probes.count
+    if n < count:
+        raise RecipeError(
+            f"space: must hold at least probes.count = {count} architectures, it holds {n}"
+            + ("" if n == len(architectures) else f" whose output the image reaches (of {len(architectures)})")
+            + "; give more choices, wider bounds or a larger sample"
+        )
+    return [connected[round(i * (n - 1) / (count - 1))] for i in range(count)]
+
+
+def _is_connected(architecture: Architecture) -> bool:
+    return read_parameters(architecture.network, architecture.parameters).is_connected()

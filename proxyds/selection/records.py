@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Values
+from proxyds.data.chunked import Values, materialize
 from proxyds.data.pixels import FileAt
-from proxyds.data.samples import Samples, StreamedSamples
+from proxyds.recipe.methods import Need
+from proxyds.space.architecture import Architecture
 
 ALL_RIGHT, ALL_WRONG, WITH_ORDER, AGAINST_ORDER = 1, 2, 3, 4
 CASE_MEANINGS = {
@@ -23,89 +23,6 @@ CASE_MEANINGS = {
 }
 PAIRS = ("pairs_all_right", "pairs_all_wrong", "pairs_with_order", "pairs_against_order")
 """Columns of the table `evaluation`: how many pairs of probes fall into each case."""
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """What is recorded of a source: names and fingerprints, never local paths.
-
-    Attributes:
-        name: As a reader would look for it.
-        revision: Pinned revision, or None where the kind of source has none.
-        kind: `digits`, `hub`, `folder` or `torchvision`.
-        is_local_copy: Whether a hub source was read from a local copy instead.
-        fingerprint: sha256 over the sorted ids of all splits: the content, whatever its order.
-        n_samples: For each split of the source, the samples read.
-        n_duplicates: For each split, samples whose picture and label stand there already.
-        n_shared: Training samples that also stand in the evaluation or test samples.
-        bad_images: Where each image that was left out stood (`train[17]`).
-        evaluation_from: How the evaluation samples came about.
-        test_from: How the test samples came about.
-    """
-
-    name: str
-    revision: str | None
-    kind: str
-    is_local_copy: bool
-    fingerprint: str
-    n_samples: dict[str, int]
-    n_duplicates: dict[str, int]
-    n_shared: int
-    bad_images: tuple[str, ...]
-    evaluation_from: str
-    test_from: str
-
-
-ReadEncoded = Callable[["Samples"], list[bytes]]
-"""Returns the encoded images (as bytes, untouched) of some samples."""
-OpenEncoded = Callable[[str, NDArray[np.int64]], ReadEncoded]
-"""Takes a split's name and places in it, (n,); makes the images there ready to be read."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A whole data set, split.
-
-    Attributes:
-        label_names: Text for each label.
-        image_shape: (C, H, W) that networks see.
-        train: The samples that may be drawn; streamed where they are too many to be held.
-        evaluation: The samples that importance is measured on; the test samples under the paper's protocol.
-        test: The samples that choose nothing and only ever measure.
-        facts: What is recorded.
-        reading: Whether it is held in memory or streamed, and why, for people.
-        open_encoded: Gives access to encoded images.
-    """
-
-    label_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    train: Samples | StreamedSamples
-    evaluation: Samples
-    test: Samples
-    facts: SourceFacts
-    reading: str
-    open_encoded: OpenEncoded = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One network of the search space, and its cost on one image.
-
-    Attributes:
-        name: Short and unique in the space, for example `resnet depth=8 base_filters=4`.
-        network: Registered family.
-        parameters: The family's parameters, as JSON has them.
-        forward_flops: Floating-point operations forward (a multiply-add is two).
-        training_flops: The same, forward and backward.
-        n_parameters: Weights.
-    """
-
-    name: str
-    network: str
-    parameters: dict[str, Any]
-    forward_flops: int
-    training_flops: int
-    n_parameters: int
 
 
 @dataclass(frozen=True)
@@ -173,7 +90,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class Mapping:
+class NearestMap:
     """Each training sample's nearest evaluation samples.
 
     Attributes:
@@ -227,44 +144,86 @@ class Draw:
     kept_labels: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True)
-class Tables:
-    """A proxy's tables, as Arrow; `FORMAT.md` names their columns.
+Measure = Literal["loss", "entropy", "el2n", "margin"]
+"""What is measured of a network's answer: cross-entropy and entropy of the predicted distribution, both in nats; length of the difference
+between predicted and true distribution (Paul et al. 2021); probability of the true label less the largest of the others, right where above 0."""
 
-    Attributes:
-        data: The proxy, a row for each sample.
-        importance: Every sample that could have been drawn.
-        evaluation: Every evaluation sample with the probes' outcomes.
-        ranking: Every run behind the evidence; None where the ranking was not checked.
-    """
 
-    data: pa.Table
-    importance: pa.Table
-    evaluation: pa.Table
-    ranking: pa.Table | None = None
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One step of work under way, for whoever shows it.
+class Answers:
+    """What a network said of every training sample after each epoch of some trainings; read from where it is kept when it is asked for.
 
     Attributes:
-        stage: Which stage.
-        task: Which task of it.
-        done: Units done.
-        total: Units in all.
-        note: A figure worth seeing, such as the loss.
+        read: Takes a training's number, a measure's place in `MEASURES` and an epoch's number, all from 0; returns (N,) float32.
+        n_trainings: R.
+        n_epochs: E.
+        places: Which of the N samples it is about, (N,) bool; None for all.
     """
 
-    stage: str
-    task: str
-    done: float
-    total: float
-    note: str = ""
+    read: Callable[[int, int, int], NDArray[np.float32]]
+    n_trainings: int
+    n_epochs: int
+    places: NDArray[np.bool_] | None = None
+
+    def over_epochs(self, training: int, measure: Measure) -> Iterator[NDArray[np.float32]]:
+        """One measure after the first epoch of a training, after the second and so on: (N,) each."""
+        for epoch in range(self.n_epochs):
+            values = self.read(training, MEASURES.index(measure), epoch)
+            yield values if self.places is None else values[self.places]
+
+    def at(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
+        """One measure after an epoch, by its number from 0: (N,) the mean over trainings."""
+        total = np.zeros(1)  # (N,) with the first
+        for training in range(self.n_trainings):
+            total = total + self.read(training, MEASURES.index(measure), epoch)
+        mean = total / self.n_trainings
+        return mean if self.places is None else mean[self.places]
+
+    def at_end(self, measure: Measure) -> NDArray[np.float64]:
+        """One measure at the end of training, (N,) the mean over trainings."""
+        return self.at(self.n_epochs - 1, measure)
+
+    def take(self, places: NDArray[np.bool_]) -> Answers:
+        """Those about some of its samples, (N,) bool."""
+        if self.places is None:
+            return replace(self, places=places)
+        both = self.places.copy()
+        both[both] = places
+        return replace(self, places=both)
 
 
-OnProgress = Callable[[Progress], None]
+@dataclass(frozen=True)
+class SampleScores:
+    """What is known of N samples that may be drawn; None what no method at hand needs.
 
+    Attributes:
+        ids: (N,) parsed.
+        labels: (N,) int64.
+        importance: (N,) float64, by the cases of the nearest evaluation samples.
+        features: (N, d) float32, of the heaviest probe, after PCA.
+        answers: Of the heaviest probe.
+    """
 
-def ignore_progress(progress: Progress) -> None:
-    """Shows nothing."""
+    ids: Values
+    labels: Values
+    importance: Values | None = None
+    features: NDArray[np.float32] | None = None
+    answers: Answers | None = None
+
+    def has(self, needs: Iterable[Need]) -> bool:
+        """Whether all of that is known."""
+        held = {"cases": self.importance, "features": self.features, "answers": self.answers}
+        return all(held[need] is not None for need in needs)
+
+    def take(self, places: NDArray[np.bool_]) -> SampleScores:
+        """What is known of some of the samples, (N,) bool; in memory."""
+        return SampleScores(
+            materialize(self.ids)[places],
+            materialize(self.labels)[places],
+            None if self.importance is None else materialize(self.importance)[places],
+            None if self.features is None else self.features[places],
+            None if self.answers is None else self.answers.take(places),
+        )

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Values, derive, find_nth_smallest, hold, in_key_order, tiles_of, total
+from proxyds.data.chunked import Values, chunks_of, find_nth_smallest, in_key_order, map_chunks, materialize, total
 from proxyds.seeding import ParsedIds, derive_seed, uniform_keys
 
 _CERTAIN = 1.0 - 1e-9
@@ -47,7 +47,7 @@ def find_scale(weights: Values, n: int) -> float:
     while n:
         of_tiles = [
             (int(np.count_nonzero(is_certain)), np.where(is_certain, 0.0, tile).sum())
-            for tile in tiles_of(weights)
+            for tile in chunks_of(weights)
             for is_certain in (tile * scale >= _CERTAIN,)
         ]
         n_reached, rest = (sum(each) for each in zip(*of_tiles, strict=True))
@@ -69,7 +69,7 @@ def inclusion_probabilities(weights: Values, n: int) -> Values:
         (N,) float64 in [0, 1].
     """
     if n == 0:
-        return derive(lambda tile: np.zeros(len(tile)), weights)
+        return map_chunks(lambda tile: np.zeros(len(tile)), weights)
     scale = find_scale(weights, n)
 
     def cap(tile: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,7 +77,7 @@ def inclusion_probabilities(weights: Values, n: int) -> Values:
         scaled[scaled >= _CERTAIN] = 1.0
         return scaled
 
-    return derive(cap, weights)
+    return map_chunks(cap, weights)
 
 
 def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
@@ -96,12 +96,12 @@ def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
         (N,) bool, n of them true.
     """
     probabilities = inclusion_probabilities(weights, n)
-    selected = hold(derive(lambda tile: tile >= _CERTAIN, probabilities))
+    selected = materialize(map_chunks(lambda tile: tile >= _CERTAIN, probabilities))
     n_marks = n - int(np.count_nonzero(selected))
     if not n_marks:
         return selected
-    open_ones = derive(lambda tile: np.where(tile >= _CERTAIN, 0.0, tile), probabilities)
-    keys = derive(partial(uniform_keys, seed=derive_seed(seed, "order")), ids)
+    open_ones = map_chunks(lambda tile: np.where(tile >= _CERTAIN, 0.0, tile), probabilities)
+    keys = map_chunks(partial(uniform_keys, seed=derive_seed(seed, "order")), ids)
     stretch, start = n_marks / total(open_ones), derive_seed(seed, "start") / 2**63
     end, n_before = 0.0, 0.0  # of what is laid so far; marks that lie before it
     for places, chances in in_key_order(keys, open_ones):
@@ -140,11 +140,11 @@ def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
             arrival: NDArray[np.float64] = -np.log(uniform_keys(of_ids, order_seed)) / of_weights
         return arrival
 
-    arrivals = derive(find_arrival, ids, weights)
+    arrivals = map_chunks(find_arrival, ids, weights)
     last = find_nth_smallest(arrivals, n)
-    selected = hold(derive(lambda tile: tile <= last, arrivals))
+    selected = materialize(map_chunks(lambda tile: tile <= last, arrivals))
     if (n_over := int(np.count_nonzero(selected)) - n) > 0:  # of equal ones the first
-        equal = hold(derive(lambda tile: tile == last, arrivals))
+        equal = materialize(map_chunks(lambda tile: tile == last, arrivals))
         selected[np.flatnonzero(equal)[-n_over:]] = False
     return selected
 
@@ -175,7 +175,7 @@ def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> N
     """
     if design.strata is None or design.quotas is None:
         return DRAW_LAWS[law](design.weights, n, ids, seed)
-    ids, weights, selected = hold(ids), hold(design.weights), np.zeros(len(ids), np.bool_)
+    ids, weights, selected = materialize(ids), materialize(design.weights), np.zeros(len(ids), np.bool_)
     for stratum, quota in enumerate(design.quotas):
         places = np.flatnonzero(design.strata == stratum)
         of_stratum = derive_seed(seed, "stratum", stratum)
@@ -185,10 +185,10 @@ def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> N
 
 def find_supply(design: Design, n: int) -> float:
     """How many times the n samples that are asked for could be drawn, of the stratum that has the fewest with a weight above 0."""
-    is_possible = derive(lambda tile: tile > 0, design.weights)
+    is_possible = map_chunks(lambda tile: tile > 0, design.weights)
     if design.strata is None or design.quotas is None:
         return float(total(is_possible) / n) if n else math.inf
-    of_strata = np.bincount(design.strata[hold(is_possible)], minlength=len(design.quotas))
+    of_strata = np.bincount(design.strata[materialize(is_possible)], minlength=len(design.quotas))
     asked = design.quotas > 0
     return float((of_strata[asked] / design.quotas[asked]).min(initial=math.inf))
 
@@ -197,8 +197,8 @@ def find_keep_probability(design: Design, n: int) -> Values:
     """Each sample's weight over the sum of its stratum, times the stratum's share of the n that are drawn; sums to 1."""
     if design.strata is None or design.quotas is None:
         whole = total(design.weights)
-        return derive(lambda tile: tile / whole, design.weights)
-    weights = hold(design.weights)
+        return map_chunks(lambda tile: tile / whole, design.weights)
+    weights = materialize(design.weights)
     sums = np.bincount(design.strata, weights=weights, minlength=len(design.quotas))
     shares = design.quotas / n / np.where(sums > 0, sums, 1.0)
     return np.asarray(weights * shares[design.strata])
@@ -208,9 +208,9 @@ def find_inclusion(design: Design, n: int) -> Values:
     """Each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_designed`."""
     if design.strata is None or design.quotas is None:
         return inclusion_probabilities(design.weights, n)
-    weights = hold(design.weights)
+    weights = materialize(design.weights)
     chances = np.zeros(len(weights))
     for stratum, quota in enumerate(design.quotas):
         places = np.flatnonzero(design.strata == stratum)
-        chances[places] = hold(inclusion_probabilities(weights[places], int(quota)))
+        chances[places] = materialize(inclusion_probabilities(weights[places], int(quota)))
     return chances

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from proxyds.data.chunked import Column, Values, cut_tiles, derive, hold
+from proxyds.data.chunked import Column, Values, cut_chunks, map_chunks, materialize
 from proxyds.data.pixels import FileAt
 from proxyds.data.samples import SHARD, Samples, StreamedSamples
 from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.recipe.models import Similarity
 from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Done, Report, Task
-from proxyds.selection.records import Architecture, Mapping, Outcomes, Probe
-from proxyds.space.networks import find_family, sketch_network
+from proxyds.selection.records import NearestMap, Outcomes, Probe
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import sketch_network
+from proxyds.space.networks.plugins import find_family
 from proxyds.training.inference import extract_features, list_layers
 from proxyds.training.model import load_network
 
@@ -211,7 +213,7 @@ def write_projection(*, folder: Path, report: Report, evaluation: Sequence[FileA
     """Writes `projection.npz`, fitted on the evaluation samples' features, and these as it projects them, `references.npy`."""
 
     def read() -> Iterator[NDArray[np.float32]]:
-        return cut_tiles((np.load(file.path) for file in evaluation), SHARD)
+        return cut_chunks((np.load(file.path) for file in evaluation), SHARD)
 
     projection = fit_projection(read, settings.dimensions)
     np.savez(folder / "projection.npz", **asdict(projection))
@@ -275,7 +277,7 @@ def map_shard(
     report(1, 1, "")
 
 
-def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> Mapping:
+def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> NearestMap:
     """Gives access to what the tasks of `mapping_tasks` wrote of n samples, read into memory or left in its files."""
 
     def column(name: str) -> Values:
@@ -284,12 +286,12 @@ def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> Mapping:
                 with np.load(entry.file("mapping.npz").path) as held:
                     yield held[name]
 
-        values = Column(n, lambda: cut_tiles(read()))
-        return hold(values) if is_held else values
+        values = Column(n, lambda: cut_chunks(read()))
+        return materialize(values) if is_held else values
 
     with np.load(entries[0].file("mapping.npz").path) as held:
         about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
-    return Mapping(column("nearest"), column("distance"), **about)
+    return NearestMap(column("nearest"), column("distance"), **about)
 
 
 def gather_features(features: Features, projection: Done, settings: Similarity) -> NDArray[np.float32]:
@@ -339,7 +341,7 @@ def map_to_nearest(
     *,
     n_neighbours: int,
     metric: str,
-) -> Mapping:
+) -> NearestMap:
     """Finds each training sample's nearest evaluation samples (Algorithm 1 steps 5 to 7).
 
     Args:
@@ -356,7 +358,7 @@ def map_to_nearest(
     nearest = find_nearest(queries, references, n_neighbours)
     squared = ((queries - references[nearest[:, 0]]) ** 2).sum(axis=1).astype(np.float64)
     distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
-    return Mapping(nearest, distance, n_neighbours, len(projection.components), projection.explained_variance)
+    return NearestMap(nearest, distance, n_neighbours, len(projection.components), projection.explained_variance)
 
 
 def project(features: NDArray[np.float32], projection: Projection, metric: str) -> NDArray[np.float32]:
@@ -413,15 +415,15 @@ def _find_in_block(
     return nearest, best
 
 
-def carry_importance(mapping: Mapping, outcomes: Outcomes) -> tuple[Values, Values]:
+def carry_importance(mapping: NearestMap, outcomes: Outcomes) -> tuple[Values, Values]:
     """Gives each training sample the case of its nearest evaluation sample, and the mean importance of all that are near.
 
     Returns:
         (N,) int64 cases and (N,) float64 importances.
     """
     return (
-        derive(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest),
-        derive(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest),
+        map_chunks(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest),
+        map_chunks(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest),
     )
 
 

@@ -29,10 +29,10 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
-from proxyds.quantities import show_value
 from proxyds.section import Section
-from proxyds.space.networks import FAMILIES
+from proxyds.space.networks.families import FAMILIES
 from proxyds.space.networks.plugins import offer_installed
+from proxyds.text import show_value
 
 EVERY = "every"
 """In place of a list: all values that a parameter has."""

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import json
-import math
 import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import ValidationError
-from torch.utils.flop_counter import FlopCounterMode
 
-from proxyds.errors import ProxydsError, RecipeError, UnknownNameError
-from proxyds.recipe.models import Probes
+from proxyds.errors import RecipeError
 from proxyds.seeding import derive_seed
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.choices import Bounds, Space
-from proxyds.space.networks import FAMILIES, sketch_network
-from proxyds.space.networks.parameters import Parameters
-from proxyds.text import first_line
+from proxyds.space.cost import measure_cost, read_parameters
 
 MAX_LISTED = 200_000
 """Architectures that are listed, at most."""
@@ -62,7 +50,7 @@ def list_architectures(
             if found[name].parameters == parameters:  # two settings that overlap
                 continue
             raise RecipeError(f"space: architectures must be told apart by name, two are called {name!r}: {parameters}")
-        parts = _read_parameters(space.network, parameters).cost_parts()
+        parts = read_parameters(space.network, parameters).cost_parts()
         cost = None if parts is None else measured.add_up(parts)
         if cost is not None:
             architecture = Architecture(name, space.network, parameters, *cost)
@@ -81,7 +69,7 @@ def list_architectures(
             break
     if not found:
         raise RecipeError(_nothing_within(space, outside))
-    return sorted(found.values(), key=_by_cost)
+    return sorted(found.values(), key=by_cost)
 
 
 class _Measured:
@@ -178,138 +166,3 @@ def _nothing_within(space: Space, outside: Sequence[Architecture]) -> str:
         f"their FLOPs of one image forward are {min(flops):.3g} to {max(flops):.3g}, their weights {min(parameters):,} to "
         f"{max(parameters):,}"
     )
-
-
-def measure_cost(
-    name: str, network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int]
-) -> Architecture:
-    """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed.
-
-    Raises:
-        RecipeError: It cannot be built, or not work on such images.
-    """
-    n_images = 2  # batch norm refuses one image where its map is one pixel
-    with _said_of(f"{name} must be built of its parameters, got {parameters}"):
-        built = sketch_network(network, parameters, n_labels, image_shape)
-        if not isinstance(built, torch.nn.Module):
-            raise TypeError(f"build gave {type(built).__name__}, no network")
-    on_images = (
-        f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
-        "larger ones (source.image_size), a small_stem or smaller patches may help"
-    )
-    with torch.device("meta"):
-        images = torch.zeros(n_images, *image_shape)
-        targets = torch.zeros(n_images, dtype=torch.long)
-        with FlopCounterMode(display=False) as forward, _said_of(on_images):
-            logits = built(images)
-        if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
-            raise RecipeError(
-                f"space: {name} must map n images to one tensor (n, {n_labels}), it gives "
-                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}; models with auxiliary outputs "
-                "need aux_logits: false among their arguments"
-            )
-        loss = F.cross_entropy(logits, targets)
-        with FlopCounterMode(display=False, custom_mapping=_BACKWARD) as backward:
-            torch.autograd.backward(loss)
-    forward_flops = forward.get_total_flops() // n_images
-    return Architecture(
-        name=name,
-        network=network,
-        parameters=parameters,
-        forward_flops=forward_flops,
-        training_flops=forward_flops + backward.get_total_flops() // n_images,
-        n_parameters=sum(weight.numel() for weight in built.parameters()),
-    )
-
-
-@contextmanager
-def _said_of(requirement: str) -> Iterator[None]:
-    """Makes whatever a network complains of one message: it may be anybody's code."""
-    try:
-        yield
-    except ProxydsError:
-        raise
-    except Exception as error:
-        raise RecipeError(f"space: {requirement}; it says {type(error).__name__}: {first_line(error)}") from error
-
-
-def _read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:
-    """A family's parameters, which may refuse a combination of values."""
-    try:
-        return FAMILIES[network].parameters.model_validate_json(json.dumps(parameters))
-    except ValidationError as error:
-        said = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_url=False))
-        raise RecipeError(f"space: {network} must take its parameters together, got {parameters}: {said}") from None
-
-
-def _count_convolution_backward(
-    grad_shape: Sequence[int],
-    x_shape: Sequence[int],  # noqa: ARG001 - torch's
-    w_shape: Sequence[int],
-    *rest: Any,
-    **named: Any,  # noqa: ARG001
-) -> int:
-    """FLOPs of a convolution's gradients: as many for the input's and for the weights' as forward.
-
-    torch (2.14) counts the weights' gradient of a convolution in groups as if it had one group: 16 times too much for a depthwise
-    one of 16 channels.
-
-    Args:
-        grad_shape: (n, c_out, h, w) of the output's gradient.
-        x_shape: (n, c_in, ...).
-        w_shape: (c_out, c_in / groups, k, k).
-        rest: Of `aten.convolution_backward`; the last says which gradients are asked for.
-        named: `out_shape`.
-    """
-    n_gradients: int = sum(rest[-1][:2])  # the bias's costs next to nothing
-    return 2 * grad_shape[0] * math.prod(grad_shape[2:]) * math.prod(w_shape) * n_gradients
-
-
-_BACKWARD = {torch.ops.aten.convolution_backward: _count_convolution_backward}
-
-
-def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list[Architecture]:
-    """Takes the bounds of a space by cost, and more evenly spread between them where more are asked for; or by name.
-
-    Paper, section 3.1: two probes, «the upper boundary model is the most complex model we can make during search
-    process, and the lower boundary model is the lightest one»; more where the space needs more. Architectures whose output
-    the image does not reach (`Parameters.is_connected`) are none, unless named.
-
-    Args:
-        architectures: From the lightest to the heaviest.
-        probes: How many, or which.
-
-    Returns:
-        From the lightest to the heaviest.
-
-    Raises:
-        RecipeError: The space holds fewer architectures than probes.
-        UnknownNameError: It holds none of that name.
-    """
-    if probes.architectures is not None:
-        by_name = {each.name: each for each in architectures}
-        for name in probes.architectures:
-            if name not in by_name:
-                near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.3) or list(by_name)[:3]
-                raise UnknownNameError(
-                    f"probes.architectures: must be architectures of the space, got {name!r}; near: "
-                    f"{', '.join(map(repr, near))}; `proxyds inspect RECIPE` lists all {len(by_name):,}"
-                )
-        return sorted((by_name[name] for name in probes.architectures), key=_by_cost)
-    connected = [each for each in architectures if _is_connected(each)]
-    n, count = len(connected), probes.count
-    if n < count:
-        raise RecipeError(
-            f"space: must hold at least probes.count = {count} architectures, it holds {n}"
-            + ("" if n == len(architectures) else f" whose output the image reaches (of {len(architectures)})")
-            + "; give more choices, wider bounds or a larger sample"
-        )
-    return [connected[round(i * (n - 1) / (count - 1))] for i in range(count)]
-
-
-def _is_connected(architecture: Architecture) -> bool:
-    return _read_parameters(architecture.network, architecture.parameters).is_connected()
-
-
-def _by_cost(architecture: Architecture) -> tuple[int, int, str]:
-    return architecture.training_flops, architecture.n_parameters, architecture.name

@@ -4,7 +4,7 @@ Choices and their cost. Pixels that fit in memory are held as uint8 on the devic
 its own crop and flip: many times faster than a loader of PIL images. Those that do not are read from disk, the next batches while
 one is computed on, and give the same bits. A step waits for nothing: an epoch's random numbers are drawn before it (25 bytes a
 sample), and its loss is read after it. On a GPU a step is one CUDA graph. How the network computes follows from its shape and the
-kind of device alone (`computation.py`); one thread for each run, since `engine.py` runs as many at once as there are cores.
+kind of device alone (`numerics.py`); one thread for each run, since `engine.py` runs as many at once as there are cores.
 Several processes may train a network together (`data_parallel.py`).
 """
 

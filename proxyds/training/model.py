@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from proxyds.data.pixels import Pixels
-from proxyds.space.networks import build_network
+from proxyds.space.networks.build import build_network
 
 
 class PixelNetwork(nn.Module):

@@ -20,16 +20,15 @@ from proxyds.artifact.card import Card, escape_markdown
 from proxyds.artifact.card import render_card as render_shown
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
-from proxyds.artifact.summary import show_tables
+from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_tables
 from proxyds.errors import CardDriftError, VerificationError
-from proxyds.selection.records import Tables
 
 HOSTILE = "cat | <script>alert(1)</script> {{ m.name }} [x](javascript:1) $\\frac$ \n# heading `x`"
 
 
 def render_card(manifest: Manifest, tables: Tables) -> Card:
-    return render_shown(manifest, show_tables(tables))
+    return render_shown(manifest, summarize_tables(tables))
 
 
 @pytest.fixture(scope="module")

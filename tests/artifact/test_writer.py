@@ -1,4 +1,4 @@
-"""A proxy on disk: what FORMAT.md says is what is there; damage and lies are found."""
+"""A proxy on disk: what docs/format.md says is what is there; damage and lies are found."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from proxyds.artifact.manifest import (
     StageRecord,
     TrainingRecord,
 )
+from proxyds.artifact.ranking_table import STATISTICS
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.tables import read_proxy, read_tables
 from proxyds.artifact.writer import rewrite_manifest
 from proxyds.errors import EXIT_VERDICTS, ArtifactError, VerificationError
-from proxyds.evaluation.rank_metrics import STATISTICS
 
 FORMAT = (Path(__file__).parent.parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
 
@@ -59,7 +59,7 @@ def checked(checked_proxy: Path, tmp_path: Path) -> Path:
 
 
 def described_columns(table: str) -> set[str]:
-    """The columns that FORMAT.md gives to one table."""
+    """The columns that docs/format.md gives to one table."""
     text = FORMAT[FORMAT.index("## Tables") : FORMAT.index("## The table ranking")]
     rows = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
     names: set[str] = set()
@@ -398,7 +398,7 @@ def test_runs_that_are_not_what_the_evidence_speaks_of_are_refused(
 def test_runs_in_other_columns_are_refused(change: Callable[[pa.Table], pa.Table], checked: Path) -> None:
     rewrite_table(checked / "ranking", change)
     with pytest.raises(
-        ArtifactError, match=r"ranking-00000-of-00001.parquet: must be a parquet file as FORMAT.md has it"
+        ArtifactError, match=r"ranking-00000-of-00001.parquet: must be a parquet file as docs/format.md has it"
     ):
         read_proxy(checked)
 

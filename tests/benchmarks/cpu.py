@@ -34,16 +34,18 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from proxyds.artifact import writer as artifact
-from proxyds.data.samples import Samples
+from proxyds.data.samples import ReadEncoded, Samples, Source, SourceFacts
 from proxyds.evaluation import runs as verification
+from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity, Training
+from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Done, LocalWorkers, run_stored
+from proxyds.runtime.task import Done, run_stored
 from proxyds.seeding import parse_ids
 from proxyds.selection import sampling as draws
 from proxyds.selection import similarity
-from proxyds.selection.records import Draw, Mapping, Outcomes, Probe, ReadEncoded, Source, SourceFacts, ignore_progress
-from proxyds.space.listing import measure_cost
+from proxyds.selection.records import Draw, NearestMap, Outcomes, Probe
+from proxyds.space.cost import measure_cost
 from proxyds.training.loop import cut_batch, draw_epoch, pad_images
 from proxyds.training.model import make_network, save_network
 from tests.benchmarks.timing import (
@@ -451,7 +453,7 @@ def row_8(bench: Bench) -> Iterator[Row]:
     yield compare_seconds("8", what, mine, passed, "`datasets`' `select` and `to_parquet`, two columns", None)
 
 
-def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, Mapping, Draw]:
+def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, NearestMap, Draw]:
     """What a build hands to its artifact: ten thousand images, some of them drawn."""
     n = len(bench.encoded)
     sha256 = np.array([hashlib.sha256(file).hexdigest() for file in bench.encoded])
@@ -469,7 +471,7 @@ def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, Mapping
     outcomes = Outcomes(
         flags.astype(np.int64), flags, np.ones(100, np.int64), np.ones(100), np.ones((100, 4), np.int64)
     )
-    mapping = Mapping(np.zeros((n, 1), np.int64), ones, 1, 64, 1.0)
+    mapping = NearestMap(np.zeros((n, 1), np.int64), ones, 1, 64, 1.0)
     selected = np.random.default_rng(0).permutation(n) < n_proxy
     return source, outcomes, mapping, Draw(ones.astype(np.int64), ones, ones / n, ones, selected)
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import derive
+from proxyds.data.chunked import map_chunks
 from proxyds.data.samples import StreamedSamples
 from proxyds.recipe.methods import METHODS
 from proxyds.selection import draw as selection
-from proxyds.selection.known import MEASURES, Answers, Known
+from proxyds.selection.designs import DESIGNS
+from proxyds.selection.records import MEASURES, Answers, SampleScores
 
 SIZES, N_EVALUATION, N_EPOCHS, RATIO = (400_000, 800_000), 1000, 10, 0.05
 """Two numbers of training samples, so that what grows with them can be told from what does not."""
@@ -62,10 +63,10 @@ def _measure_draw(
     name: str, train: StreamedSamples, n_labels: int, gather: Callable[[], NDArray[np.float32]], answers: Answers
 ) -> int:
     method = METHODS[name]
-    case = derive(lambda labels: 1 + labels % 4, train.labels)
-    importance = derive(lambda case: np.array([2.0, 1.0, 6.0, 1.0])[case - 1], case)
+    case = map_chunks(lambda labels: 1 + labels % 4, train.labels)
+    importance = map_chunks(lambda case: np.array([2.0, 1.0, 6.0, 1.0])[case - 1], case)
     tracemalloc.start()
-    known = Known(
+    known = SampleScores(
         train.parsed_ids,
         train.labels,
         importance,
@@ -79,7 +80,7 @@ def _measure_draw(
         names,
         case,
         importance,
-        lambda n, seed: method.design(known, n, seed),
+        lambda n, seed: DESIGNS[name](known, n, seed),
         ratio=RATIO,
         law="systematic",
         seed=0,

@@ -21,9 +21,9 @@ from proxyds.data.samples import Samples
 from proxyds.evaluation import autotune as pace
 from proxyds.evaluation.runs import Run, TrainingSet, run_task
 from proxyds.recipe.models import Training
-from proxyds.runtime.task import LocalWorkers
-from proxyds.selection.records import Architecture
-from proxyds.space.listing import measure_cost
+from proxyds.runtime.local import LocalWorkers
+from proxyds.space.architecture import Architecture
+from proxyds.space.cost import measure_cost
 from proxyds.training.loop import count_steps, train_network
 from proxyds.training.model import make_network
 from tests.benchmarks.timing import Report, Row, compare_rates, compare_seconds, start_report, take_turns, write_report

@@ -24,15 +24,16 @@ from typing import Any
 import numpy as np
 
 from proxyds.artifact import writer as artifact
-from proxyds.data.samples import SHARD, Samples, StreamedSamples, write_shard
+from proxyds.data.samples import SHARD, Samples, Source, SourceFacts, StreamedSamples, write_shard
+from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity
 from proxyds.runtime import machine
+from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Entry, Store
-from proxyds.runtime.task import Done, LocalWorkers, run_stored
+from proxyds.runtime.task import Done, run_stored
 from proxyds.selection import draw as selection
 from proxyds.selection import similarity
 from proxyds.selection.importance import score_importance
-from proxyds.selection.records import Source, SourceFacts, ignore_progress
 from tests.benchmarks import drawing
 
 HERE = Path(__file__).parent
@@ -336,7 +337,7 @@ def measure_decoding() -> float:
 
     from proxyds.data.decoding import convert_image
     from proxyds.data.images import open_image
-    from proxyds.recipe.models import Images
+    from proxyds.recipe.source import Images
 
     rng = np.random.default_rng(0)
     smooth = rng.normal(size=(375, 500, 3)).cumsum(0).cumsum(1)

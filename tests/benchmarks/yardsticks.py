@@ -23,7 +23,7 @@ N_WARMING_UP = 5
 
 def make_resnet(base_filters: int) -> torch.nn.Module:
     """The same network: only the loop around it is compared."""
-    from proxyds.space.networks import build_network
+    from proxyds.space.networks.build import build_network
 
     return build_network("resnet", {"depth": 20, "base_filters": base_filters, "multiplier": 2}, 10, (3, 32, 32))
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyds.data import chunked as columns
-from proxyds.data.chunked import Column, cut_tiles, find_nth_smallest, in_key_order, sum_by, tiles_of, total
+from proxyds.data.chunked import Column, chunks_of, cut_chunks, find_nth_smallest, in_key_order, sum_by, total
 from proxyds.recipe.models import LabelReduction
 from proxyds.seeding import parse_ids
 from proxyds.selection import sampling as draws
@@ -22,7 +22,7 @@ from proxyds.selection.sampling import DRAW_LAWS, draw_systematic, inclusion_pro
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand samples are many tiles, and several files on disk."""
-    monkeypatch.setattr(columns, "TILE", 64)
+    monkeypatch.setattr(columns, "CHUNK", 64)
     monkeypatch.setattr(columns, "BUCKET", 256)
 
 
@@ -35,7 +35,7 @@ class Passes:
     def __call__(self) -> Iterator[np.ndarray]:
         self.n += 1
         pieces = (self.values[start : start + self.piece].copy() for start in range(0, len(self.values), self.piece))
-        yield from cut_tiles(pieces, columns.TILE)
+        yield from cut_chunks(pieces, columns.CHUNK)
 
 
 def as_column(values: np.ndarray, piece: int = 37) -> Column:
@@ -72,7 +72,7 @@ def test_a_draw_is_the_same_from_disk(law: str, weights: np.ndarray, n: int, pie
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
 def test_inclusion_probabilities_are_the_same_and_sum_to_the_number_drawn(weights: np.ndarray, n: int) -> None:
     held = inclusion_probabilities(weights, n)
-    streamed = np.concatenate(list(tiles_of(inclusion_probabilities(as_column(weights), n))))
+    streamed = np.concatenate(list(chunks_of(inclusion_probabilities(as_column(weights), n))))
     assert np.array_equal(held, streamed)
     assert held.sum() == pytest.approx(n)
 
@@ -94,7 +94,7 @@ def test_labels_are_reduced_alike_from_disk(law: str, order: str, choice: str) -
     for name in ("keep_probability", "inclusion_probability"):
         one, other = getattr(held, name), getattr(streamed, name)
         assert (one is None) == (other is None)
-        assert one is None or np.array_equal(one, np.concatenate(list(tiles_of(other))))
+        assert one is None or np.array_equal(one, np.concatenate(list(chunks_of(other))))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,6 @@ def test_sums_do_not_depend_on_how_values_come() -> None:
 @given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 7))
 def test_tiles_are_of_one_length_and_lose_nothing(lengths: list[int], size: int) -> None:
     values = np.arange(sum(lengths))
-    tiles = list(cut_tiles(np.split(values, np.cumsum(lengths)[:-1]) if lengths else [], size))
+    tiles = list(cut_chunks(np.split(values, np.cumsum(lengths)[:-1]) if lengths else [], size))
     assert np.array_equal(np.concatenate([np.zeros(0, int), *tiles]), values)
     assert all(len(tile) == size for tile in tiles[:-1])

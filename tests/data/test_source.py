@@ -20,15 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from proxyds.data.samples import Samples, StreamedSamples
+from proxyds.data.samples import Samples, Source, StreamedSamples
 from proxyds.data.source import load_source
 from proxyds.data.splits import carve
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
+from proxyds.progress import ignore_progress
 from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here, run_stored
+from proxyds.runtime.task import run_stored
 from proxyds.seeding import parse_ids
-from proxyds.selection.records import Source, ignore_progress
 
 Load = Callable[..., Source]
 Row = tuple[bytes | None, Any]
@@ -44,7 +45,7 @@ def load(tmp_path: Path, write_recipe_file: Callable[..., Path], request: pytest
         head = "name: tiny\nspace: {network: resnet, choices: {depth: [8, 14]}}\n"
         rest = "".join(f"{name}: {value}\n" for name, value in sections.items())
         recipe = read_recipe(write_recipe_file(f"{head}{rest}source: {source}\n"))
-        run = partial(run_stored, store=Store(tmp_path / "store"), engine=Here(), on_progress=ignore_progress)
+        run = partial(run_stored, store=Store(tmp_path / "store"), engine=InProcess(), on_progress=ignore_progress)
         source = load_source(recipe, run, streamed=request.param)
         assert isinstance(source.train, StreamedSamples if request.param else Samples)
         train, evaluation, test = (replace(part.load(), stay_on_disk=False) for part in parts(source))

@@ -21,10 +21,11 @@ from proxyds.data import splits as splitting
 from proxyds.data.samples import SHARD, StreamedSamples
 from proxyds.data.source import load_source
 from proxyds.errors import SourceError
+from proxyds.progress import ignore_progress
 from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here, run_stored
-from proxyds.selection.records import ignore_progress
+from proxyds.runtime.task import run_stored
 from tests.conftest import TINY_RECIPE, read_tree
 
 SAME = ("data", "importance", "evaluation", "webdataset", "assets")
@@ -123,7 +124,7 @@ def test_samples_are_the_same_in_many_buckets_and_shards(
     found = []
     for size in (usual := splitting.BUCKET, 64):
         monkeypatch.setattr(splitting, "BUCKET", size)
-        run = partial(run_stored, store=Store(tmp_path / str(size)), engine=Here(), on_progress=ignore_progress)
+        run = partial(run_stored, store=Store(tmp_path / str(size)), engine=InProcess(), on_progress=ignore_progress)
         found.append(load_source(recipe, run, streamed=True))
     assert usual == 65_536
     one, other = found
@@ -167,7 +168,7 @@ def test_a_tar_that_changed_while_it_was_built_from_is_noticed(
 ) -> None:
     write_tars(tmp_path / "tars", digits_rows, 2)
     recipe = tars_recipe(write_recipe_file)
-    run = partial(run_stored, store=Store(tmp_path / "store"), engine=Here(), on_progress=ignore_progress)
+    run = partial(run_stored, store=Store(tmp_path / "store"), engine=InProcess(), on_progress=ignore_progress)
     source = load_source(recipe, run, streamed=True)
     write_tars(tmp_path / "tars", digits_rows[:100], 2)
     with pytest.raises(SourceError, match="some are gone; build again"):

@@ -17,13 +17,15 @@ from scipy.stats import kendalltau
 
 import proxyds
 from proxyds.data import source
+from proxyds.progress import ignore_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import write_recipe
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here, run_stored
-from proxyds.selection.records import Architecture, ignore_progress
+from proxyds.runtime.task import run_stored
 from proxyds.space import listing as space
+from proxyds.space.architecture import Architecture
 
 ROOT = Path(__file__).parent.parent.parent
 STUDIES = ROOT / "tests" / "studies"
@@ -63,7 +65,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 def make_probes(fidelity: Any, recipe: Recipe, store: Path) -> Any:
     """What a study's subsets are chosen by, of the digits."""
-    engine = Here()
+    engine = InProcess()
     run = partial(run_stored, store=Store(store), engine=engine, on_progress=ignore_progress)
     data = source.load_source(recipe, run, False)
     architectures = space.list_architectures(recipe.space, 10, data.image_shape, seed=recipe.seed)

@@ -14,11 +14,12 @@ from proxyds.errors import TrainingError
 from proxyds.evaluation import autotune as pace
 from proxyds.evaluation.runs import Run, TrainingSet, run_task
 from proxyds.pipeline import check as checking
+from proxyds.progress import Progress
 from proxyds.recipe.models import Training
+from proxyds.runtime.local import InProcess, LocalWorkers
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Failure, Here, LocalWorkers
-from proxyds.selection.records import Progress
-from proxyds.space.listing import measure_cost
+from proxyds.runtime.task import Failure
+from proxyds.space.cost import measure_cost
 
 SHAPE = (1, 8, 8)
 
@@ -85,13 +86,13 @@ def test_a_choice_is_made_where_it_repays_itself_and_nobody_else_has_made_it(
     told: list[Progress] = []
     monkeypatch.setattr(pace, "choose_workers", lambda engine, runs, device: {1: 1234.4, 2: 2000.0})
 
-    def choose(engine: LocalWorkers | Here, flops: int) -> int:
+    def choose(engine: LocalWorkers | InProcess, flops: int) -> int:
         told.clear()
         checking._choose_workers(engine, [replace(run, flops=flops)], Store(tmp_path), "cpu", told.append)
         return len(told)
 
     assert choose(LocalWorkers(2), pace.MIN_FLOPS) == 0
-    assert choose(Here(), pace.MIN_FLOPS) == 0
+    assert choose(InProcess(), pace.MIN_FLOPS) == 0
     assert choose(LocalWorkers(2, up_to=2), pace.MIN_FLOPS - 1) == 0
     assert choose(LocalWorkers(2, up_to=2), pace.MIN_FLOPS) == 1
     assert told == [Progress("pace", "", 1, 1, "images a second: 1 at once 1,234, 2 at once 2,000; now 2 at once")]

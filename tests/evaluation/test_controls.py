@@ -17,8 +17,9 @@ from proxyds.errors import ShortageError
 from proxyds.recipe.methods import METHODS
 from proxyds.seeding import derive_seed, parse_ids
 from proxyds.selection import draw as selection
+from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import design_by, draw_control, draw_samples
-from proxyds.selection.known import Known
+from proxyds.selection.records import SampleScores
 from proxyds.selection.sampling import DRAW_LAWS
 
 N_DRAWS = 2000
@@ -34,7 +35,7 @@ def mixed_labels(counts: list[int]) -> np.ndarray:
 
 
 def draw(name: str, ids: np.ndarray, labels: np.ndarray, n: int, seed: int, law: str = "systematic") -> np.ndarray:
-    drawn = draw_control(METHODS[name], Known(ids, labels), n, law=law, seed=seed)
+    drawn = draw_control(DESIGNS[name], SampleScores(ids, labels), n, law=law, seed=seed)
     assert drawn.kept_labels is None
     return drawn.selected
 
@@ -198,13 +199,13 @@ def test_a_control_of_more_than_can_be_drawn_says_what_would_fit(law: str) -> No
     ids, labels = make_ids(100), np.repeat([0, 1], 50)
     importance = np.where(np.arange(100) % 50 < 10, 6.0, 0.0)  # ten of each label
     importance[60:70] = 1.0  # and ten more of the second
-    known = Known(ids, labels, importance)
+    known = SampleScores(ids, labels, importance)
     refused = {"cases": (0.4, r"0\.4 of 100 asks for 40 .* but only 30 have .* use 0\.3 or less"),
                "cases-stratified": (0.3, r"0\.3 of 100 asks for 30 .* but only 20 in the same shares have .* use 0\.2 or less")}  # fmt: skip
     for name, (ratio, said) in refused.items():
         with pytest.raises(ShortageError, match=f"check.controls: {said}"):
-            draw_control(METHODS[name], known, round(100 * ratio), law=law, seed=0)
-        fits = draw_control(METHODS[name], known, round(100 * ratio) - 10, law=law, seed=0)
+            draw_control(DESIGNS[name], known, round(100 * ratio), law=law, seed=0)
+        fits = draw_control(DESIGNS[name], known, round(100 * ratio) - 10, law=law, seed=0)
         assert fits.selected.sum() == round(100 * ratio) - 10
         assert (importance[fits.selected] > 0).all()
 

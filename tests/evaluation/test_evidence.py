@@ -18,16 +18,16 @@ from proxyds.artifact.ranking_table import (
     FULL,
     PROXY,
     RANDOM,
+    STATISTICS,
     STRATIFIED,
     collect_accuracies,
     make_runs_table,
 )
 from proxyds.errors import EvidenceError
 from proxyds.evaluation import bootstrap, evidence
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.cost import weigh_spending
 from proxyds.evaluation.evidence import Provenance, judge, weigh_evidence
-from proxyds.evaluation.rank_metrics import STATISTICS
 from proxyds.recipe.models import Check
 
 Rows = list[dict[str, Any]]
@@ -242,7 +242,7 @@ def test_architectures_with_as_many_right_answers_over_the_other_seeds_are_tied(
 
 
 def test_the_first_resample_is_the_sample_and_all_have_its_size(all_resamples: None) -> None:
-    counts = resample(12, 3, {2, 4}, seed=0)
+    counts = draw_resamples(12, 3, {2, 4}, seed=0)
     drawn = counts.architectures
     assert drawn.shape == (N_RESAMPLES + 1, 12)
     assert (drawn[0] == 1).all()
@@ -254,7 +254,7 @@ def test_the_first_resample_is_the_sample_and_all_have_its_size(all_resamples: N
 
 
 def test_draws_and_references_are_weighed_so_that_means_vary_as_they_should(all_resamples: None) -> None:
-    counts = resample(12, 3, {2, 4}, seed=0)
+    counts = draw_resamples(12, 3, {2, 4}, seed=0)
     assert set(counts.draws) == {1, 2, 3, 4}
     rng = np.random.default_rng(3)
     for weights in (*counts.draws.values(), counts.references):
@@ -271,7 +271,7 @@ def test_draws_and_references_are_weighed_so_that_means_vary_as_they_should(all_
 def test_the_jackknife_of_other_seeds_is_as_wide_as_the_noise_of_seeds(all_resamples: None) -> None:
     """The spread of a linear statistic over fresh sets of seeds is what the widened weights give, on average."""
     rng = np.random.default_rng(4)
-    weights = resample(5, 3, {1}, seed=0).references[1:]
+    weights = draw_resamples(5, 3, {1}, seed=0).references[1:]
     found, spread = [], []
     for _ in range(400):
         references = other_seeds(rng.normal(size=(3, 1)))
@@ -281,7 +281,11 @@ def test_the_jackknife_of_other_seeds_is_as_wide_as_the_noise_of_seeds(all_resam
 
 
 def test_resamples_depend_on_the_seed_alone() -> None:
-    first, again, other = resample(12, 3, {2}, seed=7), resample(12, 3, [2, 2, 1], seed=7), resample(12, 3, {2}, seed=8)
+    first, again, other = (
+        draw_resamples(12, 3, {2}, seed=7),
+        draw_resamples(12, 3, [2, 2, 1], seed=7),
+        draw_resamples(12, 3, {2}, seed=8),
+    )
     for name in ("architectures", "references"):
         assert (getattr(first, name) == getattr(again, name)).all()
         assert (getattr(first, name) != getattr(other, name)).any()
@@ -290,7 +294,7 @@ def test_resamples_depend_on_the_seed_alone() -> None:
 
 
 def test_architectures_references_and_draws_are_drawn_each_for_itself() -> None:
-    counts = resample(3, 3, {3}, seed=0)
+    counts = draw_resamples(3, 3, {3}, seed=0)
     assert (counts.architectures != counts.references).any()
     assert (counts.references != counts.draws[3]).any()
     assert (counts.architectures != counts.draws[3]).any()
@@ -304,7 +308,7 @@ def taus(reference: np.ndarray, measured: np.ndarray, counts: np.ndarray | None 
 def test_repeats_are_averaged_over_every_reference_as_a_double_loop_does() -> None:
     rng = np.random.default_rng(0)
     references, measured, cost = rng.random((3, 9)), rng.random((2, 9)), rng.uniform(100, 130, 9)
-    counts = resample(9, 3, {2}, seed=0)
+    counts = draw_resamples(9, 3, {2}, seed=0)
     values = compare_repeats(references, measured, np.arange(2), cost, counts)
     assert set(values) == set(STATISTICS)
     assert {len(of_one) for of_one in values.values()} == {401}
@@ -319,7 +323,7 @@ def test_repeats_are_averaged_over_every_reference_as_a_double_loop_does() -> No
 def test_a_resample_is_averaged_over_the_references_and_repeats_that_it_draws() -> None:
     rng = np.random.default_rng(1)
     references, measured = rng.random((3, 9)), rng.random((2, 9))
-    counts = resample(9, 3, {2}, seed=0)
+    counts = draw_resamples(9, 3, {2}, seed=0)
     values = compare_repeats(references, measured, np.arange(2), rng.random(9), counts)
     for b in range(1, 40):
         of_each = [[taus(x, y, counts.architectures[b]) for x in references] for y in measured]
@@ -330,7 +334,7 @@ def test_a_resample_is_averaged_over_the_references_and_repeats_that_it_draws() 
 def test_the_ceiling_compares_each_seed_with_its_own_reference() -> None:
     rng = np.random.default_rng(2)
     full = rng.random((3, 9))
-    counts = resample(9, 3, {3}, seed=0)
+    counts = draw_resamples(9, 3, {3}, seed=0)
     values = compare_seeds(other_seeds(full), full, rng.random(9), counts)
     expected = [taus(np.delete(full, seed, axis=0).mean(axis=0), full[seed]) for seed in range(3)]
     assert values["tau"][0] == pytest.approx(np.mean(expected))

@@ -13,7 +13,7 @@ from proxyds.artifact.ranking_table import COLUMNS, about_architecture, make_run
 from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.external import find_reference, read_own_reference, read_reference, read_runs, reference_rows
 from proxyds.recipe.models import Reference
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 
 SMALL = Architecture("net depth=8", "resnet", {"depth": 8, "multiplier": 1}, 10, 30, 100)
 MIDDLE = Architecture("net depth=14", "resnet", {"depth": 14, "multiplier": 1}, 20, 60, 200)

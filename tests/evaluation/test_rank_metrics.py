@@ -13,11 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from proxyds.artifact.ranking_table import STATISTICS, best_first
 from proxyds.evaluation.rank_metrics import (
     LIKE_COST,
-    STATISTICS,
+    METRICS,
     are_alike,
-    best_first,
     kendall_tau,
     like_cost_tau,
     n_top,
@@ -30,7 +30,7 @@ from proxyds.evaluation.rank_metrics import (
     top_tau,
     weighted_tau,
 )
-from proxyds.space.listing import measure_cost
+from proxyds.space.cost import measure_cost
 
 TWO = {"tau": kendall_tau, "spearman": spearman, "pearson": pearson, "weighted": weighted_tau, "top": top_tau}
 """Correlations of two arrays."""
@@ -50,7 +50,7 @@ def plain(statistic, reference, measured, *cost) -> float:
 
 def by_name(name: str, reference, measured, cost) -> float:
     arrays = [np.asarray(values, np.float64) for values in (reference, measured, cost)]
-    [value] = STATISTICS[name].compute(arrays[0], arrays[1], once(reference), arrays[2])
+    [value] = METRICS[name](arrays[0], arrays[1], once(reference), arrays[2])
     return float(value)
 
 
@@ -427,7 +427,7 @@ def test_two_copies_of_everything_change_no_correlation(arrays: np.ndarray) -> N
     counts = np.vstack([once(reference), 2 * once(reference)])
     doubled = [np.concatenate([values, values]) for values in arrays]
     for name in ("tau", "tau_given_cost", "tau_like_cost", "tau_weighted", "tau_top", "spearman", "pearson"):
-        single, double = STATISTICS[name].compute(reference, measured, counts, cost + 10)
+        single, double = METRICS[name](reference, measured, counts, cost + 10)
         assert double == pytest.approx(single, nan_ok=True, abs=1e-12), name
         if name not in ("tau_weighted", "tau_top"):  # their ranks are those of the architectures given
             assert by_name(name, *doubled[:2], doubled[2] + 10) == pytest.approx(single, nan_ok=True, abs=1e-12), name

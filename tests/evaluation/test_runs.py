@@ -31,11 +31,14 @@ from proxyds.evaluation.runs import (
     tabulate_runs,
     train_and_test,
 )
+from proxyds.progress import Progress, ignore_progress
 from proxyds.recipe.models import Check, Training
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Done, Here, run_each
+from proxyds.runtime.task import Done, run_each
 from proxyds.seeding import derive_seed
-from proxyds.selection.records import Architecture, Drawn, Progress, ignore_progress
+from proxyds.selection.records import Drawn
+from proxyds.space.architecture import Architecture
 from proxyds.training.loop import count_steps, train_network
 from proxyds.training.model import make_network
 
@@ -706,7 +709,7 @@ def test_listed_runs_can_be_run_and_tabulated(train: Samples, held_out: Samples,
     runs = runs_of(sets, held_out, [LIGHT], settings=settings)
     tasks = [run.task for run in runs if run.task is not None]
     store, shown = Store(tmp_path / "store"), []
-    with Here() as engine:
+    with InProcess() as engine:
         results, failures = run_each(tasks, store, engine, lambda missing: show_together(missing, runs, shown.append))
         again, _ = run_each(tasks, store, engine, lambda missing: ignore_progress)
     assert failures == []

@@ -458,7 +458,8 @@ def on_a_full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[
 import json, resource, sys
 from pathlib import Path
 import numpy as np
-from proxyds.runtime.task import Here, Task, run_stored
+from proxyds.runtime.local import InProcess
+from proxyds.runtime.task import Task, run_stored
 from proxyds.runtime.storage.store import Store
 from proxyds.training.model import make_network, save_network
 
@@ -475,7 +476,7 @@ outcomes = {}
 for name, function in functions.items():
     store = Store(Path(sys.argv[1]) / name)
     try:
-        run_stored([Task("stage", name, {}, function, {})], store, Here(), print)
+        run_stored([Task("stage", name, {}, function, {})], store, InProcess(), print)
     except Exception as error:
         left = [path.name for path in store.root.rglob("*") if path.is_file()]
         outcomes[name] = type(error).__name__, str(error), left

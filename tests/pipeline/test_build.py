@@ -26,9 +26,10 @@ from proxyds.artifact.reader import verify_proxy
 from proxyds.artifact.tables import read_tables
 from proxyds.data.source import load_source
 from proxyds.errors import OutputExistsError, VerificationError
+from proxyds.progress import Progress, ignore_progress
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here, run_stored
-from proxyds.selection.records import Progress, ignore_progress
+from proxyds.runtime.task import run_stored
 from tests.conftest import TINY_RECIPE
 
 IDENTICAL = ("data", "importance", "evaluation", "webdataset", "recipe.yaml")
@@ -130,7 +131,9 @@ def test_webdataset_reads_the_tars(tiny_proxy: Path) -> None:
 
 
 def test_images_are_the_sources_bytes(tiny_proxy: Path, tmp_path: Path) -> None:
-    source = load_source(tiny(), partial(run_stored, store=Store(tmp_path), engine=Here(), on_progress=ignore_progress))
+    source = load_source(
+        tiny(), partial(run_stored, store=Store(tmp_path), engine=InProcess(), on_progress=ignore_progress)
+    )
     rows = read_tables(tiny_proxy).data.to_pylist()
     position = {sample_id: i for i, sample_id in enumerate(source.train.ids)}
     chosen = source.train.take(np.array([position[row["sample_id"]] for row in rows]))

@@ -37,11 +37,11 @@ from proxyds.errors import (
 from proxyds.evaluation import runs as verification
 from proxyds.pipeline import build as pipeline
 from proxyds.pipeline import check as checking
+from proxyds.progress import Progress
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here
 from proxyds.seeding import parse_ids
 from proxyds.selection import draw as selection
-from proxyds.selection.records import Progress
 
 RECIPE = """\
 name: checked
@@ -122,7 +122,7 @@ def test_every_run_is_a_row_and_the_proxy_is_whole(checked: Path, tmp_path: Path
 def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recipe: Path, session_store: Path) -> None:
     manifest, tables = read_proxy(checked)
     read = proxyds.read_recipe(recipe)
-    with Here() as engine:
+    with InProcess() as engine:
         data = pipeline.source.load_source(
             read,
             lambda tasks: pipeline.run_stored(tasks, Store(session_store), engine, lambda _: None),
@@ -344,7 +344,7 @@ def test_runs_that_fail_are_named_and_the_rest_go_on(
         return train(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verification, "train_network", sometimes)
-    monkeypatch.setattr(pipeline, "choose_engine", lambda *about: ("cpu", Here()))
+    monkeypatch.setattr(pipeline, "choose_engine", lambda *about: ("cpu", InProcess()))
     proxyds.check(copy, overrides=["check.draws=1", "check.full_seeds=1"], store=Store(tmp_path / "store"))
     evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None
@@ -433,7 +433,7 @@ def test_a_run_without_memory_is_a_run_that_failed(copy: Path, tmp_path: Path, m
         return train(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verification, "train_network", sometimes)
-    monkeypatch.setattr(pipeline, "choose_engine", lambda *about: ("cpu", Here()))
+    monkeypatch.setattr(pipeline, "choose_engine", lambda *about: ("cpu", InProcess()))
     overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=6"]
     evidence = proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "s")).manifest.evidence
     assert evidence is not None

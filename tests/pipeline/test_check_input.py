@@ -23,8 +23,8 @@ from proxyds.artifact import card
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.pipeline import build as pipeline
 from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Here
 from proxyds.space import listing as space
 from proxyds.space.listing import list_architectures
 from tests.conftest import TINY_RECIPE, Run
@@ -41,7 +41,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path
     folder = tmp_path_factory.mktemp("eight")
     (folder / "recipe.yaml").write_text(EIGHT)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline, "choose_engine", lambda *about: ("cpu", Here()))  # starting workers takes longer
+        patched.setattr(pipeline, "choose_engine", lambda *about: ("cpu", InProcess()))  # starting workers takes longer
         return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(session_store), device="cpu").folder
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from proxyds.errors import DivergedError, NoSpaceError, WorkerDiedError
+from proxyds.progress import Progress, ignore_progress
+from proxyds.runtime.local import InProcess, LocalWorkers
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Engine, Here, LocalWorkers, Task, run_each, run_stored
-from proxyds.selection.records import Progress, ignore_progress
+from proxyds.runtime.task import Engine, Task, run_each, run_stored
 from tests import tasks
 
 
-@pytest.fixture(params=[Here, lambda: LocalWorkers(2)], ids=["here", "local workers"])
+@pytest.fixture(params=[InProcess, lambda: LocalWorkers(2)], ids=["here", "local workers"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Every engine, to hold each to the contract."""
     with request.param() as made:
@@ -51,7 +52,7 @@ def test_a_failing_task_raises_its_own_error_and_finished_work_is_kept(engine: E
     with pytest.raises(DivergedError, match="probe x"):
         run_stored([*good, Task("t", "bad", {"bad": 1}, tasks.diverge, {})], store, engine, ignore_progress)
     names = [entry.name for entry in store.entries()]
-    assert names == ["task a"] if isinstance(engine, Here) else names in (["task a"], [])  # two workers race
+    assert names == ["task a"] if isinstance(engine, InProcess) else names in (["task a"], [])  # two workers race
     assert not list((tmp_path / "store").rglob(".unfinished-*"))
 
 
@@ -154,7 +155,8 @@ SLEEPER = """
 import sys; sys.path.insert(0, {tests!r})
 from tests import tasks
 from pathlib import Path
-from proxyds.runtime.task import LocalWorkers, Task, run_stored
+from proxyds.runtime.local import LocalWorkers
+from proxyds.runtime.task import Task, run_stored
 from proxyds.runtime.storage.store import Store
 folder = Path({folder!r})
 with LocalWorkers(1) as engine:

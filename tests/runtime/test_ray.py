@@ -22,11 +22,11 @@ from test_pipeline import identical_bytes
 import proxyds
 from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, WorkerDiedError
 from proxyds.evaluation import runs as verification
+from proxyds.progress import Progress, ignore_progress
 from proxyds.runtime.engines import choose_engine
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Task, run_each, run_stored
-from proxyds.selection.records import Progress, ignore_progress
 from tests import tasks
 from tests.conftest import TINY_RECIPE, Run, check_manners
 from tests.pipeline.test_check import evidence_of, rows

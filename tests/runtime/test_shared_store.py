@@ -28,13 +28,14 @@ from proxyds.errors import (
     StoreError,
     translate_os_errors,
 )
+from proxyds.progress import Progress, ignore_progress
+from proxyds.runtime.local import InProcess, LocalWorkers
 from proxyds.runtime.storage import locks as claims
 from proxyds.runtime.storage import remote_store as mirror
 from proxyds.runtime.storage.locks import LocalClaims, RemoteClaims
 from proxyds.runtime.storage.remote import open_url
 from proxyds.runtime.storage.store import Store, StoredFile, again_if_damaged
-from proxyds.runtime.task import Here, LocalWorkers, Task, run_stored, run_task
-from proxyds.selection.records import Progress, ignore_progress
+from proxyds.runtime.task import Task, run_stored, run_task
 from tests import tasks
 from tests.conftest import TINY_RECIPE, Bucket, Run, check_manners, read_tree
 
@@ -387,14 +388,15 @@ KILLED = """
 import sys; sys.path.insert(0, {tests!r})
 from tests import tasks
 from pathlib import Path
-from proxyds.runtime.task import {engine}, Task, run_stored
+from proxyds.runtime.local import {engine}
+from proxyds.runtime.task import Task, run_stored
 from proxyds.runtime.storage.store import Store
 with {engine}({arguments}) as engine:
     run_stored([Task("t", "a task", {{"a": 1}}, tasks.sleep, {{"started": Path({started!r})}})], Store({place!r}), engine, print)
 """
 
 
-@pytest.mark.parametrize(("kind", "engine", "arguments"), [("folder", "LocalWorkers", "1"), ("s3", "Here", "")])
+@pytest.mark.parametrize(("kind", "engine", "arguments"), [("folder", "LocalWorkers", "1"), ("s3", "InProcess", "")])
 def test_a_build_that_was_killed_is_taken_over_at_once_on_its_machine(
     kind: str, engine: str, arguments: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -407,7 +409,7 @@ def test_a_build_that_was_killed_is_taken_over_at_once_on_its_machine(
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     ended = time.monotonic()
-    (done,) = run_stored([a_task(0, tmp_path / "ran")], Store(place), Here(), ignore_progress)
+    (done,) = run_stored([a_task(0, tmp_path / "ran")], Store(place), InProcess(), ignore_progress)
     assert time.monotonic() - ended < 10  # a dead claim of another machine would take a minute
     assert not done.was_stored
     assert (done.entry.folder / "text").read_text() == "slow"

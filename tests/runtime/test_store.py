@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxyds.errors import NoPermissionError, NoSpaceError, OutputError, OutputExistsError
-from proxyds.runtime.storage.atomic import passing_folder, sweep_unfinished, whole_folder
+from proxyds.runtime.storage.atomic import sweep_unfinished, temporary_folder, whole_folder
 from proxyds.runtime.storage.store import Store, content_key
 
 
@@ -222,12 +222,12 @@ def test_no_place_for_temporary_files_is_said(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("tempfile.mkdtemp", fail)
-    with pytest.raises(kind, match=said), passing_folder():
+    with pytest.raises(kind, match=said), temporary_folder():
         pass
 
 
 def test_a_passing_folder_is_gone_and_one_that_fills_up_is_said() -> None:
-    with pytest.raises(NoSpaceError, match="temporary files: no space left"), passing_folder() as folder:
+    with pytest.raises(NoSpaceError, match="temporary files: no space left"), temporary_folder() as folder:
         raise OSError(28, os.strerror(28))
     assert not folder.exists()
 

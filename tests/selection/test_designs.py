@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from proxyds.recipe.methods import METHODS
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
-from proxyds.selection.designs import STEEPNESS, count_forgetting, fill_evenly, find_cutoff
-from proxyds.selection.known import MEASURES, Answers, Known
+from proxyds.selection.designs import DESIGNS, STEEPNESS, count_forgetting, fill_evenly, find_cutoff
+from proxyds.selection.records import MEASURES, Answers, SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_designed, find_inclusion, share_out
 
 
@@ -34,13 +34,13 @@ def hold_answers(held: np.ndarray) -> Answers:
     return Answers(lambda training, measure, epoch: held[training, measure, epoch], len(held), held.shape[2])
 
 
-def know(labels: list[int], **of: object) -> Known:
-    return Known(make_ids(len(labels)), np.array(labels), **of)  # type: ignore[arg-type]
+def know(labels: list[int], **of: object) -> SampleScores:
+    return SampleScores(make_ids(len(labels)), np.array(labels), **of)  # type: ignore[arg-type]
 
 
-def taken(method: str, known: Known, n: int, seed: int = 0) -> list[int]:
+def taken(method: str, known: SampleScores, n: int, seed: int = 0) -> list[int]:
     """What a method takes that leaves nothing to chance."""
-    design = METHODS[method].design(known, n, seed)
+    design = DESIGNS[method](known, n, seed)
     assert set(design.weights) <= {0.0, 1.0}
     return np.flatnonzero(design.weights).tolist()
 
@@ -53,7 +53,7 @@ def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
 def test_stratified_methods_give_every_label_its_share() -> None:
     labels, importance = [0, 0, 0, 0, 1, 1], np.array([1.0, 2, 3, 4, 5, 6])
     for method, weights in (("stratified", [1.0] * 6), ("cases-stratified", importance.tolist())):
-        design = METHODS[method].design(know(labels, importance=importance), 3, 0)
+        design = DESIGNS[method](know(labels, importance=importance), 3, 0)
         assert design.weights.tolist() == weights
         assert design.quotas is not None
         assert design.quotas.tolist() == [2, 1]
@@ -62,8 +62,8 @@ def test_stratified_methods_give_every_label_its_share() -> None:
 
 def test_random_and_cases_weigh_as_they_say() -> None:
     known = know([0, 0, 1], importance=np.array([6.0, 1, 2]))
-    assert METHODS["random"].design(known, 1, 0).weights.tolist() == [1, 1, 1]
-    assert METHODS["cases"].design(known, 1, 0).weights.tolist() == [6, 1, 2]
+    assert DESIGNS["random"](known, 1, 0).weights.tolist() == [1, 1, 1]
+    assert DESIGNS["cases"](known, 1, 0).weights.tolist() == [6, 1, 2]
 
 
 def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> None:
@@ -85,8 +85,8 @@ def test_easier_weighs_by_the_place_among_the_label_by_the_loss_at_the_end() -> 
     )  # 3 (1 - u)^10 / 10, cut at thirds
     shared = (second + third) / 2  # equal ones share the second and the third
     expected = [shared, shared, first, third, first, second]
-    np.testing.assert_allclose(METHODS["easier"].design(known, 2, 0).weights, expected)
-    assert find_inclusion(METHODS["easier"].design(known, 2, 0), 2)[[2, 4]].sum() == pytest.approx(2, abs=0.1)
+    np.testing.assert_allclose(DESIGNS["easier"](known, 2, 0).weights, expected)
+    assert find_inclusion(DESIGNS["easier"](known, 2, 0), 2)[[2, 4]].sum() == pytest.approx(2, abs=0.1)
 
 
 def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few() -> None:
@@ -95,7 +95,7 @@ def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few(
         [1, 1, 1, 0], [1, 2, 40, 400]
     )  # of the last all are the same
     known = know(labels, answers=make_answers(loss=[[loss]]))
-    weights = METHODS["easier"].design(known, 10, 0).weights
+    weights = DESIGNS["easier"](known, 10, 0).weights
     np.testing.assert_allclose(np.bincount(labels, weights), [0.1, 0.2, 4, 40])
 
 
@@ -110,19 +110,19 @@ def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few(
 def test_entropy_tails_weigh_a_bins_samples_by_how_many_they_are(method: str, expected: list[float]) -> None:
     entropy = [2e-3, 1.5e-3, 0.2, 1.5, 3e-3, 2.5e-3]  # bins of half a decade
     known = know([0, 1, 0, 1, 0, 1], answers=make_answers(entropy=[[0] * 6, entropy]))
-    np.testing.assert_allclose(METHODS[method].design(known, 2, 0).weights, expected)
+    np.testing.assert_allclose(DESIGNS[method](known, 2, 0).weights, expected)
 
 
 def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_smallest() -> None:
     entropy = [0.4, 0.9, *[1e-20] * 8, 0.0]  # log10: -0.40 and -0.05, in one half decade and in two quarters
     of_eleven = know(list(range(11)), answers=make_answers(entropy=[entropy]))
-    weights = METHODS["entropy-tails-p3"].design(of_eleven, 2, 0).weights
+    weights = DESIGNS["entropy-tails-p3"](of_eleven, 2, 0).weights
     np.testing.assert_allclose(weights, [1, 1, *[1 / 81] * 9])
     of_ten = replace(of_eleven, labels=np.array([*range(10), 57]) % 48)  # numbers with gaps: the last is 9
-    of_ten_weights = METHODS["entropy-tails-p3"].design(of_ten, 2, 0).weights
+    of_ten_weights = DESIGNS["entropy-tails-p3"](of_ten, 2, 0).weights
     np.testing.assert_allclose(of_ten_weights, [1 / 4, 1 / 4, *[1 / 81] * 9])
     with_gaps = replace(of_eleven, labels=np.array([*range(0, 90, 10), 99, 99]))
-    np.testing.assert_allclose(METHODS["entropy-tails-p3"].design(with_gaps, 2, 0).weights, of_ten_weights)
+    np.testing.assert_allclose(DESIGNS["entropy-tails-p3"](with_gaps, 2, 0).weights, of_ten_weights)
 
 
 @pytest.mark.parametrize(("n_epochs", "epoch"), [(3, 0), (13, 0), (20, 1), (200, 19)])
@@ -165,13 +165,13 @@ def test_quotas_are_even_as_far_as_strata_reach() -> None:
 
 def test_ccs_leaves_out_the_hardest_and_spreads_over_the_scores() -> None:
     margin = np.array([[-1.0, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1], [-1, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1]])
-    design = METHODS["ccs"].design(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
+    design = DESIGNS["ccs"](know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
     assert design.weights.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]  # a tenth is kept: the hardest 30 % go
     assert design.strata is not None
     assert design.strata[3:].tolist() == [0, 0, 0, 0, 0, 25, 49]  # of 50 between 0 and 2
-    two = METHODS["ccs"].design(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
+    two = DESIGNS["ccs"](know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
     assert two.weights.tolist() == [0] + [1] * 9  # a fifth is kept: the hardest 10 % go
-    four = METHODS["ccs"].design(know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
+    four = DESIGNS["ccs"](know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
     assert four.quotas is not None
     assert four.weights[0] == 1  # half is kept: nothing goes
     assert sorted(four.quotas[four.quotas > 0].tolist()) == [1, 1, 1, 1]
@@ -207,8 +207,8 @@ def test_moderate_takes_the_middle_of_the_distances_to_the_labels_medians() -> N
 N = 120
 
 
-def everything(rng: np.random.Generator, n: int = N) -> Known:
-    return Known(
+def everything(rng: np.random.Generator, n: int = N) -> SampleScores:
+    return SampleScores(
         ids=make_ids(n),
         labels=rng.integers(0, 4, n),
         importance=rng.choice([2.0, 1.0, 6.0], n),
@@ -226,7 +226,7 @@ def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str)
     asked = {"cases": "importance", "features": "features", "answers": "answers"}
     declared = replace(known, **{field: None for need, field in asked.items() if need not in method.needs})
     for n in (1, 7, 60, N):
-        design = method.design(declared, n, 3)
+        design = DESIGNS[name](declared, n, 3)
         chances = find_inclusion(design, n)
         selected = draw_designed(design, n, known.ids, law, 5)
         assert selected.sum() == n
@@ -247,16 +247,15 @@ def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: i
     order = rng.permutation(40)
     answers = known.answers
     assert answers is not None
-    mixed = Known(
+    mixed = SampleScores(
         known.ids[order],
         known.labels[order],
         None if known.importance is None else known.importance[order],
         None if known.features is None else known.features[order],
         replace(answers, read=lambda *which: answers.read(*which)[order]),
     )
-    method = METHODS[name]
-    one = draw_designed(method.design(known, n, seed), n, known.ids, "systematic", seed)
-    other = draw_designed(method.design(mixed, n, seed), n, mixed.ids, "systematic", seed)
+    one = draw_designed(DESIGNS[name](known, n, seed), n, known.ids, "systematic", seed)
+    other = draw_designed(DESIGNS[name](mixed, n, seed), n, mixed.ids, "systematic", seed)
     assert set(known.ids[one].tolist()) == set(mixed.ids[other].tolist())
 
 

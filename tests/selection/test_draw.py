@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
-from proxyds.selection.records import Mapping, Outcomes
+from proxyds.selection.records import NearestMap, Outcomes
 from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systematic, inclusion_probabilities
 from proxyds.selection.similarity import carry_importance
 
@@ -172,7 +172,7 @@ def test_importance_is_the_mean_over_neighbours_and_the_case_the_nearests() -> N
         np.array([2.0, 6.0, 1.0]),
         np.zeros((3, 4), np.int64),
     )
-    mapping = Mapping(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 2, 1, 1.0)
+    mapping = NearestMap(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 2, 1, 1.0)
     carried = carry_importance(mapping, outcomes)
     ids, labels, design_for = make_ids(4), np.zeros(4, np.int64), design_by(carried[1])
     draw = draw_samples(ids, labels, ["a"], *carried, design_for, ratio=0.5, law="systematic", seed=0)

@@ -1,4 +1,4 @@
-"""FORMAT.md is enough to write a proxy from: one that was written by hand is taken everywhere."""
+"""docs/format.md is enough to write a proxy from: one that was written by hand is taken everywhere."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from proxyds.runtime.storage.store import Store
-from proxyds.selection.known import MEASURES
 from proxyds.selection.probe import open_answers, probe_task, train_probe, write_answers
+from proxyds.selection.records import MEASURES
 from tests import ranks
 
 

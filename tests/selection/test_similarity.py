@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from proxyds.data.chunked import cut_tiles
+from proxyds.data.chunked import cut_chunks
 from proxyds.data.samples import SHARD
 from proxyds.errors import RecipeError, UnknownNameError
-from proxyds.selection.records import Mapping
+from proxyds.selection.records import NearestMap
 from proxyds.selection.similarity import TILE, check_layer, check_neighbours, fit_projection, project
 from proxyds.selection.similarity import map_to_nearest as map_by_projection
-from proxyds.space.listing import measure_cost
+from proxyds.space.cost import measure_cost
 
 
 def features(n: int, width: int, seed: int) -> np.ndarray:
@@ -25,8 +25,8 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
     return (rng.normal(size=(n, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width)).astype(np.float32)
 
 
-def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, *, dimensions: int, **given: Any) -> Mapping:
-    projection = fit_projection(lambda: cut_tiles([evaluation], SHARD), dimensions)
+def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, *, dimensions: int, **given: Any) -> NearestMap:
+    projection = fit_projection(lambda: cut_chunks([evaluation], SHARD), dimensions)
     return map_by_projection(training, project(evaluation, projection, given["metric"]), projection, **given)
 
 
@@ -70,7 +70,7 @@ def test_neighbours_equal_scikit_learns(n: int, m: int, width: int, k: int, seed
 @pytest.mark.parametrize(("n", "width", "kept"), [(500, 12, 5), (20_000, 7, 7), (6, 10, 64)])
 def test_the_projection_equals_scikit_learns_pca(n: int, width: int, kept: int) -> None:
     data = features(n, width, 3)
-    projection = fit_projection(lambda: cut_tiles([data], SHARD), kept)
+    projection = fit_projection(lambda: cut_chunks([data], SHARD), kept)
     reference = PCA(min(kept, n, width), svd_solver="full").fit(data.astype(np.float64))
     rank = min(n - 1, kept, width)
     signs = np.sign((projection.components[:rank] * reference.components_[:rank]).sum(axis=1))

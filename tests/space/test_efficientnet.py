@@ -12,8 +12,9 @@ from torchvision.models.efficientnet import MBConv
 
 from proxyds.recipe.presets import preset_text
 from proxyds.recipe.yaml import read_recipe
-from proxyds.space.listing import list_architectures, measure_cost
-from proxyds.space.networks import build_network
+from proxyds.space.cost import measure_cost
+from proxyds.space.listing import list_architectures
+from proxyds.space.networks.build import build_network
 
 R = {1: [1, 2, 2, 2, 2, 3, 1], 2: [1, 2, 2, 3, 3, 4, 1]}
 K = {1: [3, 3, 3, 3, 3, 3, 3], 2: [3, 3, 5, 3, 5, 5, 3]}

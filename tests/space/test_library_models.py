@@ -23,11 +23,12 @@ from proxyds.pipeline.build import build
 from proxyds.recipe.models import Training
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime.storage.store import Store
-from proxyds.selection.records import Architecture
 from proxyds.selection.similarity import check_layer
 from proxyds.space import networks
-from proxyds.space.listing import list_architectures, measure_cost
-from proxyds.space.networks import build_network, describe_origin, sketch_network
+from proxyds.space.architecture import Architecture
+from proxyds.space.cost import measure_cost
+from proxyds.space.listing import list_architectures
+from proxyds.space.networks.build import build_network, describe_origin, sketch_network
 from proxyds.training.inference import extract_features, list_layers
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network

@@ -19,9 +19,11 @@ from torch import nn
 from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.recipe.models import Probes, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
+from proxyds.selection.probe import choose_probes
 from proxyds.space.choices import Space, space_section
-from proxyds.space.listing import _numbers, choose_probes, list_architectures, measure_cost
-from proxyds.space.networks import FAMILIES, Family
+from proxyds.space.cost import measure_cost
+from proxyds.space.listing import _numbers, list_architectures
+from proxyds.space.networks.families import FAMILIES, Family
 from proxyds.space.networks.parameters import Parameters
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from proxyds.recipe.models import Probes, Recipe
-from proxyds.selection.records import Architecture
+from proxyds.selection.probe import choose_probes
 from proxyds.space import listing as space
-from proxyds.space.listing import choose_probes, list_architectures, measure_cost
-from proxyds.space.networks import build_network
+from proxyds.space.architecture import Architecture
+from proxyds.space.cost import measure_cost
+from proxyds.space.listing import list_architectures
+from proxyds.space.networks.build import build_network
 from proxyds.space.networks.cells import EDGES, OPERATIONS, list_cells, reaches_output, read_cell, write_cell
 
 CONVOLUTIONS_ALONE = write_cell(("nor_conv_3x3",) * 6)

@@ -9,9 +9,12 @@ from pydantic import ValidationError
 
 from proxyds.errors import RecipeError
 from proxyds.recipe.models import Probes, Recipe
+from proxyds.selection.probe import choose_probes
 from proxyds.selection.similarity import check_layer
-from proxyds.space.listing import choose_probes, list_architectures, measure_cost
-from proxyds.space.networks import FAMILIES, build_network, sketch_network
+from proxyds.space.cost import measure_cost
+from proxyds.space.listing import list_architectures
+from proxyds.space.networks.build import build_network, sketch_network
+from proxyds.space.networks.families import FAMILIES
 from proxyds.training.inference import extract_features, list_layers
 from proxyds.training.model import make_network
 

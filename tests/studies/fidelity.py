@@ -27,15 +27,16 @@ from proxyds.data import source
 from proxyds.errors import ProxydsError
 from proxyds.evaluation import runs as verification
 from proxyds.evaluation.runs import Run, TrainingSet
-from proxyds.quantities import duration, with_prefix
+from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
+from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Done, LocalWorkers, run_each, run_stored
+from proxyds.runtime.task import Done, run_each, run_stored
 from proxyds.seeding import derive_seed
-from proxyds.selection.records import OnProgress
 from proxyds.space import listing as space
+from proxyds.text import duration, with_prefix
 from proxyds.training.loop import count_steps
 from tests.studies.parts import STUDIES, Part, Study, change_training, count_draws, take_half
 from tests.studies.results import write_report, write_together

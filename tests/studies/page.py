@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from proxyds.artifact.plots import as_percent
-from proxyds.artifact.ranking_table import FULL, RANDOM
-from proxyds.evaluation.rank_metrics import STATISTICS, n_top
+from proxyds.artifact.ranking_table import FULL, RANDOM, STATISTICS
+from proxyds.evaluation.rank_metrics import n_top
 from proxyds.recipe.models import Recipe
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 from tests.studies.candidates import ALL_METHODS
 from tests.studies.parts import Part, Study
 from tests.studies.report import tabulate, tabulate_averages, tabulate_differences, tabulate_sizes

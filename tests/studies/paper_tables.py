@@ -22,8 +22,8 @@ from proxyds.cli.progress import print_table, show_progress
 from proxyds.evaluation.rank_metrics import kendall_tau, pearson, spearman
 from proxyds.pipeline.build import build
 from proxyds.pipeline.plan import plan_build
-from proxyds.quantities import duration
 from proxyds.recipe.yaml import read_recipe
+from proxyds.text import duration
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent.parent / "recipes"

@@ -10,7 +10,7 @@ from typing import Any
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe, Training
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 from tests.studies.candidates import CANDIDATES
 
 RESULTS = Path(__file__).parent.parent.parent / "cards" / "fidelity"

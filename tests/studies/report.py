@@ -12,7 +12,7 @@ from proxyds.artifact.manifest import EstimateRecord
 from proxyds.artifact.plots import as_percent
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
 from proxyds.evaluation.bootstrap import estimate
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 from tests.studies.rows import OTHER_MEASURES
 from tests.studies.weighing import CONTROLS, Found, make_table, resample_all
 

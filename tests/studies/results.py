@@ -7,8 +7,8 @@ from typing import Any
 
 from proxyds.artifact.ranking_table import FULL, RANDOM
 from proxyds.recipe.models import Recipe
-from proxyds.selection.records import Architecture
 from proxyds.space import listing as space
+from proxyds.space.architecture import Architecture
 from tests.studies import page, parts, pictures, report, together, weighing
 from tests.studies.parts import STUDIES, Part, Study, count_draws, take_half
 from tests.studies.rows import key_of, list_missing, list_rows

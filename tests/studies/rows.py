@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from proxyds.recipe.models import Recipe
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 from tests.studies import parts
 from tests.studies.parts import Part, Study, count_draws, take_half
 

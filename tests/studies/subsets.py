@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import hold
+from proxyds.data.chunked import materialize
+from proxyds.data.samples import Source
 from proxyds.pipeline import probes as probing
-from proxyds.pipeline.ledger import Ledger
+from proxyds.pipeline.provenance import Ledger
+from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Engine, run_stored
 from proxyds.seeding import derive_seed
 from proxyds.selection import draw as selection
-from proxyds.selection.known import Known
-from proxyds.selection.records import Architecture, OnProgress, Source
-from tests.studies.candidates import ALL_METHODS
+from proxyds.selection.records import SampleScores
+from proxyds.space.architecture import Architecture
+from tests.studies.candidates import ALL_METHODS, ALL_RULES
 
 NEEDS = frozenset(("cases", "features", "answers"))
 LABELS = "labels"
@@ -42,18 +44,18 @@ class Probes:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[int, ...], Known] = {}
+        self._known: dict[tuple[int, ...], SampleScores] = {}
 
     @cached_property
     def trained(self) -> probing.Trained:
         """Every probe with every seed."""
         return probing.train_probes(self.recipe, self.data, self._chosen[0], NEEDS, "cpu", self.engine, self._run)
 
-    def know(self, method: str, draw: int) -> Known:
+    def know(self, method: str, draw: int) -> SampleScores:
         """What a draw of a method is chosen by; probes are trained for those that ask for them."""
         n = ALL_METHODS[method].n_seeds
         if not ALL_METHODS[method].needs:
-            return Known(self.data.train.parsed_ids, self.data.train.labels)
+            return SampleScores(self.data.train.parsed_ids, self.data.train.labels)
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
         if repeats not in self._known:
             self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
@@ -98,7 +100,7 @@ def find_subset(
     of_labels = "" if kept_labels is None else f" of {len(kept_labels)} labels"
     name, n_train = f"{method} {ratio:g} {draw}{of_labels}", len(probes.data.train)
     kept = dict(np.load(path)) if path.exists() else {}
-    labels = hold(probes.data.train.labels).astype(np.uint16)
+    labels = materialize(probes.data.train.labels).astype(np.uint16)
     if not np.array_equal(kept.get(LABELS, labels), labels):
         raise SystemExit(f"{path}: must be subsets of the samples at hand, its labels are others; move the file away")
     if name not in kept:
@@ -135,4 +137,4 @@ def _choose(
 ) -> NDArray[np.bool_]:
     known, recipe = probes.know(method, draw), probes.recipe
     n, seed, law = round(ratio * len(known.ids)), derive_seed(recipe.seed, "study", method, draw), recipe.selection.draw
-    return selection.draw_control(ALL_METHODS[method], known, n, law=law, seed=seed, kept=kept_labels).selected
+    return selection.draw_control(ALL_RULES[method], known, n, law=law, seed=seed, kept=kept_labels).selected

@@ -22,12 +22,12 @@ from proxyds.artifact.ranking_table import (
     collect_accuracies,
 )
 from proxyds.evaluation import rank_metrics as ranking
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, estimate, other_seeds, resample
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe, Selection
 from proxyds.seeding import derive_seed
-from proxyds.selection.records import Architecture
+from proxyds.space.architecture import Architecture
 from proxyds.training.loop import count_steps
 from tests.studies.candidates import ALL_METHODS
 
@@ -130,7 +130,7 @@ def resample_all(table: pa.Table, seed: int, names: Collection[str] = ranking.ST
     of = {(name, None if name == FULL else ratio): (name, ratio) for name, ratio in measured.accuracies}
     n_draws = {key: len(set(measured.draws[held])) for key, held in of.items()}
     mean_accuracies = {key: float(measured.accuracies[held].mean()) for key, held in of.items()}
-    counts = resample(len(measured.names), len(references), set(n_draws.values()), seed)
+    counts = draw_resamples(len(measured.names), len(references), set(n_draws.values()), seed)
     values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts, names)}
     for free in FREE_RANKINGS:
         by_cost = measured.costs[free][None]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from proxyds.recipe.models import Training
-from proxyds.selection.known import MEASURES
+from proxyds.selection.records import MEASURES
 from proxyds.training.inference import (
     extract_features,
     fold_batch_norms,

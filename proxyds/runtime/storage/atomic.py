@@ -70,7 +70,7 @@ def try_folder(final: Path) -> None:
 
 
 @contextmanager
-def passing_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """An empty folder among the system's temporary ones, which is gone after the block.
 
     Raises:

@@ -23,8 +23,8 @@ from proxyds.errors import (
     TagExistsError,
     translate_os_errors,
 )
+from proxyds.progress import OnProgress, Progress, ignore_progress
 from proxyds.runtime.storage.hub_errors import asking, patiently
-from proxyds.selection.records import OnProgress, Progress, ignore_progress
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile

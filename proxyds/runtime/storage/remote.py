@@ -21,8 +21,8 @@ from proxyds.errors import (
     VerificationError,
     translate_os_errors,
 )
+from proxyds.progress import OnProgress, Progress, ignore_progress
 from proxyds.runtime.storage.address import show_address
-from proxyds.selection.records import OnProgress, Progress, ignore_progress
 from proxyds.text import first_line, make_plain
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}

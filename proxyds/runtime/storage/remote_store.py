@@ -63,7 +63,7 @@ class Listed:
         return sum(size for size, _ in self.files.values())
 
 
-class Mirror:
+class RemoteStore:
     """The entries at an address.
 
     Args:

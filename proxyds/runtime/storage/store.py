@@ -2,7 +2,7 @@
 
 An entry is a folder `<root>/<stage>/<key>`; the key is the sha256 of the work's inputs, so equal inputs find it and any
 change misses it. An entry is filled under another name and renamed when it is whole: a killed build leaves no half entry.
-`mirror.py` keeps the same at an address; `claims.py` sees that several builds do a piece of work once.
+`remote_store.py` keeps the same at an address; `locks.py` sees that several builds do a piece of work once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
 from proxyds.runtime.storage.atomic import remove_folder, sweep_half_files, sweep_unfinished, whole_folder
 from proxyds.runtime.storage.locks import LocalClaims, claiming, sweep_claims
-from proxyds.runtime.storage.remote_store import ABOUT, CLAIMS, Listed, Mirror, new_attempt
+from proxyds.runtime.storage.remote_store import ABOUT, CLAIMS, Listed, RemoteStore, new_attempt
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -139,12 +139,12 @@ class Store:
 
     def __init__(self, place: str | Path | None = None) -> None:
         given = default_place() if place is None else place
-        self._mirror: Mirror | None = None
+        self._mirror: RemoteStore | None = None
         at = _read_place(given)
         if isinstance(at, Path):
             self.root, self.place, self.name = at, str(at.absolute()), str(at)
         else:
-            self._mirror = Mirror(at.url)
+            self._mirror = RemoteStore(at.url)
             self.root, self.place, self.name = self._mirror.folder, at.url, self._mirror.name
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:

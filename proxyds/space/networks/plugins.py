@@ -13,8 +13,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from proxyds.errors import PluginError
-from proxyds.space.networks import FAMILIES, Family
+from proxyds.errors import PluginError, UnknownNameError
+from proxyds.space.networks.families import FAMILIES, Family
 from proxyds.space.networks.parameters import Parameters
 
 GROUP = "proxyds.space.networks"
@@ -133,3 +133,19 @@ def _register(name: str, family: Any, where: str) -> None:
 
 def _package_of(offer: EntryPoint) -> str:
     return offer.dist.name if offer.dist is not None else "an unknown package"
+
+
+def find_family(network: str) -> Family:
+    """Returns a registered family, or one that an installed package offers.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+        PluginError: What is offered cannot be used.
+    """
+    offer_installed(network)
+    if network not in FAMILIES:
+        raise UnknownNameError(
+            f"network {network!r}: must be a family that is known ({', '.join(FAMILIES)}), or one of a plugin: --plugin MODULE, or "
+            "install the package that offers it"
+        )
+    return FAMILIES[network]

@@ -25,7 +25,7 @@ def build(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, 
     Raises:
         UnknownNameError: There is no such model.
         RecipeError: It does not take such a stem.
-        Exception: torchvision's own, where it does not take such arguments; `space.measure_cost` makes a message of it.
+        Exception: torchvision's own, where it does not take such arguments; `cost.measure_cost` makes a message of it.
     """
     known = models.list_models(module=models)
     if parameters.model not in known:

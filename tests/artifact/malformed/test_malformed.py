@@ -16,7 +16,7 @@ import pytest
 import proxyds
 from proxyds.artifact.card import render_card
 from proxyds.artifact.reader import parse_json
-from proxyds.artifact.summary import show_tables
+from proxyds.artifact.summary import summarize_tables
 from proxyds.errors import ProxydsError
 from proxyds.pipeline.audit import audit_proxy, audit_tables
 from proxyds.selection.records import PAIRS
@@ -99,7 +99,7 @@ def test_odd_numbers_are_shown_on_a_card_or_refused(place: tuple[str | int, ...]
     change_manifest(proxy, place, value)
     try:
         manifest, tables = audit_proxy(proxy)
-        render_card(manifest, show_tables(tables))
+        render_card(manifest, summarize_tables(tables))
     except ProxydsError as error:
         assert "manifest.json" in str(error)  # noqa: PT017 - either will do
 

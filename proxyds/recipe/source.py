@@ -1,0 +1,108 @@
+"""The section `source`: which data set, where it lies, how its images and splits are read."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from pydantic import Field, field_serializer
+
+from proxyds.section import Section
+
+
+class Images(Section):
+    """What every source needs to know about its images and splits."""
+
+    image_mode: Literal["L", "RGB"] = Field("RGB", description="What networks see: grey (L) or colour (RGB).")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
+        None,
+        description="Side in pixels that networks see (scaled and cropped to the centre); null: as they are, all the same.",
+        examples=[32],
+    )
+    on_bad_image: Literal["fail", "skip"] = Field(
+        "fail", description="An image that cannot be decoded stops the build, or is left out and counted on the card."
+    )
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1,
+        description="Share of the training split set aside to measure importance on, where the source has no validation split.",
+        examples=[0.1],
+    )
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2,
+        description="Share of the training split set aside before anything else, where the source has no test split.",
+        examples=[0.2],
+    )
+
+
+class Columns(Images):
+    """A source read by `datasets`: which splits and columns."""
+
+    train_split: str = Field("train", description="The split to choose samples from.", examples=["train"])
+    validation_split: str | None = Field(
+        None,
+        description="The split to measure importance on; null: `validation` if there is one, else carved from train.",
+    )
+    test_split: str | None = Field(
+        None, description="The split that chooses nothing; null: `test` if there is one, else carved from train."
+    )
+    image_column: str | None = Field(None, description="null: the only column of images.", examples=["image"])
+    label_column: str | None = Field(
+        None,
+        description="null: the only column of class labels, or `fine_label`, `label`, `cls`, `class`, `target`.",
+        examples=["label"],
+    )
+
+
+class DigitsSource(Images):
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey: nothing to download."""
+
+    kind: Literal["digits"] = "digits"
+    image_mode: Literal["L", "RGB"] = "L"
+
+
+class HubSource(Columns):
+    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA` in the README."""
+
+    kind: Literal["hub"]
+    name: str = Field(
+        description="`user/name` on the Hub.",
+        pattern=r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?$",
+        examples=["uoft-cs/cifar10"],
+    )
+    config: str | None = Field(None, description="The data set's configuration; null: its default.")
+    revision: str = Field(
+        description="A commit or tag: a branch can change.",
+        examples=["0b2714987fa4"],
+        min_length=1,
+        json_schema_extra={"advice": "put it in quotes, for example '0123456'"},
+    )
+
+
+class FolderSource(Columns):
+    """A folder: parquet files, images in a folder for each label, or WebDataset tars."""
+
+    kind: Literal["folder"]
+    path: str = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data/my-images"]
+    )
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name or "root"  # a path of somebody's machine is no part of a proxy
+
+
+class TorchvisionSource(Images):
+    """CIFAR-10 or CIFAR-100 as torchvision keeps them (the folder that holds `cifar-10-batches-py`)."""
+
+    kind: Literal["torchvision"]
+    dataset: Literal["CIFAR10", "CIFAR100"]
+    path: str = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data"]
+    )
+
+    @field_serializer("path")
+    def _name_only(self, path: str) -> str:
+        return PurePath(path).name or "root"
+
+
+SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]

@@ -1,0 +1,109 @@
+"""What one architecture costs: FLOPs and weights, counted on torch's meta device."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
+
+from proxyds.errors import ProxydsError, RecipeError
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import sketch_network
+from proxyds.space.networks.families import FAMILIES
+from proxyds.space.networks.parameters import Parameters
+from proxyds.text import first_line
+
+
+def measure_cost(
+    name: str, network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int]
+) -> Architecture:
+    """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed.
+
+    Raises:
+        RecipeError: It cannot be built, or not work on such images.
+    """
+    n_images = 2  # batch norm refuses one image where its map is one pixel
+    with _said_of(f"{name} must be built of its parameters, got {parameters}"):
+        built = sketch_network(network, parameters, n_labels, image_shape)
+        if not isinstance(built, torch.nn.Module):
+            raise TypeError(f"build gave {type(built).__name__}, no network")
+    on_images = (
+        f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
+        "larger ones (source.image_size), a small_stem or smaller patches may help"
+    )
+    with torch.device("meta"):
+        images = torch.zeros(n_images, *image_shape)
+        targets = torch.zeros(n_images, dtype=torch.long)
+        with FlopCounterMode(display=False) as forward, _said_of(on_images):
+            logits = built(images)
+        if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
+            raise RecipeError(
+                f"space: {name} must map n images to one tensor (n, {n_labels}), it gives "
+                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}; models with auxiliary outputs "
+                "need aux_logits: false among their arguments"
+            )
+        loss = F.cross_entropy(logits, targets)
+        with FlopCounterMode(display=False, custom_mapping=_BACKWARD) as backward:
+            torch.autograd.backward(loss)
+    forward_flops = forward.get_total_flops() // n_images
+    return Architecture(
+        name=name,
+        network=network,
+        parameters=parameters,
+        forward_flops=forward_flops,
+        training_flops=forward_flops + backward.get_total_flops() // n_images,
+        n_parameters=sum(weight.numel() for weight in built.parameters()),
+    )
+
+
+@contextmanager
+def _said_of(requirement: str) -> Iterator[None]:
+    """Makes whatever a network complains of one message: it may be anybody's code."""
+    try:
+        yield
+    except ProxydsError:
+        raise
+    except Exception as error:
+        raise RecipeError(f"space: {requirement}; it says {type(error).__name__}: {first_line(error)}") from error
+
+
+def read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:
+    """A family's parameters, which may refuse a combination of values."""
+    try:
+        return FAMILIES[network].parameters.model_validate_json(json.dumps(parameters))
+    except ValidationError as error:
+        said = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_url=False))
+        raise RecipeError(f"space: {network} must take its parameters together, got {parameters}: {said}") from None
+
+
+def _count_convolution_backward(
+    grad_shape: Sequence[int],
+    x_shape: Sequence[int],  # noqa: ARG001 - torch's
+    w_shape: Sequence[int],
+    *rest: Any,
+    **named: Any,  # noqa: ARG001
+) -> int:
+    """FLOPs of a convolution's gradients: as many for the input's and for the weights' as forward.
+
+    torch (2.14) counts the weights' gradient of a convolution in groups as if it had one group: 16 times too much for a depthwise
+    one of 16 channels.
+
+    Args:
+        grad_shape: (n, c_out, h, w) of the output's gradient.
+        x_shape: (n, c_in, ...).
+        w_shape: (c_out, c_in / groups, k, k).
+        rest: Of `aten.convolution_backward`; the last says which gradients are asked for.
+        named: `out_shape`.
+    """
+    n_gradients: int = sum(rest[-1][:2])  # the bias's costs next to nothing
+    return 2 * grad_shape[0] * math.prod(grad_shape[2:]) * math.prod(w_shape) * n_gradients
+
+
+_BACKWARD = {torch.ops.aten.convolution_backward: _count_convolution_backward}

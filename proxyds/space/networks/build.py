@@ -1,0 +1,93 @@
+"""A network of any family, built from its parameters; and what its training depends on besides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxyds.errors import MissingExtraError
+from proxyds.space.networks.plugins import find_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def describe_origin(network: str) -> dict[str, str]:
+    """What a training depends on besides recipe and torch: the version of the library, or the code, that makes the network.
+
+    Args:
+        network: A registered family.
+
+    Returns:
+        Nothing for the families of this package; `library` with its version; `plugin` with the sha256 of the module that
+        holds `build`, or of all modules of its package.
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+    family = find_family(network)
+    if family.library is not None:
+        try:
+            return {"library": f"{family.library} {version(family.library)}"}
+        except PackageNotFoundError:
+            raise MissingExtraError(
+                f"network {network!r}: must have {family.library} installed, it is not; pip install 'proxyds[{family.library}]'"
+            ) from None
+    if family.module.startswith("proxyds."):
+        return {}
+    import_module(family.module)
+    top = sys.modules[family.module.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(top, "__path__", [])]
+    files = (
+        [Path(top.__file__)] if not folders and top.__file__ else [f for d in folders for f in sorted(d.rglob("*.py"))]
+    )
+    content = hashlib.sha256()
+    for file in files:
+        content.update(hashlib.sha256(file.read_bytes()).digest())
+    return {"plugin": f"{family.module} {content.hexdigest()}"}
+
+
+def build_network(
+    network: str, parameters: Mapping[str, Any], n_labels: int, image_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Builds a registered network with initial weights from torch's current generator.
+
+    Args:
+        network: A key of `FAMILIES`.
+        parameters: Values for the family's parameters, as JSON has them.
+        n_labels: Number of labels, the size of the output.
+        image_shape: (channels, height, width) of one image.
+
+    Returns:
+        A network from float images (n, channels, height, width) to logits (n, n_labels).
+
+    Raises:
+        UnknownNameError: There is no such family.
+    """
+    family = find_family(network)
+    read = family.parameters.model_validate_json(json.dumps(dict(parameters)))
+    built: nn.Module = import_module(family.module).build(read, n_labels, image_shape)
+    return built
+
+
+def sketch_network(
+    network: str, parameters: Mapping[str, Any], n_labels: int, image_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Builds a network on torch's meta device: shapes without values, in next to no time and memory; see `build_network`.
+
+    Builders that compute with tensors (RegNet's find their widths so) cannot: their networks are built and then moved there.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_network(network, parameters, n_labels, image_shape)
+        except RuntimeError:  # for want of values; any other mistake is one on the CPU too
+            return build_network(network, parameters, n_labels, image_shape).to("meta")
