@@ -42,7 +42,7 @@ workers = click.option(
     "--workers",
     type=click.IntRange(0),
     default=0,
-    help="Trainings at once.  [default: one for each core, one on a GPU; a long check tries what is best]",
+    help="Trainings at once.  [default: one for each core, one on a GPU]",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."

@@ -40,7 +40,6 @@ from proxyds.errors import (
     RecipeError,
     translate_os_errors,
 )
-from proxyds.evaluation import autotune as pace
 from proxyds.evaluation import evidence
 from proxyds.evaluation import external as accuracies
 from proxyds.evaluation import runs as verification
@@ -51,7 +50,6 @@ from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
-from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Engine, run_each, run_stored
@@ -294,7 +292,6 @@ def check_ranking(
     own_draws = redraw(recipe, data, known, manifest, tables)
     runs = list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
     reference, known_rows = read_reference(recipe, settings, data, ranked)
-    _choose_workers(engine, runs, store, device, on_progress)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
     results, failures = run_each(tasks, store, engine, watch)
@@ -318,18 +315,6 @@ def check_ranking(
     )
     table = make_runs_table([*known_rows, *table.to_pylist()])
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
-
-
-def _choose_workers(
-    engine: Engine, runs: Sequence[verification.Run], store: Store, device: str, on_progress: OnProgress
-) -> None:
-    """Lets timing decide how many runs there are at once, where the user has not and there is work enough to repay it."""
-    waiting = [run for run in runs if run.task is not None and store.find(run.task.stage, run.task.key) is None]
-    if not isinstance(engine, LocalWorkers) or engine.up_to <= 1 or sum(run.flops for run in waiting) < pace.MIN_FLOPS:
-        return
-    rates = pace.choose_workers(engine, waiting, device)
-    told = ", ".join(f"{n_workers} at once {rate:,.0f}" for n_workers, rate in sorted(rates.items()))
-    on_progress(Progress(pace.STAGE, "", 1, 1, f"images a second: {told}; now {engine.n_workers} at once"))
 
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:

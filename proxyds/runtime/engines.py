@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import loky
-
 from proxyds.errors import DeviceError, MissingExtraError
 from proxyds.runtime import machine
 from proxyds.runtime.local import InProcess, LocalWorkers
@@ -13,14 +11,11 @@ from proxyds.runtime.local import InProcess, LocalWorkers
 if TYPE_CHECKING:
     from proxyds.runtime.ray import RayCluster
 
-GPU_WORKERS = 8
-"""Processes that share one GPU, at most: each has a copy of the data set there, and a CUDA context."""
-
 
 def choose_engine(
     device: str, workers: int, engine: str = "local", gpus_per_task: float = 1.0
 ) -> tuple[str, LocalWorkers | InProcess | RayCluster]:
-    """Decides where tasks run: here, in as many processes as cores or one at a time on a GPU (a check may find a better number), or on Ray.
+    """Decides where tasks run: here, in as many processes as cores or one at a time on a GPU, or on Ray.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto`, which is CUDA where this machine, or the cluster, has a GPU.
@@ -37,12 +32,10 @@ def choose_engine(
     if engine != "local":
         cluster = _open_cluster(engine, device, workers, gpus_per_task)
         return cluster.device, cluster
-    device, n_cores = machine.choose_device(device), loky.cpu_count()
+    device = machine.choose_device(device)
     if device.startswith("cuda"):
-        return device, InProcess() if workers == 1 else LocalWorkers(
-            workers or 1, 0 if workers else min(n_cores, GPU_WORKERS)
-        )
-    return device, LocalWorkers(workers, 0 if workers else n_cores)
+        return device, InProcess() if workers == 1 else LocalWorkers(workers or 1)
+    return device, LocalWorkers(workers)
 
 
 def _open_cluster(engine: str, device: str, workers: int, gpus_per_task: float) -> RayCluster:

@@ -73,12 +73,10 @@ class LocalWorkers:
 
     Args:
         n_workers: Processes at once; 0 for one for each core.
-        up_to: What `resize` may make of it, where the number is open; 0 where it is not.
     """
 
-    def __init__(self, n_workers: int = 0, up_to: int = 0) -> None:
+    def __init__(self, n_workers: int = 0) -> None:
         self.n_workers = n_workers or loky.cpu_count()
-        self.up_to = up_to
         self._executor: loky.ProcessPoolExecutor | None = None
         self._others: set[BaseProcess] = set()  # processes of this one that are not workers
         self._messages = LokyContext().SimpleQueue()
@@ -92,12 +90,6 @@ class LocalWorkers:
     def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
         """See `Engine.ask`: they are on this machine."""
         return function(*arguments)
-
-    def resize(self, n_workers: int) -> None:
-        """Runs as many processes at once from now on."""
-        if n_workers != self.n_workers:
-            self._end(kill=False)
-            self.n_workers = n_workers
 
     def _end(self, *, kill: bool) -> None:
         """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""
