@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
 from proxyds.errors import (
     EXIT_CHECK_BELOW_THRESHOLD,
     EXIT_INTERRUPTED,
@@ -25,83 +25,7 @@ if TYPE_CHECKING:
     from proxyds.artifact.manifest import Manifest
     from proxyds.pipeline.build import Built
     from proxyds.progress import OnProgress
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_PATH = click.Path(path_type=Path, readable=False)  # what cannot be read is told where it is read, with its exit code
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-overrides = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=C",
-    help="Change a value of the recipe; may be given several times.",
-)
-workers = click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    help="Trainings at once.  [default: one for each core, one on a GPU]",
-)
-device = click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
-)
-
-
-def _check_engine(context: click.Context, parameter: click.Parameter, engine: str) -> str:  # noqa: ARG001
-    if engine != "local" and not re.fullmatch(r"ray(:(//)?.+:\d+)?", engine):
-        raise click.BadParameter(f"must be local, ray, ray:HOST:PORT or ray://HOST:PORT, got {engine!r}")
-    return engine
-
-
-def _check_share(context: click.Context, parameter: click.Parameter, share: float | None) -> float:  # noqa: ARG001
-    if share is None:
-        return 1.0
-    if context.params.get("engine") == "local":
-        raise click.BadParameter("is for a cluster: give --engine ray too")
-    return share
-
-
-engine = click.option(
-    "--engine",
-    is_eager=True,
-    callback=_check_engine,
-    default="local",
-    show_default=True,
-    metavar="ENGINE",
-    help="Where work is done: local, ray (the cluster at hand, or one that is started), ray:HOST:PORT or ray://HOST:PORT.",
-)
-gpus_per_task = click.option(
-    "--gpus-per-task",
-    type=float,
-    callback=_check_share,
-    metavar="N",
-    help="What each training on a cluster has of a GPU; 0.25 lets four share one.  [default: 1]",
-)
-streamed = click.option(
-    "--stream/--in-memory",
-    "streamed",
-    default=None,
-    help="Whether the source's samples stay on disk and are read as they are needed.  [default: where they are many]",
-)
-plugins = click.option(
-    "--plugin",
-    "_",
-    multiple=True,
-    metavar="MODULE",
-    expose_value=False,
-    callback=lambda *given: _load_plugins(given[-1]),
-    help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
-)
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
-
-
-def _load_plugins(modules: tuple[str, ...]) -> None:
-    if modules:
-        from proxyds.space.networks.plugins import load_plugins
-
-        load_plugins(list(modules))
+    from proxyds.runtime.execution import Options
 
 
 def main() -> None:
@@ -138,7 +62,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("path", type=_PATH, default="recipe.yaml")
+@click.argument("path", type=PATH, default="recipe.yaml")
 @click.option(
     "--preset", default="digits", show_default=True, help="A recipe to start from; `proxyds list` names them."
 )
@@ -160,7 +84,7 @@ def init(path: Path, preset: str, force: bool) -> None:
 
 
 @cli.command()
-@click.argument("recipe", type=_PATH)
+@click.argument("recipe", type=PATH)
 @plugins
 @overrides
 @as_json
@@ -176,18 +100,13 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("recipe", type=_PATH)
+@click.argument("recipe", type=PATH)
 @click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the recipe's name]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @plugins
 @overrides
-@workers
-@device
-@engine
-@gpus_per_task
-@streamed
-@quiet
+@execution_options
 @as_json
 def build(
     recipe: Path,
@@ -195,11 +114,7 @@ def build(
     dry_run: bool,
     force: bool,
     overrides: tuple[str, ...],
-    workers: int,
-    device: str,
-    engine: str,
-    gpus_per_task: float,
-    streamed: bool | None,
+    execution: Options,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -212,18 +127,10 @@ def build(
 
     read = read_recipe(recipe, overrides)
     if dry_run:
-        with show_progress(quiet=quiet) as on_progress:
+        with show_progress(quiet=quiet) as execution["on_progress"]:
             from proxyds.pipeline.plan import plan_build
 
-            plan = plan_build(
-                read,
-                workers=workers,
-                device=device,
-                engine=engine,
-                gpus_per_task=gpus_per_task,
-                streamed=streamed,
-                on_progress=on_progress,
-            )
+            plan = plan_build(read, **execution)
         from proxyds.cli.output import print_plan, summarise_plan
 
         _print_json(summarise_plan(plan)) if as_json else print_plan(plan)
@@ -232,17 +139,8 @@ def build(
     def make(folder: Path, on_progress: OnProgress) -> Built:
         from proxyds.pipeline.build import build
 
-        return build(
-            read,
-            folder,
-            workers=workers,
-            device=device,
-            engine=engine,
-            gpus_per_task=gpus_per_task,
-            streamed=streamed,
-            force=force,
-            on_progress=on_progress,
-        )
+        execution["on_progress"] = on_progress
+        return build(read, folder, force=force, **execution)
 
     built = _make_at(out or read.name, make, quiet=quiet, as_json=as_json)
     return 0 if read.check is None else _exit_code(built.manifest, strict=False)
@@ -268,23 +166,18 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
 
 
 @cli.command()
-@click.argument("folder", type=_PATH)
+@click.argument("folder", type=PATH)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained and how long it would take; train nothing.")
 @click.option("--ratios", metavar="R,R,...", help="Check these sizes too, and name the smallest that is large enough.")
 @click.option("--target", type=click.FloatRange(-1, 1), help="What the lower end of Kendall tau must reach for that.")
 @click.option(
-    "--reference", type=_PATH, help="Full-data accuracies known already: a CSV file, or another proxy's folder."
+    "--reference", type=PATH, help="Full-data accuracies known already: a CSV file, or another proxy's folder."
 )
-@click.option("--runs", type=_PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
+@click.option("--runs", type=PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
 @click.option("--strict", is_flag=True, help="Exit with a code of its own unless the ranking is preserved.")
 @plugins
 @overrides
-@workers
-@device
-@engine
-@gpus_per_task
-@streamed
-@quiet
+@execution_options
 @as_json
 def check(
     folder: Path,
@@ -295,11 +188,7 @@ def check(
     runs: Path | None,
     strict: bool,
     overrides: tuple[str, ...],
-    workers: int,
-    device: str,
-    engine: str,
-    gpus_per_task: float,
-    streamed: bool | None,
+    execution: Options,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -322,23 +211,14 @@ def check(
         if reference is not None
         else []
     )
-    with show_progress(quiet=quiet) as on_progress:
+    with show_progress(quiet=quiet) as execution["on_progress"]:
         from proxyds.pipeline import build as pipeline
-        from proxyds.pipeline import plan as plans
+        from proxyds.pipeline.plan import plan_check
 
-        given: dict[str, Any] = {
-            "overrides": settings,
-            "workers": workers,
-            "device": device,
-            "engine": engine,
-            "gpus_per_task": gpus_per_task,
-            "streamed": streamed,
-            "on_progress": on_progress,
-        }
         if dry_run:
-            plan = plans.plan_check(folder, **given)
+            plan = plan_check(folder, overrides=settings, **execution)
         else:
-            checked = pipeline.check(folder, runs=runs, **given)
+            checked = pipeline.check(folder, overrides=settings, runs=runs, **execution)
     from proxyds.cli.output import print_check_plan, print_evidence, summarise_check_plan, summarise_proxy
 
     if dry_run:
@@ -403,7 +283,7 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=_PATH)
+@click.argument("folder", type=PATH)
 @click.argument("place")
 @click.option(
     "--tag", metavar="TAG", help="Of this version on the Hub: v and the proxy's version, as if left out, or a name."
@@ -480,7 +360,7 @@ def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
 @click.option("--ratio", type=float, help="Size, as a share of the samples that may be drawn.")
 @click.option("--seed", type=int, help="Of the draw.")
 @click.option("--draw", help="The draw law; `proxyds list` names them.")
-@click.option("--source", type=_PATH, help="Where the source lies now, if not where the recipe says.")
+@click.option("--source", type=PATH, help="Where the source lies now, if not where the recipe says.")
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @plugins
 @overrides
@@ -523,7 +403,7 @@ def resample(
 
 
 @cli.command()
-@click.argument("folder", type=_PATH)
+@click.argument("folder", type=PATH)
 @as_json
 def verify(folder: Path, as_json: bool) -> None:
     """Compare every byte of a proxy with its manifest, and what it holds with the format."""
@@ -540,7 +420,7 @@ def verify(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("folder", type=_PATH)
+@click.argument("folder", type=PATH)
 @click.option("--check", is_flag=True, help="Change nothing; exit with 52 where the card differs from its records.")
 @as_json
 def card(folder: Path, check: bool, as_json: bool) -> None:

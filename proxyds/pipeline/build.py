@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from proxyds.artifact import writer as artifact
 from proxyds.artifact.card import render_card
@@ -23,14 +24,13 @@ from proxyds.evaluation import runs as verification
 from proxyds.pipeline import check as checking
 from proxyds.pipeline import probes as probing
 from proxyds.pipeline.provenance import Ledger, describe_build, describe_machine
-from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import BY_IMPORTANCE, Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
-from proxyds.runtime.engines import choose_engine
+from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
-from proxyds.runtime.storage.store import Store, again_if_damaged
+from proxyds.runtime.storage.store import again_if_damaged
 from proxyds.runtime.task import Engine, RunTasks, run_stored
 from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
@@ -59,14 +59,8 @@ def build(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
-    store: Store | None = None,
-    workers: int = 0,
-    device: str = "auto",
-    engine: str = "local",
-    gpus_per_task: float = 1.0,
-    streamed: bool | None = None,
     force: bool = False,
-    on_progress: OnProgress = ignore_progress,
+    **options: Unpack[Options],
 ) -> Built:
     """Builds a proxy (Algorithm 1 of the paper, whole).
 
@@ -76,15 +70,8 @@ def build(
     Args:
         recipe: What to build, or the file that says so.
         out: The folder to make.
-        store: Where finished work is kept; None for the user's own.
-        workers: Processes at once; 0 for one for each core.
-        device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
-        engine: Where work is done: see `engines.choose_engine`.
-        gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
-        streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
-            size. The proxy is the same.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
-        on_progress: Called as work goes on.
+        options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
@@ -92,26 +79,35 @@ def build(
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     if "://" in str(out):
         raise OutputError(f"{out}: must be a folder; build into one, then proxyds.push it to an address")
-    store, out = store or Store(), Path(out).absolute()
+    execution, out = Execution(**options), Path(out).absolute()
     there = look_at_output(out, force)
     out = out.resolve()  # a link to a proxy stays a link
-    ledger = Ledger(on_progress)
-    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
-    with workshop:
-        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
-        data = source.load_source(recipe, run, streamed)
+    ledger = Ledger(execution.on_progress)
+    device, engine = execution.choose_engine()
+    with engine:
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = source.load_source(recipe, run, execution.streamed)
         ledger.end_stage("source")
         architectures = list_space(recipe, data)
         ranked = checking.choose_ranked(recipe, recipe.check, data, architectures) if recipe.check is not None else []
         if there is not None and not force:
             built = _keep(out, there, recipe, data)
         else:
-            built = _build(recipe, data, architectures, out, force, device, workshop, run, ledger)
+            built = _build(recipe, data, architectures, out, force, device, engine, run, ledger)
         if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
             return built
         data = replace(data, train=data.train.load())
         checked = checking.check_ranking(
-            out, recipe, recipe.check, data, architectures, ranked, device, store, workshop, on_progress
+            out,
+            recipe,
+            recipe.check,
+            data,
+            architectures,
+            ranked,
+            device,
+            execution.store,
+            engine,
+            execution.on_progress,
         )
         return Built(out, checked, was_there=False)
 
@@ -241,13 +237,7 @@ def check(
     *,
     overrides: Sequence[str] = (),
     runs: str | Path | None = None,
-    store: Store | None = None,
-    workers: int = 0,
-    device: str = "auto",
-    engine: str = "local",
-    gpus_per_task: float = 1.0,
-    streamed: bool | None = None,
-    on_progress: OnProgress = ignore_progress,
+    **options: Unpack[Options],
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
 
@@ -258,31 +248,34 @@ def check(
         folder: The proxy.
         overrides: `check.a=b` assignments to its recipe; also `source.path=...`, where the source has moved.
         runs: A CSV file of runs made elsewhere, so that nothing is trained here.
-        store: Where finished work is kept; None for the user's own.
-        workers: Processes at once; 0 for one for each core.
-        device: `cpu`, `cuda`, `cuda:N`, or `auto` for CUDA where there is one.
-        engine: Where work is done: see `engines.choose_engine`.
-        gpus_per_task: What each training has of a GPU, on a cluster; a share, or a whole number.
-        streamed: Whether the source's pixels stay on disk; None to decide from their size.
-        on_progress: Called as work goes on.
+        options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    folder, store = Path(folder).resolve(), store or Store()
+    folder, execution = Path(folder).resolve(), Execution(**options)
     recipe, settings = checking.read_checked_recipe(folder, overrides)
     if runs is not None:
-        device = machine.choose_device(device)
+        device = machine.choose_device(execution.device)
         return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
-    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
-    with workshop:
-        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
-        data = source.load_source(recipe, run, streamed)
+    device, engine = execution.choose_engine()
+    with engine:
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = source.load_source(recipe, run, execution.streamed)
         data = replace(data, train=data.train.load())
         architectures = list_space(recipe, data)
         ranked = checking.choose_ranked(recipe, settings, data, architectures)
         checked = checking.check_ranking(
-            folder, recipe, settings, data, architectures, ranked, device, store, workshop, on_progress
+            folder,
+            recipe,
+            settings,
+            data,
+            architectures,
+            ranked,
+            device,
+            execution.store,
+            engine,
+            execution.on_progress,
         )
     return Built(folder, checked, was_there=False)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.tables import read_proxy
@@ -15,11 +16,10 @@ from proxyds.evaluation import runs as verification
 from proxyds.pipeline import check as checking
 from proxyds.pipeline import probes as probing
 from proxyds.pipeline.build import find_needs, list_space
-from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe
-from proxyds.runtime.engines import choose_engine
+from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import Store, again_if_damaged
 from proxyds.runtime.task import Engine, run_stored
 from proxyds.selection import probe
@@ -122,14 +122,7 @@ class BuildPlan:
 @again_if_damaged
 def plan_build(
     recipe: Recipe | str | Path,
-    *,
-    store: Store | None = None,
-    workers: int = 0,
-    device: str = "auto",
-    engine: str = "local",
-    gpus_per_task: float = 1.0,
-    streamed: bool | None = None,
-    on_progress: OnProgress = ignore_progress,
+    **options: Unpack[Options],
 ) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
 
@@ -137,14 +130,14 @@ def plan_build(
         ProxydsError: Whatever `build` would raise before it trains.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    store = store or Store()
-    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
-    with workshop:
-        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
-        data = source.load_source(recipe, run, streamed)
+    execution = Execution(**options)
+    device, engine = execution.choose_engine()
+    with engine:
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = source.load_source(recipe, run, execution.streamed)
         architectures = list_space(recipe, data)
-        planned = _plan_probes(recipe, data, architectures, find_needs(recipe), store, device, workshop)
-        n_workers = workshop.n_workers
+        planned = _plan_probes(recipe, data, architectures, find_needs(recipe), execution.store, device, engine)
+        n_workers = engine.n_workers
         n_selected = round(recipe.selection.ratio * len(data.train))
         check = None
         if recipe.check is not None:
@@ -152,8 +145,8 @@ def plan_build(
             is_reduced = checking.reduction_in_force(recipe, data) is not None
             own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
             known = SampleScores(data.train.parsed_ids, data.train.labels)
-            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, known, own_draws, device, workshop)
-            check = _plan_runs(runs, store, device, workshop)
+            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, known, own_draws, device, engine)
+            check = _plan_runs(runs, execution.store, device, engine)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
 
@@ -177,10 +170,7 @@ class SearchSpace:
 @again_if_damaged
 def survey_space(
     recipe: Recipe | str | Path,
-    *,
-    store: Store | None = None,
-    workers: int = 0,
-    on_progress: OnProgress = ignore_progress,
+    **options: Unpack[Options],
 ) -> SearchSpace:
     """Lists what a recipe searches, with what each architecture costs; reads the source, but trains nothing.
 
@@ -188,10 +178,11 @@ def survey_space(
         ProxydsError: Whatever `build` would raise about source and space.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    store = store or Store()
-    _, engine = choose_engine("cpu", workers)
+    execution = replace(Execution(**options), device="cpu")
+    _, engine = execution.choose_engine()
     with engine:
-        data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=on_progress))
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = source.load_source(recipe, run, execution.streamed)
     architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     probes = probe.choose_probes(architectures, recipe.probes)
     return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
@@ -202,30 +193,24 @@ def plan_check(
     folder: str | Path,
     *,
     overrides: Sequence[str] = (),
-    store: Store | None = None,
-    workers: int = 0,
-    device: str = "auto",
-    engine: str = "local",
-    gpus_per_task: float = 1.0,
-    streamed: bool | None = None,
-    on_progress: OnProgress = ignore_progress,
+    **options: Unpack[Options],
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
-    folder, store = Path(folder), store or Store()
+    folder, execution = Path(folder), Execution(**options)
     recipe, settings = checking.read_checked_recipe(folder, overrides)
-    device, workshop = choose_engine(device, workers, engine, gpus_per_task)
-    with workshop:
-        run = partial(run_stored, store=store, engine=workshop, on_progress=on_progress)
-        data = source.load_source(recipe, run, streamed)
+    device, engine = execution.choose_engine()
+    with engine:
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = source.load_source(recipe, run, execution.streamed)
         architectures = list_space(recipe, data)
         ranked = checking.choose_ranked(recipe, settings, data, architectures)
         manifest, tables = read_proxy(folder, with_ranking=False)
         known, probes = checking.know_from_table(data, manifest, tables), []
         if not known.has(needs := checking.find_needs(recipe, settings)):
-            probes = _plan_probes(recipe, data, architectures, needs, store, device, workshop)
+            probes = _plan_probes(recipe, data, architectures, needs, execution.store, device, engine)
         own_draws = checking.redraw(recipe, data, known, manifest, tables)
-        runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, workshop)
-        return replace(_plan_runs(runs, store, device, workshop), probes=probes)
+        runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
+        return replace(_plan_runs(runs, execution.store, device, engine), probes=probes)
 
 
 def _plan_probes(

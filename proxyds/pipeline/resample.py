@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +22,12 @@ from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.build import Built, look_at_output, write_proxy
 from proxyds.pipeline.provenance import Ledger, describe_resampling
 from proxyds.pipeline.pull import open_tables
-from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
-from proxyds.runtime.local import LocalWorkers
-from proxyds.runtime.storage.store import Store, again_if_damaged
+from proxyds.runtime.execution import Execution, Options
+from proxyds.runtime.storage.store import again_if_damaged
 from proxyds.runtime.task import run_stored
 from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
@@ -42,10 +43,8 @@ def resample(
     out: str | Path,
     *,
     overrides: Sequence[str] = (),
-    store: Store | None = None,
-    workers: int = 0,
     force: bool = False,
-    on_progress: OnProgress = ignore_progress,
+    **options: Unpack[Options],
 ) -> Built:
     """Draws another proxy from a proxy's importance table and its source.
 
@@ -56,29 +55,26 @@ def resample(
         out: The folder to make.
         overrides: `a.b=c` assignments to its recipe: `selection.ratio`, `selection.method`, `selection.draw`, `selection.seed`, `selection.labels`, `name`, `version`,
             `output`; also `source.path`, where the source has moved.
-        store: Where decoded images are kept; None for the user's own.
-        workers: Processes at once; 0 for one for each core.
         force: Replace another proxy at `out`.
-        on_progress: Called as work goes on.
+        options: How the work is done; see `Execution`. No network runs, so no device is chosen.
 
     Raises:
         RecipeError: An override changes what importance was measured with.
         ChangedSourceError: The source is not the one that the table is of; says how many samples differ.
         ProxydsError: Anything else that the user can mend; each class says what.
     """
-    store, out = store or Store(), Path(out).absolute()
+    execution, out = replace(Execution(**options), device="cpu"), Path(out).absolute()
     there = look_at_output(out, force)
     out = out.resolve()
-    ledger = Ledger(on_progress)
-    with open_tables(str(place), on_progress) as (folder, name):
+    ledger = Ledger(execution.on_progress)
+    with open_tables(str(place), execution.on_progress) as (folder, name):
         parent, tables = audit_tables(folder)
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, where = _read_changed_recipe(folder, name, parent, overrides)
-    with LocalWorkers(workers) as engine:
-        data = source.load_source(
-            recipe.model_copy(update={"source": where}),
-            partial(run_stored, store=store, engine=engine, on_progress=on_progress),
-        )
+    _, engine = execution.choose_engine()
+    with engine:
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = source.load_source(recipe.model_copy(update={"source": where}), run, execution.streamed)
         ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
         source.check_same(data, parent.source.fingerprint, *ids)
         ledger.end_stage("source")

@@ -21,7 +21,6 @@ import proxyds
 from proxyds import errors
 from proxyds.artifact import card
 from proxyds.artifact.reader import read_manifest, verify_proxy
-from proxyds.pipeline import build as pipeline
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
@@ -41,7 +40,9 @@ def eight(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path
     folder = tmp_path_factory.mktemp("eight")
     (folder / "recipe.yaml").write_text(EIGHT)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pipeline, "choose_engine", lambda *about: ("cpu", InProcess()))  # starting workers takes longer
+        patched.setattr(
+            "proxyds.runtime.execution.choose_engine", lambda *about: ("cpu", InProcess())
+        )  # starting workers takes longer
         return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(session_store), device="cpu").folder
 
 

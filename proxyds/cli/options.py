@@ -1,0 +1,113 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from proxyds.runtime.execution import Options
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path, readable=False)
+"""What cannot be read is told where it is read, with its exit code."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=C",
+    help="Change a value of the recipe; may be given several times.",
+)
+workers = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    help="Trainings at once.  [default: one for each core, one on a GPU]",
+)
+plugins = click.option(
+    "--plugin",
+    "_",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=lambda *given: _load_plugins(given[-1]),
+    help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
+)
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+
+
+def execution_options(command: _Command) -> Callable[..., Any]:
+    """Declares the options that say how work is done, and hands the command all but `--quiet` as one `execution`."""
+
+    @wraps(command)
+    def call(**values: Any) -> Any:
+        execution: Options = {
+            "workers": values.pop("workers"),
+            "device": values.pop("device"),
+            "engine": values.pop("engine"),
+            "gpus_per_task": values.pop("gpus_per_task"),
+            "streamed": values.pop("streamed"),
+        }
+        return command(execution=execution, **values)
+
+    for option in reversed((workers, *_PLACE, quiet)):  # click lists them in the order of decorators
+        call = option(call)
+    return call
+
+
+def _check_engine(context: click.Context, parameter: click.Parameter, engine: str) -> str:  # noqa: ARG001
+    if engine != "local" and not re.fullmatch(r"ray(:(//)?.+:\d+)?", engine):
+        raise click.BadParameter(f"must be local, ray, ray:HOST:PORT or ray://HOST:PORT, got {engine!r}")
+    return engine
+
+
+def _check_share(context: click.Context, parameter: click.Parameter, share: float | None) -> float:  # noqa: ARG001
+    if share is None:
+        return 1.0
+    if context.params.get("engine") == "local":
+        raise click.BadParameter("is for a cluster: give --engine ray too")
+    return share
+
+
+def _load_plugins(modules: tuple[str, ...]) -> None:
+    if modules:
+        from proxyds.space.networks.plugins import load_plugins
+
+        load_plugins(list(modules))
+
+
+_PLACE = (
+    click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
+    ),
+    click.option(
+        "--engine",
+        is_eager=True,
+        callback=_check_engine,
+        default="local",
+        show_default=True,
+        metavar="ENGINE",
+        help="Where work is done: local, ray (the cluster at hand, or one that is started), ray:HOST:PORT or ray://HOST:PORT.",
+    ),
+    click.option(
+        "--gpus-per-task",
+        type=float,
+        callback=_check_share,
+        metavar="N",
+        help="What each training on a cluster has of a GPU; 0.25 lets four share one.  [default: 1]",
+    ),
+    click.option(
+        "--stream/--in-memory",
+        "streamed",
+        default=None,
+        help="Whether the source's samples stay on disk and are read as they are needed.  [default: where they are many]",
+    ),
+)
