@@ -9,12 +9,30 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class ProxydsError(Exception):
-    """Root of every error that `proxyds` raises on purpose."""
+    """Root of every error that `proxyds` raises on purpose.
+
+    Args:
+        message: What was required, what was found, what to do. It names the place itself where `place` is None.
+        place: The file, folder or address at fault; stands before the message.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, place: Path | str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.place = message, place
+
+    def __str__(self) -> str:
+        return self.message if self.place is None else f"{self.place}: {self.message}"
+
+    def show_folder_as(self, folder: Path, name: str) -> None:
+        """Shows a place within a folder as one within an address: of a temporary folder nobody knows the path."""
+        if isinstance(self.place, Path) and self.place.is_relative_to(folder):
+            self.place = "/".join([name, *self.place.relative_to(folder).parts])
 
 
 class RecipeError(ProxydsError):
@@ -293,7 +311,7 @@ _UNWRITABLE = {
 
 
 @contextmanager
-def translate_os_errors(what: str, advice: str) -> Iterator[None]:
+def translate_os_errors(what: str | Path, advice: str) -> Iterator[None]:
     """Turns what the system says to writing inside the block into errors that say what could not be written.
 
     Args:
@@ -311,10 +329,12 @@ def translate_os_errors(what: str, advice: str) -> Iterator[None]:
         # numpy's own writing fails without an errno: «... requested and ... written»
         is_short_write = error.errno is None and "written" in str(error)
         if is_short_write or error.errno in FULL:
-            raise NoSpaceError(f"{what}: no space left to write it; free some space, or {advice}") from error
+            raise NoSpaceError(f"no space left to write it; free some space, or {advice}", place=what) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = f" ({error.filename})" if error.filename else ""
-            raise NoPermissionError(f"{what}: may not be written{where}; give write permission, or {advice}") from error
+            raise NoPermissionError(
+                f"may not be written{where}; give write permission, or {advice}", place=what
+            ) from error
         if error.errno in _UNWRITABLE:
-            raise OutputError(f"{what}: cannot be written: {error.strerror}; {advice}") from error
+            raise OutputError(f"cannot be written: {error.strerror}; {advice}", place=what) from error
         raise

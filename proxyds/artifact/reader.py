@@ -48,27 +48,29 @@ def read_manifest(folder: Path) -> Manifest:
     held = _parse_manifest(path, _read_manifest_text(folder, path))
     version = held.get("format_version") if isinstance(held, dict) else None
     if not isinstance(version, str) or held.get("format") != "proxyds":
-        raise ArtifactError(f"{path}: must be a proxy's manifest, it names no format and format_version")
+        raise ArtifactError("must be a proxy's manifest, it names no format and format_version", place=path)
     if (
         not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version)
         or version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]
     ):
         raise ArtifactError(
-            f"{path}: format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version[:20]!r}; use another version of proxyds"
+            f"format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version[:20]!r}; use another version of proxyds",
+            place=path,
         )
     for parts, text in iter_texts(held):
         if len(parts) > MAX_DEPTH:
-            raise ArtifactError(f"{path}: must be {MAX_DEPTH} levels deep at most; do not use this proxy")
+            raise ArtifactError(f"must be {MAX_DEPTH} levels deep at most; do not use this proxy", place=path)
         trouble = find_active_text(text)
         if len(text) <= MAX_TEXT_LENGTH and trouble is None:
             continue
         place = ".".join(parts)[:100]
         if len(text) > MAX_TEXT_LENGTH:
             raise ArtifactError(
-                f"{path}: {place!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}; do not use this proxy"
+                f"{place!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}; do not use this proxy",
+                place=path,
             )
         raise ArtifactError(
-            f"{path}: {place!r} must be plain text, it holds {trouble}: {text[:60]!r}; do not use this proxy"
+            f"{place!r} must be plain text, it holds {trouble}: {text[:60]!r}; do not use this proxy", place=path
         )
     try:
         manifest = Manifest.model_validate_json(json.dumps(held))
@@ -76,9 +78,9 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         told = first["msg"].removeprefix("Value error, ")
-        raise ArtifactError(f"{path}: {place}: {told}" if place else f"{path}: {told}") from None
+        raise ArtifactError(f"{place}: {told}" if place else told, place=path) from None
     for trouble in _find_bad_files(manifest):
-        raise ArtifactError(f"{path}: files: {trouble}; do not use this proxy")
+        raise ArtifactError(f"files: {trouble}; do not use this proxy", place=path)
     return manifest
 
 
@@ -86,33 +88,37 @@ def _read_manifest_text(folder: Path, path: Path) -> str:
     try:
         if not folder.exists():
             raise ArtifactError(
-                f"{folder}: no such folder; `proxyds list` shows the proxies in this one, `proxyds pull` fetches others"
+                "no such folder; `proxyds list` shows the proxies in this one, `proxyds pull` fetches others",
+                place=folder,
             )
         about = path.lstat()
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-            raise ArtifactError(f"{path}: must be a file, found a {'link' if path.is_symlink() else 'pipe or device'}")
+            raise ArtifactError(
+                f"must be a file, found a {'link' if path.is_symlink() else 'pipe or device'}", place=path
+            )
         if about.st_size > MAX_MANIFEST_BYTES:
             raise ArtifactError(
-                f"{path}: must have {MAX_MANIFEST_BYTES:,} bytes at most, has {about.st_size:,}; do not use this proxy"
+                f"must have {MAX_MANIFEST_BYTES:,} bytes at most, has {about.st_size:,}; do not use this proxy",
+                place=path,
             )
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ArtifactError(
-            f"{folder}: must be a proxy, it has no {MANIFEST}; `proxyds build RECIPE -o DIR` makes one"
+            f"must be a proxy, it has no {MANIFEST}; `proxyds build RECIPE -o DIR` makes one", place=folder
         ) from None
     except PermissionError:
-        raise NoPermissionError(f"{path}: may not be read") from None
+        raise NoPermissionError("may not be read", place=path) from None
     except UnicodeDecodeError:
-        raise ArtifactError(f"{path}: must be UTF-8 text") from None
+        raise ArtifactError("must be UTF-8 text", place=path) from None
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ArtifactError(f"cannot be read: {error.strerror}", place=path) from None
 
 
 def _parse_manifest(path: Path, text: str) -> Any:
     try:
         return parse_json(text)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: must be JSON: {error}") from None
+        raise ArtifactError(f"must be JSON: {error}", place=path) from None
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -218,7 +224,7 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
     if set(problems) <= set(surplus):
         advice = "move away what is not in the manifest"
     elif all(map(_is_of_card, problems)):
-        advice = f"`proxyds card {folder}` renders the card again, without what was edited"
+        advice = "`proxyds card` renders the card again, without what was edited"
     raise _differ(folder, problems, advice)
 
 
@@ -235,7 +241,7 @@ def verify_files(folder: Path, files: Mapping[str, FileFacts]) -> None:
 def _differ(folder: Path, problems: Sequence[str], advice: str) -> VerificationError:
     listed = "\n".join(f"  {problem}" for problem in problems)
     n_files = "1 file differs" if len(problems) == 1 else f"{len(problems)} files differ"
-    return VerificationError(f"{folder}: {n_files} from {MANIFEST}:\n{listed}\n{advice}")
+    return VerificationError(f"{n_files} from {MANIFEST}:\n{listed}\n{advice}", place=folder)
 
 
 def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> list[str]:
@@ -244,7 +250,7 @@ def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> list[str]
         try:
             difference = _find_difference(folder, name, facts)
         except PermissionError:
-            raise NoPermissionError(f"{folder / name}: may not be read") from None
+            raise NoPermissionError("may not be read", place=folder / name) from None
         except OSError as error:
             difference = f"cannot be read: {error.strerror}"
         if difference is not None:

@@ -124,7 +124,8 @@ def read_summary(folder: Path) -> tuple[Manifest, Summary]:
         proxy = count_samples(map(select, read("importance", [*COUNTED, "selected"])))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise ArtifactError(
-            f"{folder}: must hold the tables that docs/format.md describes: {first_line(error)}; fetch or build it again"
+            f"must hold the tables that docs/format.md describes: {first_line(error)}; fetch or build it again",
+            place=folder,
         ) from None
     return manifest, Summary(evaluation, training, proxy, {})
 
@@ -173,7 +174,8 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
                 _check_features(folder / name, names, has_images=config == "default")
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise ArtifactError(
-                f"{folder / name}: must be a parquet file as docs/format.md has it: {first_line(error)}; fetch or build it again"
+                f"must be a parquet file as docs/format.md has it: {first_line(error)}; fetch or build it again",
+                place=folder / name,
             ) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes
@@ -181,8 +183,9 @@ def _read_table(folder: Path, manifest: Manifest, config: str, n_rows: int | Non
     table = pa.concat_tables(parts)
     if n_rows is not None and (table.num_rows != n_rows or not n_rows):
         raise ArtifactError(
-            f"{folder / CONFIGS[config][1]}: the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of "
-            f"{n_rows:,}; fetch or build it again"
+            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of "
+            f"{n_rows:,}; fetch or build it again",
+            place=folder / CONFIGS[config][1],
         )
     return table
 
@@ -342,8 +345,9 @@ def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa
     differs = [name for name in expected.column_names if not _are_equal(data[name], expected[name])]
     if differs:
         raise ArtifactError(
-            f"{folder}: the table importance must select the very samples of data, they differ in {', '.join(differs)}; fetch or "
-            "build it again"
+            f"the table importance must select the very samples of data, they differ in {', '.join(differs)}; fetch or "
+            "build it again",
+            place=folder,
         )
 
 
@@ -379,8 +383,9 @@ def _refuse(folder: Path, checks: Sequence[tuple[str, str, bool]]) -> None:
     for table, column, is_sound in checks:
         if not is_sound:
             raise ArtifactError(
-                f"{folder}: the column {column} of {table} must be as docs/format.md and {MANIFEST} have it, it holds other values; fetch "
-                "or build it again"
+                f"the column {column} of {table} must be as docs/format.md and {MANIFEST} have it, it holds other values; fetch "
+                "or build it again",
+                place=folder,
             )
 
 
@@ -460,5 +465,6 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
         )
     if not is_sound:
         raise ArtifactError(
-            f"{folder / 'ranking'}: must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again"
+            f"must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again",
+            place=folder / "ranking",
         )

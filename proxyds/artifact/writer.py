@@ -288,12 +288,13 @@ def check_output(out: Path) -> Manifest | None:
             return read_manifest(out)
         except ArtifactError:
             raise OutputExistsError(
-                f"{out}: must be a new folder or a proxy, it holds something else; it was not touched, nor ever would be: "
-                "choose another -o"
+                "must be a new folder or a proxy, it holds something else; it was not touched, nor ever would be: "
+                "choose another -o",
+                place=out,
             ) from None
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         what = "a file" if out.exists() else "a link to nowhere"
-        raise OutputExistsError(f"{out}: must be a folder, found {what}; it was not touched: choose another -o")
+        raise OutputExistsError(f"must be a folder, found {what}; it was not touched: choose another -o", place=out)
     return None
 
 
@@ -312,15 +313,17 @@ def check_outside_proxies(place: Path) -> None:
         except (ArtifactError, NoPermissionError, OSError):
             continue  # somebody else's manifest.json
         raise OutputExistsError(
-            f"{place}: must not lie within the proxy {parent}, which holds its own files alone; nothing was written: choose another place"
+            f"must not lie within the proxy {parent}, which holds its own files alone; nothing was written: choose another place",
+            place=place,
         )
 
 
 def another_proxy(out: Path, there: Manifest) -> OutputExistsError:
     """The error for a folder that holds another proxy than the one to be built."""
     return OutputExistsError(
-        f"{out}: must be a new folder, found the proxy {there.name} {there.version} of another recipe or source "
-        f"({there.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force"
+        f"must be a new folder, found the proxy {there.name} {there.version} of another recipe or source "
+        f"({there.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force",
+        place=out,
     )
 
 

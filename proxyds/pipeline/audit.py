@@ -84,7 +84,7 @@ def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> None:
 
 
 def _refused(place: Path, why: object) -> ArtifactError:
-    return ArtifactError(f"{place}: {why}; do not use this proxy")
+    return ArtifactError(f"{why}; do not use this proxy", place=place)
 
 
 def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
@@ -356,6 +356,6 @@ def _agree(one: Any, other: Any) -> bool:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
-        return parse_mapping(text, str(path))
+        return parse_mapping(text, path.name)
     except RecipeError as error:
-        raise ArtifactError(f"{error}; do not use this proxy") from None
+        raise _refused(path.parent, error) from None

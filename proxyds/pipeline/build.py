@@ -78,7 +78,7 @@ def build(
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     if "://" in str(out):
-        raise OutputError(f"{out}: must be a folder; build into one, then proxyds.push it to an address")
+        raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
     execution, out = Execution(**options), Path(out).absolute()
     there = look_at_output(out, force)
     out = out.resolve()  # a link to a proxy stays a link
@@ -217,7 +217,7 @@ def write_proxy(
         OutputError: It cannot be written; see its subclasses.
     """
     with (
-        translate_os_errors(str(out), "choose another -o"),
+        translate_os_errors(out, "choose another -o"),
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
         shown = write_tables(folder)
@@ -298,7 +298,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     folder = Path(folder)
     manifest = read_manifest(folder)
     if not check_only:
-        with translate_os_errors(str(folder), "copy the proxy to another place"):
+        with translate_os_errors(folder, "copy the proxy to another place"):
             sweep_half_files(folder)
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
@@ -307,10 +307,11 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     changed = [name for name, held in files.items() if read_bytes(folder / name) != held]
     if changed and check_only:
         raise CardDriftError(
-            f"{folder}: {', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again"
+            f"{', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again",
+            place=folder,
         )
     if changed:
-        with translate_os_errors(str(folder), "copy the proxy to another place"):
+        with translate_os_errors(folder, "copy the proxy to another place"):
             for name in changed:
                 replace_file(folder / name, files[name])
             artifact.rewrite_manifest(folder, manifest, written=changed)
@@ -326,7 +327,7 @@ def look_at_output(out: Path, force: bool) -> Manifest | None:
     Raises:
         OutputError: It may not; see its subclasses.
     """
-    with translate_os_errors(str(out), "choose another -o"):
+    with translate_os_errors(out, "choose another -o"):
         there = artifact.check_output(out)
         if there is not None and force:
             artifact.check_only_own_files(out, there)
@@ -345,4 +346,4 @@ def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
             return Built(out, checking.verify_for_check(out), was_there=True)  # a check will write the rest again
         return Built(out, verify_proxy(out), was_there=True)
     except VerificationError as error:
-        raise VerificationError(f"{error}: --force builds it anew over this one") from None
+        raise VerificationError(f"{error.message}: --force builds it anew over this one", place=error.place) from None

@@ -71,7 +71,7 @@ def verify_for_check(folder: Path) -> Manifest:
         VerificationError: Another file is damaged.
     """
     manifest = read_manifest(folder)
-    with translate_os_errors(str(folder), "copy the proxy to another place"):
+    with translate_os_errors(folder, "copy the proxy to another place"):
         sweep_half_files(folder)
     of_card = {name for name in manifest.files if name.startswith("assets/")}
     return verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
@@ -89,8 +89,9 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     recipe = read_recipe(folder / RECIPE, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
-            f"{folder / RECIPE}: must be the recipe that the proxy was built from, but for the section check; "
-            f"found another ({recipe.sha256[:16]} instead of {manifest.recipe_sha256[:16]}): set check.* alone, or build again"
+            f"must be the recipe that the proxy was built from, but for the section check; "
+            f"found another ({recipe.sha256[:16]} instead of {manifest.recipe_sha256[:16]}): set check.* alone, or build again",
+            place=folder / RECIPE,
         )
     return recipe, recipe.check or Check()
 
@@ -321,7 +322,7 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
     manifest, tables = read_proxy(folder, with_ranking=False)
     if manifest.image_shape is None:
-        raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
+        raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
     architectures = space.list_architectures(
         recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed
     )
@@ -392,10 +393,11 @@ def _write_evidence(
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(
-            f"{folder}: must stay as it is while it is checked, another command has written to it; finished runs are kept: "
-            "check again"
+            "must stay as it is while it is checked, another command has written to it; finished runs are kept: "
+            "check again",
+            place=folder,
         )
-    with translate_os_errors(str(folder), "copy the proxy to another place"):
+    with translate_os_errors(folder, "copy the proxy to another place"):
         for name, held in files.items():
             replace_file(folder / name, held)
         gone = set(EVIDENCE_FILES) - set(files)  # pictures of an earlier check

@@ -171,7 +171,7 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
     """
     target = read_remote(place)
     out = Path(default_folder(place) if out is None else out).absolute()
-    with translate_os_errors(str(out), "choose another -o"):
+    with translate_os_errors(out, "choose another -o"):
         there = check_output(out)
         out = out.resolve()
     source = open_published(target)
@@ -180,11 +180,12 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
     if there is not None:
         if there != manifest:
             raise OutputExistsError(
-                f"{out}: must be a new folder, found another proxy, {there.name} {there.version}; it was not touched: choose another -o, or "
-                "move it away"
+                f"must be a new folder, found another proxy, {there.name} {there.version}; it was not touched: choose another -o, or "
+                "move it away",
+                place=out,
             )
         return Pulled(out, verify_proxy(out), source.origin, was_there=True)
-    with translate_os_errors(str(out), "choose another -o"), whole_folder(out, "refuse") as folder:
+    with translate_os_errors(out, "choose another -o"), whole_folder(out, "refuse") as folder:
         manifest = fetch_proxy(source, folder, on_progress)
     return Pulled(out, manifest, source.origin, was_there=False)
 
@@ -274,5 +275,5 @@ def named_as(name: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except ProxydsError as error:
-        error.args = (str(error).replace(str(folder), name),)
+        error.show_folder_as(folder, name)
         raise

@@ -45,7 +45,7 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
             _replace(final, folder)
         elif if_there == "refuse":
             raise OutputExistsError(
-                f"{final}: something appeared there meanwhile and was not touched; choose another -o"
+                "something appeared there meanwhile and was not touched; choose another -o", place=final
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -66,7 +66,7 @@ def try_folder(final: Path) -> None:
         with TemporaryDirectory(dir=existing, prefix=".proxyds-"):
             pass
     except FileNotFoundError:  # as /proc says it
-        raise OutputError(f"{final}: cannot be made, no folders can be made there; choose another place") from None
+        raise OutputError("cannot be made, no folders can be made there; choose another place", place=final) from None
 
 
 @contextmanager
