@@ -1,7 +1,16 @@
 """Everything that can go wrong and is the user's to mend, as one tree.
 
-Each class has an exit code of its own, so that a script can tell them apart (`README.md` lists them). A message says
-where, what was required, what was found and what to do. Anything else that escapes is a defect of `proxyds`.
+Each branch of the tree has one exit code, so that a script can tell what kind of thing went wrong; `--json` names the
+class. A message says where, what was required, what was found and what to do. Anything else that escapes is a defect of
+`proxyds`.
+
+| code | branch | code | branch |
+|---|---|---|---|
+| 3 | `BelowThresholdError` | 40 | `OutputError` |
+| 10 | `RecipeError` | 50 | `ArtifactError` |
+| 15 | `UnavailableError` | 60 | `EvidenceError` |
+| 20 | `SourceError` | 70 | `RemoteError`, `StoreError` |
+| 30 | `TrainingError` | | |
 """
 
 from __future__ import annotations
@@ -10,6 +19,8 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+EXIT_INTERRUPTED = 130
 
 
 class ProxydsError(Exception):
@@ -35,6 +46,15 @@ class ProxydsError(Exception):
             self.place = "/".join([name, *self.place.relative_to(folder).parts])
 
 
+class BelowThresholdError(ProxydsError):
+    """A proxy's check fell below its threshold, and nobody said that it is to be published all the same."""
+
+    exit_code = 3
+
+
+# The recipe
+
+
 class RecipeError(ProxydsError):
     """A value in the recipe is not allowed; one message holds every problem found.
 
@@ -49,37 +69,41 @@ class RecipeError(ProxydsError):
 class RecipeNotFoundError(RecipeError):
     """The recipe file does not exist or cannot be read."""
 
-    exit_code = 11
-
 
 class RecipeSyntaxError(RecipeError):
     """The recipe is not a YAML 1.2 mapping."""
-
-    exit_code = 12
 
 
 class DuplicateKeyError(RecipeError):
     """The same key stands twice in one mapping of the recipe."""
 
-    exit_code = 13
-
 
 class UnknownNameError(RecipeError):
     """The recipe names a key, network, layer or method that is not registered."""
 
-    exit_code = 14
+
+# What the recipe or an option asks for, and this machine lacks
 
 
-class PluginError(ProxydsError):
-    """A plugin cannot be imported, offers no family of networks, or takes a name that is taken."""
+class UnavailableError(ProxydsError):
+    """Something asked for is not available here."""
 
     exit_code = 15
 
 
-class MissingExtraError(ProxydsError):
+class PluginError(UnavailableError):
+    """A plugin cannot be imported, offers no family of networks, or takes a name that is taken."""
+
+
+class MissingExtraError(UnavailableError):
     """Something asked for needs a package that is not installed."""
 
-    exit_code = 16
+
+class DeviceError(UnavailableError):
+    """There is no such device to compute on."""
+
+
+# The data
 
 
 class SourceError(ProxydsError):
@@ -91,37 +115,32 @@ class SourceError(ProxydsError):
 class SourceNotFoundError(SourceError):
     """No data set at the place that the recipe names."""
 
-    exit_code = 21
-
 
 class SplitNotFoundError(SourceError):
     """The source has no split of that name."""
-
-    exit_code = 22
 
 
 class BadImageError(SourceError):
     """An image of the source cannot be decoded."""
 
-    exit_code = 23
-
 
 class LabelError(SourceError):
     """The source has no usable labels: none at all, missing ones, or a single class."""
 
-    exit_code = 24
 
-
-class StarvedLabelError(ProxydsError):
+class StarvedLabelError(SourceError):
     """The ratio leaves a label with no sample."""
 
-    exit_code = 25
 
-
-class ShortageError(ProxydsError):
+class ShortageError(SourceError):
     """Fewer samples can be drawn than the ratio asks for."""
 
-    exit_code = 26
+
+class ChangedSourceError(SourceError):
+    """The source is not the one that a proxy was made from."""
+
+
+# Training
 
 
 class TrainingError(ProxydsError):
@@ -133,25 +152,16 @@ class TrainingError(ProxydsError):
 class DivergedError(TrainingError):
     """The training loss became infinite or not a number."""
 
-    exit_code = 31
-
 
 class ChanceLevelError(TrainingError):
     """A probe network is no better than chance, so its outcomes say nothing."""
-
-    exit_code = 32
 
 
 class WorkerDiedError(TrainingError):
     """A worker process ended without a result (killed, or out of memory)."""
 
-    exit_code = 33
 
-
-class DeviceError(ProxydsError):
-    """There is no such device to compute on."""
-
-    exit_code = 34
+# Writing
 
 
 class OutputError(ProxydsError):
@@ -163,19 +173,16 @@ class OutputError(ProxydsError):
 class OutputExistsError(OutputError):
     """The output folder holds something else; it is never touched."""
 
-    exit_code = 41
-
 
 class NoSpaceError(OutputError):
     """The disk is full."""
-
-    exit_code = 42
 
 
 class NoPermissionError(OutputError):
     """A file or folder may not be written."""
 
-    exit_code = 43
+
+# Proxies
 
 
 class ArtifactError(ProxydsError):
@@ -187,13 +194,12 @@ class ArtifactError(ProxydsError):
 class VerificationError(ArtifactError):
     """A proxy's files differ from its manifest."""
 
-    exit_code = 51
-
 
 class CardDriftError(ArtifactError):
     """A proxy's card is not what its records render to."""
 
-    exit_code = 52
+
+# Evidence
 
 
 class EvidenceError(ProxydsError):
@@ -202,16 +208,11 @@ class EvidenceError(ProxydsError):
     exit_code = 60
 
 
-class AccuracyTableError(ProxydsError):
+class AccuracyTableError(EvidenceError):
     """A table of accuracies cannot be used, or misses architectures."""
 
-    exit_code = 61
 
-
-class ChangedSourceError(SourceError):
-    """The source is not the one that a proxy was made from."""
-
-    exit_code = 27
+# The Hub, addresses and the store
 
 
 class RemoteError(ProxydsError):
@@ -230,76 +231,48 @@ class RemoteError(ProxydsError):
 class OfflineError(RemoteError):
     """`HF_HUB_OFFLINE` is set, and the Hub would have to be asked."""
 
-    exit_code = 76
     may_pass = False
 
 
 class RemoteNotFoundError(RemoteError):
     """There is no such repository, revision or address."""
 
-    exit_code = 71
     may_pass = False
 
 
 class RemoteAccessError(RemoteError):
     """There is no token, or it does not allow what was asked."""
 
-    exit_code = 72
     may_pass = False
 
 
 class TagExistsError(RemoteError):
     """The tag is there already, on other bytes. Tags are never moved."""
 
-    exit_code = 73
     may_pass = False
 
 
 class PushError(RemoteError):
     """It cannot be published so: a tag of another version, or options that the place has no use for."""
 
-    exit_code = 75
     may_pass = False
 
 
 class HeadMovedError(RemoteError):
     """Somebody else has changed a repository in the middle of a push."""
 
-    exit_code = 74
-
 
 class StoreError(ProxydsError):
     """The store of finished work is at an address that did not do what was asked."""
 
-    exit_code = 77
+    exit_code = RemoteError.exit_code  # no RemoteError: those are tried again, this one is what is left of them
 
 
 class DamagedEntryError(StoreError):
     """Finished work has other bytes in the store than were written; it counts as not done from now on."""
 
-    exit_code = 78
 
-
-EXIT_CHECK_BELOW_THRESHOLD = 3
-
-
-class BelowThresholdError(ProxydsError):
-    """A proxy's check fell below its threshold, and nobody said that it is to be published all the same."""
-
-    exit_code = EXIT_CHECK_BELOW_THRESHOLD
-
-
-EXIT_VERDICTS = {
-    "preserves the ranking": 0,
-    "not enough evidence": 4,
-    "no better than fewer epochs": 5,
-    "no better than counting FLOPs": 6,
-    "no better than random": 7,
-    "worse than random": 8,
-}
-"""Of `proxyds check --strict`."""
-EXIT_INTERRUPTED = 130
-
+# From the system's errors to these
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """A disk or quota that is full, as the system says it."""

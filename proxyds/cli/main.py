@@ -13,9 +13,8 @@ import click
 
 from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
 from proxyds.errors import (
-    EXIT_CHECK_BELOW_THRESHOLD,
     EXIT_INTERRUPTED,
-    EXIT_VERDICTS,
+    BelowThresholdError,
     OutputExistsError,
     ProxydsError,
     translate_os_errors,
@@ -174,7 +173,7 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
     "--reference", type=PATH, help="Full-data accuracies known already: a CSV file, or another proxy's folder."
 )
 @click.option("--runs", type=PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
-@click.option("--strict", is_flag=True, help="Exit with a code of its own unless the ranking is preserved.")
+@click.option("--strict", is_flag=True, help="Exit with 3 unless the verdict is that the ranking is preserved.")
 @plugins
 @overrides
 @execution_options
@@ -421,7 +420,7 @@ def verify(folder: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("folder", type=PATH)
-@click.option("--check", is_flag=True, help="Change nothing; exit with 52 where the card differs from its records.")
+@click.option("--check", is_flag=True, help="Change nothing; exit with 50 where the card differs from its records.")
 @as_json
 def card(folder: Path, check: bool, as_json: bool) -> None:
     """Render a proxy's card and pictures again from its records."""
@@ -544,15 +543,17 @@ def store_clean(days: float, yes: bool) -> None:
 
 
 def _exit_code(manifest: Manifest, *, strict: bool) -> int:
-    """Of a proxy that was checked: below its threshold, or with `strict` the verdict's own."""
+    """Returns the exit code of a proxy that was checked: whether it is below its threshold, or `strict` asks for more."""
     evidence = manifest.evidence
-    if evidence is None:
-        return 0
-    if evidence.passed is False:
+    if evidence is not None and evidence.passed is False:
         threshold = evidence.check.threshold
-        click.echo(f"proxyds: the lower end of Kendall tau's interval is below check.threshold = {threshold}", err=True)
-        return EXIT_CHECK_BELOW_THRESHOLD
-    return EXIT_VERDICTS[evidence.verdict] if strict else 0
+        complaint = f"the lower end of Kendall tau's interval is below check.threshold = {threshold}"
+    elif strict and evidence is not None and evidence.verdict != "preserves the ranking":
+        complaint = f"the verdict is «{evidence.verdict}», and --strict asks for «preserves the ranking»"
+    else:
+        return 0
+    click.echo(f"proxyds: {complaint}", err=True)
+    return BelowThresholdError.exit_code
 
 
 def _print_json(held: object) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,13 @@ from proxyds.artifact.manifest import (
     SpendingRecord,
     StageRecord,
     TrainingRecord,
+    Verdict,
 )
 from proxyds.artifact.ranking_table import STATISTICS
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.tables import read_proxy, read_tables
 from proxyds.artifact.writer import rewrite_manifest
-from proxyds.errors import EXIT_VERDICTS, ArtifactError, VerificationError
+from proxyds.errors import ArtifactError, VerificationError
 
 FORMAT = (Path(__file__).parent.parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
 
@@ -124,7 +125,7 @@ def test_the_specification_names_every_key_of_the_evidence() -> None:
     for record in (EvidenceRecord, MethodRecord, ComparisonRecord, EstimateRecord, SpendingRecord):
         assert not [name for name in record.model_fields if f"`{name}`" not in text], record
     assert all(f"`{name}`" in text for name in STATISTICS)
-    assert all(f"`{verdict}`" in text for verdict in EXIT_VERDICTS)
+    assert all(f"`{verdict}`" in text for verdict in get_args(Verdict))
 
 
 def test_the_specification_names_every_key_of_the_manifest(tiny_proxy: Path) -> None:

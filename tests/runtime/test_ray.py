@@ -399,5 +399,5 @@ def test_what_is_no_engine_or_no_cluster_is_told_by_the_command(
         assert re.search(message, done.stderr), done.stderr
     done = run_proxyds("build", recipe, "--engine", "ray", first="sys.modules['ray'] = None")
     check_manners(done)
-    assert done.returncode == 16
+    assert done.returncode == 15
     assert "must have Ray, which is not installed: pip install 'proxyds[ray]'" in done.stderr

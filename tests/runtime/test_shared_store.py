@@ -669,7 +669,7 @@ def test_a_command_says_in_one_line_that_the_store_does_not_answer(
         ):
             refused = run_here(*command)
             check_manners(refused, "very-secret")
-            assert (refused.returncode, refused.stderr.count("\n")) == (77, 1), refused.stderr
+            assert (refused.returncode, refused.stderr.count("\n")) == (70, 1), refused.stderr
             assert said in refused.stderr
             assert "PROXYDS_STORE" in refused.stderr
     flaky.n_left = 0

@@ -378,7 +378,7 @@ def test_a_check_compares_with_random_labels_and_with_all(reduced: Path, tmp_pat
     [
         (
             "{keep: 11}",
-            24,
+            20,
             "selection.labels.keep: must be between 2 and the 10 labels that have training samples, got 11",
         ),
         (
@@ -389,7 +389,7 @@ def test_a_check_compares_with_random_labels_and_with_all(reduced: Path, tmp_pat
         ("{keep: most}", 10, "selection.labels.keep"),
         ("{keep: 1.5}", 10, "a share of them in (0, 1)"),
         ("{}", 10, "selection.labels.keep: must be given, it is missing"),
-        ("{keep: 4, order: both}", 14, 'selection.labels.order: must be a known name, got "both"'),
+        ("{keep: 4, order: both}", 10, 'selection.labels.order: must be a known name, got "both"'),
         ("{keep: 2, samples_per_label: 0}", 10, "selection.labels.samples_per_label"),
     ],
 )

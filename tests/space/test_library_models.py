@@ -513,7 +513,7 @@ def test_a_user_is_told_of_a_model_that_timm_does_not_have(
 ) -> None:
     write_recipe_file(RECIPE.replace("torchvision", "timm").replace("shufflenet_v2_x1_0", "rsnet18, resnet10t"))
     refused = run_proxyds("build", "recipe.yaml", "-o", "p", "--dry-run", "--quiet")
-    assert refused.returncode == UnknownNameError.exit_code == 14
+    assert refused.returncode == UnknownNameError.exit_code == 10
     assert "models of timm, got 'rsnet18'; near: resnet18" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
 

@@ -70,7 +70,7 @@ def test_a_plugin_is_built_checked_and_planned_with(plain: Path, run_proxyds: Ru
     assert [probe["parameters"] for probe in manifest["probes"]] == [{"width": 4}, {"width": 64}]
     settings = ["--set", "check.draws=2", "--set", "check.full_seeds=2"]
     without = run_proxyds("check", "proxy", "-q", *settings)
-    assert without.returncode == 14
+    assert without.returncode == 10
     assert 'got "plain"' in without.stderr
     check = run_proxyds("check", "proxy", "--plugin", "plain_networks", "-q", "--json", *settings)
     assert check.returncode == 0, check.stderr
@@ -80,7 +80,7 @@ def test_a_plugin_is_built_checked_and_planned_with(plain: Path, run_proxyds: Ru
 def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:
     (plain / "plain_networks.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
     refused = run_proxyds("validate", "recipe.yaml")
-    assert refused.returncode == 14
+    assert refused.returncode == 10
     assert 'space.network: must be a known name (a module\'s own need --plugin MODULE), got "plain"' in refused.stderr
     assert "--plugin" in refused.stderr
     assert not (plain / "imported").exists()
@@ -152,7 +152,7 @@ def test_an_installed_package_may_not_take_a_known_name(plain: Path, run_proxyds
 @pytest.mark.parametrize(
     ("old", "new", "code", "said"),
     [
-        ('"2", "one hidden', '"9", "one hidden', 14, "feature_layer of the family plain: must be a layer of"),
+        ('"2", "one hidden', '"9", "one hidden', 10, "feature_layer of the family plain: must be a layer of"),
         (
             "return nn.Sequential(",
             "nn.Sequential(",
@@ -200,7 +200,7 @@ def test_another_version_of_a_plugin_makes_another_proxy(plain: Path, run_proxyd
     assert origin["plugin"].startswith("package.networks ")
     (package / "blocks.py").write_text("# a block that networks.py might use\n")
     refused = run_proxyds(*build)
-    assert refused.returncode == 41
+    assert refused.returncode == 40
     assert "Traceback" not in refused.stderr
 
 
