@@ -21,7 +21,6 @@ from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import Summary, collect_images, count_samples
 from proxyds.artifact.tables import WEIGHT, iter_rows
-from proxyds.artifact.tars import write_tar
 from proxyds.data.chunked import chunks_of, cut_chunks
 from proxyds.data.images import open_image
 from proxyds.data.samples import SHARD, ReadEncoded, Samples, Source, StreamedSamples
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 _FORMATS = re.compile(rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpg>\xff\xd8\xff)|(?P<webp>RIFF....WEBP)")
 """How images of the commonest formats begin, so that they need not be opened to be named."""
+_TAR_METADATA: dict[str, Any] = {"user": "bigdata", "group": "bigdata", "mode": 0o444, "mtime": 0}
+"""Of every member, so that equal samples give equal bytes."""
 
 
 class _Shards:
@@ -231,18 +232,18 @@ def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str],
 
     All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.
     """
+    from webdataset import TarWriter
+
     (folder / "webdataset").mkdir()
-
-    def members(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
-        for row in iter_rows(rows):
-            image, label, key = row.pop("image")["bytes"], row.pop("label"), row["sample_id"]
-            about = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
-            yield from sorted(
-                [(f"{key}.{extension}", image), (f"{key}.cls", b"%d" % label), (f"{key}.json", about.encode())]
-            )
-
     for number, shard in enumerate(shards):
-        write_tar(folder / "webdataset" / f"train-{number:06d}.tar", members(pq.read_table(shard)))
+        file = folder / "webdataset" / f"train-{number:06d}.tar"
+        with file.open("wb") as stream, TarWriter(stream, **_TAR_METADATA, encoder=False) as tar:
+            for row in iter_rows(pq.read_table(shard)):
+                image, label = row.pop("image")["bytes"], row.pop("label")
+                others = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
+                tar.write(
+                    {"__key__": row["sample_id"], extension: image, "cls": b"%d" % label, "json": others.encode()}
+                )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from proxyds.artifact import ranking_table as runs
 from proxyds.artifact.manifest import (
     AgreementRecord,
     ComparisonRecord,
@@ -37,10 +37,10 @@ from proxyds.artifact.manifest import (
     TrainingRecord,
     Verdict,
 )
-from proxyds.artifact.ranking_table import STATISTICS
+from proxyds.artifact.ranking_table import COLUMNS, DATASETS, STATISTICS
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.tables import read_proxy, read_tables
-from proxyds.artifact.writer import rewrite_manifest
+from proxyds.artifact.writer import rewrite_manifest, write_tars
 from proxyds.errors import ArtifactError, VerificationError
 
 FORMAT = (Path(__file__).parent.parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
@@ -79,15 +79,15 @@ def described_columns(table: str) -> set[str]:
 
 @pytest.mark.parametrize("table", ["data", "importance", "evaluation"])
 def test_the_specification_names_every_column(table: str, tiny_proxy: Path) -> None:
-    of_some_labels = {"source_label"} if table == "data" else set()  # see tests/test_label_reduction.py
+    of_some_labels = {"source_label"} if table == "data" else set()  # see tests/selection/test_labels.py
     assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table) - of_some_labels
 
 
 def test_the_specification_names_every_column_of_a_run() -> None:
     text = FORMAT[FORMAT.index("## The table ranking") : FORMAT.index("## Tars")]
     named = [name for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
-    assert named == runs.COLUMNS.names
-    assert all(f"`{name}`" in text for name in runs.DATASETS)
+    assert named == COLUMNS.names
+    assert all(f"`{name}`" in text for name in DATASETS)
 
 
 RECORDS = {
@@ -164,6 +164,18 @@ def test_parquet_carries_the_features(tiny_proxy: Path) -> None:
     features = json.loads(metadata[b"huggingface"])["info"]["features"]
     assert features["image"]["_type"] == "Image"
     assert features["label"]["names"] == [str(digit) for digit in range(10)]
+
+
+def test_equal_samples_give_equal_tars_in_the_order_of_the_data(tiny_proxy: Path, tmp_path: Path) -> None:
+    manifest, shards = read_manifest(tiny_proxy), sorted((tiny_proxy / "data").iterdir())
+    write_tars(tmp_path, shards, manifest.proxy_label_names, "png")
+    (written,) = (tmp_path / "webdataset").iterdir()
+    assert written.read_bytes() == (tiny_proxy / "webdataset" / written.name).read_bytes()
+    with tarfile.open(written) as tar:
+        members = list(tar)
+    ids = read_tables(tiny_proxy).data["sample_id"].to_pylist()
+    assert [each.name for each in members] == [f"{each}.{end}" for each in ids for end in ("cls", "json", "png")]
+    assert {(each.mtime, each.mode, each.uname, each.gname) for each in members} == {(0, 0o444, "bigdata", "bigdata")}
 
 
 def test_a_whole_proxy_verifies(tiny_proxy: Path) -> None:
@@ -279,14 +291,14 @@ def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, 
 
 def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:
     next((copy / "evaluation").iterdir()).write_bytes(b"not parquet")
-    with pytest.raises(ArtifactError, match=r"evaluation-00000-of-00001\.parquet: must be a parquet file as FORMAT"):
+    with pytest.raises(ArtifactError, match=r"evaluation-00000-of-00001\.parquet: must be a parquet file as docs"):
         read_tables(copy)
 
 
 # What a stranger may have changed: everything is refused, with the one error
 
 
-NEEDED = [name for name in runs.COLUMNS.names if name != "n_labels"]  # which format 1.1 did not have
+NEEDED = [name for name in COLUMNS.names if name != "n_labels"]  # which format 1.1 did not have
 
 
 def rewrite_table(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from webdataset import TarWriter
 
 import proxyds
-from proxyds.artifact.tars import write_tar
 from proxyds.data import splits as splitting
 from proxyds.data.samples import SHARD, StreamedSamples
 from proxyds.data.source import load_source
@@ -40,13 +40,12 @@ training: {epochs: 1, crop_padding: 1}
 def write_tars(folder: Path, rows: Sequence[tuple[bytes, int]], n_tars: int, split: str = "train") -> None:
     folder.mkdir(exist_ok=True)
     for tar in range(n_tars):
-
-        def members(tar: int = tar) -> Iterator[tuple[str, bytes]]:
+        with (
+            (folder / f"{split}-{tar:03d}.tar").open("wb") as stream,
+            TarWriter(stream, encoder=False, mtime=0) as writer,
+        ):
             for number, (encoded, label) in list(enumerate(rows))[tar::n_tars]:
-                yield f"{number:06d}.cls", b"%d" % label
-                yield f"{number:06d}.png", encoded
-
-        write_tar(folder / f"{split}-{tar:03d}.tar", members())
+                writer.write({"__key__": f"{number:06d}", "cls": b"%d" % label, "png": encoded})
 
 
 @pytest.fixture(scope="module")
