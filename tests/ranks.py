@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from proxyds.data.pixels import Pixels
 from proxyds.data.samples import Samples
 from proxyds.errors import ProxydsError
 from proxyds.recipe.models import Training
-from proxyds.selection.probe import train_probe
+from proxyds.selection.probe import ProbeJob, train_probe
 from proxyds.space.architecture import Architecture
 from proxyds.training.loop import Epoch, train_network
 from proxyds.training.model import make_network
@@ -73,24 +74,26 @@ def samples_of(file: Path, labels: np.ndarray) -> Samples:
     return Samples(ids, labels, np.arange(n), ids, "train", (Lying(file),), (0,), np.arange(n), "RGB 16", True)
 
 
-def probe_arguments(folder: Path) -> dict[str, Any]:
-    """What `train_probe` is given, but for where it writes."""
+def make_probe_job(folder: Path, **changes: Any) -> ProbeJob:
+    """Describes a probe that two processes train together."""
     pixels, labels = images()
     if not (folder / "all.npy").exists():
         np.save(folder / "all.npy", pixels)
     samples = samples_of(folder / "all.npy", labels)
-    return {
-        "architecture": Architecture("small", *RESNET, 1, 1, 1),
-        "train": samples,
-        "evaluation": samples,
-        "n_labels": 2,
-        "image_shape": (3, 16, 16),
-        "settings": SHORT,
-        "seed": 9,
-        "device": "cpu",
-        "data_parallel": N_RANKS,
-        "keep_answers": True,
-    }
+    job = ProbeJob(
+        architecture=Architecture("small", *RESNET, 1, 1, 1),
+        train=samples,
+        held_out=samples,
+        n_labels=2,
+        image_shape=(3, 16, 16),
+        settings=SHORT,
+        seed=9,
+        device="cpu",
+        arithmetic={"torch": "2", "device": "cpu x86_64"},
+        data_parallel=N_RANKS,
+        keep_answers=True,
+    )
+    return replace(job, **changes)
 
 
 def train(
@@ -119,7 +122,7 @@ def _train_all(rank: int, folder: Path) -> None:
     own = folder / f"probe-{rank}"
     own.mkdir()
     said: list[float] = []
-    train_probe(folder=own, report=lambda done, total, note: said.append(done), **probe_arguments(folder))
+    train_probe(folder=own, report=lambda done, total, note: said.append(done), **vars(make_probe_job(folder)))
     (folder / f"said-{rank}.json").write_text(json.dumps(said))
     refused = {}
     for name, settings, n_parts in (("diverged", DIVERGING, N_RANKS), ("mismatch", SHORT, 4), ("alone", SHORT, 1)):

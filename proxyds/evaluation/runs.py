@@ -11,29 +11,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
 from proxyds.data.samples import Samples
-from proxyds.errors import LabelError, TrainingError
+from proxyds.errors import LabelError
 from proxyds.progress import OnProgress, Progress
 from proxyds.recipe.models import Check, Training
 from proxyds.runtime.task import Done, Report, Task
 from proxyds.seeding import derive_seed
 from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
-from proxyds.space.networks.build import describe_origin, sketch_network
+from proxyds.space.networks.build import sketch_network
 from proxyds.training.inference import measure_network
-from proxyds.training.loop import Epoch, count_steps, time_training, train_network
-from proxyds.training.model import make_network
+from proxyds.training.job import TrainingJob, TrainingSetup, expect_image_seconds
+from proxyds.training.loop import count_steps
 from proxyds.training.numerics import choose_computation
 
 STAGE = "check"
@@ -82,14 +82,21 @@ class Run:
         training_set: What it is trained on.
         n_seen: Images that the training computes on.
         flops: Of training and test.
-        task: The work; None where the samples are not known yet.
+        job: What is trained, and tested on the samples held out; None where the samples are not known yet.
     """
 
     architecture: Architecture
     training_set: TrainingSet
     n_seen: int
     flops: int
-    task: Task | None
+    job: TrainingJob | None
+
+    @cached_property
+    def task(self) -> Task | None:
+        """The work; None where the samples are not known yet."""
+        if self.job is None:
+            return None
+        return make_task(self.job, f"{self.architecture.name} on {self.training_set.name}")
 
 
 def sample_architectures(architectures: Sequence[Architecture], n: int, seed: int) -> list[Architecture]:
@@ -145,192 +152,81 @@ def all_ratios(check: Check, own_ratio: float) -> list[float]:
 
 
 def list_runs(
-    architectures: Sequence[Architecture],
-    sets: Sequence[TrainingSet],
-    test: Samples,
-    *,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    settings: Training,
-    seed: int,
-    device: str,
-    arithmetic: dict[str, str],
+    architectures: Sequence[Architecture], sets: Sequence[TrainingSet], test: Samples, setup: TrainingSetup
 ) -> list[Run]:
-    """Lists every architecture on every training set, the most expensive first; see `run_task`.
+    """Lists every architecture on every training set, the most expensive first.
 
     Where a training set keeps some labels only, its networks tell these apart and are tested on the samples of these.
+
+    Args:
+        architectures: Which networks.
+        sets: What they are trained on.
+        test: What they are tested on.
+        setup: What all trainings have in common.
 
     Raises:
         LabelError: A training set's labels have no test sample.
     """
     runs = []
     for each in sets:
-        asked, n_outputs = test, n_labels
+        held_out, n_labels = test, setup.n_labels
         if each.kept_labels is not None:
-            asked, n_outputs = test.keep_labels(each.kept_labels), len(each.kept_labels)
-            if not len(asked):
+            held_out, n_labels = test.keep_labels(each.kept_labels), len(each.kept_labels)
+            if not len(held_out):
                 raise LabelError(
-                    f"check: the labels of {each.name} must have test samples, its {n_outputs} have none; keep more labels "
+                    f"check: the labels of {each.name} must have test samples, its {n_labels} have none; keep more labels "
                     "(selection.labels.keep)"
                 )
         use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
+        n_seen = each.n_steps * min(setup.settings.batch_size, each.n_samples)
         for architecture in architectures:
-            seed_of_run = derive_seed(
-                seed, STAGE, use, each.training_seed, architecture.network, parameters_text(architecture)
-            )
-            task = (
-                None
-                if each.samples is None
-                else run_task(
-                    architecture,
-                    each.samples,
-                    asked,
-                    name=f"{architecture.name} on {each.name}",
+            parameters = parameters_text(architecture)
+            seed = derive_seed(setup.seed, STAGE, use, each.training_seed, architecture.network, parameters)
+            job = None
+            if each.samples is not None:
+                job = TrainingJob(
+                    **{**vars(setup), "n_labels": n_labels, "seed": seed},
+                    architecture=architecture,
+                    train=each.samples,
+                    held_out=held_out,
                     n_steps=each.n_steps,
-                    n_labels=n_outputs,
-                    image_shape=image_shape,
-                    settings=settings,
-                    seed=seed_of_run,
-                    device=device,
-                    arithmetic=arithmetic,
                 )
-            )
-            n_seen = each.n_steps * min(settings.batch_size, each.n_samples)
-            flops = n_seen * architecture.training_flops + len(asked) * architecture.forward_flops
-            runs.append(Run(architecture, each, n_seen, flops, task))
+            flops = n_seen * architecture.training_flops + len(held_out) * architecture.forward_flops
+            runs.append(Run(architecture, each, n_seen, flops, job))
     return sorted(runs, key=lambda run: -run.flops)
 
 
-def run_task(
-    architecture: Architecture,
-    train: Samples,
-    test: Samples,
-    *,
-    name: str,
-    n_steps: int,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    settings: Training,
-    seed: int,
-    device: str,
-    arithmetic: dict[str, str],
-) -> Task:
-    """Describes one training and its test.
+def make_task(job: TrainingJob, name: str) -> Task:
+    """Makes one training and its test a piece of work that can be stored."""
+    inputs = {"version": STAGE_VERSION, **job.list_inputs(held_out_as="test")}
+    return Task(stage=STAGE, name=name, inputs=inputs, function=train_and_test, arguments=dict(vars(job)))
+
+
+def train_and_test(*, folder: Path, report: Report, **job_fields: Any) -> None:
+    """Trains one architecture and tests it; writes `run.json` to the folder.
 
     Args:
-        architecture: Which network.
-        train: What it is trained on.
-        test: What it is tested on.
-        name: What the run is, for people.
-        n_steps: Batches that it takes.
-        n_labels: Size of its output.
-        image_shape: (C, H, W).
-        settings: How it is trained.
-        seed: Of initial weights, the order of samples and augmentation.
-        device: `cpu` or a CUDA device.
-        arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
-    """
-    return Task(
-        stage=STAGE,
-        name=name,
-        inputs={
-            "version": STAGE_VERSION,
-            "network": architecture.network,
-            **describe_origin(architecture.network),
-            "parameters": architecture.parameters,
-            "settings": settings.model_dump(mode="json"),
-            "n_steps": n_steps,
-            "seed": seed,
-            "n_labels": n_labels,
-            "image_shape": image_shape,
-            "train": train.fingerprint,
-            "test": test.fingerprint,
-            **arithmetic,
-        },
-        function=train_and_test,
-        arguments={
-            "architecture": architecture,
-            "train": train,
-            "test": test,
-            "n_steps": n_steps,
-            "n_labels": n_labels,
-            "image_shape": image_shape,
-            "settings": settings,
-            "seed": seed,
-            "device": device,
-        },
-    )
-
-
-def train_and_test(
-    *,
-    folder: Path,
-    report: Report,
-    architecture: Architecture,
-    train: Samples,
-    test: Samples,
-    n_steps: int,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    settings: Training,
-    seed: int,
-    device: str,
-) -> None:
-    """Trains one architecture and tests it; writes `run.json` to the folder.
+        folder: Filled with the result.
+        report: Told of every epoch's end.
+        job_fields: Those of a `TrainingJob`.
 
     Raises:
         DivergedError: The loss became infinite or not a number.
         TrainingError: There is not memory enough.
     """
-    network = make_network(
-        architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
-    )
-    batch_size = min(settings.batch_size, len(train))
-    n_epochs = -(-n_steps // (len(train) // batch_size))
-
-    def show(index: int, epoch: Epoch) -> None:
-        report(index + 1, n_epochs, f"loss {epoch.loss:.3f}")
-
-    report(0, n_epochs, "")
-    with named_without_memory(architecture.name, settings, device):
-        pixels = train.pixels()
+    job = TrainingJob(**job_fields)
+    with job.within_memory():
+        network, losses, training_seconds = job.run(report)
         started = time.perf_counter()
-        history = train_network(
-            network,
-            pixels,
-            train.labels,
-            settings,
-            seed=seed,
-            n_steps=n_steps,
-            device=device,
-            name=architecture.name,
-            on_epoch=show,
-        )
-        trained = time.perf_counter()
-        accuracy, loss = measure_network(network, test.pixels(), test.labels, device)
-    about = {
+        accuracy, loss = measure_network(network, job.held_out.pixels(), job.held_out.labels, job.device)
+    result = {
         "accuracy": accuracy,
         "loss": loss,
-        "losses": [epoch.loss for epoch in history],
-        "training_seconds": trained - started,
-        "test_seconds": time.perf_counter() - trained,
+        "losses": losses,
+        "training_seconds": training_seconds,
+        "test_seconds": time.perf_counter() - started,
     }
-    (folder / "run.json").write_text(json.dumps(about))
-
-
-@contextmanager
-def named_without_memory(name: str, settings: Training, device: str) -> Iterator[None]:
-    """Makes a run that does not fit into memory a run that failed, and leaves the device's memory to the next."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingError(
-            f"{name}: must fit into memory, it does not; fewer samples a step (training.batch_size, now "
-            f"{settings.batch_size}) or fewer workers (--workers 1) need less"
-        ) from error
-    finally:
-        if device.startswith("cuda"):
-            torch.cuda.empty_cache()
+    (folder / "run.json").write_text(json.dumps(result))
 
 
 def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings: Training) -> pa.Table:
@@ -343,9 +239,9 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
     """
     rows = []
     for run, result in zip(runs, results, strict=True):
-        if result is None or run.task is None:
+        if result is None or run.job is None:
             continue
-        about = json.loads((result.entry.folder / "run.json").read_text())
+        measured = json.loads((result.entry.folder / "run.json").read_text())
         each, architecture = run.training_set, run.architecture
         rows.append(
             {
@@ -355,14 +251,14 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
                 "draw_seed": each.draw_seed,
                 "training_seed": each.training_seed,
                 "n_samples": each.n_samples,
-                "n_labels": run.task.inputs["n_labels"],
+                "n_labels": run.job.n_labels,
                 "n_steps": each.n_steps,
                 "n_epochs": settings.epochs * each.n_steps / count_steps(settings, each.n_samples),
                 "run_flops": run.flops,
-                "accuracy": about["accuracy"],
-                "training_seconds": about["training_seconds"],
-                "test_seconds": about["test_seconds"],
-                "device": run.task.inputs["device"],
+                "accuracy": measured["accuracy"],
+                "training_seconds": measured["training_seconds"],
+                "test_seconds": measured["test_seconds"],
+                "device": run.job.arithmetic["device"],
                 "origin": "trained",
             }
         )
@@ -370,22 +266,9 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
 
 
 def expect_seconds(runs: Sequence[Run]) -> dict[str, float]:
-    """How long one image of each architecture's training takes on this machine, alone: seconds, by the architecture's name."""
-    seconds = {}
-    for run in runs:
-        if run.task is None or run.architecture.name in seconds:
-            continue
-        given = {what: run.task.arguments[what] for what in ("n_labels", "image_shape", "settings", "device")}
-        seconds[run.architecture.name] = expect_image_seconds(run.architecture, **given)
-    return seconds
-
-
-def expect_image_seconds(
-    architecture: Architecture, n_labels: int, image_shape: tuple[int, int, int], settings: Training, device: str
-) -> float:
-    """Times a few steps of an architecture's training; seconds for one image."""
-    network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, seed=0)
-    return time_training(network, 1, n_labels, image_shape, architecture.training_flops, settings, device)
+    """Times how long one image of each architecture's training takes on this machine, alone: seconds, by the architecture's name."""
+    jobs = {run.architecture.name: run.job for run in reversed(runs) if run.job is not None}
+    return {name: expect_image_seconds(job, job.architecture) for name, job in jobs.items()}
 
 
 def describe_computations(

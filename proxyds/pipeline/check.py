@@ -49,7 +49,6 @@ from proxyds.progress import OnProgress, Progress
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
-from proxyds.runtime import machine
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Engine, run_each, run_stored
@@ -155,12 +154,7 @@ def list_check_runs(
         ranked,
         verification.list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
         data.test,
-        n_labels=len(data.label_names),
-        image_shape=data.image_shape,
-        settings=recipe.training,
-        seed=recipe.seed,
-        device=device,
-        arithmetic=engine.ask(device, machine.describe_arithmetic, device),
+        probing.set_up_training(recipe, data, device, engine),
     )
 
 

@@ -223,17 +223,17 @@ def _plan_probes(
     engine: Engine,
 ) -> list[PlannedProbe]:
     chosen, _ = probing.prepare_probes(recipe, data, architectures)
-    tasks = probing.list_probe_tasks(recipe, data, chosen, needs, device, engine)
-    n_seen = probe.count_seen(recipe.training, len(data.train), recipe.probes.data_parallel)
+    jobs = probing.list_probe_jobs(recipe, data, chosen, needs, device, engine)
     planned = []
     expected: dict[str, float] = {}
-    for architecture, task in zip(list(chosen) * recipe.probes.seeds, tasks, strict=True):
+    for job in jobs:
+        architecture, task = job.architecture, job.task
         is_stored = store.find(task.stage, task.key) is not None
-        flops = n_seen * architecture.training_flops + probe.count_asking_flops(task)
         if not is_stored and architecture.name not in expected:
-            expected[architecture.name] = engine.ask(device, probe.expect_seconds, task)
+            expected[architecture.name] = engine.ask(device, probe.expect_seconds, job)
         seconds = 0.0 if is_stored else expected[architecture.name]
-        planned.append(PlannedProbe(task.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
+        flops = job.training_flops + job.asking_flops
+        planned.append(PlannedProbe(job.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
     return planned
 
 
@@ -243,7 +243,7 @@ def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
 
 
 def _plan_runs(runs: Sequence[verification.Run], store: Store, device: str, engine: Engine) -> CheckPlan:
-    first = {run.architecture.name: run for run in reversed(runs) if run.task is not None}
+    first = {run.architecture.name: run for run in reversed(runs) if run.job is not None}
     seconds_per_image = engine.ask(device, verification.expect_seconds, list(first.values()))
     planned: dict[tuple[str, float], PlannedRuns] = {}
     for run in runs:

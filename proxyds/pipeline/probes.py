@@ -14,11 +14,13 @@ from proxyds.pipeline.provenance import Ledger
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import Recipe
 from proxyds.runtime import machine
-from proxyds.runtime.task import Done, Engine, RunTasks, Task
+from proxyds.runtime.task import Done, Engine, RunTasks
 from proxyds.selection import probe, similarity
 from proxyds.selection.importance import score_importance
+from proxyds.selection.probe import ProbeJob
 from proxyds.selection.records import NearestMap, Outcomes, Probe, SampleScores
 from proxyds.space.architecture import Architecture
+from proxyds.training.job import TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -74,24 +76,31 @@ def find_needs(*methods: str) -> frozenset[Need]:
     return frozenset[Need]().union(*(METHODS[method].needs for method in methods))
 
 
-def list_probe_tasks(
+def set_up_training(recipe: Recipe, data: Source, device: str, engine: Engine) -> TrainingSetup:
+    """Says what all trainings for a recipe have in common."""
+    return TrainingSetup(
+        n_labels=len(data.label_names),
+        image_shape=data.image_shape,
+        settings=recipe.training,
+        seed=recipe.seed,
+        device=device,
+        arithmetic=engine.ask(device, machine.describe_arithmetic, device),
+    )
+
+
+def list_probe_jobs(
     recipe: Recipe, data: Source, chosen: Sequence[Architecture], needs: frozenset[Need], device: str, engine: Engine
-) -> list[Task]:
+) -> list[ProbeJob]:
     """Lists the trainings of a build's probes: for each repeat every one of them; the heaviest is asked on the way where that is needed."""
-    arithmetic = engine.ask(device, machine.describe_arithmetic, device)
+    setup = set_up_training(recipe, data, device, engine)
     return [
-        probe.probe_task(
-            architecture,
-            data.train,
-            data.evaluation,
-            n_labels=len(data.label_names),
-            image_shape=data.image_shape,
-            settings=recipe.training,
-            seed=recipe.seed,
-            repeat=repeat,
-            device=device,
-            arithmetic=arithmetic,
+        ProbeJob(
+            **vars(setup),
+            architecture=architecture,
+            train=data.train,
+            held_out=data.evaluation,
             data_parallel=recipe.probes.data_parallel,
+            repeat=repeat,
             keep_answers="answers" in needs and architecture == chosen[-1],
         )
         for repeat in range(recipe.probes.seeds)
@@ -108,28 +117,16 @@ def train_probes(
     engine: Engine,
     run: RunTasks,
 ) -> Trained:
-    """Trains every probe with every seed; in the order of `list_probe_tasks`.
+    """Trains every probe with every seed; in the order of `list_probe_jobs`.
 
     Raises:
         ChanceLevelError: One has learnt nothing.
     """
-    tasks = list_probe_tasks(recipe, data, chosen, needs, device, engine)
-    places = sorted(range(len(tasks)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
-    done = dict(zip(places, run([tasks[i] for i in places]), strict=True))
-    results = [done[i] for i in range(len(tasks))]
-    trained = [
-        probe.read_probe(
-            result.entry,
-            chosen[i % len(chosen)],
-            i // len(chosen),
-            data.evaluation.labels,
-            recipe.training,
-            len(data.train),
-            recipe.probes.data_parallel,
-            probe.count_asking_flops(tasks[i]),
-        )
-        for i, result in enumerate(results)
-    ]
+    jobs = list_probe_jobs(recipe, data, chosen, needs, device, engine)
+    order = sorted(range(len(jobs)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
+    done = dict(zip(order, run([jobs[i].task for i in order]), strict=True))
+    results = [done[i] for i in range(len(jobs))]
+    trained = [probe.read_probe(result.entry, job) for result, job in zip(results, jobs, strict=True)]
     for each in trained:
         probe.check_above_chance(each, data.evaluation.labels)
     return Trained(trained, results)

@@ -5,116 +5,86 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import materialize
-from proxyds.data.samples import Samples, StreamedSamples
+from proxyds.data.pixels import Pixels
 from proxyds.errors import ChanceLevelError, RecipeError, UnknownNameError
-from proxyds.recipe.models import Probes, Training
+from proxyds.recipe.models import Probes
 from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Report, Task
 from proxyds.seeding import derive_seed
 from proxyds.selection.records import Answers, Probe
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.cost import read_parameters
-from proxyds.space.networks.build import describe_origin
-from proxyds.training.data_parallel import fit_batch, is_first
+from proxyds.training.data_parallel import is_first
 from proxyds.training.inference import measure_answers, predict_labels
-from proxyds.training.loop import Epoch, count_steps, time_training, train_network
-from proxyds.training.model import make_network, save_network
+from proxyds.training.job import TrainingJob, expect_image_seconds
+from proxyds.training.model import PixelNetwork, save_network
 
 STAGE = "probes"
 STAGE_VERSION = 2
 
 
-def probe_task(
-    architecture: Architecture,
-    train: Samples | StreamedSamples,
-    evaluation: Samples,
-    *,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    settings: Training,
-    seed: int,
-    repeat: int,
-    device: str,
-    arithmetic: dict[str, str],
-    data_parallel: int = 1,
-    keep_answers: bool = False,
-) -> Task:
-    """Describes one training of a probe.
+@dataclass(frozen=True, kw_only=True)
+class ProbeJob(TrainingJob):
+    """One training of a probe.
 
-    Args:
-        architecture: Which network.
-        train: What it is trained on.
-        evaluation: What it is asked about.
-        n_labels: Size of its output.
-        image_shape: (C, H, W).
-        settings: How it is trained.
-        seed: The recipe's; initial weights and the order of samples are derived from it, the parameters and the repeat.
+    Attributes:
+        seed: The recipe's; the training's own is derived from it, the architecture and the repeat.
         repeat: Number of the training, from 0.
-        device: `cpu` or a CUDA device.
-        arithmetic: What its bits depend on besides: see `machine.describe_arithmetic`.
-        data_parallel: Parts of every batch, and processes that compute them where the engine can.
-        keep_answers: Whether it is asked about every training sample after each epoch; 16 bytes of each are kept, epoch by epoch.
+        keep_answers: Whether the network is asked about every training sample after each epoch; 16 bytes of each are kept, epoch by epoch.
     """
-    parameters = json.dumps(architecture.parameters, sort_keys=True)
-    return Task(
-        stage=STAGE,
-        name=f"probe {architecture.name}{f', seed {repeat + 1}' if repeat else ''}",
-        inputs={
-            "version": STAGE_VERSION,
-            "network": architecture.network,
-            **describe_origin(architecture.network),
-            "parameters": architecture.parameters,
-            "settings": settings.model_dump(mode="json"),
-            "seed": seed,
-            **({"repeat": repeat} if repeat else {}),
-            **({"data_parallel": data_parallel} if data_parallel != 1 else {}),
-            **({"answers": True} if keep_answers else {}),
-            "n_labels": n_labels,
-            "image_shape": image_shape,
-            "train": train.fingerprint,
-            "evaluation": evaluation.fingerprint,
-            **arithmetic,
-        },
-        function=train_probe,
-        arguments={
-            "architecture": architecture,
-            "train": train,
-            "evaluation": evaluation,
-            "n_labels": n_labels,
-            "image_shape": image_shape,
-            "settings": settings,
-            "seed": derive_seed(seed, "probe", architecture.network, parameters, *([repeat] if repeat else [])),
-            "device": device,
-            "data_parallel": data_parallel,
-            "keep_answers": keep_answers,
-        },
-        n_processes=data_parallel,
-    )
+
+    repeat: int = 0
+    keep_answers: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people: `probe resnet depth=8, seed 2`."""
+        return f"probe {self.architecture.name}{f', seed {self.repeat + 1}' if self.repeat else ''}"
+
+    @property
+    def training_seed(self) -> int:
+        """Where all random numbers of the training come from."""
+        parameters = json.dumps(self.architecture.parameters, sort_keys=True)
+        repeat = [self.repeat] if self.repeat else []
+        return derive_seed(self.seed, "probe", self.architecture.network, parameters, *repeat)
+
+    @property
+    def training_flops(self) -> int:
+        """FLOPs of the whole training."""
+        return self.n_seen * self.architecture.training_flops
+
+    @property
+    def asking_flops(self) -> int:
+        """FLOPs of asking the probe about every training sample after each epoch; 0 where it is not asked."""
+        return self.keep_answers * self.settings.epochs * len(self.train) * self.architecture.forward_flops
+
+    @property
+    def task(self) -> Task:
+        """The training as a piece of work that can be stored."""
+        return Task(
+            stage=STAGE,
+            name=self.name,
+            inputs={
+                "version": STAGE_VERSION,
+                **self.list_inputs(held_out_as="evaluation"),
+                **({"repeat": self.repeat} if self.repeat else {}),
+                **({"answers": True} if self.keep_answers else {}),
+            },
+            function=train_probe,
+            arguments=dict(vars(self)),
+            n_processes=self.data_parallel,
+        )
 
 
-def train_probe(
-    *,
-    folder: Path,
-    report: Report,
-    architecture: Architecture,
-    train: Samples | StreamedSamples,
-    evaluation: Samples,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    settings: Training,
-    seed: int,
-    device: str,
-    data_parallel: int,
-    keep_answers: bool,
-) -> None:
+def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
     """Trains one probe; writes `weights.safetensors`, `predictions.npy` and `training.json` to the folder.
 
     With `keep_answers` also `answers.npy`, (4, E, N) float32: what the network says of each training sample after each of E epochs, see
@@ -122,107 +92,51 @@ def train_probe(
 
     Where `torch.distributed` is set up, every process of it calls this; the first alone reports, tests and writes.
 
+    Args:
+        folder: Filled with the result.
+        report: Told of every epoch's end.
+        job_fields: Those of a `ProbeJob`.
+
     Raises:
         DivergedError: The loss became infinite or not a number.
-        TrainingError: Too few samples for the parts of a batch, or another number of processes than parts.
+        TrainingError: Too few samples for the parts of a batch, another number of processes than parts, or not memory enough.
     """
-    network = make_network(
-        architecture.network, architecture.parameters, n_labels, image_shape, derive_seed(seed, "weights")
-    )
+    job = ProbeJob(**job_fields)
 
-    asking_seconds = 0.0
+    def keep_answers(
+        network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], epoch: int
+    ) -> None:
+        answers = measure_answers(network, pixels, labels, job.device)
+        write_answers(folder / "answers.npy", answers, epoch, job.settings.epochs)
 
-    def ask(index: int, epoch: Epoch) -> None:
-        nonlocal asking_seconds
-        report(index + 1, settings.epochs, f"loss {epoch.loss:.3f}")
-        if keep_answers:
-            asked = time.perf_counter()
-            network.eval()
-            measured = measure_answers(network, train.pixels(), materialize(train.labels), device)
-            write_answers(folder / "answers.npy", measured, index, settings.epochs)
-            network.train()
-            asking_seconds += time.perf_counter() - asked
-
-    started = time.perf_counter()
-    if is_first():
-        report(0, settings.epochs, "")
-    history = train_network(
-        network,
-        train.pixels(),
-        materialize(train.labels),
-        settings,
-        seed=seed,
-        n_parts=data_parallel,
-        device=device,
-        name=architecture.name,
-        on_epoch=ask if is_first() else None,
-    )
-    if not is_first():
-        return
-    seconds = time.perf_counter() - started - asking_seconds
-    np.save(folder / "predictions.npy", predict_labels(network, evaluation.pixels(), device))
-    save_network(network, folder / "weights.safetensors", n_labels, image_shape)
-    about = {"losses": [epoch.loss for epoch in history], "seconds": seconds}
-    (folder / "training.json").write_text(json.dumps(about))
+    with job.within_memory():
+        network, losses, seconds = job.run(report, keep_answers if job.keep_answers else None)
+        if not is_first():
+            return
+        np.save(folder / "predictions.npy", predict_labels(network, job.held_out.pixels(), job.device))
+    save_network(network, folder / "weights.safetensors", job.n_labels, job.image_shape)
+    (folder / "training.json").write_text(json.dumps({"losses": losses, "seconds": seconds}))
 
 
-def expect_seconds(task: Task) -> float:
+def expect_seconds(job: ProbeJob) -> float:
     """Times a few steps of a probe's training and says how long the whole would take on this machine, alone."""
-    given = task.arguments
-    architecture, n_labels, image_shape = given["architecture"], given["n_labels"], given["image_shape"]
-    network = make_network(architecture.network, architecture.parameters, n_labels, image_shape, seed=0)
-    n_seen = count_seen(given["settings"], len(given["train"]), given["data_parallel"])
-    cost = architecture.training_flops
-    seconds = time_training(network, n_seen, n_labels, image_shape, cost, given["settings"], given["device"])
-    return float(seconds * (1 + count_asking_flops(task) / (n_seen * cost)))
+    n_images = job.n_seen * (1 + job.asking_flops / job.training_flops)
+    return expect_image_seconds(job, job.architecture) * n_images
 
 
-def count_asking_flops(task: Task) -> int:
-    """FLOPs of asking a probe about every training sample after each epoch; 0 where it is not asked."""
-    given = task.arguments
-    if not given["keep_answers"]:
-        return 0
-    return int(given["settings"].epochs * len(given["train"]) * given["architecture"].forward_flops)
-
-
-def count_seen(settings: Training, n_train: int, data_parallel: int) -> int:
-    """Images that a whole training computes on: every epoch leaves out what fills no batch."""
-    return count_steps(settings, n_train) * fit_batch(settings.batch_size, n_train, data_parallel)
-
-
-def read_probe(
-    entry: Entry,
-    architecture: Architecture,
-    repeat: int,
-    labels: NDArray[np.int64],
-    settings: Training,
-    n_train: int,
-    data_parallel: int,
-    asking_flops: int,
-) -> Probe:
-    """Reads a finished probe.
-
-    Args:
-        entry: What `train_probe` left in the store.
-        architecture: Which network.
-        repeat: Number of the training.
-        labels: (M,) true labels of the evaluation samples.
-        settings: How it was trained.
-        n_train: Samples that it was trained on.
-        data_parallel: Parts of every batch.
-        asking_flops: Of asking it about every training sample after each epoch.
-    """
-    about = json.loads((entry.folder / "training.json").read_text())
+def read_probe(entry: Entry, job: ProbeJob) -> Probe:
+    """Reads a finished probe, as `train_probe` left it in the store."""
+    training = json.loads((entry.folder / "training.json").read_text())
     predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
     return Probe(
-        architecture=architecture,
-        repeat=repeat,
+        architecture=job.architecture,
+        repeat=job.repeat,
         predictions=predictions,
-        accuracy=float((predictions == labels).mean()),
-        losses=tuple(about["losses"]),
-        training_seconds=about["seconds"],
-        training_flops=count_seen(settings, n_train, data_parallel) * architecture.training_flops,
-        asking_flops=asking_flops,
+        accuracy=float((predictions == job.held_out.labels).mean()),
+        losses=tuple(training["losses"]),
+        training_seconds=training["seconds"],
+        training_flops=job.training_flops,
+        asking_flops=job.asking_flops,
         weights_file=entry.file("weights.safetensors"),
     )
 

@@ -28,15 +28,13 @@ from proxyds.data.pixels import Pixels
 from proxyds.errors import DivergedError
 from proxyds.recipe.models import Training
 from proxyds.seeding import derive_seed
-from proxyds.training.cuda_graph import N_EAGER, GraphedStep
+from proxyds.training.cuda_graph import GraphedStep
 from proxyds.training.data_parallel import Parts
 from proxyds.training.model import PixelNetwork
 from proxyds.training.numerics import choose_computation
 
 N_AHEAD = 2
 """Batches that are read from disk before they are needed."""
-TIMING_FLOPS = 20_000_000_000
-"""Cost of one step of `time_training`, at most (two images at least): under a second on one core."""
 
 
 @dataclass(frozen=True)
@@ -154,40 +152,6 @@ def train_network(
 def count_steps(settings: Training, n_train: int) -> int:
     """Batches of a whole training: every epoch leaves out what fills none."""
     return settings.epochs * (n_train // min(settings.batch_size, n_train))
-
-
-def time_training(
-    network: PixelNetwork,
-    n_seen: int,
-    n_labels: int,
-    image_shape: tuple[int, int, int],
-    training_flops: int,
-    settings: Training,
-    device: str,
-) -> float:
-    """Expects the seconds of a whole training from a few small steps on made-up images, in one thread.
-
-    Args:
-        network: Left in an unusable state.
-        n_seen: Images that the whole training computes on, over all epochs.
-        n_labels: Size of the output.
-        image_shape: (C, H, W).
-        training_flops: Of one image, to keep the steps short.
-        settings: How it would be trained.
-        device: `cpu` or a CUDA device.
-    """
-    n = int(np.clip(TIMING_FLOPS // training_flops, 2, settings.batch_size))
-    rng = np.random.default_rng(0)
-    pixels, labels = rng.integers(0, 256, (n, *image_shape), np.uint8), rng.integers(0, n_labels, n)
-    n_warming_up = N_EAGER + 1 if device.startswith("cuda") else 1
-    short = settings.model_copy(update={"epochs": n_warming_up + 4, "batch_size": n})
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        steps = train_network(network, pixels, labels, short, seed=0, device=device)
-    finally:
-        torch.set_num_threads(n_threads)
-    return float(np.median([step.seconds for step in steps[n_warming_up:]])) / n * n_seen
 
 
 def draw_epoch(

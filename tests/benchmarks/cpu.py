@@ -46,6 +46,7 @@ from proxyds.selection import sampling as draws
 from proxyds.selection import similarity
 from proxyds.selection.records import Draw, NearestMap, Outcomes, Probe
 from proxyds.space.cost import measure_cost
+from proxyds.training.job import TrainingJob
 from proxyds.training.loop import cut_batch, draw_epoch, pad_images
 from proxyds.training.model import make_network, save_network
 from tests.benchmarks.timing import (
@@ -120,18 +121,20 @@ class Bench:
     def train(self, filters: int, n_steps: int, n_train: int, n_test: int = 1, n_runs: int = N_CORES) -> list[Done]:
         """Runs trainings side by side as a check does, all new."""
         tasks = [
-            verification.run_task(
-                self.architectures[filters],
-                self.samples(n_train),
-                self.samples(n_test),
+            verification.make_task(
+                TrainingJob(
+                    architecture=self.architectures[filters],
+                    train=self.samples(n_train),
+                    held_out=self.samples(n_test),
+                    n_steps=n_steps,
+                    n_labels=10,
+                    image_shape=IMAGE,
+                    settings=SETTINGS,
+                    seed=next(self.seeds),
+                    device="cpu",
+                    arithmetic={},
+                ),
                 name=f"run {number}",
-                n_steps=n_steps,
-                n_labels=10,
-                image_shape=IMAGE,
-                settings=SETTINGS,
-                seed=next(self.seeds),
-                device="cpu",
-                arithmetic={},
             )
             for number in range(n_runs)
         ]

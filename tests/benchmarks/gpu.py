@@ -19,11 +19,12 @@ import torch.nn.functional as F
 
 from proxyds.data.samples import Samples
 from proxyds.evaluation import autotune as pace
-from proxyds.evaluation.runs import Run, TrainingSet, run_task
+from proxyds.evaluation.runs import Run, TrainingSet
 from proxyds.recipe.models import Training
 from proxyds.runtime.local import LocalWorkers
 from proxyds.space.architecture import Architecture
 from proxyds.space.cost import measure_cost
+from proxyds.training.job import TrainingJob
 from proxyds.training.loop import count_steps, train_network
 from proxyds.training.model import make_network
 from tests.benchmarks.timing import Report, Row, compare_rates, compare_seconds, start_report, take_turns, write_report
@@ -119,12 +120,12 @@ def row_of_several(most: int) -> tuple[Row, dict[int, float]]:
     samples = Samples(
         ids, np.arange(BATCH) % 10, np.arange(BATCH), ids, "train", Path("none.npy"), np.arange(BATCH), "bench"
     )
-    task = run_task(
-        each, samples, samples, name="run", n_steps=1, n_labels=10, image_shape=IMAGE,
+    job = TrainingJob(
+        architecture=each, train=samples, held_out=samples, n_steps=1, n_labels=10, image_shape=IMAGE,
         settings=Training(batch_size=BATCH), seed=0, device=DEVICE, arithmetic={},
     )  # fmt: skip
     with LocalWorkers(1, up_to=most) as engine:
-        run = Run(each, TrainingSet("full", 1.0, None, 0, BATCH, samples, 1), BATCH, 1, task)
+        run = Run(each, TrainingSet("full", 1.0, None, 0, BATCH, samples, 1), BATCH, 1, job)
         rates = pace.choose_workers(engine, [run], DEVICE)
     best = max(rates.values())
     tried = ", ".join(f"{n} at once {rate:,.0f}" for n, rate in rates.items())

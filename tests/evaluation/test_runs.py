@@ -39,6 +39,7 @@ from proxyds.runtime.task import Done, run_each
 from proxyds.seeding import derive_seed
 from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
+from proxyds.training.job import TrainingSetup
 from proxyds.training.loop import count_steps, train_network
 from proxyds.training.model import make_network
 
@@ -65,6 +66,9 @@ LIGHT, HEAVY = architecture_of(100), architecture_of(400, multiplier=2)
 def settings_of(**changes: object) -> Training:
     small = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "crop_padding": 0, "horizontal_flip": False}
     return Training(**{**small, **changes})
+
+
+SETUP = TrainingSetup(n_labels=2, image_shape=(1, 8, 8), settings=settings_of(), seed=0, device="cpu", arithmetic=CPU)
 
 
 def blobs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -136,8 +140,7 @@ def runs_of(
     architectures: Sequence[Architecture] = (LIGHT, HEAVY),
     **changes: Any,
 ) -> list[Run]:
-    given = {"n_labels": 2, "image_shape": (1, 8, 8), "settings": settings_of(), "seed": 0, "device": "cpu"}
-    return list_runs(architectures, sets, held_out, **{**given, "arithmetic": CPU, **changes})
+    return list_runs(architectures, sets, held_out, replace(SETUP, **changes))
 
 
 def key_of(run: Run) -> str:
@@ -526,7 +529,7 @@ def test_expectations_are_for_one_image_of_each_architecture(train: Samples, hel
     seconds = expect_seconds(runs)
     assert set(seconds) == {"net 100", "net 400"}
     assert all(0 < each < 1 for each in seconds.values())
-    assert expect_seconds([replace(run, task=None) for run in runs]) == {}
+    assert expect_seconds([replace(run, job=None) for run in runs]) == {}
 
 
 # Trainings
@@ -641,15 +644,12 @@ def train_once(
         folder=folder,
         report=lambda *report: None if reports is None else reports.append(report),
         **{
+            **vars(SETUP),
             "architecture": LIGHT,
             "train": train,
-            "test": held_out,
+            "held_out": held_out,
             "n_steps": 9,
-            "n_labels": 2,
-            "image_shape": (1, 8, 8),
-            "settings": settings_of(),
             "seed": 4,
-            "device": "cpu",
             **changes,
         },
     )

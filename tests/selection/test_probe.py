@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from proxyds.runtime.storage.store import Store
-from proxyds.selection.probe import open_answers, probe_task, train_probe, write_answers
+from proxyds.selection.probe import open_answers, train_probe, write_answers
 from proxyds.selection.records import MEASURES
 from tests import ranks
 
@@ -18,8 +18,8 @@ def test_what_a_probe_says_after_each_epoch_is_recorded_and_changes_nothing(tmp_
     asked, plain = tmp_path / "asked", tmp_path / "plain"
     for folder, is_recorded in ((asked, True), (plain, False)):
         folder.mkdir()
-        given = {**ranks.probe_arguments(tmp_path), "keep_answers": is_recorded}
-        train_probe(folder=folder, report=lambda *_: None, **given)
+        job = ranks.make_probe_job(tmp_path, keep_answers=is_recorded)
+        train_probe(folder=folder, report=lambda *_: None, **vars(job))
     assert {file.name for file in asked.iterdir()} - {file.name for file in plain.iterdir()} == {
         "answers.npy",
     }
@@ -63,7 +63,6 @@ def test_of_answers_in_a_store_what_is_asked_for_is_read(tmp_path: Path) -> None
 
 
 def test_a_probe_whose_answers_are_kept_is_another_piece_of_work(tmp_path: Path) -> None:
-    given = {**ranks.probe_arguments(tmp_path), "repeat": 0, "arithmetic": {}}
-    asked, plain = probe_task(**given), probe_task(**{**given, "keep_answers": False})
-    assert asked.inputs == {**plain.inputs, "answers": True}
-    assert asked.arguments["seed"] == plain.arguments["seed"]
+    asked, plain = (ranks.make_probe_job(tmp_path, keep_answers=is_asked) for is_asked in (True, False))
+    assert asked.task.inputs == {**plain.task.inputs, "answers": True}
+    assert asked.training_seed == plain.training_seed

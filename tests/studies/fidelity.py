@@ -28,7 +28,7 @@ from proxyds.errors import ProxydsError
 from proxyds.evaluation import runs as verification
 from proxyds.evaluation.runs import Run, TrainingSet
 from proxyds.progress import OnProgress
-from proxyds.recipe.models import Recipe
+from proxyds.recipe.models import Recipe, Training
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
 from proxyds.runtime.local import LocalWorkers
@@ -37,6 +37,7 @@ from proxyds.runtime.task import Done, run_each, run_stored
 from proxyds.seeding import derive_seed
 from proxyds.space import listing as space
 from proxyds.text import duration, with_prefix
+from proxyds.training.job import TrainingSetup, expect_image_seconds
 from proxyds.training.loop import count_steps
 from tests.studies.parts import STUDIES, Part, Study, change_training, count_draws, take_half
 from tests.studies.results import write_report, write_together
@@ -76,13 +77,16 @@ def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
 
 def list_runs(study: Study, part: Part, sets: Sequence[TrainingSet], probes: Probes) -> list[Run]:
     """Every architecture of a part on its data sets, as `proxyds check` would train it."""
-    return verification.list_runs(
-        take_half(probes.architectures, study.half),
-        sets,
-        probes.data.test,
+    setup = set_up(probes, change_training(part, probes.recipe))
+    return verification.list_runs(take_half(probes.architectures, study.half), sets, probes.data.test, setup)
+
+
+def set_up(probes: Probes, settings: Training) -> TrainingSetup:
+    """What the trainings of a part have in common."""
+    return TrainingSetup(
         n_labels=len(probes.data.label_names),
         image_shape=probes.data.image_shape,
-        settings=change_training(part, probes.recipe),
+        settings=settings,
         seed=probes.recipe.seed,
         device="cpu",
         arithmetic=machine.describe_arithmetic("cpu"),
@@ -159,12 +163,8 @@ def show_plan(study: Study, probes: Probes) -> None:
     """Prints what there is to do, and how long it may take."""
     known = {key_of(row) for row in list_rows(study)}
     settings, n_train = probes.recipe.training, len(probes.data.train)
-    image_seconds = {
-        each.name: verification.expect_image_seconds(
-            each, len(probes.data.label_names), probes.data.image_shape, settings, "cpu"
-        )
-        for each in probes.architectures
-    }
+    setup = set_up(probes, settings)
+    image_seconds = {each.name: expect_image_seconds(setup, each) for each in probes.architectures}
     flops = {each.name: each.training_flops for each in probes.architectures}
     lines, seconds = [], 0.0
     for part in study.parts:

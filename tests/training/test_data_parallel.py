@@ -22,7 +22,7 @@ from proxyds.errors import RecipeError, TrainingError
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.task import Task
 from proxyds.seeding import derive_seed
-from proxyds.selection.probe import probe_task, train_probe
+from proxyds.selection.probe import train_probe
 from proxyds.training.loop import count_steps, train_network
 from proxyds.training.model import PixelNetwork, load_network, make_network
 from tests import ranks
@@ -58,7 +58,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes left behind that trained together."""
     folder = tmp_path_factory.mktemp("together")
     ranks.on_disk(folder, ranks.images()[0])
-    ranks.probe_arguments(folder)  # writes the images
+    ranks.make_probe_job(folder)  # writes the images
     with ranks_that("train", folder) as processes:
         for process in processes:
             _, said = process.communicate(timeout=120)
@@ -158,7 +158,7 @@ def test_each_part_draws_from_a_seed_of_its_own_and_the_first_as_the_whole_would
 
 
 def test_a_probe_is_written_and_reported_by_the_first_process_alone(together: Path, tmp_path: Path) -> None:
-    train_probe(folder=tmp_path, report=lambda *_: None, **ranks.probe_arguments(together))
+    train_probe(folder=tmp_path, report=lambda *_: None, **vars(ranks.make_probe_job(together)))
     assert {file.name for file in (together / "probe-0").iterdir()} == {file.name for file in tmp_path.iterdir()}
     assert not list((together / "probe-1").iterdir())
     assert [json.loads((together / f"said-{rank}.json").read_text()) for rank in range(2)] == [[0, 1, 2, 3, 4], []]
@@ -226,13 +226,11 @@ def test_older_identities_stay_and_parts_make_another(write_recipe_file: Callabl
 
 def test_a_task_is_found_again_unless_its_batches_have_parts(tmp_path: Path) -> None:
     def task_of(n: int, *, on_disk: bool = True) -> Task:
-        given = ranks.probe_arguments(tmp_path)
-        del given["data_parallel"], given["keep_answers"]
-        given["train"] = replace(given["train"], stay_on_disk=on_disk)
-        return probe_task(**given, repeat=0, arithmetic={"torch": "2"}, data_parallel=n)
+        job = ranks.make_probe_job(tmp_path, data_parallel=n, keep_answers=False)
+        return replace(job, train=replace(job.train, stay_on_disk=on_disk)).task
 
     assert task_of(1).key == task_of(1, on_disk=False).key
     assert (task_of(1).n_processes, task_of(2).n_processes) == (1, 2)
     assert task_of(2).inputs == {**task_of(1).inputs, "data_parallel": 2}
-    known = "version network parameters settings seed n_labels image_shape train evaluation torch"
+    known = "version network parameters settings seed n_labels image_shape train evaluation torch device"
     assert set(task_of(1).inputs) == set(known.split())  # what older versions asked for

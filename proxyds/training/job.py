@@ -1,0 +1,208 @@
+"""One training as a record: what is trained on what, what its result depends on, and how it is done.
+
+Probes and the runs of a check are trained alike; what they ask the trained network, and what they keep of it, is theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from proxyds.data.chunked import materialize
+from proxyds.data.pixels import Pixels
+from proxyds.data.samples import Samples, StreamedSamples
+from proxyds.errors import TrainingError
+from proxyds.recipe.models import Training
+from proxyds.runtime.task import Report
+from proxyds.seeding import derive_seed
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import describe_origin
+from proxyds.training.cuda_graph import N_EAGER
+from proxyds.training.data_parallel import fit_batch, is_first
+from proxyds.training.loop import Epoch, count_steps, train_network
+from proxyds.training.model import PixelNetwork, make_network
+
+TIMING_FLOPS = 20_000_000_000
+"""Cost of one step of `expect_image_seconds`, at most (two images at least): under a second on one core."""
+
+AfterEpoch = Callable[[PixelNetwork, NDArray[np.uint8] | Pixels, NDArray[np.int64], int], None]
+"""Takes the network in evaluation mode, the training samples' pixels and labels, and the epoch's index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """What all trainings of a build, or of a check, have in common.
+
+    Attributes:
+        n_labels: Size of a network's output.
+        image_shape: (C, H, W).
+        settings: How networks are trained.
+        seed: The recipe's.
+        device: `cpu` or a CUDA device.
+        arithmetic: What a network's bits depend on besides: see `machine.describe_arithmetic`.
+    """
+
+    n_labels: int
+    image_shape: tuple[int, int, int]
+    settings: Training
+    seed: int
+    device: str
+    arithmetic: dict[str, str]
+
+    def make_network(self, architecture: Architecture, seed: int) -> PixelNetwork:
+        """Builds an architecture whose initial weights depend on the seed alone."""
+        return make_network(architecture.network, architecture.parameters, self.n_labels, self.image_shape, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(TrainingSetup):
+    """One training of one architecture.
+
+    Its fields are the arguments of its task, so that an engine can set the device, and send a data set to a machine once.
+
+    Attributes:
+        architecture: Which network.
+        train: What it is trained on.
+        held_out: What the trained network is asked about.
+        seed: Of initial weights, the order of samples and augmentation.
+        n_steps: Batches that it takes; None for as many epochs as the settings say.
+        data_parallel: Parts of every batch, and processes that compute them where the engine can.
+    """
+
+    architecture: Architecture
+    train: Samples | StreamedSamples
+    held_out: Samples
+    n_steps: int | None = None
+    data_parallel: int = 1
+
+    @property
+    def training_seed(self) -> int:
+        """Where all random numbers of the training come from."""
+        return self.seed
+
+    @property
+    def n_seen(self) -> int:
+        """Images that the whole training computes on: every epoch leaves out what fills no batch."""
+        n_steps = self.n_steps or count_steps(self.settings, len(self.train))
+        return n_steps * fit_batch(self.settings.batch_size, len(self.train), self.data_parallel)
+
+    def list_inputs(self, held_out_as: str) -> dict[str, Any]:
+        """Lists what the result depends on, as JSON can hold it.
+
+        Args:
+            held_out_as: What the store's keys call the samples that the network is asked about.
+        """
+        return {
+            "network": self.architecture.network,
+            **describe_origin(self.architecture.network),
+            "parameters": self.architecture.parameters,
+            "settings": self.settings.model_dump(mode="json"),
+            **({"n_steps": self.n_steps} if self.n_steps is not None else {}),
+            **({"data_parallel": self.data_parallel} if self.data_parallel != 1 else {}),
+            "seed": self.seed,
+            "n_labels": self.n_labels,
+            "image_shape": self.image_shape,
+            "train": self.train.fingerprint,
+            held_out_as: self.held_out.fingerprint,
+            **self.arithmetic,
+        }
+
+    def run(self, report: Report, after_epoch: AfterEpoch | None = None) -> tuple[PixelNetwork, list[float], float]:
+        """Trains the network.
+
+        Where `torch.distributed` is set up, every process of it calls this; the first alone reports.
+
+        Args:
+            report: Told of every epoch's end.
+            after_epoch: Called at every epoch's end, by the first process; changes nothing of the training.
+
+        Returns:
+            The network in evaluation mode; the mean loss of each epoch, in nats; the seconds of the training alone.
+
+        Raises:
+            DivergedError: The loss became infinite or not a number.
+            TrainingError: Too few samples for the parts of a batch, or another number of processes than parts.
+        """
+        network = self.make_network(self.architecture, derive_seed(self.training_seed, "weights"))
+        n_epochs, seconds_between = self.settings.epochs, 0.0
+        if self.n_steps is not None:
+            n_epochs = -(-self.n_steps // (len(self.train) // min(self.settings.batch_size, len(self.train))))
+
+        def end_epoch(index: int, epoch: Epoch) -> None:
+            nonlocal seconds_between
+            report(index + 1, n_epochs, f"loss {epoch.loss:.3f}")
+            if after_epoch is not None:
+                ended = time.perf_counter()
+                after_epoch(network.eval(), pixels, labels, index)
+                network.train()
+                seconds_between += time.perf_counter() - ended
+
+        if is_first():
+            report(0, n_epochs, "")
+        pixels, labels = self.train.pixels(), materialize(self.train.labels)
+        started = time.perf_counter()
+        history = train_network(
+            network,
+            pixels,
+            labels,
+            self.settings,
+            seed=self.training_seed,
+            n_steps=self.n_steps,
+            n_parts=self.data_parallel,
+            device=self.device,
+            name=self.architecture.name,
+            on_epoch=end_epoch if is_first() else None,
+        )
+        seconds = time.perf_counter() - started - seconds_between
+        return network, [epoch.loss for epoch in history], seconds
+
+    @contextmanager
+    def within_memory(self) -> Iterator[None]:
+        """Makes a training that does not fit into memory one that failed, and leaves the device's memory to the next.
+
+        Raises:
+            TrainingError: There is not memory enough.
+        """
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingError(
+                f"{self.architecture.name}: must fit into memory, it does not; fewer samples a step (training.batch_size, "
+                f"now {self.settings.batch_size}) or fewer workers (--workers 1) need less"
+            ) from error
+        finally:
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+
+def expect_image_seconds(setup: TrainingSetup, architecture: Architecture) -> float:
+    """Times a few small steps on made-up images, in one thread.
+
+    Args:
+        setup: How the architecture would be trained, and on what device.
+        architecture: Its training FLOPs keep the steps short.
+
+    Returns:
+        Seconds that one image of a training takes on this machine, alone.
+    """
+    settings, is_cuda = setup.settings, setup.device.startswith("cuda")
+    n = int(np.clip(TIMING_FLOPS // architecture.training_flops, 2, settings.batch_size))
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (n, *setup.image_shape), np.uint8), rng.integers(0, setup.n_labels, n)
+    n_warming_up = N_EAGER + 1 if is_cuda else 1
+    short = settings.model_copy(update={"epochs": n_warming_up + 4, "batch_size": n})
+    network = setup.make_network(architecture, seed=0)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        steps = train_network(network, pixels, labels, short, seed=0, device=setup.device)
+    finally:
+        torch.set_num_threads(n_threads)
+    return float(np.median([step.seconds for step in steps[n_warming_up:]])) / n
