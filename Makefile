@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-slow bench bench-scale bench-gpu study paper-tables lint format schema constraints clean
+.PHONY: help install demo test test-slow figures figures-check bench bench-scale bench-gpu study study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,20 +27,33 @@ test: install ## run the default tests, two files at a time
 test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
 	$(BIN)/pytest -m slow --timeout 7200
 
+figures: install ## write the figures of committed results into README, docs and cards (seconds)
+	$(BIN)/python -m tests.docs.figures
+
+figures-check: install ## say which figures are not current, and change nothing
+	$(BIN)/python -m tests.docs.figures --check
+
 bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
-	env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.cpu --page README.md
+	env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.cpu
+	$(BIN)/python -m tests.docs.figures
 
 bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into README.md (some 20 minutes, 3 GB of disk)
-	$(BIN)/python -m tests.benchmarks.scale --page README.md
+	$(BIN)/python -m tests.benchmarks.scale
+	$(BIN)/python -m tests.docs.figures
+
+bench-gpu: install ## measure a training on one GPU beside what a user would write
+	$(BIN)/python -m tests.benchmarks.gpu
 
 study: install ## run what is missing of the comparison of selection methods, its plan first (hours; CIFAR-10 and CIFAR-100 in PROXYDS_DATA)
 	$(BIN)/python -m tests.studies.fidelity
+	$(BIN)/python -m tests.docs.figures
+
+study-pages: install ## write the pages in cards/fidelity again from their rows, and the figures that are taken from them (minutes)
+	$(BIN)/python -m tests.studies.results
+	$(BIN)/python -m tests.docs.figures
 
 paper-tables: install ## run the paper's three tables with several seeds, beside what it prints (one GPU; two cores take weeks)
 	$(BIN)/python -m tests.studies.paper_tables
-
-bench-gpu: install ## the same for one GPU
-	$(BIN)/python -m tests.benchmarks.gpu
 
 lint: install ## style, types, import layers
 	$(BIN)/ruff check .

@@ -22,53 +22,56 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import datasets
 import loky
 import numpy as np
-import pyarrow.parquet as pq
 import torch
-import webdataset
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from proxyds.artifact import writer as artifact
+from proxyds.artifact import writer
 from proxyds.data.samples import ReadEncoded, Samples, Source, SourceFacts
-from proxyds.evaluation import runs as verification
+from proxyds.evaluation.runs import make_task
 from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity, Training
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, run_stored
 from proxyds.seeding import parse_ids
-from proxyds.selection import sampling as draws
-from proxyds.selection import similarity
 from proxyds.selection.records import Draw, NearestMap, Outcomes, Probe
+from proxyds.selection.sampling import draw_successive, draw_systematic
+from proxyds.selection.similarity import (
+    SHARD,
+    TILE,
+    Features,
+    feature_tasks,
+    find_nearest,
+    mapping_tasks,
+    projection_task,
+)
 from proxyds.space.cost import measure_cost
 from proxyds.training.job import TrainingJob
 from proxyds.training.loop import cut_batch, draw_epoch, pad_images
 from proxyds.training.model import make_network, save_network
 from tests.benchmarks.timing import (
-    MARKS,
     Report,
     Row,
     clean_environment,
     compare_rates,
     compare_seconds,
-    has_marks,
-    run_alone,
+    run_yardstick,
     seconds_of,
     start_report,
     take_turns,
-    write_into,
     write_report,
 )
 from tests.benchmarks.yardsticks import make_transforms
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-YARDSTICKS = HERE / "yardsticks.py"
 N_CORES = loky.cpu_count()
 BATCH = 128
 SETTINGS = Training(epochs=30, batch_size=BATCH)
@@ -121,7 +124,7 @@ class Bench:
     def train(self, filters: int, n_steps: int, n_train: int, n_test: int = 1, n_runs: int = N_CORES) -> list[Done]:
         """Runs trainings side by side as a check does, all new."""
         tasks = [
-            verification.make_task(
+            make_task(
                 TrainingJob(
                     architecture=self.architectures[filters],
                     train=self.samples(n_train),
@@ -197,9 +200,9 @@ def row_1_to_3(bench: Bench) -> Iterator[Row]:
         ours, alone, two, product, disturbed = take_turns(
             [
                 bench.images_a_second(filters),
-                lambda f=filters, n=n_steps: run_alone(YARDSTICKS, "train", bench.pixels_file, f, 0, n),
-                lambda f=filters, n=n_steps: run_alone(YARDSTICKS, "train", bench.pixels_file, f, 2, n),
-                lambda: run_alone(YARDSTICKS, "matmul"),
+                lambda f=filters, n=n_steps: run_yardstick("train", bench.pixels_file, f, 0, n),
+                lambda f=filters, n=n_steps: run_yardstick("train", bench.pixels_file, f, 2, n),
+                lambda: run_yardstick("matmul"),
                 disturb(bench.images_a_second(filters)),
             ],
             bench.repeats,
@@ -276,7 +279,7 @@ def one_thread() -> Iterator[None]:
 def row_5(bench: Bench) -> Iterator[Row]:
     """Features of trained networks, over all workers, beside an eager loop with all threads."""
     pixels_file = bench.folder / "many.npy"
-    n = 2 * similarity.SHARD
+    n = 2 * SHARD
     samples = bench.samples(n)
     np.save(pixels_file, samples.pixels())
     for filters, reach in ((8, 1.6), (16, 1.3)):
@@ -294,13 +297,13 @@ def row_5(bench: Bench) -> Iterator[Row]:
         found: list[Done] = []
 
         def ours(probe: Probe = probe, found: list[Done] = found) -> float:
-            tasks = similarity.feature_tasks(probe, f"key {next(bench.seeds)}", "pool", samples, "bench", "cpu")
+            tasks = feature_tasks(probe, f"key {next(bench.seeds)}", "pool", samples, "bench", "cpu")
             started = time.perf_counter()
             found[:] = run_stored(tasks, bench.store, bench.engine, ignore_progress)
             return n / (time.perf_counter() - started)
 
         def theirs(plain: Path = plain, filters: int = filters, out: Path = out) -> float:
-            return run_alone(YARDSTICKS, "features", pixels_file, plain, filters, out)
+            return run_yardstick("features", pixels_file, plain, filters, out)
 
         ours()  # starts the workers where they are not
         mine, other = take_turns([ours, theirs], bench.repeats)
@@ -321,7 +324,7 @@ def row_6(bench: Bench) -> Iterator[Row]:
     found: list[np.ndarray] = []
 
     def ours() -> None:
-        found[:] = [similarity.find_nearest(queries, references, 1)]
+        found[:] = [find_nearest(queries, references, 1)]
 
     def theirs() -> None:
         found[1:] = [brute.kneighbors(queries, return_distance=False)]
@@ -330,21 +333,21 @@ def row_6(bench: Bench) -> Iterator[Row]:
         mine, other = take_turns([seconds_of(ours), seconds_of(theirs)], 5)
     assert (found[0] == found[1]).mean() > 0.9999  # random float32 points have hardly any ties
     what = "nearest neighbours, 50,000 x 10,000 x 64"
-    held = similarity.TILE * len(references) * 4 / 2**20
+    held = TILE * len(references) * 4 / 2**20
     note = f"holds {held:.0f} MB of distances"
     yield compare_seconds("6", f"{what}, one thread", mine, other, "scikit-learn, brute, one thread", 3, note=note)
 
-    shards = [queries[start : start + similarity.SHARD] for start in range(0, len(queries), similarity.SHARD)]
-    features = similarity.Features(
+    shards = [queries[start : start + SHARD] for start in range(0, len(queries), SHARD)]
+    features = Features(
         [stand_in(bench, f"t{number}", shard) for number, shard in enumerate(shards)],
         [stand_in(bench, "e", references)],
     )
 
     def whole() -> None:
         arithmetic = {"again": str(next(bench.seeds))}
-        tasks = similarity.projection_task(features, Similarity(), arithmetic)
+        tasks = projection_task(features, Similarity(), arithmetic)
         (projection,) = run_stored([tasks], bench.store, bench.engine, ignore_progress)
-        tasks = similarity.mapping_tasks(features, projection, Similarity(), arithmetic)
+        tasks = mapping_tasks(features, projection, Similarity(), arithmetic)
         run_stored(tasks, bench.store, bench.engine, ignore_progress)
 
     whole()
@@ -385,8 +388,8 @@ def row_7(bench: Bench) -> Iterator[Row]:
 
         turns = take_turns(
             [
-                seconds_of(lambda k=n_drawn: draws.draw_successive(weights, k, ids, 1), 3),
-                seconds_of(lambda k=n_drawn: draws.draw_systematic(weights, k, ids, 1), 3),
+                seconds_of(lambda k=n_drawn: draw_successive(weights, k, ids, 1), 3),
+                seconds_of(lambda k=n_drawn: draw_systematic(weights, k, ids, 1), 3),
                 seconds_of(choose, 3),
             ],
             9,
@@ -399,7 +402,7 @@ def row_7(bench: Bench) -> Iterator[Row]:
 
 
 def row_8(bench: Bench) -> Iterator[Row]:
-    """Shards: tars beside WebDataset's writer, parquet beside decoding and encoding again."""
+    """Parquet of the proxy and all tables, beside decoding and encoding again; tars are written by `webdataset`, and left out here."""
     n_proxy = 5000
     source, outcomes, mapping, draw = pretend_build(bench, n_proxy)
     names = list(source.label_names)
@@ -408,30 +411,8 @@ def row_8(bench: Bench) -> Iterator[Row]:
     def subset() -> None:
         folder = bench.folder / f"tables {next(places)}"
         folder.mkdir()
-        artifact.write_tables(folder, source, outcomes, mapping, draw, 10_000)
-
-    subset()
-    (shard,) = bench.folder.glob("tables 0/data/*.parquet")
-    rows = pq.read_table(shard).to_pylist()
-
-    def tars() -> None:
-        folder = bench.folder / f"tars {next(places)}"
-        folder.mkdir()
-        artifact.write_tars(folder, [shard], names, "png")
-
-    def their_tars() -> None:
-        folder = bench.folder / f"tars {next(places)}"
-        folder.mkdir()
-        with webdataset.ShardWriter(str(folder / "%06d.tar"), maxcount=10_000, verbose=0, mtime=0) as writer:
-            for row in rows:
-                about = {name: held for name, held in row.items() if name not in ("image", "label")}
-                sample = {"png": row["image"]["bytes"], "cls": row["label"], "json": about}
-                writer.write({"__key__": row["sample_id"], **sample})
-
-    mine, other = take_turns([seconds_of(tars), seconds_of(their_tars)], 7)
-    yield compare_seconds(
-        "8", f"tar shards of {n_proxy:,} samples", mine, other, "webdataset's writer, from bytes", 2, aim=4
-    )
+        with patch.object(writer, "write_tars"):
+            writer.write_tables(folder, source, outcomes, mapping, draw, 10_000)
 
     parquet = bench.folder / "source.parquet"
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
@@ -451,7 +432,7 @@ def row_8(bench: Bench) -> Iterator[Row]:
         whole.select(chosen).to_parquet(bench.folder / f"{next(places)}.parquet")
 
     mine, again, passed = take_turns([seconds_of(subset), seconds_of(their_subset), seconds_of(as_they_are)], 5)
-    what = f"parquet of {n_proxy:,} of 10,000 samples with all their columns, all tables, and tars"
+    what = f"parquet of {n_proxy:,} of 10,000 samples, with all their columns"
     yield compare_seconds("8", what, mine, again, "decode and encode again", 10)
     yield compare_seconds("8", what, mine, passed, "`datasets`' `select` and `to_parquet`, two columns", None)
 
@@ -578,18 +559,9 @@ def main() -> None:
     parser.add_argument(
         "-o", "--out", type=Path, help="where cpu.json and cpu.md go; a whole run's default is results/"
     )
-    parser.add_argument("--page", type=Path, help="a page between whose marks a whole run's table goes too")
     given = parser.parse_args()
     if given.repeats < 1:
         parser.error("--repeats: must be at least 1")
-    if given.page and given.only:
-        parser.error("--page: takes the whole table; leave out --only")
-    if given.page and not has_marks(given.page):
-        parser.error(f"{given.page}: must hold the lines {' and '.join(MARKS)}, in this order")
-    if given.page and not data_folder().is_dir():
-        parser.error(
-            "--page: the table wants CIFAR-10; let PROXYDS_DATA name a folder that holds it as `cifar10`, or leave --page out"
-        )
     out = given.out or (None if given.only else HERE / "results")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -597,8 +569,6 @@ def main() -> None:
     measured = run(given.only, given.repeats)
     if out is not None:
         write_report(measured, out, "cpu")
-    if given.page:
-        write_into(given.page, measured)
 
 
 if __name__ == "__main__":

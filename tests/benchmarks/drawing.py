@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from proxyds.data.chunked import map_chunks
 from proxyds.data.samples import StreamedSamples
 from proxyds.recipe.methods import METHODS
-from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
+from proxyds.selection.draw import draw_samples
 from proxyds.selection.records import MEASURES, Answers, SampleScores
 
 SIZES, N_EVALUATION, N_EPOCHS, RATIO = (400_000, 800_000), 1000, 10, 0.05
@@ -74,7 +74,7 @@ def _measure_draw(
         answers if "answers" in method.needs else None,
     )
     names = [str(label) for label in range(n_labels)]
-    selection.draw_samples(
+    draw_samples(
         known.ids,
         known.labels,
         names,

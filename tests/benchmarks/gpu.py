@@ -1,8 +1,8 @@
 """The speed of proxyds on one GPU, beside what a user would write: `make bench-gpu`. Says so and ends where there is no GPU.
 
-The loop of `training.py` (data on the device, one CUDA graph a step, bfloat16 with float32 statistics) beside a plain eager loop;
-the largest architecture's share of the device's own rate; several small runs at once; and the paper's grid of table 1, as long
-as it would take by what each of its architectures took here.
+The loop of `proxyds/training/loop.py` (data on the device, one CUDA graph a step, bfloat16 with float32 statistics) beside a plain eager loop;
+the largest architecture's share of the device's own rate; and the paper's grid of table 1, as long as it would take by what each of
+its architectures took here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from proxyds.data.samples import Samples
-from proxyds.evaluation import autotune as pace
-from proxyds.evaluation.runs import Run, TrainingSet
 from proxyds.recipe.models import Training
-from proxyds.runtime.local import LocalWorkers
 from proxyds.space.architecture import Architecture
 from proxyds.space.cost import measure_cost
-from proxyds.training.job import TrainingJob
 from proxyds.training.loop import count_steps, train_network
 from proxyds.training.model import make_network
 from tests.benchmarks.timing import Report, Row, compare_rates, compare_seconds, start_report, take_turns, write_report
@@ -113,40 +108,16 @@ def rows_of_loops(repeats: int) -> list[Row]:
     return rows
 
 
-def row_of_several(most: int) -> tuple[Row, dict[int, float]]:
-    """Several small runs at once beside one."""
-    each = architecture_of(8, 3, 2)
-    ids = np.array([f"{number:064x}" for number in range(BATCH)])
-    samples = Samples(
-        ids, np.arange(BATCH) % 10, np.arange(BATCH), ids, "train", Path("none.npy"), np.arange(BATCH), "bench"
-    )
-    job = TrainingJob(
-        architecture=each, train=samples, held_out=samples, n_steps=1, n_labels=10, image_shape=IMAGE,
-        settings=Training(batch_size=BATCH), seed=0, device=DEVICE, arithmetic={},
-    )  # fmt: skip
-    with LocalWorkers(1, up_to=most) as engine:
-        run = Run(each, TrainingSet("full", 1.0, None, 0, BATCH, samples, 1), BATCH, 1, job)
-        rates = pace.choose_workers(engine, [run], DEVICE)
-    best = max(rates.values())
-    tried = ", ".join(f"{n} at once {rate:,.0f}" for n, rate in rates.items())
-    ratio = best / rates[1]
-    row = Row(
-        "G3", "several runs of ResNet20 B8 at once", best, rates[1], "one", "images/s", ratio, [ratio], None, note=tried
-    )
-    return row, rates
-
-
-def row_of_grid(gain: float) -> Row:
+def row_of_grid() -> Row:
     """The whole of table 1 with five seeds: everything, the proxy and a random subset; put together from each architecture's rate."""
     settings = Training(epochs=EPOCHS, batch_size=BATCH)
     n_seen = N_SEEDS * BATCH * (count_steps(settings, N_FULL) + 2 * count_steps(settings, N_PROXY))
     seconds = 0.0
     for filters, kernel_size, multiplier in GRID:
         each = architecture_of(filters, kernel_size, multiplier)
-        small = (filters, kernel_size, multiplier) == (8, 3, 2)  # whose gain by company was measured
-        seconds += n_seen / our_rate(each, 30) / (gain if small else 1)
+        seconds += n_seen / our_rate(each, 30)
     return compare_seconds(
-        "G4",
+        "G3",
         "the paper's table 1, five seeds, 30 epochs, put together from each architecture's rate",
         [seconds],
         [45 * 60.0],
@@ -160,20 +131,9 @@ def run(repeats: int) -> Report:
     report = start_report("GPU", torch.cuda.get_device_name())
     started = time.perf_counter()
     report.rows += rows_of_loops(repeats)
-    several, rates = row_of_several(pace_limit())
-    report.rows.append(several)
-    report.rows.append(row_of_grid(max(rates.values()) / rates[1]))
+    report.rows.append(row_of_grid())
     report.seconds = time.perf_counter() - started
     return report
-
-
-def pace_limit() -> int:
-    """As many processes as a check would try."""
-    from proxyds.runtime.engines import choose_engine
-
-    engine = choose_engine(DEVICE, 0)[1]
-    assert isinstance(engine, LocalWorkers)
-    return engine.up_to
 
 
 if __name__ == "__main__":

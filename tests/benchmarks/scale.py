@@ -23,24 +23,32 @@ from typing import Any
 
 import numpy as np
 
-from proxyds.artifact import writer as artifact
+from proxyds.artifact.writer import write_tables
 from proxyds.data.samples import SHARD, Samples, Source, SourceFacts, StreamedSamples, write_shard
 from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity
-from proxyds.runtime import machine
 from proxyds.runtime.local import LocalWorkers
+from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Entry, Store
 from proxyds.runtime.task import Done, run_stored
-from proxyds.selection import draw as selection
-from proxyds.selection import similarity
+from proxyds.selection.draw import design_by, draw_samples
 from proxyds.selection.importance import score_importance
+from proxyds.selection.similarity import (
+    Features,
+    carry_importance,
+    gather_features,
+    mapping_tasks,
+    open_mapping,
+    projection_task,
+)
 from tests.benchmarks import drawing
+from tests.benchmarks.timing import ROOT, start_report
 
 HERE = Path(__file__).parent
+ITSELF = (sys.executable, "-m", "tests.benchmarks.scale")
 RUNS = ((1_280_000, 50_000, 2), (5_120_000, 50_000, 2), (1_280_000, 10_000, 2), (1_280_000, 10_000, 1))
 """Training samples, evaluation samples, workers."""
 WIDTH = 64
-MARKS = ("<!-- make bench-scale writes this -->", "<!-- until here, of scale -->")
 MOST_LABELS, RATIO = 1000, 0.05
 
 
@@ -100,7 +108,7 @@ def open_made(folder: Path) -> tuple[Any, ...]:
         assert isinstance(entry, Entry)
         return Done(entry, was_stored=True)
 
-    features = similarity.Features([find(key) for key in keys], [find(key) for key in eval_keys])
+    features = Features([find(key) for key in keys], [find(key) for key in eval_keys])
     return train, evaluation, features, answers, n_labels
 
 
@@ -109,18 +117,16 @@ def measure_draws(n: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as place, LocalWorkers(1) as engine:
         make(Path(place), n, drawing.N_EVALUATION)
         train, _, features, _, n_labels = open_made(Path(place))
-        task = similarity.projection_task(features, Similarity(), machine.describe_arithmetic("cpu"))
+        task = projection_task(features, Similarity(), describe_arithmetic("cpu"))
         (projection,) = run_stored([task], Store(Path(place) / "store"), engine, ignore_progress)
-        return drawing.measure_draws(
-            train, n_labels, lambda: similarity.gather_features(features, projection, Similarity())
-        )
+        return drawing.measure_draws(train, n_labels, lambda: gather_features(features, projection, Similarity()))
 
 
 def run(folder: Path, n_workers: int) -> dict[str, Any]:
     """Goes from features to tables; returns seconds of each step and bytes of memory."""
     train, evaluation, features, answers, n_labels = open_made(folder)
     store, settings = Store(folder / "store"), Similarity()
-    arithmetic = machine.describe_arithmetic("cpu")
+    arithmetic = describe_arithmetic("cpu")
     seconds: dict[str, float] = {}
     started = time.perf_counter()
 
@@ -134,21 +140,21 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
         def do(tasks: list[Any]) -> list[Done]:
             return run_stored(tasks, store, engine, ignore_progress)
 
-        (projection,) = do([similarity.projection_task(features, settings, arithmetic)])
+        (projection,) = do([projection_task(features, settings, arithmetic)])
         end("PCA")
-        mapped = do(similarity.mapping_tasks(features, projection, settings, arithmetic))
+        mapped = do(mapping_tasks(features, projection, settings, arithmetic))
         end("nearest evaluation samples")
-    mapping = similarity.open_mapping([done.entry for done in mapped], len(train), is_held=False)
+    mapping = open_mapping([done.entry for done in mapped], len(train), is_held=False)
     outcomes = score_importance([answers], evaluation.labels, (2.0, 1.0, 6.0, 1.0))
     names = tuple(str(label) for label in range(n_labels))
-    case, importance = similarity.carry_importance(mapping, outcomes)
-    draw = selection.draw_samples(
+    case, importance = carry_importance(mapping, outcomes)
+    draw = draw_samples(
         train.parsed_ids,
         train.labels,
         names,
         case,
         importance,
-        selection.design_by(importance),
+        design_by(importance),
         ratio=RATIO,
         law="systematic",
         seed=0,
@@ -161,7 +167,7 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
 
     source = Source(names, (3, 32, 32), train, evaluation, evaluation, facts, "", open_encoded)
     (folder / "proxy").mkdir()
-    artifact.write_tables(folder / "proxy", source, outcomes, mapping, draw, 10_000)
+    write_tables(folder / "proxy", source, outcomes, mapping, draw, 10_000)
     end("tables")
     return {
         "n_train": len(train),
@@ -188,10 +194,10 @@ def memory_of(pid: int) -> tuple[int, int]:
 def measure(n: int, n_evaluation: int, n_workers: int) -> dict[str, Any]:
     """Makes the files of one size and works on them, each in a process of its own."""
     with tempfile.TemporaryDirectory() as place:
-        subprocess.run([sys.executable, __file__, "make", place, str(n), str(n_evaluation)], check=True)
-        command = [sys.executable, __file__, "run", place, str(n_workers)]
+        subprocess.run([*ITSELF, "make", place, str(n), str(n_evaluation)], check=True, cwd=ROOT)
+        command = [*ITSELF, "run", place, str(n_workers)]
         peaks = [0, 0]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
             while process.poll() is None:
                 peaks = [max(peak, now) for peak, now in zip(peaks, memory_of(process.pid), strict=True)]
                 time.sleep(0.1)
@@ -292,15 +298,6 @@ def find_rates(report: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def put_into(page: Path, shown: str) -> None:
-    """Puts the tables between the marks of a page."""
-    before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    _, other_mark, after = rest.partition(MARKS[1])
-    if not mark or not other_mark:
-        sys.exit(f"{page}: must hold the lines {' and '.join(MARKS)}, in this order")
-    page.write_text(f"{before}{mark}\n{shown}{other_mark}{after}", encoding="utf-8")
-
-
 def render_costs(report: dict[str, Any]) -> str:
     """What larger data sets would cost, as Markdown."""
     rates = find_rates(report)
@@ -376,15 +373,12 @@ def main() -> None:
         help="for `all`: one of the runs, in place of the usual ones",
     )
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of scale.json and scale.md")
-    parser.add_argument("--page", type=Path, help="file whose part between two marks becomes the tables")
     given = parser.parse_args()
     if given.what == "make":
         make(given.folder, *given.n)
     elif given.what == "run":
         print(json.dumps(run(given.folder, *given.n)))
     else:
-        from tests.benchmarks.timing import start_report
-
         about = asdict(start_report("scale"))
         report: dict[str, Any] = {name: about[name] for name in ("machine", "versions", "date")}
         report["decoded_a_second"] = measure_decoding()
@@ -400,8 +394,6 @@ def main() -> None:
         (given.output / "scale.json").write_text(json.dumps(report, indent=1) + "\n")
         shown = render_all(report)
         (given.output / "scale.md").write_text(shown)
-        if given.page is not None:
-            put_into(given.page, shown)
         print(shown)
 
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-MARKS = ("<!-- make bench writes this -->", "<!-- until here -->")
+ROOT = Path(__file__).parents[2]
 LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "webdataset", "datasets", "pyarrow", "pillow")
 
 
@@ -151,10 +151,10 @@ def compare_rates(
     return Row(row, what, median(ours), median(yardstick), yardstick_is, unit, median(ratios), ratios, reach, **more)
 
 
-def run_alone(file: Path, *arguments: object, environment: dict[str, str] | None = None) -> float:
-    """Runs a yardstick in a process of its own, as a user would, and returns the figure that it prints last."""
-    command = [sys.executable, str(file), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment or clean_environment())
+def run_yardstick(*arguments: object) -> float:
+    """Runs one of `yardsticks.py` in a process of its own, as a user would, and returns the figure that it prints last."""
+    command = [sys.executable, "-m", "tests.benchmarks.yardsticks", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=clean_environment())
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
     return float(done.stdout.split()[-1])
@@ -170,19 +170,6 @@ def write_report(report: Report, folder: Path, name: str) -> None:
     """Writes `NAME.json` and `NAME.md`."""
     (folder / f"{name}.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(render(asdict(report)), encoding="utf-8")
-
-
-def has_marks(page: Path) -> bool:
-    """Whether a page has a place for the table."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    return all(mark in text for mark in MARKS) and text.index(MARKS[0]) < text.index(MARKS[1])
-
-
-def write_into(page: Path, report: Report) -> None:
-    """Puts the table between the marks of a page."""
-    before, mark, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
-    _, other_mark, after = rest.partition(MARKS[1])
-    page.write_text(f"{before}{mark}\n{render(asdict(report))}{other_mark}{after}", encoding="utf-8")
 
 
 def render(report: dict) -> str:

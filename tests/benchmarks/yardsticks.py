@@ -1,8 +1,8 @@
 """What a good user would write with the plain libraries. Each runs in a process of its own and prints its figure last.
 
-python yardsticks.py train PIXELS.npy BASE_FILTERS N_WORKERS N_STEPS    images a second of a DataLoader loop
-python yardsticks.py features PIXELS.npy WEIGHTS.pt BASE_FILTERS OUT.npy    images a second of an eager loop
-python yardsticks.py matmul    FLOP a second of one thread
+python -m tests.benchmarks.yardsticks train PIXELS.npy BASE_FILTERS N_WORKERS N_STEPS    images a second of a DataLoader loop
+python -m tests.benchmarks.yardsticks features PIXELS.npy WEIGHTS.pt BASE_FILTERS OUT.npy    images a second of an eager loop
+python -m tests.benchmarks.yardsticks matmul    FLOP a second of one thread
 """
 
 from __future__ import annotations

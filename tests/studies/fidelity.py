@@ -23,19 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.cli.progress import print_table, show_progress
-from proxyds.data import source
+from proxyds.data.source import load_source
 from proxyds.errors import ProxydsError
-from proxyds.evaluation import runs as verification
-from proxyds.evaluation.runs import Run, TrainingSet
+from proxyds.evaluation.runs import Run, TrainingSet, list_runs, show_together
+from proxyds.pipeline.provenance import describe_machine
 from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe, Training
 from proxyds.recipe.yaml import read_recipe, write_recipe
-from proxyds.runtime import machine
 from proxyds.runtime.local import LocalWorkers
+from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, run_each, run_stored
 from proxyds.seeding import derive_seed
-from proxyds.space import listing as space
+from proxyds.space.listing import list_architectures
 from proxyds.text import duration, with_prefix
 from proxyds.training.job import TrainingSetup, expect_image_seconds
 from proxyds.training.loop import count_steps
@@ -75,10 +75,10 @@ def choose_labels(part: Part, probes: Probes, number: int) -> NDArray[np.int64]:
     return np.sort(rng.permutation(len(probes.data.label_names))[: part.n_labels])
 
 
-def list_runs(study: Study, part: Part, sets: Sequence[TrainingSet], probes: Probes) -> list[Run]:
+def list_part_runs(study: Study, part: Part, sets: Sequence[TrainingSet], probes: Probes) -> list[Run]:
     """Every architecture of a part on its data sets, as `proxyds check` would train it."""
     setup = set_up(probes, change_training(part, probes.recipe))
-    return verification.list_runs(take_half(probes.architectures, study.half), sets, probes.data.test, setup)
+    return list_runs(take_half(probes.architectures, study.half), sets, probes.data.test, setup)
 
 
 def set_up(probes: Probes, settings: Training) -> TrainingSetup:
@@ -89,7 +89,7 @@ def set_up(probes: Probes, settings: Training) -> TrainingSetup:
         settings=settings,
         seed=probes.recipe.seed,
         device="cpu",
-        arithmetic=machine.describe_arithmetic("cpu"),
+        arithmetic=describe_arithmetic("cpu"),
     )
 
 
@@ -121,10 +121,10 @@ def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -
     path = study.folder / "rows.csv"
     known = {key_of(row) for row in list_rows(study)}
     for training_set in list_sets(study, part, probes, numbers):
-        runs = [run for run in list_runs(study, part, [training_set], probes) if key_of_run(run) not in known]
+        runs = [run for run in list_part_runs(study, part, [training_set], probes) if key_of_run(run) not in known]
         if not runs:
             continue
-        watch = partial(verification.show_together, runs=runs, on_progress=probes.on_progress)
+        watch = partial(show_together, runs=runs, on_progress=probes.on_progress)
         started = time.monotonic()
         tasks = [run.task for run in runs if run.task is not None]
         results, failures = run_each(tasks, probes.store, probes.engine, watch)
@@ -139,7 +139,7 @@ def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -
 
 def _describe(run: Run, done: Done) -> dict[str, Any]:
     """A finished run's row."""
-    here = machine.describe_machine("cpu")
+    here = describe_machine("cpu")
     about, of = json.loads((done.entry.folder / "run.json").read_text()), run.training_set
     losses = about["losses"]
     measured = dict(zip(OTHER_MEASURES, (about.get("loss"), losses[-1], sum(losses)), strict=True))
@@ -185,8 +185,8 @@ def prepare(study: Study, store: Store, engine: LocalWorkers, on_progress: OnPro
     """Reads a study's recipe and source; no probe is trained."""
     recipe = read_recipe(HERE / f"{study.recipe}.yaml")
     run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
-    data = source.load_source(recipe, run, False)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+    data = load_source(recipe, run, False)
+    architectures = list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     return Probes(recipe, data, architectures, store, engine, on_progress)
 
 

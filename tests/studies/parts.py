@@ -15,6 +15,9 @@ from tests.studies.candidates import CANDIDATES
 
 RESULTS = Path(__file__).parent.parent.parent / "cards" / "fidelity"
 """A folder for each study, and the page of those that are weighed together."""
+RECIPES = Path(__file__).parent
+N_TRAIN, N_EVALUATION = 45_000, 5_000
+"""Samples to choose from, and evaluation samples, of CIFAR-10 and CIFAR-100 alike."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Study:
         half: `tuning` or `judging` where only these architectures are trained and weighed, see `take_half`; None for all.
         beside: Studies with the same recipe, whose rows count too.
         note: What must be known of its rows.
+        n_labels: Labels of its source; its images are those of CIFAR.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Study:
     half: str | None = None
     beside: tuple[str, ...] = ()
     note: str = ""
+    n_labels: int = 10
 
     @property
     def folder(self) -> Path:
@@ -150,6 +155,7 @@ STUDIES = {
         "cifar100",
         (Part(FULL, 1.0), *by_method(0.05, *LEADING, "easiest"), fewer_epochs(0.05)),
         note="Its images were read from a copy that had been encoded as JPEG (quality 90) again: accuracies are not those of the original pixels.",
+        n_labels=100,
     ),
 }
 

@@ -1,4 +1,7 @@
-"""Rows become pages: what is whole is weighed and written beside them, with pictures and estimates. Nothing is trained, and no data are needed."""
+"""Rows become pages: what is whole is weighed and written beside them, with pictures and estimates. Nothing is trained, and no data are needed.
+
+`make study-pages` runs it for every study, from the committed rows.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any
 
 from proxyds.artifact.ranking_table import FULL, RANDOM
 from proxyds.recipe.models import Recipe
-from proxyds.space import listing as space
+from proxyds.recipe.yaml import read_recipe
+from proxyds.selection.probe import choose_probes
 from proxyds.space.architecture import Architecture
+from proxyds.space.listing import list_architectures
 from tests.studies import page, parts, pictures, report, together, weighing
 from tests.studies.parts import STUDIES, Part, Study, count_draws, take_half
 from tests.studies.rows import key_of, list_missing, list_rows
@@ -51,7 +56,7 @@ def write_report(
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
     found = weighing.weigh(weighing.resample_all(weighing.make_table(rows, weighed), recipe.seed))
-    chosen = space.choose_probes(architectures, recipe.probes)
+    chosen = choose_probes(architectures, recipe.probes)
     costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
     labels = {
         (part.dataset, part.ratio): count_labels(study.subsets, part.method, part.share, count_draws(part, recipe))
@@ -116,3 +121,23 @@ def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]
     picture = pictures.draw_taus(found, together.RATIO, default, "the mean of " + " and ".join(of_each))
     (parts.RESULTS / f"taus-{100 * together.RATIO:g}pct.png").write_bytes(picture)
     print(f"{parts.RESULTS / 'README.md'}: {' and '.join(of_each)} are weighed together")
+
+
+def open_study(study: Study) -> tuple[Study, Recipe, list[Architecture]]:
+    """Reads a study's recipe and lists the architectures of its space; needs no data."""
+    recipe = read_recipe(parts.RECIPES / f"{study.recipe}.yaml")
+    side = recipe.source.image_size
+    assert side is not None
+    return study, recipe, list_architectures(recipe.space, study.n_labels, (3, side, side), seed=recipe.seed)
+
+
+def main() -> None:
+    """Writes the page of every study, and of those that are weighed together, from their rows; needs no data."""
+    opened = [open_study(study) for study in STUDIES.values()]
+    for each in opened:
+        write_report(*each, parts.N_TRAIN, parts.N_EVALUATION)
+    write_together(opened)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from proxyds.data.chunked import materialize
 from proxyds.data.samples import Source
-from proxyds.pipeline import probes as probing
+from proxyds.pipeline.probes import Trained, learn_samples, prepare_probes, train_probes
 from proxyds.pipeline.provenance import Ledger
 from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Engine, run_stored
+from proxyds.runtime.task import Engine, RunTasks, run_stored
 from proxyds.seeding import derive_seed
-from proxyds.selection import draw as selection
+from proxyds.selection.draw import draw_control
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture
 from tests.studies.candidates import ALL_METHODS, ALL_RULES
@@ -47,9 +47,9 @@ class Probes:
         self._known: dict[tuple[int, ...], SampleScores] = {}
 
     @cached_property
-    def trained(self) -> probing.Trained:
+    def trained(self) -> Trained:
         """Every probe with every seed."""
-        return probing.train_probes(self.recipe, self.data, self._chosen[0], NEEDS, "cpu", self.engine, self._run)
+        return train_probes(self.recipe, self.data, self._chosen[0], NEEDS, "cpu", self.engine, self._run)
 
     def know(self, method: str, draw: int) -> SampleScores:
         """What a draw of a method is chosen by; probes are trained for those that ask for them."""
@@ -59,7 +59,7 @@ class Probes:
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
         if repeats not in self._known:
             self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
-            self._known[repeats] = probing.learn_samples(
+            self._known[repeats] = learn_samples(
                 self.recipe,
                 self.data,
                 self.trained.take(repeats),
@@ -74,10 +74,10 @@ class Probes:
 
     @cached_property
     def _chosen(self) -> tuple[list[Architecture], str]:
-        return probing.prepare_probes(self.recipe, self.data, self.architectures)
+        return prepare_probes(self.recipe, self.data, self.architectures)
 
     @property
-    def _run(self) -> probing.RunTasks:
+    def _run(self) -> RunTasks:
         return partial(run_stored, store=self.store, engine=self.engine, on_progress=self.on_progress)
 
 
@@ -137,4 +137,4 @@ def _choose(
 ) -> NDArray[np.bool_]:
     known, recipe = probes.know(method, draw), probes.recipe
     n, seed, law = round(ratio * len(known.ids)), derive_seed(recipe.seed, "study", method, draw), recipe.selection.draw
-    return selection.draw_control(ALL_RULES[method], known, n, law=law, seed=seed, kept=kept_labels).selected
+    return draw_control(ALL_RULES[method], known, n, law=law, seed=seed, kept=kept_labels).selected

@@ -16,7 +16,8 @@ import pytest
 from scipy.stats import kendalltau
 
 import proxyds
-from proxyds.data import source
+from proxyds.artifact.manifest import EstimateRecord
+from proxyds.data.source import load_source
 from proxyds.progress import ignore_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
@@ -24,11 +25,13 @@ from proxyds.recipe.yaml import write_recipe
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
-from proxyds.space import listing as space
-from proxyds.space.architecture import Architecture
+from proxyds.space.listing import list_architectures
+from tests.studies import fidelity, page, paper_tables, parts, results, weighing
+from tests.studies.candidates import CANDIDATES
+from tests.studies.subsets import Probes, count_labels, find_subset
+from tests.studies.weighing import Found
 
-ROOT = Path(__file__).parent.parent.parent
-STUDIES = ROOT / "tests" / "studies"
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cards" / "fidelity"
 RECIPE = """\
 name: little-study
@@ -48,13 +51,9 @@ check: {draws: 2, full_seeds: 2}
 """
 
 
-@pytest.fixture
-def fidelity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    monkeypatch.syspath_prepend(STUDIES)
-    from tests.studies import fidelity, parts
-
+@pytest.fixture(autouse=True)
+def results_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(parts, "RESULTS", tmp_path / "results")
-    return fidelity
 
 
 @pytest.fixture
@@ -63,19 +62,13 @@ def recipe(tmp_path: Path) -> Recipe:
     return proxyds.read_recipe(tmp_path / "study.yaml")
 
 
-def make_probes(fidelity: Any, recipe: Recipe, store: Path) -> Any:
+def make_probes(recipe: Recipe, store: Path) -> Any:
     """What a study's subsets are chosen by, of the digits."""
     engine = InProcess()
     run = partial(run_stored, store=Store(store), engine=engine, on_progress=ignore_progress)
-    data = source.load_source(recipe, run, False)
-    architectures = space.list_architectures(recipe.space, 10, data.image_shape, seed=recipe.seed)
-    return fidelity.Probes(recipe, data, architectures, Store(store), engine, ignore_progress)
-
-
-def list_studied(recipe: Recipe) -> list[Architecture]:
-    """The architectures of a study's recipe."""
-    n_labels = 100 if recipe.source.config == "cifar100" else 10
-    return space.list_architectures(recipe.space, n_labels, (3, 16, 16), seed=recipe.seed)
+    data = load_source(recipe, run, False)
+    architectures = list_architectures(recipe.space, 10, data.image_shape, seed=recipe.seed)
+    return Probes(recipe, data, architectures, Store(store), engine, ignore_progress)
 
 
 def read_accuracies(path: Path) -> dict[str, str]:
@@ -83,13 +76,11 @@ def read_accuracies(path: Path) -> dict[str, str]:
     return {line.rsplit(",", 4)[0]: "" for line in path.read_text().splitlines()}
 
 
-def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
-    from tests.studies import parts
-
+def test_a_study_goes_on_from_its_rows_and_subsets_alone(recipe: Recipe, tmp_path: Path) -> None:
     methods = ("random", "herding", "forgetting")
     every = (parts.Part("full", 1.0), *parts.by_method(0.1, *methods), parts.fewer_epochs(0.1))
     study, folder = parts.Study("little", "little", every), parts.RESULTS / "little"
-    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    probes = make_probes(recipe, tmp_path / "store")
     for each in study.parts:
         fidelity.run_part(study, each, probes, range(2))
     rows, subsets = folder / "rows.csv", folder / "subsets.npz"
@@ -100,21 +91,19 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
         *(f"{name} 0.1 {draw}" for name in ("random", "herding", "forgetting") for draw in (0, 1)),
     }
 
-    from tests.studies import subsets as kept_subsets
-
     labels = np.asarray(probes.data.train.labels)
     with np.load(subsets) as kept:
         assert (kept["labels"] == labels).all()
-    drawn = [labels[fidelity.find_subset(subsets, "random", 0.1, draw, probes)] for draw in (0, 1)]
+    drawn = [labels[find_subset(subsets, "random", 0.1, draw, probes)] for draw in (0, 1)]
     counts = [int((each == label).sum()) for each in drawn for label in range(10)]
-    assert kept_subsets.count_labels(subsets, "random", 0.1, 2) == (min(counts), max(counts))
-    assert kept_subsets.count_labels(subsets, "random", 0.1, 3) is None
-    assert kept_subsets.count_labels(tmp_path / "none.npz", "random", 0.1, 2) is None
+    assert count_labels(subsets, "random", 0.1, 2) == (min(counts), max(counts))
+    assert count_labels(subsets, "random", 0.1, 3) is None
+    assert count_labels(tmp_path / "none.npz", "random", 0.1, 2) is None
 
     # another machine, with an empty store: killed in the middle of a line, and of a part
     lines = rows.read_text().splitlines(keepends=True)
     rows.write_text("".join(lines[:-8]) + lines[-8][:30])
-    other = make_probes(fidelity, recipe, tmp_path / "other")
+    other = make_probes(recipe, tmp_path / "other")
     for each in study.parts:
         fidelity.run_part(study, each, other, range(2))
     assert read_accuracies(rows) == whole
@@ -126,12 +115,12 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
     # once more: nothing is left to do
     held = rows.read_bytes()
     for each in study.parts:
-        fidelity.run_part(study, each, make_probes(fidelity, recipe, tmp_path / "third"), range(2))
+        fidelity.run_part(study, each, make_probes(recipe, tmp_path / "third"), range(2))
     assert rows.read_bytes() == held
     assert not {entry.stage for entry in Store(tmp_path / "third").entries()} & {"probes", "check"}
 
     wanted = replace(study, parts=(*every, *parts.by_method(0.1, "easiest")))
-    fidelity.write_report(wanted, recipe, other.architectures, 1295, 143)
+    results.write_report(wanted, recipe, other.architectures, 1295, 143)
     found = {(each["method"], each["ratio"]): each for each in json.loads((folder / "results.json").read_text())}
     assert set(found) == {
         ("full", None), ("flops", None), ("parameters", None),
@@ -149,13 +138,13 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
         kendalltau(accuracies["herding"].mean(axis=1), accuracies["full"][seed])[0] for seed in accuracies["full"]
     ]
     assert found["herding", 0.1]["averaged"]["value"] == pytest.approx(np.mean(by_mean), abs=1e-9)
-    page = (folder / "README.md").read_text()
-    assert "| herding | " in page
-    assert re.search(r"\| herding \| 10 % \| [^|]+ \| 2 \| 20 % \| ", page)
-    assert "**Not run yet**, or not with every draw: easiest at 10 %." in page
-    assert "51 trainings" not in page
-    assert "50 trainings and tests" in page
-    assert re.search(rf"\| random \| 2 \|.*\| {min(counts)} to {max(counts)} \| nothing \|", page)
+    told = (folder / "README.md").read_text()
+    assert "| herding | " in told
+    assert re.search(r"\| herding \| 10 % \| [^|]+ \| 2 \| 20 % \| ", told)
+    assert "**Not run yet**, or not with every draw: easiest at 10 %." in told
+    assert "51 trainings" not in told
+    assert "50 trainings and tests" in told
+    assert re.search(rf"\| random \| 2 \|.*\| {min(counts)} to {max(counts)} \| nothing \|", told)
 
     # subsets of other samples are not mixed with these
     with np.load(subsets) as kept:
@@ -164,14 +153,12 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(fidelity: Any, recipe: 
         fidelity.run_part(study, study.parts[1], probes, range(2))
 
 
-def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, tmp_path: Path, capsys: Any) -> None:
-    from tests.studies import parts
-
+def test_a_part_that_is_not_whole_is_not_weighed(recipe: Recipe, tmp_path: Path, capsys: Any) -> None:
     study = parts.Study("little", "little", (parts.Part("full", 1.0), *parts.by_method(0.1, "random")))
-    probes = make_probes(fidelity, recipe, tmp_path / "store")
+    probes = make_probes(recipe, tmp_path / "store")
     fidelity.run_part(study, study.parts[0], probes, [0])
     fidelity.run_part(study, study.parts[1], probes, [0, 1])
-    fidelity.write_report(study, recipe, probes.architectures, 1295, 143)
+    results.write_report(study, recipe, probes.architectures, 1295, 143)
     assert not (parts.RESULTS / "little" / "README.md").exists()
     assert "there is nothing to weigh yet" in capsys.readouterr().out
     fidelity.show_plan(study, probes)
@@ -182,10 +169,8 @@ def test_a_part_that_is_not_whole_is_not_weighed(fidelity: Any, recipe: Recipe, 
     ]
 
 
-def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(
-    fidelity: Any, recipe: Recipe, tmp_path: Path
-) -> None:
-    probes = make_probes(fidelity, recipe, tmp_path / "store")
+def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(recipe: Recipe, tmp_path: Path) -> None:
+    probes = make_probes(recipe, tmp_path / "store")
 
     def read(answers: Any) -> list[np.ndarray]:
         return [np.stack([*answers.over_epochs(training, "loss")]) for training in range(answers.n_trainings)]
@@ -199,10 +184,8 @@ def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(
     assert (probes.know("cases", 0).importance != probes.know("cases", 1).importance).any()
 
 
-def test_what_choosing_costs_by_hand(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
-    from tests.studies import weighing
-
-    chosen = make_probes(fidelity, recipe, tmp_path / "store").architectures[::4]
+def test_what_choosing_costs_by_hand(recipe: Recipe, tmp_path: Path) -> None:
+    chosen = make_probes(recipe, tmp_path / "store").architectures[::4]
     light, heavy = chosen
     n_seen, n_all = 4 * (1295 // 32) * 32, 1295 + 143
     costs = {name: weighing.find_cost(name, recipe, chosen, 1295, 143) for name in (*METHODS, None)}
@@ -213,9 +196,7 @@ def test_what_choosing_costs_by_hand(fidelity: Any, recipe: Recipe, tmp_path: Pa
     assert costs["el2n"] == 3 * costs["easiest"]
 
 
-def test_the_study_holds_every_method_and_every_part_once(fidelity: Any) -> None:
-    from tests.studies import parts
-
+def test_the_study_holds_every_method_and_every_part_once() -> None:
     for study in parts.STUDIES.values():
         rows = [
             (part.dataset, part.ratio) for name in (*study.beside, study.name) for part in parts.STUDIES[name].parts
@@ -224,24 +205,18 @@ def test_the_study_holds_every_method_and_every_part_once(fidelity: Any) -> None
     assert {part.method for part in parts.STUDIES["cifar10"].parts if part.ratio == 0.05} == {*METHODS, None}
 
 
-def test_what_is_judged_on_is_another_data_set_with_other_architectures_and_nothing_else(fidelity: Any) -> None:
-    from tests.studies import parts
-
+def test_what_is_judged_on_is_another_data_set_with_other_architectures_and_nothing_else() -> None:
     names = ("cifar10", "cifar100")
-    tuned, judged = (proxyds.read_recipe(STUDIES / f"{name}.yaml") for name in names)
+    (_, tuned, of_tuned), (_, judged, of_judged) = (results.open_study(parts.STUDIES[name]) for name in names)
     assert {study.recipe for study in parts.STUDIES.values()} == set(names)
     assert (tuned.source.name, judged.source.name) == ("uoft-cs/cifar10", "uoft-cs/cifar100")
     same = {name: getattr(tuned, name) for name in ("name", "source", "space")}
     assert judged.model_copy(update=same) == tuned
-    of_tuned, of_judged = ({each.name for each in list_studied(recipe)} for recipe in (tuned, judged))
-    assert (len(of_tuned), len(of_judged), len(of_tuned & of_judged)) == (24, 24, 0)
+    assert (len(of_tuned), len(of_judged)) == (24, 24)
+    assert not {each.name for each in of_tuned} & {each.name for each in of_judged}
 
 
-def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
-    from proxyds.artifact.manifest import EstimateRecord
-    from tests.studies import page
-    from tests.studies.weighing import Found
-
+def test_what_a_user_may_expect_by_hand() -> None:
     def found(method: str, ratio: float, tau: float, regret: float, low: float = -0.1) -> Found:
         told = {
             name: EstimateRecord(value=value, low=value - 0.01, high=value + 0.01)
@@ -268,9 +243,7 @@ def test_what_a_user_may_expect_by_hand(fidelity: Any) -> None:
     assert page.tell_cost(every, "random", 0, 8.0) == ""
 
 
-def test_of_several_studies_each_counts_the_same_and_resamples_are_its_own(fidelity: Any) -> None:
-    from tests.studies import weighing
-
+def test_of_several_studies_each_counts_the_same_and_resamples_are_its_own() -> None:
     def resampled(tau: float, *methods: str) -> Any:
         noise = np.concatenate([[0.0], np.random.default_rng(0).normal(0, 0.1, 2000)])  # the same in every study
         taus = {
@@ -296,10 +269,8 @@ def test_of_several_studies_each_counts_the_same_and_resamples_are_its_own(fidel
         weighing.take_mean([resampled(0.9, "cases"), more_often], 0)
 
 
-def test_other_trainings_cost_the_same_and_labels_are_kept(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
-    from tests.studies import parts
-
-    probes = make_probes(fidelity, recipe, tmp_path / "store")
+def test_other_trainings_cost_the_same_and_labels_are_kept(recipe: Recipe, tmp_path: Path) -> None:
+    probes = make_probes(recipe, tmp_path / "store")
     every = {
         "plain": parts.Part("plain", 0.1, "random"),
         "twice the samples, half the epochs": parts.Part("larger", 0.1, "random", size=0.2),
@@ -314,7 +285,7 @@ def test_other_trainings_cost_the_same_and_labels_are_kept(fidelity: Any, recipe
     kept = [each.kept_labels for each in sets["four labels"]]
     assert all(len(labels) == 4 for labels in kept)
     assert kept[0].tolist() != kept[1].tolist()
-    runs = fidelity.list_runs(study, every["smaller batches"], sets["smaller batches"], probes)
+    runs = fidelity.list_part_runs(study, every["smaller batches"], sets["smaller batches"], probes)
     assert {run.task.arguments["settings"].batch_size for run in runs} == {16}
     assert "probes" not in {entry.stage for entry in probes.store.entries()}  # random samples need none
     tuned, judged = (parts.take_half(probes.architectures, half) for half in ("tuning", "judging"))
@@ -322,27 +293,22 @@ def test_other_trainings_cost_the_same_and_labels_are_kept(fidelity: Any, recipe
     assert (len(tuned), len(judged)) == (3, 2)
 
 
-def test_every_candidate_draws_what_it_is_asked_for(fidelity: Any, recipe: Recipe, tmp_path: Path) -> None:
-    from tests.studies.candidates import CANDIDATES
-    from tests.studies.subsets import find_subset
-
-    probes = make_probes(fidelity, recipe, tmp_path / "store")
+def test_every_candidate_draws_what_it_is_asked_for(recipe: Recipe, tmp_path: Path) -> None:
+    probes = make_probes(recipe, tmp_path / "store")
     chosen = {name: find_subset(tmp_path / "subsets.npz", name, 0.1, 0, probes) for name in CANDIDATES}
     assert {selected.sum() for selected in chosen.values()} == {130}
     assert len({selected.tobytes() for selected in chosen.values()}) == len(CANDIDATES)
 
 
 @pytest.mark.parametrize(("number", "n_labels"), [(1, 10), (2, 100), (3, 10)])
-def test_the_papers_own_figures_are_found_again(fidelity: Any, number: int, n_labels: int) -> None:
+def test_the_papers_own_figures_are_found_again(number: int, n_labels: int) -> None:
     """With what is printed in place of what is measured, both of every two columns are the same."""
-    from tests.studies import paper_tables
-
     table = next(each for each in paper_tables.TABLES if each.number == number)
     recipe = proxyds.read_recipe(ROOT / "recipes" / f"{table.recipe}.yaml", table.overrides)
     assert recipe.importance.protocol == "paper"
     assert recipe.check is not None
     assert {recipe.selection.ratio, *recipe.check.ratios} == ({0.05, 0.1} if number == 1 else {0.1})
-    architectures = space.list_architectures(recipe.space, n_labels, (3, 32, 32))
+    architectures = list_architectures(recipe.space, n_labels, (3, 32, 32))
     printed = paper_tables.read_printed(number)
     names = {each.name: table.name_of(each.parameters) for each in architectures}
     assert set(names.values()) == set(printed["full"])
@@ -362,203 +328,35 @@ def test_the_papers_own_figures_are_found_again(fidelity: Any, number: int, n_la
     assert [cell.rstrip(" |") for cell in of_pearson] == [value for value in expected for _ in range(2)]
 
 
-def test_the_readme_says_what_the_study_found() -> None:
-    readme, page = ((path / "README.md").read_text() for path in (ROOT, FOLDER / "cifar10"))
-    told = re.search(r"\*\*What to expect of `easier`\*\* on cifar10: (.*)", page)
-    sizes = re.search(r"## How large must it be\?\n\n(\|.*?\|)\n\n", page, re.DOTALL)
-    assert told
-    assert sizes
-    assert told[1] in readme[: readme.index("\n## ")]
-    assert sizes[1] in readme[: readme.index("\n## ")]
-
-
-def read_table(text: str, heading: str) -> dict[str, dict[str, str]]:
-    """The first table below a heading: row by row, by its first cell; cells by their column."""
-    rows = re.search(rf"{re.escape(heading)}.*?\n\n(\|.*?\|)\n\n", text, re.DOTALL)[1].splitlines()
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    return {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
-
-
-def read_size(page: str, size: int) -> dict[str, dict[str, str]]:
-    """What a study's page says of one size: row by row of its two tables."""
-    of_size = page[page.index(f"\n## {size} %\n") :]
-    less = read_table(of_size, "The same taus less those of the controls")
-    return {name: {**row, **less.get(name, {})} for name, row in read_table(of_size, f"## {size} %").items()}
-
-
-def is_above(cell: str) -> bool:
-    """Whether an estimate's interval is above zero."""
-    return float(re.findall(NUMBER, cell)[1]) > 0
-
-
-def is_decided(cell: str) -> bool:
-    """Whether an estimate's interval leaves out zero."""
-    _, low, high = (float(figure) for figure in re.findall(NUMBER, cell))
-    return low > 0 or high < 0
-
-
-def test_what_the_readme_says_beside_its_table_is_on_the_page() -> None:
-    readme, page = ((path / "README.md").read_text() for path in (ROOT, FOLDER / "cifar10"))
-    of_5_percent = read_size(page, 5)
-    easier = of_5_percent["easier"]
-    of_other = read_size((FOLDER / "cifar100" / "README.md").read_text(), 5)["easier"]
-    less = {name: row.get("minus random", "") for name, row in of_5_percent.items()}
-    by_loss = read_table(page, "\nAt 5 %:")["easier"]["by test loss"]
-    at_10, at_2 = (read_size(page, size)["easier"]["minus random"] for size in (10, 2))
-    for told in (
-        f"flattered by CIFAR-10 ({less['easier']} above random samples)",
-        f"there `easier` is {at_10} and {at_2} above random samples",
-        f"(`easier` at 5 %: {easier['at the top']} on CIFAR-10, {of_other['at the top']} on CIFAR-100)",
-        f"(tau {by_loss} on CIFAR-10 at 5 %)",
-        f"({less['el2n']} and\n  {less['forgetting']})",
-        f"`cases` cannot be told from random samples ({less['cases']} more)",
-        f"full data for fewer epochs ({less['full data, fewer epochs']} more)",
-        f"a label gets between {of_5_percent['entropy-tails']['samples of a label'].replace(' to ', ' and ')};",
-    ):
-        assert told in readme
-    undecided = (at_10, at_2, less["cases"], less["full data, fewer epochs"])
-    assert not any(is_decided(cell) for cell in (*undecided, easier["at the top"], of_other["at the top"]))
-    assert is_above(less["easier"])
-    assert is_decided(less["el2n"])
-    assert is_decided(less["forgetting"])
-    assert of_5_percent["random"]["tau"] < read_size(page, 2)["random"]["tau"]
-    for of_size in (read_size(page, size) for size in (10, 2)):
-        assert of_size["entropy-tails"]["tau"] < of_size["easier"]["tau"]
-
-
-def test_what_the_readme_says_of_two_data_sets_is_on_their_pages() -> None:
-    readme, together, other, search = (
-        (path / "README.md").read_text() for path in (ROOT, FOLDER, *(FOLDER / name for name in ("cifar100", "search")))
-    )
-    readme = readme[: readme.index("\n## ")]
-    table = re.search(r"\n(\| trained on \| cifar10 .*?\|)\n\n", together, re.DOTALL)[1]
-    assert table.replace("\n", "\n  ") in readme
-    of_both, alone = read_table(together, "## Kendall tau at 5 %"), read_size(other, 5)
-    easier, tails, lost = (
-        of_both["easier"],
-        of_both["entropy-tails"],
-        read_table(together, "## Regret at 5 %")["easier"],
-    )
-    for told in (
-        f"`easier` is {alone['easier']['minus random']} above random samples and {alone['easier']['minus cases']} above",
-        f"of both data sets is {easier['minus random']} and {easier['minus cases']} above, and {easier['minus stratified']} above stratified",
-        f"which is free ({easier['minus counting parameters']} more)",
-        f"loses {lost['more than random']} points *more*",
-        f"as well or better at 5 % ({tails['minus easier']} more; not at 10 and 2 %",
-        f"or not at all (on CIFAR-100 {read_table(other, 'At 5 %:')['easier']['by test loss']})",
-    ):
-        assert told in readme
-    assert next(iter(of_both)) == "entropy-tails"
-    ahead = [easier[f"minus {control}"] for control in ("random", "stratified", "cases")]
-    ahead += [tails[f"minus {control}"] for control in ("random", "stratified", "cases", "counting parameters")]
-    assert all(is_above(cell) for cell in ahead)
-    undecided = (
-        *(alone[name][f"minus {control}"] for name in ("easier", "entropy-tails") for control in ("random", "cases")),
-        easier["minus counting parameters"],
-        tails["minus easier"],
-        lost["more than random"],
-    )
-    assert not any(is_decided(cell) for cell in undecided)
-    assert alone["entropy-tails"]["samples of a label"].startswith("0 to ")
-    learnt = [
-        float(row["accuracy on everything"][:-1]) for row in read_table(other + "\n", "## The architectures").values()
-    ]
-    assert sum(accuracy <= 11 for accuracy in learnt) == 7
-    assert {"entropy-tails-stratified", "easier-of-any-label"} <= set(read_size(search, 5))
-
-
-def test_what_the_architecture_page_says_of_the_study_is_on_its_pages() -> None:
-    names = (".", "cifar100", "search", "judging")
-    together, other, search, judging = ((FOLDER / name / "README.md").read_text() for name in names)
-    of_both, alone = read_table(together, "## Kendall tau at 5 %"), read_size(other, 5)
-    easier, tails = of_both["easier"], of_both["entropy-tails"]
-    lost = read_table(together, "## Regret at 5 %")["easier"]["more than random"]
-    tried, judged = ({name: row["tau"] for name, row in read_size(page, 5).items()} for page in (search, judging))
-
-    ahead = {name: row.get("minus random") for name, row in read_size(judging, 5).items()}
-
-    def tau(of: dict[str, str], name: str) -> str:
-        return of[name].split()[0]
-
-    said = " ".join((ROOT / "proxyds" / "ARCHITECTURE.md").read_text().split())
-    for told in (
-        f"its tau is {easier['minus random']} above that of random samples, {easier['minus stratified']} above that of stratified ones and {easier['minus cases']} above that of `cases`",
-        f"the same direction and are undecided ({alone['easier']['minus random']}, {alone['easier']['minus cases']})",
-        f"In regret nothing is gained: {lost} points more than random samples",
-        f"({tails['minus easier']} above `easier`;",
-        f"{tails['minus random']} above random samples, {tails['minus cases']} above `cases`;",
-        f"at random from the easier half by the mean loss of all epochs {tau(tried, 'easier-half-area')}; from the easier tenth {tau(tried, 'easier-tenth')}, quarter {tau(tried, 'easier-quarter')}, half {tau(tried, 'easier-half')}, three quarters {tau(tried, 'easier-three-quarters')}, middle half {tau(tried, 'middle-half')};",
-        f"as features allow {tau(tried, 'spread-easier-half')}; by cases within it {tau(tried, 'cases-easier-half')}; nearest to the label's mean feature {tau(tried, 'typical')}; what the probe changes its mind about {tau(tried, 'ambiguous')}.",
-        f"a third of the learning rate {tau(tried, 'random-low-rate')}; two of the ten labels {tau(tried, 'random-two-labels')}, five {tau(tried, 'random-five-labels')}, three {tau(tried, 'random-three-labels')};",
-        f"for half the epochs {tau(tried, 'random-twice-the-size')}, four times {tau(tried, 'random-four-times-the-size')}; batches of 32 {tau(tried, 'random-small-batches')}, of 16 {tau(tried, 'random-tiny-batches')} and of 128 {tau(tried, 'random-large-batches')}",
-        f"without crops and flips {tau(tried, 'random-as-it-is')}",
-        f"The easiest with batches of 32 {tau(tried, 'easiest-small-batches')}, of 16 {tau(tried, 'easiest-tiny-batches')}, of five labels {tau(tried, 'easiest-five-labels')},",
-        f"`easier` of five labels {tau(tried, 'easier-five-labels')}, of two {tau(tried, 'easier-two-labels')}.",
-        f"the easiest with batches of 32 have {judged['easiest-small-batches']}, {ahead['easiest-small-batches']} above random samples ({tau(judged, 'random')}, with batches of 32 {tau(judged, 'random-small-batches')}); the easiest with batches of 64 have {tau(judged, 'easiest')}.",
-        f"`easier` ({tau(judged, 'easier')}) neither",
-    ):
-        assert told in said
-    assert next(iter(tried)) == "easiest-small-batches"
-    assert {name for name, less in ahead.items() if less and is_decided(less)} == {"hardest", "forgetting", "el2n"}
-
-
-def test_what_the_readme_says_of_a_card_is_on_it() -> None:
-    readme = (ROOT / "README.md").read_text()
-    of_cards = read_table(readme, "Results differ on other search spaces")
-    assert len(of_cards) == 5
-    named = {"proxy": "**proxy**", "ceiling": "full data, another seed"}
-    for name, told in of_cards.items():
-        card = (ROOT / re.search(r"\((.*?)\)", name)[1]).read_text()
-        assert f"**{told['verdict'][0].upper()}{told['verdict'][1:]}.**" in card
-        method = re.search(r"chosen by the method (`.*?`)", card)
-        assert told["drawn by"] == (method[1] if method else "`cases`")  # the paper's, which a card does not name
-        for column in ("proxy", "random", "fewer epochs", "counting FLOPs", "counting parameters", "ceiling"):
-            if column == "ceiling" and told[column] == "unknown":
-                assert "Noise ceiling unknown" in card
-            else:
-                shown = rf"\| {re.escape(named.get(column, column))} \| \d+ \| {re.escape(told[column])} \|"
-                assert re.search(shown, card), (name, column)
-
-
 NUMBER = r"-?\b\d+(?:\.\d+)?(?:e-?\d+)?\b"
 
 
 @pytest.mark.parametrize(
     "study", ["cifar10", "cifar100", *(pytest.param(name, marks=pytest.mark.slow) for name in ("search", "judging"))]
 )
-def test_the_page_is_what_the_rows_give(study: str, fidelity: Any) -> None:
-    from tests.studies import parts
-
+def test_the_page_is_what_the_rows_give(study: str) -> None:
     take_rows()
-    recipe = proxyds.read_recipe(STUDIES / f"{parts.STUDIES[study].recipe}.yaml")
-    fidelity.write_report(parts.STUDIES[study], recipe, list_studied(recipe), 45_000, 5_000)
+    opened = results.open_study(parts.STUDIES[study])
+    results.write_report(*opened, parts.N_TRAIN, parts.N_EVALUATION)
     again, held = parts.RESULTS / study, FOLDER / study
-    assert write_recipe(recipe) == (held / "recipe.yaml").read_text()
+    assert write_recipe(opened[1]) == (held / "recipe.yaml").read_text()
     assert {path.name for path in again.iterdir()} == {path.name for path in held.iterdir()}
     assert_same_pages(again, held)
 
 
-def test_the_page_of_two_data_sets_is_what_their_rows_give(fidelity: Any) -> None:
-    from tests.studies import parts
-
+def test_the_page_of_two_data_sets_is_what_their_rows_give() -> None:
     take_rows()
-    recipes = {name: proxyds.read_recipe(STUDIES / f"{name}.yaml") for name in parts.TOGETHER}
-    fidelity.write_together([(parts.STUDIES[name], each, list_studied(each)) for name, each in recipes.items()])
+    results.write_together([results.open_study(parts.STUDIES[name]) for name in parts.TOGETHER])
     files = [{path.name for path in place.iterdir() if path.is_file()} for place in (parts.RESULTS, FOLDER)]
     assert files[0] == files[1]
     assert_same_pages(parts.RESULTS, FOLDER)
 
 
-def test_the_page_of_two_data_sets_stays_as_it_was_where_one_is_missing(fidelity: Any, capsys: Any) -> None:
-    from tests.studies import parts
-
-    studies = []
-    for name in ("cifar10", "cifar100", "judging"):
-        recipe = proxyds.read_recipe(STUDIES / f"{parts.STUDIES[name].recipe}.yaml")
-        studies.append((parts.STUDIES[name], recipe, list_studied(recipe)))
+def test_the_page_of_two_data_sets_stays_as_it_was_where_one_is_missing(capsys: Any) -> None:
+    studies = [results.open_study(parts.STUDIES[name]) for name in ("cifar10", "cifar100", "judging")]
     told = []
     for named in (studies[2:], [studies[1], *studies[1:]], studies):
-        fidelity.write_together(named)
+        results.write_together(named)
         told.append(capsys.readouterr().out)
     assert told == [
         "",
@@ -570,8 +368,6 @@ def test_the_page_of_two_data_sets_stays_as_it_was_where_one_is_missing(fidelity
 
 def take_rows() -> None:
     """Puts every study's rows, subsets and recipe where its report reads them."""
-    from tests.studies import parts
-
     for path in (path for name in ("rows.csv", "recipe.yaml", "subsets.npz") for path in FOLDER.glob(f"*/{name}")):
         taken = parts.RESULTS / path.relative_to(FOLDER)
         taken.parent.mkdir(parents=True, exist_ok=True)

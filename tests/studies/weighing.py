@@ -17,11 +17,11 @@ from proxyds.artifact.ranking_table import (
     FREE_RANKINGS,
     FULL,
     RANDOM,
+    STATISTICS,
     STRATIFIED,
     about_architecture,
     collect_accuracies,
 )
-from proxyds.evaluation import rank_metrics as ranking
 from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
@@ -87,7 +87,7 @@ class Found:
 def make_table(
     rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], measure: str = "accuracy"
 ) -> pa.Table:
-    """Puts rows into what `runs.collect_accuracies` reads.
+    """Puts rows into what `ranking_table.collect_accuracies` reads.
 
     Args:
         rows: Of `rows.read_rows`.
@@ -114,7 +114,7 @@ def make_table(
     return pa.Table.from_pylist(held)
 
 
-def resample_all(table: pa.Table, seed: int, names: Collection[str] = ranking.STATISTICS) -> Resampled:
+def resample_all(table: pa.Table, seed: int, names: Collection[str] = STATISTICS) -> Resampled:
     """Statistics of every data set in the table, the noise ceiling's and the free rankings', for each resample.
 
     The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
@@ -122,7 +122,7 @@ def resample_all(table: pa.Table, seed: int, names: Collection[str] = ranking.ST
     Args:
         table: Of `make_table`.
         seed: Of the bootstrap.
-        names: Of `ranking.STATISTICS`.
+        names: Of `STATISTICS`.
     """
     measured = collect_accuracies(table)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
