@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from proxyds.runtime.storage.store import Store
     from proxyds.space.listing import list_architectures
     from proxyds.space.networks.build import build_network
+    from proxyds.space.networks.families import Family
+    from proxyds.space.networks.parameters import Parameters
     from proxyds.space.networks.plugins import load_plugins
     from proxyds.torch_data import torch_dataset
 
@@ -38,7 +40,9 @@ _HOMES = {
     "Pulled": "pipeline.pull",
     "pull": "pipeline.pull",
     "torch_dataset": "torch_data",
-    "build_network": "space.networks",
+    "build_network": "space.networks.build",
+    "Family": "space.networks.families",
+    "Parameters": "space.networks.parameters",
     "load_plugins": "space.networks.plugins",
     "Built": "pipeline.build",
     "build": "pipeline.build",
@@ -65,3 +69,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'proxyds' has no attribute {name!r}")
     return getattr(import_module(f"proxyds.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public names alone."""
+    return sorted(__all__)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 _CODE = re.compile(r"<[A-Za-z/!?]|\{\{|\{%|\{#|javascript:", re.IGNORECASE)
@@ -13,6 +14,9 @@ _ODD_BREAKS = "\u2028\u2029"
 """Separators of lines and paragraphs, which some readers take for line feeds."""
 _TURNED_TEXT = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that make text show in another order than it has."""
+
+MAX_SUGGESTED = 20
+"""Names that a message lists, at most."""
 
 
 def find_active_text(text: str) -> str | None:
@@ -49,6 +53,14 @@ def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:
     """
     said = hide(str(error))
     return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def suggest_names(name: str, names: Collection[str]) -> str:
+    """Says for a message which names a mistyped one may stand for: the nearest, and all of them; of many the five nearest."""
+    if len(names) <= MAX_SUGGESTED:
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        return (f"did you mean `{nearest[0]}`? " if nearest else "") + "known: " + ", ".join(names)
+    return "near: " + ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.4) or list(names)[:5])
 
 
 def iter_texts(held: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from proxyds.errors import UnknownNameError
+from proxyds.text import suggest_names
 
 _ROOM = Path(__file__).parent
 SCHEMA_FILE = _ROOM / "recipe.schema.json"
@@ -37,8 +37,6 @@ def preset_text(name: str) -> str:
     """
     names = preset_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean `{near[0]}`? " if near else ""
-        raise UnknownNameError(f"--preset {name}: must be a known preset; {hint}known: {', '.join(names)}")
+        raise UnknownNameError(f"--preset {name}: must be a known preset; {suggest_names(name, names)}")
     text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     return text.replace("$schema=../proxyds/recipe/recipe.schema.json", f"$schema={SCHEMA_FILE}", 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from proxyds.seeding import derive_seed
 from proxyds.selection.records import Answers, Probe
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.cost import read_parameters
+from proxyds.text import suggest_names
 from proxyds.training.data_parallel import is_first
 from proxyds.training.inference import measure_answers, predict_labels
 from proxyds.training.job import TrainingJob, expect_image_seconds
@@ -213,10 +213,9 @@ def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list
         by_name = {each.name: each for each in architectures}
         for name in probes.architectures:
             if name not in by_name:
-                near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.3) or list(by_name)[:3]
                 raise UnknownNameError(
-                    f"probes.architectures: must be architectures of the space, got {name!r}; near: "
-                    f"{', '.join(map(repr, near))}; `proxyds inspect RECIPE` lists all {len(by_name):,}"
+                    f"probes.architectures: must be architectures of the space, got {name!r}; {suggest_names(name, by_name)}; "
+                    f"`proxyds inspect RECIPE` lists all {len(by_name):,}"
                 )
         return sorted((by_name[name] for name in probes.architectures), key=by_cost)
     connected = [each for each in architectures if _is_connected(each)]

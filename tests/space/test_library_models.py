@@ -24,7 +24,6 @@ from proxyds.recipe.models import Training
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime.storage.store import Store
 from proxyds.selection.similarity import check_layer
-from proxyds.space import networks
 from proxyds.space.architecture import Architecture
 from proxyds.space.cost import measure_cost
 from proxyds.space.listing import list_architectures
@@ -482,8 +481,7 @@ def test_timm_that_is_not_installed_is_asked_for(monkeypatch: pytest.MonkeyPatch
 
     assert describe_origin("timm") == {"library": f"timm {timm.__version__}"}
     monkeypatch.setitem(sys.modules, "timm", None)
-    monkeypatch.delitem(sys.modules, "proxyds.space.networks.timm_models", raising=False)
-    monkeypatch.setattr(networks, "version", version)
+    monkeypatch.setattr("proxyds.space.networks.build.version", version)
     said = r"^network 'timm': must have timm installed, it is not; pip install 'proxyds\[timm\]'$"
     with pytest.raises(MissingExtraError, match=said):
         measure("timm", "resnet10t")

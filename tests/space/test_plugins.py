@@ -18,8 +18,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from proxyds.space.networks import Family
-from proxyds.space.networks.parameters import Parameters
+from proxyds import Family, Parameters
 
 class PlainParameters(Parameters):
     width: Annotated[int, Field(ge=1)] = Field(4, description="Hidden units.", examples=[4])
@@ -59,7 +58,7 @@ def install(folder: Path, package: str, *offers: str) -> str:
     about = folder / "site" / f"{package.replace('-', '_')}-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[proxyds.space.networks]\n" + "".join(f"{offer}\n" for offer in offers))
+    (about / "entry_points.txt").write_text("[proxyds.networks]\n" + "".join(f"{offer}\n" for offer in offers))
     return f"{folder / 'site'}:{folder}"
 
 
@@ -90,7 +89,7 @@ def test_an_installed_package_offers_its_families(plain: Path, run_proxyds: Run)
     path = install(plain, "plain-networks", "plain = plain_networks:FAMILIES")
     refused = run_proxyds("validate", "recipe.yaml", PYTHONPATH=path)
     assert refused.returncode == 15
-    assert "entry point proxyds.space.networks: plain = plain_networks:FAMILIES (of plain-networks)" in refused.stderr
+    assert "entry point proxyds.networks: plain = plain_networks:FAMILIES (of plain-networks)" in refused.stderr
     (plain / "plain_networks.py").write_text(MODULE + "PLAIN = FAMILIES['plain']\n")
     path = install(plain / "right", "plain-networks", "plain = plain_networks:PLAIN") + f":{plain}"
     assert run_proxyds("validate", "recipe.yaml", PYTHONPATH=path).returncode == 0
@@ -112,10 +111,10 @@ def test_two_packages_that_offer_one_name_are_refused(plain: Path, run_proxyds: 
         (None, "cannot be imported: ModuleNotFoundError: No module named 'plain_networks'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero; mend it"),
         ("import sys\nsys.exit(3)", "cannot be imported: SystemExit: 3; mend it"),
-        ("FAMILIES = []", "must hold a mapping FAMILIES of names to proxyds.space.networks.Family, it holds list"),
-        ("x = 1", "must hold a mapping FAMILIES of names to proxyds.space.networks.Family, it holds none"),
+        ("FAMILIES = []", "must hold a mapping FAMILIES of names to proxyds.Family, it holds list"),
+        ("x = 1", "must hold a mapping FAMILIES of names to proxyds.Family, it holds none"),
         (MODULE.replace('{"plain":', '{"resnet":'), "names of their own, 'resnet' is taken"),
-        ("FAMILIES = {'plain': 3}", "must be a proxyds.space.networks.Family whose parameters are a subclass"),
+        ("FAMILIES = {'plain': 3}", "must be a proxyds.Family whose parameters are a subclass"),
         (
             MODULE.replace("Field(4, ", "Field("),
             "every parameter must have a default (and no default_factory), 'width' has none",

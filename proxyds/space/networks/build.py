@@ -41,8 +41,9 @@ def describe_origin(network: str) -> dict[str, str]:
             ) from None
     if family.module.startswith("proxyds."):
         return {}
-    import_module(family.module)
-    top = sys.modules[family.module.partition(".")[0]]
+    module = family.module.partition(":")[0]
+    import_module(module)
+    top = sys.modules[module.partition(".")[0]]
     folders = [Path(folder) for folder in getattr(top, "__path__", [])]
     files = (
         [Path(top.__file__)] if not folders and top.__file__ else [f for d in folders for f in sorted(d.rglob("*.py"))]
@@ -72,7 +73,8 @@ def build_network(
     """
     family = find_family(network)
     read = family.parameters.model_validate_json(json.dumps(dict(parameters)))
-    built: nn.Module = import_module(family.module).build(read, n_labels, image_shape)
+    module, _, function = family.module.partition(":")
+    built: nn.Module = getattr(import_module(module), function or "build")(read, n_labels, image_shape)
     return built
 
 

@@ -8,7 +8,6 @@ Families of other packages come in through `plugins.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from proxyds.space.networks.parameters import (
     EfficientNetParameters,
@@ -18,9 +17,6 @@ from proxyds.space.networks.parameters import (
     ResNetParameters,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Family:
@@ -28,7 +24,8 @@ class Family:
 
     Attributes:
         parameters: The model of one network's parameters; every field has a default.
-        module: Import path of the file whose `build(parameters, n_labels, image_shape)` makes the network.
+        module: Import path of the file whose `build(parameters, n_labels, image_shape)` makes the network; `path:function`
+            where another function does.
         feature_layer: The layer that features are taken from unless the recipe names another; None: the last one that is
             computed before the last linear layer.
         summary: One line for `proxyds list`.
@@ -64,12 +61,16 @@ FAMILIES: dict[str, Family] = {
     ),
     "torchvision": Family(
         LibraryParameters,
-        "proxyds.space.networks.torchvision_models",
+        "proxyds.space.networks.library:build_torchvision",
         None,
         "torchvision's classification models, by name",
         "torchvision",
     ),
     "timm": Family(
-        LibraryParameters, "proxyds.space.networks.timm_models", None, "timm's models, by name (proxyds[timm])", "timm"
+        LibraryParameters,
+        "proxyds.space.networks.library:build_timm",
+        None,
+        "timm's models, by name (proxyds[timm])",
+        "timm",
     ),
 }

@@ -1,6 +1,6 @@
 """Families of networks from elsewhere: installed packages, and modules that are named on the command line.
 
-A recipe alone never imports code. A package that is installed may offer families by the entry point group `proxyds.space.networks`
+A recipe alone never imports code. A package that is installed may offer families by the entry point group `proxyds.networks`
 (entry point name = family name, value = a `Family`); it is imported when a recipe names the family. Any other module must be
 named by whoever runs the command, with `--plugin` or `load_plugin`; it holds a mapping `FAMILIES` of names to `Family`.
 """
@@ -17,7 +17,7 @@ from proxyds.errors import PluginError, UnknownNameError
 from proxyds.space.networks.families import FAMILIES, Family
 from proxyds.space.networks.parameters import Parameters
 
-GROUP = "proxyds.space.networks"
+GROUP = "proxyds.networks"
 
 _loaded: list[str] = []
 _looked_up: set[str] = set()
@@ -97,7 +97,7 @@ def _load_module(module: str) -> None:
     families = getattr(imported, "FAMILIES", None)
     if not isinstance(families, dict) or not families:
         raise PluginError(
-            f"--plugin {module}: must hold a mapping FAMILIES of names to proxyds.space.networks.Family, it holds "
+            f"--plugin {module}: must hold a mapping FAMILIES of names to proxyds.Family, it holds "
             f"{'none' if families is None else type(families).__name__}"
         )
     taken = sorted(set(families) & set(FAMILIES))
@@ -114,8 +114,8 @@ def _register(name: str, family: Any, where: str) -> None:
     is_sound = isinstance(family, Family) and isinstance(family.parameters, type)
     if not is_sound or not issubclass(family.parameters, Parameters):
         raise PluginError(
-            f"{where}: must be a proxyds.space.networks.Family whose parameters are a subclass of "
-            f"proxyds.space.networks.parameters.Parameters, it is {type(family).__name__}"
+            f"{where}: must be a proxyds.Family whose parameters are a subclass of "
+            f"proxyds.Parameters, it is {type(family).__name__}"
         )
     if not isinstance(name, str) or not name:
         raise PluginError(f"{where}: a family's name must be a text, it is {name!r}")

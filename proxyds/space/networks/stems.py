@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-
 from torch import nn
 
-from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.errors import RecipeError
 
 STEM_CONVOLUTIONS = 3
 """Of a stem, at most («deep» stems of ResNet-C and -D): pooling after them is the stem's."""
@@ -47,14 +44,6 @@ def shrink_stem(network: nn.Module, model: str) -> None:
         if isinstance(network.get_submodule(layer), nn.MaxPool2d):
             _replace(network, layer, nn.Identity())
             break
-
-
-def unknown_model(library: str, model: str, known: Sequence[str]) -> UnknownNameError:
-    """The error for a model that a library does not have."""
-    near = ", ".join(difflib.get_close_matches(model, known, n=5, cutoff=0.4)) or ", ".join(known[:5])
-    return UnknownNameError(
-        f"space: model must be one of the {len(known):,} models of {library}, got {model!r}; near: {near}"
-    )
 
 
 def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
