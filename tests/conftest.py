@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from tests.commands import run_forked
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # a shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,18 +125,11 @@ def second_proxy(tiny_proxy: Path, session_store: Path, tmp_path_factory: pytest
 
 @pytest.fixture
 def run_proxyds(tmp_path: Path, session_store: Path) -> Run:
-    """Runs the command line as a user does, in a process of its own, in an empty folder; after some Python, if told."""
+    """Runs the command line in a process of its own, in an empty folder; after some Python, if told."""
 
     def run(*arguments: str | Path, first: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        code = f"import sys\n{first}\nsys.argv[0] = 'proxyds'\nfrom proxyds.cli.main import main\nmain()"
-        return subprocess.run(
-            [sys.executable, *(["-c", code] if first else ["-m", "proxyds"]), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PROXYDS_STORE": str(session_store), "COLUMNS": "120", **environment},
-            timeout=300,
-        )
+        own = {**os.environ, "PROXYDS_STORE": str(session_store), "COLUMNS": "120", **environment}
+        return run_forked([str(each) for each in arguments], tmp_path, own, first)
 
     return run
 
