@@ -62,7 +62,7 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], first: 
         main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as an interpreter prints it
         traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
