@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import Summary, collect_images, count_samples
-from proxyds.artifact.tables import WEIGHT, iter_rows
+from proxyds.artifact.tables import WEIGHT, iter_rows, list_columns
 from proxyds.data.chunked import chunks_of, cut_chunks
 from proxyds.data.images import open_image
 from proxyds.data.samples import SHARD, ReadEncoded, Samples, Source, StreamedSamples
@@ -44,34 +44,31 @@ class _Shards:
         self, folder: Path, config: str, features: datasets.Features, n_rows: int, samples_per_shard: int
     ) -> None:
         self.split, subfolder = CONFIGS[config]
-        self.folder, self.features = folder / subfolder, features
+        self.folder = folder / subfolder
         self.samples_per_shard, self.n_shards = samples_per_shard, -(-n_rows // samples_per_shard)
         self.files: list[Path] = []
-        self._waiting: list[pa.Table] = []
+        self._waiting = features.arrow_schema.empty_table()
         self.folder.mkdir()
 
     def add(self, rows: pa.Table) -> None:
         """Takes more rows, and writes what fills a file."""
-        self._waiting.append(rows)
-        while sum(each.num_rows for each in self._waiting) >= self.samples_per_shard:
-            together = pa.concat_tables(self._waiting)
-            self._write(together.slice(0, self.samples_per_shard))
-            self._waiting = [together.slice(self.samples_per_shard)]
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while self._waiting.num_rows >= self.samples_per_shard:
+            self._write_rows()
 
     def end(self) -> list[Path]:
         """Writes the rest; returns the files."""
-        rest = [each for each in self._waiting if each.num_rows]
-        if rest:
-            self._write(pa.concat_tables(rest))
+        if self._waiting.num_rows:
+            self._write_rows()
         assert len(self.files) == self.n_shards
         return self.files
 
-    def _write(self, rows: pa.Table) -> None:
+    def _write_rows(self) -> None:
         import datasets
 
+        rows, self._waiting = self._waiting[: self.samples_per_shard], self._waiting[self.samples_per_shard :]
         file = self.folder / f"{self.split}-{len(self.files):05d}-of-{self.n_shards:05d}.parquet"
-        schema = self.features.arrow_schema
-        datasets.Dataset(rows.combine_chunks().cast(schema)).to_parquet(file)
+        datasets.Dataset(rows.combine_chunks()).to_parquet(file)
         self.files.append(file)
 
 
@@ -89,7 +86,7 @@ def write_tables(
         samples_per_shard: Rows of each file, at most.
 
     Returns:
-        What a card shows of them.
+        The summary that a card is made from.
 
     Raises:
         SourceError: An image is not any more what it was when the build began.
@@ -128,49 +125,31 @@ def write_tables(
 
 
 def _list_places(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Where the selected samples stand in the source."""
+    """Lists where the selected samples stand in the source."""
     starts = range(0, len(train), SHARD)
     shards = zip(train.shards(), starts, strict=True)
     return np.concatenate([samples.source_index[selected[start : start + SHARD]] for samples, start in shards])
 
 
 def _list_features(source: Source, draw: Draw) -> dict[str, datasets.Features]:
-    """The columns of each table as readers of data sets take them."""
+    """Lists the columns of each table of samples as readers of data sets take them."""
     import datasets
 
-    label = datasets.ClassLabel(names=list(source.label_names))
-    identity = {
-        "label": label,
-        "sample_id": datasets.Value("string"),
-        "source_index": datasets.Value("int64"),
-        "encoded_sha256": datasets.Value("string"),
-    }
-    choice = {
-        "case": datasets.Value("int8"),
-        "importance": datasets.Value("float64"),
-        **({} if draw.weight is None else {WEIGHT: datasets.Value("float64")}),
-        "keep_probability": datasets.Value("float64"),
-        "inclusion_probability": datasets.Value("float64"),
-    }
-    own_labels = {"label": label}
+    label = own_label = datasets.ClassLabel(names=list(source.label_names))
     if draw.kept_labels is not None:
-        own_names = [source.label_names[kept] for kept in draw.kept_labels]
-        own_labels = {"label": datasets.ClassLabel(names=own_names), "source_label": label}
-    pairs = {name: datasets.Value("int64") for name in PAIRS}
-    outcome = {"predicted": datasets.List(label), "correct": datasets.List(datasets.Value("bool"))}
-    nearest = {"nearest_evaluation_id": datasets.Value("string"), "nearest_distance": datasets.Value("float64")}
-    features = {
-        "default": {"image": datasets.Image(), **identity, **own_labels, **choice},
-        "importance": {**identity, **nearest, **choice, "selected": datasets.Value("bool")},
-        "evaluation": {
-            **identity,
-            **outcome,
-            **pairs,
-            "case": datasets.Value("int8"),
-            "importance": datasets.Value("float64"),
-        },
-    }
-    return {config: datasets.Features(columns) for config, columns in features.items()}
+        own_label = datasets.ClassLabel(names=[source.label_names[kept] for kept in draw.kept_labels])
+    features = {}
+    for config in ("default", "importance", "evaluation"):
+        columns = list_columns(config, has_weight=draw.weight is not None, keeps_labels=draw.kept_labels is not None)
+        special = {
+            "image": datasets.Image(),
+            "label": own_label if config == "default" else label,
+            "source_label": label,
+            "predicted": datasets.List(label),
+        }
+        features[config] = datasets.Features.from_arrow_schema(pa.schema(list(columns.items())))
+        features[config].update({name: special[name] for name in columns if name in special})
+    return features
 
 
 def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Features) -> pa.Table:
@@ -186,7 +165,7 @@ def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Fea
 
 
 def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
-    """The columns of the table `importance`, shard by shard."""
+    """Yields the columns of the table `importance`, shard by shard."""
     whole = {
         "nearest": mapping.nearest,
         "nearest_distance": mapping.distance,
@@ -209,7 +188,7 @@ def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tupl
 def _data_table(
     chosen: pa.Table, encoded: list[bytes], kept_labels: NDArray[np.int64] | None, features: datasets.Features
 ) -> pa.Table:
-    """Rows of the table `data`, from those of `importance` that are selected and their images."""
+    """Makes rows of the table `data`, from those of `importance` that are selected and their images."""
     columns: dict[str, Any] = {name: chosen[name] for name in chosen.column_names if name in features}
     columns["image"] = [{"bytes": each, "path": None} for each in encoded]
     if kept_labels is not None:
@@ -219,7 +198,7 @@ def _data_table(
 
 
 def encode_runs(table: pa.Table) -> bytes:
-    """The runs behind the evidence as a parquet file."""
+    """Encodes the runs behind the evidence as a parquet file."""
     import datasets
 
     stream = io.BytesIO()
@@ -248,11 +227,8 @@ def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str],
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Writes `manifest.json` over every file in the folder; the last file of a proxy to be written."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = {name: measure_file(folder / name) for name in names if name != MANIFEST}
-    whole = manifest.model_copy(update={"files": files})
-    replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
-    return whole
+    names = present_files(folder) - {MANIFEST}
+    return rewrite_manifest(folder, manifest.model_copy(update={"files": {}}), written=names)
 
 
 def rewrite_manifest(
@@ -320,7 +296,7 @@ def check_outside_proxies(place: Path) -> None:
 
 
 def another_proxy(out: Path, there: Manifest) -> OutputExistsError:
-    """The error for a folder that holds another proxy than the one to be built."""
+    """Makes the error for a folder that holds another proxy than the one to be built."""
     return OutputExistsError(
         f"must be a new folder, found the proxy {there.name} {there.version} of another recipe or source "
         f"({there.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force",
@@ -344,7 +320,7 @@ def check_only_own_files(out: Path, there: Manifest) -> None:
 
 
 def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
-    """The samples' encoded images, which must be those that were decoded when the build began."""
+    """Reads the samples' encoded images, which must be those that were decoded when the build began."""
     images = read_encoded(samples)
     for encoded, sha256, index in zip(images, samples.encoded_sha256, samples.source_index, strict=True):
         if hashlib.sha256(encoded).hexdigest() != sha256:
@@ -371,7 +347,7 @@ def _make_table(columns: dict[str, Any], features: datasets.Features) -> pa.Tabl
 
 
 def _image_extension(encoded: bytes) -> str:
-    if (known := _FORMATS.match(encoded)) is not None:
-        return str(known.lastgroup)
+    if (matched := _FORMATS.match(encoded)) is not None:
+        return str(matched.lastgroup)
     with open_image(encoded) as image:
         return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}.get(image.format or "", (image.format or "bin").lower())
