@@ -22,6 +22,9 @@ from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.text import duration, show_value, with_prefix
 
+_SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
+"""Of data sets, as the Hub writes them, each with the number that it stays under."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -36,16 +39,16 @@ class Card:
     pictures: dict[str, bytes]
 
     def files(self) -> dict[str, bytes]:
-        """Every file of the card by its path in the proxy."""
+        """Lists every file of the card by its path in the proxy."""
         return {CARD: self.readme.encode(), **self.pictures}
 
 
-def render_card(manifest: Manifest, shown: Summary) -> Card:
+def render_card(manifest: Manifest, summary: Summary) -> Card:
     """Renders a proxy's card.
 
     Args:
         manifest: Its manifest; the list of files is not looked at.
-        shown: What its tables hold, counted; of `summary.show_tables`.
+        summary: Of its tables.
 
     Raises:
         jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
@@ -53,12 +56,14 @@ def render_card(manifest: Manifest, shown: Summary) -> Card:
     environment = jinja2.Environment(  # noqa: S701 - Markdown: names are escaped by the filter `plain`
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["plain"] = escape_markdown
-    environment.filters["code"] = code_span
-    environment.filters["flop"] = lambda value: with_prefix(value, "FLOP")
-    environment.filters["duration"] = duration
-    environment.filters["settings"] = _show_settings
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    environment.filters |= {
+        "plain": escape_markdown,
+        "code": code_span,
+        "flop": lambda value: with_prefix(value, "FLOP"),
+        "duration": duration,
+        "settings": _show_settings,
+        "percent": lambda share: f"{share:.1%}",
+    }
     template = environment.from_string(files("proxyds.artifact").joinpath("card.md.jinja").read_text(encoding="utf-8"))
     readme = template.render(
         metadata=_metadata(manifest),
@@ -70,14 +75,14 @@ def render_card(manifest: Manifest, shown: Summary) -> Card:
         statistics=STATISTICS,
         method=METHODS.get(manifest.draw.method, UNKNOWN_METHOD),
         method_labels=METHOD_LABELS,
-        cases=_case_rows(manifest, shown),
-        labels=_label_rows(manifest, shown),
+        cases=_case_rows(manifest, summary),
+        labels=_label_rows(manifest, summary),
         label_worth=weigh_reduction(manifest.evidence),
         resampled=_name_resampled(manifest.evidence),
     )
-    drawn = draw_pictures(manifest, shown)
-    if manifest.evidence is not None and shown.ranking is not None:
-        drawn |= draw_evidence(manifest.evidence, shown.ranking)
+    drawn = draw_pictures(manifest, summary)
+    if manifest.evidence is not None and summary.ranking is not None:
+        drawn |= draw_evidence(manifest.evidence, summary.ranking)
     return Card(readme, {f"assets/{name}": picture for name, picture in drawn.items()})
 
 
@@ -88,22 +93,14 @@ def escape_markdown(text: object) -> str:
 
 
 def code_span(text: object) -> str:
-    """A name as a code span, in a table or out of it: on one line, without what would end it."""
+    """Writes a name as a code span, in a table or out of it: on one line, without what would end it."""
     line = " ".join(str(text).split()).replace("`", "'")
     return f"`{line}`".replace("|", "\\|")
 
 
 def _metadata(manifest: Manifest) -> str:
-    """The YAML block that the Hub reads."""
-    n = manifest.counts.proxy
-    bounds = [
-        (1_000, "n<1K"),
-        (10_000, "1K<n<10K"),
-        (100_000, "10K<n<100K"),
-        (1_000_000, "100K<n<1M"),
-        (10_000_000, "1M<n<10M"),
-    ]
-    size = next((name for bound, name in bounds if n < bound), "10M<n<100M")
+    """Writes the YAML block that the Hub reads."""
+    size = next((name for bound, name in _SIZES.items() if manifest.counts.proxy < bound), "10M<n<100M")
     metadata: dict[str, Any] = {
         "license": manifest.licence,
         "pretty_name": f"{manifest.name} {manifest.version}",
@@ -123,12 +120,12 @@ def _metadata(manifest: Manifest) -> str:
 
 
 def _show_settings(settings: Mapping[str, Any]) -> str:
-    """Settings on one line: `depth 20, kernel_sizes 3-3-5`."""
+    """Writes settings on one line: `depth 20, kernel_sizes 3-3-5`."""
     return ", ".join(f"{name} {show_value(value)}" for name, value in settings.items())
 
 
 def _name_resampled(evidence: EvidenceRecord | None) -> str:
-    """What the bootstrap draws again."""
+    """Names what the bootstrap draws again."""
     if evidence is None:
         return ""
     seeds = ["full seeds"] if evidence.n_full_seeds > 1 else []
@@ -137,7 +134,7 @@ def _name_resampled(evidence: EvidenceRecord | None) -> str:
 
 
 def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
-    """A row for each way to rank at the proxy's own ratio."""
+    """Makes a row for each way to rank at the proxy's own ratio."""
     evidence = manifest.evidence
     if evidence is None:
         return []
@@ -153,17 +150,17 @@ def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
-    """A row for each ratio that was checked: Kendall's tau of each data set of that size, as text."""
+    """Makes a row for each ratio that was checked: Kendall's tau of each data set of that size, as text."""
     if evidence is None:
         return []
     rows = []
     for ratio in evidence.ratios:
-        found = {name: evidence.of(name, ratio) for name in evidence.at_one_ratio}
+        methods = {name: evidence.of(name, ratio) for name in evidence.at_one_ratio}
         difference = [c.difference for c in evidence.comparisons if (c.control, c.ratio) == (RANDOM, ratio)]
         rows.append(
             {
                 "ratio": ratio,
-                **{name: each.statistics["tau"].shown() if each else "–" for name, each in found.items()},
+                **{name: each.statistics["tau"].shown() if each else "–" for name, each in methods.items()},
                 "difference": difference[0].shown() if difference else "–",
             }
         )
@@ -171,7 +168,7 @@ def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
 
 
 def weigh_reduction(evidence: EvidenceRecord | None) -> str | None:
-    """A sentence on whether dropping labels was worth it; None where none were dropped or nobody looked."""
+    """Writes a sentence on whether dropping labels was worth it; None where none were dropped or nobody looked."""
     if evidence is None:
         return None
     of = {c.control: c for c in evidence.comparisons if c.ratio == evidence.own_ratio}
@@ -190,28 +187,25 @@ def weigh_reduction(evidence: EvidenceRecord | None) -> str | None:
 
 
 def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
-    """A statistic for people: regret in accuracy points, nothing as a dash."""
+    """Writes a statistic for people: regret in accuracy points, nothing as a dash."""
     if estimate is None or estimate.value is None:
         return "–"
     return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
 
 
-def _case_rows(manifest: Manifest, shown: Summary) -> list[dict[str, Any]]:
-    columns = {"evaluation": shown.evaluation, "train": shown.training, "proxy": shown.proxy}
-    return [
-        {
-            "case": case,
-            "meaning": meaning,
-            "again": manifest.agreement.of_cases[case - 1] if manifest.agreement else None,
-            **{name: int(tally.of_cases()[case - 1]) for name, tally in columns.items()},
-            **{f"{name}_share": int(tally.of_cases()[case - 1]) / tally.n for name, tally in columns.items()},
-        }
-        for case, meaning in CASE_MEANINGS.items()
-    ]
+def _case_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
+    tables = {"evaluation": summary.evaluation, "train": summary.training, "proxy": summary.proxy}
+    rows = []
+    for i, (case, meaning) in enumerate(CASE_MEANINGS.items()):
+        counts = {name: int(samples.of_cases()[i]) for name, samples in tables.items()}
+        shares = {f"{name}_share": counts[name] / samples.n for name, samples in tables.items()}
+        again = manifest.agreement.of_cases[i] if manifest.agreement else None
+        rows.append({"case": case, "meaning": meaning, "again": again, **counts, **shares})
+    return rows
 
 
-def _label_rows(manifest: Manifest, shown: Summary) -> list[dict[str, Any]]:
-    before, after = count_labels(manifest, shown)
+def _label_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
+    before, after = count_labels(manifest, summary)
     kept = set(range(len(before)) if manifest.kept_labels is None else manifest.kept_labels)
     return [
         {

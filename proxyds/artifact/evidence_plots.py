@@ -21,7 +21,6 @@ from proxyds.artifact.ranking_table import (
     AT_ONE_RATIO,
     FEWER_EPOCHS,
     FLOPS,
-    FREE_RANKINGS,
     FULL,
     METHOD_LABELS,
     OTHER_METHODS,
@@ -35,30 +34,20 @@ from proxyds.artifact.ranking_table import (
     collect_accuracies,
 )
 
-COLOURS: dict[str, Any] = {
-    PROXY: "#D55E00",
-    RANDOM: "#0072B2",
-    STRATIFIED: "#56B4E9",
-    RANDOM_LABELS: "#E69F00",
-    ALL_LABELS: "#CC79A7",
-    FEWER_EPOCHS: "#009E73",
-    FULL: "#000000",
-    FLOPS: "#999999",
-    PARAMETERS: "#999999",
-    **{name: mpl.colormaps["tab20"](i % 20) for i, name in enumerate(OTHER_METHODS)},
+_LOOKS: dict[str, tuple[Any, str]] = {
+    PROXY: ("#D55E00", "o"),
+    RANDOM: ("#0072B2", "s"),
+    STRATIFIED: ("#56B4E9", "D"),
+    RANDOM_LABELS: ("#E69F00", "v"),
+    ALL_LABELS: ("#CC79A7", "P"),
+    FEWER_EPOCHS: ("#009E73", "^"),
+    FULL: ("#000000", "*"),
+    FLOPS: ("#999999", "x"),
+    PARAMETERS: ("#999999", "+"),
+    **{name: (mpl.colormaps["tab20"](i % 20), "<>hpdXH8"[i % 8]) for i, name in enumerate(OTHER_METHODS)},
 }
-MARKERS = {
-    PROXY: "o",
-    RANDOM: "s",
-    STRATIFIED: "D",
-    RANDOM_LABELS: "v",
-    ALL_LABELS: "P",
-    FEWER_EPOCHS: "^",
-    FULL: "*",
-    FLOPS: "x",
-    PARAMETERS: "+",
-    **{name: "<>hpdXH8"[i % 8] for i, name in enumerate(OTHER_METHODS)},
-}
+COLOURS = {method: colour for method, (colour, _) in _LOOKS.items()}
+MARKERS = {method: marker for method, (_, marker) in _LOOKS.items()}
 MAX_NAMED = 24
 """Architectures that a picture names, at most."""
 
@@ -69,7 +58,7 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
     """Draws the pictures of a check.
 
     Args:
-        evidence: What was found.
+        evidence: Estimates.
         runs: The table `ranking`.
 
     Returns:
@@ -88,14 +77,14 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
 
 
 def _draw_correlation(evidence: EvidenceRecord) -> bytes:
-    """Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
-    shown = evidence.in_order
-    figure = new_figure(height=0.9 + 0.36 * len(shown))
+    """Draws Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
+    methods = evidence.in_order
+    figure = new_figure(height=0.9 + 0.36 * len(methods))
     axes = figure.subplots()
-    for position, each in enumerate(shown):
+    for position, each in enumerate(methods):
         _draw_estimate(axes, position, each)
-    axes.set_yticks(range(len(shown)), [METHOD_LABELS[each.method] for each in shown])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_yticks(range(len(methods)), [METHOD_LABELS[each.method] for each in methods])
+    axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.axvline(0, color="#999999", linewidth=0.8)
     axes.set_xlim(right=1.02)
     axes.set_xlabel("Kendall tau with full data: mean, 95 % interval, each draw or seed (ticks)")
@@ -115,15 +104,12 @@ def _draw_estimate(axes: Axes, position: float, method: MethodRecord) -> None:
 
 
 def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
-    """The paper's figure 2: which pairs of architectures change order against full data, in how many of the repeats."""
+    """Draws the paper's figure 2: which pairs of architectures change order against full data, in how many of the repeats."""
     reference = measured.accuracies[FULL, 1.0].mean(axis=0)
     order = best_first(reference)
-    panels = [
-        (m, measured.accuracies[m, evidence.own_ratio])
-        for m in AT_ONE_RATIO
-        if (m, evidence.own_ratio) in measured.accuracies
-    ]
-    panels += [(method, measured.costs[method][None]) for method in FREE_RANKINGS]
+    of_ratio = {method: measured.accuracies.get((method, evidence.own_ratio)) for method in AT_ONE_RATIO}
+    panels = [(method, accuracies) for method, accuracies in of_ratio.items() if accuracies is not None]
+    panels += [(method, cost[None]) for method, cost in measured.costs.items()]
     n_rows = -(-len(panels) // 3)
     figure = new_figure(height=0.7 + 2.6 * n_rows)
     grid = figure.subplots(n_rows, 3, squeeze=False)
@@ -158,7 +144,7 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
 
 
 def changed_pairs(reference: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
-    """In what share of the repeats each pair is ordered otherwise than by the reference; a tie counts half.
+    """Counts in what share of the repeats each pair is ordered otherwise than by the reference; a tie counts half.
 
     Args:
         reference: (n,).
@@ -174,16 +160,16 @@ def changed_pairs(reference: NDArray[np.float64], measured: NDArray[np.float64])
 
 
 def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
-    """Accuracy on the proxy, and on random subsets, against accuracy on full data; architectures named by number."""
+    """Draws accuracy on the proxy, and on random subsets, against accuracy on full data; architectures named by number."""
     full = measured.accuracies[FULL, 1.0]
     reference = full.mean(axis=0)
     order = best_first(reference)
-    shown = [m for m in (PROXY, RANDOM) if (m, evidence.own_ratio) in measured.accuracies]
+    methods = [m for m in (PROXY, RANDOM) if (m, evidence.own_ratio) in measured.accuracies]
     n_columns = 1 if max(map(len, measured.names)) > LONG_NAME else 2
     n_lines = -(-len(order) // n_columns) if len(order) <= MAX_NAMED else 0
     figure = new_figure(height=3.6 + 0.17 * n_lines)
-    panels = figure.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True)[0]
-    for axes, method in zip(panels, shown, strict=True):
+    panels = figure.subplots(1, len(methods), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, method in zip(panels, methods, strict=True):
         accuracies = measured.accuracies[method, evidence.own_ratio]
         mean = accuracies.mean(axis=0)
         axes.errorbar(
@@ -218,7 +204,7 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
 
 
 def _draw_ratios(evidence: EvidenceRecord) -> bytes:
-    """Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
+    """Draws Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
     figure = new_figure(height=3.8)
     axes = figure.subplots()
     methods = evidence.at_one_ratio

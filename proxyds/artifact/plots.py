@@ -37,7 +37,7 @@ STYLE: Any = {
 }
 
 
-def draw_pictures(manifest: Manifest, shown: Summary) -> dict[str, bytes]:
+def draw_pictures(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     """Draws every picture of a card.
 
     Returns:
@@ -45,28 +45,28 @@ def draw_pictures(manifest: Manifest, shown: Summary) -> dict[str, bytes]:
     """
     with mpl.rc_context(STYLE):
         pictures = {
-            "cases.png": _draw_cases(shown),
-            "labels.png": _draw_labels(manifest, shown),
-            "importance.png": _draw_importance(shown),
+            "cases.png": _draw_cases(summary),
+            "labels.png": _draw_labels(manifest, summary),
+            "importance.png": _draw_importance(summary),
             "probes.png": _draw_probes(manifest),
         }
         if manifest.gallery:
-            pictures["gallery.png"] = _draw_gallery(shown)
+            pictures["gallery.png"] = _draw_gallery(summary)
     return pictures
 
 
-def _draw_cases(shown: Summary) -> bytes:
-    rows = [("evaluation", shown.evaluation), ("training", shown.training), ("proxy", shown.proxy)]
+def _draw_cases(summary: Summary) -> bytes:
+    rows = [("evaluation", summary.evaluation), ("training", summary.training), ("proxy", summary.proxy)]
     figure = new_figure(height=2.9)
     axes = figure.subplots()
-    for position, (_, tally) in enumerate(rows):
+    for position, (_, samples) in enumerate(rows):
         left = 0.0
-        for case, share in enumerate(tally.of_cases() / max(1, tally.n), start=1):
+        for case, share in enumerate(samples.of_cases() / max(1, samples.n), start=1):
             axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
             if share > 0.035:
                 axes.text(left + share / 2, position, as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
             left += share
-    axes.set_yticks(range(len(rows)), [f"{name}\n{tally.n:,}" for name, tally in rows])
+    axes.set_yticks(range(len(rows)), [f"{name}\n{samples.n:,}" for name, samples in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(as_percent)
@@ -76,19 +76,19 @@ def _draw_cases(shown: Summary) -> bytes:
     return as_png(figure)
 
 
-def count_labels(manifest: Manifest, shown: Summary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples of each of the source's labels: that could be drawn, and of the proxy."""
+def count_labels(manifest: Manifest, summary: Summary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the samples of each of the source's labels: that could be drawn, and of the proxy."""
     n = len(manifest.label_names)
-    own = shown.proxy.of_labels(len(manifest.proxy_label_names))
+    own = summary.proxy.of_labels(len(manifest.proxy_label_names))
     after = np.zeros(n, np.int64)
     after[slice(None) if manifest.kept_labels is None else list(manifest.kept_labels)] = own
-    return shown.training.of_labels(n), after
+    return summary.training.of_labels(n), after
 
 
-def _draw_labels(manifest: Manifest, shown: Summary) -> bytes:
+def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
     label_names = manifest.label_names
     n = len(label_names)
-    counts = count_labels(manifest, shown)
+    counts = count_labels(manifest, summary)
     before, after = (of_table / of_table.sum() for of_table in counts)
     figure = new_figure(height=3.2)
     axes = figure.subplots()
@@ -113,23 +113,23 @@ def _draw_labels(manifest: Manifest, shown: Summary) -> bytes:
     return as_png(figure)
 
 
-def _draw_importance(shown: Summary) -> bytes:
-    both = [(shown.training, BEFORE, "training"), (shown.proxy, AFTER, "proxy")]
-    distinct, _ = shown.training.of_importances()
+def _draw_importance(summary: Summary) -> bytes:
+    both = [(summary.training, BEFORE, "training"), (summary.proxy, AFTER, "proxy")]
+    distinct, _ = summary.training.of_importances()
     figure = new_figure(height=3)
     axes = figure.subplots()
     if len(distinct) <= 12:
         positions = np.arange(len(distinct))
-        for (tally, colour, name), shift in zip(both, (-0.2, 0.2), strict=True):
-            values, counts = tally.of_importances()
-            shares = dict(zip(values, counts / tally.n, strict=True))
+        for (samples, colour, name), shift in zip(both, (-0.2, 0.2), strict=True):
+            values, counts = samples.of_importances()
+            shares = dict(zip(values, counts / samples.n, strict=True))
             axes.bar(positions + shift, [shares.get(value, 0.0) for value in distinct], 0.4, color=colour, label=name)
         axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
     else:
         edges = np.linspace(distinct[0], distinct[-1], 31).tolist()
-        for tally, colour, name in both:
-            values, counts = tally.of_importances()
-            axes.hist(values, edges, weights=counts / tally.n, color=colour, alpha=0.6, label=name)
+        for samples, colour, name in both:
+            values, counts = samples.of_importances()
+            axes.hist(values, edges, weights=counts / samples.n, color=colour, alpha=0.6, label=name)
     axes.yaxis.set_major_formatter(as_percent)
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
@@ -166,16 +166,16 @@ def _draw_probes(manifest: Manifest) -> bytes:
     return as_png(figure)
 
 
-def _draw_gallery(shown: Summary) -> bytes:
-    """Samples of the proxy for each case, the first of each in the order of ids (which is random)."""
-    counts = dict(zip(CASE_MEANINGS, shown.proxy.of_cases(), strict=True))
+def _draw_gallery(summary: Summary) -> bytes:
+    """Draws samples of the proxy for each case, the first of each in the order of ids (which is random)."""
+    counts = dict(zip(CASE_MEANINGS, summary.proxy.of_cases(), strict=True))
     shares = [1.0 if counts[case] else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
     figure = new_figure(height=0.4 + 1.05 * sum(shares))
     side, gap = 64, 6
     rows = figure.subplots(4, height_ratios=shares)
     for axes, (case, meaning) in zip(rows, CASE_MEANINGS.items(), strict=True):
         strip = Image.new("RGB", (N_SHOWN * (side + gap) - gap, side), "white")
-        for column, encoded in enumerate(shown.images.get(case, [])):
+        for column, encoded in enumerate(summary.images.get(case, [])):
             try:
                 with open_image(encoded) as image:
                     picture = ImageOps.pad(image.convert("RGB"), (side, side), Image.Resampling.NEAREST)
@@ -191,17 +191,17 @@ def _draw_gallery(shown: Summary) -> bytes:
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure as wide as a card, `height` inches high."""
+    """Makes an empty figure as wide as a card, `height` inches high."""
     return Figure(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
 
 
 def as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - matplotlib passes it
-    """A share as text, also for an axis."""
+    """Writes a share as text, also for an axis."""
     return f"{100 * value:.3g} %"
 
 
 def as_png(figure: Figure) -> bytes:
-    """A figure as PNG, the same bytes every time."""
+    """Writes a figure as PNG, the same bytes every time."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

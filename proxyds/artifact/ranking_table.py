@@ -33,8 +33,7 @@ DATASETS = {
 }
 """What architectures are trained on, by the name that the table `ranking` uses."""
 
-
-AT_ONE_RATIO = (PROXY, RANDOM, STRATIFIED, *OTHER_METHODS, RANDOM_LABELS, ALL_LABELS, FEWER_EPOCHS)
+AT_ONE_RATIO = tuple(name for name in DATASETS if name != FULL)
 """Data sets that there are for each ratio."""
 
 FLOPS, PARAMETERS = "flops", "parameters"
@@ -43,13 +42,7 @@ FREE_RANKINGS = {FLOPS: "training_flops", PARAMETERS: "n_parameters"}
 
 METHOD_LABELS = {
     FULL: "full data, another seed",
-    PROXY: "proxy",
-    RANDOM: "random",
-    STRATIFIED: "stratified",
-    **{name: name for name in OTHER_METHODS},
-    RANDOM_LABELS: "random labels",
-    ALL_LABELS: "all labels",
-    FEWER_EPOCHS: "fewer epochs",
+    **{name: name if name in METHODS else name.replace("-", " ") for name in AT_ONE_RATIO},
     FLOPS: "counting FLOPs",
     PARAMETERS: "counting parameters",
 }
@@ -58,29 +51,19 @@ METHOD_LABELS = {
 TRAINED_HERE = "trained here"
 """Where accuracies come from, if not from a table or another proxy."""
 
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 COLUMNS = pa.schema(
-    [
-        ("architecture", pa.string()),
-        ("network", pa.string()),
-        ("parameters", pa.string()),
-        ("forward_flops", pa.int64()),
-        ("training_flops", pa.int64()),
-        ("n_parameters", pa.int64()),
-        ("dataset", pa.string()),
-        ("ratio", pa.float64()),
-        ("draw_seed", pa.int64()),
-        ("training_seed", pa.int64()),
-        ("n_samples", pa.int64()),
-        ("n_labels", pa.int64()),
-        ("n_steps", pa.int64()),
-        ("n_epochs", pa.float64()),
-        ("run_flops", pa.int64()),
-        ("accuracy", pa.float64()),
-        ("training_seconds", pa.float64()),
-        ("test_seconds", pa.float64()),
-        ("device", pa.string()),
-        ("origin", pa.string()),
-    ]
+    {
+        **dict.fromkeys(("architecture", "network", "parameters"), _TEXT),
+        **dict.fromkeys(("forward_flops", "training_flops", "n_parameters"), _WHOLE),
+        "dataset": _TEXT,
+        "ratio": _REAL,
+        **dict.fromkeys(("draw_seed", "training_seed", "n_samples", "n_labels", "n_steps"), _WHOLE),
+        "n_epochs": _REAL,
+        "run_flops": _WHOLE,
+        **dict.fromkeys(("accuracy", "training_seconds", "test_seconds"), _REAL),
+        **dict.fromkeys(("device", "origin"), _TEXT),
+    }
 )
 
 
@@ -104,7 +87,7 @@ class Measured:
 
 
 def about_architecture(architecture: Architecture) -> dict[str, Any]:
-    """An architecture's columns."""
+    """Gives the columns that describe an architecture."""
     return {
         "architecture": architecture.name,
         "network": architecture.network,
@@ -116,7 +99,7 @@ def about_architecture(architecture: Architecture) -> dict[str, Any]:
 
 
 def parameters_text(architecture: Architecture) -> str:
-    """An architecture's parameters as JSON, keys sorted: the same text for the same network."""
+    """Writes an architecture's parameters as JSON, keys sorted: the same text for the same network."""
     return json.dumps(architecture.parameters, sort_keys=True)
 
 
@@ -139,21 +122,20 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
         planned: Architectures that were to be in it.
     """
     repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    about = {}
+    costs = {}
     for row in runs.to_pylist():
-        about[row["architecture"]] = row
+        name = row["architecture"]
+        costs[name] = (row["training_flops"], row["n_parameters"])
         if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
             repeat = (row["training_seed"] if row["draw_seed"] is None else row["draw_seed"], row["training_seed"])
-            repeats[row["dataset"], row["ratio"]][repeat][row["architecture"]] = row["accuracy"]
-    ordered = sorted(about, key=lambda name: (about[name]["training_flops"], about[name]["n_parameters"], name))
+            repeats[row["dataset"], row["ratio"]][repeat][name] = row["accuracy"]
+    ordered = sorted(costs, key=lambda name: (costs[name], name))
     every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
     names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
     kept = set(names)
     return Measured(
         names=names,
-        costs={
-            free: np.array([float(about[name][column]) for name in names]) for free, column in FREE_RANKINGS.items()
-        },
+        costs={free: np.array([float(costs[name][i]) for name in names]) for i, free in enumerate(FREE_RANKINGS)},
         accuracies={
             key: np.array([[of_set[repeat][name] for name in names] for repeat in sorted(of_set)])
             for key, of_set in repeats.items()
@@ -194,5 +176,5 @@ STATISTICS: dict[str, Statistic] = {
 
 
 def best_first(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions from the largest value to the smallest, ties in their own order."""
+    """Sorts positions from the largest value to the smallest, ties in their own order."""
     return np.argsort(-values, kind="stable")

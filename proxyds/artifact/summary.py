@@ -30,7 +30,7 @@ class SampleCounts:
 
     @property
     def n(self) -> int:
-        """Samples in all."""
+        """The number of samples in all."""
         return int(self._counts.sum())
 
     @property
@@ -39,20 +39,20 @@ class SampleCounts:
         return counts
 
     def of_cases(self) -> NDArray[np.int64]:
-        """Samples of each case 1..4; (4,) int64."""
+        """Counts the samples of each case 1..4; (4,) int64."""
         return self._sum(self.groups["case"].to_numpy(), 5)[1:5]
 
     def of_labels(self, n_labels: int) -> NDArray[np.int64]:
-        """Samples of each label; (n_labels,) int64."""
+        """Counts the samples of each label; (n_labels,) int64."""
         return self._sum(self.groups["label"].to_numpy(), n_labels)
 
     def of_importances(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The importances that are there, in order, and how many samples have each."""
+        """Lists the importances that are there, in order, and how many samples have each."""
         values, places = np.unique(self.groups["importance"].to_numpy(), return_inverse=True)
         return values, self._sum(places, len(values))
 
     def add(self, piece: pa.Table) -> SampleCounts:
-        """Counts the samples of another piece too."""
+        """Counts the samples of another piece besides."""
         ones = pa.array(np.ones(piece.num_rows, np.int64))
         both = pa.concat_tables([self.groups, piece.select(COUNTED).append_column("n", ones).cast(_GROUPS)])
         grouped = both.group_by(COUNTED, use_threads=False).aggregate([("n", "sum")])
@@ -64,7 +64,7 @@ class SampleCounts:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is shown of a proxy.
+    """What a card shows of a proxy's tables.
 
     Attributes:
         evaluation: Its evaluation samples.
@@ -98,12 +98,11 @@ def collect_images(images: dict[int, list[bytes]], piece: pa.Table) -> None:
         n_wanted = N_SHOWN - len(images.setdefault(case, []))
         rows = np.flatnonzero(piece["case"].to_numpy() == case)[:n_wanted]
         if len(rows):
-            held = pc.struct_field(piece["image"].take(pa.array(rows)), [0])
-            images[case] += held.to_pylist()
+            images[case] += pc.struct_field(piece["image"].take(pa.array(rows)), [0]).to_pylist()
 
 
 def summarize_tables(tables: Tables) -> Summary:
-    """What is shown of tables that are in memory."""
+    """Summarizes tables that are in memory."""
     images: dict[int, list[bytes]] = {}
     if "image" in tables.data.column_names:
         collect_images(images, tables.data)
