@@ -18,13 +18,14 @@ from proxyds.artifact.reader import read_bytes, read_manifest, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.data import source
+from proxyds.data.chunked import count
 from proxyds.data.samples import Source
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
 from proxyds.evaluation import runs as verification
 from proxyds.pipeline import check as checking
 from proxyds.pipeline import probes as probing
 from proxyds.pipeline.provenance import Ledger, describe_build, describe_machine
-from proxyds.recipe.methods import BY_IMPORTANCE, Need
+from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime import machine
@@ -32,8 +33,8 @@ from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.runtime.storage.store import again_if_damaged
 from proxyds.runtime.task import Engine, RunTasks, run_stored
-from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
+from proxyds.selection.draw import check_ratio, draw_samples
 from proxyds.space import listing as space
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
@@ -122,7 +123,7 @@ def list_space(recipe: Recipe, data: Source) -> list[Architecture]:
         ShortageError: The labels that are kept cannot have so many samples.
     """
     chosen_by = recipe.selection
-    selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
+    check_ratio(count(data.train.labels), data.label_names, chosen_by.ratio, chosen_by.labels)
     return space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
 
 
@@ -143,7 +144,6 @@ def _build(
     ledger: Ledger,
 ) -> Built:
     """The stages after source and space, in order; see `build`."""
-    chosen_by = recipe.selection
     chosen, layer = probing.prepare_probes(recipe, data, architectures)
     computations = engine.ask(
         device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
@@ -156,19 +156,8 @@ def _build(
     ledger.end_stage("probes", trained.done, sum(each.training_flops + each.asking_flops for each in trained.probes))
     learnt = probing.learn_samples(recipe, data, trained, needs, layer, device, engine, run, ledger)
 
-    draw = selection.draw_samples(
-        data.train.parsed_ids,
-        data.train.labels,
-        data.label_names,
-        learnt.case,
-        learnt.importance,
-        partial(DESIGNS[chosen_by.method], learnt.known),
-        ratio=chosen_by.ratio,
-        law=chosen_by.draw,
-        seed=recipe.draw_seed,
-        reduction=chosen_by.labels,
-        by_importance=chosen_by.method == BY_IMPORTANCE,
-    )
+    rule = DESIGNS[recipe.selection.method]
+    draw = draw_samples(learnt.known, learnt.case, data.label_names, rule, recipe.selection, recipe.draw_seed)
     ledger.end_stage("selection")
 
     look_at_output(out, force)  # hours may have passed

@@ -31,6 +31,7 @@ from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.data import source
+from proxyds.data.chunked import count
 from proxyds.data.samples import Source
 from proxyds.errors import (
     AccuracyTableError,
@@ -53,8 +54,8 @@ from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Engine, run_each, run_stored
 from proxyds.seeding import derive_seed
-from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
+from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_control
 from proxyds.selection.labels import count_kept, draw_random_labels, keeps_all
 from proxyds.selection.records import Drawn, SampleScores
 from proxyds.space import listing as space
@@ -111,9 +112,9 @@ def choose_ranked(recipe: Recipe, settings: Check, data: Source, every: Sequence
         StarvedLabelError: A ratio leaves some label less than one sample.
         AccuracyTableError: The reference cannot be used.
     """
+    counts = count(data.train.labels)
     for ratio in settings.ratios:
-        reduction = recipe.selection.labels
-        selection.check_ratio(data.train.labels, data.label_names, ratio, reduction=reduction, field="check.ratios")
+        check_ratio(counts, data.label_names, ratio, recipe.selection.labels, field="check.ratios")
     if len(every) < MIN_RANKED:
         raise EvidenceError(
             f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "
@@ -132,7 +133,7 @@ def list_check_runs(
     settings: Check,
     data: Source,
     ranked: Sequence[Architecture],
-    known: SampleScores,
+    scores: SampleScores,
     own_draws: Mapping[str, verification.DrawAgain],
     device: str,
     engine: Engine,
@@ -144,12 +145,12 @@ def list_check_runs(
         settings: How it is checked.
         data: Its source.
         ranked: The architectures of `choose_ranked`.
-        known: What is known of its training samples; controls that need more are listed without samples.
+        scores: Of its training samples; controls that need more are listed without samples.
         own_draws: Of `redraw`; may not know their samples yet.
         device: `cpu` or a CUDA device.
         engine: Where they would run.
     """
-    draws = {**own_draws, **_list_controls(recipe, settings, data, known, own_draws[PROXY])}
+    draws = {**own_draws, **_list_controls(recipe, settings, scores, own_draws[PROXY])}
     return verification.list_runs(
         ranked,
         verification.list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
@@ -159,28 +160,29 @@ def list_check_runs(
 
 
 def _list_controls(
-    recipe: Recipe, settings: Check, data: Source, known: SampleScores, draw_proxy: verification.DrawAgain
+    recipe: Recipe, settings: Check, scores: SampleScores, draw_proxy: verification.DrawAgain
 ) -> dict[str, verification.DrawAgain]:
-    """How each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
-    train, reduction = data.train.load(), reduction_in_force(recipe, data)
-    ids, labels = train.parsed_ids, train.labels
+    """Lists how each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
+    reduction = reduction_in_force(recipe, scores)
 
-    def draw_control(name: str, ratio: float, draw: int) -> Drawn | None:
-        n, seed, method = round(ratio * len(ids)), derive_seed(recipe.seed, name, draw), METHODS[name]
+    def draw_method(name: str, ratio: float, draw: int) -> Drawn | None:
+        n, seed, method = round(ratio * len(scores.ids)), derive_seed(recipe.seed, name, draw), METHODS[name]
         of_proxy = None if reduction is None else draw_proxy(ratio, draw)
-        if not known.has(method.needs) or (reduction is not None and of_proxy is None):
+        if not scores.has(method.needs) or (reduction is not None and of_proxy is None):
             return None
         kept = None if of_proxy is None else of_proxy.kept_labels
-        return selection.draw_control(DESIGNS[name], known, n, law=recipe.selection.draw, seed=seed, kept=kept)
+        return draw_control(DESIGNS[name], scores, n, law=recipe.selection.draw, seed=seed, kept=kept)
 
     names = dict.fromkeys((RANDOM, STRATIFIED, *settings.controls))
-    controls: dict[str, verification.DrawAgain] = {name: partial(draw_control, name) for name in names}
+    controls: dict[str, verification.DrawAgain] = {name: partial(draw_method, name) for name in names}
     if reduction is None:
         return controls
 
     def draw_others(ratio: float, draw: int) -> Drawn:
-        n_kept, seed = count_kept(reduction, labels, ratio), derive_seed(recipe.seed, RANDOM_LABELS, draw)
-        return draw_random_labels(ids, labels, round(ratio * len(ids)), n_kept, seed)
+        n_kept = count_kept(reduction, scores.label_counts, ratio)
+        return draw_random_labels(
+            scores, round(ratio * len(scores.ids)), n_kept, derive_seed(recipe.seed, RANDOM_LABELS, draw)
+        )
 
     return {**controls, RANDOM_LABELS: draw_others}
 
@@ -204,42 +206,38 @@ def find_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
     return probing.find_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
 
 
-def reduction_in_force(recipe: Recipe, data: Source) -> LabelReduction | None:
-    """The recipe's label reduction, unless the proxy keeps every label all the same."""
+def reduction_in_force(recipe: Recipe, scores: SampleScores) -> LabelReduction | None:
+    """Returns the recipe's label reduction, unless the proxy keeps every label all the same."""
     reduction, ratio = recipe.selection.labels, recipe.selection.ratio
-    return None if reduction is None or keeps_all(reduction, data.train.labels, ratio) else reduction
+    return None if reduction is None or keeps_all(reduction, scores.label_counts, ratio) else reduction
 
 
 def redraw(
-    recipe: Recipe, data: Source, known: SampleScores, manifest: Manifest, tables: Tables
+    recipe: Recipe, scores: SampleScores, manifest: Manifest, tables: Tables
 ) -> dict[str, verification.DrawAgain]:
     """Draws the proxy again at any ratio; and, where it drops labels, as it would be with all of them.
 
-    By the weights of its importance table, where its method weighs; else from what is known, where that is enough.
+    By the weights of its importance table, where its method weighs; else by the scores, where these are enough.
     """
     table = tables.importance
     method, selected = METHODS[recipe.selection.method], np.array(table["selected"].to_pylist())
-
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
-    reduction, law = reduction_in_force(recipe, data), recipe.selection.draw
-    design_for = (
-        selection.design_by(read_weights(table))
-        if method.is_weighting
-        else partial(DESIGNS[recipe.selection.method], known)
-    )
-    draw = partial(
-        selection.draw_again, data.train.parsed_ids, data.train.labels, design_for, law=law, seed=recipe.draw_seed
-    )
+    reduction = reduction_in_force(recipe, scores)
+    rule = design_by(read_weights(table)) if method.is_weighting else DESIGNS[recipe.selection.method]
+
+    def draw(labels: LabelReduction | None, ratio: float, number: int) -> Drawn:
+        changed = recipe.selection.model_copy(update={"ratio": ratio, "labels": labels})
+        return draw_again(scores, rule, changed, recipe.draw_seed, number)
 
     @cache  # the controls want the labels of the same draw
     def draw_proxy(ratio: float, number: int) -> Drawn | None:
         if number == 0 and ratio == recipe.selection.ratio:
             return Drawn(selected, kept)
-        if not method.is_weighting and not known.has(method.needs):
+        if not method.is_weighting and not scores.has(method.needs):
             return None
-        return draw(ratio, number, reduction=reduction, importance=table["importance"].to_numpy())
+        return draw(reduction, ratio, number)
 
-    return {PROXY: draw_proxy} if reduction is None else {PROXY: draw_proxy, ALL_LABELS: draw}
+    return {PROXY: draw_proxy} if reduction is None else {PROXY: draw_proxy, ALL_LABELS: partial(draw, None)}
 
 
 def check_ranking(
@@ -279,13 +277,13 @@ def check_ranking(
     """
     started = time.perf_counter()
     manifest, tables = read_proxy(folder, with_ranking=False)
-    known = know_from_table(data, manifest, tables)
-    if not known.has(needs := find_needs(recipe, settings)):
+    scores = know_from_table(data, manifest, tables)
+    if not scores.has(needs := find_needs(recipe, settings)):
         run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
         again = probing.know_samples(recipe, data, architectures, needs, device, engine, run, Ledger(on_progress))
-        known = replace(again, importance=known.importance)  # of the proxy's own probes
-    own_draws = redraw(recipe, data, known, manifest, tables)
-    runs = list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
+        scores = replace(again, importance=scores.importance)  # of the proxy's own probes
+    own_draws = redraw(recipe, scores, manifest, tables)
+    runs = list_check_runs(recipe, settings, data, ranked, scores, own_draws, device, engine)
     reference, known_rows = read_reference(recipe, settings, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)

@@ -142,10 +142,10 @@ def plan_build(
         check = None
         if recipe.check is not None:
             ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
-            is_reduced = checking.reduction_in_force(recipe, data) is not None
+            scores = SampleScores(data.train.parsed_ids, data.train.labels)
+            is_reduced = checking.reduction_in_force(recipe, scores) is not None
             own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
-            known = SampleScores(data.train.parsed_ids, data.train.labels)
-            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, known, own_draws, device, engine)
+            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, scores, own_draws, device, engine)
             check = _plan_runs(runs, execution.store, device, engine)
     return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
 
@@ -208,7 +208,7 @@ def plan_check(
         known, probes = checking.know_from_table(data, manifest, tables), []
         if not known.has(needs := checking.find_needs(recipe, settings)):
             probes = _plan_probes(recipe, data, architectures, needs, execution.store, device, engine)
-        own_draws = checking.redraw(recipe, data, known, manifest, tables)
+        own_draws = checking.redraw(recipe, known, manifest, tables)
         runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
         return replace(_plan_runs(runs, execution.store, device, engine), probes=probes)
 

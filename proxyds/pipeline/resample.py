@@ -17,20 +17,21 @@ from proxyds.artifact.reader import measure_file, verify_proxy
 from proxyds.artifact.summary import Summary, Tables
 from proxyds.artifact.tables import read_weights
 from proxyds.data import source
+from proxyds.data.chunked import count
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.build import Built, look_at_output, write_proxy
 from proxyds.pipeline.provenance import Ledger, describe_resampling
 from proxyds.pipeline.pull import open_tables
-from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
+from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import again_if_damaged
 from proxyds.runtime.task import run_stored
-from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
+from proxyds.selection.draw import check_ratio, design_by, draw_samples
 from proxyds.selection.records import PAIRS, NearestMap, Outcomes, SampleScores
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
@@ -80,30 +81,18 @@ def resample(
         ledger.end_stage("source")
 
         chosen_by = recipe.selection
-        selection.check_ratio(data.train.labels, data.label_names, chosen_by.ratio, reduction=chosen_by.labels)
+        check_ratio(count(data.train.labels), data.label_names, chosen_by.ratio, chosen_by.labels)
         if there is not None and not force:
             if (there.recipe_sha256, there.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
                 raise artifact.another_proxy(out, there)
             return Built(out, verify_proxy(out), was_there=True)
-        importance = tables.importance["importance"].to_numpy()
+        scores = SampleScores(data.train.parsed_ids, data.train.labels, tables.importance["importance"].to_numpy())
         if METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method:
-            design_for = selection.design_by(read_weights(tables.importance))
+            rule = design_by(read_weights(tables.importance))
         else:
-            known = SampleScores(data.train.parsed_ids, data.train.labels, importance)
-            design_for = partial(DESIGNS[chosen_by.method], known)
-        draw = selection.draw_samples(
-            data.train.parsed_ids,
-            data.train.labels,
-            data.label_names,
-            tables.importance["case"].to_numpy().astype(np.int64),
-            importance,
-            design_for,
-            ratio=chosen_by.ratio,
-            law=chosen_by.draw,
-            seed=recipe.draw_seed,
-            reduction=chosen_by.labels,
-            by_importance=chosen_by.method == BY_IMPORTANCE,
-        )
+            rule = DESIGNS[chosen_by.method]
+        case = tables.importance["case"].to_numpy().astype(np.int64)
+        draw = draw_samples(scores, case, data.label_names, rule, chosen_by, recipe.draw_seed)
         ledger.end_stage("selection")
 
         outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)

@@ -16,23 +16,25 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Values, count, map_chunks, materialize, sum_by
+from proxyds.data.chunked import Values, map_chunks, materialize, sum_by
 from proxyds.errors import LabelError, ShortageError
-from proxyds.recipe.models import LabelReduction
+from proxyds.recipe.models import LabelReduction, Selection
 from proxyds.seeding import ParsedIds, derive_seed, parse_ids, uniform_keys
-from proxyds.selection.records import Drawn
-from proxyds.selection.sampling import DRAW_LAWS
+from proxyds.selection.records import Drawn, SampleScores
+from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systematic
 
 ATTEMPTS = 100
 """Choices of labels that are drawn, at most, until one has samples enough."""
 
 
-def count_kept(reduction: LabelReduction, labels: Values, ratio: float, *, field: str = "selection.ratio") -> int:
-    """How many labels a proxy keeps; refuses what cannot be, before anything is trained.
+def count_kept(
+    reduction: LabelReduction, counts: NDArray[np.int64], ratio: float, *, field: str = "selection.ratio"
+) -> int:
+    """Counts the labels that a proxy keeps; refuses what cannot be, before anything is trained.
 
     Args:
         reduction: The recipe's.
-        labels: (N,) int64 of the samples that may be drawn.
+        counts: Samples that may be drawn of each label, N in sum.
         ratio: Size of the proxy as a share of N.
         field: Where the ratio stands, for messages.
 
@@ -40,8 +42,8 @@ def count_kept(reduction: LabelReduction, labels: Values, ratio: float, *, field
         LabelError: More labels are asked for than there are, or fewer than two are left.
         ShortageError: As few labels do not have as many samples.
     """
-    counts = np.sort(count(labels))[::-1]
-    n_labels, n = int((counts > 0).sum()), round(ratio * len(labels))
+    largest_first, n_all = np.sort(counts)[::-1], int(counts.sum())
+    n_labels, n = int(np.count_nonzero(counts)), round(ratio * n_all)
     if isinstance(reduction.keep, int):
         kept = reduction.keep
     elif isinstance(reduction.keep, float):
@@ -58,10 +60,10 @@ def count_kept(reduction: LabelReduction, labels: Values, ratio: float, *, field
             f"selection.labels.keep: must be between 2 and the {n_labels:,} labels that have training samples, got {reduction.keep}"
             + (f", which is {kept}" if isinstance(reduction.keep, float) else "")
         )
-    if counts[:kept].sum() < n:
-        enough = int(np.searchsorted(np.cumsum(counts), n)) + 1
-        n_held = int(counts[:kept].sum())
-        fits = math.floor(1000 * n_held / len(labels)) / 1000
+    n_held = int(largest_first[:kept].sum())
+    if n_held < n:
+        enough = int(np.searchsorted(np.cumsum(largest_first), n)) + 1
+        fits = math.floor(1000 * n_held / n_all) / 1000
         raise ShortageError(
             f"selection.labels.keep: {kept:,} labels must hold the {n:,} samples of {field} {ratio:g}, they hold {n_held:,}; keep "
             f"at least {enough:,} labels, or use a ratio of {fits:g} or less"
@@ -69,22 +71,12 @@ def count_kept(reduction: LabelReduction, labels: Values, ratio: float, *, field
     return kept
 
 
-def keeps_all(reduction: LabelReduction, labels: Values, ratio: float) -> bool:
-    """Whether a proxy of this size keeps every label that has samples, so that nothing is reduced."""
-    return count_kept(reduction, labels, ratio) == np.count_nonzero(count(labels))
+def keeps_all(reduction: LabelReduction, counts: NDArray[np.int64], ratio: float) -> bool:
+    """Tells whether a proxy of this size keeps every label that has samples, so that nothing is reduced; see `count_kept`."""
+    return count_kept(reduction, counts, ratio) == np.count_nonzero(counts)
 
 
-def draw_reduced(
-    ids: Values,
-    labels: Values,
-    weights: Values,
-    importance: Values,
-    ratio: float,
-    reduction: LabelReduction,
-    *,
-    law: str,
-    seed: int,
-) -> Drawn:
+def draw_reduced(scores: SampleScores, weights: Values, selection: Selection, seed: int) -> Drawn:
     """Keeps labels and draws a proxy of their samples.
 
     Under `samples-first` the first draw is by weights, the last, down to the exact size, even: drawing by weights a second time
@@ -92,13 +84,9 @@ def draw_reduced(
     labels are drawn too; then both draws are made again.
 
     Args:
-        ids: (N,) parsed, of the samples that may be drawn.
-        labels: (N,) int64.
+        scores: Of the N samples that may be drawn; labels are kept by the sums of their importance.
         weights: (N,) to draw samples by: for the paper's method the importance.
-        importance: (N,), whose sums labels are kept by.
-        ratio: Size of the proxy as a share of N.
-        reduction: How many labels, in which order, how chosen.
-        law: A key of `DRAW_LAWS`.
+        selection: Ratio, draw law, and how many labels are kept, in which order, how chosen.
         seed: Of this draw.
 
     Returns:
@@ -108,10 +96,13 @@ def draw_reduced(
         LabelError: More labels are asked for than there are.
         ShortageError: The kept labels have fewer samples than that, as often as they are chosen.
     """
-    n, n_kept = round(ratio * len(ids)), count_kept(reduction, labels, ratio)
+    reduction, ids, labels, counts = selection.labels, scores.ids, scores.labels, scores.label_counts
+    assert reduction is not None
+    assert scores.importance is not None
+    draw = DRAW_LAWS[selection.draw]
+    n, n_kept = round(selection.ratio * len(ids)), count_kept(reduction, counts, selection.ratio)
     is_samples_first = reduction.order == "samples-first"
-    counts = count(labels)
-    share = min(1.0, ratio * np.count_nonzero(counts) / n_kept)
+    share = min(1.0, selection.ratio * scores.n_labels / n_kept)
     is_positive = materialize(map_chunks(lambda tile: tile > 0, weights))
     n_first = min(round(share * len(ids)), int(is_positive.sum()))
     n_attempts = ATTEMPTS if is_samples_first or reduction.choice == "drawn" else 1
@@ -119,30 +110,29 @@ def draw_reduced(
         again = [attempt] if attempt else []
         possible = is_positive.copy()
         if is_samples_first:
-            possible = DRAW_LAWS[law](weights, n_first, ids, derive_seed(seed, "intermediate", *again))
-        of_label = sum_by(labels, map_chunks(np.multiply, importance, possible), len(counts))
+            possible = draw(weights, n_first, ids, derive_seed(seed, "intermediate", *again))
+        of_label = sum_by(labels, map_chunks(np.multiply, scores.importance, possible), len(counts))
         if is_samples_first and (of_label > 0).sum() < n_kept and attempt < n_attempts - 1:
             continue  # of too few labels something was drawn
         kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
         possible &= materialize(map_chunks(partial(np.isin, test_elements=kept), labels))
         if possible.sum() >= n:
             last = possible.astype(np.float64) if is_samples_first else map_chunks(np.multiply, weights, possible)
-            return Drawn(DRAW_LAWS[law](last, n, ids, seed), kept)
+            return Drawn(draw(last, n, ids, seed), kept)
     raise ShortageError(
-        f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {ratio:g} with an importance above "
+        f"selection.labels.keep: {n_kept:,} labels must hold the {n:,} samples of selection.ratio {selection.ratio:g} with an importance above "
         f"zero; {'as they were chosen they hold' if n_attempts == 1 else f'in {n_attempts} choices of them they held fewer, last'} "
         f"{int(possible.sum()):,}; keep more labels" + ("" if not is_samples_first else ", or use order: labels-first")
     )
 
 
-def draw_random_labels(ids: ParsedIds, labels: NDArray[np.int64], n: int, n_kept: int, seed: int) -> Drawn:
-    """The control of label reduction: as many labels, every one with the same chance, and as many samples at random of them.
+def draw_random_labels(scores: SampleScores, n: int, n_kept: int, seed: int) -> Drawn:
+    """Draws the control of label reduction: as many labels, every one with the same chance, and as many samples at random of them.
 
     Where the labels that come first have fewer samples than that, others are drawn.
 
     Args:
-        ids: (N,) parsed sample ids.
-        labels: (N,) int64.
+        scores: Of the samples that may be drawn; only their ids and labels count.
         n: Samples to draw.
         n_kept: Labels to keep; some n_kept of them have n samples.
         seed: Of the draw.
@@ -150,13 +140,13 @@ def draw_random_labels(ids: ParsedIds, labels: NDArray[np.int64], n: int, n_kept
     Raises:
         ShortageError: No draw of labels has enough samples.
     """
-    counts = np.bincount(labels)
-    there = np.flatnonzero(counts)
+    with_samples = np.flatnonzero(scores.label_counts)
     for attempt in range(ATTEMPTS):
-        keys = uniform_keys(_label_ids(there), derive_seed(seed, "labels", *([attempt] if attempt else [])))
-        kept = np.sort(there[np.argsort(keys, kind="stable")[:n_kept]])
-        if counts[kept].sum() >= n:
-            return Drawn(DRAW_LAWS["systematic"](np.isin(labels, kept).astype(np.float64), n, ids, seed), kept)
+        keys = uniform_keys(_label_ids(with_samples), derive_seed(seed, "labels", *([attempt] if attempt else [])))
+        kept = np.sort(with_samples[np.argsort(keys, kind="stable")[:n_kept]])
+        if scores.label_counts[kept].sum() >= n:
+            weights = np.isin(materialize(scores.labels), kept).astype(np.float64)
+            return Drawn(draw_systematic(weights, n, scores.ids, seed), kept)
     raise ShortageError(
         f"check: {n_kept:,} labels chosen at random must have {n:,} samples to be a control, {ATTEMPTS} choices had fewer; use a "
         "larger selection.labels.keep or a smaller ratio"
@@ -164,7 +154,7 @@ def draw_random_labels(ids: ParsedIds, labels: NDArray[np.int64], n: int, n_kept
 
 
 def _choose_labels(of_label: NDArray[np.float64], n_kept: int, choice: str, seed: int) -> NDArray[np.int64]:
-    """The labels with the largest sums, of equal ones the first; or labels drawn one after the other in proportion to them."""
+    """Takes the labels with the largest sums, of equal ones the first; or draws labels one after the other in proportion to them."""
     if choice == "top":
         return np.sort(np.argsort(-of_label, kind="stable")[:n_kept])
     if (of_label > 0).sum() < n_kept:
@@ -172,9 +162,9 @@ def _choose_labels(of_label: NDArray[np.float64], n_kept: int, choice: str, seed
             f"selection.labels: {n_kept:,} labels are to be drawn, but only {(of_label > 0).sum():,} have samples of an importance "
             "above zero; keep fewer"
         )
-    return np.flatnonzero(DRAW_LAWS["successive"](of_label, n_kept, _label_ids(np.arange(len(of_label))), seed))
+    return np.flatnonzero(draw_successive(of_label, n_kept, _label_ids(np.arange(len(of_label))), seed))
 
 
 def _label_ids(labels: NDArray[np.int64]) -> ParsedIds:
-    """What random keys are hashed from, for labels as for samples."""
+    """Makes what random keys are hashed from, for labels as for samples."""
     return parse_ids(np.array([hashlib.sha256(str(label).encode()).hexdigest() for label in labels]))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Values, materialize
+from proxyds.data.chunked import Values, count, materialize
 from proxyds.data.pixels import FileAt
 from proxyds.recipe.methods import Need
 from proxyds.space.architecture import Architecture
@@ -160,44 +161,44 @@ class Answers:
         read: Takes a training's number, a measure's place in `MEASURES` and an epoch's number, all from 0; returns (N,) float32.
         n_trainings: R.
         n_epochs: E.
-        places: Which of the N samples it is about, (N,) bool; None for all.
+        mask: Which of the samples that `read` returns are meant, (N,) bool; None for all.
     """
 
     read: Callable[[int, int, int], NDArray[np.float32]]
     n_trainings: int
     n_epochs: int
-    places: NDArray[np.bool_] | None = None
+    mask: NDArray[np.bool_] | None = None
 
     def over_epochs(self, training: int, measure: Measure) -> Iterator[NDArray[np.float32]]:
-        """One measure after the first epoch of a training, after the second and so on: (N,) each."""
+        """Reads one measure after the first epoch of a training, after the second and so on: (N,) each."""
         for epoch in range(self.n_epochs):
             values = self.read(training, MEASURES.index(measure), epoch)
-            yield values if self.places is None else values[self.places]
+            yield values if self.mask is None else values[self.mask]
 
     def at(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
-        """One measure after an epoch, by its number from 0: (N,) the mean over trainings."""
+        """Reads one measure after an epoch, by its number from 0: (N,) the mean over trainings."""
         total = np.zeros(1)  # (N,) with the first
         for training in range(self.n_trainings):
             total = total + self.read(training, MEASURES.index(measure), epoch)
         mean = total / self.n_trainings
-        return mean if self.places is None else mean[self.places]
+        return mean if self.mask is None else mean[self.mask]
 
     def at_end(self, measure: Measure) -> NDArray[np.float64]:
-        """One measure at the end of training, (N,) the mean over trainings."""
+        """Reads one measure at the end of training, (N,) the mean over trainings."""
         return self.at(self.n_epochs - 1, measure)
 
-    def take(self, places: NDArray[np.bool_]) -> Answers:
-        """Those about some of its samples, (N,) bool."""
-        if self.places is None:
-            return replace(self, places=places)
-        both = self.places.copy()
-        both[both] = places
-        return replace(self, places=both)
+    def take(self, mask: NDArray[np.bool_]) -> Answers:
+        """Leaves those about some of its samples, (N,) bool."""
+        if self.mask is None:
+            return replace(self, mask=mask)
+        both = self.mask.copy()
+        both[both] = mask
+        return replace(self, mask=both)
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """What is known of N samples that may be drawn; None what no method at hand needs.
+    """What methods choose by, of N samples that may be drawn; None what no method at hand needs.
 
     Attributes:
         ids: (N,) parsed.
@@ -213,17 +214,27 @@ class SampleScores:
     features: NDArray[np.float32] | None = None
     answers: Answers | None = None
 
-    def has(self, needs: Iterable[Need]) -> bool:
-        """Whether all of that is known."""
-        held = {"cases": self.importance, "features": self.features, "answers": self.answers}
-        return all(held[need] is not None for need in needs)
+    @cached_property
+    def label_counts(self) -> NDArray[np.int64]:
+        """How many samples have each label, 0 for one without; counted once, in a pass over the labels."""
+        return count(self.labels)
 
-    def take(self, places: NDArray[np.bool_]) -> SampleScores:
-        """What is known of some of the samples, (N,) bool; in memory."""
+    @property
+    def n_labels(self) -> int:
+        """How many labels have samples."""
+        return int(np.count_nonzero(self.label_counts))
+
+    def has(self, needs: Iterable[Need]) -> bool:
+        """Tells whether all of these are there."""
+        by_need = {"cases": self.importance, "features": self.features, "answers": self.answers}
+        return all(by_need[need] is not None for need in needs)
+
+    def take(self, mask: NDArray[np.bool_]) -> SampleScores:
+        """Leaves some of the samples, (N,) bool; in memory."""
         return SampleScores(
-            materialize(self.ids)[places],
-            materialize(self.labels)[places],
-            None if self.importance is None else materialize(self.importance)[places],
-            None if self.features is None else self.features[places],
-            None if self.answers is None else self.answers.take(places),
+            materialize(self.ids)[mask],
+            materialize(self.labels)[mask],
+            None if self.importance is None else materialize(self.importance)[mask],
+            None if self.features is None else self.features[mask],
+            None if self.answers is None else self.answers.take(mask),
         )

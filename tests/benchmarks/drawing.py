@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from proxyds.data.chunked import map_chunks
 from proxyds.data.samples import StreamedSamples
 from proxyds.recipe.methods import METHODS
+from proxyds.recipe.models import Selection
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import draw_samples
 from proxyds.selection.records import MEASURES, Answers, SampleScores
@@ -74,18 +75,7 @@ def _measure_draw(
         answers if "answers" in method.needs else None,
     )
     names = [str(label) for label in range(n_labels)]
-    draw_samples(
-        known.ids,
-        known.labels,
-        names,
-        case,
-        importance,
-        lambda n, seed: DESIGNS[name](known, n, seed),
-        ratio=RATIO,
-        law="systematic",
-        seed=0,
-        by_importance=False,
-    )
+    draw_samples(known, case, names, DESIGNS[name], Selection(method=name, ratio=RATIO), seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak

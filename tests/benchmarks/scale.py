@@ -26,13 +26,15 @@ import numpy as np
 from proxyds.artifact.writer import write_tables
 from proxyds.data.samples import SHARD, Samples, Source, SourceFacts, StreamedSamples, write_shard
 from proxyds.progress import ignore_progress
-from proxyds.recipe.models import Similarity
+from proxyds.recipe.models import Selection, Similarity
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Entry, Store
 from proxyds.runtime.task import Done, run_stored
-from proxyds.selection.draw import design_by, draw_samples
+from proxyds.selection.designs import DESIGNS
+from proxyds.selection.draw import draw_samples
 from proxyds.selection.importance import score_importance
+from proxyds.selection.records import SampleScores
 from proxyds.selection.similarity import (
     Features,
     carry_importance,
@@ -148,17 +150,8 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
     outcomes = score_importance([answers], evaluation.labels, (2.0, 1.0, 6.0, 1.0))
     names = tuple(str(label) for label in range(n_labels))
     case, importance = carry_importance(mapping, outcomes)
-    draw = draw_samples(
-        train.parsed_ids,
-        train.labels,
-        names,
-        case,
-        importance,
-        design_by(importance),
-        ratio=RATIO,
-        law="systematic",
-        seed=0,
-    )
+    scores = SampleScores(train.parsed_ids, train.labels, importance)
+    draw = draw_samples(scores, case, names, DESIGNS["cases"], Selection(method="cases", ratio=RATIO), seed=0)
     end("importance and draw")
     facts = SourceFacts("made up", None, "folder", False, "0", {"train": len(train)}, {"train": 0}, 0, (), "", "")
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from proxyds.data import chunked as columns
 from proxyds.data.chunked import Column, chunks_of, cut_chunks, find_nth_smallest, in_key_order, sum_by, total
-from proxyds.recipe.models import LabelReduction
+from proxyds.recipe.models import LabelReduction, Selection
 from proxyds.seeding import parse_ids
 from proxyds.selection import sampling as draws
 from proxyds.selection.draw import design_by, draw_samples
+from proxyds.selection.records import SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_systematic, inclusion_probabilities
 
 
@@ -84,11 +85,14 @@ def test_labels_are_reduced_alike_from_disk(law: str, order: str, choice: str) -
     reduction = LabelReduction(keep=3, order=order, choice=choice)
     names, importance = [str(label) for label in range(7)], WEIGHTS["cases"]
     case = np.ones(1000, np.int64)
-    given_law = {"ratio": 0.1, "law": law, "seed": 4, "reduction": reduction}
-    held = draw_samples(IDS, LABELS, names, case, importance, design_by(importance), **given_law)
-    columns_of = [as_column(values) for values in (IDS, LABELS, case, importance)]
-    design_for = design_by(columns_of[3])
-    streamed = draw_samples(columns_of[0], columns_of[1], names, *columns_of[2:], design_for, **given_law)
+    selection = Selection(ratio=0.1, draw=law, labels=reduction)
+    held, streamed = (
+        draw_samples(SampleScores(ids, labels, weights), cases, names, design_by(weights), selection, seed=4)
+        for ids, labels, weights, cases in (
+            (IDS, LABELS, importance, case),
+            [as_column(values) for values in (IDS, LABELS, importance, case)],
+        )
+    )
     assert np.array_equal(held.selected, streamed.selected)
     assert np.array_equal(held.kept_labels, streamed.kept_labels)
     for name in ("keep_probability", "inclusion_probability"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from proxyds.artifact.ranking_table import DATASETS
 from proxyds.errors import ShortageError
 from proxyds.recipe.methods import METHODS
+from proxyds.recipe.models import Selection
 from proxyds.seeding import derive_seed, parse_ids
 from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
@@ -40,8 +40,9 @@ def draw(name: str, ids: np.ndarray, labels: np.ndarray, n: int, seed: int, law:
     return drawn.selected
 
 
-def draw_again(ids: np.ndarray, importance: np.ndarray, ratio: float, draw: int, **given: Any) -> np.ndarray:
-    drawn = selection.draw_again(ids, np.zeros(len(ids), np.int64), design_by(importance), ratio, draw, **given)
+def draw_again(ids: np.ndarray, importance: np.ndarray, ratio: float, draw: int, *, law: str, seed: int) -> np.ndarray:
+    scores, rule = SampleScores(ids, np.zeros(len(ids), np.int64), importance), design_by(importance)
+    drawn = selection.draw_again(scores, rule, Selection(ratio=ratio, draw=law), seed, draw)
     assert drawn.kept_labels is None
     return drawn.selected
 
@@ -219,8 +220,10 @@ IMPORTANCE = np.tile([6.0, 2.0, 1.0, 1.0], 25)
 @pytest.mark.parametrize("ratio", [0.1, 0.25])
 def test_draw_0_is_the_proxy_that_a_build_gives(law: str, ratio: float) -> None:
     n, ids = len(IMPORTANCE), make_ids(len(IMPORTANCE))
-    case, labels = np.ones(n, np.int64), np.zeros(n, np.int64)
-    built = draw_samples(ids, labels, ["a"], case, IMPORTANCE, design_by(IMPORTANCE), ratio=ratio, law=law, seed=3)
+    scores = SampleScores(ids, np.zeros(n, np.int64), IMPORTANCE)
+    settings = Selection(method="cases", ratio=ratio, draw=law)
+    built = draw_samples(scores, np.ones(n, np.int64), ["a"], design_by(IMPORTANCE), settings, seed=3)
+    assert built.weight is None
     assert (draw_again(ids, built.importance, ratio, 0, law=law, seed=3) == built.selected).all()
     as_ever = DRAW_LAWS[law](IMPORTANCE, round(ratio * n), ids, derive_seed(3, "draw"))  # before there were other draws
     assert (built.selected == as_ever).all()

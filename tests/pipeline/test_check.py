@@ -38,10 +38,12 @@ from proxyds.evaluation import runs as verification
 from proxyds.pipeline import build as pipeline
 from proxyds.pipeline import check as checking
 from proxyds.progress import Progress
+from proxyds.recipe.models import Selection
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.seeding import parse_ids
-from proxyds.selection import draw as selection
+from proxyds.selection.draw import design_by, draw_again
+from proxyds.selection.records import SampleScores
 
 RECIPE = """\
 name: checked
@@ -146,15 +148,8 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
     read = proxyds.read_recipe(recipe, ["selection.ratio=0.2", "check=null"])
     larger = proxyds.build(read, tmp_path / "larger", store=Store(session_store), device="cpu").folder
     table = read_tables(checked).importance
-    drawn = selection.draw_again(
-        parse_ids(np.array(table["sample_id"].to_pylist())),
-        table["label"].to_numpy(),
-        selection.design_by(read_weights(table)),
-        0.2,
-        0,
-        law="systematic",
-        seed=0,
-    )
+    scores = SampleScores(parse_ids(np.array(table["sample_id"].to_pylist())), table["label"].to_numpy())
+    drawn = draw_again(scores, design_by(read_weights(table)), Selection(ratio=0.2), seed=0)
     assert drawn.selected.tolist() == read_tables(larger).importance["selected"].to_pylist()
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyds.errors import ShortageError, StarvedLabelError
+from proxyds.recipe.models import Selection
 from proxyds.seeding import derive_seed, parse_ids, uniform_keys
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
-from proxyds.selection.records import NearestMap, Outcomes
+from proxyds.selection.records import NearestMap, Outcomes, SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systematic, inclusion_probabilities
 from proxyds.selection.similarity import carry_importance
 
@@ -30,10 +31,9 @@ def drawn(
 ):
     values = np.array(importance, np.float64)
     n = len(values)
-    given_labels = np.array(labels if labels is not None else [0] * n)
-    names = [f"label {i}" for i in range(given_labels.max() + 1)]
-    case, design_for = np.ones(n, np.int64), design_by(values)
-    return draw_samples(make_ids(n), given_labels, names, case, values, design_for, ratio=ratio, law=law, seed=seed)
+    scores = SampleScores(make_ids(n), np.array(labels if labels is not None else [0] * n), values)
+    names = [f"label {i}" for i in range(scores.labels.max() + 1)]
+    return draw_samples(scores, np.ones(n, np.int64), names, design_by(values), Selection(ratio=ratio, draw=law), seed)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_importance_is_the_mean_over_neighbours_and_the_case_the_nearests() -> N
         np.zeros((3, 4), np.int64),
     )
     mapping = NearestMap(np.array([[0, 1], [1, 2], [2, 1], [1, 0]]), np.zeros(4), 2, 1, 1.0)
-    carried = carry_importance(mapping, outcomes)
-    ids, labels, design_for = make_ids(4), np.zeros(4, np.int64), design_by(carried[1])
-    draw = draw_samples(ids, labels, ["a"], *carried, design_for, ratio=0.5, law="systematic", seed=0)
+    case, importance = carry_importance(mapping, outcomes)
+    scores = SampleScores(make_ids(4), np.zeros(4, np.int64), importance)
+    draw = draw_samples(scores, case, ["a"], design_by(importance), Selection(ratio=0.5), seed=0)
     assert draw.importance.tolist() == [4, 3.5, 3.5, 4]
     assert draw.case.tolist() == [1, 3, 2, 3]
     np.testing.assert_allclose(draw.keep_probability, [4 / 15, 3.5 / 15, 3.5 / 15, 4 / 15])
@@ -194,18 +194,17 @@ def test_a_label_without_a_sample_in_the_draw_is_named() -> None:
 
 
 def test_a_ratio_that_must_starve_a_label_is_refused_before_training() -> None:
-    labels = np.array([0] * 90 + [1] * 10)
-    check_ratio(labels, ["many", "few"], 0.1)  # 10 drawn, one of them of `few` in an even draw
+    counts = np.array([90, 10])
+    check_ratio(counts, ["many", "few"], 0.1)  # 10 drawn, one of them of `few` in an even draw
     with pytest.raises(StarvedLabelError, match=r"label 'few' with its 10 can expect 0\.9; use 0\.1 or more"):
-        check_ratio(labels, ["many", "few"], 0.09)
-    check_ratio(labels, ["many", "few", "none at all"], 0.1)  # nothing of it can be drawn at any ratio
+        check_ratio(counts, ["many", "few"], 0.09)
+    check_ratio(np.array([90, 10, 0]), ["many", "few", "none at all"], 0.1)  # nothing of it can be drawn at any ratio
 
 
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=6))
 def test_the_ratio_that_is_advised_is_accepted(counts: list[int]) -> None:
-    labels = np.repeat(np.arange(len(counts)), counts)
     names = [str(label) for label in range(len(counts))]
     with pytest.raises(StarvedLabelError) as refused:
-        check_ratio(labels, names, 1e-9)
+        check_ratio(np.array(counts), names, 1e-9)
     advised = float(str(refused.value).rpartition("use ")[2].removesuffix(" or more"))
-    check_ratio(labels, names, advised)
+    check_ratio(np.array(counts), names, advised)

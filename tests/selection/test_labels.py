@@ -19,12 +19,13 @@ from proxyds.artifact.reader import read_manifest
 from proxyds.artifact.tables import read_proxy
 from proxyds.errors import ArtifactError, LabelError, ShortageError, StarvedLabelError
 from proxyds.pipeline.build import build
-from proxyds.recipe.models import LabelReduction
+from proxyds.recipe.models import LabelReduction, Selection
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.storage.store import Store
 from proxyds.seeding import parse_ids
 from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_samples
 from proxyds.selection.labels import count_kept, draw_random_labels, draw_reduced
+from proxyds.selection.records import SampleScores
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -48,12 +49,13 @@ def make_ids(n: int) -> np.ndarray:
 def reduce(
     labels: np.ndarray, importance: np.ndarray, ratio: float, *, seed: int = 0, law: str = "systematic", **about: Any
 ):
-    kept = LabelReduction(**about)
-    return draw_reduced(make_ids(len(labels)), labels, importance, importance, ratio, kept, law=law, seed=seed)
+    scores = SampleScores(make_ids(len(labels)), labels, importance)
+    return draw_reduced(scores, importance, Selection(ratio=ratio, draw=law, labels=LabelReduction(**about)), seed)
 
 
 # By hand: 20 samples, 4 labels of 5; a fifth of them is 4 samples, of 2 labels half of their 10 would be 5, of 0.4 x 10.
 LABELS = np.tile(np.arange(4), 5)
+COUNTS = np.bincount(LABELS)
 #                      label: 0  1  2  3, importances of the first of each, then of the others
 IMPORTANCE = np.concatenate([[1.0, 6.0, 1.0, 6.0], np.tile([1.0, 2.0, 1.0, 2.0], 4)])  # sums 5, 14, 5, 14
 
@@ -149,33 +151,33 @@ def test_drawn_labels_come_in_proportion_to_their_importance() -> None:
     [(3, 100, 3), (0.5, 100, 2), ("auto", 2, 2), ("auto", 1, 4)],
 )
 def test_how_many_labels_are_kept(keep: int | float | str, samples_per_label: int, expected: int) -> None:
-    assert count_kept(LabelReduction(keep=keep, samples_per_label=samples_per_label), LABELS, 0.2) == expected
+    assert count_kept(LabelReduction(keep=keep, samples_per_label=samples_per_label), COUNTS, 0.2) == expected
 
 
 def test_what_cannot_be_kept_is_refused_with_what_would_fit() -> None:
     names = ["a", "b", "c", "d"]
     with pytest.raises(LabelError, match="between 2 and the 4 labels that have training samples, got 5"):
-        check_ratio(LABELS, names, 0.2, reduction=LabelReduction(keep=5))
+        check_ratio(COUNTS, names, 0.2, reduction=LabelReduction(keep=5))
     with pytest.raises(
         LabelError, match=r"between 2 and the 4 labels that have training samples, got 0\.2, which is 1"
     ):
-        check_ratio(LABELS, names, 0.2, reduction=LabelReduction(keep=0.2))
+        check_ratio(COUNTS, names, 0.2, reduction=LabelReduction(keep=0.2))
     with pytest.raises(
         ShortageError,
         match=r"2 labels must hold the 12 samples .* they hold 10; keep at least 3 labels, or use a ratio of 0\.5 or less",
     ):
-        check_ratio(LABELS, names, 0.6, reduction=LabelReduction(keep=2))
+        check_ratio(COUNTS, names, 0.6, reduction=LabelReduction(keep=2))
     with pytest.raises(StarvedLabelError, match=r"a sample, 0\.1 of 20 is 2 for 3 labels"):
-        check_ratio(LABELS, names, 0.1, reduction=LabelReduction(keep=3))
+        check_ratio(COUNTS, names, 0.1, reduction=LabelReduction(keep=3))
     with pytest.raises(StarvedLabelError, match=r"0\.1 of 20 is 2 samples, and label 'a'"):  # all of them are kept
-        check_ratio(LABELS, names, 0.1, reduction=LabelReduction(keep=4))
+        check_ratio(COUNTS, names, 0.1, reduction=LabelReduction(keep=4))
     with pytest.raises(
         LabelError, match=r"must leave two labels, check\.ratios 0\.2 gives 4 samples, 50 each; ask for 2 or fewer"
     ):
         check_ratio(
-            LABELS, names, 0.2, reduction=LabelReduction(keep="auto", samples_per_label=50), field="check.ratios"
+            COUNTS, names, 0.2, reduction=LabelReduction(keep="auto", samples_per_label=50), field="check.ratios"
         )
-    unlike = np.repeat(np.arange(3), [60, 30, 10])
+    unlike = np.array([60, 30, 10])
     with pytest.raises(
         StarvedLabelError, match=r"use 0\.1 or more, or keep fewer labels: selection\.labels: \{keep: 2\}"
     ):
@@ -195,13 +197,12 @@ def test_a_choice_of_labels_with_too_few_samples_is_made_again(choice: str) -> N
 
 
 def test_a_reduction_that_keeps_all_labels_is_none() -> None:
-    ids, importance = make_ids(20), np.ones(20)
-    law = {"law": "systematic", "seed": 3}
-    plain = draw_again(ids, LABELS, design_by(importance), 0.2, 0, **law)
+    importance = np.ones(20)
+    scores, rule = SampleScores(make_ids(20), LABELS, importance), design_by(importance)
+    plain = draw_again(scores, rule, Selection(ratio=0.2), seed=3)
     for keep in (4, "auto"):
-        drawn = draw_again(
-            ids, LABELS, design_by(importance), 0.2, 0, **law, reduction=LabelReduction(keep=keep, samples_per_label=1)
-        )
+        reduction = LabelReduction(keep=keep, samples_per_label=1)
+        drawn = draw_again(scores, rule, Selection(ratio=0.2, labels=reduction), seed=3)
         assert drawn.kept_labels is None
         assert (drawn.selected == plain.selected).all()
 
@@ -214,7 +215,8 @@ def test_labels_are_kept_by_importance_whatever_samples_are_drawn_by(order: str)
         np.r_[np.full(25, 1.0), np.full(25, 1e-9)], 4
     )  # as those of `easier`: each label has the same sum
     kept = LabelReduction(keep=2, order=order, choice="top")
-    drawn = draw_reduced(make_ids(200), labels, weights, importance, 0.1, kept, law="systematic", seed=0)
+    scores = SampleScores(make_ids(200), labels, importance)
+    drawn = draw_reduced(scores, weights, Selection(ratio=0.1, labels=kept), seed=0)
     assert drawn.kept_labels.tolist() == [1, 3]
     assert set(labels[drawn.selected]) == {1, 3}
     assert (weights[drawn.selected] == 1).all()
@@ -222,19 +224,9 @@ def test_labels_are_kept_by_importance_whatever_samples_are_drawn_by(order: str)
 
 def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
     def draw(**about: Any):
-        reduction = LabelReduction(keep=2, **about)
-        return draw_samples(
-            make_ids(20),
-            LABELS,
-            list("abcd"),
-            np.ones(20, np.int64),
-            IMPORTANCE,
-            design_by(IMPORTANCE),
-            ratio=0.2,
-            law="systematic",
-            seed=0,
-            reduction=reduction,
-        )
+        scores = SampleScores(make_ids(20), LABELS, IMPORTANCE)
+        selection = Selection(ratio=0.2, labels=LabelReduction(keep=2, **about))
+        return draw_samples(scores, np.ones(20, np.int64), list("abcd"), design_by(IMPORTANCE), selection, seed=0)
 
     known = draw(order="labels-first").inclusion_probability
     assert known is not None
@@ -246,27 +238,26 @@ def test_inclusion_has_a_closed_form_only_for_the_top_labels_first() -> None:
 
 
 def test_every_draw_chooses_its_own_labels() -> None:
-    ids, rng = make_ids(400), np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     labels, importance = np.arange(400) % 10, rng.choice([1.0, 6.0], 400)
-    given_law = {"law": "systematic", "seed": 3, "reduction": LabelReduction(keep=4), "importance": importance}
-    kept = [
-        tuple(draw_again(ids, labels, design_by(importance), 0.1, draw, **given_law).kept_labels) for draw in range(10)
-    ]
-    again = [
-        tuple(draw_again(ids, labels, design_by(importance), 0.1, draw, **given_law).kept_labels) for draw in range(10)
-    ]
+    scores, rule = SampleScores(make_ids(400), labels, importance), design_by(importance)
+    selection = Selection(ratio=0.1, labels=LabelReduction(keep=4))
+    kept, again = (
+        [tuple(draw_again(scores, rule, selection, 3, number).kept_labels) for number in range(10)] for _ in range(2)
+    )
     assert kept == again
     assert len(set(kept)) > 1
 
 
 def test_random_labels_are_labels_at_random() -> None:
-    ids, labels = make_ids(200), np.arange(200) % 10
-    drawn = [draw_random_labels(ids, labels, 20, 3, seed) for seed in range(300)]
+    ids = make_ids(200)
+    alike = SampleScores(ids, np.arange(200) % 10)
+    drawn = [draw_random_labels(alike, 20, 3, seed) for seed in range(300)]
     found = np.bincount(np.concatenate([each.kept_labels for each in drawn]), minlength=10) / 300
     assert found == pytest.approx([0.3] * 10, abs=0.1)
     assert all(each.selected.sum() == 20 and len(each.kept_labels) == 3 for each in drawn)
-    unlike = np.repeat(np.arange(4), [185, 5, 5, 5])  # only choices with label 0 have 50 samples
-    assert all(0 in draw_random_labels(ids, unlike, 50, 2, seed).kept_labels for seed in range(20))
+    unlike = SampleScores(ids, np.repeat(np.arange(4), [185, 5, 5, 5]))  # only choices with label 0 have 50 samples
+    assert all(0 in draw_random_labels(unlike, 50, 2, seed).kept_labels for seed in range(20))
 
 
 # On digits

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import count, materialize
+from proxyds.data.chunked import materialize
 from proxyds.recipe.methods import METHODS, N_SEEDS, Method
 from proxyds.selection.designs import DESIGNS, Rule, take_first
 from proxyds.selection.records import Measure, SampleScores
@@ -23,7 +23,7 @@ OWN = "tried here"
 
 def _stratify(weights: Floats, known: SampleScores, n: int) -> Design:
     """These weights, of every label its share."""
-    return Design(weights, materialize(known.labels), share_out(count(known.labels), n))
+    return Design(weights, materialize(known.labels), share_out(known.label_counts, n))
 
 
 def _answers(known: SampleScores, name: Measure) -> NDArray[np.float32]:
@@ -70,7 +70,7 @@ def easiest_by(score: Callable[[SampleScores], Floats]) -> Rule:
     """Of each label its share, those of the smallest score."""
 
     def design(known: SampleScores, n: int, seed: int) -> Design:
-        return Design(take_first(score(known), n, materialize(known.ids), seed, materialize(known.labels)))
+        return Design(take_first(score(known), n, known, seed, within_labels=True))
 
     return design
 
@@ -114,7 +114,7 @@ def design_typical(known: SampleScores, n: int, seed: int) -> Design:
         places = labels == label
         of_label = known.features[places].astype(np.float64)
         distance[places] = np.linalg.norm(of_label - of_label.mean(axis=0), axis=1)
-    return Design(take_first(distance, n, materialize(known.ids), seed, labels))
+    return Design(take_first(distance, n, known, seed, within_labels=True))
 
 
 def design_easier_of_any_label(known: SampleScores, n: int, seed: int) -> Design:
