@@ -24,7 +24,7 @@ from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_place, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder, whole_folder
-from proxyds.runtime.storage.remote import UNFINISHED, UrlFolder, open_url
+from proxyds.runtime.storage.remote import UNFINISHED, RemoteFolder, open_url
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class HubProxy:
 class UrlProxy:
     """What fetching needs of a folder at an address; see `HubSource`."""
 
-    def __init__(self, remote: UrlFolder) -> None:
+    def __init__(self, remote: RemoteFolder) -> None:
         self._remote = remote
         self.origin = PublishedProxy(remote.name)
         listed = remote.list_files()

@@ -29,7 +29,7 @@ from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder
 from proxyds.runtime.storage.hub_errors import patiently
-from proxyds.runtime.storage.remote import UNFINISHED, UrlFolder, open_url
+from proxyds.runtime.storage.remote import UNFINISHED, RemoteFolder, open_url
 from proxyds.text import make_plain
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -263,7 +263,7 @@ def _push_to_url(
     folder: Path,
     manifest: Manifest,
     facts: Mapping[str, FileFacts],
-    remote: UrlFolder,
+    remote: RemoteFolder,
     *,
     dry_run: bool = False,
     replace: bool = False,
@@ -301,7 +301,7 @@ def _push_to_url(
     return Pushed(remote.name, manifest, files, is_new_place=not held, is_plan=dry_run)
 
 
-def _check_address_is_ours(remote: UrlFolder, held: Mapping[str, int]) -> None:
+def _check_address_is_ours(remote: RemoteFolder, held: Mapping[str, int]) -> None:
     """Refuses an address that holds any file which no push has put there: such a file could be replaced or removed.
 
     Ours are the files that the manifest there lists, and, of a push that broke off, those that its marker names.

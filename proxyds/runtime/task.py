@@ -160,7 +160,7 @@ def run_each(
 
 def run_task(task: Task, store: Store, report: Report) -> None:
     """Does a task in this process and stores its result, unless another build does it meanwhile."""
-    with store.claiming(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
+    with store.locking(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
         if is_mine:
             with store.writing(task.stage, task.key, task.name) as folder:
                 task.function(folder=folder, report=report, **task.arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import http.server
 import json
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -26,14 +27,10 @@ from proxyds.errors import (
     NoPermissionError,
     NoSpaceError,
     StoreError,
-    translate_os_errors,
 )
 from proxyds.progress import Progress, ignore_progress
-from proxyds.runtime.local import InProcess, LocalWorkers
-from proxyds.runtime.storage import locks as claims
-from proxyds.runtime.storage import remote_store as mirror
-from proxyds.runtime.storage.locks import LocalClaims, RemoteClaims
-from proxyds.runtime.storage.remote import open_url
+from proxyds.runtime.local import LocalWorkers
+from proxyds.runtime.storage.remote import RemoteFolder, open_url
 from proxyds.runtime.storage.store import Store, StoredFile, again_if_damaged
 from proxyds.runtime.task import Task, run_stored, run_task
 from tests import tasks
@@ -46,9 +43,8 @@ TESTS = str(Path(__file__).parent.parent.parent)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PROXYDS_STORE_MIRROR", str(tmp_path / "mirror"))
-    monkeypatch.setattr(mirror, "PAUSES", (0.05,) * 5)
-    monkeypatch.setattr(claims, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(claims, "READ_BACK_SECONDS", 0.05)
+    monkeypatch.setattr("proxyds.runtime.storage.remote_store.PAUSES", (0.05,) * 5)
+    monkeypatch.setattr("proxyds.runtime.storage.locks.POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -108,10 +104,9 @@ def names_at(place: str) -> set[str]:
     return set(open_url(place).list_names())
 
 
-def claims_of(place: str) -> LocalClaims | RemoteClaims:
-    if "://" not in place:
-        return LocalClaims(Path(place) / ".claims", lambda: translate_os_errors("claims", "wait"))
-    return RemoteClaims(open_url(place).below(".claims"))
+def locks_of(folder: Path) -> list[str]:
+    """The lock files of a store."""
+    return [path.name for path in (folder / ".locks").glob("*")]
 
 
 def a_task(seconds: float, ran: Path) -> Task:
@@ -183,7 +178,7 @@ def test_what_was_fetched_or_written_here_is_not_fetched_again(address: str, mon
     def refuse(*_: object) -> None:
         raise AssertionError("fetched")
 
-    monkeypatch.setattr("proxyds.runtime.storage.remote.UrlFolder.fetch_file", refuse)
+    monkeypatch.setattr("proxyds.runtime.storage.remote.RemoteFolder.fetch_file", refuse)
     entry = store.find("s", "k1")
     assert entry is not None
     assert (entry.folder / "sub" / "x").read_text() == "12345"
@@ -254,30 +249,45 @@ def test_an_entry_that_names_files_outside_its_folder_is_not_there(address: str)
 # Who does what
 
 
-def test_two_who_need_the_same_work_do_it_once_and_the_one_who_waits_says_so(place: str, tmp_path: Path) -> None:
-    task, ran, notes = a_task(0.5, tmp_path / "ran"), tmp_path / "ran", []
-
-    def work() -> None:
-        run_task(task, Store(place), lambda done, total, note: notes.append(note))
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
+def test_those_who_need_the_same_work_at_once_do_it_once_and_those_who_wait_say_so(tmp_path: Path) -> None:
+    task, notes, store = a_task(0.5, tmp_path / "ran"), [], Store(tmp_path / "store")
+    threads = [
+        threading.Thread(target=run_task, args=(task, store, lambda done, total, note: notes.append(note)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(ran.read_text().split()) == 1
+    assert len((tmp_path / "ran").read_text().split()) == 1
     assert set(notes) == {"waiting for another build", "done by another build"}
-    assert notes.count("done by another build") == 2
-    assert Store(place).find(task.stage, task.key) is not None
-    assert not claims_of(place).names()
+    assert notes.count("done by another build") == 3
+    assert store.find(task.stage, task.key) is not None
+    assert not locks_of(store.root)
 
 
-def test_who_waits_for_work_that_fails_takes_over(place: str, tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
+def test_two_who_do_the_same_work_at_an_address_leave_one_result(address: str, tmp_path: Path) -> None:
+    task, notes = a_task(0.5, tmp_path / "ran"), []
+    threads = [
+        threading.Thread(target=run_task, args=(task, Store(address), lambda done, total, note: notes.append(note)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (entry,) = Store(address).entries()
+    assert list(read_tree(entry.folder).values()) == [b"slow"]
+    run_task(task, Store(address), lambda done, total, note: notes.append(note))
+    assert notes == ["done by another build"]
+
+
+def test_who_waits_for_work_that_fails_takes_over(tmp_path: Path) -> None:
+    store, task = Store(tmp_path / "store"), a_task(0, tmp_path / "ran")
     entered, failed = threading.Event(), threading.Event()
 
     def fail() -> None:
-        with suppress(RuntimeError), Store(place).claiming("t", a_task(0, ran).key, lambda: None):
+        with suppress(RuntimeError), store.locking("t", task.key, lambda: None):
             entered.set()
             failed.wait(30)
             raise RuntimeError("broken")
@@ -285,9 +295,39 @@ def test_who_waits_for_work_that_fails_takes_over(place: str, tmp_path: Path) ->
     thread = threading.Thread(target=fail)
     thread.start()
     assert entered.wait(30)
-    run_task(a_task(0, ran), Store(place), lambda *_: failed.set())
+    run_task(task, store, lambda *_: failed.set())
     thread.join()
-    assert Store(place).find("t", a_task(0, ran).key) is not None
+    assert store.find("t", task.key) is not None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_work_is_done_without_locks_where_the_file_system_has_none(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    store, task = Store(tmp_path / "store"), a_task(0, tmp_path / "ran")
+    run_task(task, store, lambda *_: None)
+    assert store.find("t", task.key) is not None
+    assert not locks_of(store.root)
+
+
+def test_a_store_that_may_not_be_written_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = os.open
+
+    def refuse(path: object, *rest: object, **named: object) -> int:
+        if ".locks" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opening(path, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(NoPermissionError, match="PROXYDS_STORE"):
+        run_task(a_task(0, tmp_path / "ran"), Store(tmp_path / "store"), lambda *_: None)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_log_says_that_a_task_waits_and_tells_the_time_left_from_when_it_began(
@@ -303,77 +343,44 @@ def test_a_log_says_that_a_task_waits_and_tells_the_time_left_from_when_it_began
     assert begun == "  a task: 33%, about 0.4 s left"
 
 
-def test_a_claim_that_stands_still_is_dead_and_one_that_beats_is_not(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_broken_attempt_left_at_an_address_is_cleaned(address: str) -> None:
+    open_url(address).below("s/k1/half").write_file("x", b"1")
+    write(Store(address), "k2", x="1")
+    assert Store(address).clean(older_than_days=1) == (0, 0)
+    assert {name.rpartition("/")[2] for name in names_at(address)} == {"entry.json", "x"}
+    assert len(names_at(address)) == 2
+
+
+def test_an_attempt_that_was_cleaned_away_while_it_was_sent_is_done_again(
+    address: str, other_machine: Callable[[str], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 0.6)
-    task, files = a_task(0, tmp_path / "ran"), claims_of(place)
-    name = f"t-{task.key}-0"
-    assert files.create(name, b'{"machine": "another", "pid": 1, "beat": 0}')
-    started = time.monotonic()
-    beats = iter(range(10))
+    sending = RemoteFolder.send_files
 
-    def beat(*_: object) -> None:  # of the other machine: lives for a while yet
-        if (number := next(beats, None)) is not None:
-            files.write(name, b'{"machine": "another", "pid": 1, "beat": %d}' % number)
-            time.sleep(0.1)
+    def send_and_lose(self: RemoteFolder, folder: Path, names: Sequence[str]) -> None:
+        sending(self, folder, names)
+        self.remove_files(names)
 
-    run_task(task, Store(place), beat)
-    assert time.monotonic() - started > 1.5
-    assert (tmp_path / "ran").exists()
-    assert not files.names()
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteFolder, "send_files", send_and_lose)
+        write(Store(address), x="1")
+    store = other_machine(address)
 
+    @again_if_damaged
+    def build() -> str:
+        if store.find("s", "k1") is None:
+            write(store, x="2")
+        return StoredFile(address, "s", "k1", "sub/x").path.read_text()
 
-def test_of_many_who_find_a_claim_dead_one_takes_over(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "DEAD_SECONDS", 0.3)
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
-    task = a_task(0.5, tmp_path / "ran")
-    assert claims_of(place).create(f"t-{task.key}-0", b"")  # killed before it had written
-    threads = [threading.Thread(target=run_task, args=(task, Store(place), lambda *_: None)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len((tmp_path / "ran").read_text().split()) == 1
+    assert build() == "2"
 
 
-def test_the_holder_keeps_its_claim_alive_and_survives_that_it_is_taken_away(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
-    store, files = Store(place), claims_of(place)
-    with store.claiming("t", "k", lambda: None) as is_mine:
-        assert is_mine
-        before, until = files.read("t-k-0"), time.monotonic() + 30
-        while files.read("t-k-0") == before:
-            assert time.monotonic() < until
-            time.sleep(0.02)
-        files.remove("t-k-0")
-        time.sleep(0.1)
-    assert not files.names()
-
-
-def test_cleaning_leaves_alone_what_somebody_is_writing(address: str, other_machine: Callable[[str], Store]) -> None:
-    store = Store(address)
-    with store.claiming("s", "k1", lambda: None):
-        open_url(address).below("s/k1/half").write_file("x", b"1")
-        other_machine(address).clean()
-        assert "s/k1/half/x" in names_at(address)
-    store.clean()
-    assert names_at(address) == set()
-
-
-def test_claims_of_the_dead_and_the_forgotten_are_swept(place: str) -> None:
-    files, store = claims_of(place), Store(place)
-    dead = {"machine": claims._this_machine(), "pid": 2**22 + 1, "time": time.time()}
-    files.create("t-dead-0", json.dumps(dead).encode())
-    files.create("t-mine-0", json.dumps({**dead, "pid": os.getpid()}).encode())
-    files.create("t-elsewhere-0", json.dumps({**dead, "machine": "another"}).encode())
-    files.create("t-forgotten-0", json.dumps({**dead, "machine": "another", "time": time.time() - 1e6}).encode())
-    store.sweep()
-    assert set(files.names()) == {"t-mine-0", "t-elsewhere-0"}
+def test_locks_that_nobody_holds_are_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.locking("t", "held", lambda: None):
+        (tmp_path / ".locks" / "t-left").touch()
+        store.sweep()
+        assert locks_of(tmp_path) == ["t-held"]
+    assert not locks_of(tmp_path)
 
 
 def test_workers_use_the_store_where_it_is(s3_place: str, tmp_path: Path) -> None:
@@ -396,24 +403,26 @@ with {engine}({arguments}) as engine:
 """
 
 
-@pytest.mark.parametrize(("kind", "engine", "arguments"), [("folder", "LocalWorkers", "1"), ("s3", "InProcess", "")])
-def test_a_build_that_was_killed_is_taken_over_at_once_on_its_machine(
-    kind: str, engine: str, arguments: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    place = str(tmp_path / "store") if kind == "folder" else request.getfixturevalue("s3_place")
-    started = tmp_path / "started"
-    code = KILLED.format(tests=TESTS, engine=engine, arguments=arguments, started=str(started), place=place)
+@pytest.mark.parametrize(("engine", "arguments"), [("LocalWorkers", "1"), ("InProcess", "")])
+def test_a_build_that_was_killed_is_taken_over_at_once(engine: str, arguments: str, tmp_path: Path) -> None:
+    place, started = tmp_path / "store", tmp_path / "started"
+    code = KILLED.format(tests=TESTS, engine=engine, arguments=arguments, started=str(started), place=str(place))
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
     wait_until(lambda: started.exists() and started.read_text())
-    assert len(claims_of(place).names()) == 1
+    assert len(locks_of(place)) == 1
+    waits = threading.Event()
+    waiting = threading.Thread(
+        target=run_task, args=(a_task(0, tmp_path / "ran"), Store(place), lambda done, total, note: waits.set())
+    )
+    waiting.start()
+    assert waits.wait(30)
+    assert not (tmp_path / "ran").exists()
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    ended = time.monotonic()
-    (done,) = run_stored([a_task(0, tmp_path / "ran")], Store(place), InProcess(), ignore_progress)
-    assert time.monotonic() - ended < 10  # a dead claim of another machine would take a minute
-    assert not done.was_stored
-    assert (done.entry.folder / "text").read_text() == "slow"
-    assert not claims_of(place).names()
+    waiting.join(timeout=10)
+    assert (tmp_path / "ran").exists()
+    assert [entry.name for entry in Store(place).entries()] == ["a task"]
+    assert not locks_of(place)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -464,11 +473,15 @@ def built_twice(
     return place, folder
 
 
-def test_two_builds_of_one_recipe_at_once_do_each_task_once(built_twice: tuple[str, Path]) -> None:
-    _, made = built_twice
+def test_two_builds_of_one_recipe_at_once_do_each_task_once_in_a_folder_and_never_wrong(
+    built_twice: tuple[str, Path],
+) -> None:
+    place, made = built_twice
     done = (made / "log").read_text().splitlines()
-    assert len(done) > 5
-    assert sorted(done) == sorted(set(done))
+    assert len(set(done)) > 5
+    if "://" not in place:
+        assert sorted(done) == sorted(set(done))
+        assert not locks_of(Path(place))
     for folder in ("data", "importance", "evaluation", "webdataset"):
         assert read_tree(made / "out-0" / folder) == read_tree(made / "out-1" / folder)
 
@@ -483,11 +496,10 @@ def test_a_build_over_damaged_entries_does_them_anew_and_the_store_is_listed_and
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place, made = built_twice
-    assert not claims_of(place).names()
     monkeypatch.setenv("PROXYDS_STORE", place)
     listed = json.loads(run_here("store", "list", "--json").stdout)
     assert not (tmp_path / "mirror").exists()
-    assert len(listed) == len((made / "log").read_text().splitlines())
+    assert len(listed) == len(set((made / "log").read_text().splitlines()))
     assert all(each["n_bytes"] > 0 for each in listed)
     assert f"finished work in {place}" in run_here("store", "list").stdout
     damaged = [name for name in bucket.names("twice") if name.endswith("/predictions.npy")]
@@ -676,20 +688,6 @@ def test_a_command_says_in_one_line_that_the_store_does_not_answer(
     assert names_at(s3_place) == set()
 
 
-def test_a_holder_whose_store_does_not_answer_goes_on(
-    flaky: Flaky, s3_place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
-    store = Store(s3_place)
-    with store.claiming("s", "k1", lambda: None) as is_mine:
-        assert is_mine
-        flaky.n_left = 1e9
-        time.sleep(0.3)
-        flaky.n_left = 0
-        write(store, x="1")
-    assert store.find("s", "k1") is not None
-
-
 def test_a_bucket_that_is_not_there_is_not_made(s3_place: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a.*: nothing is there"):
         run_task(a_task(0, tmp_path / "ran"), Store("s3://no-such-bucket/a"), lambda *_: None)
@@ -739,7 +737,7 @@ def test_a_full_or_forbidden_mirror_is_said(
         def fail(*_: object, code: int = code) -> None:
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr("proxyds.runtime.storage.remote.UrlFolder.fetch_file", fail)
+        monkeypatch.setattr("proxyds.runtime.storage.remote.RemoteFolder.fetch_file", fail)
         with pytest.raises(kind, match="PROXYDS_STORE_MIRROR"):
             _ = entry.folder
     assert not [path for path in entry.store.root.rglob("*") if path.is_file()]

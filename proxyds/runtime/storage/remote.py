@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from proxyds.errors import (
@@ -25,6 +25,10 @@ from proxyds.progress import OnProgress, Progress, ignore_progress
 from proxyds.runtime.storage.address import show_address
 from proxyds.text import first_line, make_plain
 
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from fsspec.implementations.dirfs import DirFileSystem
+
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Protocols for which this package has an extra with what they need."""
 UNFINISHED = ".proxyds"
@@ -34,41 +38,36 @@ _AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True)
-class UrlFolder:
-    """A folder at an address.
+class RemoteFolder:
+    """A folder at an address; names of files are relative to it.
 
     Attributes:
         name: The address as it may be shown: without user, password and query.
-        filesystem: Of `fsspec`.
-        root: The folder, as the file system names it.
+        files: The file system of `fsspec` within it.
     """
 
     name: str
-    filesystem: Any = field(repr=False)
-    root: str
+    files: DirFileSystem = field(repr=False)
 
-    def below(self, name: str) -> UrlFolder:
+    def below(self, name: str) -> RemoteFolder:
         """A folder in it."""
-        return UrlFolder(f"{self.name}/{name}", self.filesystem, f"{self.root}/{name}")
+        return _open_folder(f"{self.name}/{name}", self.files.fs, f"{self.files.path}/{name}")
 
     def list_files(self) -> dict[str, int] | None:
         """Every file below, with its bytes; None where the protocol cannot tell.
 
         Raises:
             RemoteError: It cannot be read.
+            VerificationError: There is something besides files; names it.
         """
-        if self.root.startswith(("http://", "https://")):
+        if self.files.path.startswith(("http://", "https://")):
             return None
-        with _reaching(self.name):
-            self.filesystem.invalidate_cache()
-            found = self.filesystem.find(self.root, detail=True)
-        odd = [name for name, about in found.items() if about["type"] != "file" or about.get("islink")]
-        if odd:
+        facts = self._find()
+        if odd := [name for name, each in facts.items() if each["type"] != "file" or each.get("islink")]:
             raise VerificationError(
                 f"{self.name}: must hold files alone, {make_plain(odd[0])} is a link, pipe or device"
             )
-        prefix = f"{self.root.rstrip('/')}/"
-        return {name.removeprefix(prefix): about["size"] for name, about in found.items() if name.startswith(prefix)}
+        return {name: each["size"] for name, each in facts.items()}
 
     def list_names(self) -> list[str]:
         """The names of the files below; none where nothing is there. Unlike `list_files` it takes what it finds, in a place that is our own.
@@ -77,30 +76,32 @@ class UrlFolder:
             RemoteError: It cannot be read.
         """
         try:
-            with _reaching(self.name):
-                self.filesystem.invalidate_cache()
-                found = self.filesystem.find(self.root)
+            return list(self._find())
         except RemoteNotFoundError:
             return []
-        prefix = f"{self.root}/"
-        return [path.removeprefix(prefix) for path in found if path.startswith(prefix)]
+
+    def _find(self) -> dict[str, Any]:
+        with _reaching(self.name):
+            self.files.invalidate_cache()
+            facts: dict[str, Any] = self.files.find("", detail=True)
+        return {name: each for name, each in facts.items() if name}  # the empty name: a file stands at the address
 
     def read_file(self, name: str, n_most: int) -> bytes | None:
-        """A small file's bytes; None where there is none.
+        """Reads a small file; returns None where there is none.
 
         Args:
             name: Of the file.
             n_most: Bytes that it may have; one more is read and no further.
         """
         try:
-            with _reaching(f"{self.name}/{name}"), self.filesystem.open(f"{self.root}/{name}", "rb") as stream:
-                held: bytes = stream.read(n_most + 1)
+            with _reaching(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
+                content: bytes = stream.read(n_most + 1)
         except RemoteNotFoundError:
             return None
-        return held
+        return content
 
     def read_files(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Several small files' bytes, at once where the protocol can; those that are not there are left out.
+        """Reads several small files, at once where the protocol can; those that are not there are left out.
 
         Raises:
             RemoteError: One cannot be read.
@@ -108,16 +109,15 @@ class UrlFolder:
         if not names:
             return {}
         with _reaching(self.name):
-            found = self.filesystem.cat([f"{self.root}/{name}" for name in names], on_error="return")
-        held: dict[str, bytes] = {}
-        for path, got in found.items():
-            name = path.removeprefix(f"{self.root}/")
-            if isinstance(got, Exception):
+            answers = self.files.cat(list(names), on_error="return")
+        contents: dict[str, bytes] = {}
+        for name, answer in answers.items():
+            if isinstance(answer, Exception):
                 with suppress(RemoteNotFoundError), _reaching(f"{self.name}/{name}"):
-                    raise got
+                    raise answer
             else:
-                held[name] = got
-        return held
+                contents[name] = answer
+        return contents
 
     def fetch_file(self, name: str, path: Path) -> None:
         """Fetches one file, whatever its size.
@@ -137,23 +137,21 @@ class UrlFolder:
             RemoteError: One cannot be read, or is longer than it should be.
             NoSpaceError: The disk is full.
         """
-        n_done, total = 0, sum(sizes.values())
+        n_done, total = 0, max(sum(sizes.values()), 1)
         for name, size in sizes.items():
-            place = folder / name
-            n_file = 0
-            with translate_os_errors(str(place), "choose another -o"):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with place.open("wb") as out:
+            path, end = folder / name, n_done + size
+            with translate_os_errors(path, "choose another -o"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as out:
                     for chunk in self._iter_chunks(name):
-                        n_file += len(chunk)
-                        if n_file > size:
+                        n_done += len(chunk)
+                        if n_done > end:
                             raise RemoteError(f"{self.name}/{name}: must have {size:,} bytes, it has more")
                         out.write(chunk)
-                        on_progress(Progress("fetch", self.name, n_done + n_file, max(total, 1)))
-            n_done += n_file
+                        on_progress(Progress("fetch", self.name, n_done, total))
 
     def _iter_chunks(self, name: str) -> Iterator[bytes]:
-        with _reaching(f"{self.name}/{name}"), self.filesystem.open(f"{self.root}/{name}", "rb") as stream:
+        with _reaching(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
 
@@ -167,57 +165,28 @@ class UrlFolder:
         n_done = 0
         for name, size in sizes.items():
             with _reaching(f"{self.name}/{name}"):
-                self._make_folder(f"{self.root}/{name}".rpartition("/")[0])
-                self.filesystem.put_file(str(folder / name), f"{self.root}/{name}")
+                self._make_folder(name.rpartition("/")[0])
+                self.files.put_file(str(folder / name), name)
             n_done += size
             on_progress(Progress("push", self.name, n_done, max(sum(sizes.values()), 1)))
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Writes a small file."""
+        with _reaching(self.name):
+            self._make_folder("")
+            self.files.pipe_file(name, content)
 
     def remove_files(self, names: Sequence[str]) -> None:
         """Removes files."""
         with _reaching(self.name):
             for name in names:
-                self.filesystem.rm_file(f"{self.root}/{name}")
+                self.files.rm_file(name)
 
-    def write_file(self, name: str, held: bytes) -> None:
-        """Writes a small file."""
-        with _reaching(self.name):
-            self._make_folder(self.root)
-            self.filesystem.pipe_file(f"{self.root}/{name}", held)
-
-    def create_file(self, name: str, held: bytes) -> bool:
-        """Writes a small file unless it is there; returns whether it was not.
-
-        Of several who do so at once one alone is told that it was not where `creates_exclusively`, elsewhere maybe all.
-
-        Raises:
-            RemoteError: It cannot be written.
-        """
-        if not self.creates_exclusively:
-            if self.read_files([name]):
-                return False
-            self.write_file(name, held)
-            return True
-        try:
-            with _reaching(f"{self.name}/{name}"):
-                self.filesystem.pipe_file(f"{self.root}/{name}", held, mode="create")
-        except (OutputExistsError, RemoteError) as error:
-            # each server refuses in its own words, and a try whose answer got lost may have made it: what is there tells
-            there = self.read_files([name]).get(name)
-            if there is None and not isinstance(error, OutputExistsError):  # else it was there, and is gone by now
-                raise
-            return there == held
-        return True
-
-    @property
-    def creates_exclusively(self) -> bool:
-        """Whether a file is created for one of several who try at once: S3 and its like do so by a condition on the request."""
-        protocols = self.filesystem.protocol
-        return not EXTRAS.keys().isdisjoint([protocols] if isinstance(protocols, str) else protocols)
-
-    def _make_folder(self, path: str) -> None:
+    def _make_folder(self, name: str) -> None:
         """Object stores have no folders: asked for one they would make a bucket, where a name is misspelt."""
-        if not self.creates_exclusively:
-            self.filesystem.makedirs(path, exist_ok=True)
+        protocols = self.files.fs.protocol
+        if EXTRAS.keys().isdisjoint([protocols] if isinstance(protocols, str) else protocols):
+            self.files.makedirs(name, exist_ok=True)
 
     def check_writable(self) -> None:
         """Writes a file and removes it, so that hours of work are not done for a place that may not be written.
@@ -226,10 +195,17 @@ class UrlFolder:
             RemoteError: It may not.
         """
         self.write_file(f"{UNFINISHED}-try", b"")
-        self.remove_files([f"{UNFINISHED}-try"])
+        with suppress(RemoteNotFoundError):  # somebody else who tried was faster
+            self.remove_files([f"{UNFINISHED}-try"])
 
 
-def open_url(url: str, **options: object) -> UrlFolder:
+def _open_folder(name: str, filesystem: AbstractFileSystem, root: str) -> RemoteFolder:
+    from fsspec.implementations.dirfs import DirFileSystem
+
+    return RemoteFolder(name, DirFileSystem(root, filesystem, skip_instance_cache=True))
+
+
+def open_url(url: str, **options: object) -> RemoteFolder:
     """Opens an address; nothing is asked of it yet.
 
     Args:
@@ -250,7 +226,7 @@ def open_url(url: str, **options: object) -> UrlFolder:
         extra = EXTRAS.get(scheme)
         how = f"pip install 'proxyds[{extra}]'" if extra else str(error)
         raise MissingExtraError(f"{name}: needs a package that is not installed: {how}") from None
-    return UrlFolder(name, filesystem, root.rstrip("/"))
+    return _open_folder(name, filesystem, root.rstrip("/"))
 
 
 @contextmanager
@@ -287,5 +263,5 @@ def _reaching(name: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """As `plain_text.first_line`, without what an address may hold of secrets."""
+    """Takes the first line, as `text.first_line`, without what an address may hold of secrets."""
     return first_line(error, hide=show_address)

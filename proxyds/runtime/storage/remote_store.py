@@ -26,12 +26,9 @@ import platformdirs
 from proxyds.errors import DamagedEntryError, RemoteError, RemoteNotFoundError, StoreError, translate_os_errors
 from proxyds.runtime.storage.atomic import sweep_unfinished
 from proxyds.runtime.storage.hub_errors import patiently
-from proxyds.runtime.storage.locks import RemoteClaims, sweep_claims
-from proxyds.runtime.storage.remote import UrlFolder, open_url
+from proxyds.runtime.storage.remote import RemoteFolder, open_url
 
 ABOUT = "entry.json"
-CLAIMS = ".claims"
-"""The folder of a store that holds its claims."""
 PAUSES = (1, 2, 4, 8, 16)
 """Seconds between tries: a store that does not answer for half a minute stops a build."""
 _S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}}
@@ -72,7 +69,6 @@ class RemoteStore:
     Attributes:
         name: The address as it may be shown.
         folder: What was fetched from there or written here.
-        claims: Who does what there.
 
     Raises:
         MissingExtraError: The package for its protocol is not installed; names it.
@@ -91,7 +87,14 @@ class RemoteStore:
                 f"the store {self.name}: cannot be written to; set PROXYDS_STORE to a folder, s3:// or gs://"
             )
         self.folder = _mirrors() / hashlib.sha256(url.encode()).hexdigest()[:16]
-        self.claims = RemoteClaims(self._remote.below(CLAIMS))
+
+    def check_writable(self) -> None:
+        """Makes sure that the address takes files, before hours of work.
+
+        Raises:
+            StoreError: It does not.
+        """
+        self.ask(self._remote.check_writable)
 
     def ask(self, do: Callable[[], _Result]) -> _Result:
         """Asks the address for something, again after growing pauses when it fails by what may pass.
@@ -153,7 +156,9 @@ class RemoteStore:
         return folder
 
     def clean(self, deadline: float) -> list[Listed]:
-        """Removes entries that are not younger, what broken attempts left, and what is held here of either.
+        """Removes entries that are not younger, attempts that were not ended, and the copies of either here.
+
+        An attempt that is being sent meanwhile goes, too: whoever needs its entry finds it damaged and does it anew.
 
         Args:
             deadline: Unix time, in seconds.
@@ -161,16 +166,13 @@ class RemoteStore:
         Returns:
             The entries.
         """
-        # in this order: whoever has sent files of the first list holds a claim yet, or has ended and stands in the third
-        held, claimed, listed = self._list(), self.ask(partial(sweep_claims, self.claims)), self.find_all()
+        present, listed = self._list(), self.find_all()  # in this order: an entry that is made in between stays
         old = {place: each for place, each in listed.items() if each.created <= deadline}
-        for (stage, key), names in held.items():
+        for (stage, key), names in present.items():
             about = listed.get((stage, key))
             if (stage, key) in old:
                 about = None
                 self._remove([f"{stage}/{key}/{ABOUT}"])  # first: an entry is whole or not there
-            elif f"{stage}-{key}" in claimed:
-                continue  # somebody is sending files
             self._remove(
                 f"{stage}/{key}/{name}"
                 for name in names
@@ -183,19 +185,17 @@ class RemoteStore:
         return list(old.values())
 
     def sweep(self) -> None:
-        """Removes what killed processes of this machine left unfinished here, and their claims there."""
+        """Removes what killed processes of this machine left unfinished here."""
         for entry in self.folder.glob("*/*/"):
             sweep_unfinished(entry)
-        with suppress(RemoteError):  # whoever sweeps has an error of its own to tell
-            sweep_claims(self.claims)
 
-    def _entry(self, stage: str, key: str) -> UrlFolder:
+    def _entry(self, stage: str, key: str) -> RemoteFolder:
         return self._remote.below(f"{stage}/{key}")
 
     def _read(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Listed]:
         names = {f"{stage}/{key}/{ABOUT}": (stage, key) for stage, key in places}
-        held = self.ask(partial(self._remote.read_files, list(names)))
-        listed = {names[name]: _parse(text) for name, text in held.items()}
+        texts = self.ask(partial(self._remote.read_files, list(names)))
+        listed = {names[name]: _parse(text) for name, text in texts.items()}
         return {place: each for place, each in listed.items() if each is not None}
 
     def _list(self) -> dict[tuple[str, str], list[str]]:

@@ -2,7 +2,7 @@
 
 An entry is a folder `<root>/<stage>/<key>`; the key is the sha256 of the work's inputs, so equal inputs find it and any
 change misses it. An entry is filled under another name and renamed when it is whole: a killed build leaves no half entry.
-`remote_store.py` keeps the same at an address; `locks.py` sees that several builds do a piece of work once.
+`remote_store.py` keeps the same at an address; `locks.py` lets one of several builds do a piece of work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -22,12 +22,14 @@ import platformdirs
 
 from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate_os_errors
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
-from proxyds.runtime.storage.atomic import remove_folder, sweep_half_files, sweep_unfinished, whole_folder
-from proxyds.runtime.storage.locks import LocalClaims, claiming, sweep_claims
-from proxyds.runtime.storage.remote_store import ABOUT, CLAIMS, Listed, RemoteStore, new_attempt
+from proxyds.runtime.storage.atomic import remove_folder, sweep_unfinished, whole_folder
+from proxyds.runtime.storage.locks import holding_lock, sweep_locks
+from proxyds.runtime.storage.remote_store import ABOUT, Listed, RemoteStore, new_attempt
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
+_LOCKS = ".locks"
+"""The folder of a store that holds the locks of entries that are being made."""
 _MOST_DAMAGED = 3
 """Damaged entries that one command does anew; a store that damages more is of no use."""
 
@@ -139,13 +141,13 @@ class Store:
 
     def __init__(self, place: str | Path | None = None) -> None:
         given = default_place() if place is None else place
-        self._mirror: RemoteStore | None = None
+        self._remote: RemoteStore | None = None
         at = _read_place(given)
         if isinstance(at, Path):
             self.root, self.place, self.name = at, str(at.absolute()), str(at)
         else:
-            self._mirror = RemoteStore(at.url)
-            self.root, self.place, self.name = self._mirror.folder, at.url, self._mirror.name
+            self._remote = RemoteStore(at.url)
+            self.root, self.place, self.name = self._remote.folder, at.url, self._remote.name
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.place,)
@@ -156,8 +158,8 @@ class Store:
         Raises:
             StoreError: The address does not say.
         """
-        if self._mirror is not None:
-            listed = self._mirror.find(stage, key)
+        if self._remote is not None:
+            listed = self._remote.find(stage, key)
             return None if listed is None else self._entry(stage, key, listed)
         folder = self.root / stage / key
         try:
@@ -175,13 +177,15 @@ class Store:
         return None
 
     @contextmanager
-    def claiming(self, stage: str, key: str, on_wait: Callable[[], None]) -> Iterator[bool]:
-        """Claims an entry for the block, so that several builds do not do the same work; or waits until another has done it.
+    def locking(self, stage: str, key: str, on_wait: Callable[[], None]) -> Iterator[bool]:
+        """Lets one of several builds write an entry in the block; the others wait until it has, or take over.
+
+        An address has no locks: there, two builds may do the same work, and the second entry gives way to the first.
 
         Args:
             stage: Of the entry.
             key: Of the entry.
-            on_wait: Called now and then while another does it.
+            on_wait: Called now and then while another build writes it.
 
         Yields:
             True where the entry is the caller's to write; False where it is there.
@@ -190,10 +194,13 @@ class Store:
             NoPermissionError: The store may not be written.
             StoreError: The address does not do what is asked.
         """
-        files = LocalClaims(self.root / CLAIMS, self._translating) if self._mirror is None else self._mirror.claims
-        ask = _at_once if self._mirror is None else self._mirror.ask
-        with claiming(files, f"{stage}-{key}", lambda: self.find(stage, key) is not None, on_wait, ask) as is_mine:
-            yield is_mine
+        with ExitStack() as stack:
+            if self._remote is not None:
+                self._remote.check_writable()
+            else:
+                with self._translating():
+                    stack.enter_context(holding_lock(self.root / _LOCKS / f"{stage}-{key}", on_wait))
+            yield self.find(stage, key) is None
 
     @contextmanager
     def writing(self, stage: str, key: str, name: str) -> Iterator[Path]:
@@ -205,11 +212,11 @@ class Store:
             StoreError: The address does not take it.
         """
         started, attempt = time.time(), new_attempt()
-        final = self.root / stage / key if self._mirror is None else self.root / stage / key / attempt
+        final = self.root / stage / key if self._remote is None else self.root / stage / key / attempt
         with self._translating(), whole_folder(final, "give way") as folder:
             yield folder
-            if self._mirror is not None:
-                self._mirror.send(stage, key, name, started, folder, attempt)
+            if self._remote is not None:
+                self._remote.send(stage, key, name, started, folder, attempt)
             else:
                 files = _measure_files(folder)
                 about = {"name": name, "seconds": time.time() - started, "created": time.time(), "files": files}
@@ -217,46 +224,42 @@ class Store:
 
     def fetch(self, entry: Entry) -> Path:
         """The folder of an entry's files; see `Entry.folder`."""
-        if self._mirror is None or entry.listed is None:
+        if self._remote is None or entry.listed is None:
             return self.root / entry.stage / entry.key
-        return self._mirror.fetch(entry.stage, entry.key, entry.listed, entry.listed.files)
+        return self._remote.fetch(entry.stage, entry.key, entry.listed, entry.listed.files)
 
     def fetch_file(self, file: StoredFile) -> Path:
-        """Where one of its files lies; see `StoredFile.path`."""
-        if self._mirror is None:
-            path = self.root / file.stage / file.key / file.name
-            if not path.exists():
-                if path.parent.exists():
-                    remove_folder(path.parent)
-                raise DamagedEntryError(
-                    f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
-                )
-            return path
-        listed = self._mirror.find(file.stage, file.key)
-        if listed is None or file.name not in listed.files:
-            raise DamagedEntryError(
-                f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
-            )
-        return self._mirror.fetch(file.stage, file.key, listed, [file.name]) / file.name
+        """Finds where one of an entry's files lies; see `StoredFile.path`."""
+        folder = self.root / file.stage / file.key
+        if self._remote is not None:
+            listed = self._remote.find(file.stage, file.key)
+            if listed is not None and file.name in listed.files:
+                return self._remote.fetch(file.stage, file.key, listed, [file.name]) / file.name
+        elif (folder / file.name).exists():
+            return folder / file.name
+        elif folder.exists():
+            remove_folder(folder)
+        raise DamagedEntryError(
+            f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
+        )
 
     def entries(self) -> list[Entry]:
         """Every finished entry, oldest first; nothing else is fetched."""
-        if self._mirror is not None:
-            found = [self._entry(stage, key, listed) for (stage, key), listed in self._mirror.find_all().items()]
+        if self._remote is not None:
+            found = [self._entry(stage, key, listed) for (stage, key), listed in self._remote.find_all().items()]
         else:
-            places = self.root.glob("[!.]*/[!.]*")  # others come and go: claims, attempts to write
+            places = self.root.glob("[!.]*/[!.]*")  # others come and go: locks, attempts to write
             found = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
         return sorted(found, key=lambda entry: entry.created)
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left unfinished."""
-        if self._mirror is not None:
-            self._mirror.sweep()
+        if self._remote is not None:
+            self._remote.sweep()
             return
         for stage in self.root.glob("[!.]*/"):
             sweep_unfinished(stage)
-        sweep_claims(LocalClaims(self.root / CLAIMS, self._translating))
-        sweep_half_files(self.root / CLAIMS)
+        sweep_locks(self.root / _LOCKS)
 
     def clean(self, older_than_days: float = 0.0) -> tuple[int, int]:
         """Removes entries that are older, and what killed builds left behind.
@@ -265,8 +268,8 @@ class Store:
             How many entries were removed, and their bytes.
         """
         deadline = time.time() - older_than_days * 86_400
-        if self._mirror is not None:
-            sizes = [listed.n_bytes for listed in self._mirror.clean(deadline)]
+        if self._remote is not None:
+            sizes = [listed.n_bytes for listed in self._remote.clean(deadline)]
         else:
             removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
             for entry, _ in removed:
@@ -279,7 +282,7 @@ class Store:
         return Entry(stage, key, listed.name, listed.seconds, listed.created, self, listed)
 
     def _translating(self) -> AbstractContextManager[None]:
-        if self._mirror is not None:
+        if self._remote is not None:
             return translate_os_errors(
                 f"the mirror of the store {self.name}, {self.root}", "set PROXYDS_STORE_MIRROR to another folder"
             )
@@ -318,7 +321,3 @@ def _measure_files(folder: Path) -> dict[str, int]:
         for path in sorted(folder.rglob("*"))
         if path.name != ABOUT and path.is_file()
     }
-
-
-def _at_once(do: Callable[[], _Result]) -> _Result:
-    return do()
