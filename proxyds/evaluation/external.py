@@ -12,17 +12,23 @@ from typing import Any
 
 import pyarrow as pa
 
+from proxyds.artifact.manifest import RECIPE
 from proxyds.artifact.ranking_table import (
     DATASETS,
     FEWER_EPOCHS,
     FULL,
+    TRAINED_HERE,
     about_architecture,
     make_runs_table,
     parameters_text,
 )
+from proxyds.artifact.tables import read_proxy
+from proxyds.data.samples import Source
 from proxyds.errors import AccuracyTableError
-from proxyds.recipe.models import MIN_RANKED, Reference
+from proxyds.recipe.models import MIN_RANKED, Recipe, Reference
+from proxyds.recipe.yaml import read_recipe
 from proxyds.space.architecture import Architecture
+from proxyds.text import make_plain
 
 MAX_SEED_DIGITS = 9
 
@@ -36,25 +42,27 @@ def find_reference(reference: Reference) -> Path:
         AccuracyTableError: There is none.
     """
     path = Path(reference.path).expanduser()
-    places = [path]
+    candidates = [path]
     if copies := os.environ.get("PROXYDS_DATA"):
-        places += [Path(copies, *path.parts[-n_parts:]) for n_parts in (1, 2)]
-    for place in places:
+        candidates += [Path(copies, *path.parts[-n_parts:]) for n_parts in (1, 2)]
+    for candidate in candidates:
         with suppress(OSError):  # a name that is too long
-            if place.exists():
-                return place
-    tried = " or ".join(map(str, places))
+            if candidate.exists():
+                return candidate
+    tried = " or ".join(map(str, candidates))
     raise AccuracyTableError(
         f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is with --reference"
     )
 
 
-def keep_listed(architectures: Sequence[Architecture], path: Path, reference: Reference) -> list[Architecture]:
-    """Leaves the architectures that a table of full-data accuracies holds, in their order.
+def keep_listed(architectures: Sequence[Architecture], reference: Reference) -> list[Architecture]:
+    """Leaves the architectures that a table of full-data accuracies holds, in their order; where a proxy is the reference all.
 
     Raises:
-        AccuracyTableError: It cannot be read, or holds too few of them to speak of a ranking.
+        AccuracyTableError: It cannot be found or read, or holds too few of them to speak of a ranking.
     """
+    if (path := find_reference(reference)).is_dir():
+        return list(architectures)
     listed = {row[reference.architecture_column].strip() for _, row in _read_rows(path, _columns_of(reference))}
     kept = [each for each in architectures if each.name in listed]
     if len(kept) < MIN_RANKED:
@@ -66,7 +74,50 @@ def keep_listed(architectures: Sequence[Architecture], path: Path, reference: Re
     return kept
 
 
-def read_reference(path: Path, reference: Reference, architectures: Sequence[Architecture]) -> dict[str, float]:
+def read_reference(
+    recipe: Recipe, reference: Reference | None, data: Source, architectures: Sequence[Architecture]
+) -> tuple[str, list[dict[str, Any]]]:
+    """Reads full-data accuracies that are known already, of a CSV file or of another proxy.
+
+    Args:
+        recipe: The proxy's.
+        reference: Where they are; None where they are trained by the check.
+        data: The recipe's source.
+        architectures: Those that must be there.
+
+    Returns:
+        Where they come from, and their rows of the table `ranking`.
+
+    Raises:
+        AccuracyTableError: There are none at that place, or they are of other architectures or another training.
+    """
+    if reference is None:
+        return TRAINED_HERE, []
+    path = find_reference(reference)
+    if not path.is_dir():
+        origin = f"table {make_plain(path.name)}"
+        accuracies = read_accuracies(path, reference, architectures)
+        return origin, list_reference_rows(accuracies, architectures, len(data.train), origin)
+    manifest, tables = read_proxy(path)
+    origin = f"proxy {manifest.name} {manifest.version}"
+    other = read_recipe(path / RECIPE)
+    for what, there, here in (
+        ("source", manifest.source.fingerprint, data.facts.fingerprint),
+        ("section source", other.source.model_dump(), recipe.source.model_dump()),
+        ("seed, which carves the splits", other.seed, recipe.seed),
+        ("training", other.training, recipe.training),
+        ("protocol", other.importance.protocol, recipe.importance.protocol),
+    ):
+        if there != here:
+            raise AccuracyTableError(
+                f"check.reference: {origin} must have the same {what} as this proxy, it has another"
+            )
+    if tables.ranking is None:
+        raise AccuracyTableError(f"check.reference: {origin} must have been checked; run `proxyds check` on it first")
+    return origin, take_full_runs(tables.ranking, architectures, origin)
+
+
+def read_accuracies(path: Path, reference: Reference, architectures: Sequence[Architecture]) -> dict[str, float]:
     """Reads a table of full-data accuracies.
 
     Args:
@@ -82,34 +133,30 @@ def read_reference(path: Path, reference: Reference, architectures: Sequence[Arc
             twice or is missing.
     """
     rows = _read_rows(path, _columns_of(reference))
-    wanted = {each.name for each in architectures}
-    known: dict[str, float] = {}
-    others: list[str] = []
+    wanted, accuracies = {each.name for each in architectures}, dict[str, float]()
     for line, row in rows:
         name = row[reference.architecture_column].strip()
-        if name not in wanted:
-            others.append(name)
-            continue
-        if name in known:
+        if name in accuracies:
             raise AccuracyTableError(
                 f"{path}:{line} architecture {name!r}: must stand in the table once, it is there twice"
             )
-        known[name] = _as_number(row[reference.accuracy_column], reference.accuracy_column, path, line)
-    missing = [each.name for each in architectures if each.name not in known]
+        if name in wanted:
+            accuracies[name] = _as_number(row[reference.accuracy_column], reference.accuracy_column, path, line)
+    missing = [each.name for each in architectures if each.name not in accuracies]
     if missing:
+        example = next(iter(accuracies), rows[0][1][reference.architecture_column].strip())
         raise AccuracyTableError(
             f"{path}: must hold every architecture that is checked; it misses {len(missing)} of {len(architectures)}, such as "
-            f"{missing[0]!r} (it holds {len(known) + len(others)}, such as {next(iter([*known, *others]), '')!r}); names must be those of "
-            "`proxyds check --dry-run`"
+            f"{missing[0]!r} (it holds {len(rows)}, such as {example!r}); names must be those of `proxyds check --dry-run`"
         )
-    chosen = {each.name: known[each.name] for each in architectures}
-    return dict(zip(chosen, _as_shares(list(chosen.values()), path), strict=True))
+    shares = _as_shares([accuracies[each.name] for each in architectures], path)
+    return {each.name: share for each, share in zip(architectures, shares, strict=True)}
 
 
-def reference_rows(
+def list_reference_rows(
     accuracies: Mapping[str, float], architectures: Sequence[Architecture], n: int, origin: str
-) -> pa.Table:
-    """Puts full-data accuracies into the table `ranking`.
+) -> list[dict[str, Any]]:
+    """Makes rows of the table `ranking` of full-data accuracies.
 
     Args:
         accuracies: By the architecture's name.
@@ -117,19 +164,35 @@ def reference_rows(
         n: Samples of the whole.
         origin: Where they come from.
     """
-    rows = [
-        {
-            **about_architecture(each),
-            "dataset": FULL,
-            "ratio": 1.0,
-            "training_seed": 0,
-            "n_samples": n,
-            "accuracy": accuracies[each.name],
-            "origin": origin,
-        }
-        for each in architectures
-    ]
-    return make_runs_table(rows)
+    of_all = {"dataset": FULL, "ratio": 1.0, "training_seed": 0, "n_samples": n, "origin": origin}
+    return [{**about_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
+
+
+def take_full_runs(ranking: pa.Table, architectures: Sequence[Architecture], origin: str) -> list[dict[str, Any]]:
+    """Takes another proxy's runs on everything.
+
+    Args:
+        ranking: Its table of runs.
+        architectures: Those that must be in it, with the same parameters.
+        origin: Its name.
+
+    Raises:
+        AccuracyTableError: It has no such runs of some architecture.
+    """
+    wanted = {(each.network, parameters_text(each)): each for each in architectures}
+    rows = []
+    for row in ranking.to_pylist():
+        architecture = wanted.get((row["network"], row["parameters"]))
+        if row["dataset"] == FULL and row["origin"] == "trained" and architecture is not None:
+            rows.append({**row, **about_architecture(architecture), "origin": origin})
+    with_runs = {row["architecture"] for row in rows}
+    missing = [each.name for each in architectures if each.name not in with_runs]
+    if missing:
+        raise AccuracyTableError(
+            f"check.reference: {origin} must hold runs on everything of every architecture that is checked; it misses "
+            f"{len(missing)} of {len(architectures)}, such as {missing[0]!r}; check that proxy with them, or choose fewer here"
+        )
+    return rows
 
 
 def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: float) -> pa.Table:
@@ -149,7 +212,7 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
     """
     by_name = {each.name: each for each in architectures}
     rows: list[dict[str, Any]] = []
-    seen = set()
+    identities = set()
     for line, row in _read_rows(path, _RUN_COLUMNS):
         name, dataset = row["architecture"].strip(), row["dataset"].strip()
         if name not in by_name:
@@ -166,11 +229,11 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
                 f"{path}:{line} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05"
             )
         identity = (name, dataset, ratio, draw_seed, training_seed)
-        if identity in seen:
+        if identity in identities:
             raise AccuracyTableError(
                 f"{path}:{line}: each run must stand in the table once, this one is there twice: {identity}"
             )
-        seen.add(identity)
+        identities.add(identity)
         rows.append(
             {
                 **about_architecture(by_name[name]),
@@ -182,35 +245,8 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
                 "origin": f"table {path.name}",
             }
         )
-    shares = _as_shares([held["accuracy"] for held in rows], path)
-    return make_runs_table([{**held, "accuracy": share} for held, share in zip(rows, shares, strict=True)])
-
-
-def read_own_reference(ranking: pa.Table, architectures: Sequence[Architecture], origin: str) -> pa.Table:
-    """Takes another proxy's runs on everything.
-
-    Args:
-        ranking: Its table of runs.
-        architectures: Those that must be in it, with the same parameters.
-        origin: Its name.
-
-    Raises:
-        AccuracyTableError: It has no such runs of some architecture.
-    """
-    wanted = {(each.network, parameters_text(each)): each for each in architectures}
-    rows = []
-    for row in ranking.to_pylist():
-        architecture = wanted.get((row["network"], row["parameters"]))
-        if row["dataset"] == FULL and row["origin"] == "trained" and architecture is not None:
-            rows.append({**row, **about_architecture(architecture), "origin": origin})
-    found = {row["architecture"] for row in rows}
-    missing = [each.name for each in architectures if each.name not in found]
-    if missing:
-        raise AccuracyTableError(
-            f"check.reference: {origin} must hold runs on everything of every architecture that is checked; it misses "
-            f"{len(missing)} of {len(architectures)}, such as {missing[0]!r}; check that proxy with them, or choose fewer here"
-        )
-    return make_runs_table(rows)
+    shares = _as_shares([row["accuracy"] for row in rows], path)
+    return make_runs_table([{**row, "accuracy": share} for row, share in zip(rows, shares, strict=True)])
 
 
 def _columns_of(reference: Reference) -> tuple[str, str]:
@@ -218,17 +254,17 @@ def _columns_of(reference: Reference) -> tuple[str, str]:
 
 
 def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with their lines."""
+    """Reads the rows of a CSV file with their lines; there is at least one."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as held:
-            reader = csv.DictReader(held, strict=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            names = list(reader.fieldnames or ())
+            missing = [name for name in columns if name not in names]
             if missing:
                 raise AccuracyTableError(
                     f"{path}: must be a CSV file with the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
-                    f"{', '.join(reader.fieldnames or ()) or 'none'}"
+                    f"{', '.join(names) or 'none'}"
                 )
-            names = list(reader.fieldnames or ())
             if len(set(names)) < len(names):
                 raise AccuracyTableError(f"{path}: each column must stand in the header once, it is {', '.join(names)}")
             rows = [(reader.line_num, row) for row in reader]
@@ -264,7 +300,7 @@ def _as_count(text: str, path: Path, line: int) -> int:
 
 
 def _as_shares(accuracies: Sequence[float], path: Path) -> list[float]:
-    """Accuracies in [0, 1]; where some are above 1 all are taken as percent."""
+    """Brings accuracies to [0, 1]; where some are above 1 all are taken as percent."""
     if min(accuracies) < 0 or max(accuracies) > 100:
         raise AccuracyTableError(
             f"{path}: accuracies must be in [0, 1], or in percent, found {min(accuracies):g} to {max(accuracies):g}"

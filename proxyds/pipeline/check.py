@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +33,6 @@ from proxyds.data import source
 from proxyds.data.chunked import count
 from proxyds.data.samples import Source
 from proxyds.errors import (
-    AccuracyTableError,
     ArtifactError,
     EvidenceError,
     OutputExistsError,
@@ -42,8 +40,8 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.evaluation import evidence
-from proxyds.evaluation import external as accuracies
 from proxyds.evaluation import runs as verification
+from proxyds.evaluation.external import keep_listed, read_reference, read_runs
 from proxyds.pipeline import probes as probing
 from proxyds.pipeline.provenance import Ledger, describe_machine
 from proxyds.progress import OnProgress, Progress
@@ -121,10 +119,9 @@ def choose_ranked(recipe: Recipe, settings: Check, data: Source, every: Sequence
             "proxy for a space with more choices"
         )
     if settings.reference is not None and len(every) > settings.architectures:
-        path = accuracies.find_reference(settings.reference)
-        every = every if path.is_dir() else accuracies.keep_listed(every, path, settings.reference)
+        every = keep_listed(every, settings.reference)
     ranked = verification.sample_architectures(every, settings.architectures, recipe.seed)
-    read_reference(recipe, settings, data, ranked)
+    read_reference(recipe, settings.reference, data, ranked)
     return ranked
 
 
@@ -284,7 +281,7 @@ def check_ranking(
         scores = replace(again, importance=scores.importance)  # of the proxy's own probes
     own_draws = redraw(recipe, scores, manifest, tables)
     runs = list_check_runs(recipe, settings, data, ranked, scores, own_draws, device, engine)
-    reference, known_rows = read_reference(recipe, settings, data, ranked)
+    reference, reference_rows = read_reference(recipe, settings.reference, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
     results, failures = run_each(tasks, store, engine, watch)
@@ -306,7 +303,7 @@ def check_ranking(
             ),
         ),
     )
-    table = make_runs_table([*known_rows, *table.to_pylist()])
+    table = make_runs_table([*reference_rows, *table.to_pylist()])
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
@@ -318,44 +315,10 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     architectures = space.list_architectures(
         recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed
     )
-    table = accuracies.read_runs(path, architectures, recipe.selection.ratio)
+    table = read_runs(path, architectures, recipe.selection.ratio)
     settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
     provenance = evidence.Provenance([], origin, origin, [], 0.0, describe_machine(device))
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
-
-
-def read_reference(
-    recipe: Recipe, settings: Check, data: Source, architectures: Sequence[Architecture]
-) -> tuple[str, list[dict[str, Any]]]:
-    """Reads full-data accuracies that are known already: where from, and their rows of the table `ranking`.
-
-    Raises:
-        AccuracyTableError: There are none at that place, or they are of other architectures or another training.
-    """
-    if settings.reference is None:
-        return TRAINED_HERE, []
-    path = accuracies.find_reference(settings.reference)
-    if not path.is_dir():
-        origin = f"table {make_plain(path.name)}"
-        known = accuracies.read_reference(path, settings.reference, architectures)
-        return origin, accuracies.reference_rows(known, architectures, len(data.train), origin).to_pylist()
-    manifest, tables = read_proxy(path)
-    origin = f"proxy {manifest.name} {manifest.version}"
-    other = read_recipe(path / RECIPE)
-    for what, there, here in (
-        ("source", manifest.source.fingerprint, data.facts.fingerprint),
-        ("section source", other.source.model_dump(), recipe.source.model_dump()),
-        ("seed, which carves the splits", other.seed, recipe.seed),
-        ("training", other.training, recipe.training),
-        ("protocol", other.importance.protocol, recipe.importance.protocol),
-    ):
-        if there != here:
-            raise AccuracyTableError(
-                f"check.reference: {origin} must have the same {what} as this proxy, it has another"
-            )
-    if tables.ranking is None:
-        raise AccuracyTableError(f"check.reference: {origin} must have been checked; run `proxyds check` on it first")
-    return origin, accuracies.read_own_reference(tables.ranking, architectures, origin).to_pylist()
 
 
 def _write_evidence(

@@ -11,7 +11,7 @@ import pytest
 
 from proxyds.artifact.ranking_table import COLUMNS, about_architecture, make_runs_table
 from proxyds.errors import AccuracyTableError
-from proxyds.evaluation.external import find_reference, read_own_reference, read_reference, read_runs, reference_rows
+from proxyds.evaluation.external import find_reference, list_reference_rows, read_accuracies, read_runs, take_full_runs
 from proxyds.recipe.models import Reference
 from proxyds.space.architecture import Architecture
 
@@ -43,7 +43,7 @@ def reference_of(path: Path | str = "known.csv", **columns: str) -> Reference:
 
 
 def read(path: Path, architectures: list[Architecture] = ALL, **columns: str) -> dict[str, float]:
-    return read_reference(path, reference_of(path, **columns), architectures)
+    return read_accuracies(path, reference_of(path, **columns), architectures)
 
 
 def message(of: Callable[[], object]) -> str:
@@ -259,9 +259,8 @@ def test_a_reference_that_is_nowhere_is_refused_with_every_place(
 
 
 def test_a_reference_becomes_a_row_for_each_architecture_from_the_lightest() -> None:
-    found = reference_rows({**SHARES, "other": 0.9}, [LARGE, SMALL, MIDDLE], n=1000, origin="table known.csv")
-    assert found.schema == COLUMNS
-    rows = found.to_pylist()
+    listed = list_reference_rows({**SHARES, "other": 0.9}, [LARGE, SMALL, MIDDLE], n=1000, origin="table known.csv")
+    rows = make_runs_table(listed).to_pylist()
     assert [(row["architecture"], row["accuracy"]) for row in rows] == list(SHARES.items())
     for row, architecture in zip(rows, ALL, strict=True):
         assert row == {
@@ -431,7 +430,7 @@ def own(architecture: Architecture, dataset: str = "full", **changes: object) ->
 
 
 def taken(rows: list[dict[str, Any]], architectures: list[Architecture]) -> pa.Table:
-    return read_own_reference(make_runs_table(rows), architectures, "proxy other 1.0.0")
+    return make_runs_table(take_full_runs(make_runs_table(rows), architectures, "proxy other 1.0.0"))
 
 
 def test_only_runs_on_everything_are_taken_from_another_proxy() -> None:
