@@ -45,43 +45,40 @@ def read_manifest(folder: Path) -> Manifest:
             hold or text that is more than text.
     """
     path = folder / MANIFEST
-    held = _parse_manifest(path, _read_manifest_text(folder, path))
-    version = held.get("format_version") if isinstance(held, dict) else None
-    if not isinstance(version, str) or held.get("format") != "proxyds":
-        raise ArtifactError("must be a proxy's manifest, it names no format and format_version", place=path)
-    if (
-        not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", version)
-        or version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]
-    ):
-        raise ArtifactError(
-            f"format_version must be {FORMAT_VERSION.partition('.')[0]}.x, got {version[:20]!r}; use another version of proxyds",
-            place=path,
-        )
-    for parts, text in iter_texts(held):
-        if len(parts) > MAX_DEPTH:
-            raise ArtifactError(f"must be {MAX_DEPTH} levels deep at most; do not use this proxy", place=path)
-        trouble = find_active_text(text)
-        if len(text) <= MAX_TEXT_LENGTH and trouble is None:
-            continue
-        place = ".".join(parts)[:100]
-        if len(text) > MAX_TEXT_LENGTH:
-            raise ArtifactError(
-                f"{place!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}; do not use this proxy",
-                place=path,
-            )
-        raise ArtifactError(
-            f"{place!r} must be plain text, it holds {trouble}: {text[:60]!r}; do not use this proxy", place=path
-        )
     try:
-        manifest = Manifest.model_validate_json(json.dumps(held))
+        tree = parse_json(_read_manifest_text(folder, path))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"must be JSON: {error}", place=path) from None
+    version, major = tree.get("format_version") if isinstance(tree, dict) else None, FORMAT_VERSION.partition(".")[0]
+    if not isinstance(version, str) or tree.get("format") != "proxyds":
+        raise ArtifactError("must be a proxy's manifest, it names no format and format_version", place=path)
+    if not re.fullmatch(rf"{major}\.[0-9]{{1,9}}", version):
+        raise ArtifactError(
+            f"format_version must be {major}.x, got {version[:20]!r}; use another version of proxyds", place=path
+        )
+    for parts, text in iter_texts(tree):
+        name = ".".join(parts)[:100]
+        if len(parts) > MAX_DEPTH:
+            raise refused(path, f"must be {MAX_DEPTH} levels deep at most")
+        if len(text) > MAX_TEXT_LENGTH:
+            raise refused(path, f"{name!r} must have {MAX_TEXT_LENGTH:,} letters at most, has {len(text):,}")
+        if (active := find_active_text(text)) is not None:
+            raise refused(path, f"{name!r} must be plain text, it holds {active}: {text[:60]!r}")
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        told = first["msg"].removeprefix("Value error, ")
-        raise ArtifactError(f"{place}: {told}" if place else told, place=path) from None
-    for trouble in _find_bad_files(manifest):
-        raise ArtifactError(f"files: {trouble}; do not use this proxy", place=path)
+        name = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ArtifactError(f"{name}: {problem}" if name else problem, place=path) from None
+    for problem in _find_bad_files(manifest):
+        raise refused(path, f"files: {problem}")
     return manifest
+
+
+def refused(place: Path, why: object) -> ArtifactError:
+    """Makes the error for a proxy that holds what it may not."""
+    return ArtifactError(f"{why}; do not use this proxy", place=place)
 
 
 def _read_manifest_text(folder: Path, path: Path) -> str:
@@ -91,16 +88,12 @@ def _read_manifest_text(folder: Path, path: Path) -> str:
                 "no such folder; `proxyds list` shows the proxies in this one, `proxyds pull` fetches others",
                 place=folder,
             )
-        about = path.lstat()
-        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-            raise ArtifactError(
-                f"must be a file, found a {'link' if path.is_symlink() else 'pipe or device'}", place=path
-            )
-        if about.st_size > MAX_MANIFEST_BYTES:
-            raise ArtifactError(
-                f"must have {MAX_MANIFEST_BYTES:,} bytes at most, has {about.st_size:,}; do not use this proxy",
-                place=path,
-            )
+        facts = path.lstat()
+        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
+            kind = "link" if path.is_symlink() else "pipe or device"
+            raise ArtifactError(f"must be a file, found a {kind}", place=path)
+        if facts.st_size > MAX_MANIFEST_BYTES:
+            raise refused(path, f"must have {MAX_MANIFEST_BYTES:,} bytes at most, has {facts.st_size:,}")
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise ArtifactError(
@@ -112,13 +105,6 @@ def _read_manifest_text(folder: Path, path: Path) -> str:
         raise ArtifactError("must be UTF-8 text", place=path) from None
     except OSError as error:
         raise ArtifactError(f"cannot be read: {error.strerror}", place=path) from None
-
-
-def _parse_manifest(path: Path, text: str) -> Any:
-    try:
-        return parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"must be JSON: {error}", place=path) from None
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -133,11 +119,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"{name} is no number")
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        held = dict(pairs)
-        if len(held) < len(pairs):
+        unique = dict(pairs)
+        if len(unique) < len(pairs):
             twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
             raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
-        return held
+        return unique
 
     def finite(number: str) -> float:
         value = float(number)
@@ -149,7 +135,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _find_bad_files(manifest: Manifest) -> Iterator[str]:
-    """What is wrong with the names of a manifest's files."""
+    """Says what is wrong with the names of a manifest's files."""
     names = manifest.files
     folded: dict[str, str] = {}
     for name in names:
@@ -164,31 +150,24 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
     for needed in (CARD, RECIPE):
         if needed not in names:
             yield f"{needed} must be among them"
-    for config, (_, subfolder) in CONFIGS.items():
-        is_there = bool(list_shards(manifest, config))
-        if is_there != (config != "ranking" or manifest.evidence is not None):
-            yield f"{subfolder}/ must {'not ' if is_there else ''}hold parquet files" + (
-                " unless there is evidence" if is_there else ""
+    shards = {name for name in names if name.endswith(".tar")}
+    numbered = {f"webdataset/train-{i:06d}.tar" for i in range(len(shards))}
+    for config, (split, subfolder) in CONFIGS.items():
+        of_table = list_shards(manifest, config)
+        if bool(of_table) != (config != "ranking" or manifest.evidence is not None):
+            yield (
+                f"{subfolder}/ must hold parquet files"
+                if not of_table
+                else (f"{subfolder}/ must not hold parquet files unless there is evidence")
             )
-    for name in sorted(set(filter(_is_shard, names)) - set(_number_shards(manifest))):
+        shards.update(of_table)
+        numbered |= {f"{subfolder}/{split}-{i:05d}-of-{len(of_table):05d}.parquet" for i in range(len(of_table))}
+    for name in sorted(shards - numbered):
         yield f"{name!r} must be numbered with its like, from 0 and without gaps"
 
 
-def _is_shard(name: str) -> bool:
-    return name.endswith((".parquet", ".tar"))
-
-
-def _number_shards(manifest: Manifest) -> Iterator[str]:
-    """The names that as many parquet and tar files as there are must have."""
-    for config, (split, subfolder) in CONFIGS.items():
-        n = len(list_shards(manifest, config))
-        yield from (f"{subfolder}/{split}-{shard:05d}-of-{n:05d}.parquet" for shard in range(n))
-    n = sum(name.endswith(".tar") for name in manifest.files)
-    yield from (f"webdataset/train-{shard:06d}.tar" for shard in range(n))
-
-
 def list_shards(manifest: Manifest, config: str) -> list[str]:
-    """The parquet files of one table, in order."""
+    """Lists the parquet files of one table, in order."""
     split, subfolder = CONFIGS[config]
     return sorted(
         name for name in manifest.files if re.fullmatch(rf"{subfolder}/{split}-[0-9]+-of-[0-9]+\.parquet", name)
@@ -196,7 +175,7 @@ def list_shards(manifest: Manifest, config: str) -> list[str]:
 
 
 def list_tables(manifest: Manifest) -> dict[str, FileFacts]:
-    """The recipe and every table without images, with their facts."""
+    """Lists the recipe and every table without images, with their facts."""
     shards = [name for config in CONFIGS if config != "default" for name in list_shards(manifest, config)]
     return {name: manifest.files[name] for name in (RECIPE, *shards)}
 
@@ -213,17 +192,15 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
         VerificationError: A file is missing, changed, or not in the manifest; names each.
     """
     manifest = read_manifest(folder)
-    problems = _find_differences(folder, manifest.files)
-    surplus = [
-        f"{name}: not in the manifest" for name in sorted(present_files(folder) - set(manifest.files) - {MANIFEST})
-    ]
-    problems = [problem for problem in problems + surplus if problem.partition(":")[0] not in but_for]
+    surplus = [f"{name}: not in the manifest" for name in present_files(folder) - set(manifest.files) - {MANIFEST}]
+    problems = [*_find_differences(folder, manifest.files), *sorted(surplus)]
+    problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
     if not problems:
         return manifest
     advice = "fetch or build it again"
     if set(problems) <= set(surplus):
         advice = "move away what is not in the manifest"
-    elif all(map(_is_of_card, problems)):
+    elif all(problem.startswith((f"{CARD}:", "assets/")) for problem in problems):
         advice = "`proxyds card` renders the card again, without what was edited"
     raise _differ(folder, problems, advice)
 
@@ -258,10 +235,6 @@ def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> list[str]
     return problems
 
 
-def _is_of_card(problem: str) -> bool:
-    return problem.startswith((f"{CARD}:", "assets/"))
-
-
 def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
     path = folder / name
     links = [each for each in (path, *path.parents[: name.count("/")]) if each.is_symlink()]
@@ -275,19 +248,19 @@ def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
 
 
 def measure_file(path: Path) -> FileFacts:
-    """A file's size and sha256."""
+    """Measures a file's size and sha256."""
     with path.open("rb") as stream:
         return FileFacts(bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def present_files(folder: Path) -> set[str]:
-    """The paths of a folder's files and links, relative to it."""
+    """Lists the paths of a folder's files and links, relative to it."""
     files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return {path.relative_to(folder).as_posix() for path in files}
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """A file's bytes, or None where there is no such file."""
+    """Reads a file's bytes; returns None where there is no such file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

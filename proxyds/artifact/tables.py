@@ -171,7 +171,8 @@ def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
                 _check_features(folder / name, label_names, has_images=has_images)
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise ArtifactError(
-                f"{folder / name}: must be a parquet file as docs/format.md has it: {first_line(error)}; fetch or build it again"
+                f"must be a parquet file as docs/format.md has it: {first_line(error)}; fetch or build it again",
+                place=folder / name,
             ) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes
@@ -179,8 +180,9 @@ def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
     table = pa.concat_tables(parts)
     if has_samples and (n_left or not table.num_rows):
         raise ArtifactError(
-            f"{folder / CONFIGS[config][1]}: the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of "
-            f"{counts[config]:,}; fetch or build it again"
+            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of {counts[config]:,}; fetch or "
+            "build it again",
+            place=folder / CONFIGS[config][1],
         )
     return table
 
@@ -438,5 +440,6 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
         )
     if not is_sound:
         raise ArtifactError(
-            f"{folder / 'ranking'}: must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again"
+            f"must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again",
+            place=folder / "ranking",
         )

@@ -310,12 +310,12 @@ def check_only_own_files(out: Path, there: Manifest) -> None:
     Raises:
         OutputExistsError: There are some; names one.
     """
-    foreign = sorted(present_files(out) - set(there.files) - {MANIFEST})
-    if foreign:
+    if foreign := sorted(present_files(out) - set(there.files) - {MANIFEST}):
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise OutputExistsError(
-            f"{out}: must hold a proxy and nothing else to be replaced, found {foreign[0]}"
-            + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")
-            + "; nothing was touched: move it away, or choose another -o"
+            f"must hold a proxy and nothing else to be replaced, found {foreign[0]}{more}; nothing was touched: move it away, or choose "
+            "another -o",
+            place=out,
         )
 
 
