@@ -198,13 +198,13 @@ def learn_samples(
     training = similarity.feature_tasks(heaviest, weights_key, layer, data.train, "training", device)
     evaluation = similarity.feature_tasks(heaviest, weights_key, layer, data.evaluation, "evaluation", device)
     results = run([*training, *evaluation])
-    features = similarity.Features(results[: len(training)], results[len(training) :])
+    arithmetic = engine.ask("cpu", machine.describe_arithmetic, "cpu")
+    features = similarity.Features(results[: len(training)], results[len(training) :], recipe.similarity, arithmetic)
     n_featured = len(data.train) + len(data.evaluation)
     ledger.end_stage("features", results, n_featured * heaviest.architecture.forward_flops)
 
-    arithmetic = engine.ask("cpu", machine.describe_arithmetic, "cpu")
-    (projection,) = run([similarity.projection_task(features, recipe.similarity, arithmetic)])
-    results = run(similarity.mapping_tasks(features, projection, recipe.similarity, arithmetic))
+    (projection,) = run([similarity.projection_task(features)])
+    results = run(similarity.mapping_tasks(features, projection))
     entries = [result.entry for result in results]
     mapping = similarity.open_mapping(entries, len(data.train), is_held=isinstance(data.train, Samples))
     ledger.end_stage("similarity", [projection, *results])
@@ -214,7 +214,7 @@ def learn_samples(
         data.train.parsed_ids,
         data.train.labels,
         importance,
-        similarity.gather_features(features, projection, recipe.similarity) if "features" in needs else None,
+        similarity.gather_features(features, projection) if "features" in needs else None,
         probe.open_answers([trained.done[i].entry for i in trained.of_heaviest]) if "answers" in needs else None,
     )
     return Learnt(outcomes, mapping, case, importance, known)

@@ -51,11 +51,6 @@ class Projection:
     components: NDArray[np.float64]
     explained_variance: float
 
-    def apply(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Projects (n, D) features to (n, d)."""
-        projected: NDArray[np.float32] = ((features - self.mean) @ self.components.T).astype(np.float32)
-        return projected
-
 
 def check_layer(architecture: Architecture, layer: str | None, n_labels: int, image_shape: tuple[int, int, int]) -> str:
     """Returns the layer to take features from: the one asked for, or the family's own.
@@ -76,19 +71,14 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
 
 
 def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> str:
-    """The last layer that is computed before the head, or before the first of several heads that are computed side by side.
+    """Finds the last layer that is computed before the head, or before the first of several heads that are computed side by side.
 
     A head is linear, or a 1x1 convolution, and gives as many values as there are labels; where there is none, the last linear
-    layer stands for it; where there is none either, the last layer of all is taken.
-
-    Args:
-        network: Any.
-        layers: In the order of computation: of `list_layers`.
-        n_labels: What a head gives.
+    layer stands for it; where there is none either, the last of the layers, which are in the order of computation, is taken.
     """
     modules = [network.get_submodule(layer) for layer in layers]
-    linear = [place for place, module in enumerate(modules) if isinstance(module, nn.Linear)]
-    heads = [place for place, module in enumerate(modules) if _gives(module, n_labels)] or linear
+    linear = [index for index, module in enumerate(modules) if isinstance(module, nn.Linear)]
+    heads = [index for index, module in enumerate(modules) if _gives(module, n_labels)] or linear
     if not heads:
         return layers[-1]
     head = heads[-1]
@@ -98,7 +88,7 @@ def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> s
 
 
 def _gives(module: nn.Module, n_labels: int) -> bool:
-    """Whether a layer can be a head."""
+    """Tells whether a layer can be a head."""
     if isinstance(module, nn.Linear):
         return module.out_features == n_labels
     return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels == n_labels
@@ -172,25 +162,24 @@ def extract_shard(
 
 @dataclass(frozen=True)
 class Features:
-    """Where the features are: finished tasks of `feature_tasks`, shard by shard.
+    """Where features are, and how samples are compared by them.
 
     Attributes:
-        training: Of the samples that may be drawn.
-        evaluation: Of the evaluation samples.
+        training: Finished tasks of `feature_tasks`, shard by shard, of the samples that may be drawn.
+        evaluation: Those of the evaluation samples.
+        settings: Dimensions, metric, neighbours.
+        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
     """
 
     training: list[Done]
     evaluation: list[Done]
+    settings: Similarity
+    arithmetic: dict[str, str]
 
 
-def projection_task(features: Features, settings: Similarity, arithmetic: dict[str, str]) -> Task:
-    """Describes the fit of the PCA: one task, so that its arithmetic runs in one thread.
-
-    Args:
-        features: Finished.
-        settings: Dimensions, metric.
-        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
-    """
+def projection_task(features: Features) -> Task:
+    """Describes the fit of the PCA: one task, so that its arithmetic runs in one thread."""
+    settings = features.settings
     return Task(
         stage=MAPPING,
         name="principal components",
@@ -199,7 +188,7 @@ def projection_task(features: Features, settings: Similarity, arithmetic: dict[s
             "features": [done.entry.key for done in features.evaluation],
             "dimensions": settings.dimensions,
             "metric": settings.metric,
-            **arithmetic,
+            **features.arithmetic,
         },
         function=write_projection,
         arguments={
@@ -222,16 +211,9 @@ def write_projection(*, folder: Path, report: Report, evaluation: Sequence[FileA
     report(1, 1, "")
 
 
-def mapping_tasks(features: Features, projection: Done, settings: Similarity, arithmetic: dict[str, str]) -> list[Task]:
-    """Splits the search for nearest evaluation samples into tasks of a shard of training samples.
-
-    Args:
-        features: Finished.
-        projection: The finished `projection_task`.
-        settings: Metric, neighbours.
-        arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
-    """
-    n_shards = len(features.training)
+def mapping_tasks(features: Features, projection: Done) -> list[Task]:
+    """Splits the search for nearest evaluation samples into tasks of a shard of training samples, once `projection_task` is done."""
+    settings, n_shards = features.settings, len(features.training)
     return [
         Task(
             stage=MAPPING,
@@ -242,7 +224,7 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
                 "projection": projection.entry.key,
                 "metric": settings.metric,
                 "neighbours": settings.neighbours,
-                **arithmetic,
+                **features.arithmetic,
             },
             function=map_shard,
             arguments={
@@ -257,22 +239,11 @@ def mapping_tasks(features: Features, projection: Done, settings: Similarity, ar
 
 
 def map_shard(
-    *,
-    folder: Path,
-    report: Report,
-    training: FileAt,
-    projection: FileAt,
-    references: FileAt,
-    settings: Similarity,
+    *, folder: Path, report: Report, training: FileAt, projection: FileAt, references: FileAt, settings: Similarity
 ) -> None:
     """Maps a shard's features by `map_to_nearest` and writes `mapping.npz`; projection and references are those of `write_projection`."""
-    mapping = map_to_nearest(
-        np.load(training.path),
-        np.load(references.path),
-        _read_projection(projection),
-        n_neighbours=settings.neighbours,
-        metric=settings.metric,
-    )
+    fitted = _read_projection(projection)
+    mapping = map_to_nearest(np.load(training.path), np.load(references.path), fitted, settings)
     np.savez(folder / "mapping.npz", **asdict(mapping))
     report(1, 1, "")
 
@@ -283,29 +254,23 @@ def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> NearestM
     def column(name: str) -> Values:
         def read() -> Iterator[NDArray[Any]]:
             for entry in entries:
-                with np.load(entry.file("mapping.npz").path) as held:
-                    yield held[name]
+                with np.load(entry.file("mapping.npz").path) as arrays:
+                    yield arrays[name]
 
         values = Column(n, lambda: cut_chunks(read()))
         return materialize(values) if is_held else values
 
-    with np.load(entries[0].file("mapping.npz").path) as held:
-        about = {name: held[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
-    return NearestMap(column("nearest"), column("distance"), **about)
+    with np.load(entries[0].file("mapping.npz").path) as arrays:
+        numbers = {name: arrays[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
+    return NearestMap(column("nearest"), column("distance"), **numbers)
 
 
-def gather_features(features: Features, projection: Done, settings: Similarity) -> NDArray[np.float32]:
-    """The training samples' features after PCA, (N, d) float32, in memory.
-
-    Args:
-        features: Finished.
-        projection: The finished `projection_task`.
-        settings: Metric.
-    """
+def gather_features(features: Features, projection: Done) -> NDArray[np.float32]:
+    """Projects the training samples' features by the finished `projection_task`, (N, d) float32, in memory."""
     fitted = _read_projection(projection.entry.file("projection.npz"))
     with threadpool_limits(1):  # as the search for neighbours projects them
         shards = (np.load(done.entry.file("features.npy").path) for done in features.training)
-        return np.concatenate([project(shard, fitted, settings.metric) for shard in shards])
+        return np.concatenate([project(shard, fitted, features.settings.metric) for shard in shards])
 
 
 def fit_projection(tiles: Callable[[], Iterator[NDArray[np.float32]]], n_dimensions: int) -> Projection:
@@ -335,12 +300,7 @@ def fit_projection(tiles: Callable[[], Iterator[NDArray[np.float32]]], n_dimensi
 
 
 def map_to_nearest(
-    training: NDArray[np.float32],
-    references: NDArray[np.float32],
-    projection: Projection,
-    *,
-    n_neighbours: int,
-    metric: str,
+    training: NDArray[np.float32], references: NDArray[np.float32], projection: Projection, settings: Similarity
 ) -> NearestMap:
     """Finds each training sample's nearest evaluation samples (Algorithm 1 steps 5 to 7).
 
@@ -348,22 +308,28 @@ def map_to_nearest(
         training: (N, D) features.
         references: (M, d) the evaluation samples' features, of `project`.
         projection: Fitted on these.
-        n_neighbours: 1 in the paper; at most M.
-        metric: `euclidean` or `cosine`.
+        settings: Metric, and neighbours: 1 in the paper; at most M.
 
     Returns:
         Positions in `references`, nearest first; which of equal ones comes first is left to rounding.
     """
-    queries = project(training, projection, metric)
-    nearest = find_nearest(queries, references, n_neighbours)
+    queries = project(training, projection, settings.metric)
+    nearest = find_nearest(queries, references, settings.neighbours)
     squared = ((queries - references[nearest[:, 0]]) ** 2).sum(axis=1).astype(np.float64)
-    distance = squared / 2 if metric == "cosine" else np.sqrt(squared)
-    return NearestMap(nearest, distance, n_neighbours, len(projection.components), projection.explained_variance)
+    distance = squared / 2 if settings.metric == "cosine" else np.sqrt(squared)
+    return NearestMap(nearest, distance, settings.neighbours, len(projection.components), projection.explained_variance)
 
 
 def project(features: NDArray[np.float32], projection: Projection, metric: str) -> NDArray[np.float32]:
     """Projects (n, D) features to (n, d), tile by tile; to length 1 where the metric looks at directions alone."""
-    return np.concatenate([_normalise(projection.apply(tile), metric) for tile in _tiles(features)])
+
+    def project_tile(tile: NDArray[np.float32]) -> NDArray[np.float32]:
+        projected = ((tile - projection.mean) @ projection.components.T).astype(np.float32)
+        if metric == "cosine":
+            projected = projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12)
+        return np.ascontiguousarray(projected, dtype=np.float32)
+
+    return np.concatenate([project_tile(tile) for tile in cut_chunks([features], SHARD)])
 
 
 def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int) -> NDArray[np.int64]:
@@ -383,9 +349,8 @@ def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], 
     """
     nearest, best = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
     for start in range(0, len(references), BLOCK):
-        found = _find_in_block(queries, references[start : start + BLOCK], n_neighbours)
-        nearest = np.concatenate([nearest, found[0] + start], axis=1)
-        best = np.concatenate([best, found[1]], axis=1)
+        indices, scores = _find_in_block(queries, references[start : start + BLOCK], n_neighbours)
+        nearest, best = np.concatenate([nearest, indices + start], axis=1), np.concatenate([best, scores], axis=1)
         if start:  # of both those that are nearer, of equal ones those that came first
             order = np.argsort(best, axis=1, kind="stable")[:, :n_neighbours]
             nearest, best = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(best, order, axis=1)
@@ -395,23 +360,23 @@ def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], 
 def _find_in_block(
     queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Positions and scores of the nearest of some references, all of them where they are fewer than asked for."""
+    """Finds positions and scores of the nearest of some references, all of them where they are fewer than asked for."""
     half_norms = (references**2).sum(axis=1, keepdims=True) / 2
     against = np.concatenate([-references, half_norms], axis=1).T
     n_found = min(n_neighbours, len(references))
     nearest = np.empty((len(queries), n_found), np.int64)
     best = np.empty((len(queries), n_found), np.float32)
-    held = np.empty((min(TILE, len(queries)), len(references)), np.float32)
+    buffer = np.empty((min(TILE, len(queries)), len(references)), np.float32)
     for start in range(0, len(queries), TILE):
         tile = queries[start : start + TILE]
-        scores = held[: len(tile)]
+        scores = buffer[: len(tile)]
         np.matmul(np.concatenate([tile, np.ones((len(tile), 1), np.float32)], axis=1), against, out=scores)
         rows = np.arange(len(tile))
         for rank in range(n_found):
-            found = scores.argmin(axis=1)
-            nearest[start : start + TILE, rank] = found
-            best[start : start + TILE, rank] = scores[rows, found]
-            scores[rows, found] = np.inf
+            smallest = scores.argmin(axis=1)
+            nearest[start : start + TILE, rank] = smallest
+            best[start : start + TILE, rank] = scores[rows, smallest]
+            scores[rows, smallest] = np.inf
     return nearest, best
 
 
@@ -428,15 +393,5 @@ def carry_importance(mapping: NearestMap, outcomes: Outcomes) -> tuple[Values, V
 
 
 def _read_projection(file: FileAt) -> Projection:
-    with np.load(file.path) as held:
-        return Projection(held["mean"], held["components"], float(held["explained_variance"]))
-
-
-def _tiles(features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [features[start : start + SHARD] for start in range(0, len(features), SHARD)]
-
-
-def _normalise(features: NDArray[Any], metric: str) -> NDArray[np.float32]:
-    if metric == "cosine":
-        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return np.ascontiguousarray(features, dtype=np.float32)
+    with np.load(file.path) as arrays:
+        return Projection(arrays["mean"], arrays["components"], float(arrays["explained_variance"]))

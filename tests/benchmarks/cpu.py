@@ -338,17 +338,13 @@ def row_6(bench: Bench) -> Iterator[Row]:
     yield compare_seconds("6", f"{what}, one thread", mine, other, "scikit-learn, brute, one thread", 3, note=note)
 
     shards = [queries[start : start + SHARD] for start in range(0, len(queries), SHARD)]
-    features = Features(
-        [stand_in(bench, f"t{number}", shard) for number, shard in enumerate(shards)],
-        [stand_in(bench, "e", references)],
-    )
+    training = [stand_in(bench, f"t{number}", shard) for number, shard in enumerate(shards)]
+    evaluation = [stand_in(bench, "e", references)]
 
     def whole() -> None:
-        arithmetic = {"again": str(next(bench.seeds))}
-        tasks = projection_task(features, Similarity(), arithmetic)
-        (projection,) = run_stored([tasks], bench.store, bench.engine, ignore_progress)
-        tasks = mapping_tasks(features, projection, Similarity(), arithmetic)
-        run_stored(tasks, bench.store, bench.engine, ignore_progress)
+        features = Features(training, evaluation, Similarity(), {"again": str(next(bench.seeds))})
+        (projection,) = run_stored([projection_task(features)], bench.store, bench.engine, ignore_progress)
+        run_stored(mapping_tasks(features, projection), bench.store, bench.engine, ignore_progress)
 
     whole()
     mine, other = take_turns([seconds_of(whole), seconds_of(theirs)], 5)

@@ -110,7 +110,8 @@ def open_made(folder: Path) -> tuple[Any, ...]:
         assert isinstance(entry, Entry)
         return Done(entry, was_stored=True)
 
-    features = Features([find(key) for key in keys], [find(key) for key in eval_keys])
+    arithmetic = describe_arithmetic("cpu")
+    features = Features([find(key) for key in keys], [find(key) for key in eval_keys], Similarity(), arithmetic)
     return train, evaluation, features, answers, n_labels
 
 
@@ -119,16 +120,15 @@ def measure_draws(n: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as place, LocalWorkers(1) as engine:
         make(Path(place), n, drawing.N_EVALUATION)
         train, _, features, _, n_labels = open_made(Path(place))
-        task = projection_task(features, Similarity(), describe_arithmetic("cpu"))
+        task = projection_task(features)
         (projection,) = run_stored([task], Store(Path(place) / "store"), engine, ignore_progress)
-        return drawing.measure_draws(train, n_labels, lambda: gather_features(features, projection, Similarity()))
+        return drawing.measure_draws(train, n_labels, lambda: gather_features(features, projection))
 
 
 def run(folder: Path, n_workers: int) -> dict[str, Any]:
     """Goes from features to tables; returns seconds of each step and bytes of memory."""
     train, evaluation, features, answers, n_labels = open_made(folder)
-    store, settings = Store(folder / "store"), Similarity()
-    arithmetic = describe_arithmetic("cpu")
+    store = Store(folder / "store")
     seconds: dict[str, float] = {}
     started = time.perf_counter()
 
@@ -142,9 +142,9 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
         def do(tasks: list[Any]) -> list[Done]:
             return run_stored(tasks, store, engine, ignore_progress)
 
-        (projection,) = do([projection_task(features, settings, arithmetic)])
+        (projection,) = do([projection_task(features)])
         end("PCA")
-        mapped = do(mapping_tasks(features, projection, settings, arithmetic))
+        mapped = do(mapping_tasks(features, projection))
         end("nearest evaluation samples")
     mapping = open_mapping([done.entry for done in mapped], len(train), is_held=False)
     outcomes = score_importance([answers], evaluation.labels, (2.0, 1.0, 6.0, 1.0))

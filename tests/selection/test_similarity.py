@@ -14,6 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from proxyds.data.chunked import cut_chunks
 from proxyds.data.samples import SHARD
 from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.recipe.models import Similarity
 from proxyds.selection.records import NearestMap
 from proxyds.selection.similarity import TILE, check_layer, check_neighbours, fit_projection, project
 from proxyds.selection.similarity import map_to_nearest as map_by_projection
@@ -25,15 +26,16 @@ def features(n: int, width: int, seed: int) -> np.ndarray:
     return (rng.normal(size=(n, width)) @ rng.normal(size=(width, width)) + rng.normal(size=width)).astype(np.float32)
 
 
-def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, *, dimensions: int, **given: Any) -> NearestMap:
-    projection = fit_projection(lambda: cut_chunks([evaluation], SHARD), dimensions)
-    return map_by_projection(training, project(evaluation, projection, given["metric"]), projection, **given)
+def map_to_nearest(training: np.ndarray, evaluation: np.ndarray, **of: Any) -> NearestMap:
+    similarity = Similarity(**of)
+    projection = fit_projection(lambda: cut_chunks([evaluation], SHARD), similarity.dimensions)
+    return map_by_projection(training, project(evaluation, projection, similarity.metric), projection, similarity)
 
 
 def test_the_nearest_evaluation_sample_by_hand() -> None:
     evaluation = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
     training = np.array([[1, 1], [9, 0], [2, 8], [100, 1]], np.float32)
-    mapping = map_to_nearest(training, evaluation, n_neighbours=1, metric="euclidean", dimensions=2)
+    mapping = map_to_nearest(training, evaluation, neighbours=1, metric="euclidean", dimensions=2)
     assert mapping.nearest.tolist() == [[0], [1], [2], [1]]
     np.testing.assert_allclose(mapping.distance, [2**0.5, 1, 8**0.5, (90**2 + 1) ** 0.5], rtol=1e-5)
 
@@ -41,16 +43,14 @@ def test_the_nearest_evaluation_sample_by_hand() -> None:
 def test_cosine_looks_at_the_direction_alone() -> None:
     evaluation = np.array([[1, 0], [-1, 0], [0, 3], [0, -3]], np.float32)  # mean 0: PCA only turns the axes
     training = np.array([[100, 1], [0.1, 5], [-0.5, 0.1]], np.float32)
-    mapping = map_to_nearest(training, evaluation, n_neighbours=1, metric="cosine", dimensions=2)
+    mapping = map_to_nearest(training, evaluation, neighbours=1, metric="cosine", dimensions=2)
     assert mapping.nearest.ravel().tolist() == [0, 2, 1]
     np.testing.assert_allclose(mapping.distance[0], 1 - 100 / np.hypot(100, 1), atol=1e-6)
 
 
 def test_equal_distances_go_to_the_first_in_the_order_of_ids() -> None:
     evaluation = np.array([[1, 0], [1, 0], [5, 5]], np.float32)
-    mapping = map_to_nearest(
-        np.array([[1, 0]], np.float32), evaluation, n_neighbours=2, metric="euclidean", dimensions=2
-    )
+    mapping = map_to_nearest(np.array([[1, 0]], np.float32), evaluation, neighbours=2, metric="euclidean", dimensions=2)
     assert mapping.nearest.tolist() == [[0, 1]]
 
 
@@ -59,7 +59,7 @@ def test_equal_distances_go_to_the_first_in_the_order_of_ids() -> None:
 def test_neighbours_equal_scikit_learns(n: int, m: int, width: int, k: int, seed: int) -> None:
     training, evaluation = features(n, width, seed), features(m, width, seed + 1)
     k = min(k, m)
-    mapping = map_to_nearest(training, evaluation, n_neighbours=k, metric="euclidean", dimensions=width)
+    mapping = map_to_nearest(training, evaluation, neighbours=k, metric="euclidean", dimensions=width)
     distances, _ = (
         NearestNeighbors(n_neighbors=k, algorithm="brute").fit(evaluation.astype(np.float64)).kneighbors(training)
     )
