@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import distributed as dist
 
 from proxyds.data.pixels import Pixels
-from proxyds.data.samples import Samples
+from proxyds.data.samples import Origin, Samples
 from proxyds.errors import ProxydsError
 from proxyds.recipe.models import Training
 from proxyds.selection.probe import ProbeJob, train_probe
@@ -71,7 +71,8 @@ def samples_of(file: Path, labels: np.ndarray) -> Samples:
     """Samples whose pixels stay in a file."""
     n = len(labels)
     ids = np.array([f"{i:064x}" for i in range(n)])
-    return Samples(ids, labels, np.arange(n), ids, "train", (Lying(file),), (0,), np.arange(n), "RGB 16", True)
+    origin = Origin("train", (Lying(file),), (0,), "RGB 16")
+    return Samples(ids, labels, np.arange(n), ids, np.arange(n), origin, stay_on_disk=True)
 
 
 def make_probe_job(folder: Path, **changes: Any) -> ProbeJob:

@@ -107,7 +107,7 @@ def write_tables(
     formats: Counter[str] = Counter()
 
     training, proxy = count_samples([]), count_samples([])
-    read_encoded = source.open_encoded(source.train.split, _list_places(source.train, draw.selected))
+    read_encoded = source.open_encoded(source.train.origin.split, _list_places(source.train, draw.selected))
     for samples, row in _iter_rows(source, mapping, draw):
         importance = _make_table(row, features["importance"])
         tables["importance"].add(importance)
@@ -324,7 +324,9 @@ def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
     images = read_encoded(samples)
     for encoded, sha256, index in zip(images, samples.encoded_sha256, samples.source_index, strict=True):
         if hashlib.sha256(encoded).hexdigest() != sha256:
-            raise SourceError(f"source: image {samples.split}[{index}] has changed since the build began; build again")
+            raise SourceError(
+                f"source: image {samples.origin.split}[{index}] has changed since the build began; build again"
+            )
     return images
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from proxyds.data.images import DECODE_ERRORS, open_image
-from proxyds.data.readers import Part
+from proxyds.data.parts import Part
 from proxyds.errors import BadImageError, SourceError
 from proxyds.recipe.source import Images
 from proxyds.runtime.storage.store import Entry, StoredFile
@@ -105,7 +105,7 @@ def decode_part(
         SourceError: The part cannot be read.
     """
     labels: dict[Any, list[int]] = {}  # of each its place, count and first image
-    found: list[tuple[bytes, bytes, int, int, int]] = []
+    rows: list[tuple[bytes, bytes, int, int, int]] = []
     images: list[NDArray[np.uint8]] = []
     bad: list[tuple[int, str]] = []
     runs: list[int] = []
@@ -120,8 +120,8 @@ def decode_part(
 
     for index, (encoded, value, name) in enumerate(part.rows()):  # one thread: Pillow's decoders are slower in several
         n_rows += 1
-        known = labels.setdefault(value, [len(labels), 0, index])
-        known[1] += 1
+        label = labels.setdefault(value, [len(labels), 0, index])
+        label[1] += 1
         if is_missing(value, label_names):
             continue
         text = str(value) if label_names is None else label_names[value]
@@ -138,7 +138,7 @@ def decode_part(
             continue
         shape = pixels.shape
         shapes.add((shape[0], shape[1], shape[2]))
-        found.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), known[0], index, len(found)))
+        rows.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), label[0], index, len(rows)))
         images.append(pixels)
         if len(images) == RUN or len(images) * pixels.nbytes >= RUN_BYTES:
             write_run()
@@ -146,9 +146,8 @@ def decode_part(
             report(index + 1, max(RUN, index + 2), "")  # how many there are is not known
     if images:
         write_run()
-    rows = np.array(found, ROW)
-    np.save(folder / "rows.npy", rows[np.lexsort((rows["index"], rows["sha256"], rows["id"]))])
-    about = Decoded(
+    np.save(folder / "rows.npy", sort_rows(np.array(rows, ROW)))
+    decoded = Decoded(
         n_rows=n_rows,
         shapes=sorted(shapes),
         runs=runs,
@@ -157,25 +156,29 @@ def decode_part(
         firsts=[first for _, _, first in labels.values()],
         bad_images=bad,
     )
-    (folder / "part.json").write_text(json.dumps(asdict(about)))
+    (folder / "part.json").write_text(json.dumps(asdict(decoded)))
     report(1, 1, "")
+
+
+def sort_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Puts rows, (n,) of `ROW`, in the order of ids; equal ones by their files' sha256, then as the source has them."""
+    return rows[np.lexsort((rows["index"], rows["sha256"], rows["id"]))]
 
 
 def read_decoded(entry: Entry) -> Decoded:
     """Reads what `decode_part` says of a part."""
-    held = json.loads(entry.file("part.json").path.read_text())
-    shapes = [tuple(shape) for shape in held.pop("shapes")]
-    bad_images = [(index, name) for index, name in held.pop("bad_images")]
-    return Decoded(shapes=shapes, bad_images=bad_images, **held)
+    fields = json.loads(entry.file("part.json").path.read_text())
+    tuples = {name: [tuple(each) for each in fields[name]] for name in ("shapes", "bad_images")}
+    return Decoded(**{**fields, **tuples})
 
 
 def list_pixels(entry: Entry, decoded: Decoded) -> list[StoredFile]:
-    """The files of a part's pixels."""
+    """Names the files of a part's pixels."""
     return [entry.file(f"pixels-{run}.npy") for run in range(len(decoded.runs))]
 
 
 def is_missing(value: Any, label_names: Sequence[str] | None) -> bool:
-    """Whether a label is none: -1, or not the number of a name."""
+    """Says whether a label is none: -1, or not the number of a name."""
     if value is None or isinstance(value, str):
         return value is None
     return value == -1 if label_names is None else not 0 <= value < len(label_names)

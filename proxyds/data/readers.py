@@ -1,7 +1,7 @@
 """Where a source's images lie: digits, torchvision's CIFAR folders, and whatever `datasets` opens.
 
 Each reader returns encoded images and labels, undecoded and in the source's own order. To add a kind of source: its
-section in `recipe.py`, a reader here, and its line in `open_splits`.
+section in `recipe/source.py`, a reader here, and its line in `open_splits`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from proxyds.data.parts import UNREADABLE, HeldPart, Part, StreamedPart
 from proxyds.errors import (
     LabelError,
     RemoteError,
@@ -30,7 +29,7 @@ from proxyds.errors import (
 )
 from proxyds.recipe.source import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
 from proxyds.runtime.storage import hub
-from proxyds.text import first_line, make_plain
+from proxyds.text import first_line
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
 """Names by which a column of plain numbers or text is taken for the labels."""
@@ -47,116 +46,18 @@ MAX_FILE_GROUPS = 4096
 STREAMED_SHARE = 0.25
 """A source is streamed where its files are a larger share of the memory."""
 
-Row = tuple[bytes, Any, str]
-"""An encoded image (no bytes where there is none), its label as the source has it, its file's name for messages."""
-
-
-class Part(Protocol):
-    """Some images of a split, next to each other; can be sent to a worker."""
-
-    @property
-    def first(self) -> int | None:
-        """Place of the first one in the split; None where that is not known before the others are read."""
-
-    @property
-    def content(self) -> str:
-        """Says what it holds: two parts that say the same hold the same."""
-
-    def rows(self) -> Iterator[Row]:
-        """Reads its images.
-
-        Raises:
-            SourceError: They cannot be read.
-        """
-
 
 @dataclass(frozen=True)
-class HeldPart:
-    """Images in memory, or mapped into it.
+class RawSplit:
+    """A split before decoding.
 
     Attributes:
-        images: Arrow structs of `bytes` and `path`, as `datasets` keeps undecoded images.
-        labels: As the source has them.
-        first: Place of the first one in the split.
+        name: The source's name of it.
+        parts: In the source's order.
     """
 
-    images: pa.Array
-    labels: pa.Array
-    first: int
-
-    @property
-    def content(self) -> str:
-        """The sha256 of every image's and every label's."""
-        content = hashlib.sha256(repr(self.labels.to_pylist()).encode())
-        for encoded, _, _ in self.rows():
-            content.update(hashlib.sha256(encoded).digest())
-        return content.hexdigest()
-
-    def encoded(self, place: int) -> bytes:
-        """The image at a place of the part, as the source holds it."""
-        return _read_image(self.images[place].as_py(), f"[{self.first + place}]")
-
-    def rows(self) -> Iterator[Row]:
-        """See `Part`."""
-        for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
-            held = image.as_py()
-            yield _read_image(held, f"[{self.first + place}]"), label, _name_image(held)
-
-
-@dataclass(frozen=True)
-class StreamedPart:
-    """A file of images, or several, read by `datasets` as they are asked for.
-
-    Attributes:
-        stream: A `datasets.IterableDataset` of these files.
-        image_column: Its column of images, undecoded.
-        label_column: Its column of labels.
-        content: Names, sizes and times of all of the source's files, and which of them these are.
-        first: 0 for the first part.
-    """
-
-    stream: Any
-    image_column: str
-    label_column: str
-    content: str
-    first: int | None
-
-    def rows(self) -> Iterator[Row]:
-        """See `Part`."""
-        try:
-            for place, row in enumerate(self.stream):
-                image = row[self.image_column]
-                where = f"[{place}]" if self.first == 0 else f" [{place}] of a later file"
-                yield _read_image(image, where), row[self.label_column], _name_image(image)
-        except UNREADABLE as error:
-            raise SourceError(
-                f"source: must be parquet files, image folders or WebDataset tars, a file is not: {first_line(error)}"
-            ) from error
-
-
-def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
-    """The bytes of an image file as `datasets` keeps it; none where the source holds none.
-
-    Raises:
-        SourceError: The file cannot be read.
-    """
-    if image is None:
-        return b""
-    held: bytes | None = image["bytes"]
-    if held is not None:
-        return held
-    try:
-        return Path(image["path"]).read_bytes()
-    except OSError as error:
-        raise SourceError(
-            f"source: image {where.strip()}{_name_image(image)} cannot be read: {error.strerror}"
-        ) from None
-
-
-def _name_image(image: dict[str, Any] | None) -> str:
-    """The file's name of an image where the source has one, for messages."""
-    path = (image or {}).get("path")
-    return f" ({make_plain(Path(path).name)})" if path else ""
+    name: str
+    parts: list[Part]
 
 
 @dataclass(frozen=True)
@@ -168,8 +69,7 @@ class RawSource:
         revision: Pinned revision, or None.
         is_local_copy: Whether a hub source was found in `PROXYDS_DATA`.
         label_names: Text for each label number; None where labels are numbers or texts of their own.
-        splits: Parts by role: `train`, and `validation` and `test` where the source has them.
-        split_names: The source's names for the roles.
+        splits: By role: `train`, and `validation` and `test` where the source has them.
         is_test_asked: Whether the recipe names the test split.
         n_bytes: Of its files; 0 where it has none.
         is_streamed: Whether its files are read as they are needed.
@@ -179,8 +79,7 @@ class RawSource:
     revision: str | None
     is_local_copy: bool
     label_names: tuple[str, ...] | None
-    splits: dict[str, list[Part]]
-    split_names: dict[str, str]
+    splits: dict[str, RawSplit]
     is_test_asked: bool = False
     n_bytes: int = 0
     is_streamed: bool = False
@@ -202,7 +101,7 @@ def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSo
     return _open_datasets(spec, streamed, memory_bytes)
 
 
-def _hold(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
+def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
     """Cuts what is in memory into parts, each with bytes of its own: slices would be sent to workers with all that they are cut from."""
     n_rows = max(1, min(PART, PART_BYTES * len(labels) // max(1, images.nbytes)))
 
@@ -223,9 +122,9 @@ def _open_digits() -> RawSource:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    parts = _hold(_encode_png(pixels), pa.chunked_array([digits.target.astype(np.int64)]))
+    parts = _cut_parts(_encode_png(pixels), pa.chunked_array([digits.target.astype(np.int64)]))
     names = tuple(str(name) for name in digits.target_names)
-    return RawSource("scikit-learn digits", None, False, names, {"train": parts}, {"train": "train"})
+    return RawSource("scikit-learn digits", None, False, names, {"train": RawSplit("train", parts)})
 
 
 def _open_torchvision(spec: TorchvisionSource) -> RawSource:
@@ -236,15 +135,16 @@ def _open_torchvision(spec: TorchvisionSource) -> RawSource:
     splits, names = {}, ()
     for role in ("train", "test"):
         try:
-            held = kind(root, train=role == "train", download=False)
+            split = kind(root, train=role == "train", download=False)
         except (RuntimeError, OSError) as error:
             raise SourceNotFoundError(
                 f"source.path: must hold torchvision's {spec.dataset}, found none in {root} ({error}); "
                 f"torchvision.datasets.{spec.dataset}(root, download=True) fetches it"
             ) from error
-        splits[role] = _hold(_encode_png(held.data), pa.chunked_array([np.array(held.targets, np.int64)]))
-        names = tuple(held.classes)
-    return RawSource(f"torchvision {spec.dataset}", None, False, names, splits, {"train": "train", "test": "test"})
+        labels = pa.chunked_array([np.array(split.targets, np.int64)])
+        splits[role] = RawSplit(role, _cut_parts(_encode_png(split.data), labels))
+        names = tuple(split.classes)
+    return RawSource(f"torchvision {spec.dataset}", None, False, names, splits)
 
 
 def _encode_png(pixels: NDArray[np.uint8]) -> pa.ChunkedArray:
@@ -267,19 +167,14 @@ def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory
     if streamed is None:
         streamed = n_bytes > STREAMED_SHARE * memory_bytes
     config = spec.config if isinstance(spec, HubSource) and not is_local_copy else None
-    held = _load_dataset(location, name, config, streamed)
-    roles = _find_roles(held, spec)
-    columns = _list_columns(held[roles["train"]])
+    opened = _load_dataset(location, name, config, streamed)
+    roles = _find_roles(opened, spec)
+    columns = _list_columns(opened[roles["train"]])
     image_column = _find_image_column(columns, spec)
     label_column = _find_label_column(columns, spec)
-    feature = columns[label_column]
-    if not isinstance(feature, datasets.ClassLabel) and not feature.dtype.startswith(_LABEL_TYPES):
-        raise LabelError(
-            f"source.label_column: labels must be whole numbers or text, column {label_column} holds {feature.dtype}"
-        )
-    splits: dict[str, list[Part]] = {}
+    splits: dict[str, RawSplit] = {}
     for role, split_name in roles.items():
-        split = held[split_name]
+        split = opened[split_name]
         missing = [column for column in (image_column, label_column) if column not in _list_columns(split)]
         if missing:
             raise SourceError(
@@ -287,31 +182,19 @@ def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory
             )
         split = split.cast_column(image_column, datasets.Image(decode=False))
         if streamed:
-            splits[role] = _stream(split, image_column, label_column, repr((listing, config, split_name)))
+            parts = _cut_stream(split, image_column, label_column, repr((listing, config, split_name)))
         else:
             table = split.with_format("arrow")[:]
-            splits[role] = _hold(table[image_column], table[label_column])
+            parts = _cut_parts(table[image_column], table[label_column])
+        splits[role] = RawSplit(split_name, parts)
+    feature = columns[label_column]
     names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    is_test_asked = spec.test_split is not None
-    return RawSource(name, revision, is_local_copy, names, splits, roles, is_test_asked, n_bytes, streamed)
+    return RawSource(
+        name, revision, is_local_copy, names, splits, spec.test_split is not None, n_bytes, is_streamed=streamed
+    )
 
 
-_LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
-
-
-def _list_columns(split: Any) -> dict[str, Any]:
-    """A split's columns and their features, for which a stream may have to read its first rows."""
-    if split.features is None:
-        try:
-            split = split._resolve_features()
-        except UNREADABLE as error:
-            raise SourceError(
-                f"source: must be parquet files, image folders or WebDataset tars, it is not: {first_line(error)}"
-            ) from error
-    return dict(split.features)
-
-
-def _stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
+def _cut_stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
     split = split.select_columns([image_column, label_column])
     n_parts = min(split.num_shards, MAX_FILE_GROUPS)
     return [
@@ -326,62 +209,41 @@ def _stream(split: Any, image_column: str, label_column: str, content: str) -> l
     ]
 
 
-def _check_end(path: Path, n_bytes: int) -> None:
-    """Refuses a tar that was cut off: whoever reads on to where it stops would not notice.
-
-    Raises:
-        SourceError: It does not end as tars do, in two blocks of zeros, or cannot be read.
-    """
-    if path.suffix != ".tar":
-        return
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, n_bytes - _END_OF_TAR))
-            end = file.read()
-    except OSError as error:
-        raise SourceError(f"source: {path.parent.name}/{path.name} cannot be read: {error.strerror}") from None
-    if len(end) < _END_OF_TAR or end.strip(b"\0"):
-        raise SourceError(
-            f"source: {path.parent.name}/{path.name} must be a whole tar, it has no end: it was cut off, or is no tar; fetch or write it again"
-        )
-
-
 _END_OF_TAR = 1024
 """Bytes of the zeros that a tar ends with."""
 
 
 def _list_files(folder: Path) -> tuple[str, int]:
-    """A hash of the names, sizes and times of all files in a folder; and their bytes in all."""
-    found = []
+    """Lists all files in a folder: a hash of their names, sizes and times; and their bytes in all.
+
+    Raises:
+        SourceError: A tar was cut off, or cannot be read.
+    """
+    files = []
     for path in sorted(folder.rglob("*")):
         try:
-            about = path.stat()
+            status = path.stat()
         except OSError:
             continue  # a link to nowhere: who reads it says so
         if path.is_file():
-            _check_end(path, about.st_size)
-            found.append((path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns))
-    return hashlib.sha256(repr(found).encode()).hexdigest(), sum(size for _, size, _ in found)
+            if path.suffix == ".tar":
+                _check_end(path, status.st_size)
+            files.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(files).encode()).hexdigest(), sum(size for _, size, _ in files)
 
 
-def _find_roles(held: Any, spec: Columns) -> dict[str, str]:
-    """Which split serves as training, validation and test samples; the last two only where the source has them."""
-    asked = {"train": spec.train_split, "validation": spec.validation_split, "test": spec.test_split}
-    roles = {role: split_name for role, split_name in asked.items() if split_name is not None}
-    for role in asked:
-        if role not in roles and role in held and role not in roles.values():
-            roles[role] = role
-    for role, split_name in roles.items():
-        if split_name not in held:
-            raise SplitNotFoundError(
-                f"source.{role}_split: must be a split of the source, got {split_name!r}; it has: {', '.join(held)}"
-            )
-    if len(set(roles.values())) < len(roles):
-        taken = ", ".join(f"{role}_split: {split_name}" for role, split_name in roles.items())
+def _check_end(tar: Path, n_bytes: int) -> None:
+    """Refuses a tar that does not end as tars do, in two blocks of zeros: whoever reads on to where it stops would not notice."""
+    try:
+        with tar.open("rb") as file:
+            file.seek(max(0, n_bytes - _END_OF_TAR))
+            end = file.read()
+    except OSError as error:
+        raise SourceError(f"source: {tar.parent.name}/{tar.name} cannot be read: {error.strerror}") from None
+    if len(end) < _END_OF_TAR or end.strip(b"\0"):
         raise SourceError(
-            f"source: one split must serve one purpose, got {taken}; name others, or leave them to be carved"
+            f"source: {tar.parent.name}/{tar.name} must be a whole tar, it has no end: it was cut off, or is no tar; fetch or write it again"
         )
-    return roles
 
 
 def _locate(spec: HubSource | FolderSource) -> tuple[str, Path, str | None, bool]:
@@ -419,20 +281,6 @@ def _find_folder(path: str) -> Path:
     )
 
 
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    tarfile.TarError,
-    pa.ArrowException,
-)
-"""What `datasets` raises, besides its own errors, over folders that are no data set."""
-
-
 def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -> Any:
     import datasets
 
@@ -457,37 +305,74 @@ def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -
         ) from error
 
 
-def _find_image_column(features: Any, spec: Columns) -> str:
+def _find_roles(opened: Any, spec: Columns) -> dict[str, str]:
+    """Finds which split serves as training, validation and test samples; the last two only where the source has them."""
+    asked = {"train": spec.train_split, "validation": spec.validation_split, "test": spec.test_split}
+    roles = {role: split_name for role, split_name in asked.items() if split_name is not None}
+    for role in asked:
+        if role not in roles and role in opened and role not in roles.values():
+            roles[role] = role
+    for role, split_name in roles.items():
+        if split_name not in opened:
+            raise SplitNotFoundError(
+                f"source.{role}_split: must be a split of the source, got {split_name!r}; it has: {', '.join(opened)}"
+            )
+    if len(set(roles.values())) < len(roles):
+        taken = ", ".join(f"{role}_split: {split_name}" for role, split_name in roles.items())
+        raise SourceError(
+            f"source: one split must serve one purpose, got {taken}; name others, or leave them to be carved"
+        )
+    return roles
+
+
+_LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
+
+
+def _list_columns(split: Any) -> dict[str, Any]:
+    """Lists a split's columns and their features, for which a stream may have to read its first rows."""
+    if split.features is None:
+        try:
+            split = split._resolve_features()
+        except UNREADABLE as error:
+            raise SourceError(
+                f"source: must be parquet files, image folders or WebDataset tars, it is not: {first_line(error)}"
+            ) from error
+    return dict(split.features)
+
+
+def _find_image_column(columns: dict[str, Any], spec: Columns) -> str:
     import datasets
 
-    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    return _find_column(images, spec.image_column, "image", list(features), SourceError)
+    images = [name for name, feature in columns.items() if isinstance(feature, datasets.Image)]
+    return _choose_column(images, spec.image_column, "image", columns)
 
 
-def _find_label_column(features: Any, spec: Columns) -> str:
+def _find_label_column(columns: dict[str, Any], spec: Columns) -> str:
     import datasets
 
-    named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    named = [name for name, feature in columns.items() if isinstance(feature, datasets.ClassLabel)]
     plain = [
         name
-        for name, feature in features.items()
+        for name, feature in columns.items()
         if isinstance(feature, datasets.Value) and (name == spec.label_column or name in LABEL_COLUMNS)
     ]
     candidates = named if named and spec.label_column not in plain else plain
     if spec.label_column is None and FINE_LABEL in candidates:  # coarse ones stand beside it
         return FINE_LABEL
-    return _find_column(candidates, spec.label_column, "label", list(features), LabelError)
+    column = _choose_column(candidates, spec.label_column, "label", columns)
+    if column in plain and not columns[column].dtype.startswith(_LABEL_TYPES):
+        raise LabelError(
+            f"source.label_column: labels must be whole numbers or text, column {column} holds {columns[column].dtype}"
+        )
+    return column
 
 
-def _find_column(
-    candidates: list[str], wanted: str | None, what: str, columns: list[str], error: type[SourceError]
-) -> str:
+def _choose_column(candidates: list[str], wanted: str | None, what: str, columns: dict[str, Any]) -> str:
     if wanted is not None and wanted in candidates:
         return wanted
     if wanted is None and len(candidates) == 1:
         return candidates[0]
-    found = f"columns {', '.join(columns)}" + (
-        f", of which {', '.join(candidates)} hold {what}s" if candidates else f", none of {what}s"
-    )
+    there = f", of which {', '.join(candidates)} hold {what}s" if candidates else f", none of {what}s"
     asked = f"got {wanted!r}; " if wanted is not None else ""
-    raise error(f"source.{what}_column: must name the column of {what}s, {asked}found {found}")
+    message = f"source.{what}_column: must name the column of {what}s, {asked}found columns {', '.join(columns)}{there}"
+    raise (LabelError if what == "label" else SourceError)(message)

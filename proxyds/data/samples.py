@@ -22,6 +22,27 @@ from proxyds.seeding import ParsedIds, parse_ids
 SHARD = 8192
 """Samples whose features are extracted, and whose neighbours are found, by one task."""
 
+COLUMNS = ("ids", "labels", "source_index", "encoded_sha256", "rows")
+"""What there is of each sample."""
+_TEXTS = ("ids", "encoded_sha256")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a split's samples come from, and where their pixels lie.
+
+    Attributes:
+        split: The source's name of the split.
+        pixels_files: `.npy` files of uint8 (m, C, H, W).
+        file_starts: Number of each file's first image, the files laid end to end.
+        conversion: What turned images into pixels: mode, size, version of the code.
+    """
+
+    split: str
+    pixels_files: tuple[FileAt, ...]
+    file_starts: tuple[int, ...]
+    conversion: str
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -32,11 +53,8 @@ class Samples:
         labels: (N,) int64 in [0, n_labels).
         source_index: (N,) int64, position in the source's split.
         encoded_sha256: (N,) text, of the image file's bytes as the source holds them.
-        split: The source's name of the split.
-        pixels_files: `.npy` files of uint8 (m, C, H, W).
-        file_starts: Number of each file's first image, the files laid end to end.
-        rows: (N,) int64, where each sample's pixels stand in them.
-        conversion: What turned images into pixels: mode, size, version of the code.
+        rows: (N,) int64, where each sample's pixels stand in the files of the origin.
+        origin: Where the samples come from.
         stay_on_disk: Whether there are too many pixels to be held in memory.
     """
 
@@ -44,41 +62,35 @@ class Samples:
     labels: NDArray[np.int64]
     source_index: NDArray[np.int64]
     encoded_sha256: NDArray[np.str_]
-    split: str
-    pixels_files: tuple[FileAt, ...]
-    file_starts: tuple[int, ...]
     rows: NDArray[np.int64]
-    conversion: str
+    origin: Origin
     stay_on_disk: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, some: slice) -> Samples:
+        return self.take(some)
+
     def part(self, shard: int) -> Samples:
-        """One shard of `SHARD` samples; the last has fewer."""
-        return self.take(np.arange(shard * SHARD, min((shard + 1) * SHARD, len(self))))
+        """Takes one shard of `SHARD` samples; the last has fewer."""
+        return self[shard * SHARD : (shard + 1) * SHARD]
 
     def shards(self) -> Iterator[Samples]:
-        """One shard after the other."""
+        """Goes over the shards."""
         return (self.part(shard) for shard in range(-(-len(self) // SHARD)))
 
     def load(self) -> Samples:
-        """Itself: its columns are in memory."""
+        """Returns itself: its columns are in memory."""
         return self
 
-    def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Samples:
-        """The samples at some positions, which must keep the order of ids."""
-        return replace(
-            self,
-            ids=self.ids[positions],
-            labels=self.labels[positions],
-            source_index=self.source_index[positions],
-            encoded_sha256=self.encoded_sha256[positions],
-            rows=self.rows[positions],
-        )
+    def take(self, indices: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Samples:
+        """Takes the samples at some indices, which must keep the order of ids."""
+        columns: dict[str, Any] = {name: getattr(self, name)[indices] for name in COLUMNS}
+        return replace(self, **columns)
 
     def keep_labels(self, kept: NDArray[np.int64]) -> Samples:
-        """The samples of some labels, (L,) sorted, whose numbers become 0 to L - 1."""
+        """Takes the samples of some labels, (L,) sorted, whose numbers become 0 to L - 1."""
         some = self.take(np.isin(self.labels, kept))
         return replace(some, labels=np.searchsorted(kept, some.labels))
 
@@ -89,16 +101,16 @@ class Samples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of all that a network sees of the samples: ids, numbers of labels, conversion."""
-        content = hashlib.sha256(f"{self.conversion}\n".encode())
+        """The sha256 of all that a network sees of the samples: ids, numbers of labels, conversion."""
+        content = hashlib.sha256(f"{self.origin.conversion}\n".encode())
         content.update("\n".join(self.ids).encode())
         content.update(self.labels.astype("<i8").tobytes())
         return content.hexdigest()
 
     def pixels(self) -> NDArray[np.uint8] | Pixels:
-        """The pixels, (N, C, H, W) uint8: in memory, or read as they are indexed where they must stay on disk."""
-        held = Pixels(self.pixels_files, self.file_starts, self.rows)
-        return held if self.stay_on_disk else held.load()
+        """Opens the pixels, (N, C, H, W) uint8: in memory, or read as they are indexed where they must stay on disk."""
+        pixels = Pixels(self.origin.pixels_files, self.origin.file_starts, self.rows)
+        return pixels if self.stay_on_disk else pixels[:]
 
 
 @dataclass(frozen=True)
@@ -108,46 +120,31 @@ class StreamedSamples:
     Attributes:
         files: `.npz` files of `SHARD` samples each, the last of fewer; see `write_shard`.
         counts: Samples of each file.
-        split: As of `Samples`.
-        pixels_files: As of `Samples`.
-        file_starts: As of `Samples`.
-        conversion: As of `Samples`.
+        origin: Where the samples come from.
         fingerprint: As of `Samples`.
     """
 
     files: tuple[FileAt, ...]
     counts: tuple[int, ...]
-    split: str
-    pixels_files: tuple[FileAt, ...]
-    file_starts: tuple[int, ...]
-    conversion: str
+    origin: Origin
     fingerprint: str = field(default="", compare=False)
 
     def __len__(self) -> int:
         return sum(self.counts)
 
     def part(self, shard: int) -> StreamedSamples:
-        """One shard, still on disk."""
+        """Takes one shard, still on disk."""
         return replace(self, files=(self.files[shard],), counts=(self.counts[shard],), fingerprint="")
 
     def shards(self) -> Iterator[Samples]:
         """Reads one shard after the other."""
         for file in self.files:
-            with np.load(file.path) as held:
-                columns = {name: held[name] for name in ("labels", "source_index", "rows")}
-                texts = {name: held[name].astype(np.str_) for name in ("ids", "encoded_sha256")}
-            yield Samples(
-                **texts,
-                **columns,
-                split=self.split,
-                pixels_files=self.pixels_files,
-                file_starts=self.file_starts,
-                conversion=self.conversion,
-                stay_on_disk=True,
-            )
+            with np.load(file.path) as shard:
+                columns = {name: shard[name].astype(np.str_) if name in _TEXTS else shard[name] for name in COLUMNS}
+            yield Samples(**columns, origin=self.origin, stay_on_disk=True)
 
     def load(self) -> Samples:
-        """All columns in memory, some 600 bytes a sample, for a moment twice that; the pixels stay where they are."""
+        """Reads all columns into memory, some 600 bytes a sample, for a moment twice that; the pixels stay where they are."""
         return join_samples(list(self.shards()))
 
     @property
@@ -159,39 +156,32 @@ class StreamedSamples:
     def parsed_ids(self) -> Column:
         """(N,) what random keys are hashed from."""
         ids = self._column("ids")
-        return Column(len(self), lambda: (parse_ids(tile.astype(np.str_)) for tile in ids.chunks()))
+        return Column(len(self), lambda: (parse_ids(chunk.astype(np.str_)) for chunk in ids.chunks()))
 
     def pixels(self) -> Pixels:
-        """The pixels, (N, C, H, W) uint8, read as they are indexed; eight bytes a sample are held."""
+        """Opens the pixels, (N, C, H, W) uint8, to be read as they are indexed; eight bytes a sample are held."""
         rows = np.concatenate([np.zeros(0, np.int64), *self._column("rows").chunks()])
-        return Pixels(self.pixels_files, self.file_starts, rows)
+        return Pixels(self.origin.pixels_files, self.origin.file_starts, rows)
 
     def _column(self, name: str) -> Column:
         def read() -> Iterator[NDArray[Any]]:
             for file in self.files:
-                with np.load(file.path) as held:
-                    yield held[name]
+                with np.load(file.path) as shard:
+                    yield shard[name]
 
         return Column(len(self), lambda: cut_chunks(read()))
 
 
 def join_samples(pieces: Sequence[Samples]) -> Samples:
     """Puts pieces of one split together, which must follow each other."""
-    names = ("ids", "labels", "source_index", "encoded_sha256", "rows")
-    columns: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in pieces]) for name in names}
+    columns: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in pieces]) for name in COLUMNS}
     return replace(pieces[0], **columns)
 
 
 def write_shard(file: Path, samples: Samples) -> None:
     """Writes what `StreamedSamples` reads."""
-    np.savez(
-        file,
-        ids=samples.ids.astype(np.bytes_),
-        labels=samples.labels,
-        source_index=samples.source_index,
-        encoded_sha256=samples.encoded_sha256.astype(np.bytes_),
-        rows=samples.rows,
-    )
+    columns: dict[str, Any] = {name: getattr(samples, name) for name in COLUMNS}
+    np.savez(file, **columns | {name: columns[name].astype(np.bytes_) for name in _TEXTS})
 
 
 @dataclass(frozen=True)
@@ -225,9 +215,8 @@ class SourceFacts:
     test_from: str
 
 
-ReadEncoded = Callable[["Samples"], list[bytes]]
+ReadEncoded = Callable[[Samples], list[bytes]]
 """Returns the encoded images (as bytes, untouched) of some samples."""
-
 
 OpenEncoded = Callable[[str, NDArray[np.int64]], ReadEncoded]
 """Takes a split's name and places in it, (n,); makes the images there ready to be read."""

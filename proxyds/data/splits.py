@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.decoding import STAGE, STAGE_VERSION
+from proxyds.data.chunked import cut_chunks
+from proxyds.data.decoding import STAGE, STAGE_VERSION, sort_rows
 from proxyds.data.pixels import FileAt
-from proxyds.data.samples import SHARD, Samples, join_samples, write_shard
+from proxyds.data.samples import SHARD, Origin, Samples, join_samples, write_shard
 from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Report, Task
-from proxyds.seeding import ParsedIds, derive_seed, hash_ids, parse_ids
+from proxyds.seeding import ID_HEX_DIGITS, ParsedIds, derive_seed, hash_ids, parse_ids
 
 BUCKET = 65_536
 """Samples that are merged at once, at most, as chance has it."""
@@ -51,18 +52,12 @@ class DecodedSplit:
     """A split, decoded.
 
     Attributes:
-        split: The source's name of it.
+        origin: Where its samples come from.
         parts: In the source's order.
-        pixels_files: See `samples.Samples`.
-        file_starts: See `samples.Samples`.
-        conversion: See `samples.Samples`.
     """
 
-    split: str
+    origin: Origin
     parts: tuple[DecodedPart, ...]
-    pixels_files: tuple[FileAt, ...]
-    file_starts: tuple[int, ...]
-    conversion: str
 
     def __len__(self) -> int:
         return sum(part.n for part in self.parts)
@@ -140,56 +135,70 @@ def split_samples(
 
     Roles without samples have no file.
     """
-    others = {role: _join(list(_merge(each))) for role, each in roles.items() if role != "train"}
-    to_test, to_evaluation = _carve_both(roles["train"], carving)
+    other_roles = {role: join_samples(list(_merge(each))) for role, each in roles.items() if role != "train"}
+    other_ids = np.concatenate([np.zeros(0, "S64"), *map(_base_ids, other_roles.values())])
+    is_test, is_evaluation = _carve_both(roles["train"], carving)
     content = hashlib.sha256("\n".join(label_names).encode())
-    kept = _Writer(folder)
     carved: dict[str, list[Samples]] = {"test": [], "evaluation": []}
-    elsewhere = np.concatenate([np.zeros(0, "S64"), *(_base_ids(each) for each in others.values() if each is not None)])
-    n_duplicates, n_shared, start = {}, 0, 0
+    n_duplicates, n_shared = dict.fromkeys(sorted(roles), 0), 0
+
+    def note(role: str, samples: Samples) -> None:
+        """Counts a role's repeats, and takes its ids into the content."""
+        ids = samples.ids.tolist()
+        content.update("".join(f"\n{each}" for each in sorted(ids)).encode())
+        n_duplicates[role] += sum(len(each) > ID_HEX_DIGITS for each in ids)
+
+    def carve_out(pieces: Iterable[Samples]) -> Iterator[Samples]:
+        """Sets test and evaluation samples aside; passes the others on, and counts those that stand elsewhere too."""
+        nonlocal n_shared
+        start = 0
+        for samples in pieces:
+            note("train", samples)
+            here = slice(start, start + len(samples))
+            start += len(samples)
+            is_carved = is_test[here] | is_evaluation[here]
+            carved["test"].append(samples.take(is_test[here]))
+            carved["evaluation"].append(samples.take(is_evaluation[here]))
+            left, beside = samples.take(~is_carved), _base_ids(samples.take(is_carved))
+            n_shared += int(np.isin(_base_ids(left), np.concatenate([other_ids, beside])).sum())
+            yield left
+            report(start, len(is_test) + 1, "")
+
     for role in sorted(roles):
         content.update(f"\n{role}:".encode())
-        n_repeats = 0
-        for samples in _merge(roles["train"]) if role == "train" else _list(others[role]):
-            content.update("".join(f"\n{each}" for each in sorted(samples.ids.tolist())).encode())
-            n_repeats += sum(len(each) > 64 for each in samples.ids.tolist())
-            if role != "train":
-                continue
-            these = slice(start, start + len(samples))
-            start += len(samples)
-            of_test, of_evaluation = to_test[these], to_evaluation[these]
-            carved["test"].append(samples.take(of_test))
-            carved["evaluation"].append(samples.take(of_evaluation))
-            train = samples.take(~(of_test | of_evaluation))
-            beside = np.concatenate([elsewhere, _base_ids(samples.take(of_test | of_evaluation))])
-            n_shared += int(np.isin(_base_ids(train), beside).sum())
-            kept.add(train)
-            report(start, len(to_test) + 1, "")
-        n_duplicates[role] = n_repeats
-    kept.end()
-    test = others.get("test") or _join(carved["test"])
-    evaluation = others.get("validation") or _join(carved["evaluation"])
-    for name, some in (("test", test), ("evaluation", evaluation)):
-        if some is not None and len(some):
-            write_shard(folder / f"{name}.npz", some)
-    n_evaluation, n_test = (0 if some is None else len(some) for some in (evaluation, test))
-    splits = Splits(
-        tuple(kept.counts),
-        n_evaluation,
-        n_test,
-        kept.find_fingerprint(roles["train"].conversion),
-        content.hexdigest(),
-        n_duplicates,
-        n_shared,
-    )
+        if role == "train":
+            counts, fingerprint = _write_training(folder, carve_out(_merge(roles[role])))
+        else:
+            note(role, other_roles[role])
+    test = other_roles.get("test") or join_samples(carved["test"])
+    evaluation = other_roles.get("validation") or join_samples(carved["evaluation"])
+    for name, samples in (("test", test), ("evaluation", evaluation)):
+        if len(samples):
+            write_shard(folder / f"{name}.npz", samples)
+    splits = Splits(counts, len(evaluation), len(test), fingerprint, content.hexdigest(), n_duplicates, n_shared)
     (folder / "splits.json").write_text(json.dumps(asdict(splits)))
     report(1, 1, "")
 
 
+def _write_training(folder: Path, pieces: Iterable[Samples]) -> tuple[tuple[int, ...], str]:
+    """Writes training samples as they come, `SHARD` in each file; returns the files' counts and `samples.Samples.fingerprint` of all."""
+    fingerprint = hashlib.sha256()
+    labels: list[bytes] = []
+    counts: list[int] = []
+    for samples in cut_chunks(pieces, SHARD, join_samples):
+        write_shard(folder / f"train-{len(counts):05d}.npz", samples)
+        fingerprint.update(("\n" if counts else f"{samples.origin.conversion}\n").encode())
+        fingerprint.update("\n".join(samples.ids).encode())
+        labels.append(samples.labels.astype("<i8").tobytes())  # which a fingerprint takes after all ids
+        counts.append(len(samples))
+    fingerprint.update(b"".join(labels))
+    return tuple(counts), fingerprint.hexdigest()
+
+
 def read_splits(entry: Entry) -> Splits:
     """Reads what `split_samples` says of its result."""
-    held: dict[str, Any] = json.loads(entry.file("splits.json").path.read_text())
-    return Splits(counts=tuple(held.pop("counts")), **held)
+    fields: dict[str, Any] = json.loads(entry.file("splits.json").path.read_text())
+    return Splits(**{**fields, "counts": tuple(fields["counts"])})
 
 
 def carve(ids: ParsedIds, labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -212,7 +221,7 @@ def carve(ids: ParsedIds, labels: NDArray[np.int64], fraction: float, seed: int)
 
 
 def _carve_both(train: DecodedSplit, carving: Carving) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which samples of the training split become test and which evaluation samples; each (N,) bool."""
+    """Chooses which samples of the training split become test and which evaluation samples; each (N,) bool."""
     n = len(train)
     to_test, to_evaluation = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     if carving.test_fraction is None and carving.validation_fraction is None:
@@ -238,30 +247,27 @@ def _merge(decoded: DecodedSplit) -> Iterator[Samples]:
         rows = np.concatenate(pieces)
         if not len(rows):
             continue
-        rows = rows[np.lexsort((rows["index"], rows["sha256"], rows["id"]))]
+        rows = sort_rows(rows)
         yield Samples(
             ids=_number_repeats(rows["id"].astype(np.str_).tolist()),
             labels=rows["label"],
             source_index=rows["index"],
             encoded_sha256=rows["sha256"].astype(np.str_),
-            split=decoded.split,
-            pixels_files=decoded.pixels_files,
-            file_starts=decoded.file_starts,
             rows=rows["place"],
-            conversion=decoded.conversion,
+            origin=decoded.origin,
         )
 
 
 def _first_id(bucket: int, n_bits: int) -> bytes:
-    """The first id of a bucket; past all ids for the one after the last."""
+    """Returns the first id of a bucket; past all ids for the bucket after the last."""
     return b"g" if bucket == 2**n_bits else b"%016x" % (bucket << (64 - n_bits) if n_bits else 0)
 
 
 def _read_between(file: Path, bounds: NDArray[np.bytes_]) -> NDArray[Any]:
     """Reads the rows with ids from the first bound up to the second."""
-    held = np.load(file, mmap_mode="r")
-    first, after = np.searchsorted(held["id"], bounds)
-    return np.array(held[first:after])
+    rows = np.load(file, mmap_mode="r")
+    first, after = np.searchsorted(rows["id"], bounds)
+    return np.array(rows[first:after])
 
 
 def _renumber(rows: NDArray[Any], part: DecodedPart) -> NDArray[Any]:
@@ -281,53 +287,6 @@ def _number_repeats(sorted_ids: Sequence[str]) -> NDArray[np.str_]:
     return np.array(numbered)
 
 
-def _join(pieces: list[Samples]) -> Samples | None:
-    return join_samples(pieces) if pieces else None
-
-
-def _list(samples: Samples | None) -> list[Samples]:
-    return [] if samples is None else [samples]
-
-
 def _base_ids(samples: Samples) -> NDArray[np.bytes_]:
     bases: NDArray[np.bytes_] = samples.ids.astype("<U64").astype("S64")
     return bases
-
-
-class _Writer:
-    """Training samples written as they come, `SHARD` in each file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.counts = folder, list[int]()
-        self._waiting: list[Samples] = []
-
-    def add(self, samples: Samples) -> None:
-        self._waiting.append(samples)
-        if sum(map(len, self._waiting)) >= SHARD:
-            together = join_samples(self._waiting)
-            n_full = len(together) // SHARD
-            for shard in range(n_full):
-                self._write(together.part(shard))
-            self._waiting = [together.take(np.arange(n_full * SHARD, len(together)))]
-
-    def end(self) -> None:
-        rest = [each for each in self._waiting if len(each)]
-        if rest:
-            self._write(join_samples(rest))
-
-    def _write(self, samples: Samples) -> None:
-        write_shard(self.folder / f"train-{len(self.counts):05d}.npz", samples)
-        self.counts.append(len(samples))
-
-    def find_fingerprint(self, conversion: str) -> str:
-        """See `samples.Samples.fingerprint`: first all ids, then all labels."""
-        content = hashlib.sha256(f"{conversion}\n".encode())
-        for column in ("ids", "labels"):
-            for shard in range(len(self.counts)):
-                with np.load(self.folder / f"train-{shard:05d}.npz") as held:
-                    values = held[column]
-                if column == "ids":
-                    content.update(("\n" * bool(shard) + "\n".join(values.astype(np.str_))).encode())
-                else:
-                    content.update(values.astype("<i8").tobytes())
-        return content.hexdigest()

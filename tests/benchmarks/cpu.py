@@ -33,7 +33,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from proxyds.artifact import writer
-from proxyds.data.samples import ReadEncoded, Samples, Source, SourceFacts
+from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts
 from proxyds.evaluation.runs import make_task
 from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity, Training
@@ -96,6 +96,7 @@ class Bench:
         self.pixels, self.encoded, self.are_real = load_images(folder)
         self.pixels_file = folder / "pixels.npy"
         np.save(self.pixels_file, self.pixels)
+        self.origin = Origin("train", (SimpleNamespace(path=self.pixels_file),), (0,), "bench")
         self.store = Store(folder / "store")
         self.engine = LocalWorkers()
         self.seeds = count()
@@ -109,17 +110,7 @@ class Bench:
         """The first n images, repeated where there are fewer."""
         ids = make_ids(n)
         rows = np.arange(n) % len(self.pixels)
-        return Samples(
-            ids,
-            np.arange(n) % 10,
-            np.arange(n),
-            ids,
-            "train",
-            (SimpleNamespace(path=self.pixels_file),),
-            (0,),
-            rows,
-            "bench",
-        )
+        return Samples(ids, np.arange(n) % 10, np.arange(n), ids, rows, self.origin)
 
     def train(self, filters: int, n_steps: int, n_train: int, n_test: int = 1, n_runs: int = N_CORES) -> list[Done]:
         """Runs trainings side by side as a check does, all new."""
@@ -438,8 +429,7 @@ def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, Nearest
     n = len(bench.encoded)
     sha256 = np.array([hashlib.sha256(file).hexdigest() for file in bench.encoded])
     ids = make_ids(n)
-    files = (SimpleNamespace(path=bench.pixels_file),)
-    train = Samples(ids, np.arange(n) % 10, np.arange(n), sha256, "train", files, (0,), np.arange(n), "bench")
+    train = Samples(ids, np.arange(n) % 10, np.arange(n), sha256, np.arange(n), bench.origin)
     few = train.take(np.arange(100))
     facts = SourceFacts("bench", None, "hub", True, "0", {"train": n}, {"train": 0}, 0, (), "bench", "bench")
 

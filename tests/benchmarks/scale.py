@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from proxyds.artifact.writer import write_tables
-from proxyds.data.samples import SHARD, Samples, Source, SourceFacts, StreamedSamples, write_shard
+from proxyds.data.samples import SHARD, Origin, Samples, Source, SourceFacts, StreamedSamples, write_shard
 from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Selection, Similarity
 from proxyds.runtime.local import LocalWorkers
@@ -80,10 +80,13 @@ def make(folder: Path, n: int, n_evaluation: int) -> None:
     evaluation, labels = _make_samples(n_evaluation, "ffffff", n_labels, rng)
     starts = range(0, n_evaluation, SHARD)
     eval_keys = [write_features(f"evaluation-{start}", labels[start : start + SHARD]) for start in starts]
-    train = StreamedSamples(tuple(files), tuple(counts), "train", (), (), "made up")
+    train = StreamedSamples(tuple(files), tuple(counts), ORIGIN)
     answers = [np.where(rng.random(n_evaluation) < right, labels, (labels + 1) % n_labels) for right in (0.5, 0.7)]
     with (folder / "given.pickle").open("wb") as file:
         pickle.dump((train, evaluation, keys, eval_keys, answers, n_labels), file)
+
+
+ORIGIN = Origin("train", (), (), "made up")
 
 
 def _make_samples(n: int, prefix: str, n_labels: int, rng: np.random.Generator) -> tuple[Samples, np.ndarray]:
@@ -91,7 +94,7 @@ def _make_samples(n: int, prefix: str, n_labels: int, rng: np.random.Generator) 
     labels = rng.integers(0, n_labels, n)
     place = np.arange(n)
     encoded = np.array([hashlib.sha256(image_of(each)).hexdigest() for each in ids])
-    return Samples(ids, labels, place, encoded, "train", (), (), place, "made up"), labels
+    return Samples(ids, labels, place, encoded, place, ORIGIN), labels
 
 
 def image_of(sample_id: str) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyds.data import chunked as columns
+from proxyds.data import chunked
 from proxyds.data.chunked import Column, chunks_of, cut_chunks, find_nth_smallest, in_key_order, sum_by, total
 from proxyds.recipe.models import LabelReduction, Selection
 from proxyds.seeding import parse_ids
@@ -21,10 +21,10 @@ from proxyds.selection.sampling import DRAW_LAWS, draw_systematic, inclusion_pro
 
 
 @pytest.fixture(autouse=True)
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand samples are many tiles, and several files on disk."""
-    monkeypatch.setattr(columns, "CHUNK", 64)
-    monkeypatch.setattr(columns, "BUCKET", 256)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand samples are many chunks, and several files on disk."""
+    monkeypatch.setattr(chunked, "CHUNK", 64)
+    monkeypatch.setattr(chunked, "BUCKET", 256)
 
 
 class Passes:
@@ -36,7 +36,7 @@ class Passes:
     def __call__(self) -> Iterator[np.ndarray]:
         self.n += 1
         pieces = (self.values[start : start + self.piece].copy() for start in range(0, len(self.values), self.piece))
-        yield from cut_chunks(pieces, columns.CHUNK)
+        yield from cut_chunks(pieces, chunked.CHUNK)
 
 
 def as_column(values: np.ndarray, piece: int = 37) -> Column:
@@ -111,7 +111,7 @@ def test_a_draw_takes_few_passes(law: str, weights_of: str, most: int) -> None:
     for n_samples in (200, 1000):
         weights, ids = as_column(WEIGHTS[weights_of][:n_samples]), as_column(IDS[:n_samples])
         DRAW_LAWS[law](weights, n_samples // 20, ids, 1)
-        counts.append((weights.tiles.n, ids.tiles.n))
+        counts.append((weights.chunks.n, ids.chunks.n))
     assert counts[0] == counts[1] or weights_of == "heavy"
     assert max(map(max, counts)) <= most
 
@@ -120,14 +120,14 @@ def test_a_systematic_draw_holds_no_more_than_a_bucket(monkeypatch: pytest.Monke
     seen = []
 
     def watch(*arguments: object) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for places, values in in_key_order(*arguments):
-            seen.append(len(places))
-            yield places, values
+        for indices, values in in_key_order(*arguments):
+            seen.append(len(indices))
+            yield indices, values
 
     monkeypatch.setattr(draws, "in_key_order", watch)
     draw_systematic(as_column(WEIGHTS["spread"]), 50, as_column(IDS), 1)
     assert len(seen) == 4
-    assert max(seen) < 2 * columns.BUCKET
+    assert max(seen) < 2 * chunked.BUCKET
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,11 +138,11 @@ def test_the_nth_smallest_by_radix_is_the_nth_smallest(values: list[float], data
     assert find_nth_smallest(as_column(array), n) == sorted(values)[n - 1] == find_nth_smallest(array, n)
 
 
-def test_equal_keys_keep_their_places() -> None:
+def test_equal_keys_keep_their_indices() -> None:
     keys = np.array([0.5, 0.25, 0.5, 0.25] * 250)
     values = np.arange(1000.0)
-    held = np.concatenate([places for places, _ in in_key_order(keys, values)])
-    streamed = np.concatenate([places for places, _ in in_key_order(as_column(keys), as_column(values))])
+    held = np.concatenate([indices for indices, _ in in_key_order(keys, values)])
+    streamed = np.concatenate([indices for indices, _ in in_key_order(as_column(keys), as_column(values))])
     assert np.array_equal(held, streamed)
     assert held[:3].tolist() == [1, 3, 5]  # 0 has no value
 
@@ -156,8 +156,8 @@ def test_sums_do_not_depend_on_how_values_come() -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 7))
-def test_tiles_are_of_one_length_and_lose_nothing(lengths: list[int], size: int) -> None:
+def test_chunks_are_of_one_length_and_lose_nothing(lengths: list[int], size: int) -> None:
     values = np.arange(sum(lengths))
-    tiles = list(cut_chunks(np.split(values, np.cumsum(lengths)[:-1]) if lengths else [], size))
-    assert np.array_equal(np.concatenate([np.zeros(0, int), *tiles]), values)
-    assert all(len(tile) == size for tile in tiles[:-1])
+    chunks = list(cut_chunks(np.split(values, np.cumsum(lengths)[:-1]) if lengths else [], size))
+    assert np.array_equal(np.concatenate([np.zeros(0, int), *chunks]), values)
+    assert all(len(chunk) == size for chunk in chunks[:-1])

@@ -55,7 +55,7 @@ def load(tmp_path: Path, write_recipe_file: Callable[..., Path], request: pytest
 
 
 def read_encoded(source: Source, part: Samples) -> list[bytes]:
-    return source.open_encoded(part.split, part.source_index)(part)
+    return source.open_encoded(part.origin.split, part.source_index)(part)
 
 
 def picture(number: int, mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Image.Image:
@@ -347,7 +347,7 @@ def test_the_sources_own_splits_are_used(load: Load, tmp_path: Path) -> None:
     write_parquet(tmp_path / "pictures", some_rows(12, 200), "test")
     source = load("{kind: folder, path: pictures}")
     assert [len(part) for part in parts(source)] == [40, 8, 12]
-    assert [part.split for part in parts(source)] == ["train", "validation", "test"]
+    assert [part.origin.split for part in parts(source)] == ["train", "validation", "test"]
     assert set(source.evaluation.ids) == {content_id(picture(n), NAMES[n % 4]) for n in range(100, 108)}
     assert "`validation`" in source.facts.evaluation_from
     assert "`test`" in source.facts.test_from
@@ -358,7 +358,7 @@ def test_a_source_with_a_test_split_has_only_validation_carved(load: Load, tmp_p
     write_parquet(tmp_path / "pictures", some_rows(12, 200), "test")
     source = load("{kind: folder, path: pictures}")
     assert [len(part) for part in parts(source)] == [36, 4, 12]
-    assert [part.split for part in parts(source)] == ["train", "train", "test"]
+    assert [part.origin.split for part in parts(source)] == ["train", "train", "test"]
 
 
 def test_splits_are_taken_by_the_names_given(load: Load, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_splits_are_taken_by_the_names_given(load: Load, tmp_path: Path) -> None
         table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
     source = load("{kind: folder, path: pictures, train_split: fit, validation_split: tune, test_split: judge}")
     assert [len(part) for part in parts(source)] == [40, 8, 12]
-    assert [part.split for part in parts(source)] == ["fit", "tune", "judge"]
+    assert [part.origin.split for part in parts(source)] == ["fit", "tune", "judge"]
     assert source.facts.n_samples == {"fit": 40, "tune": 8, "judge": 12}
 
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from webdataset import TarWriter
 
 import proxyds
-from proxyds.data import splits as splitting
+from proxyds.data import splits
 from proxyds.data.samples import SHARD, StreamedSamples
 from proxyds.data.source import load_source
 from proxyds.errors import SourceError
@@ -121,8 +121,8 @@ def test_samples_are_the_same_in_many_buckets_and_shards(
     recipe = tars_recipe(write_recipe_file)
     monkeypatch.setattr("proxyds.data.decoding.RUN", 100)
     found = []
-    for size in (usual := splitting.BUCKET, 64):
-        monkeypatch.setattr(splitting, "BUCKET", size)
+    for size in (usual := splits.BUCKET, 64):
+        monkeypatch.setattr(splits, "BUCKET", size)
         run = partial(run_stored, store=Store(tmp_path / str(size)), engine=InProcess(), on_progress=ignore_progress)
         found.append(load_source(recipe, run, streamed=True))
     assert usual == 65_536

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from proxyds.artifact.ranking_table import COLUMNS
-from proxyds.data.samples import Samples
+from proxyds.data.samples import Origin, Samples
 from proxyds.evaluation.runs import (
     STAGE,
     DrawAgain,
@@ -90,9 +90,8 @@ def make_samples(tmp_path: Path) -> Callable[..., Samples]:
         ids = np.sort([hashlib.sha256(f"{seed} {i}".encode()).hexdigest() for i in range(n)])
         file = tmp_path / f"pixels-{seed}-{n}.npy"
         np.save(file, pixels)
-        return Samples(
-            ids, labels, np.arange(n), ids, "train", (SimpleNamespace(path=file),), (0,), np.arange(n), "L 8"
-        )
+        origin = Origin("train", (SimpleNamespace(path=file),), (0,), "L 8")
+        return Samples(ids, labels, np.arange(n), ids, np.arange(n), origin)
 
     return make
 
@@ -346,7 +345,8 @@ def test_a_run_is_the_same_whatever_it_is_called_and_wherever_it_is_done(
 ) -> None:
     each = sets_of(train)[3]
     (run,) = runs_of([each], held_out, [LIGHT])
-    elsewhere = replace(train, pixels_files=(SimpleNamespace(path=tmp_path / "elsewhere.npy"),), split="all")
+    pixels_files = (SimpleNamespace(path=tmp_path / "elsewhere.npy"),)
+    elsewhere = replace(train, origin=replace(train.origin, pixels_files=pixels_files, split="all"))
     renamed = replace(LIGHT, name="another name", forward_flops=1, training_flops=3)
     (again,) = runs_of([sets_of(elsewhere)[3]], replace(held_out, rows=held_out.rows + 100), [renamed], device="cuda:1")
     assert key_of(again) == key_of(run)

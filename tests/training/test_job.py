@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from proxyds.data.samples import Samples
+from proxyds.data.samples import Origin, Samples
 from proxyds.errors import TrainingError
 from proxyds.evaluation.runs import list_runs, list_training_sets, train_and_test
 from proxyds.recipe.models import Check, Training
@@ -33,8 +32,7 @@ SETUP = TrainingSetup(
 def samples_of(n: int, seed: int) -> Samples:
     """Samples whose pixels are nowhere: a key depends on ids, labels and conversion."""
     ids, numbers = np.array([f"{i + 1000 * seed:064x}" for i in range(n)]), np.arange(n)
-    files = (SimpleNamespace(path=Path("nowhere.npy")),)
-    return Samples(ids, numbers % 4, numbers, ids, "train", files, (0,), numbers, "RGB 16 1")
+    return Samples(ids, numbers % 4, numbers, ids, numbers, Origin("train", (), (), "RGB 16 1"))
 
 
 TRAIN, HELD_OUT = samples_of(64, 0), samples_of(24, 1)

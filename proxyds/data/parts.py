@@ -1,0 +1,139 @@
+"""A split's encoded images and labels, in parts that can be sent to workers: in memory, or read by `datasets` as they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from proxyds.errors import SourceError
+from proxyds.text import first_line, make_plain
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    tarfile.TarError,
+    pa.ArrowException,
+)
+"""What `datasets` raises, besides its own errors, over folders that are no data set."""
+
+Row = tuple[bytes, Any, str]
+"""An encoded image (no bytes where there is none), its label as the source has it, its file's name for messages."""
+
+
+class Part(Protocol):
+    """Some images of a split, next to each other; can be sent to a worker."""
+
+    @property
+    def first(self) -> int | None:
+        """Place of the first one in the split; None where that is not known before the others are read."""
+
+    @property
+    def content(self) -> str:
+        """What the part holds: two parts with equal content hold the same."""
+
+    def rows(self) -> Iterator[Row]:
+        """Reads the images.
+
+        Raises:
+            SourceError: They cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class HeldPart:
+    """Images in memory, or mapped into it.
+
+    Attributes:
+        images: Arrow structs of `bytes` and `path`, as `datasets` keeps undecoded images.
+        labels: As the source has them.
+        first: Place of the first one in the split.
+    """
+
+    images: pa.Array
+    labels: pa.Array
+    first: int
+
+    @property
+    def content(self) -> str:
+        """The sha256 of every image's and every label's."""
+        content = hashlib.sha256(repr(self.labels.to_pylist()).encode())
+        for encoded, _, _ in self.rows():
+            content.update(hashlib.sha256(encoded).digest())
+        return content.hexdigest()
+
+    def encoded(self, place: int) -> bytes:
+        """Reads the image at a place of the part, as the source holds it."""
+        return _read_image(self.images[place].as_py(), f"[{self.first + place}]")
+
+    def rows(self) -> Iterator[Row]:
+        """See `Part`."""
+        for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
+            file = image.as_py()
+            yield _read_image(file, f"[{self.first + place}]"), label, _name_image(file)
+
+
+@dataclass(frozen=True)
+class StreamedPart:
+    """A file of images, or several, read by `datasets` as they are asked for.
+
+    Attributes:
+        stream: A `datasets.IterableDataset` of these files.
+        image_column: Its column of images, undecoded.
+        label_column: Its column of labels.
+        content: Names, sizes and times of all of the source's files, and which of them these are.
+        first: 0 for the first part.
+    """
+
+    stream: Any
+    image_column: str
+    label_column: str
+    content: str
+    first: int | None
+
+    def rows(self) -> Iterator[Row]:
+        """See `Part`."""
+        try:
+            for place, row in enumerate(self.stream):
+                image = row[self.image_column]
+                where = f"[{place}]" if self.first == 0 else f" [{place}] of a later file"
+                yield _read_image(image, where), row[self.label_column], _name_image(image)
+        except UNREADABLE as error:
+            raise SourceError(
+                f"source: must be parquet files, image folders or WebDataset tars, a file is not: {first_line(error)}"
+            ) from error
+
+
+def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
+    """Reads the bytes of an image file as `datasets` keeps it; none where the source holds none.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    if image is None:
+        return b""
+    encoded: bytes | None = image["bytes"]
+    if encoded is not None:
+        return encoded
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise SourceError(
+            f"source: image {where.strip()}{_name_image(image)} cannot be read: {error.strerror}"
+        ) from None
+
+
+def _name_image(image: dict[str, Any] | None) -> str:
+    """Returns the file's name of an image where the source has one, for messages."""
+    path = (image or {}).get("path")
+    return f" ({make_plain(Path(path).name)})" if path else ""
