@@ -85,6 +85,10 @@ class Measured:
     draws: dict[tuple[str, float], NDArray[np.int64]]
     left_out: tuple[str, ...]
 
+    def count_draws(self, dataset: str, ratio: float) -> int:
+        """Counts the draws of a data set; 1 where there is no training, as of a ranking that costs nothing."""
+        return len(set(self.draws.get((dataset, ratio), (0,))))
+
 
 def about_architecture(architecture: Architecture) -> dict[str, Any]:
     """Gives the columns that describe an architecture."""

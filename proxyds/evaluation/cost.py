@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,21 +22,17 @@ def weigh_spending(
     so many architectures that the savings reach what build (and check) took, in seconds where they were measured here,
     else in FLOPs.
     """
-    rows = runs.to_pylist()
-    trained = [row for row in rows if row["origin"] == "trained"]
-
-    def mean(column: str, dataset: str, ratio: float) -> float | None:
-        held = [row[column] for row in trained if (row["dataset"], row["ratio"]) == (dataset, ratio)]
-        return float(np.mean(held)) if held else None
-
-    proxy_flops, full_flops = mean("run_flops", PROXY, own_ratio), mean("run_flops", FULL, 1.0)
-    proxy_training, full_training = mean("training_seconds", PROXY, own_ratio), mean("training_seconds", FULL, 1.0)
-    proxy_seconds = _plus(proxy_training, mean("test_seconds", PROXY, own_ratio))
-    full_seconds = _plus(full_training, mean("test_seconds", FULL, 1.0))
-    if full_flops is None:  # the accuracies on everything were known: what they would have taken
-        of_proxy = [row for row in trained if (row["dataset"], row["ratio"]) == (PROXY, own_ratio)]
-        would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in of_proxy]
-        full_flops = float(np.mean(would)) if would else None
+    trained = [row for row in runs.to_pylist() if row["origin"] == "trained"]
+    on_proxy, on_full = (
+        [row for row in trained if (row["dataset"], row["ratio"]) == key] for key in ((PROXY, own_ratio), (FULL, 1.0))
+    )
+    proxy_flops, full_flops = _mean(on_proxy, "run_flops"), _mean(on_full, "run_flops")
+    proxy_training, full_training = _mean(on_proxy, "training_seconds"), _mean(on_full, "training_seconds")
+    proxy_seconds = _plus(proxy_training, _mean(on_proxy, "test_seconds"))
+    full_seconds = _plus(full_training, _mean(on_full, "test_seconds"))
+    if full_flops is None and on_proxy:  # the accuracies on everything were known: what they would have taken
+        would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in on_proxy]
+        full_flops = float(np.mean(would))
     build_flops = float(sum(stage.flops for stage in stages))
     build_seconds = sum(stage.work_seconds for stage in stages)
     check_flops = float(sum(row["run_flops"] for row in trained))
@@ -61,6 +58,10 @@ def weigh_spending(
         pays_after=pays_after(build),
         pays_after_with_check=pays_after(build + checked),
     )
+
+
+def _mean(rows: Sequence[dict[str, Any]], column: str) -> float | None:
+    return float(np.mean([row[column] for row in rows])) if rows else None
 
 
 def _plus(some: float | None, more: float | None) -> float | None:

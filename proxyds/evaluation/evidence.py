@@ -21,8 +21,8 @@ from proxyds.artifact.manifest import (
     EstimateRecord,
     EvidenceRecord,
     MachineRecord,
+    Manifest,
     MethodRecord,
-    StageRecord,
     Verdict,
 )
 from proxyds.artifact.ranking_table import (
@@ -38,10 +38,9 @@ from proxyds.artifact.ranking_table import (
     collect_accuracies,
 )
 from proxyds.errors import EvidenceError
-from proxyds.evaluation import rank_metrics as ranking
 from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.cost import weigh_spending
-from proxyds.evaluation.rank_metrics import Floats
+from proxyds.evaluation.rank_metrics import Floats, are_alike, kendall_tau, n_top
 from proxyds.recipe.models import MIN_RANKED, Check
 
 MAX_RANKED = 2000
@@ -80,65 +79,56 @@ class Provenance:
     machine: MachineRecord
 
 
-def weigh_evidence(
-    table: pa.Table,
-    check: Check,
-    provenance: Provenance,
-    *,
-    own_ratio: float,
-    n_full: int,
-    n_test: int,
-    seed: int,
-    stages: Sequence[StageRecord],
-) -> EvidenceRecord:
+def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manifest: Manifest) -> EvidenceRecord:
     """Measures how well the proxy ranks.
 
     Args:
         table: The table `ranking`.
         check: How it was checked.
         provenance: Where the table comes from.
-        own_ratio: The proxy's.
-        n_full: Samples of everything.
-        n_test: Samples of the test.
-        seed: The recipe's.
-        stages: What the build took.
+        manifest: The proxy's: its ratio and seed, how many samples there are, and what the build took.
 
     Raises:
         EvidenceError: Fewer than five architectures have every run, or more than can be weighed; accuracies on full data or on
             the proxy are constant, or there are none.
     """
+    own_ratio = manifest.draw.ratio
     measured = collect_accuracies(table, provenance.planned)
     _check_enough(measured, own_ratio, provenance.failures)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
     n_draws = {len(set(draws)) for draws in measured.draws.values()}
-    counts = draw_resamples(len(measured.names), len(references), n_draws, seed)
+    counts = draw_resamples(len(measured.names), len(references), n_draws, manifest.seed)
 
-    values: dict[_Key, dict[str, Floats]] = {}
-    for key, accuracies in measured.accuracies.items():
-        if key[0] != FULL:
-            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+    values: dict[_Key, dict[str, Floats]] = {
+        key: compare_repeats(references, accuracies, measured.draws[key], cost, counts)
+        for key, accuracies in measured.accuracies.items()
+        if key[0] != FULL
+    }
     values[FULL, None] = compare_seeds(references, full, cost, counts) if len(full) > 1 else {}
     for method in FREE_RANKINGS:
         values[method, None] = compare_repeats(references, measured.costs[method][None], _ONE_DRAW, cost, counts)
     own = measured.accuracies[PROXY, own_ratio][measured.draws[PROXY, own_ratio] == 0]
-    of_own = compare_repeats(references, own, np.zeros(len(own), np.int64), cost, counts) if len(own) else {}
+    own_tau = EstimateRecord(value=None, low=None, high=None)
+    if len(own):
+        one_draw = np.zeros(len(own), np.int64)
+        own_tau = estimate(compare_repeats(references, own, one_draw, cost, counts, ["tau"])["tau"])
 
     methods = tuple(_describe(key, measured, references, of_key) for key, of_key in values.items())
     comparisons = tuple(_compare_with_controls(values, measured))
-    own_draws = len(set(measured.draws[PROXY, own_ratio]))
+    own_draws = measured.count_draws(PROXY, own_ratio)
     at_own_ratio = sum(ratio in (1.0, own_ratio) for ratio in table["ratio"].to_pylist())
     verdict, explanation = judge(comparisons, own_ratio, own_draws, at_own_ratio)
     if len(full) == 1:
         explanation += " There is one training on everything: its noise is in no interval."
-    found = EvidenceRecord(
+    evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
         runs=provenance.runs,
         reference=provenance.reference,
         n_architectures=len(measured.names),
-        n_like_cost_pairs=int(ranking.are_alike(cost).sum()) // 2,
-        n_top=ranking.n_top(len(measured.names)),
+        n_like_cost_pairs=int(are_alike(cost).sum()) // 2,
+        n_top=n_top(len(measured.names)),
         n_full_seeds=len(full),
         n_draws=own_draws,
         left_out=measured.left_out,
@@ -147,29 +137,29 @@ def weigh_evidence(
         comparisons=comparisons,
         verdict=verdict,
         explanation=explanation,
-        own_tau=estimate(of_own["tau"]) if of_own else EstimateRecord(value=None, low=None, high=None),
+        own_tau=own_tau,
         passed=None,
         sufficient_ratio=None,
-        spending=weigh_spending(table, own_ratio, n_full, n_test, stages),
+        spending=weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages),
         elapsed_seconds=provenance.elapsed_seconds,
         machine=provenance.machine,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return found.model_copy(update=_gate(found))
+    return evidence.model_copy(update=_gate(evidence))
 
 
-def _gate(found: EvidenceRecord) -> dict[str, bool | float | None]:
-    """Whether the threshold is reached, and the smallest ratio that reaches the target; one draw reaches nothing."""
+def _gate(evidence: EvidenceRecord) -> dict[str, bool | float | None]:
+    """Tells whether the threshold is reached, and the smallest ratio that reaches the target; one draw reaches nothing."""
 
     def reaches(ratio: float, goal: float | None) -> bool:
-        method = found.of(PROXY, ratio)
-        low = method.statistics["tau"].low if method else None
-        return method is not None and method.n_draws > 1 and goal is not None and low is not None and low >= goal
+        method = evidence.of(PROXY, ratio)
+        low = method.statistics["tau"].low if method is not None and method.n_draws > 1 else None
+        return goal is not None and low is not None and low >= goal
 
-    threshold = found.check.threshold
+    threshold = evidence.check.threshold
     return {
-        "passed": None if threshold is None else reaches(found.own_ratio, threshold),
-        "sufficient_ratio": min((ratio for ratio in found.ratios if reaches(ratio, found.target)), default=None),
+        "passed": None if threshold is None else reaches(evidence.own_ratio, threshold),
+        "sufficient_ratio": min((ratio for ratio in evidence.ratios if reaches(ratio, evidence.target)), default=None),
     }
 
 
@@ -186,22 +176,16 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
         The verdict, and a sentence or two that say why.
     """
     of: dict[str, ComparisonRecord] = {each.control: each for each in comparisons if each.ratio == own_ratio}
-    if FLOPS in of and of[FLOPS].difference.value is None:  # all cost the same: there is nothing to count
-        rivals = [each for each in _RIVALS if each[0] != FLOPS]
-    else:
-        rivals = list(_RIVALS)
+    alike_in_cost = FLOPS in of and of[FLOPS].difference.value is None  # there is nothing to count
+    rivals = [each for each in _RIVALS if not (alike_in_cost and each[0] == FLOPS)]
     for control, words, verdict in rivals:
         against = of.get(control)
         if against is not None and against.outcome in ("worse", "no better"):
-            is_worse = control == RANDOM and against.outcome == "worse"
+            is_worse = against.outcome == "worse"
             return (
-                "worse than random" if is_worse else verdict,
+                "worse than random" if is_worse and control == RANDOM else verdict,
                 f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}: "
-                + (
-                    "all of the interval is below zero."
-                    if against.outcome == "worse"
-                    else "a gain of 0.05 is ruled out."
-                ),
+                + ("all of the interval is below zero." if is_worse else "a gain of 0.05 is ruled out."),
             )
     missing = [words for control, words, _ in rivals if control not in of]
     if missing:
@@ -251,43 +235,35 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
 
 def _describe(key: _Key, measured: Measured, references: Floats, values: dict[str, Floats]) -> MethodRecord:
     method, ratio = key
-    place = (method, 1.0 if ratio is None else ratio)
-    accuracies = measured.accuracies.get(place)
+    accuracies = measured.accuracies.get((method, ratio or 1.0))
     each = measured.costs[method][None] if accuracies is None else accuracies
-    says_nothing = {FLOPS: ("pearson", "tau_given_cost"), PARAMETERS: ("pearson",)}.get(
-        method, ()
-    )  # a cost is no accuracy
-    return MethodRecord.model_validate(
-        {
-            "method": method,
-            "ratio": ratio,
-            "n_draws": 1 if accuracies is None else len(set(measured.draws[place])),
-            "mean_accuracy": None if accuracies is None else float(accuracies.mean()),
-            "tau_of_repeats": _tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
-            "statistics": {name: estimate(values[name]) for name in values if name not in says_nothing},
-        }
+    # a cost is no accuracy
+    says_nothing = {FLOPS: ("pearson", "tau_given_cost"), PARAMETERS: ("pearson",)}.get(method, ())
+    return MethodRecord(
+        method=method,
+        ratio=ratio,
+        n_draws=measured.count_draws(method, ratio or 1.0),
+        mean_accuracy=None if accuracies is None else float(accuracies.mean()),
+        tau_of_repeats=_tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
+        statistics={name: estimate(values[name]) for name in values if name not in says_nothing},
     )
 
 
 def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) -> tuple[float | None, ...]:
-    """Each repeat's own tau: the mean over the references, or for a full seed its own reference alone."""
+    """Computes each repeat's own tau: the mean over the references, or for a full seed its own reference alone."""
     one = np.ones((1, measured.shape[1]), np.int64)
     taus = []
     for repeat, accuracies in enumerate(measured):
         against = references[[repeat]] if is_itself else references
-        taus.append(float(np.mean([ranking.kendall_tau(reference, accuracies, one) for reference in against])))
+        taus.append(float(np.mean([kendall_tau(reference, accuracies, one) for reference in against])))
     return tuple(tau if math.isfinite(tau) else None for tau in taus)
 
 
 def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Measured) -> Iterable[ComparisonRecord]:
-    """The proxy at each ratio against everything of that ratio and against the free rankings.
+    """Compares the proxy at each ratio with everything of that ratio and with the free rankings.
 
     Where one of the two was drawn once nothing is decided: the interval does not hold the noise of drawing it.
     """
-
-    def is_drawn_once(method: str, ratio: float) -> bool:
-        return method not in FREE_RANKINGS and len(set(measured.draws[method, ratio])) == 1
-
     for method, ratio in values:
         if method != PROXY or ratio is None:
             continue
@@ -295,10 +271,9 @@ def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Meas
             of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
             if of_control is not None:
                 difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])
-                is_open = is_drawn_once(PROXY, ratio) or is_drawn_once(control, ratio)
-                outcome = "undecided" if is_open else _outcome(difference)
-                about = {"control": control, "ratio": ratio, "difference": difference, "outcome": outcome}
-                yield ComparisonRecord.model_validate(about)
+                n_draws = [measured.count_draws(each, ratio) for each in (PROXY, control) if each not in FREE_RANKINGS]
+                outcome = "undecided" if min(n_draws) == 1 else _outcome(difference)
+                yield ComparisonRecord(control=control, ratio=ratio, difference=difference, outcome=outcome)
 
 
 def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "worse", "undecided"]:

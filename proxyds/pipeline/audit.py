@@ -302,16 +302,7 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     """Checks that the statistics, the verdict and the gate are what the runs in the table `ranking` give when they are weighed again."""
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
-    found = weigh_evidence(
-        table,
-        said.check,
-        provenance,
-        own_ratio=said.own_ratio,
-        n_full=manifest.counts.train,
-        n_test=manifest.counts.test,
-        seed=manifest.seed,
-        stages=manifest.stages,
-    )
+    found = weigh_evidence(table, said.check, provenance, manifest)
     of_said, of_found = _list_claims(said), _list_claims(found)
     for what in sorted(set(of_said) | set(of_found)):
         if not _agree(of_said.get(what), of_found.get(what)):
@@ -325,7 +316,16 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     """Lists what evidence claims, by name: the values of every statistic, and what follows from them."""
     claims: dict[str, Any] = {
         name: getattr(evidence, name)
-        for name in ("verdict", "passed", "sufficient_ratio", "n_architectures", "n_draws", "n_full_seeds", "n_top")
+        for name in (
+            "own_ratio",
+            "verdict",
+            "passed",
+            "sufficient_ratio",
+            "n_architectures",
+            "n_draws",
+            "n_full_seeds",
+            "n_top",
+        )
     }
     for each in evidence.methods:
         for name, estimate in each.statistics.items():

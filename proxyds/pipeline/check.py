@@ -331,16 +331,7 @@ def _write_evidence(
     provenance: evidence.Provenance,
 ) -> Manifest:
     """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
-    found = evidence.weigh_evidence(
-        table,
-        settings,
-        provenance,
-        own_ratio=recipe.selection.ratio,
-        n_full=manifest.counts.train,
-        n_test=manifest.counts.test,
-        seed=recipe.seed,
-        stages=manifest.stages,
-    )
+    found = evidence.weigh_evidence(table, settings, provenance, manifest)
     checked = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
     kept = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": kept})

@@ -34,32 +34,10 @@ class Design:
     quotas: NDArray[np.int64] | None = None
 
 
-def find_scale(weights: Values, n: int) -> float:
-    """The factor by which weights become the chances that a sample is drawn: capped at 1, the excess shared out again until they sum to n.
-
-    One pass, and one more as often as others reach the cap.
-
-    Args:
-        weights: (N,) not negative, at least n of them positive.
-        n: Samples to draw.
-    """
-    scale, n_certain = n / total(weights), 0
-    while n:
-        of_tiles = [
-            (int(np.count_nonzero(is_certain)), np.where(is_certain, 0.0, tile).sum())
-            for tile in chunks_of(weights)
-            for is_certain in (tile * scale >= _CERTAIN,)
-        ]
-        n_reached, rest = (sum(each) for each in zip(*of_tiles, strict=True))
-        if n_reached == n_certain:
-            break
-        n_certain = n_reached
-        scale = max(scale, (n - n_certain) / max(rest, np.finfo(np.float64).tiny))
-    return float(scale)
-
-
 def inclusion_probabilities(weights: Values, n: int) -> Values:
-    """Proportional to the weights, capped at 1, the excess shared out again until they sum to n.
+    """Scales weights to the chances that samples are drawn: capped at 1, the excess shared out again until they sum to n.
+
+    Two passes, and one more as often as others reach the cap.
 
     Args:
         weights: (N,) not negative, at least n of them positive.
@@ -70,7 +48,7 @@ def inclusion_probabilities(weights: Values, n: int) -> Values:
     """
     if n == 0:
         return map_chunks(lambda tile: np.zeros(len(tile)), weights)
-    scale = find_scale(weights, n)
+    scale = _find_scale(weights, n)
 
     def cap(tile: NDArray[np.float64]) -> NDArray[np.float64]:
         scaled = tile * scale
@@ -80,8 +58,24 @@ def inclusion_probabilities(weights: Values, n: int) -> Values:
     return map_chunks(cap, weights)
 
 
+def _find_scale(weights: Values, n: int) -> float:
+    """Finds the factor by which weights become `inclusion_probabilities`."""
+    scale, n_certain = n / total(weights), 0
+    while True:
+        of_tiles = [
+            (int(np.count_nonzero(is_certain)), np.where(is_certain, 0.0, tile).sum())
+            for tile in chunks_of(weights)
+            for is_certain in (tile * scale >= _CERTAIN,)
+        ]
+        n_reached, rest = (sum(each) for each in zip(*of_tiles, strict=True))
+        if n_reached == n_certain:
+            return float(scale)
+        n_certain = n_reached
+        scale = max(scale, (n - n_certain) / max(rest, np.finfo(np.float64).tiny))
+
+
 def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
-    """Systematic sampling in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
+    """Samples systematically in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
 
     The samples' inclusion probabilities are laid end to end in a random order; of n marks at distance 1 with a random
     start, each takes the sample that it falls upon.
@@ -104,32 +98,23 @@ def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
     keys = map_chunks(partial(uniform_keys, seed=derive_seed(seed, "order")), ids)
     stretch, start = n_marks / total(open_ones), derive_seed(seed, "start") / 2**63
     end, n_before = 0.0, 0.0  # of what is laid so far; marks that lie before it
-    for places, chances in in_key_order(keys, open_ones):
-        if not len(places):
+    for indices, chances in in_key_order(keys, open_ones):
+        if not len(indices):
             continue
         ends = np.cumsum(np.concatenate([[end], chances]))[1:]
         marks = np.ceil(np.minimum(ends * stretch, n_marks) - start)
-        selected[places[np.diff(marks, prepend=n_before) > 0]] = True
-        end, n_before, last = ends[-1], marks[-1], places[-1]
+        selected[indices[np.diff(marks, prepend=n_before) > 0]] = True
+        end, n_before, last = ends[-1], marks[-1], indices[-1]
     if n_before < n_marks:  # the end fell short of the last mark, by rounding
         selected[last] = True
     return selected
 
 
 def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
-    """One after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
+    """Draws one after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
 
-    Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006). Inclusion
-    probabilities have no closed form.
-
-    Args:
-        weights: (N,) not negative, at least n of them positive.
-        n: Samples to draw.
-        ids: (N,) parsed sample ids; u is a hash of id and seed.
-        seed: Of the draw.
-
-    Returns:
-        (N,) bool, n of them true.
+    Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006); u is a hash of id and
+    seed. Inclusion probabilities have no closed form. Arguments are those of `draw_systematic`.
     """
     if not n:
         return np.zeros(len(weights), np.bool_)
@@ -177,14 +162,14 @@ def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> N
         return DRAW_LAWS[law](design.weights, n, ids, seed)
     ids, weights, selected = materialize(ids), materialize(design.weights), np.zeros(len(ids), np.bool_)
     for stratum, quota in enumerate(design.quotas):
-        places = np.flatnonzero(design.strata == stratum)
+        indices = np.flatnonzero(design.strata == stratum)
         of_stratum = derive_seed(seed, "stratum", stratum)
-        selected[places] = DRAW_LAWS[law](weights[places], int(quota), ids[places], of_stratum)
+        selected[indices] = DRAW_LAWS[law](weights[indices], int(quota), ids[indices], of_stratum)
     return selected
 
 
 def find_supply(design: Design, n: int) -> float:
-    """How many times the n samples that are asked for could be drawn, of the stratum that has the fewest with a weight above 0."""
+    """Finds how many times the n samples that are asked for could be drawn, of the stratum that has the fewest with a weight above 0."""
     is_possible = map_chunks(lambda tile: tile > 0, design.weights)
     if design.strata is None or design.quotas is None:
         return float(total(is_possible) / n) if n else math.inf
@@ -194,7 +179,7 @@ def find_supply(design: Design, n: int) -> float:
 
 
 def find_keep_probability(design: Design, n: int) -> Values:
-    """Each sample's weight over the sum of its stratum, times the stratum's share of the n that are drawn; sums to 1."""
+    """Finds each sample's weight over the sum of its stratum, times the stratum's share of the n that are drawn; sums to 1."""
     if design.strata is None or design.quotas is None:
         whole = total(design.weights)
         return map_chunks(lambda tile: tile / whole, design.weights)
@@ -205,12 +190,12 @@ def find_keep_probability(design: Design, n: int) -> Values:
 
 
 def find_inclusion(design: Design, n: int) -> Values:
-    """Each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_designed`."""
+    """Finds each sample's chance of being drawn by the law `systematic`, (N,) float64 in [0, 1]; see `draw_designed`."""
     if design.strata is None or design.quotas is None:
         return inclusion_probabilities(design.weights, n)
     weights = materialize(design.weights)
     chances = np.zeros(len(weights))
     for stratum, quota in enumerate(design.quotas):
-        places = np.flatnonzero(design.strata == stratum)
-        chances[places] = materialize(inclusion_probabilities(weights[places], int(quota)))
+        indices = np.flatnonzero(design.strata == stratum)
+        chances[indices] = materialize(inclusion_probabilities(weights[indices], int(quota)))
     return chances

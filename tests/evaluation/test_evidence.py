@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from proxyds.artifact.manifest import ComparisonRecord, EstimateRecord, EvidenceRecord, MachineRecord, StageRecord
+from proxyds.artifact.manifest import (
+    ComparisonRecord,
+    CountsRecord,
+    DrawRecord,
+    EstimateRecord,
+    EvidenceRecord,
+    MachineRecord,
+    Manifest,
+    StageRecord,
+)
 from proxyds.artifact.ranking_table import (
     FEWER_EPOCHS,
     FULL,
@@ -93,7 +102,7 @@ def rows_of(
 
 
 def weigh(rows: Rows, check: Check | None = None, *, own_ratio: float = 0.1, **about: Any) -> EvidenceRecord:
-    """Weighs rows; `about` replaces what a provenance or an argument would be."""
+    """Weighs rows; `about` replaces what a provenance or a manifest says."""
     provenance: dict[str, Any] = {
         "planned": [],
         "runs": "trained here",
@@ -102,16 +111,16 @@ def weigh(rows: Rows, check: Check | None = None, *, own_ratio: float = 0.1, **a
         "elapsed_seconds": 3.0,
         "machine": MACHINE,
     }
-    given: dict[str, Any] = {
-        "own_ratio": own_ratio,
-        "n_full": 1000,
-        "n_test": 359,
+    said: dict[str, Any] = {
+        "draw": DrawRecord.model_construct(ratio=own_ratio),
+        "counts": CountsRecord.model_construct(train=1000, test=359),
         "seed": 0,
         "stages": [StageRecord(stage="probe", work_seconds=2, elapsed_seconds=1, flops=10, was_stored=False)],
     }
     for name, value in about.items():
-        (provenance if name in provenance else given)[name] = value
-    return weigh_evidence(make_runs_table(rows), check or Check(), Provenance(**provenance), **given)
+        (provenance if name in provenance else said)[name] = value
+    manifest = Manifest.model_construct(**said)
+    return weigh_evidence(make_runs_table(rows), check or Check(), Provenance(**provenance), manifest)
 
 
 def around(truth: np.ndarray, noise: float, *, seed: int, repeats: int = 2) -> np.ndarray:
