@@ -1,10 +1,15 @@
-"""What every section of a recipe has in common."""
+"""What every section of a recipe has in common, and how its validators say what is wrong.
+
+A validator of one value raises a `ValueError`, whose text is the message: requirement, what was found, what to do.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
@@ -24,3 +29,29 @@ class Section(BaseModel):
         fields = type(self).model_fields
         unused = {name for name in self.later if getattr(self, name) == fields[name].get_default()}
         return {name: value for name, value in serialize(self).items() if name not in unused}
+
+
+def fault(message: str, place: str = "") -> PydanticCustomError:
+    """Makes the error of a validator that looks at several fields.
+
+    Args:
+        message: Requirement, what was found, what to do.
+        place: Dotted name, from the recipe's root, of the field at fault; empty for the section that the validator is of.
+    """
+    return PydanticCustomError("fault", "{message}", {"message": message, "place": place})
+
+
+def unknown_name(message: str) -> PydanticCustomError:
+    """Makes the error of a validator that finds a name which is not registered."""
+    return PydanticCustomError("unknown_name", "{message}", {"message": message})
+
+
+def check_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuses a list that holds a value twice."""
+    seen = set()
+    for value in values:
+        identity = json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, sort_keys=True)
+        if identity in seen:
+            raise ValueError(f"must hold each choice once, {identity} stands twice")
+        seen.add(identity)
+    return values

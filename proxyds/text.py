@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
@@ -53,6 +54,12 @@ def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:
     """
     said = hide(str(error))
     return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def short_json(value: object) -> str:
+    """Shows a value as JSON, 60 letters at most."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def suggest_names(name: str, names: Collection[str]) -> str:

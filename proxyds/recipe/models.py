@@ -6,7 +6,6 @@ moment. `yaml.py` reads and writes recipes as files.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from pathlib import PurePath
@@ -14,32 +13,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BeforeValidator,
     Field,
     PlainValidator,
     field_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from proxyds.recipe.licences import LICENCES
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
 from proxyds.recipe.source import DigitsSource, SourceSpec
-from proxyds.section import Section
+from proxyds.section import Section, check_distinct, fault, unknown_name
 from proxyds.space.choices import SpaceSpec
-from proxyds.text import find_active_text, iter_texts
+from proxyds.text import find_active_text, iter_texts, short_json, suggest_names
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
 MIN_RANKED = 5
 """Architectures without which nobody can speak of a ranking."""
 
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("must hold each choice once")
-    return values
 
 
 MAX_PROBES, MAX_REPEATS, MAX_PARTS = 64, 100, 64
@@ -56,7 +48,7 @@ class Probes(Section):
         examples=[2],
     )
     architectures: (
-        Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_PROBES), AfterValidator(_distinct)] | None
+        Annotated[tuple[str, ...], Field(min_length=2, max_length=MAX_PROBES), AfterValidator(check_distinct)] | None
     ) = Field(
         None,
         description="In place of count: the architectures of the space by name, as `proxyds inspect RECIPE` names them.",
@@ -76,7 +68,7 @@ class Probes(Section):
 
 def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
     if not any(constants):
-        raise ValueError("must not all be zero: nothing could be drawn")
+        raise ValueError("must not all be zero: nothing could be drawn; for example [2, 1, 6, 1]")
     return constants
 
 
@@ -118,7 +110,9 @@ class Similarity(Section):
 def _is_count_or_share(keep: Any) -> Any:
     is_count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 2
     if not is_count and not (isinstance(keep, float) and 0 < keep < 1) and keep != "auto":
-        raise ValueError("must be a number of labels from 2, a share of them in (0, 1), or `auto`")
+        raise ValueError(
+            f"must be a number of labels from 2, a share of them in (0, 1), or `auto`, got {short_json(keep)}; for example 20"
+        )
     return keep
 
 
@@ -146,13 +140,20 @@ class LabelReduction(Section):
 
 def _known_method(method: str) -> str:
     if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, n=3, cutoff=0.4)
-        nearest = f" (near: {', '.join(near)})" if near else ""
-        raise ValueError(f"must be a selection method{nearest}: {', '.join(METHODS)}")
+        raise unknown_name(f"must be a selection method, got {method!r}; {suggest_names(method, METHODS)}")
     return method
 
 
 _Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": list(METHODS)})]
+
+
+def _is_ratio(ratio: float) -> float:
+    if not 0 < ratio <= 1:
+        raise ValueError(f"must be in (0, 1], got {ratio:g}; for five percent write 0.05")
+    return ratio
+
+
+_Ratio = Annotated[float, AfterValidator(_is_ratio), Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": 1})]
 
 
 class Selection(Section):
@@ -166,11 +167,8 @@ class Selection(Section):
         "`proxyds list` tells the others.",
         examples=["easier"],
     )
-    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.05,
-        description="Size of the proxy as a share of the samples that may be drawn.",
-        examples=[0.05],
-        json_schema_extra={"advice": "for five percent write 0.05"},
+    ratio: _Ratio = Field(
+        0.05, description="Size of the proxy as a share of the samples that may be drawn.", examples=[0.05]
     )
     draw: Literal["systematic", "successive"] = Field(
         "systematic",
@@ -229,7 +227,6 @@ def _as_reference(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-_Ratio = Annotated[float, Field(gt=0, le=1, json_schema_extra={"advice": "for five percent write 0.05"})]
 _Correlation = Annotated[float, Field(ge=-1, le=1)]
 
 
@@ -247,12 +244,12 @@ class Check(Section):
     full_seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
         3, description="Trainings on everything; the noise ceiling needs two.", examples=[3]
     )
-    controls: Annotated[tuple[_Method, ...], AfterValidator(_distinct)] = Field(
+    controls: Annotated[tuple[_Method, ...], AfterValidator(check_distinct)] = Field(
         (),
         description="Selection methods to compare with, besides `random` and `stratified`.",
         examples=[["easiest", "herding"]],
     )
-    ratios: Annotated[tuple[_Ratio, ...], AfterValidator(_distinct)] = Field(
+    ratios: Annotated[tuple[_Ratio, ...], AfterValidator(check_distinct)] = Field(
         (), description="Other sizes of the proxy to check besides its own.", examples=[[0.02, 0.1, 0.2]]
     )
     threshold: _Correlation | None = Field(
@@ -268,13 +265,25 @@ class Check(Section):
     )
 
 
+LICENCES = tuple(
+    """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0
+    etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1
+    lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl
+    odc-by ofl-1.1 open-mdw openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+    """.split()  # noqa: SIM905 - a table to read, not a hundred lines
+)
+"""As the Hub names licences in a card's metadata; it refuses others."""
+
+
 def _known_licence(licence: str) -> str:
     if licence not in LICENCES:
-        near = difflib.get_close_matches(licence, LICENCES, n=3, cutoff=0.4)
-        raise ValueError(
-            "must be a licence as the Hub names it"
-            + (f" (near: {', '.join(near)})" if near else "")
-            + ", `other` or `unknown`"
+        raise unknown_name(
+            f"must be a licence as the Hub names it, `other` or `unknown`, got {licence!r}; {suggest_names(licence, LICENCES)}"
         )
     return licence
 
@@ -287,7 +296,10 @@ class Recipe(Section):
     )
     version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
     licence: Annotated[str, AfterValidator(_known_licence), Field(json_schema_extra={"enum": LICENCES})] = Field(
-        "unknown", description="Of the images, as the Hub names licences.", examples=["cc-by-4.0"]
+        "unknown",
+        description="Of the images, as the Hub names licences; `license` is taken too.",
+        examples=["cc-by-4.0"],
+        validation_alias=AliasChoices("licence", "license"),
     )
     seed: Annotated[int, Field(ge=0, lt=2**53)] = Field(
         0, description="Every random number comes from it.", examples=[0]
@@ -306,73 +318,59 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _has_enough_architectures(self) -> Recipe:
-        n, needed = self.space.n_most, self.probes.count if self.probes.architectures is None else 2
+        n, n_probes = self.space.n_most, self.probes.count if self.probes.architectures is None else 2
         place = "space.choices" if self.space.choices is not None else "space.architectures"
-        if n < needed:
-            raise PydanticCustomError(
-                "too_few_architectures",
-                "must make at least probes.count = {count} architectures to rank, they make {n}; give more choices",
-                {"count": needed, "n": n, "place": place},
+        if n < n_probes:
+            raise fault(
+                f"must make at least probes.count = {n_probes} architectures to rank, they make {n}; give more choices",
+                place,
             )
         if self.check is not None and n < MIN_RANKED:
-            raise PydanticCustomError(
-                "too_few_architectures",
-                "must make at least {count} architectures for their ranking to be checked, they make {n}; give more choices, or "
-                "leave out the section check",
-                {"count": MIN_RANKED, "n": n, "place": place},
+            raise fault(
+                f"must make at least {MIN_RANKED} architectures for their ranking to be checked, they make {n}; give more choices, "
+                "or leave out the section check",
+                place,
             )
         return self
 
     @model_validator(mode="after")
     def _has_equal_parts(self) -> Recipe:
         n, batch_size = self.probes.data_parallel, self.training.batch_size
-        if batch_size % n or batch_size < 2 * n:
-            fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
-            raise PydanticCustomError(
-                "unequal_parts",
-                "must divide training.batch_size = {batch_size} into equal parts of two samples or more, got {n}; possible: {fitting}",
-                {
-                    "batch_size": batch_size,
-                    "n": n,
-                    "fitting": ", ".join(map(str, fitting)),
-                    "place": "probes.data_parallel",
-                },
+        fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
+        if n not in fitting:
+            raise fault(
+                f"must divide training.batch_size = {batch_size} into equal parts of two samples or more, got {n}; possible: "
+                f"{', '.join(map(str, fitting))}",
+                "probes.data_parallel",
             )
         return self
 
     @model_validator(mode="after")
-    def _knows_enough(self) -> Recipe:
-        """Scores that are averaged over trainings of the heaviest probe want them; labels are dropped by weights alone."""
-        method = self.selection.method
-        used = {"selection.method": [method], "check.controls": list(self.check.controls if self.check else ())}
-        for place, names in used.items():
-            for name in names:
-                if METHODS[name].n_seeds > self.probes.seeds:
-                    raise PydanticCustomError(
-                        "too_few_seeds",
-                        "must have its scores averaged over {needed} trainings of the heaviest probe or more, {name} got {n}; build with "
-                        "probes.seeds: {needed}",
-                        {"needed": METHODS[name].n_seeds, "name": name, "n": self.probes.seeds, "place": place},
-                    )
+    def _trains_and_weighs_for_its_methods(self) -> Recipe:
+        """Checks that scores are averaged over the trainings that their method needs, and that labels are dropped by weights alone."""
+        method, n_seeds = self.selection.method, self.probes.seeds
+        controls = self.check.controls if self.check else ()
+        for name, place in ((method, "selection.method"), *((control, "check.controls") for control in controls)):
+            if METHODS[name].n_seeds > n_seeds:
+                raise fault(
+                    f"must have its scores averaged over {METHODS[name].n_seeds} trainings of the heaviest probe or more, {name} got "
+                    f"{n_seeds}; build with probes.seeds: {METHODS[name].n_seeds}",
+                    place,
+                )
         if self.selection.labels is not None and not METHODS[method].is_weighting:
-            fitting = ", ".join(name for name, each in METHODS.items() if each.is_weighting)
-            raise PydanticCustomError(
-                "labels_of_method",
-                "must be left out with the method {method}, which does not choose by weights alone; possible: {fitting}",
-                {"method": method, "fitting": fitting, "place": "selection.labels"},
+            raise fault(
+                f"must be left out with the method {method}, which does not choose by weights alone; possible: "
+                f"{', '.join(name for name in METHODS if METHODS[name].is_weighting)}",
+                "selection.labels",
             )
         return self
 
     @model_validator(mode="after")
     def _is_plain_text(self) -> Recipe:
-        """Texts of a recipe reach the proxy's manifest and card, which may hold plain text alone."""
+        """Checks that the manifest and the card, which may hold plain text alone, can hold the recipe's texts."""
         for place, text in iter_texts(self.model_dump(mode="json", exclude={"check"})):
             if (trouble := find_active_text(text)) is not None:
-                raise PydanticCustomError(
-                    "active_text",
-                    "must be plain text, it holds {trouble}",
-                    {"trouble": trouble, "place": ".".join(place)},
-                )
+                raise fault(f"must be plain text, it holds {trouble}", ".".join(place))
         return self
 
     @property
@@ -400,4 +398,5 @@ class Recipe(Section):
 def recipe_json_schema() -> str:
     """The JSON Schema of recipes, for editors; shipped as `recipe.schema.json`."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+    schema["properties"]["license"] = {"$ref": "#/properties/licence"}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"

@@ -74,7 +74,6 @@ class HubSource(Columns):
         description="A commit or tag: a branch can change.",
         examples=["0b2714987fa4"],
         min_length=1,
-        json_schema_extra={"advice": "put it in quotes, for example '0123456'"},
     )
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError as YamlDuplicateKeyError
@@ -22,8 +18,8 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.recipe.methods import BY_IMPORTANCE
-from proxyds.recipe.models import Recipe, recipe_json_schema
-from proxyds.space.networks.families import FAMILIES
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.problems import Fault, Place, explain
 
 MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
 """Of YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
@@ -34,33 +30,8 @@ IN_FULL = "# The recipe as run, with every default filled in."
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
-TOLD_WHOLE = frozenset(
-    ("too_few_architectures", "choices_or_list", "active_text", "unequal_parts", "too_few_seeds", "labels_of_method")
-)
-"""Kinds of the recipe's own errors whose messages say what was found."""
-
 _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 """Line breaks of YAML that nobody types, over which the parser takes minutes."""
-_Place = tuple[str | int, ...]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a recipe.
-
-    Attributes:
-        line: Of the value, from 1; 0 where it came from `--set`.
-        column: Of the value, from 1.
-        field: Dotted name of the field.
-        message: Requirement, what was found, what to do.
-        is_unknown_name: Whether a name that is not registered is the trouble.
-    """
-
-    line: int
-    column: int
-    field: str
-    message: str
-    is_unknown_name: bool
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -90,9 +61,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        details = _without_echoes(error.errors(include_url=False))
-        problems = sorted((_problem(d, tree, overridden) for d in details), key=lambda p: (p.line, p.column))
-        raise _as_error(problems, str(path)) from None
+        faults = explain(error.errors(include_url=False))
+        raise _as_error([_problem(fault, tree, overridden) for fault in faults], str(path)) from None
     return _with_absolute_paths(recipe, path.parent)
 
 
@@ -116,12 +86,6 @@ def parse_mapping(text: str, name: str) -> dict[str, Any]:
     """
     plain: dict[str, Any] = _plain(_parse(text, name))
     return plain
-
-
-def nearest_name(name: str, known: Sequence[str]) -> str:
-    """Words for a message: the known name nearest to a mistyped one, then all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean `{near[0]}`? " if near else "") + "known: " + ", ".join(known)
 
 
 def _read_text(path: Path) -> str:
@@ -212,7 +176,7 @@ def _plain(node: Any) -> Any:
     return node if node is None else str(node)
 
 
-def _parse_assignment(assignment: str) -> tuple[_Place, Any]:
+def _parse_assignment(assignment: str) -> tuple[Place, Any]:
     name, equals, text = assignment.partition("=")
     if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
         raise RecipeError(f"--set {assignment}: must read a.b=value, for example --set selection.ratio=0.1")
@@ -224,7 +188,7 @@ def _parse_assignment(assignment: str) -> tuple[_Place, Any]:
     return tuple(name.strip().split(".")), _plain(value)
 
 
-def _assign(data: dict[str, Any], place: _Place, value: Any, assignment: str) -> None:
+def _assign(data: dict[str, Any], place: Place, value: Any, assignment: str) -> None:
     section: Any = data
     for part in place[:-1]:
         if section.get(part) is None:  # not there, or null: a section that is left out
@@ -235,119 +199,39 @@ def _assign(data: dict[str, Any], place: _Place, value: Any, assignment: str) ->
     section[place[-1]] = value
 
 
-def _problem(detail: ErrorDetails, tree: CommentedMap, overridden: Mapping[_Place, str]) -> Problem:
-    place = detail["loc"] or _read_place(detail.get("ctx", {}).get("place", ""))
-    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        place = (*place, str(detail["ctx"]["discriminator"]).strip("'"))
-    is_of_key = place[-1] == "[key]"  # so pydantic says that a mapping's key is at fault
-    shown = _without_tags(place[:-1] if is_of_key else place)
-    message, is_unknown_name = _explain(detail, place)
-    field = ".".join(f"[{part}]" if isinstance(part, int) else part for part in shown).replace(".[", "[")
-    for set_place, assignment in overridden.items():
-        is_from_set = shown[: len(set_place)] == set_place or (
-            shown == set_place[: len(shown)] and not _holds(tree, shown)
-        )
-        if is_from_set:
-            return Problem(0, 0, f"--set {assignment}: {field}", message, is_unknown_name)
-    line, column = _position(tree, shown, at_key=is_of_key or detail["type"] == "extra_forbidden")
-    return Problem(line, column, field, message, is_unknown_name)
+def _problem(fault: Fault, tree: CommentedMap, overridden: Mapping[Place, str]) -> dict[str, Any]:
+    """Says where in the file a fault stands: line and column from 1, or 0 where the value came from `--set`."""
+    field = ".".join(f"[{part}]" if isinstance(part, int) else part for part in fault.place).replace(".[", "[")
+    line, column, is_in_file = _position(tree, fault.place, at_key=fault.is_of_key)
+    for place, assignment in overridden.items():
+        is_below = fault.place[: len(place)] == place
+        if is_below or (place[: len(fault.place)] == fault.place and not is_in_file):
+            field, line, column = f"--set {assignment}: {field}", 0, 0
+            break
+    return {
+        "line": line,
+        "column": column,
+        "field": field,
+        "message": fault.message,
+        "is_unknown_name": fault.is_unknown_name,
+    }
 
 
-def _read_place(text: str) -> _Place:
-    return tuple(int(part) if part.isdecimal() else part for part in text.split("."))
-
-
-def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leaves one problem where pydantic tells several: items that a list lacks, or a list of bad items «too short»."""
-    kept: list[ErrorDetails] = []
-    for detail in details:
-        is_told = _is_missing_item(detail) and any(
-            _is_missing_item(k) and k["loc"][:-1] == detail["loc"][:-1] for k in kept
-        )
-        below = [d for d in details if d is not detail and d["loc"][: len(detail["loc"])] == detail["loc"]]
-        if not is_told and not (detail["type"] == "too_short" and below):
-            kept.append(detail)
-    return kept
-
-
-def _as_error(problems: Sequence[Problem], name: str) -> RecipeError:
+def _as_error(problems: list[dict[str, Any]], name: str) -> RecipeError:
+    problems.sort(key=lambda problem: (problem["line"], problem["column"]))
     lines = [
-        f"{name}:{p.line}:{p.column} {p.field}: {p.message}" if p.line else f"{p.field}: {p.message}" for p in problems
+        (f"{name}:{each['line']}:{each['column']} " if each["line"] else "") + f"{each['field']}: {each['message']}"
+        for each in problems
     ]
     if len(lines) > 1:
         lines.append(f"{len(lines)} problems in {name}")
-    error = (UnknownNameError if problems[0].is_unknown_name else RecipeError)("\n".join(lines))
-    error.problems = [asdict(problem) for problem in problems]
+    error = (UnknownNameError if problems[0]["is_unknown_name"] else RecipeError)("\n".join(lines))
+    error.problems = problems
     return error
 
 
-def _explain(detail: ErrorDetails, place: _Place) -> tuple[str, bool]:
-    """Says requirement, found and advice for one of pydantic's errors, and whether it is an unknown name."""
-    kind, found = detail["type"], _show(detail["input"])
-    schema = _schema_at(place)
-    if _is_missing_item(detail) or kind == "too_long":
-        array = _schema_at(place[:-1] if isinstance(place[-1], int) else place)
-        return f"must hold exactly {array['minItems']} values, got {_show(detail['input'])}", False
-    if kind == "extra_forbidden":
-        known = list(_schema_at(place[:-1]).get("properties", {}))
-        return f"unknown key; {nearest_name(str(place[-1]), known)}", True
-    if kind in ("missing", "union_tag_not_found"):
-        example = schema.get("examples", [schema.get("const")])[0]
-        names = schema.get("enum") or _tags(_schema_at(place[:-1]))
-        advice = f"for example `{place[-1]}: {example}`" if example else ", ".join(names)
-        advice = f" ({advice})" if advice else ""
-        return f"must be given, it is missing; add it{advice}: {schema.get('description', 'see `proxyds list`')}", False
-    if kind == "literal_error" or kind == "union_tag_invalid":
-        tag = detail["ctx"].get("tag", detail["input"])
-        known = schema.get("enum") or _tags(_schema_at(place[:-1])) or [schema.get("const", "")]
-        elsewhere = " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
-        return (
-            f"must be a known name{elsewhere}, got {_show(tag)}; {nearest_name(str(tag), [str(k) for k in known])}",
-            True,
-        )
-    if kind in TOLD_WHOLE:
-        return detail["msg"], False
-    if kind == "too_short":
-        least, n = detail["ctx"]["min_length"], detail["ctx"]["actual_length"]
-        return (
-            f"must hold at least {'one value' if least == 1 else f'{least} values'}, it {f'holds {n}' if n else 'is empty'}",
-            False,
-        )
-    requirement = _range(schema) if kind.startswith(("greater_than", "less_than")) else None
-    if requirement is None:
-        said = detail["msg"].removeprefix("Value error, ").removeprefix("Input should ").removeprefix("String should ")
-        requirement = said if said.startswith("must") else f"must {said[0].lower()}{said[1:]}"
-    advice = schema.get("advice") or (f"for example {_show(schema['examples'][0])}" if schema.get("examples") else "")
-    return f"{requirement}, got {found}" + (f"; {advice}" if advice else ""), False
-
-
-def _range(schema: Mapping[str, Any]) -> str | None:
-    schema = next((s for s in schema.get("anyOf", []) if s.get("type") in ("integer", "number")), schema)
-    low, high = schema.get("minimum"), schema.get("maximum")
-    below, above = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    if (low is None and below is None) or (high is None and above is None):
-        return None
-    left = f"[{low:g}" if below is None else f"({below:g}"
-    right = f"{high:g}]" if above is None else f"{above:g})"
-    return f"must be in {left}, {right}"
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _holds(tree: CommentedMap, place: _Place) -> bool:
-    node: Any = tree
-    for part in place:
-        if not isinstance(node, CommentedMap) or part not in node:
-            return False
-        node = node[part]
-    return True
-
-
-def _position(tree: CommentedMap, place: _Place, *, at_key: bool) -> tuple[int, int]:
-    """Finds line and column, from 1, of the deepest part of `place` that the file holds."""
+def _position(tree: CommentedMap, place: Place, *, at_key: bool) -> tuple[int, int, bool]:
+    """Finds line and column, from 1, of the deepest part of `place` that the file holds, and whether it holds the whole."""
     node: Any = tree
     line, column = 0, 0
     for depth, part in enumerate(place):
@@ -361,68 +245,8 @@ def _position(tree: CommentedMap, place: _Place, *, at_key: bool) -> tuple[int, 
             line, column = node.lc.item(part)
             node = node[part]
         else:
-            break
-    return line + 1, column + 1
-
-
-def _schema() -> dict[str, Any]:
-    return _schema_for(tuple(FAMILIES))
-
-
-@cache
-def _schema_for(networks: tuple[str, ...]) -> dict[str, Any]:  # noqa: ARG001 - a plugin adds to it
-    schema: dict[str, Any] = json.loads(recipe_json_schema())
-    return schema
-
-
-def _schema_at(place: _Place) -> dict[str, Any]:
-    """The JSON Schema of one place of a recipe; empty where there is none."""
-    return _walk(place)[-1]
-
-
-def _without_tags(place: _Place) -> _Place:
-    """Drops the names of alternatives (`hub` in `source.hub.name`) that pydantic puts into a place."""
-    return tuple(part for part, schema in zip(place, _walk(place), strict=False) if part not in _tags(schema))
-
-
-def _walk(place: _Place) -> list[dict[str, Any]]:
-    """The schemas from the root down to `place`: one more than its parts."""
-    schemas = [_resolve(_schema())]
-    for part in place:
-        node = schemas[-1]
-        if part in _tags(node):
-            below = {"$ref": node["discriminator"]["mapping"][part]}
-        elif isinstance(part, int):
-            arrays = [node, *node.get("anyOf", [])]
-            below = next((_item(a, part) for a in arrays if "items" in a or "prefixItems" in a), {})
-        else:
-            below = node.get("properties", {}).get(part, {})
-        resolved = _resolve(below)
-        schemas.append({**resolved, **{k: v for k, v in below.items() if k != "$ref"}})
-    return schemas
-
-
-def _item(array: Mapping[str, Any], index: int) -> dict[str, Any]:
-    fixed: Sequence[dict[str, Any]] = array.get("prefixItems", [])
-    item: dict[str, Any] = fixed[index] if index < len(fixed) else array.get("items", {})
-    return item if isinstance(item, dict) else {}
-
-
-def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
-    """Follows references, also that of a section that may be null or written short."""
-    while "$ref" in schema:
-        schema = _schema()["$defs"][schema["$ref"].rsplit("/", 1)[1]]
-    others = [_resolve(each) for each in schema.get("anyOf", ()) if each.get("type") != "null"]
-    sections = others if len(others) == 1 else [each for each in others if "properties" in each]
-    return {**sections[0], **schema} if len(sections) == 1 else schema
-
-
-def _tags(schema: Mapping[str, Any]) -> list[str]:
-    return list(schema.get("discriminator", {}).get("mapping", {}))
-
-
-def _is_missing_item(detail: ErrorDetails) -> bool:
-    return detail["type"] == "missing" and isinstance(detail["loc"][-1], int)
+            return line + 1, column + 1, False
+    return line + 1, column + 1, True
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     GetCoreSchemaHandler,
@@ -27,9 +26,9 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import core_schema
 
-from proxyds.section import Section
+from proxyds.section import Section, check_distinct, fault
 from proxyds.space.networks.families import FAMILIES
 from proxyds.space.networks.plugins import offer_installed
 from proxyds.text import show_value
@@ -40,7 +39,7 @@ EVERY = "every"
 
 def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
-        raise ValueError("must be the lowest, then the highest")
+        raise ValueError(f"must be the lowest, then the highest, got {bounds[0]:g} and {bounds[1]:g}")
     return bounds
 
 
@@ -82,10 +81,9 @@ class Space(Section):
     @model_validator(mode="after")
     def _is_chosen_or_listed(self) -> Space:
         if (self.choices is None) == (self.architectures is None):
-            raise PydanticCustomError(
-                "choices_or_list",
-                "must hold either choices (for each parameter a value or a list) or architectures (a list), it holds {found}",
-                {"found": "neither" if self.choices is None else "both"},
+            raise fault(
+                "must hold either choices (for each parameter a value or a list) or architectures (a list), it holds "
+                + ("neither" if self.choices is None else "both")
             )
         return self
 
@@ -138,42 +136,46 @@ class Space(Section):
     @cached_property
     def _varied(self) -> set[str]:
         """Parameters that not all architectures share; where all are the same, every one."""
-        found: dict[str, set[str]] = {}
         if self.architectures is not None:
             listed = [_flatten(each.model_dump(mode="json")) for each in self.architectures]
-            for name in dict.fromkeys(name for each in listed for name in each):
-                found[name] = {json.dumps(each[name]) if name in each else "absent" for each in listed}
+            names = dict.fromkeys(name for each in listed for name in each)
+            n_values = {
+                name: len({json.dumps(each[name]) if name in each else "" for each in listed}) for name in names
+            }
         else:
-            for name, values in self.choices:
-                n = 2 if values == (EVERY,) else _count(values)
-                below = values if isinstance(values, dict) else {"": values}
-                for key, of_key in below.items():
-                    n = _count(of_key) if key else n
-                    found[f"{name}.{key}" if key else name] = {str(i) for i in range(min(n, 2))}
-        return {name for name, values in found.items() if len(values) > 1} or set(found)
+            n_values = {
+                name: 2 if values == (EVERY,) else _count(values)
+                for name, values in _flatten(dict(self.choices)).items()
+            }
+        return {name for name, n in n_values.items() if n > 1} or set(n_values)
 
 
 def space_section() -> TypeAdapter[Space]:
-    """The reader of the section `space` for the families that are registered now."""
+    """Returns the reader of the section `space` for the families that are registered now."""
     return _section_for(tuple(FAMILIES))
+
+
+def space_sections() -> dict[str, type[Space]]:
+    """Returns the model of the section `space` for each family that is registered now."""
+    return {network: _section_of(network) for network in FAMILIES}
 
 
 @cache
 def _section_for(networks: tuple[str, ...]) -> TypeAdapter[Space]:
-    models = tuple(_section_of(network) for network in networks)
-    any_of: Any = Annotated[Union[models], Field(discriminator="network")]  # noqa: UP007
+    any_of: Any = Annotated[Union[tuple(map(_section_of, networks))], Field(discriminator="network")]  # noqa: UP007
     return TypeAdapter(any_of)
 
 
+@cache
 def _section_of(network: str) -> type[Space]:
-    """The section `space` for one family."""
+    """Makes the section `space` for one family."""
     family = FAMILIES[network]
     parameters: Any = family.parameters
     choices: dict[str, Any] = {
         name: (
             _choices_of(field, has_every=name in family.parameters.every),
             Field(
-                _as_held(field.default),
+                _as_choices(field.default),
                 description=field.description,
                 examples=[field.examples],
             ),
@@ -189,7 +191,7 @@ def _section_of(network: str) -> type[Space]:
             Field(None, description="For each parameter one value or a list; else the family's default."),
         ),
         "architectures": (
-            Annotated[tuple[parameters, ...], Field(min_length=1), AfterValidator(_distinct)] | None,
+            Annotated[tuple[parameters, ...], Field(min_length=1), AfterValidator(check_distinct)] | None,
             Field(None, description="In place of choices: a list of architectures, each with its parameters."),
         ),
     }
@@ -226,60 +228,65 @@ SpaceSpec = Annotated[Space, _OfAnyFamily]
 
 
 def _choices_of(field: FieldInfo, *, has_every: bool) -> Any:
-    """The type of one parameter's choices."""
-    value: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    """Makes the type of one parameter's choices."""
     kind = get_origin(field.annotation)
     if kind is tuple:  # an entry for each stage
         stages = get_args(field.annotation)
-        n = len(stages)
-        said: Any = list[stages[0] | list[stages[0]]]  # type: ignore[valid-type]
+        written: Any = list[stages[0] | list[stages[0]]]  # type: ignore[valid-type]
         setting: Any = Annotated[
             tuple[_list_of(stages[0]), ...],  # type: ignore[misc]
-            BeforeValidator(lambda setting: tuple(setting) if isinstance(setting, list) else setting),
-            AfterValidator(lambda setting: _with_entries(setting, n)),
+            BeforeValidator(_as_tuple),
+            AfterValidator(lambda setting: _check_entries(setting, len(stages))),
         ]
         return Annotated[
             tuple[setting, ...],
             Field(min_length=1),
-            BeforeValidator(_as_settings, json_schema_input_type=said | list[said]),
-            AfterValidator(_distinct),
+            BeforeValidator(_as_settings, json_schema_input_type=written | list[written]),
+            AfterValidator(check_distinct),
         ]
     if kind is dict:  # an entry for each name
         key, of_name = get_args(field.annotation)
         return dict[key, _list_of(of_name)]  # type: ignore[valid-type,misc]
-    return _list_of(Annotated[value, WrapValidator(_or_every) if has_every else AfterValidator(_not_every)])
+    every = WrapValidator(_or_every) if has_every else AfterValidator(_not_every)
+    return _list_of(Annotated[(field.annotation, *field.metadata, every)])
 
 
 def _list_of(value: Any) -> Any:
-    """One value or a list of them, held as a tuple; each once."""
+    """Makes the type of one value or a list of them, held as a tuple; each once."""
     several = Annotated[list[value], Field(min_length=1)]
     return Annotated[
         tuple[value, ...],
         Field(min_length=1),
-        BeforeValidator(_as_list, json_schema_input_type=value | several),
-        AfterValidator(_distinct),
+        BeforeValidator(_as_values, json_schema_input_type=value | several),
+        AfterValidator(check_distinct),
+        AfterValidator(_every_alone),
     ]
 
 
-def _as_list(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _as_values(value: Any) -> Any:
+    """Takes one value for a list of it."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _as_settings(value: Any) -> Any:
-    """One setting stands for a list of it; it is one where an entry is no list."""
+    """Takes one setting for a list of it; it is one where an entry is no list."""
     if isinstance(value, list | tuple) and any(not isinstance(entry, list | tuple) for entry in value):
         return (value,)
-    return tuple(value) if isinstance(value, list) else value
+    return _as_tuple(value)
 
 
-def _as_held(default: Any) -> Any:
-    """A family's default as choices hold it."""
+def _as_choices(default: Any) -> Any:
+    """Returns a family's default as choices have it."""
     if isinstance(default, tuple):
         return (tuple((entry,) for entry in default),)
     return {name: (value,) for name, value in default.items()} if isinstance(default, dict) else (default,)
 
 
-def _with_entries(setting: tuple[Any, ...], n: int) -> tuple[Any, ...]:
+def _check_entries(setting: tuple[Any, ...], n: int) -> tuple[Any, ...]:
     if len(setting) != n:
         raise ValueError(f"must hold {n} entries, one for each stage (an entry may be a list), it holds {len(setting)}")
     return setting
@@ -295,54 +302,44 @@ def _or_every(value: Any, check: Any) -> Any:
     return value if value == EVERY else check(value)
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len({_identity(value) for value in values}) < len(values):
-        raise ValueError("must hold each choice once")
+def _every_alone(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if EVERY in values and len(values) > 1:
         raise ValueError(f"must be `{EVERY}` alone, or a list of values")
     return values
 
 
-def _identity(value: Any) -> str:
-    return json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, sort_keys=True)
+def _blocks(values: Any) -> list[list[Sequence[Any]]]:
+    """Returns the choices of one parameter as blocks of lists: each combination of entries of a block's lists is a value."""
+    if isinstance(values, dict):
+        return [list(values.values())]
+    return [list(setting) for setting in values] if isinstance(values[0], tuple) else [[values]]
 
 
 def _count(values: Any) -> int:
-    """How many values the choices of one parameter make."""
-    if isinstance(values, dict):
-        return math.prod(len(of_name) for of_name in values.values())
-    return sum(_count_setting(value) for value in values)
-
-
-def _count_setting(value: Any) -> int:
-    return math.prod(len(entry) for entry in value) if isinstance(value, tuple) else 1
+    """Counts the values that the choices of one parameter make."""
+    return sum(math.prod(map(len, block)) for block in _blocks(values))
 
 
 def _at(values: Any, number: int) -> Any:
-    """One of the values that the choices of one parameter make, as JSON has it."""
-    if isinstance(values, dict):
-        return dict(zip(values, _combination(list(values.values()), number), strict=True))
-    if not isinstance(values[0], tuple):
-        return values[number]
-    for setting in values:
-        if number < _count_setting(setting):
-            return _combination(setting, number)
-        number -= _count_setting(setting)
+    """Returns one of the values that the choices of one parameter make, as JSON has it; the last entry changes first."""
+    for block in _blocks(values):
+        n = math.prod(map(len, block))
+        if number >= n:
+            number -= n
+            continue
+        entries: list[Any] = []
+        for entry in reversed(block):
+            number, place = divmod(number, len(entry))
+            entries.insert(0, entry[place])
+        if isinstance(values, dict):
+            return dict(zip(values, entries, strict=True))
+        return entries if isinstance(values[0], tuple) else entries[0]
     raise IndexError(number)
 
 
-def _combination(lists: Sequence[Sequence[Any]], number: int) -> list[Any]:
-    """One of the combinations of several lists, the last list's entry changing first."""
-    taken = []
-    for several in reversed(lists):
-        number, place = divmod(number, len(several))
-        taken.append(several[place])
-    return taken[::-1]
-
-
 def _flatten(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with entries by name: each of them `parameter.name`."""
+    """Names the entries of parameters that are mappings `parameter.name`."""
     flat: dict[str, Any] = {}
     for name, value in parameters.items():
-        flat |= {f"{name}.{key}": held for key, held in value.items()} if isinstance(value, dict) else {name: value}
+        flat |= {f"{name}.{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {name: value}
     return flat

@@ -79,7 +79,7 @@ def read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:
     try:
         return FAMILIES[network].parameters.model_validate_json(json.dumps(parameters))
     except ValidationError as error:
-        said = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_url=False))
+        said = "; ".join(str(each.get("ctx", {}).get("error", each["msg"])) for each in error.errors(include_url=False))
         raise RecipeError(f"space: {network} must take its parameters together, got {parameters}: {said}") from None
 
 

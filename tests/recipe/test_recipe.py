@@ -279,7 +279,8 @@ def test_a_number_with_an_exponent_is_a_number(read: Callable[..., Recipe]) -> N
 @pytest.mark.parametrize("word", ["on", "off", "yes", "no", "y", "'true'"])
 def test_only_true_and_false_are_booleans(complaint: Callable[..., str], word: str) -> None:
     said = complaint(MINIMAL + f"training: {{horizontal_flip: {word}}}\n")
-    assert said == f'r.yaml:5:29 training.horizontal_flip: must be a valid boolean, got "{word.strip(chr(39))}"'
+    assert said.startswith("r.yaml:5:29 training.horizontal_flip: ")
+    assert f'true or false, got "{word.strip(chr(39))}"' in said
 
 
 def test_a_leading_zero_is_no_octal(read: Callable[..., Recipe]) -> None:
@@ -292,7 +293,8 @@ def test_a_leading_zero_is_no_octal(read: Callable[..., Recipe]) -> None:
 )
 def test_a_whole_number_is_asked_for_as_such(complaint: Callable[..., str], value: str, shown: str) -> None:
     said = complaint(MINIMAL + f"seed: {value}\n")
-    assert said == f"r.yaml:5:7 seed: must be a valid integer, got {shown}; for example 0"
+    assert said.startswith("r.yaml:5:7 seed: ")
+    assert f"whole number, got {shown};" in said
 
 
 @pytest.mark.parametrize(
@@ -389,22 +391,22 @@ training:
   batch_sise: 8
 selection: {ratio: 5, draw: sistematic}
 """
-    assert complaint(text).splitlines() == [
-        "r.yaml:1:7 name: must match pattern '^[a-z0-9][a-z0-9._-]{0,95}$', got \"Tiny Proxy\"; "
-        'for example "cifar10-proxy-5pct"',
-        "r.yaml:2:7 seed: must be in [0, 9.0072e+15), got -1; for example 0",
-        "r.yaml:6:16 space.choices.depth[1]: must be 6 n + 2 (8, 14, 20, ...); the nearest are 8 and 14, got 9",
-        "r.yaml:7:18 space.choices.kernel_size[0]: must be odd, so that the output keeps the input's size, got 4",
-        "r.yaml:8:19 space.choices.base_filters: must hold at least one value, it is empty",
-        "r.yaml:10:11 training.epochs: must be in [1, 10000], got 0; for example 30",
-        'r.yaml:11:14 training.optimizer: must be a known name, got "adamw"; did you mean `adam`? known: adam, sgd',
-        "r.yaml:12:3 training.batch_sise: unknown key; did you mean `batch_size`? known: batch_size, crop_padding, "
-        "epochs, horizontal_flip, learning_rate, optimizer, schedule, weight_decay",
-        "r.yaml:13:20 selection.ratio: must be in (0, 1], got 5; for five percent write 0.05",
-        'r.yaml:13:29 selection.draw: must be a known name, got "sistematic"; did you mean `systematic`? '
-        "known: systematic, successive",
-        "10 problems in r.yaml",
+    expected = [
+        ("r.yaml:1:7 name: ", "Tiny Proxy"),
+        ("r.yaml:2:7 seed: ", "at least 0"),
+        ("r.yaml:6:16 space.choices.depth[1]: ", "8 and 14"),
+        ("r.yaml:7:18 space.choices.kernel_size[0]: ", "odd"),
+        ("r.yaml:8:19 space.choices.base_filters: ", "is empty"),
+        ("r.yaml:10:11 training.epochs: ", "at least 1"),
+        ("r.yaml:11:14 training.optimizer: ", "`adam`"),
+        ("r.yaml:12:3 training.batch_sise: ", "`batch_size`"),
+        ("r.yaml:13:20 selection.ratio: ", "(0, 1]"),
+        ("r.yaml:13:29 selection.draw: ", "`systematic`"),
+        ("10 problems", "r.yaml"),
     ]
+    for line, (place, keyword) in zip(complaint(text).splitlines(), expected, strict=True):
+        assert line.startswith(place)
+        assert keyword in line
 
 
 def test_problems_are_there_for_programs_too(write_recipe_file: RecipeFile) -> None:
@@ -418,9 +420,9 @@ def test_problems_are_there_for_programs_too(write_recipe_file: RecipeFile) -> N
 
 @pytest.mark.parametrize("ratio", ["5", "0", "1.0001", "-0.05", ".inf", ".nan"])
 def test_a_ratio_is_in_0_to_1(complaint: Callable[..., str], ratio: str) -> None:
-    shown = {".inf": "Infinity", ".nan": "NaN"}.get(ratio, ratio)
     said = complaint(MINIMAL + f"selection:\n  ratio: {ratio}\n")
-    assert said == f"r.yaml:6:10 selection.ratio: must be in (0, 1], got {shown}; for five percent write 0.05"
+    assert said.startswith("r.yaml:6:10 selection.ratio: must be in (0, 1], got ")
+    assert said.endswith("write 0.05")
 
 
 def test_the_whole_of_a_source_is_a_ratio(read: Callable[..., Recipe]) -> None:
@@ -428,25 +430,24 @@ def test_the_whole_of_a_source_is_a_ratio(read: Callable[..., Recipe]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("constants", "said"),
+    ("constants", "place", "keyword"),
     [
-        ("[2, 1, -6, 1]", "r.yaml:5:32 importance.constants[2]: must be in [0, 1e+09], got -6"),
-        ("[-2, 1, 6, 1]", "r.yaml:5:26 importance.constants[0]: must be in [0, 1e+09], got -2"),
-        ("[2, 1, .inf, 1]", "r.yaml:5:32 importance.constants[2]: must be a finite number, got Infinity"),
-        ("[2, 1, .nan, 1]", "r.yaml:5:32 importance.constants[2]: must be a finite number, got NaN"),
-        (
-            "[0, 0, 0.0, 0]",
-            "r.yaml:5:25 importance.constants: must not all be zero: nothing could be drawn, got [0, 0, 0.0, 0]; "
-            "for example [2, 1, 6, 1]",
-        ),
-        ("[2, one, 6, 1]", 'r.yaml:5:29 importance.constants[1]: must be a valid number, got "one"'),
-        ("2", "r.yaml:5:25 importance.constants: must be a valid array, got 2; for example [2, 1, 6, 1]"),
+        ("[2, 1, -6, 1]", "5:32 importance.constants[2]", "got -6"),
+        ("[-2, 1, 6, 1]", "5:26 importance.constants[0]", "got -2"),
+        ("[2, 1, 6, 1e10]", "5:35 importance.constants[3]", "at most"),
+        ("[2, 1, .inf, 1]", "5:32 importance.constants[2]", "finite"),
+        ("[2, 1, .nan, 1]", "5:32 importance.constants[2]", "finite"),
+        ("[0, 0, 0.0, 0]", "5:25 importance.constants", "zero"),
+        ("[2, one, 6, 1]", "5:29 importance.constants[1]", 'number, got "one"'),
+        ("2", "5:25 importance.constants", "list, got 2; for example [2, 1, 6, 1]"),
     ],
 )
 def test_constants_are_four_numbers_not_negative_not_all_zero(
-    complaint: Callable[..., str], constants: str, said: str
+    complaint: Callable[..., str], constants: str, place: str, keyword: str
 ) -> None:
-    assert complaint(MINIMAL + f"importance: {{constants: {constants}}}\n") == said
+    said = complaint(MINIMAL + f"importance: {{constants: {constants}}}\n")
+    assert said.startswith(f"r.yaml:{place}: must ")
+    assert keyword in said
 
 
 @pytest.mark.parametrize("constants", ["[2, 1, 6]", "[2, 1, 6, 1, 1]", "[]"])
@@ -455,8 +456,8 @@ def test_another_number_of_constants_than_four_is_one_problem_that_says_so(
 ) -> None:
     said = complaint(MINIMAL + f"importance: {{constants: {constants}}}\n")
     assert len(said.splitlines()) == 1
-    assert said.startswith("r.yaml:5:25 importance.constants")
-    assert "4" in said or "four" in said
+    assert said.startswith("r.yaml:5:25 importance.constants: must hold ")
+    assert "4 values" in said
 
 
 def test_some_constants_may_be_zero(read: Callable[..., Recipe]) -> None:
@@ -468,26 +469,25 @@ def test_some_constants_may_be_zero(read: Callable[..., Recipe]) -> None:
 )
 def test_a_residual_depth_is_6n_plus_2(complaint: Callable[..., str], depth: int, nearest: str) -> None:
     said = complaint(MINIMAL.replace("[8, 14]", str(depth)))
-    assert said == (
-        f"r.yaml:4:20 space.choices.depth[0]: must be 6 n + 2 (8, 14, 20, ...); the nearest are {nearest}, got {depth}"
-    )
+    assert said.startswith("r.yaml:4:20 space.choices.depth[0]: must be 6 n + 2")
+    assert f"{nearest}, got {depth}" in said
 
 
-@pytest.mark.parametrize("depth", [2, 7, 116])
-def test_a_depth_has_bounds(complaint: Callable[..., str], depth: int) -> None:
+@pytest.mark.parametrize(("depth", "bound"), [(2, "at least 8"), (7, "at least 8"), (116, "at most 110")])
+def test_a_depth_has_bounds(complaint: Callable[..., str], depth: int, bound: str) -> None:
     said = complaint(MINIMAL.replace("[8, 14]", str(depth)))
-    assert said.startswith("r.yaml:4:20 space.choices.depth[0]: must be in [8, 110], got")
+    assert said.startswith(f"r.yaml:4:20 space.choices.depth[0]: must be {bound}, got {depth}")
 
 
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
         ("kernel_size: [3, 4]", "r.yaml:4:30 space.choices.kernel_size[1]: must be odd, "),
-        ("multiplier: []", "r.yaml:4:25 space.choices.multiplier: must hold at least one value, it is empty"),
-        ("depth: [8, 14, 8]", "r.yaml:4:20 space.choices.depth: must hold each choice once, got [8, 14, 8]"),
-        ("base_filters: [4, 0]", "r.yaml:4:31 space.choices.base_filters[1]: must be in [1, 1024], got 0"),
-        ("base_filters: '4'", 'r.yaml:4:27 space.choices.base_filters[0]: must be a valid integer, got "4"'),
-        ("multiplier: 2.0", "r.yaml:4:25 space.choices.multiplier[0]: must be a valid integer, got 2.0"),
+        ("multiplier: []", "r.yaml:4:25 space.choices.multiplier: must hold at least one value"),
+        ("depth: [8, 14, 8]", "r.yaml:4:20 space.choices.depth: must hold each choice once, 8 "),
+        ("base_filters: [4, 0]", "r.yaml:4:31 space.choices.base_filters[1]: must be at least 1, got 0"),
+        ("base_filters: '4'", 'r.yaml:4:27 space.choices.base_filters[0]: must be a whole number, got "4"'),
+        ("multiplier: 2.0", "r.yaml:4:25 space.choices.multiplier[0]: must be a whole number, got 2.0"),
     ],
 )
 def test_choices_are_checked_one_by_one(complaint: Callable[..., str], choices: str, said: str) -> None:
@@ -560,7 +560,7 @@ def test_a_key_that_is_a_number_is_unknown_where_it_stands(complaint: Callable[.
         ("name: tiny\nspace:\n  choices: {}\n", "r.yaml:3:3 space.network: must be given, it is missing"),
         (
             MINIMAL + "source: {image_size: 8}\n",
-            "r.yaml:5:9 source.kind: must be given, it is missing; add it (digits, folder, hub, torchvision)",
+            "r.yaml:5:9 source.kind: must be given, it is missing; add it (digits, hub, folder, torchvision)",
         ),
         (
             MINIMAL + "source: {kind: hub, name: a/b}\n",
@@ -598,12 +598,38 @@ def test_an_empty_value_is_reported_on_its_own_line(
 
 
 def test_text_that_is_no_unicode_is_reported_at_its_place(complaint: Callable[..., str]) -> None:
-    assert complaint(MINIMAL + 'licence: "\\ud800"\n').startswith("r.yaml:5:10 licence: must ")
+    said = complaint(MINIMAL + 'licence: "\\ud800"\n', kind=UnknownNameError)
+    assert said.startswith("r.yaml:5:10 licence: must ")
 
 
 def test_a_home_folder_that_does_not_exist_is_a_recipe_error(write_recipe_file: RecipeFile) -> None:
     with pytest.raises(RecipeError, match=r"source\.path"):
         read_recipe(write_recipe_file(MINIMAL + "source: {kind: folder, path: '~nobody-of-that-name/images'}\n"))
+
+
+# One key, two spellings
+
+
+def test_licence_may_be_spelt_license(read: Callable[..., Recipe]) -> None:
+    one, other = (read(MINIMAL + f"{key}: mit\n") for key in ("licence", "license"))
+    assert one.licence == other.licence == "mit"
+    assert one.sha256 == other.sha256
+    assert write_recipe(one) == write_recipe(other)
+    assert "\nlicence: mit\n" in write_recipe(other)
+    assert Recipe.model_validate_json(one.canonical) == one
+
+
+@pytest.mark.parametrize("texts", [("licence: mit", "license: mit"), ("license: mit", "licence: cc0-1.0")])
+def test_both_spellings_of_licence_are_refused(complaint: Callable[..., str], texts: tuple[str, str]) -> None:
+    line = 5 + texts.index(next(text for text in texts if text.startswith("license")))
+    said = complaint(MINIMAL + "\n".join(texts) + "\n")
+    assert said.startswith(f"r.yaml:{line}:1 license: ")
+    assert "`licence`" in said
+
+
+def test_a_spelling_is_taken_from_set_too(read: Callable[..., Recipe], complaint: Callable[..., str]) -> None:
+    assert read(MINIMAL, "license=mit").licence == "mit"
+    assert complaint(MINIMAL + "licence: mit\n", "license=mit").startswith("--set license=mit: license: ")
 
 
 # Overrides

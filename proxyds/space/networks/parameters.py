@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
 
 from proxyds.space.networks.cells import count_parts, list_cells, reaches_output, read_cell, write_cell
+from proxyds.text import short_json
 
 
 class Parameters(BaseModel):
@@ -43,7 +44,7 @@ class Parameters(BaseModel):
 
 def _is_odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError("must be odd, so that the output keeps the input's size")
+        raise ValueError(f"must be odd, so that the output keeps the input's size, got {value}")
     return value
 
 
@@ -54,7 +55,7 @@ OddSize = Annotated[int, Field(ge=1, le=15), AfterValidator(_is_odd)]
 def _is_residual_depth(value: int) -> int:
     if (value - 2) % 6:
         below = max(8, value - (value - 2) % 6)
-        raise ValueError(f"must be 6 n + 2 (8, 14, 20, ...); the nearest are {below} and {below + 6}")
+        raise ValueError(f"must be 6 n + 2 (8, 14, 20, ...); the nearest are {below} and {below + 6}, got {value}")
     return value
 
 
@@ -142,7 +143,7 @@ class NASBench201Parameters(Parameters):
 
 def _is_plain(value: object) -> object:
     if not isinstance(value, int | float | str | bool) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError("must be a finite number, a text, true or false")
+        raise ValueError(f"must be a finite number, a text, true or false, got {short_json(value)}")
     return value
 
 

@@ -1,0 +1,175 @@
+"""What is wrong with a recipe, in words: place, requirement, what was found, what to do.
+
+Validators of recipes write their messages themselves; those stand here as they are. This file has the words for what pydantic
+checks by itself (types, ranges, keys), with what a model says of its field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from inspect import isclass
+from typing import Any, get_args
+
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from proxyds.recipe.models import Recipe
+from proxyds.space.choices import Space, space_sections
+from proxyds.text import short_json, show_value, suggest_names
+
+Place = tuple[str | int, ...]
+"""Keys and, in lists, numbers from 0 that lead to a value of a recipe."""
+
+_REQUIREMENTS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text (in quotes where it looks like a number)",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "string_too_short": "a text of {min_length} or more letters",
+    "tuple_type": "a list",
+    "dict_type": "a section of keys and values",
+    "model_type": "a section of keys and values",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+}
+"""What a value must be, by the kind of pydantic's error."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe.
+
+    Attributes:
+        place: Of the value.
+        message: Requirement, what was found, what to do.
+        is_of_key: Whether the key is at fault, not its value.
+        is_unknown_name: Whether a name that is not registered is the trouble.
+    """
+
+    place: Place
+    message: str
+    is_of_key: bool = False
+    is_unknown_name: bool = False
+
+
+def explain(errors: Sequence[ErrorDetails]) -> list[Fault]:
+    """Explains everything that pydantic found, each fault once."""
+    places = {error["loc"] for error in errors}
+    return [_explain(error) for error in errors if not _is_echo(error, places)]
+
+
+def _is_echo(error: ErrorDetails, places: set[Place]) -> bool:
+    """Whether another error tells the same: every item that a list lacks is one; a list of bad items is «too short» besides."""
+    place = error["loc"]
+    if error["type"] == "too_short":
+        return any(other != place and other[: len(place)] == place for other in places)
+    return error["type"] == "missing" and isinstance(place[-1], int) and (*place[:-1], place[-1] + 1) in places
+
+
+def _explain(error: ErrorDetails) -> Fault:
+    place, model, field, is_of_field = _follow(error["loc"])
+    value, details = error["input"], error.get("ctx", {})
+    match error["type"]:
+        case "fault":
+            return Fault(_read_place(details["place"]) or place, details["message"])
+        case "unknown_name":
+            return Fault(place, details["message"], is_unknown_name=True)
+        case "value_error" | "assertion_error" if (
+            place[-1] == "[key]"
+        ):  # so pydantic says that a mapping's key is at fault
+            return Fault(place[:-1], str(details["error"]), is_of_key=True)
+        case "value_error" | "assertion_error":
+            return Fault(place, str(details["error"]))
+        case "extra_forbidden":
+            return _explain_key(place, model)
+        case "missing" if isinstance(place[-1], int):
+            return Fault(place[:-1], f"must hold {place[-1] + 1} values, it holds {len(value)}")
+        case "missing":
+            example = f" (for example `{place[-1]}: {field.examples[0]}`)" if field.examples else ""
+            return Fault(place, f"must be given, it is missing; add it{example}: {field.description}")
+        case "union_tag_not_found":
+            place = (*place, details["discriminator"].strip("'"))
+            return Fault(place, f"must be given, it is missing; add it ({', '.join(_alternatives(field))})")
+        case "union_tag_invalid":
+            place = (*place, details["discriminator"].strip("'"))
+            return _unknown_name(place, details["tag"], list(_alternatives(field)))
+        case "literal_error":
+            return _unknown_name(place, value, details["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+        case "too_short":
+            least, n = details["min_length"], details["actual_length"]
+            values = "one value" if least == 1 else f"{least} values"
+            return Fault(place, f"must hold at least {values}, it {f'holds {n}' if n else 'is empty'}")
+        case "too_long":
+            return Fault(
+                place, f"must hold at most {details['max_length']} values, it holds {details['actual_length']}"
+            )
+        case kind:
+            limits = {name: show_value(limit) for name, limit in details.items()}
+            requirement = _REQUIREMENTS.get(kind, "{message}").format(**limits, message=error["msg"])
+            example = f"; for example {short_json(field.examples[0])}" if is_of_field and field.examples else ""
+            return Fault(place, f"must be {requirement}, got {short_json(value)}{example}")
+
+
+def _read_place(text: str) -> Place:
+    return tuple(int(part) if part.isdecimal() else part for part in text.split(".") if part)
+
+
+def _unknown_name(place: Place, name: Any, names: Sequence[str]) -> Fault:
+    elsewhere = " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
+    message = f"must be a known name{elsewhere}, got {short_json(name)}; {suggest_names(str(name), names)}"
+    return Fault(place, message, is_unknown_name=True)
+
+
+def _explain_key(place: Place, model: type[BaseModel] | None) -> Fault:
+    key, fields = str(place[-1]), {} if model is None else model.model_fields
+    for name, field in fields.items():
+        if isinstance(field.validation_alias, AliasChoices) and key in field.validation_alias.choices:
+            return Fault(place, f"must be left out where `{name}` is given, which means the same", is_of_key=True)
+    message = f"unknown key; {suggest_names(key, sorted(fields))}"
+    return Fault(place, message, is_of_key=True, is_unknown_name=True)
+
+
+def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, bool]:
+    """Follows a location of pydantic's through the models of a recipe.
+
+    Returns:
+        The location without the names of alternatives (`hub` in `source.hub.name`), the innermost model and field on the way,
+        and whether the location ends at that field.
+    """
+    place: list[str | int] = []
+    model: type[BaseModel] | None = Recipe
+    field, is_of_field = FieldInfo(), False
+    alternatives: Mapping[str, type[BaseModel]] = {}
+    for part in location:
+        if isinstance(part, str) and part in alternatives:
+            model, alternatives = alternatives[part], {}
+            continue
+        place.append(part)
+        fields = {} if model is None else model.model_fields
+        is_of_field = part in fields
+        if is_of_field:
+            field = fields[str(part)]
+            alternatives = _alternatives(field)
+            model = next(iter(alternatives.values())) if len(alternatives) == 1 else None
+    return tuple(place), model, field, is_of_field
+
+
+def _alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The models that a field may hold, by the value that tells them apart."""
+    if field.annotation is Space:
+        return dict(space_sections())
+    key = field.discriminator
+    models = _models_in(field.annotation)
+    return {get_args(each.model_fields[key].annotation)[0] if isinstance(key, str) else "": each for each in models}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isclass(annotation) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
