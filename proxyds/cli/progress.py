@@ -1,15 +1,11 @@
-"""What a person sees while work goes on (standard error) and when it is done (standard output)."""
+"""What a person sees on standard error while work goes on."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress import Progress as Step
@@ -30,24 +26,13 @@ def show_progress(*, quiet: bool) -> Iterator[OnProgress]:
         yield _Lines().show
 
 
-def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table on standard output; numbers are right-aligned, nothing is cut off."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column, heading in enumerate(headings):
-        is_number = bool(rows) and column > 0 and all(str(row[column])[:1].isdigit() for row in rows)
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=200)
-    console.print(table)
-
-
 class _Bars:
     """A bar for each task under way; finished stages stay as one line."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

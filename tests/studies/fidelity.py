@@ -22,7 +22,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.cli.progress import print_table, show_progress
+from proxyds.cli.output import print_table
+from proxyds.cli.progress import show_progress
 from proxyds.data.source import load_source
 from proxyds.errors import ProxydsError
 from proxyds.evaluation.runs import Run, TrainingSet, list_runs, show_together

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.tables import read_proxy
-from proxyds.cli.progress import print_table, show_progress
+from proxyds.cli.output import print_table
+from proxyds.cli.progress import show_progress
 from proxyds.evaluation.rank_metrics import kendall_tau, pearson, spearman
 from proxyds.pipeline.build import build
 from proxyds.pipeline.plan import plan_build

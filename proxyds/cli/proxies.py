@@ -1,0 +1,295 @@
+"""Commands that make proxies and look at them: build, check, resample, inspect, verify, card."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
+from proxyds.cli.output import print_json
+from proxyds.cli.progress import show_progress
+from proxyds.errors import BelowThresholdError
+
+if TYPE_CHECKING:
+    from proxyds.artifact.manifest import Manifest
+    from proxyds.pipeline.build import Built
+    from proxyds.progress import OnProgress
+    from proxyds.runtime.execution import Options
+
+
+@click.command()
+@click.argument("recipe", type=PATH)
+@click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the recipe's name]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
+@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@plugins
+@overrides
+@execution_options
+@as_json
+def build(
+    recipe: Path,
+    out: str | None,
+    dry_run: bool,
+    force: bool,
+    overrides: tuple[str, ...],
+    execution: Options,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Build the proxy that RECIPE describes.
+
+    Checks its ranking too where the recipe has a section check. A build that was stopped goes on where it was.
+    """
+    from proxyds.recipe.yaml import read_recipe
+
+    read = read_recipe(recipe, overrides)
+    if dry_run:
+        with show_progress(quiet=quiet) as execution["on_progress"]:
+            from proxyds.pipeline.plan import plan_build
+
+            plan = plan_build(read, **execution)
+        from proxyds.cli.results import print_build_plan, summarize_build_plan
+
+        print_json(summarize_build_plan(plan)) if as_json else print_build_plan(plan)
+        return 0
+
+    def make(folder: Path, on_progress: OnProgress) -> Built:
+        from proxyds.pipeline.build import build
+
+        execution["on_progress"] = on_progress
+        return build(read, folder, force=force, **execution)
+
+    built = _make_at(out or read.name, make, quiet=quiet, as_json=as_json)
+    return 0 if read.check is None else _judge(built.manifest, strict=False)
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and how long it would take; train nothing.")
+@click.option("--ratios", metavar="R,R,...", help="Check these sizes too, and name the smallest that is large enough.")
+@click.option("--target", type=click.FloatRange(-1, 1), help="What the lower end of Kendall tau must reach for that.")
+@click.option(
+    "--reference", type=PATH, help="Full-data accuracies known already: a CSV file, or another proxy's folder."
+)
+@click.option("--runs", type=PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
+@click.option("--strict", is_flag=True, help="Exit with 3 unless the verdict is that the ranking is preserved.")
+@plugins
+@overrides
+@execution_options
+@as_json
+def check(
+    folder: Path,
+    dry_run: bool,
+    ratios: str | None,
+    target: float | None,
+    reference: Path | None,
+    runs: Path | None,
+    strict: bool,
+    overrides: tuple[str, ...],
+    execution: Options,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Measure how well the proxy at FOLDER ranks.
+
+    Trains the search space's architectures on everything, on the proxy and on controls, and writes the evidence into the
+    proxy. A check that was stopped goes on where it was. Exits with 3 where the evidence is below the recipe's
+    check.threshold.
+    """
+    if runs is not None and (dry_run or reference is not None):
+        raise click.UsageError(
+            "--runs trains nothing and brings its own full-data accuracies: neither --dry-run nor --reference"
+        )
+    settings = [*overrides, *_assign({"check.target": target, "check.reference": reference})]
+    settings += [f"check.ratios=[{ratios}]"] if ratios is not None else []
+    with show_progress(quiet=quiet) as execution["on_progress"]:
+        from proxyds.pipeline import build as pipeline
+        from proxyds.pipeline.plan import plan_check
+
+        if dry_run:
+            plan = plan_check(folder, overrides=settings, **execution)
+        else:
+            checked = pipeline.check(folder, overrides=settings, runs=runs, **execution)
+    from proxyds.cli.results import print_check_plan, print_evidence, summarize_check_plan, summarize_proxy
+
+    if dry_run:
+        print_json(summarize_check_plan(plan)) if as_json else print_check_plan(plan)
+        return 0
+    if as_json:
+        print_json(summarize_proxy(checked.folder, checked.manifest)["evidence"])
+    else:
+        print_evidence(checked.manifest)
+        click.echo(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+    return _judge(checked.manifest, strict=strict)
+
+
+@click.command()
+@click.argument("place")
+@click.option("-o", "--output", "out", required=True, help="The folder to make, or an address.")
+@click.option("--ratio", type=float, help="Size, as a share of the samples that may be drawn.")
+@click.option("--seed", type=int, help="Seed of the draw.")
+@click.option("--draw", help="Draw law; `proxyds list` names them.")
+@click.option("--source", type=PATH, help="Where the source lies now, if not where the recipe says.")
+@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@plugins
+@overrides
+@workers
+@quiet
+@as_json
+def resample(
+    place: str,
+    out: str,
+    ratio: float | None,
+    seed: int | None,
+    draw: str | None,
+    source: Path | None,
+    force: bool,
+    overrides: tuple[str, ...],
+    workers: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Draw another proxy from the one at PLACE.
+
+    Draws from its importance table and trains nothing. PLACE is a folder, user/name@v1.0.0 on the Hub or an address. The
+    source must be at hand: its samples are found by content.
+    """
+    settings = {"selection.ratio": ratio, "selection.seed": seed, "selection.draw": draw, "source.path": source}
+
+    def make(folder: Path, on_progress: OnProgress) -> Built:
+        from proxyds.pipeline import resample as resampling
+
+        changes = [*overrides, *_assign(settings)]
+        return resampling.resample(
+            place, folder, overrides=changes, workers=workers, force=force, on_progress=on_progress
+        )
+
+    _make_at(out, make, quiet=quiet, as_json=as_json)
+
+
+def _assign(settings: Mapping[str, object]) -> list[str]:
+    """Spells out as assignments to the recipe the settings that were given; paths as seen from anywhere."""
+    values = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in settings.items()}
+    return [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items() if value is not None]
+
+
+def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool, as_json: bool) -> Built:
+    """Makes a proxy in a folder or for an address, and prints it."""
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds.artifact.tables import read_summary
+        from proxyds.pipeline.push import output_at
+
+        with output_at(out, on_progress) as folder:
+            built = make(folder, on_progress)
+            manifest, summary = read_summary(built.folder)
+    from proxyds.cli.results import print_built, summarize_proxy
+    from proxyds.runtime.storage.address import show_address
+
+    out = show_address(out)
+    print_json(summarize_proxy(out, manifest)) if as_json else print_built(manifest, summary, out, built.was_there)
+    return built
+
+
+def _judge(manifest: Manifest, *, strict: bool) -> int:
+    """Says what a checked proxy falls short of: its threshold, or what `strict` asks for; returns the exit code."""
+    evidence = manifest.evidence
+    if evidence is not None and evidence.passed is False:
+        threshold = evidence.check.threshold
+        complaint = f"the lower end of Kendall tau's interval is below check.threshold = {threshold}"
+    elif strict and evidence is not None and evidence.verdict != "preserves the ranking":
+        complaint = f"the verdict is «{evidence.verdict}», and --strict asks for «preserves the ranking»"
+    else:
+        return 0
+    click.echo(f"proxyds: {complaint}", err=True)
+    return BelowThresholdError.exit_code
+
+
+@click.command()
+@click.argument("what")
+@plugins
+@overrides
+@as_json
+def inspect(what: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what a proxy or a search space holds.
+
+    WHAT is a proxy: a folder, or user/name@v1.0.0 on the Hub or an address, of which all but the images is fetched. Shows its
+    counts, evidence, cases, class balance, cost and provenance. Or WHAT is a recipe's file. Shows the architectures of its
+    search space, what each choice costs, and the probes.
+    """
+    is_recipe = what.endswith((".yaml", ".yml")) and "://" not in what and not os.path.isdir(what)  # noqa: PTH112 - see below
+    if is_recipe or os.path.isfile(what):  # noqa: PTH113 - a name that is too long is no error here
+        _inspect_recipe(Path(what), overrides, as_json)
+    elif overrides:
+        raise click.UsageError(f"--set changes a recipe, and {what} is none: a proxy stays as it was built")
+    else:
+        _inspect_proxy(what, as_json)
+
+
+def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    from proxyds.recipe.yaml import read_recipe
+
+    read = read_recipe(path, overrides)
+    with show_progress(quiet=False) as on_progress:
+        from proxyds.pipeline.plan import survey_space
+
+        space = survey_space(read, on_progress=on_progress)
+    from proxyds.cli.results import print_space, summarize_space
+
+    print_json(summarize_space(space)) if as_json else print_space(space)
+
+
+def _inspect_proxy(place: str, as_json: bool) -> None:
+    with show_progress(quiet=False) as on_progress:
+        from proxyds.pipeline.audit import audit_tables
+        from proxyds.pipeline.pull import open_tables
+
+        with open_tables(place, on_progress) as (folder, name):
+            manifest, tables = audit_tables(folder)
+    from proxyds.artifact.summary import summarize_tables
+    from proxyds.cli.results import print_inspection, summarize_proxy
+
+    if as_json:
+        print_json(summarize_proxy(name, manifest))
+    else:
+        click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
+        print_inspection(manifest, summarize_tables(tables))
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@as_json
+def verify(folder: Path, as_json: bool) -> None:
+    """Compare every byte with the manifest.
+
+    Compares what the proxy at FOLDER holds with the format, too.
+    """
+    from proxyds.pipeline.audit import audit_proxy
+
+    manifest, _ = audit_proxy(folder)
+    n_files, n_bytes = len(manifest.files), sum(facts.bytes for facts in manifest.files.values())
+    if as_json:
+        print_json({"whole": True, "n_files": n_files, "n_bytes": n_bytes})
+    else:
+        click.echo(f"{folder}: whole, {n_files} files, {n_bytes:,} bytes, {manifest.name} {manifest.version}")
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.option("--check", is_flag=True, help="Change nothing; exit with 50 where the card differs from its records.")
+@as_json
+def card(folder: Path, check: bool, as_json: bool) -> None:
+    """Render a proxy's card again from its records."""
+    from proxyds.pipeline.build import render
+
+    changed = render(folder, check_only=check)
+    if as_json:
+        print_json({"rendered": changed})
+    elif changed:
+        click.echo(f"{folder}: rendered {', '.join(changed)}")
+    else:
+        click.echo(f"{folder}: the card is what its records render to")

@@ -1,0 +1,104 @@
+"""Commands about recipes and what they may name: init, validate, list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from proxyds.cli.options import PATH, as_json, overrides, plugins
+from proxyds.cli.output import print_json, print_table
+from proxyds.errors import ArtifactError, OutputExistsError, translate_os_errors
+
+
+@click.command()
+@click.argument("path", type=PATH, default="recipe.yaml")
+@click.option(
+    "--preset", default="digits", show_default=True, help="The recipe to start from; `proxyds list` names them."
+)
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+def init(path: Path, preset: str, force: bool) -> None:
+    """Write a commented recipe to PATH."""
+    from proxyds.recipe.presets import preset_text
+    from proxyds.runtime.storage.atomic import replace_file
+
+    text = preset_text(preset)
+    if path.exists() and not force:
+        raise OutputExistsError(
+            "is there already and was not touched; choose another name, or replace it with --force", place=path
+        )
+    with translate_os_errors(path, "choose another place"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode())
+    click.echo(f"wrote {path}\nnext: proxyds validate {path}\n      proxyds build {path} -o my-proxy")
+
+
+@click.command()
+@click.argument("recipe", type=PATH)
+@plugins
+@overrides
+@as_json
+def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check a recipe and print its identity. Reads nothing but the recipe."""
+    from proxyds.recipe.yaml import read_recipe
+
+    read = read_recipe(recipe, overrides)
+    if as_json:
+        print_json({"valid": True, "name": read.name, "version": read.version, "sha256": read.sha256, "problems": []})
+    else:
+        click.echo(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
+
+
+@click.command("list")
+@plugins
+@as_json
+def list_(as_json: bool) -> None:
+    """List what a recipe may name.
+
+    Lists presets, sources, network families, selection methods and draw laws; and the proxies in this folder.
+    """
+    from proxyds.recipe.methods import METHODS
+    from proxyds.recipe.presets import preset_names, preset_purpose
+    from proxyds.recipe.source import DigitsSource, FolderSource, HubSource, TorchvisionSource
+    from proxyds.selection.sampling import DRAW_LAWS
+    from proxyds.space.networks.families import FAMILIES
+    from proxyds.space.networks.plugins import installed_offers
+
+    kinds = (DigitsSource, HubSource, FolderSource, TorchvisionSource)
+    listing = {
+        "presets": {name: preset_purpose(name) for name in preset_names()},
+        "sources": {kind.model_fields["kind"].annotation.__args__[0]: kind.__doc__ or "" for kind in kinds},  # type: ignore[union-attr]
+        "networks": {name: f"of the installed package {package}" for name, package in installed_offers().items()}
+        | {
+            name: f"{family.summary}; choices: {', '.join(family.parameters.model_fields)}"
+            for name, family in FAMILIES.items()
+        },
+        "selection methods": {
+            name: f"{method.summary}{f' ({method.source})' if method.source else ''}"
+            for name, method in METHODS.items()
+        },
+        "draw laws": {name: (law.__doc__ or "").partition("\n")[0] for name, law in DRAW_LAWS.items()},
+        "proxies here": _find_proxies(),
+    }
+    if as_json:
+        print_json(listing)
+        return
+    listing["proxies here"] = listing["proxies here"] or {"(none)": "`proxyds build RECIPE -o DIR` makes one"}
+    for title, rows in listing.items():
+        print_table(title, ("name", "what it is"), list(rows.items()))
+        click.echo()
+
+
+def _find_proxies() -> dict[str, str]:
+    """Returns for each proxy in the current folder what it is."""
+    from proxyds.artifact.reader import read_manifest
+
+    proxies = {}
+    for path in sorted(Path().glob("*/manifest.json")):
+        try:
+            manifest = read_manifest(path.parent)
+        except ArtifactError:
+            continue  # somebody else's manifest.json
+        size = f"{manifest.counts.proxy:,} samples of {manifest.source.name}"
+        proxies[str(path.parent)] = f"{manifest.name} {manifest.version}, {size}"
+    return proxies

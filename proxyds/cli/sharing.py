@@ -1,0 +1,67 @@
+"""Commands that publish and fetch proxies: push, pull."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from proxyds.cli.options import PATH, as_json, quiet
+from proxyds.cli.output import print_json
+from proxyds.cli.progress import show_progress
+
+
+@click.command()
+@click.argument("folder", type=PATH)
+@click.argument("place")
+@click.option(
+    "--tag",
+    metavar="TAG",
+    help="A name for this version on the Hub.  [default: v and the proxy's version, such as v1.0.0]",
+)
+@click.option("--private", is_flag=True, help="Make the repository private, if it is new.")
+@click.option("--create-pr", is_flag=True, help="Ask the repository's owner for the change; no tag is put.")
+@click.option("--below-threshold", is_flag=True, help="Publish the proxy although its check fell below its threshold.")
+@click.option("--dry-run", is_flag=True, help="List the files and what would become of them; change nothing.")
+@quiet
+@as_json
+def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -> None:
+    """Publish the proxy at FOLDER at PLACE.
+
+    PLACE is user/name on the Hub or an address such as s3://bucket/folder. The tag is put last and never moved. A push that
+    broke off can be repeated; one that changes nothing does nothing.
+    """
+    if options["create_pr"] and options["tag"] is not None:
+        raise click.UsageError("--create-pr puts no tag: push again with --tag when the request was merged")
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds.pipeline import push as pushing
+
+        pushed = pushing.push(folder, place, **options, on_progress=on_progress)
+    from proxyds.cli.results import print_pushed, summarize_push
+
+    print_json(summarize_push(pushed)) if as_json else print_pushed(pushed)
+
+
+@click.command()
+@click.argument("place")
+@click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the repository's name]")
+@quiet
+@as_json
+def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
+    """Fetch the proxy at PLACE and verify it.
+
+    PLACE is user/name@v1.0.0 on the Hub or an address.
+    """
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds.pipeline import pull as pulling
+        from proxyds.pipeline.push import output_at
+
+        out = out or pulling.default_folder(place)
+        with output_at(out, on_progress) as folder:
+            pulled = pulling.pull(place, folder, on_progress=on_progress)
+    from proxyds.cli.results import print_pulled, summarize_pull
+    from proxyds.runtime.storage.address import show_address
+
+    out = show_address(out)
+    print_json(summarize_pull(pulled, out)) if as_json else print_pulled(pulled, out)

@@ -1,0 +1,65 @@
+"""Commands about the store of finished work: store list, store clean."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from proxyds.cli.options import as_json
+from proxyds.cli.output import print_json, print_table
+
+
+@click.group()
+def store() -> None:
+    """List or clear finished work.
+
+    The store is the folder or address in PROXYDS_STORE, or else a folder in the user's cache.
+    """
+
+
+@store.command("list")
+@as_json
+def list_entries(as_json: bool) -> None:
+    """List finished work, oldest first."""
+    from proxyds.runtime.storage.store import Store
+    from proxyds.text import duration, with_prefix
+
+    opened = Store()
+    entries = opened.entries()
+    if as_json:
+        names = ("stage", "name", "key", "n_bytes", "seconds")
+        print_json([{name: getattr(each, name) for name in names} for each in entries])
+        return
+    sizes = [each.n_bytes for each in entries]
+    rows = [
+        (
+            f"{datetime.fromtimestamp(each.created):%Y-%m-%d %H:%M}",
+            each.stage,
+            each.name,
+            duration(each.seconds),
+            with_prefix(n_bytes, "B"),
+        )
+        for each, n_bytes in zip(entries, sizes, strict=True)
+    ]
+    print_table(f"finished work in {opened.name}", ("when", "stage", "what", "took", "size"), rows)
+    work = duration(sum(each.seconds for each in entries))
+    click.echo(f"entries: {len(entries)}, {work} of work, {with_prefix(sum(sizes), 'B')}")
+
+
+@store.command("clean")
+@click.option(
+    "--older-than", "days", type=click.FloatRange(0), default=0.0, metavar="DAYS", help="Keep what is younger."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(days: float, yes: bool) -> None:
+    """Remove finished work; builds that need it do it again."""
+    from proxyds.runtime.storage.store import Store
+    from proxyds.text import with_prefix
+
+    opened = Store()
+    if not yes and not click.confirm(f"Remove finished work from {opened.name}?"):
+        click.echo("nothing was removed")
+        return
+    n_entries, n_bytes = opened.clean(days)
+    click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {opened.name}")
