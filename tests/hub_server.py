@@ -1,7 +1,8 @@
 """A Hugging Face Hub for data sets, in memory, for tests and for trying things out: `python tests/hub_server.py`.
 
 It speaks enough of the Hub's protocol for `huggingface_hub`, `datasets` and the `hf` command: create, upload, tag, pull
-request, download, stream. It prints the lines that point a shell at it and serves until Ctrl-C.
+request, download, stream. It prints the lines that point a shell at it and serves until Ctrl-C, or until the process that
+started it is gone.
 
 The tokens: `hf_me` is user `me`, `hf_other` is user `other`, `hf_me_read` is user `me` who may only read.
 
@@ -704,6 +705,18 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def end_with_parent() -> None:
+    """Ends this process soon after the one that started it, however that ends."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A Hugging Face Hub for data sets, in memory.")
     parser.add_argument("--port", type=int, default=0, help="default: any free port")
@@ -711,6 +724,7 @@ def main() -> None:
         server = Server(parser.parse_args().port)
     except OSError as error:
         raise SystemExit(f"the port cannot be used: {error.strerror}; leave --port out for a free one") from None
+    end_with_parent()
     lines = [f"export HF_ENDPOINT={server.endpoint}", "export HF_TOKEN=hf_me", "export HF_HUB_DISABLE_XET=1"]
     print(*lines, "unset HF_HUB_OFFLINE", sep="\n", flush=True)
     with contextlib.suppress(KeyboardInterrupt):

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from proxyds.runtime.storage.atomic import is_running
 
 SERVER = Path(__file__).parent.parent / "hub_server.py"
 # what the clients' scripts start with
@@ -299,3 +302,25 @@ def test_a_malformed_request_is_the_clients_fault(address: str) -> None:
         urllib.request.urlopen(f"{address}/api/repos/create", b"{")
     with caught.value as answer:
         assert answer.code == 400
+
+
+STARTER = """
+import subprocess, sys
+server = subprocess.Popen([sys.executable, "-m", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+print(server.pid, "http" in server.stdout.readline(), flush=True)
+server.wait()
+"""
+
+
+@pytest.mark.parametrize("server", ["tests.hub_server", "tests.s3_server"])
+def test_a_server_ends_with_the_process_that_started_it_even_a_killed_one(server: str) -> None:
+    command = [sys.executable, "-c", STARTER, server]
+    with subprocess.Popen(command, cwd=SERVER.parent.parent, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        pid, is_up = starter.stdout.readline().split()
+        starter.kill()
+    assert is_up == "True"
+    deadline = time.monotonic() + 30
+    while is_running(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
