@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import active_children
-from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import loky
@@ -18,7 +18,7 @@ from loky.backend.context import LokyContext
 from threadpoolctl import threadpool_limits
 
 from proxyds.errors import TrainingError, WorkerDiedError
-from proxyds.progress import OnProgress, Progress
+from proxyds.progress import OnProgress
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task, run_task
 from proxyds.space.networks.plugins import load_plugins, loaded_plugins
@@ -52,13 +52,9 @@ class InProcess:
         torch.set_num_threads(1)
         try:
             for task in tasks:
-
-                def report(done: float, total: float, note: str, task: Task = task) -> None:
-                    on_progress(Progress(task.stage, task.name, done, total, note))
-
                 try:
                     with threadpool_limits(1):  # numpy's products
-                        run_task(task, store, report)
+                        run_task(task, store, partial(_report_to, on_progress, task))
                 except TrainingError as error:
                     if not keep_going:
                         raise
@@ -66,6 +62,10 @@ class InProcess:
         finally:
             torch.set_num_threads(n_threads)
         return failures
+
+
+def _report_to(on_progress: OnProgress, task: Task, done: float, total: float, note: str) -> None:
+    on_progress(task.progress(done, total, note))
 
 
 class LocalWorkers:
@@ -78,7 +78,7 @@ class LocalWorkers:
     def __init__(self, n_workers: int = 0) -> None:
         self.n_workers = n_workers or loky.cpu_count()
         self._executor: loky.ProcessPoolExecutor | None = None
-        self._others: set[BaseProcess] = set()  # processes of this one that are not workers
+        self._others: set[int] = set()  # processes of this one that are not workers
         self._messages = LokyContext().SimpleQueue()
 
     def __enter__(self) -> LocalWorkers:
@@ -97,9 +97,9 @@ class LocalWorkers:
             return
         with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
             self._executor.shutdown(wait=True, kill_workers=kill)
-            for process in set(active_children()) - self._others if kill else ():
+            for pid in _list_children() - self._others if kill else ():
                 with suppress(ProcessLookupError):
-                    os.kill(_pid(process), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
         self._executor = None
         self._messages = LokyContext().SimpleQueue()  # a killed worker may hold the old one's lock for ever
 
@@ -170,7 +170,7 @@ class LocalWorkers:
 
     def _start(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
-            self._others = set(active_children())
+            self._others = _list_children()
             self._executor = loky.ProcessPoolExecutor(
                 max_workers=self.n_workers,
                 context=LokyContext(),
@@ -191,7 +191,7 @@ def _run_in_worker(task: Task, store: Store) -> None:
         nonlocal last
         if done >= total or time.monotonic() - last > 0.2:
             last = time.monotonic()
-            _messages.put(Progress(task.stage, task.name, done, total, note))
+            _messages.put(task.progress(done, total, note))
 
     run_task(task, store, report)
 
@@ -238,9 +238,8 @@ def _died(task: Task) -> WorkerDiedError:
     )
 
 
-def _pid(process: BaseProcess) -> int:
-    assert process.pid is not None  # it is among the active ones
-    return process.pid
+def _list_children() -> set[int]:
+    return {process.pid for process in active_children() if process.pid is not None}
 
 
 @contextmanager

@@ -41,6 +41,7 @@ from proxyds.progress import OnProgress, Progress
 from proxyds.runtime.local import interrupts_held
 from proxyds.runtime.ray_worker import (
     SHARED,
+    Assignment,
     LostError,
     Mailbox,
     Setting,
@@ -53,6 +54,7 @@ from proxyds.runtime.storage.atomic import sweep_unfinished
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task
 from proxyds.space.networks.plugins import loaded_plugins
+from proxyds.text import first_line
 
 _Answer = TypeVar("_Answer")
 
@@ -124,12 +126,13 @@ class RayCluster:
     def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:
         """See `Engine.ask`."""
         needs = self._needs(device)
-        self._require_room(getattr(function, "__name__", "a question"), needs, 1)
+        require_room = partial(self._require_room, "a question to a node", needs, 1)
+        require_room()
         remote = _remote(answer_question, needs, max_retries=TRIES - 1)
         try:
             answer, stuck_since = remote.remote(loaded_plugins(), function, arguments), None
             while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
-                stuck_since = self._look_for_room(stuck_since, lambda: self._require_room("a question", needs, 1))
+                stuck_since = self._look_for_room(stuck_since, require_room)
             return cast(_Answer, ray.get(answer))
         except RayError as error:
             if isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
@@ -154,42 +157,35 @@ class RayCluster:
         with _seen_from_everywhere(store) as (store, seen):
             settings = {
                 device: Setting(loaded_plugins(), seen, device, self._ask_computing(device))
-                for device in sorted({_device_of(task) for task in tasks})
+                for device in sorted({task.device for task in tasks})
             }
-            return self._run(tasks, store, on_progress, settings, keep_going=keep_going)
+            return self._run(tasks, store, _Display(on_progress), settings, keep_going)
 
     def _run(
-        self,
-        tasks: Sequence[Task],
-        store: Store,
-        on_progress: OnProgress,
-        settings: Mapping[str, Setting],
-        *,
-        keep_going: bool,
+        self, tasks: Sequence[Task], store: Store, display: _Display, settings: Mapping[str, Setting], keep_going: bool
     ) -> list[Failure]:
         packed = _Packed()
-        waiting = list(enumerate(tasks))[::-1]  # the next one last
-        tries, running = dict.fromkeys(range(len(tasks)), 0), dict[Any, tuple[int, int]]()
+        waiting = list(range(len(tasks)))[::-1]  # positions of tasks, the next one last
+        tries, running = [0] * len(tasks), dict[Any, tuple[int, int]]()
         failures: list[Failure] = []
-        display = _Display(on_progress)
         looked, stuck_since = time.monotonic(), None
         try:
             while waiting or running:
-                window = self._window()
+                # Ray is given some more than there is room for, so that nobody waits for this process
+                window = self._workers or 2 * max(1, _count_room({"CPU": 1}))
                 while waiting and len(running) < window:
-                    place, task = waiting.pop()
-                    tries[place] += 1
-                    self._n_started += 1
-                    running[self._start(task, store, settings[_device_of(task)], packed)] = (place, self._n_started)
+                    i = waiting.pop()
+                    tries[i] += 1
+                    running[self._start(tasks[i], store, settings[tasks[i].device], packed)] = (i, self._n_started)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 display.show(self._read_mail(), {number for _, number in running.values()})
                 for ref in ended:
-                    place, number = running.pop(ref)
-                    task, (last, error, lost) = tasks[place], _end_of(ref)
+                    i, number = running.pop(ref)
+                    task, (last, error, lost) = tasks[i], _end_of(ref)
                     if lost is not None:
                         store.sweep()
-                        if tries[place] < TRIES:
-                            waiting.append((place, task))
+                        if tries[i] < TRIES:
+                            waiting.append(i)
                             continue
                         error = _died(task.name, lost)
                         error.__cause__ = lost
@@ -202,7 +198,7 @@ class RayCluster:
                         raise error
                 if time.monotonic() - looked > LOOK_SECONDS:
                     looked = time.monotonic()
-                    left = [*(task for _, task in waiting), *(tasks[place] for place, _ in running.values())]
+                    left = [tasks[i] for i in (*waiting, *(i for i, _ in running.values()))]
                     stuck_since = self._look_for_room(stuck_since, partial(self._require_room_for, left))
         except BaseException:
             with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
@@ -224,18 +220,16 @@ class RayCluster:
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=10)
 
-    def _window(self) -> int:
-        """How many tasks Ray is given at once: some more than there is room for, so that nobody waits for this process."""
-        return self._workers or 2 * max(1, _count_room({"CPU": 1}))
-
     def _start(self, task: Task, store: Store, setting: Setting, packed: _Packed) -> Any:
         """Hands a task to Ray; returns the reference to its end."""
+        self._n_started += 1
         needs = self._needs(setting.device)
         small, large = packed.split(task.arguments)
-        about = (replace(task, arguments=small), store, setting, self._find_mailbox(), self._n_started)
+        mailbox = self._find_mailbox()
+        assignment = Assignment(replace(task, arguments=small), store, setting, mailbox, self._n_started)
         if task.n_processes == 1:
-            return _remote(work, needs).remote(*about, **large)
-        return _remote(work_together, {"CPU": 0}).remote(*about, needs, **large)
+            return _remote(work, needs).remote(assignment, **large)
+        return _remote(work_together, {"CPU": 0}).remote(assignment, needs, **large)
 
     def _needs(self, device: str) -> dict[str, float]:
         return {"CPU": 1, "GPU": self._gpus_per_task} if device.startswith("cuda") else {"CPU": 1}
@@ -250,7 +244,7 @@ class RayCluster:
             )
 
     def _require_room_for(self, tasks: Sequence[Task]) -> None:
-        kinds = {(_device_of(task), task.n_processes): task.name for task in tasks}
+        kinds = {(task.device, task.n_processes): task.name for task in tasks}
         for (device, n_processes), name in kinds.items():
             self._require_room(name, self._needs(device), n_processes)
 
@@ -323,23 +317,19 @@ class _Packed:
     """Arguments that many tasks share, in Ray's object store once."""
 
     def __init__(self) -> None:
-        self._known: dict[
-            int, tuple[object, Any]
-        ] = {}  # by identity; the argument is kept, or its number would be given away
+        # by identity; the argument is kept, or its number would be given away
+        self._seen: dict[int, tuple[object, Any]] = {}
 
     def split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments that travel with a task, and references to the pickles of others."""
         small, large = {}, {}
         for name, value in arguments.items():
-            if id(value) not in self._known:
+            if id(value) not in self._seen:
                 # pickled here: Ray would give arrays that cannot be written to, which those of local workers can
-                held = cloudpickle.dumps(value)
-                self._known[id(value)] = (value, ray.put(held) if len(held) > LARGE_BYTES else None)
-            ref = self._known[id(value)][1]
-            if ref is None:
-                small[name] = value
-            else:
-                large[name] = ref
+                pickled = cloudpickle.dumps(value)
+                self._seen[id(value)] = (value, ray.put(pickled) if len(pickled) > LARGE_BYTES else None)
+            _, ref = self._seen[id(value)]
+            (small if ref is None else large)[name] = value if ref is None else ref
         return small, large
 
 
@@ -347,26 +337,18 @@ def _connect(address: str | None) -> bool:
     """Connects this process to a cluster; returns whether it was not connected before."""
     if ray.is_initialized():
         return False
-    quiet = {"log_to_driver": False, "logging_level": "error"}
+    where, quiet = address or os.environ.get("RAY_ADDRESS", ""), {"log_to_driver": False, "logging_level": "error"}
     try:
-        _knock(address or os.environ.get("RAY_ADDRESS", ""))
+        _knock(where)
         ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
-    except (
-        RayError,
-        ImportError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        AssertionError,
-    ) as error:  # Ray has many ways to fail
+    except Exception as error:
         if isinstance(error, ImportError) or "ray[client]" in str(error):
             raise MissingExtraError(
                 f"--engine {address}: must have Ray's client, which is not installed: pip install 'ray[client]=={ray.__version__}'"
             ) from error
-        where = address or os.environ.get("RAY_ADDRESS") or "on this machine"
         ray.shutdown()
         raise RemoteError(
-            f"--engine ray: must reach a Ray cluster, {where} is none that answers: {str(error).partition(chr(10))[0]}; start one with "
+            f"--engine ray: must reach a Ray cluster, {where or 'on this machine'} is none that answers: {first_line(error)}; start one with "
             "`ray start --head`, or give its address: --engine ray:HOST:PORT, from elsewhere --engine ray://HOST:10001 (with "
             "ray[client] installed there and here); where it asks for a token, set RAY_AUTH_MODE=token"
         ) from error
@@ -407,10 +389,6 @@ def _show(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {what}" for what, amount in resources.items())
 
 
-def _device_of(task: Task) -> str:
-    return str(task.arguments.get("device", "cpu"))
-
-
 def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseException | None]:
     """How a task ended: what it said last; the error that it raised; why it was lost."""
     try:
@@ -420,18 +398,14 @@ def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseExcept
         if isinstance(cause, (RayError, LostError)):
             return None, None, cause
         if isinstance(cause, FileNotFoundError):
-            cause = _explain_missing_file(cause)
+            cause = SourceNotFoundError(
+                f"{cause.filename}: must be there on every node of the cluster, a node does not see it; keep the source and what else is "
+                "read on a disk that all nodes share"
+            )
         cause.__cause__ = RuntimeError(f"on a node of the cluster:\n{error}")  # the trace is of there
         return None, cause, None
     except RayError as error:
         return None, None, error
-
-
-def _explain_missing_file(error: FileNotFoundError) -> SourceNotFoundError:
-    return SourceNotFoundError(
-        f"{error.filename}: must be there on every node of the cluster, a node does not see it; keep the source and what else is "
-        "read on a disk that all nodes share"
-    )
 
 
 def _died(name: str, why: BaseException) -> WorkerDiedError:
@@ -449,20 +423,16 @@ def _await_entry(task: Task, store: Store) -> None:
             raise OutputError(
                 f"{task.name}: its result must be seen in the store, it is not: {SHARED}, and nobody may clear it meanwhile"
             )
-        for folder in () if _is_address(store) else (store.root, store.root / task.stage):
+        for folder in () if store.is_remote else (store.root, store.root / task.stage):
             with suppress(FileNotFoundError):
                 list(folder.iterdir())  # what was not there a while ago is then asked for again
         time.sleep(POLL_SECONDS)
 
 
-def _is_address(store: Store) -> bool:
-    return "://" in store.place
-
-
 @contextmanager
 def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
     """Gives the store with its whole path, and a folder in it for as long as the block lasts, by which nodes know it."""
-    if _is_address(store):
+    if store.is_remote:
         yield store, None
         return
     store = Store(store.place)  # with its whole path

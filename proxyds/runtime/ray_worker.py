@@ -54,20 +54,39 @@ class Setting:
     computing: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """A task as it is handed to the cluster.
+
+    Attributes:
+        task: Without its large arguments, which Ray brings to a node once.
+        store: Where its result goes.
+        setting: What its worker must be like.
+        mailbox: The actor that takes its reports, a `Mailbox`.
+        number: Of this try, among all that the driver began.
+    """
+
+    task: Task
+    store: Store
+    setting: Setting
+    mailbox: Any
+    number: int
+
+
 class Mailbox:
-    """Holds what tasks report until the driver asks for it; an actor."""
+    """Keeps what tasks report until the driver asks for it; an actor."""
 
     def __init__(self) -> None:
-        self._held: list[tuple[int, Progress]] = []
+        self._reports: list[tuple[int, Progress]] = []
 
     def put(self, number: int, progress: Progress) -> None:
         """Takes the report of the task with a number."""
-        self._held.append((number, progress))
+        self._reports.append((number, progress))
 
     def take(self) -> list[tuple[int, Progress]]:
         """Gives what has come since it was last called."""
-        held, self._held = self._held, []
-        return held
+        reports, self._reports = self._reports, []
+        return reports
 
 
 def answer_question(plugins: list[str], function: Callable[..., _Answer], arguments: Sequence[object]) -> _Answer:
@@ -76,24 +95,14 @@ def answer_question(plugins: list[str], function: Callable[..., _Answer], argume
     return function(*arguments)
 
 
-def work(task: Task, store: Store, setting: Setting, mailbox: Any, number: int, **large: bytes) -> Progress | None:
+def work(assignment: Assignment, **large: bytes) -> Progress | None:
     """Does a task as the one process of it; returns what it said last."""
-    _prepare(setting.plugins)
-    _check_worker(task.name, store, setting)
-    report = _Reporter(task, mailbox, number)
-    run_task(_unpack(task, large), store, report)
+    task, report = _begin(assignment, large), _Reporter(assignment)
+    run_task(task, assignment.store, report)
     return report.last
 
 
-def work_together(
-    task: Task,
-    store: Store,
-    setting: Setting,
-    mailbox: Any,
-    number: int,
-    needs: dict[str, float],
-    **large: bytes,
-) -> None:
+def work_together(assignment: Assignment, needs: dict[str, float], **large: bytes) -> None:
     """Does a task in several processes, which Ray Train starts and joins.
 
     Raises:
@@ -102,14 +111,15 @@ def work_together(
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    on_gpu = setting.device.startswith("cuda")
-    about = {"task": task, "store": store, "setting": setting, "mailbox": mailbox, "number": number, "large": large}
+    on_gpu = assignment.setting.device.startswith("cuda")
     with temporary_folder() as folder:
         trainer = TorchTrainer(
             _work_as_one_of_several,
-            train_loop_config=about,
+            train_loop_config={"assignment": assignment, "large": large},
             torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=int(AGREE_SECONDS)),
-            scaling_config=ScalingConfig(num_workers=task.n_processes, use_gpu=on_gpu, resources_per_worker=needs),
+            scaling_config=ScalingConfig(
+                num_workers=assignment.task.n_processes, use_gpu=on_gpu, resources_per_worker=needs
+            ),
             run_config=RunConfig(
                 storage_path=str(folder),
                 failure_config=FailureConfig(max_failures=0),
@@ -131,24 +141,23 @@ class LostError(Exception):
     """Several processes did not end a task, and not for a reason of its own."""
 
 
-def _work_as_one_of_several(about: dict[str, Any]) -> None:
-    """What each process does: the first fills the task's entry, the others help."""
+def _work_as_one_of_several(config: dict[str, Any]) -> None:
+    """Does what each process does: the first fills the task's entry, the others help."""
     import torch
     import torch.distributed as dist
     from ray.train.torch import get_device
 
-    task, store, setting = _unpack(about["task"], about["large"]), about["store"], about["setting"]
-    _prepare(setting.plugins)
-    _check_worker(task.name, store, setting)
-    device = str(get_device()) if setting.device.startswith("cuda") else setting.device
+    assignment: Assignment = config["assignment"]
+    task, device = _begin(assignment, config["large"]), assignment.setting.device
+    device = str(get_device()) if device.startswith("cuda") else device
     if "device" in task.arguments:
         task = replace(task, arguments={**task.arguments, "device": device})
 
     def agree(is_wanted: bool | None = None) -> bool:
-        """Whether the work is to be done, as the first process says: it may be in the store by now."""
-        said = [is_wanted]
-        dist.broadcast_object_list(said, src=0, device=torch.device(device))
-        return bool(said[0])
+        """Learns from the first process whether the work is to be done: it may be in the store by now."""
+        answer = [is_wanted]
+        dist.broadcast_object_list(answer, src=0, device=torch.device(device))
+        return bool(answer[0])
 
     if dist.get_rank() != 0:
         if agree():
@@ -162,7 +171,7 @@ def _work_as_one_of_several(about: dict[str, Any]) -> None:
         has_begun = agree(True)
         task.function(**arguments)
 
-    run_task(replace(task, function=begin), store, _Reporter(task, about["mailbox"], about["number"]))
+    run_task(replace(task, function=begin), assignment.store, _Reporter(assignment))
     if not has_begun:
         agree(False)
 
@@ -172,18 +181,18 @@ def _ignore_report(done: float, total: float, note: str) -> None:
 
 
 class _Reporter:
-    """What a task reports to: passes it on to the driver, not too often."""
+    """Takes a task's reports and passes them on to the driver, not too often."""
 
-    def __init__(self, task: Task, mailbox: Any, number: int) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         self.last: Progress | None = None
-        self._task, self._mailbox, self._number, self._sent = task, mailbox, number, 0.0
+        self._assignment, self._sent = assignment, 0.0
 
     def __call__(self, done: float, total: float, note: str) -> None:
-        self.last = Progress(self._task.stage, self._task.name, done, total, note)
+        self.last = self._assignment.task.progress(done, total, note)
         if time.monotonic() - self._sent > REPORT_SECONDS:
             self._sent = time.monotonic()
             with suppress(RayError):
-                self._mailbox.put.remote(self._number, self.last)
+                self._assignment.mailbox.put.remote(self._assignment.number, self.last)
 
 
 def _prepare(plugins: list[str]) -> None:
@@ -193,18 +202,23 @@ def _prepare(plugins: list[str]) -> None:
     load_plugins(plugins)
 
 
-def _unpack(task: Task, large: Mapping[str, bytes]) -> Task:
-    held = {name: cloudpickle.loads(pickled) for name, pickled in large.items()}
-    return replace(task, arguments={**task.arguments, **held})
-
-
-def _check_worker(name: str, store: Store, setting: Setting) -> None:
-    """Makes sure, before anything is done, that results will be seen and are those that any other node would give.
+def _begin(assignment: Assignment, large: Mapping[str, bytes]) -> Task:
+    """Makes this process fit for a task; returns the task with all its arguments.
 
     Raises:
         OutputError: This node does not see the store.
-        DeviceError: It computes otherwise.
+        DeviceError: It computes otherwise than the others.
     """
+    task = assignment.task
+    _prepare(assignment.setting.plugins)
+    _check_worker(task.name, assignment.store, assignment.setting)
+    return replace(
+        task, arguments={**task.arguments, **{name: cloudpickle.loads(each) for name, each in large.items()}}
+    )
+
+
+def _check_worker(name: str, store: Store, setting: Setting) -> None:
+    """Makes sure that results will be seen, and are those that any other node would give; raises what `_begin` does."""
     if setting.seen is not None and not setting.seen.is_dir():
         raise OutputError(
             f"the store {store.name}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {SHARED}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from proxyds.errors import TrainingError, WorkerDiedError
-from proxyds.progress import OnProgress
+from proxyds.progress import OnProgress, Progress
 from proxyds.runtime.storage.store import Entry, Store, content_key
 
 _Answer = TypeVar("_Answer")
@@ -44,8 +44,17 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Where the store keeps its result."""
+        """The key under which the store keeps its result."""
         return content_key(self.stage, self.inputs)
+
+    @property
+    def device(self) -> str:
+        """What it computes on."""
+        return str(self.arguments.get("device", "cpu"))
+
+    def progress(self, done: float, total: float, note: str) -> Progress:
+        """Makes what is shown of a `Report`."""
+        return Progress(self.stage, self.name, done, total, note)
 
 
 @dataclass(frozen=True)
@@ -119,20 +128,21 @@ store, the engine and the display already chosen."""
 
 def run_stored(tasks: Sequence[Task], store: Store, engine: Engine, on_progress: OnProgress) -> list[Done]:
     """Runs the tasks that the store does not hold; returns every task's result in the order given."""
-    found = [store.find(task.stage, task.key) for task in tasks]
-    missing = [task for task, entry in zip(tasks, found, strict=True) if entry is None]
-    engine.run(missing, store, on_progress)
-    results = []
-    for task, before in zip(tasks, found, strict=True):
-        entry = before or store.find(task.stage, task.key)
-        if entry is None:
-            raise WorkerDiedError(f"{task.name}: the engine ended it without a result in {store.name}")
-        results.append(Done(entry, was_stored=before is not None))
-    return results
+    results, _ = run_each(tasks, store, engine, lambda _: on_progress, keep_going=False)
+    done = [result for result in results if result is not None]
+    if len(done) < len(tasks):
+        name = tasks[results.index(None)].name
+        raise WorkerDiedError(f"{name}: the engine ended it without a result in {store.name}")
+    return done
 
 
 def run_each(
-    tasks: Sequence[Task], store: Store, engine: Engine, watch: Callable[[Sequence[Task]], OnProgress]
+    tasks: Sequence[Task],
+    store: Store,
+    engine: Engine,
+    watch: Callable[[Sequence[Task]], OnProgress],
+    *,
+    keep_going: bool = True,
 ) -> tuple[list[Done | None], list[Failure]]:
     """Runs the tasks that the store does not hold, whichever of them fail.
 
@@ -141,27 +151,27 @@ def run_each(
         store: Where results are kept.
         engine: Where tasks run.
         watch: Told which tasks are to be run; returns whom to tell of their progress.
+        keep_going: See `Engine.run`.
 
     Returns:
         Every task's result in the order given, None where it failed; and the failures.
     """
-    found = [store.find(task.stage, task.key) for task in tasks]
-    missing = {task.key: task for task, entry in zip(tasks, found, strict=True) if entry is None}  # equal ones once
-    failures = engine.run(list(missing.values()), store, watch(list(missing.values())), keep_going=True)
+    stored = [store.find(task.stage, task.key) for task in tasks]
+    missing = {task.key: task for task, entry in zip(tasks, stored, strict=True) if entry is None}  # equal ones once
+    failures = engine.run(list(missing.values()), store, watch(list(missing.values())), keep_going=keep_going)
     order = list(missing)
     failures.sort(key=lambda failure: order.index(failure.task.key))  # not as they happened to end
-    entries = [before or store.find(task.stage, task.key) for task, before in zip(tasks, found, strict=True)]
-    results = [
-        None if entry is None else Done(entry, was_stored=before is not None)
-        for entry, before in zip(entries, found, strict=True)
-    ]
+    results: list[Done | None] = []
+    for task, before in zip(tasks, stored, strict=True):
+        entry = before or store.find(task.stage, task.key)
+        results.append(None if entry is None else Done(entry, was_stored=before is not None))
     return results, failures
 
 
 def run_task(task: Task, store: Store, report: Report) -> None:
     """Does a task in this process and stores its result, unless another build does it meanwhile."""
-    with store.locking(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_mine:
-        if is_mine:
+    with store.locking(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_missing:
+        if is_missing:
             with store.writing(task.stage, task.key, task.name) as folder:
                 task.function(folder=folder, report=report, **task.arguments)
         else:

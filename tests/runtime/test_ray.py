@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_engine import is_running, session_members, text_tasks, wait_until
-from test_pipeline import identical_bytes
 
 import proxyds
 from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, WorkerDiedError
-from proxyds.evaluation import runs as verification
+from proxyds.evaluation.runs import STAGE
 from proxyds.progress import Progress, ignore_progress
 from proxyds.runtime.engines import choose_engine
 from proxyds.runtime.machine import describe_arithmetic
@@ -29,10 +27,12 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Task, run_each, run_stored
 from tests import tasks
 from tests.conftest import TINY_RECIPE, Run, check_manners
+from tests.pipeline.test_build import identical_bytes
 from tests.pipeline.test_check import evidence_of, rows
+from tests.runtime.test_local import is_running, session_members, text_tasks, wait_until
 
 pytest.importorskip("ray", reason="needs the extra ray")
-TESTS = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes with a CPU each, the head and another."""
     before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "PYTHONPATH")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS), before["PYTHONPATH"] or ""])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), before["PYTHONPATH"] or ""])
     import ray
     from ray.cluster_utils import Cluster
 
@@ -175,7 +175,7 @@ class Disturbance:
         self.store, self.n_runs, self.disturb, self.was_done = store, n_runs, disturb, False
 
     def __call__(self, step: Progress) -> None:
-        if not self.was_done and len(list(self.store.root.glob(f"{verification.STAGE}/[!.]*"))) >= self.n_runs:
+        if not self.was_done and len(list(self.store.root.glob(f"{STAGE}/[!.]*"))) >= self.n_runs:
             self.was_done = True
             self.disturb()
 
@@ -271,7 +271,7 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    stage, n = ("source", 1) if how == signal.SIGINT else (verification.STAGE, 3)
+    stage, n = ("source", 1) if how == signal.SIGINT else (STAGE, 3)
     wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{stage}/[!.]*"))) >= n, 240)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does

@@ -152,6 +152,11 @@ class Store:
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.place,)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is at an address."""
+        return self._remote is not None
+
     def find(self, stage: str, key: str) -> Entry | None:
         """Returns a finished entry, or None; an entry that something has damaged is removed.
 
