@@ -47,25 +47,14 @@ def parse_ids(ids: NDArray[np.str_]) -> ParsedIds:
     codes = np.ascontiguousarray(ids).view(np.uint32).reshape(len(ids), -1)
     for start in range(0, len(ids), _TILE):
         some = slice(start, start + _TILE)
-        parsed["bits"][some] = _read_hexadecimal(codes[some, :16].astype(np.uint8))
+        digits = codes[some, :16].astype(np.uint8).tobytes().decode("ascii")
+        parsed["bits"][some] = np.frombuffer(bytes.fromhex(digits), ">u8")
     for column in range(ID_HEX_DIGITS + 1, codes.shape[1]):
         code = codes[:, column]
         is_digit = (code >= ord("0")) & (code <= ord("9"))
         longer = parsed["repeat"] * np.uint64(10) + code.astype(np.uint64) - np.uint64(ord("0"))
         parsed["repeat"] = np.where(is_digit, longer, parsed["repeat"])
     return parsed
-
-
-def _read_hexadecimal(digits: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The values of (n, 16) ASCII codes of hexadecimal digits; eight of a row at once, as the bytes of one number."""
-    eight = digits.view("<u8")
-    values = (eight & np.uint64(0x0F0F0F0F0F0F0F0F)) + (
-        (eight >> np.uint64(6)) & np.uint64(0x0101010101010101)
-    ) * np.uint64(9)
-    for width, kept in ((4, 0x00FF00FF00FF00FF), (8, 0x0000FFFF0000FFFF), (16, 0x00000000FFFFFFFF)):  # neighbours join
-        values = ((values << np.uint64(width)) | (values >> np.uint64(2 * width))) & np.uint64(kept)
-    joined: NDArray[np.uint64] = (values[:, 0] << np.uint64(32)) | values[:, 1]
-    return joined
 
 
 def hash_ids(ids: ParsedIds, seed: int) -> NDArray[np.uint64]:

@@ -97,8 +97,7 @@ class HubProxy:
         except ArtifactError:
             if self._at.is_from_cache:
                 raise
-            hub.forget_file(self._at, MANIFEST)
-            hub.fetch_files(self._at, {MANIFEST: size}, folder)
+            hub.fetch_files(self._at, {MANIFEST: size}, folder, anew=True)
             return read_manifest(folder)
 
     def fetch_files(self, files: Mapping[str, FileFacts], folder: Path, on_progress: OnProgress) -> None:
@@ -107,9 +106,7 @@ class HubProxy:
         hub.fetch_files(self._at, sizes, folder, on_progress)
         damaged = {name: sizes[name] for name, each in files.items() if measure_file(folder / name) != each}
         if damaged and not self._at.is_from_cache:
-            for name in damaged:
-                hub.forget_file(self._at, name)
-            hub.fetch_files(self._at, damaged, folder, on_progress)
+            hub.fetch_files(self._at, damaged, folder, on_progress, anew=True)
 
 
 class UrlProxy:

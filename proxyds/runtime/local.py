@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import active_children
@@ -144,11 +144,10 @@ class LocalWorkers:
                 executor = self._start()
                 futures = {executor.submit(_run_in_worker, task, store): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
-                task = tasks[futures[future]]
-                error = _failure_of(future, task)
-                if error is not None and failures is None:
-                    raise error
-                if isinstance(error, WorkerDiedError):
+                task, error = tasks[futures[future]], future.exception()
+                if isinstance(error, loky.process_executor.BrokenProcessPool):
+                    if failures is None:
+                        raise _died(task) from error
                     lost.add(futures[future])
                 elif isinstance(error, TrainingError) and failures is not None:
                     failures.append(Failure(task, error))
@@ -220,15 +219,6 @@ def _listen(messages: Any, on_progress: OnProgress, failures: list[Exception]) -
             on_progress(progress)
         except Exception as error:  # noqa: BLE001 - raised again by `LocalWorkers.run`
             failures.append(error)
-
-
-def _failure_of(future: Future[None], task: Task) -> BaseException | None:
-    error = future.exception()
-    if isinstance(error, loky.process_executor.BrokenProcessPool):
-        died = _died(task)
-        died.__cause__ = error
-        return died
-    return error
 
 
 def _died(task: Task) -> WorkerDiedError:

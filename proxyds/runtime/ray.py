@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,7 +34,6 @@ from proxyds.errors import (
     SourceNotFoundError,
     TrainingError,
     WorkerDiedError,
-    translate_os_errors,
 )
 from proxyds.progress import OnProgress, Progress
 from proxyds.runtime.local import interrupts_held
@@ -50,8 +48,7 @@ from proxyds.runtime.ray_worker import (
     work,
     work_together,
 )
-from proxyds.runtime.storage.atomic import sweep_unfinished
-from proxyds.runtime.storage.store import Store
+from proxyds.runtime.storage.store import LOCKS, Store
 from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task
 from proxyds.space.networks.plugins import loaded_plugins
 from proxyds.text import first_line
@@ -322,7 +319,7 @@ class _Packed:
 
     def split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Arguments that travel with a task, and references to the pickles of others."""
-        small, large = {}, {}
+        small, large = dict[str, Any](), dict[str, Any]()
         for name, value in arguments.items():
             if id(value) not in self._seen:
                 # pickled here: Ray would give arrays that cannot be written to, which those of local workers can
@@ -431,20 +428,10 @@ def _await_entry(task: Task, store: Store) -> None:
 
 @contextmanager
 def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
-    """Gives the store with its whole path, and a folder in it for as long as the block lasts, by which nodes know it."""
+    """Gives the store with its whole path, and a file in it, there for as long as the block lasts, by which nodes know it."""
     if store.is_remote:
         yield store, None
         return
-    store = Store(store.place)  # with its whole path
-    parent = store.root / "cluster"
-    with translate_os_errors(f"the store {store.root}", "set PROXYDS_STORE to another folder"):
-        parent.mkdir(parents=True, exist_ok=True)
-        sweep_unfinished(parent)
-        # named as what is unfinished: the next one removes what a killed process has left
-        folder = tempfile.TemporaryDirectory(dir=parent, prefix=f".unfinished-{socket.gethostname()}-{os.getpid()}-")
-    try:
-        with folder as token:
-            yield store, Path(token)
-    finally:
-        with suppress(OSError):  # others may have theirs there
-            parent.rmdir()
+    store, key = Store(store.place), f"{socket.gethostname()}-{os.getpid()}"
+    with store.locking("cluster", key, lambda: None):
+        yield store, store.root / LOCKS / f"cluster-{key}"

@@ -43,7 +43,7 @@ class Setting:
 
     Attributes:
         plugins: To load.
-        seen: A folder in the store; None where it is at an address.
+        seen: A file in the store; None where it is at an address.
         device: Of the task.
         computing: What results depend on besides a task's inputs, as it is elsewhere.
     """
@@ -219,7 +219,7 @@ def _begin(assignment: Assignment, large: Mapping[str, bytes]) -> Task:
 
 def _check_worker(name: str, store: Store, setting: Setting) -> None:
     """Makes sure that results will be seen, and are those that any other node would give; raises what `_begin` does."""
-    if setting.seen is not None and not setting.seen.is_dir():
+    if setting.seen is not None and not setting.seen.exists():
         raise OutputError(
             f"the store {store.name}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {SHARED}"
         )

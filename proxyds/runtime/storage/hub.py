@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from proxyds.errors import (
     HeadMovedError,
-    OfflineError,
     RemoteAccessError,
     RemoteError,
     RemoteNotFoundError,
@@ -86,18 +85,23 @@ def find_revision(repo: str, asked: str | None) -> Revision:
     Where `HF_HUB_OFFLINE` is set, what was fetched before under that very name is taken: `datasets` would take any revision.
 
     Raises:
+        OfflineError: `HF_HUB_OFFLINE` is set, and it was not fetched before.
         RemoteNotFoundError: There is no such repository or revision, or it is not for this user.
         RemoteError: The Hub cannot be reached.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, hf_hub_download
 
+    name = f"{repo}@{asked}" if asked else repo
     if constants.HF_HUB_OFFLINE:
-        commit = Path(_fetch_cached(repo, "manifest.json", asked or MAIN)).parent.name
-        return Revision(repo, asked, commit, {}, None, is_from_cache=True)
+        with asking(name):
+            cached = hf_hub_download(
+                repo, "manifest.json", repo_type=DATASET, revision=asked or MAIN, local_files_only=True
+            )
+        return Revision(repo, asked, Path(cached).parent.name, {}, None, is_from_cache=True)
     api = HfApi()
 
     def ask() -> Revision:
-        with asking(f"{repo}@{asked}" if asked else repo):
+        with asking(name):
             commit = str(api.dataset_info(repo, revision=asked).sha)
             files = {each.path: each.size for each in _list_tree(repo, commit)}
             tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo, repo_type=DATASET).tags}
@@ -107,7 +111,12 @@ def find_revision(repo: str, asked: str | None) -> Revision:
 
 
 def fetch_files(
-    at: Revision, sizes: Mapping[str, int], folder: Path, on_progress: OnProgress = ignore_progress
+    at: Revision,
+    sizes: Mapping[str, int],
+    folder: Path,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    anew: bool = False,
 ) -> None:
     """Fetches some files of a revision into a folder, through the Hub client's cache: what it holds is not fetched again.
 
@@ -116,6 +125,7 @@ def fetch_files(
         sizes: Names of files, with their bytes for the progress.
         folder: Where they are put, as plain files.
         on_progress: Called as files arrive.
+        anew: Fetch what the cache holds, too: it may be damaged.
 
     Raises:
         RemoteError: A file cannot be fetched; the others stay in the cache.
@@ -123,7 +133,7 @@ def fetch_files(
     """
     n_done, total = 0, sum(sizes.values())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        pending = {pool.submit(patiently, partial(_fetch_file, at, name, folder)): name for name in sizes}
+        pending = {pool.submit(patiently, partial(_fetch_file, at, name, folder, anew)): name for name in sizes}
         try:
             for done in as_completed(pending):
                 done.result()
@@ -133,7 +143,7 @@ def fetch_files(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _fetch_file(at: Revision, name: str, folder: Path) -> None:
+def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
     from huggingface_hub import hf_hub_download
 
     with (
@@ -143,34 +153,19 @@ def _fetch_file(at: Revision, name: str, folder: Path) -> None:
     ):
         # by the name that was asked for, so that the cache knows which commit it is when there is no network
         revision = at.asked or MAIN if name == "manifest.json" else at.commit
-        cached = hf_hub_download(at.repo, name, repo_type=DATASET, revision=revision, local_files_only=at.is_from_cache)
+        cached = hf_hub_download(
+            at.repo,
+            name,
+            repo_type=DATASET,
+            revision=revision,
+            local_files_only=at.is_from_cache,
+            force_download=anew,
+        )
         if Path(cached).parents[name.count("/")].name != at.commit:
             raise RemoteError(f"{at.name}: it moved to another commit while it was fetched; run the same command again")
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, place)
-
-
-def _fetch_cached(repo: str, name: str, revision: str) -> str:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return hf_hub_download(repo, name, repo_type=DATASET, revision=revision, local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise OfflineError(
-            f"{repo}@{revision}: must have been fetched before, as HF_HUB_OFFLINE is set; unset it to ask the Hub"
-        ) from None
-
-
-def forget_file(at: Revision, name: str) -> None:
-    """Drops a file of a revision from the cache, where it may have been damaged."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(at.repo, name, repo_type=DATASET, revision=at.commit)
-    if isinstance(cached, str):
-        Path(cached).resolve().unlink(missing_ok=True)
-        Path(cached).unlink(missing_ok=True)
 
 
 def look_at(repo: str, *, to_write: bool = True) -> Repository | None:

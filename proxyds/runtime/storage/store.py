@@ -28,7 +28,7 @@ from proxyds.runtime.storage.remote_store import ABOUT, Listed, RemoteStore, new
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
-_LOCKS = ".locks"
+LOCKS = ".locks"
 """The folder of a store that holds the locks of entries that are being made."""
 _MOST_DAMAGED = 3
 """Damaged entries that one command does anew; a store that damages more is of no use."""
@@ -204,7 +204,7 @@ class Store:
                 self._remote.check_writable()
             else:
                 with self._translating():
-                    stack.enter_context(holding_lock(self.root / _LOCKS / f"{stage}-{key}", on_wait))
+                    stack.enter_context(holding_lock(self.root / LOCKS / f"{stage}-{key}", on_wait))
             yield self.find(stage, key) is None
 
     @contextmanager
@@ -264,7 +264,7 @@ class Store:
             return
         for stage in self.root.glob("[!.]*/"):
             sweep_unfinished(stage)
-        sweep_locks(self.root / _LOCKS)
+        sweep_locks(self.root / LOCKS)
 
     def clean(self, older_than_days: float = 0.0) -> tuple[int, int]:
         """Removes entries that are older, and what killed builds left behind.
