@@ -177,9 +177,9 @@ class RemoteFolder:
             self.files.pipe_file(name, content)
 
     def remove_files(self, names: Sequence[str]) -> None:
-        """Removes files."""
-        with _reaching(self.name):
-            for name in names:
+        """Removes files; those that somebody else has removed are no error."""
+        for name in names:
+            with suppress(RemoteNotFoundError), _reaching(self.name):
                 self.files.rm_file(name)
 
     def _make_folder(self, name: str) -> None:
@@ -195,8 +195,7 @@ class RemoteFolder:
             RemoteError: It may not.
         """
         self.write_file(f"{UNFINISHED}-try", b"")
-        with suppress(RemoteNotFoundError):  # somebody else who tried was faster
-            self.remove_files([f"{UNFINISHED}-try"])
+        self.remove_files([f"{UNFINISHED}-try"])
 
 
 def _open_folder(name: str, filesystem: AbstractFileSystem, root: str) -> RemoteFolder:

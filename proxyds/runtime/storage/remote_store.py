@@ -1,4 +1,4 @@
-"""Finished work at an address, and what of it is held here.
+"""Finished work at an address, and copies of it here.
 
 An entry is `<address>/<stage>/<key>/`: its files in a sub-folder of the attempt that made them, so that two who do the same
 work never mix theirs, and `entry.json`, sent last, which names attempt and files with sizes and sha256. It alone is read to
@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,7 +26,7 @@ import platformdirs
 from proxyds.errors import DamagedEntryError, RemoteError, RemoteNotFoundError, StoreError, translate_os_errors
 from proxyds.runtime.storage.atomic import sweep_unfinished
 from proxyds.runtime.storage.hub_errors import patiently
-from proxyds.runtime.storage.remote import RemoteFolder, open_url
+from proxyds.runtime.storage.remote import open_url
 
 ABOUT = "entry.json"
 PAUSES = (1, 2, 4, 8, 16)
@@ -86,7 +86,13 @@ class RemoteStore:
             raise StoreError(
                 f"the store {self.name}: cannot be written to; set PROXYDS_STORE to a folder, s3:// or gs://"
             )
-        self.folder = _mirrors() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.folder = _copies() / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+    def translating(self) -> AbstractContextManager[None]:
+        """Translates errors of writing the copies here; see `translate_os_errors`."""
+        return translate_os_errors(
+            f"local copies of the store {self.name}, {self.folder}", "set PROXYDS_STORE_MIRROR to another folder"
+        )
 
     def check_writable(self) -> None:
         """Makes sure that the address takes files, before hours of work.
@@ -127,8 +133,8 @@ class RemoteStore:
             attempt: Of `new_attempt`.
         """
         seconds = time.time() - started
-        there, here = self._entry(stage, key), [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        files = {path.relative_to(folder).as_posix(): (path.stat().st_size, _sha256(path)) for path in here}
+        there, paths = self._remote.below(f"{stage}/{key}"), [p for p in sorted(folder.rglob("*")) if p.is_file()]
+        files = {path.relative_to(folder).as_posix(): (path.stat().st_size, _sha256(path)) for path in paths}
         for each in files:
             self.ask(partial(there.below(attempt).send_files, folder, [each]))
         if self.find(stage, key) is not None:
@@ -145,14 +151,12 @@ class RemoteStore:
             NoSpaceError: The disk is full.
         """
         folder = self.folder / stage / key / listed.attempt
-        with translate_os_errors(
-            f"the mirror of the store, {self.folder}", "set PROXYDS_STORE_MIRROR to another folder"
-        ):
+        with self.translating():
             folder.mkdir(parents=True, exist_ok=True)
             for name in names:
-                place, (size, sha256) = folder / name, listed.files[name]
-                if not place.exists() or place.stat().st_size != size:
-                    self._fetch_file(stage, key, listed, name, place, sha256)
+                path, (size, sha256) = folder / name, listed.files[name]
+                if not path.exists() or path.stat().st_size != size:
+                    self._fetch_file(stage, key, listed, name, path, sha256)
         return folder
 
     def clean(self, deadline: float) -> list[Listed]:
@@ -189,9 +193,6 @@ class RemoteStore:
         for entry in self.folder.glob("*/*/"):
             sweep_unfinished(entry)
 
-    def _entry(self, stage: str, key: str) -> RemoteFolder:
-        return self._remote.below(f"{stage}/{key}")
-
     def _read(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Listed]:
         names = {f"{stage}/{key}/{ABOUT}": (stage, key) for stage, key in places}
         texts = self.ask(partial(self._remote.read_files, list(names)))
@@ -209,25 +210,23 @@ class RemoteStore:
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
-            self.ask(partial(self._remove_file, name))
+            self.ask(partial(self._remote.remove_files, [name]))
 
-    def _remove_file(self, name: str) -> None:
-        with suppress(RemoteNotFoundError):  # somebody else was faster
-            self._remote.remove_files([name])
+    def _fetch_file(self, stage: str, key: str, listed: Listed, name: str, path: Path, sha256: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = self._remote.below(f"{stage}/{key}/{listed.attempt}")
+        new = path.with_name(f".{path.name}.{new_attempt()}.new")
 
-    def _fetch_file(self, stage: str, key: str, listed: Listed, name: str, place: Path, sha256: str) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        there = self._entry(stage, key).below(listed.attempt)
-        new = place.with_name(f".{place.name}.{new_attempt()}.new")
+        def fetch() -> bool:
+            with suppress(RemoteNotFoundError):
+                there.fetch_file(name, new)
+                return _sha256(new) == sha256
+            return False
+
         try:
-            for _ in range(2):  # it may have broken on the way
-                with suppress(RemoteNotFoundError):
-                    patiently(partial(there.fetch_file, name, new), PAUSES)
-                    if _sha256(new) == sha256:
-                        new.replace(place)
-                        return
-        except RemoteError as error:
-            raise _told(error) from None
+            if self.ask(fetch) or self.ask(fetch):  # it may have broken on the way
+                new.replace(path)
+                return
         finally:
             new.unlink(missing_ok=True)
         if self.find(stage, key) == listed:  # not another that is there by now
@@ -243,7 +242,7 @@ def new_attempt() -> str:
     return uuid4().hex[:12]
 
 
-def _mirrors() -> Path:
+def _copies() -> Path:
     """`PROXYDS_STORE_MIRROR`, or in the user's cache folder."""
     return Path(os.environ.get("PROXYDS_STORE_MIRROR") or Path(platformdirs.user_cache_dir("proxyds")) / ".mirrors")
 

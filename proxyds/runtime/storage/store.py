@@ -288,9 +288,7 @@ class Store:
 
     def _translating(self) -> AbstractContextManager[None]:
         if self._remote is not None:
-            return translate_os_errors(
-                f"the mirror of the store {self.name}, {self.root}", "set PROXYDS_STORE_MIRROR to another folder"
-            )
+            return self._remote.translating()
         return translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder")
 
 
