@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
+from proxyds.errors import DeviceError, MissingExtraError
 from proxyds.progress import OnProgress, ignore_progress
-from proxyds.runtime.engines import choose_engine
+from proxyds.runtime.local import InProcess, LocalWorkers
+from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.store import Store
 
 if TYPE_CHECKING:
+    from proxyds.runtime.ray import RayCluster
     from proxyds.runtime.task import Engine
 
 
@@ -50,5 +53,32 @@ class Execution:
     on_progress: OnProgress = ignore_progress
 
     def choose_engine(self) -> tuple[str, Engine]:
-        """Decides on which device and where tasks run; see `engines.choose_engine`."""
-        return choose_engine(self.device, self.workers, self.engine, self.gpus_per_task)
+        """Decides on which device and where tasks run: here, in as many processes as cores or one at a time on a GPU, or on Ray.
+
+        Raises:
+            DeviceError: There is no such device or engine.
+            RemoteError: There is no cluster at the address.
+            MissingExtraError: Ray is not installed.
+        """
+        if self.engine != "local":
+            cluster = self._open_cluster()
+            return cluster.device, cluster
+        device = choose_device(self.device)
+        if device.startswith("cuda"):
+            return device, InProcess() if self.workers == 1 else LocalWorkers(self.workers or 1)
+        return device, LocalWorkers(self.workers)
+
+    def _open_cluster(self) -> RayCluster:
+        name, _, address = self.engine.partition(":")
+        if name != "ray" or self.engine == "ray:":
+            raise DeviceError(f"--engine {self.engine}: must be local, ray, ray:HOST:PORT or ray://HOST:PORT")
+        try:
+            from proxyds.runtime.ray import RayCluster
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise MissingExtraError(
+                f"--engine {self.engine}: must have Ray, which is not installed: pip install 'proxyds[ray]'"
+            ) from error
+        address = self.engine if address.startswith("//") else address
+        return RayCluster(self.device, address or None, self.workers, self.gpus_per_task)

@@ -339,7 +339,7 @@ def test_runs_that_fail_are_named_and_the_rest_go_on(
         return train(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verification, "train_network", sometimes)
-    monkeypatch.setattr("proxyds.runtime.execution.choose_engine", lambda *about: ("cpu", InProcess()))
+    monkeypatch.setattr("proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess()))
     proxyds.check(copy, overrides=["check.draws=1", "check.full_seeds=1"], store=Store(tmp_path / "store"))
     evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None
@@ -428,7 +428,7 @@ def test_a_run_without_memory_is_a_run_that_failed(copy: Path, tmp_path: Path, m
         return train(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(verification, "train_network", sometimes)
-    monkeypatch.setattr("proxyds.runtime.execution.choose_engine", lambda *about: ("cpu", InProcess()))
+    monkeypatch.setattr("proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess()))
     overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=6"]
     evidence = proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "s")).manifest.evidence
     assert evidence is not None

@@ -43,7 +43,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path
     (folder / "recipe.yaml").write_text(EIGHT)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "proxyds.runtime.execution.choose_engine", lambda *about: ("cpu", InProcess())
+            "proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess())
         )  # starting workers takes longer
         return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(session_store), device="cpu").folder
 

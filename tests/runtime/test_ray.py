@@ -21,7 +21,7 @@ import proxyds
 from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, WorkerDiedError
 from proxyds.evaluation.runs import STAGE
 from proxyds.progress import Progress, ignore_progress
-from proxyds.runtime.engines import choose_engine
+from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Task, run_each, run_stored
@@ -59,7 +59,7 @@ def cluster() -> Iterator[Any]:
 
 @contextmanager
 def ray_engine(device: str = "cpu", gpus_per_task: float = 1.0) -> Iterator[Any]:
-    _, engine = choose_engine(device, 0, "ray", gpus_per_task)
+    _, engine = Execution(device=device, engine="ray", gpus_per_task=gpus_per_task).choose_engine()
     with engine:
         yield engine
 
