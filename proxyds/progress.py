@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of work under way, for whoever shows it.
+    """One step of a task under way.
 
     Attributes:
-        stage: Which stage.
-        task: Which task of it.
+        stage: The stage that the task belongs to.
+        task: The task's name.
         done: Units done.
         total: Units in all.
         note: A figure worth seeing, such as the loss.
@@ -25,8 +25,22 @@ class Progress:
     note: str = ""
 
 
-OnProgress = Callable[[Progress], None]
+@dataclass(frozen=True)
+class StageEnded:
+    """The end of a stage.
+
+    Attributes:
+        stage: Its name.
+        was_stored: Whether all its tasks had been done before.
+    """
+
+    stage: str
+    was_stored: bool = False
 
 
-def ignore_progress(progress: Progress) -> None:
+OnProgress = Callable[[Progress | StageEnded], None]
+"""What is called as work goes on."""
+
+
+def ignore_progress(event: Progress | StageEnded) -> None:
     """Shows nothing."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress import OnProgress, StageEnded, ignore_progress
 from proxyds.progress import Progress as Step
 from proxyds.text import duration
 
@@ -54,8 +54,8 @@ class _Bars:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def show(self, step: Step) -> None:
-        if not step.task:
+    def show(self, step: Step | StageEnded) -> None:
+        if isinstance(step, StageEnded):
             for bar in self._bars.values():
                 self._progress.remove_task(bar)
             self._bars.clear()
@@ -75,9 +75,9 @@ class _Lines:
         self._started: dict[str, float] = {}
         self._printed: dict[str, float] = {}
 
-    def show(self, step: Step) -> None:
+    def show(self, step: Step | StageEnded) -> None:
         now = time.monotonic()
-        if not step.task:
+        if isinstance(step, StageEnded):
             print(_stage_line(step, now - self._stage_started), file=sys.stderr, flush=True)
             self._stage_started = now
             return
@@ -94,5 +94,5 @@ class _Lines:
             print(f"  {step.task}: {', '.join(told)}", file=sys.stderr, flush=True)
 
 
-def _stage_line(step: Step, seconds: float) -> str:
-    return f"{step.stage:<12}{duration(seconds):>12}" + (f"   {step.note}" if step.note else "")
+def _stage_line(ended: StageEnded, seconds: float) -> str:
+    return f"{ended.stage:<12}{duration(seconds):>12}" + ("   found done" if ended.was_stored else "")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
 from proxyds.data.samples import Samples
 from proxyds.errors import LabelError
-from proxyds.progress import OnProgress, Progress
+from proxyds.progress import OnProgress, Progress, StageEnded
 from proxyds.recipe.models import Check, Training
 from proxyds.runtime.task import Done, Report, Task
 from proxyds.seeding import derive_seed
@@ -295,7 +295,8 @@ def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnPro
     done: dict[str, float] = {}
     total = sum(flops.values())
 
-    def show(step: Progress) -> None:
+    def show(step: Progress | StageEnded) -> None:
+        assert isinstance(step, Progress)  # engines tell of tasks alone
         done[step.task] = step.done / step.total
         n_done = sum(share >= 1 for share in done.values())
         seen = sum(share * flops[name] for name, share in done.items())

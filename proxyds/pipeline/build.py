@@ -1,4 +1,4 @@
-"""The table of contents: the stages in order, and nothing else that is clever.
+"""Builds a proxy: the stages in order. Also checks one, and renders its card again.
 
 recipe -> source -> space -> probes -> importance -> similarity -> selection -> artifact and card -> check
 """
@@ -6,36 +6,51 @@ recipe -> source -> space -> probes -> importance -> similarity -> selection -> 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from proxyds.artifact import writer as artifact
 from proxyds.artifact.card import render_card
 from proxyds.artifact.manifest import CARD, RECIPE, Manifest
 from proxyds.artifact.reader import read_bytes, read_manifest, verify_proxy
-from proxyds.artifact.summary import Summary, summarize_tables
+from proxyds.artifact.summary import summarize_tables
 from proxyds.artifact.tables import read_proxy
-from proxyds.data import source
-from proxyds.data.chunked import count
-from proxyds.data.samples import Source
+from proxyds.artifact.writer import (
+    another_proxy,
+    check_only_own_files,
+    check_output,
+    rewrite_manifest,
+    write_manifest,
+    write_tables,
+)
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
-from proxyds.evaluation import runs as verification
-from proxyds.pipeline import check as checking
-from proxyds.pipeline import probes as probing
-from proxyds.pipeline.provenance import Ledger, describe_build, describe_machine
+from proxyds.pipeline.check import (
+    check_known_runs,
+    check_ranking,
+    choose_ranked,
+    has_evidence,
+    read_checked_recipe,
+    verify_for_check,
+)
+from proxyds.pipeline.provenance import describe_build
+from proxyds.pipeline.stages import (
+    Session,
+    join_needs,
+    list_space,
+    open_session,
+    prepare_probes,
+    score_samples,
+    train_probes,
+)
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
-from proxyds.runtime import machine
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.runtime.storage.store import again_if_damaged
-from proxyds.runtime.task import Engine, RunTasks, run_stored
 from proxyds.selection.designs import DESIGNS
-from proxyds.selection.draw import check_ratio, draw_samples
-from proxyds.space import listing as space
+from proxyds.selection.draw import draw_samples
+from proxyds.selection.records import Draw, NearestMap, Outcomes
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
 
@@ -80,114 +95,53 @@ def build(
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
-    execution, out = Execution(**options), Path(out).absolute()
-    there = look_at_output(out, force)
+    out = Path(out).absolute()
+    existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
-    ledger = Ledger(execution.on_progress)
-    device, engine = execution.choose_engine()
-    with engine:
-        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = source.load_source(recipe, run, execution.streamed)
-        ledger.end_stage("source")
-        architectures = list_space(recipe, data)
-        ranked = checking.choose_ranked(recipe, recipe.check, data, architectures) if recipe.check is not None else []
-        if there is not None and not force:
-            built = _keep(out, there, recipe, data)
+    with open_session(recipe, Execution(**options)) as session:
+        session.clock.end_stage("source")
+        architectures = list_space(session)
+        ranked = choose_ranked(session, recipe.check, architectures) if recipe.check is not None else []
+        if existing is not None and not force:
+            built = _keep(session, out, existing)
         else:
-            built = _build(recipe, data, architectures, out, force, device, engine, run, ledger)
-        if recipe.check is None or checking.has_evidence(built.manifest, recipe.check):
+            built = Built(out, _build(session, architectures, out, force), was_there=False)
+        if recipe.check is None or has_evidence(built.manifest, recipe.check):
             return built
-        data = replace(data, train=data.train.load())
-        checked = checking.check_ranking(
-            out,
-            recipe,
-            recipe.check,
-            data,
-            architectures,
-            ranked,
-            device,
-            execution.store,
-            engine,
-            execution.on_progress,
-        )
-        return Built(out, checked, was_there=False)
+        return Built(out, check_ranking(session, out, recipe.check, architectures, ranked), was_there=False)
 
 
-def list_space(recipe: Recipe, data: Source) -> list[Architecture]:
-    """Lists a recipe's architectures, from the lightest to the heaviest, once it is known that the ratio leaves every label samples.
-
-    Raises:
-        RecipeError: The space cannot be listed; see `listing.list_architectures`.
-        StarvedLabelError: A label can expect less than one sample.
-        LabelError: More labels are to be kept than there are.
-        ShortageError: The labels that are kept cannot have so many samples.
-    """
-    chosen_by = recipe.selection
-    check_ratio(count(data.train.labels), data.label_names, chosen_by.ratio, chosen_by.labels)
-    return space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+def find_build_needs(recipe: Recipe) -> frozenset[Need]:
+    """Finds what a build asks its probes for: what its method needs and the controls of its check, so that it is trained once."""
+    return join_needs(recipe.selection.method, *(recipe.check.controls if recipe.check else ()))
 
 
-def find_needs(recipe: Recipe) -> frozenset[Need]:
-    """What a build's probes are asked for: what its method needs and the controls of its check, so that it is trained once."""
-    return probing.find_needs(recipe.selection.method, *(recipe.check.controls if recipe.check else ()))
+def _build(session: Session, architectures: Sequence[Architecture], out: Path, force: bool) -> Manifest:
+    """Does the stages after source and space, in order; see `build`."""
+    recipe = session.recipe
+    chosen, layer = prepare_probes(session, architectures)
+    machine = session.describe_machine(chosen)
+    session.clock.end_stage("space")
 
-
-def _build(
-    recipe: Recipe,
-    data: Source,
-    architectures: Sequence[Architecture],
-    out: Path,
-    force: bool,
-    device: str,
-    engine: Engine,
-    run: RunTasks,
-    ledger: Ledger,
-) -> Built:
-    """The stages after source and space, in order; see `build`."""
-    chosen, layer = probing.prepare_probes(recipe, data, architectures)
-    computations = engine.ask(
-        device, verification.describe_computations, chosen, len(data.label_names), data.image_shape, device
-    )
-    here = engine.ask(device, describe_machine, device, engine.n_workers, computations)
-    ledger.end_stage("space")
-
-    needs = find_needs(recipe)
-    trained = probing.train_probes(recipe, data, chosen, needs, device, engine, run)
-    ledger.end_stage("probes", trained.done, sum(each.training_flops + each.asking_flops for each in trained.probes))
-    learnt = probing.learn_samples(recipe, data, trained, needs, layer, device, engine, run, ledger)
-
+    needs = find_build_needs(recipe)
+    scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
     rule = DESIGNS[recipe.selection.method]
-    draw = draw_samples(learnt.known, learnt.case, data.label_names, rule, recipe.selection, recipe.draw_seed)
-    ledger.end_stage("selection")
-
-    look_at_output(out, force)  # hours may have passed
+    draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)
+    session.clock.end_stage("selection")
 
     def describe() -> Manifest:
-        return describe_build(
-            recipe,
-            data,
-            architectures,
-            trained.probes,
-            learnt.outcomes.agreement,
-            draw,
-            layer,
-            learnt.mapping,
-            ledger.stages,
-            here,
-        )
+        return describe_build(session, architectures, scored, draw, machine)
 
-    def write(folder: Path) -> Summary:
-        samples_per_shard = recipe.output.samples_per_shard
-        return artifact.write_tables(folder, data, learnt.outcomes, learnt.mapping, draw, samples_per_shard)
-
-    return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
+    check_destination(out, force)  # hours may have passed
+    return write_proxy(session, out, scored.outcomes, scored.mapping, draw, describe, force=force)
 
 
 def write_proxy(
+    session: Session,
     out: Path,
-    recipe: Recipe,
-    write_tables: Callable[[Path], Summary],
-    ledger: Ledger,
+    outcomes: Outcomes,
+    mapping: NearestMap,
+    draw: Draw,
     describe: Callable[[], Manifest],
     *,
     force: bool,
@@ -195,28 +149,30 @@ def write_proxy(
     """Writes a proxy's folder, which appears whole or not at all.
 
     Args:
+        session: Its recipe at work.
         out: The folder.
-        recipe: As run.
-        write_tables: Fills the folder with the tables, and returns what is shown of them.
-        ledger: Told when the files are written.
-        describe: Gives the manifest, but for its list of files, when they are.
+        outcomes: The probes' answers about the evaluation samples.
+        mapping: Each training sample's nearest evaluation samples.
+        draw: The proxy's samples and labels.
+        describe: Gives the manifest, but for its list of files, once the tables are written.
         force: Replace another proxy at `out`.
 
     Raises:
         OutputError: It cannot be written; see its subclasses.
     """
+    recipe = session.recipe
     with (
         translate_os_errors(out, "choose another -o"),
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
-        shown = write_tables(folder)
+        summary = write_tables(folder, session.data, outcomes, mapping, draw, recipe.output.samples_per_shard)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
-        ledger.end_stage("artifact")
+        session.clock.end_stage("artifact")
         manifest = describe()
-        for name, held in render_card(manifest, shown).files().items():
+        for name, content in render_card(manifest, summary).files().items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(held)
-        artifact.write_manifest(folder, manifest)
+            (folder / name).write_bytes(content)
+        write_manifest(folder, manifest)
         return read_manifest(folder)  # what a reader would refuse is not written
 
 
@@ -243,30 +199,14 @@ def check(
         ProxydsError: Anything that the user can mend; each class says what.
     """
     folder, execution = Path(folder).resolve(), Execution(**options)
-    recipe, settings = checking.read_checked_recipe(folder, overrides)
+    recipe, settings = read_checked_recipe(folder, overrides)
     if runs is not None:
-        device = machine.choose_device(execution.device)
-        return Built(folder, checking.check_known_runs(folder, recipe, settings, Path(runs), device), was_there=False)
-    device, engine = execution.choose_engine()
-    with engine:
-        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = source.load_source(recipe, run, execution.streamed)
-        data = replace(data, train=data.train.load())
-        architectures = list_space(recipe, data)
-        ranked = checking.choose_ranked(recipe, settings, data, architectures)
-        checked = checking.check_ranking(
-            folder,
-            recipe,
-            settings,
-            data,
-            architectures,
-            ranked,
-            device,
-            execution.store,
-            engine,
-            execution.on_progress,
-        )
-    return Built(folder, checked, was_there=False)
+        checked = check_known_runs(folder, recipe, settings, Path(runs), execution.device)
+        return Built(folder, checked, was_there=False)
+    with open_session(recipe, execution) as session:
+        architectures = list_space(session)
+        ranked = choose_ranked(session, settings, architectures)
+        return Built(folder, check_ranking(session, folder, settings, architectures, ranked), was_there=False)
 
 
 def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
@@ -303,12 +243,12 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
         with translate_os_errors(folder, "copy the proxy to another place"):
             for name in changed:
                 replace_file(folder / name, files[name])
-            artifact.rewrite_manifest(folder, manifest, written=changed)
+            rewrite_manifest(folder, manifest, written=changed)
     return changed
 
 
-def look_at_output(out: Path, force: bool) -> Manifest | None:
-    """Finds out, before hours of work and again after them, whether the folder may be written.
+def check_destination(out: Path, force: bool) -> Manifest | None:
+    """Checks, before hours of work and again after them, that the folder may be written.
 
     Returns:
         The manifest of the proxy that is there; None where nothing is.
@@ -317,22 +257,23 @@ def look_at_output(out: Path, force: bool) -> Manifest | None:
         OutputError: It may not; see its subclasses.
     """
     with translate_os_errors(out, "choose another -o"):
-        there = artifact.check_output(out)
-        if there is not None and force:
-            artifact.check_only_own_files(out, there)
+        existing = check_output(out)
+        if existing is not None and force:
+            check_only_own_files(out, existing)
         try_folder(out)
-    return there
+    return existing
 
 
-def _keep(out: Path, there: Manifest, recipe: Recipe, data: Source) -> Built:
+def _keep(session: Session, out: Path, existing: Manifest) -> Built:
     """Leaves a proxy alone that is there already, if it is the one asked for and whole."""
+    recipe = session.recipe
     code = describe_origin(recipe.space.network).get("plugin")
-    is_same = there.recipe_sha256 == recipe.sha256 and there.space.origin.get("plugin") == code
-    if not is_same or there.source.fingerprint != data.facts.fingerprint:
-        raise artifact.another_proxy(out, there)
+    is_same = existing.recipe_sha256 == recipe.sha256 and existing.space.origin.get("plugin") == code
+    if not is_same or existing.source.fingerprint != session.data.facts.fingerprint:
+        raise another_proxy(out, existing)
     try:
-        if recipe.check is not None and not checking.has_evidence(there, recipe.check):
-            return Built(out, checking.verify_for_check(out), was_there=True)  # a check will write the rest again
+        if recipe.check is not None and not has_evidence(existing, recipe.check):
+            return Built(out, verify_for_check(out), was_there=True)  # a check will write the rest again
         return Built(out, verify_proxy(out), was_there=True)
     except VerificationError as error:
         raise VerificationError(f"{error.message}: --force builds it anew over this one", place=error.place) from None

@@ -1,4 +1,4 @@
-"""The check's table of contents: the runs in order, then the evidence, written into the proxy.
+"""Checks a proxy: the runs in order, then the evidence, written into the proxy.
 
 recipe -> space -> training sets -> runs -> ranking table -> evidence -> card
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from proxyds.artifact import writer as artifact
 from proxyds.artifact.card import render_card
 from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
 from proxyds.artifact.ranking_table import (
@@ -29,9 +28,8 @@ from proxyds.artifact.ranking_table import (
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
-from proxyds.data import source
+from proxyds.artifact.writer import encode_runs, rewrite_manifest
 from proxyds.data.chunked import count
-from proxyds.data.samples import Source
 from proxyds.errors import (
     ArtifactError,
     EvidenceError,
@@ -39,25 +37,42 @@ from proxyds.errors import (
     RecipeError,
     translate_os_errors,
 )
-from proxyds.evaluation import evidence
-from proxyds.evaluation import runs as verification
+from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.evaluation.external import keep_listed, read_reference, read_runs
-from proxyds.pipeline import probes as probing
-from proxyds.pipeline.provenance import Ledger, describe_machine
-from proxyds.progress import OnProgress, Progress
+from proxyds.evaluation.runs import (
+    STAGE,
+    DrawAgain,
+    Run,
+    all_ratios,
+    list_runs,
+    list_training_sets,
+    sample_architectures,
+    show_together,
+    tabulate_runs,
+)
+from proxyds.pipeline.stages import (
+    Session,
+    describe_machine,
+    join_needs,
+    prepare_probes,
+    read_scores,
+    score_samples,
+    train_probes,
+)
+from proxyds.progress import StageEnded
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
+from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
-from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Engine, run_each, run_stored
+from proxyds.runtime.task import run_each
 from proxyds.seeding import derive_seed
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_control
 from proxyds.selection.labels import count_kept, draw_random_labels, keeps_all
 from proxyds.selection.records import Drawn, SampleScores
-from proxyds.space import listing as space
 from proxyds.space.architecture import Architecture
+from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
 
 
@@ -94,132 +109,85 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     return recipe, recipe.check or Check()
 
 
-def choose_ranked(recipe: Recipe, settings: Check, data: Source, every: Sequence[Architecture]) -> list[Architecture]:
+def choose_ranked(session: Session, settings: Check, architectures: Sequence[Architecture]) -> list[Architecture]:
     """Chooses the architectures that a check ranks; refuses, before anything is trained, what it could not do.
 
     Where only some of the space are ranked and a table is the reference, they are of its rows.
 
     Args:
-        recipe: The proxy's.
-        settings: How it is checked.
-        data: Its source.
-        every: The whole space, from the lightest to the heaviest.
+        session: The proxy's recipe at work.
+        settings: How the proxy is checked.
+        architectures: The whole space, from the lightest to the heaviest.
 
     Raises:
         EvidenceError: The space holds too few architectures.
         StarvedLabelError: A ratio leaves some label less than one sample.
         AccuracyTableError: The reference cannot be used.
     """
+    recipe, data = session.recipe, session.data
     counts = count(data.train.labels)
     for ratio in settings.ratios:
         check_ratio(counts, data.label_names, ratio, recipe.selection.labels, field="check.ratios")
-    if len(every) < MIN_RANKED:
+    if len(architectures) < MIN_RANKED:
         raise EvidenceError(
-            f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(every)}; build a "
-            "proxy for a space with more choices"
+            f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(architectures)}; "
+            "build a proxy for a space with more choices"
         )
-    if settings.reference is not None and len(every) > settings.architectures:
-        every = keep_listed(every, settings.reference)
-    ranked = verification.sample_architectures(every, settings.architectures, recipe.seed)
+    if settings.reference is not None and len(architectures) > settings.architectures:
+        architectures = keep_listed(architectures, settings.reference)
+    ranked = sample_architectures(architectures, settings.architectures, recipe.seed)
     read_reference(recipe, settings.reference, data, ranked)
     return ranked
 
 
+def find_check_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
+    """Finds what a check's controls are drawn by, and the proxy again where its table is not enough for that."""
+    own = recipe.selection.method
+    is_drawn_again = settings.draws > 1 or len(all_ratios(settings, recipe.selection.ratio)) > 1
+    return join_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
+
+
 def list_check_runs(
-    recipe: Recipe,
+    session: Session,
     settings: Check,
-    data: Source,
     ranked: Sequence[Architecture],
     scores: SampleScores,
-    own_draws: Mapping[str, verification.DrawAgain],
-    device: str,
-    engine: Engine,
-) -> list[verification.Run]:
-    """Lists every training of a check of the architectures `ranked`.
+    own_draws: Mapping[str, DrawAgain],
+) -> list[Run]:
+    """Lists every training of a check.
 
     Args:
-        recipe: The proxy's.
-        settings: How it is checked.
-        data: Its source.
+        session: The proxy's recipe at work.
+        settings: How the proxy is checked.
         ranked: The architectures of `choose_ranked`.
-        scores: Of its training samples; controls that need more are listed without samples.
-        own_draws: Of `redraw`; may not know their samples yet.
-        device: `cpu` or a CUDA device.
-        engine: Where they would run.
+        scores: Of the training samples; controls that need more are listed without samples.
+        own_draws: Those of `list_own_draws`; they may not know their samples yet.
     """
+    recipe, data = session.recipe, session.data
     draws = {**own_draws, **_list_controls(recipe, settings, scores, own_draws[PROXY])}
-    return verification.list_runs(
+    return list_runs(
         ranked,
-        verification.list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
+        list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
         data.test,
-        probing.set_up_training(recipe, data, device, engine),
+        session.set_up_training(),
     )
 
 
-def _list_controls(
-    recipe: Recipe, settings: Check, scores: SampleScores, draw_proxy: verification.DrawAgain
-) -> dict[str, verification.DrawAgain]:
-    """Lists how each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
-    reduction = reduction_in_force(recipe, scores)
-
-    def draw_method(name: str, ratio: float, draw: int) -> Drawn | None:
-        n, seed, method = round(ratio * len(scores.ids)), derive_seed(recipe.seed, name, draw), METHODS[name]
-        of_proxy = None if reduction is None else draw_proxy(ratio, draw)
-        if not scores.has(method.needs) or (reduction is not None and of_proxy is None):
-            return None
-        kept = None if of_proxy is None else of_proxy.kept_labels
-        return draw_control(DESIGNS[name], scores, n, law=recipe.selection.draw, seed=seed, kept=kept)
-
-    names = dict.fromkeys((RANDOM, STRATIFIED, *settings.controls))
-    controls: dict[str, verification.DrawAgain] = {name: partial(draw_method, name) for name in names}
-    if reduction is None:
-        return controls
-
-    def draw_others(ratio: float, draw: int) -> Drawn:
-        n_kept = count_kept(reduction, scores.label_counts, ratio)
-        return draw_random_labels(
-            scores, round(ratio * len(scores.ids)), n_kept, derive_seed(recipe.seed, RANDOM_LABELS, draw)
-        )
-
-    return {**controls, RANDOM_LABELS: draw_others}
-
-
-def know_from_table(data: Source, manifest: Manifest, tables: Tables) -> SampleScores:
-    """What a proxy's own table tells of its training samples.
-
-    Raises:
-        ChangedSourceError: The source is not the one that the proxy was made from.
-    """
-    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
-    source.check_same(data, manifest.source.fingerprint, *ids)
-    train = data.train.load()
-    return SampleScores(train.parsed_ids, train.labels, tables.importance["importance"].to_numpy())
-
-
-def find_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
-    """What must be known to draw a check's controls, and the proxy again where its table is not enough for that."""
-    own = recipe.selection.method
-    is_drawn_again = settings.draws > 1 or len(verification.all_ratios(settings, recipe.selection.ratio)) > 1
-    return probing.find_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
-
-
-def reduction_in_force(recipe: Recipe, scores: SampleScores) -> LabelReduction | None:
-    """Returns the recipe's label reduction, unless the proxy keeps every label all the same."""
+def find_reduction(recipe: Recipe, scores: SampleScores) -> LabelReduction | None:
+    """Finds the recipe's label reduction, unless the proxy keeps every label all the same."""
     reduction, ratio = recipe.selection.labels, recipe.selection.ratio
     return None if reduction is None or keeps_all(reduction, scores.label_counts, ratio) else reduction
 
 
-def redraw(
-    recipe: Recipe, scores: SampleScores, manifest: Manifest, tables: Tables
-) -> dict[str, verification.DrawAgain]:
-    """Draws the proxy again at any ratio; and, where it drops labels, as it would be with all of them.
+def list_own_draws(recipe: Recipe, scores: SampleScores, manifest: Manifest, tables: Tables) -> dict[str, DrawAgain]:
+    """Lists how the proxy is drawn again at any ratio; and, where it drops labels, as it would be with all of them.
 
-    By the weights of its importance table, where its method weighs; else by the scores, where these are enough.
+    It is drawn by the weights of its importance table, where its method weighs; else by the scores, where these are enough.
     """
     table = tables.importance
     method, selected = METHODS[recipe.selection.method], np.array(table["selected"].to_pylist())
     kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
-    reduction = reduction_in_force(recipe, scores)
+    reduction = find_reduction(recipe, scores)
     rule = design_by(read_weights(table)) if method.is_weighting else DESIGNS[recipe.selection.method]
 
     def draw(labels: LabelReduction | None, ratio: float, number: int) -> Drawn:
@@ -237,31 +205,48 @@ def redraw(
     return {PROXY: draw_proxy} if reduction is None else {PROXY: draw_proxy, ALL_LABELS: partial(draw, None)}
 
 
+def _list_controls(
+    recipe: Recipe, settings: Check, scores: SampleScores, draw_proxy: DrawAgain
+) -> dict[str, DrawAgain]:
+    """Lists how each control is drawn: of the labels that the same draw of the proxy keeps; and of as many others at random."""
+    reduction = find_reduction(recipe, scores)
+
+    def draw_method(name: str, ratio: float, number: int) -> Drawn | None:
+        n, seed = round(ratio * len(scores.ids)), derive_seed(recipe.seed, name, number)
+        of_proxy = None if reduction is None else draw_proxy(ratio, number)
+        if not scores.has(METHODS[name].needs) or (reduction is not None and of_proxy is None):
+            return None
+        kept = None if of_proxy is None else of_proxy.kept_labels
+        return draw_control(DESIGNS[name], scores, n, law=recipe.selection.draw, seed=seed, kept=kept)
+
+    names = dict.fromkeys((RANDOM, STRATIFIED, *settings.controls))
+    controls: dict[str, DrawAgain] = {name: partial(draw_method, name) for name in names}
+    if reduction is None:
+        return controls
+
+    def draw_others(ratio: float, number: int) -> Drawn:
+        n_kept = count_kept(reduction, scores.label_counts, ratio)
+        seed = derive_seed(recipe.seed, RANDOM_LABELS, number)
+        return draw_random_labels(scores, round(ratio * len(scores.ids)), n_kept, seed)
+
+    return {**controls, RANDOM_LABELS: draw_others}
+
+
 def check_ranking(
+    session: Session,
     folder: Path,
-    recipe: Recipe,
     settings: Check,
-    data: Source,
     architectures: Sequence[Architecture],
     ranked: Sequence[Architecture],
-    device: str,
-    store: Store,
-    engine: Engine,
-    on_progress: OnProgress,
 ) -> Manifest:
     """Trains what is not trained yet, weighs the evidence and writes it into the proxy.
 
     Args:
+        session: The proxy's recipe at work.
         folder: The proxy.
-        recipe: Its recipe.
-        settings: How it is checked.
-        data: Its source.
+        settings: How the proxy is checked.
         architectures: The whole space, from the lightest to the heaviest.
-        ranked: Those of `choose_ranked`.
-        device: `cpu` or a CUDA device.
-        store: Where finished runs are kept.
-        engine: Where they run.
-        on_progress: Called as work goes on.
+        ranked: The architectures of `choose_ranked`.
 
     Returns:
         The proxy's new manifest.
@@ -273,37 +258,29 @@ def check_ranking(
         OutputExistsError: Another command has written to the proxy meanwhile.
     """
     started = time.perf_counter()
+    session, recipe = session.in_memory(), session.recipe
     manifest, tables = read_proxy(folder, with_ranking=False)
-    scores = know_from_table(data, manifest, tables)
-    if not scores.has(needs := find_needs(recipe, settings)):
-        run = partial(run_stored, store=store, engine=engine, on_progress=on_progress)
-        again = probing.know_samples(recipe, data, architectures, needs, device, engine, run, Ledger(on_progress))
-        scores = replace(again, importance=scores.importance)  # of the proxy's own probes
-    own_draws = redraw(recipe, scores, manifest, tables)
-    runs = list_check_runs(recipe, settings, data, ranked, scores, own_draws, device, engine)
-    reference, reference_rows = read_reference(recipe, settings.reference, data, ranked)
+    scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
+    if not scores.has(needs):
+        chosen, layer = prepare_probes(session, architectures)
+        scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
+        scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
+    own_draws = list_own_draws(recipe, scores, manifest, tables)
+    runs = list_check_runs(session, settings, ranked, scores, own_draws)
+    reference, reference_rows = read_reference(recipe, settings.reference, session.data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
-    watch = partial(verification.show_together, runs=runs, on_progress=on_progress)
-    results, failures = run_each(tasks, store, engine, watch)
-    table = verification.tabulate_runs(runs, results, recipe.training)
-    on_progress(Progress(verification.STAGE, "", 1, 1, ""))
-    provenance = evidence.Provenance(
+    watch = partial(show_together, runs=runs, on_progress=session.on_progress)
+    results, failures = run_each(tasks, session.store, session.engine, watch)
+    table = make_runs_table([*reference_rows, *tabulate_runs(runs, results, recipe.training).to_pylist()])
+    session.on_progress(StageEnded(STAGE))
+    provenance = Provenance(
         planned=[each.name for each in ranked],
         runs=TRAINED_HERE,
         reference=reference,
         failures=[make_plain(f"{failure.task.name}: {failure.error}")[:1000] for failure in failures],
         elapsed_seconds=time.perf_counter() - started,
-        machine=engine.ask(
-            device,
-            describe_machine,
-            device,
-            engine.n_workers,
-            engine.ask(
-                device, verification.describe_computations, ranked, len(data.label_names), data.image_shape, device
-            ),
-        ),
+        machine=session.describe_machine(ranked),
     )
-    table = make_runs_table([*reference_rows, *table.to_pylist()])
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
@@ -312,12 +289,10 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     manifest, tables = read_proxy(folder, with_ranking=False)
     if manifest.image_shape is None:
         raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
-    architectures = space.list_architectures(
-        recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed
-    )
+    architectures = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
     table = read_runs(path, architectures, recipe.selection.ratio)
     settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
-    provenance = evidence.Provenance([], origin, origin, [], 0.0, describe_machine(device))
+    provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(device)))
     return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
 
 
@@ -328,15 +303,15 @@ def _write_evidence(
     manifest: Manifest,
     tables: Tables,
     table: pa.Table,
-    provenance: evidence.Provenance,
+    provenance: Provenance,
 ) -> Manifest:
     """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
-    found = evidence.weigh_evidence(table, settings, provenance, manifest)
-    checked = manifest.model_copy(update={"evidence": found, "format_version": FORMAT_VERSION})
+    evidence = weigh_evidence(table, settings, provenance, manifest)
+    checked = manifest.model_copy(update={"evidence": evidence, "format_version": FORMAT_VERSION})
     kept = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": kept})
     files = render_card(checked, summarize_tables(replace(tables, ranking=table))).files()
-    files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: artifact.encode_runs(table)}
+    files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: encode_runs(table)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(
             "must stay as it is while it is checked, another command has written to it; finished runs are kept: "
@@ -344,12 +319,12 @@ def _write_evidence(
             place=folder,
         )
     with translate_os_errors(folder, "copy the proxy to another place"):
-        for name, held in files.items():
-            replace_file(folder / name, held)
+        for name, content in files.items():
+            replace_file(folder / name, content)
         gone = set(EVIDENCE_FILES) - set(files)  # pictures of an earlier check
         for name in gone:
             (folder / name).unlink(missing_ok=True)
-        return artifact.rewrite_manifest(folder, checked, written=files, gone=gone)
+        return rewrite_manifest(folder, checked, written=files, gone=gone)
 
 
 def has_evidence(manifest: Manifest, settings: Check) -> bool:

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.tables import read_proxy
-from proxyds.data import source
 from proxyds.data.samples import Source
-from proxyds.evaluation import runs as verification
-from proxyds.pipeline import check as checking
-from proxyds.pipeline import probes as probing
-from proxyds.pipeline.build import find_needs, list_space
+from proxyds.evaluation.runs import Run
+from proxyds.evaluation.runs import expect_seconds as expect_image_seconds
+from proxyds.pipeline.build import find_build_needs
+from proxyds.pipeline.check import (
+    choose_ranked,
+    find_check_needs,
+    find_reduction,
+    list_check_runs,
+    list_own_draws,
+    read_checked_recipe,
+)
+from proxyds.pipeline.stages import Session, list_probe_jobs, list_space, open_session, prepare_probes, read_scores
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
-from proxyds.runtime.storage.store import Store, again_if_damaged
-from proxyds.runtime.task import Engine, run_stored
-from proxyds.selection import probe
-from proxyds.selection.records import Drawn, SampleScores
-from proxyds.space import listing as space
+from proxyds.runtime.storage.store import again_if_damaged
+from proxyds.runtime.task import Task
+from proxyds.selection.probe import choose_probes, expect_seconds
+from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture
+from proxyds.space.listing import list_architectures
 
 
 @dataclass(frozen=True)
@@ -120,34 +127,47 @@ class BuildPlan:
 
 
 @again_if_damaged
-def plan_build(
-    recipe: Recipe | str | Path,
-    **options: Unpack[Options],
-) -> BuildPlan:
+def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
+
+    Args:
+        recipe: What to build, or the file that says so.
+        options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    execution = Execution(**options)
-    device, engine = execution.choose_engine()
-    with engine:
-        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = source.load_source(recipe, run, execution.streamed)
-        architectures = list_space(recipe, data)
-        planned = _plan_probes(recipe, data, architectures, find_needs(recipe), execution.store, device, engine)
-        n_workers = engine.n_workers
-        n_selected = round(recipe.selection.ratio * len(data.train))
-        check = None
+    with open_session(recipe, Execution(**options)) as session:
+        data, check = session.data, None
+        architectures = list_space(session)
+        probes = _plan_probes(session, architectures, find_build_needs(recipe))
         if recipe.check is not None:
-            ranked = checking.choose_ranked(recipe, recipe.check, data, architectures)
+            ranked = choose_ranked(session, recipe.check, architectures)
             scores = SampleScores(data.train.parsed_ids, data.train.labels)
-            is_reduced = checking.reduction_in_force(recipe, scores) is not None
-            own_draws = dict.fromkeys([PROXY, ALL_LABELS] if is_reduced else [PROXY], _not_known)
-            runs = checking.list_check_runs(recipe, recipe.check, data, ranked, scores, own_draws, device, engine)
-            check = _plan_runs(runs, execution.store, device, engine)
-    return BuildPlan(data, architectures, planned, n_selected, n_workers, check)
+            # no probe is trained yet, and no draw of the proxy is known
+            own_draws = dict.fromkeys(
+                [PROXY] if find_reduction(recipe, scores) is None else [PROXY, ALL_LABELS], lambda *_: None
+            )
+            check = _plan_runs(session, list_check_runs(session, recipe.check, ranked, scores, own_draws))
+        n_selected = round(recipe.selection.ratio * len(data.train))
+        return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check)
+
+
+@again_if_damaged
+def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: Unpack[Options]) -> CheckPlan:
+    """Says what `check` would do; see `plan_build` and `pipeline.check`."""
+    folder = Path(folder)
+    recipe, settings = read_checked_recipe(folder, overrides)
+    with open_session(recipe, Execution(**options)) as session:
+        architectures = list_space(session)
+        ranked = choose_ranked(session, settings, architectures)
+        session = session.in_memory()
+        manifest, tables = read_proxy(folder, with_ranking=False)
+        scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
+        probes = [] if scores.has(needs) else _plan_probes(session, architectures, needs)
+        own_draws = list_own_draws(recipe, scores, manifest, tables)
+        return _plan_runs(session, list_check_runs(session, settings, ranked, scores, own_draws), probes)
 
 
 @dataclass(frozen=True)
@@ -168,97 +188,57 @@ class SearchSpace:
 
 
 @again_if_damaged
-def survey_space(
-    recipe: Recipe | str | Path,
-    **options: Unpack[Options],
-) -> SearchSpace:
+def survey_space(recipe: Recipe | str | Path, **options: Unpack[Options]) -> SearchSpace:
     """Lists what a recipe searches, with what each architecture costs; reads the source, but trains nothing.
+
+    Args:
+        recipe: Whose space, or the file that says so.
+        options: How the source is read; see `Execution`. No network runs, so no device is chosen.
 
     Raises:
         ProxydsError: Whatever `build` would raise about source and space.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    execution = replace(Execution(**options), device="cpu")
-    _, engine = execution.choose_engine()
-    with engine:
-        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = source.load_source(recipe, run, execution.streamed)
-    architectures = space.list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
-    probes = probe.choose_probes(architectures, recipe.probes)
+    with open_session(recipe, replace(Execution(**options), device="cpu")) as session:
+        data = session.data
+    architectures = list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+    probes = choose_probes(architectures, recipe.probes)
     return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
 
 
-@again_if_damaged
-def plan_check(
-    folder: str | Path,
-    *,
-    overrides: Sequence[str] = (),
-    **options: Unpack[Options],
-) -> CheckPlan:
-    """Says what `check` would do; see `plan_build` and `pipeline.check`."""
-    folder, execution = Path(folder), Execution(**options)
-    recipe, settings = checking.read_checked_recipe(folder, overrides)
-    device, engine = execution.choose_engine()
-    with engine:
-        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = source.load_source(recipe, run, execution.streamed)
-        architectures = list_space(recipe, data)
-        ranked = checking.choose_ranked(recipe, settings, data, architectures)
-        manifest, tables = read_proxy(folder, with_ranking=False)
-        known, probes = checking.know_from_table(data, manifest, tables), []
-        if not known.has(needs := checking.find_needs(recipe, settings)):
-            probes = _plan_probes(recipe, data, architectures, needs, execution.store, device, engine)
-        own_draws = checking.redraw(recipe, known, manifest, tables)
-        runs = checking.list_check_runs(recipe, settings, data, ranked, known, own_draws, device, engine)
-        return replace(_plan_runs(runs, execution.store, device, engine), probes=probes)
+def _is_stored(session: Session, task: Task | None) -> bool:
+    return task is not None and session.store.find(task.stage, task.key) is not None
 
 
-def _plan_probes(
-    recipe: Recipe,
-    data: Source,
-    architectures: Sequence[Architecture],
-    needs: frozenset[Need],
-    store: Store,
-    device: str,
-    engine: Engine,
-) -> list[PlannedProbe]:
-    chosen, _ = probing.prepare_probes(recipe, data, architectures)
-    jobs = probing.list_probe_jobs(recipe, data, chosen, needs, device, engine)
+def _plan_probes(session: Session, architectures: Sequence[Architecture], needs: frozenset[Need]) -> list[PlannedProbe]:
+    chosen, _ = prepare_probes(session, architectures)
     planned = []
     expected: dict[str, float] = {}
-    for job in jobs:
-        architecture, task = job.architecture, job.task
-        is_stored = store.find(task.stage, task.key) is not None
+    for job in list_probe_jobs(session, chosen, needs):
+        architecture, is_stored = job.architecture, _is_stored(session, job.task)
         if not is_stored and architecture.name not in expected:
-            expected[architecture.name] = engine.ask(device, probe.expect_seconds, job)
+            expected[architecture.name] = session.ask(expect_seconds, job)
         seconds = 0.0 if is_stored else expected[architecture.name]
         flops = job.training_flops + job.asking_flops
         planned.append(PlannedProbe(job.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
     return planned
 
 
-def _not_known(ratio: float, draw: int) -> Drawn | None:  # noqa: ARG001
-    """The draws of a proxy whose probes are not trained yet."""
-    return None
-
-
-def _plan_runs(runs: Sequence[verification.Run], store: Store, device: str, engine: Engine) -> CheckPlan:
+def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
     first = {run.architecture.name: run for run in reversed(runs) if run.job is not None}
-    seconds_per_image = engine.ask(device, verification.expect_seconds, list(first.values()))
-    planned: dict[tuple[str, float], PlannedRuns] = {}
+    seconds_per_image = session.ask(expect_image_seconds, list(first.values()))
+    groups: dict[tuple[str, float], list[Run]] = defaultdict(list)
     for run in runs:
-        key = run.training_set.dataset, run.training_set.ratio
-        before = planned.get(key, PlannedRuns(*key, 0, 0, 0, 0.0))
-        is_stored = run.task is not None and store.find(run.task.stage, run.task.key) is not None
-        seconds = seconds_per_image[run.architecture.name] * run.flops / run.architecture.training_flops
-        planned[key] = PlannedRuns(
-            *key,
-            before.n_runs + 1,
-            before.n_stored + is_stored,
-            before.flops + (0 if is_stored else run.flops),
-            before.expected_seconds + (0.0 if is_stored else seconds),
-        )
+        groups[run.training_set.dataset, run.training_set.ratio].append(run)
+    planned = []
+    for key in sorted(groups, key=lambda key: (list(DATASETS).index(key[0]), key[1])):
+        missing = [run for run in groups[key] if not _is_stored(session, run.task)]
+        flops = [run.flops for run in missing]
+        seconds = [
+            seconds_per_image[run.architecture.name] * run.flops / run.architecture.training_flops for run in missing
+        ]
+        n_runs = len(groups[key])
+        planned.append(PlannedRuns(*key, n_runs, n_runs - len(missing), sum(flops), sum(seconds)))
     architectures = {run.architecture.name: run.architecture for run in runs}
     by_cost = sorted(architectures.values(), key=lambda a: (a.training_flops, a.n_parameters, a.name))
-    order = sorted(planned.values(), key=lambda each: (list(DATASETS).index(each.dataset), each.ratio))
-    return CheckPlan(by_cost, order, engine.n_workers)
+    return CheckPlan(by_cost, planned, session.engine.n_workers, list(probes))

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 import numpy as np
 import pyarrow as pa
 
-from proxyds.artifact import writer as artifact
 from proxyds.artifact.manifest import MANIFEST, RECIPE, Manifest
 from proxyds.artifact.reader import measure_file, verify_proxy
-from proxyds.artifact.summary import Summary, Tables
+from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import read_weights
-from proxyds.data import source
+from proxyds.artifact.writer import another_proxy
 from proxyds.data.chunked import count
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.pipeline.audit import audit_tables
-from proxyds.pipeline.build import Built, look_at_output, write_proxy
-from proxyds.pipeline.provenance import Ledger, describe_resampling
+from proxyds.pipeline.build import Built, check_destination, write_proxy
+from proxyds.pipeline.provenance import describe_resampling
 from proxyds.pipeline.pull import open_tables
+from proxyds.pipeline.stages import open_session, read_scores
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import again_if_damaged
-from proxyds.runtime.task import run_stored
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
-from proxyds.selection.records import PAIRS, NearestMap, Outcomes, SampleScores
+from proxyds.selection.records import PAIRS, NearestMap, Outcomes
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
@@ -65,45 +63,36 @@ def resample(
         ProxydsError: Anything else that the user can mend; each class says what.
     """
     execution, out = replace(Execution(**options), device="cpu"), Path(out).absolute()
-    there = look_at_output(out, force)
+    existing = check_destination(out, force)
     out = out.resolve()
-    ledger = Ledger(execution.on_progress)
     with open_tables(str(place), execution.on_progress) as (folder, name):
         parent, tables = audit_tables(folder)
         parent_sha256 = measure_file(folder / MANIFEST).sha256
-        recipe, where = _read_changed_recipe(folder, name, parent, overrides)
-    _, engine = execution.choose_engine()
-    with engine:
-        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = source.load_source(recipe.model_copy(update={"source": where}), run, execution.streamed)
-        ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
-        source.check_same(data, parent.source.fingerprint, *ids)
-        ledger.end_stage("source")
+        recipe, source = _read_changed_recipe(folder, name, parent, overrides)
+    with open_session(recipe.model_copy(update={"source": source}), execution) as session:
+        session = replace(session, recipe=recipe)
+        scores = read_scores(session.data, parent, tables)
+        session.clock.end_stage("source")
 
-        chosen_by = recipe.selection
+        data, chosen_by = session.data, recipe.selection
         check_ratio(count(data.train.labels), data.label_names, chosen_by.ratio, chosen_by.labels)
-        if there is not None and not force:
-            if (there.recipe_sha256, there.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
-                raise artifact.another_proxy(out, there)
+        if existing is not None and not force:
+            if (existing.recipe_sha256, existing.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
+                raise another_proxy(out, existing)
             return Built(out, verify_proxy(out), was_there=True)
-        scores = SampleScores(data.train.parsed_ids, data.train.labels, tables.importance["importance"].to_numpy())
         if METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method:
             rule = design_by(read_weights(tables.importance))
         else:
             rule = DESIGNS[chosen_by.method]
         case = tables.importance["case"].to_numpy().astype(np.int64)
         draw = draw_samples(scores, case, data.label_names, rule, chosen_by, recipe.draw_seed)
-        ledger.end_stage("selection")
-
-        outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
-
-        def write(folder: Path) -> Summary:
-            return artifact.write_tables(folder, data, outcomes, mapping, draw, recipe.output.samples_per_shard)
+        session.clock.end_stage("selection")
 
         def describe() -> Manifest:
-            return describe_resampling(parent, parent_sha256, recipe, data, draw, ledger.stages)
+            return describe_resampling(session, parent, parent_sha256, draw)
 
-        return Built(out, write_proxy(out, recipe, write, ledger, describe, force=force), was_there=False)
+        outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
+        return Built(out, write_proxy(session, out, outcomes, mapping, draw, describe, force=force), was_there=False)
 
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:

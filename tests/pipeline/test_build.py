@@ -26,7 +26,7 @@ from proxyds.artifact.reader import verify_proxy
 from proxyds.artifact.tables import read_tables
 from proxyds.data.source import load_source
 from proxyds.errors import OutputExistsError, VerificationError
-from proxyds.progress import Progress, ignore_progress
+from proxyds.progress import Progress, StageEnded, ignore_progress
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
@@ -171,15 +171,15 @@ def test_another_ratio_trains_nothing(tiny_proxy: Path, tmp_path: Path, session_
 
 
 def test_what_changes_a_probe_trains_it_again_and_shows_how_far_it_is(tmp_path: Path, session_store: Path) -> None:
-    copy, steps = tmp_path / "store", list[Progress]()
+    copy, steps = tmp_path / "store", list[Progress | StageEnded]()
     shutil.copytree(session_store, copy)
     n = len(Store(copy).entries())
     proxyds.build(tiny(seed="1"), tmp_path / "p", store=Store(copy), device="cpu", on_progress=steps.append)
     added = [entry.name for entry in Store(copy).entries()[n:]]
     assert sum(name.startswith("probe ") for name in added) == 2
-    stages = [step.stage for step in steps if not step.task]
+    stages = [step.stage for step in steps if isinstance(step, StageEnded)]
     assert stages == ["source", "space", "probes", "importance", "features", "similarity", "selection", "artifact"]
-    epochs = [step for step in steps if step.stage == "probes" and step.task]
+    epochs = [step for step in steps if step.stage == "probes" and isinstance(step, Progress)]
     assert epochs[-1].total == 5
     assert any(step.note.startswith("loss ") for step in epochs)
 
@@ -262,7 +262,7 @@ def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(tmp_path
 def test_nothing_that_appears_during_a_build_is_overwritten(tmp_path: Path, session_store: Path) -> None:
     out = tmp_path / "p"
 
-    def intrude(step: Progress) -> None:
+    def intrude(step: Progress | StageEnded) -> None:
         if step.stage == "selection":
             out.mkdir(exist_ok=True)
             (out / "mine").write_text("precious")

@@ -22,7 +22,6 @@ from PIL import Image
 
 import proxyds
 from proxyds.artifact import reader as opening
-from proxyds.artifact import writer as artifact
 from proxyds.artifact.card import escape_markdown
 from proxyds.artifact.reader import verify_proxy
 from proxyds.artifact.tables import read_proxy, read_tables, read_weights
@@ -34,16 +33,18 @@ from proxyds.errors import (
     OutputExistsError,
     VerificationError,
 )
-from proxyds.evaluation import runs as verification
-from proxyds.pipeline import build as pipeline
-from proxyds.pipeline import check as checking
-from proxyds.progress import Progress
+from proxyds.pipeline.check import list_own_draws
+from proxyds.pipeline.stages import open_session, read_scores
+from proxyds.progress import Progress, StageEnded
 from proxyds.recipe.models import Selection
+from proxyds.runtime.execution import Execution
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import run_each
 from proxyds.seeding import parse_ids
 from proxyds.selection.draw import design_by, draw_again
 from proxyds.selection.records import SampleScores
+from proxyds.training.loop import train_network
 
 RECIPE = """\
 name: checked
@@ -124,13 +125,9 @@ def test_every_run_is_a_row_and_the_proxy_is_whole(checked: Path, tmp_path: Path
 def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recipe: Path, session_store: Path) -> None:
     manifest, tables = read_proxy(checked)
     read = proxyds.read_recipe(recipe)
-    with InProcess() as engine:
-        data = pipeline.source.load_source(
-            read,
-            lambda tasks: pipeline.run_stored(tasks, Store(session_store), engine, lambda _: None),
-        )
-    known = checking.know_from_table(data, manifest, tables)
-    draw = checking.redraw(read, data, known, manifest, tables)["proxy"]
+    with open_session(read, Execution(store=Store(session_store), device="cpu", workers=1)) as session:
+        data = session.data
+        draw = list_own_draws(read, read_scores(data, manifest, tables), manifest, tables)["proxy"]
     drawn = [draw(0.1, 0), draw(0.1, 1), draw(0.2, 0)]
     first, second, larger = (each.selected for each in drawn if each is not None)
     assert data.train.ids[first].tolist() == tables.data["sample_id"].to_pylist()
@@ -139,7 +136,7 @@ def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recip
     assert manifest.counts.proxy == 130
     other = data.train.take(np.arange(len(data.train)) > 0)
     with pytest.raises(ChangedSourceError, match="of 1,438 samples 1 are gone and 0 stand in another split, 0 are new"):
-        checking.know_from_table(replace(data, train=other), manifest, tables)
+        read_scores(replace(data, train=other), manifest, tables)
 
 
 def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
@@ -331,14 +328,12 @@ def test_a_reference_that_was_trained_otherwise_is_refused(
 def test_runs_that_fail_are_named_and_the_rest_go_on(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = verification.train_network
-
     def sometimes(*arguments: object, **named: object) -> object:
         if "depth=14 base_filters=8 multiplier=2" in str(named["name"]):
             raise DivergedError("the training loss must stay finite")
-        return train(*arguments, **named)  # type: ignore[arg-type]
+        return train_network(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(verification, "train_network", sometimes)
+    monkeypatch.setattr("proxyds.training.job.train_network", sometimes)
     monkeypatch.setattr("proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess()))
     proxyds.check(copy, overrides=["check.draws=1", "check.full_seeds=1"], store=Store(tmp_path / "store"))
     evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
@@ -356,7 +351,7 @@ def test_a_stop_between_the_files_is_seen_and_mended_by_checking_again(
     checked: Path, copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
+        patch.setattr("proxyds.pipeline.check.rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
         with pytest.raises(SystemExit):
             proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
     (copy / "assets" / ".orders.png.new").write_bytes(b"half")
@@ -373,7 +368,7 @@ def test_a_build_stopped_while_it_wrote_the_evidence_goes_on_too(
 ) -> None:
     out, store = tmp_path / "p", Store(session_store)
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
+        patch.setattr("proxyds.pipeline.check.rewrite_manifest", lambda *arguments, **named: sys.exit("killed"))
         with pytest.raises(SystemExit):
             proxyds.build(recipe, out, store=store, device="cpu")
     (out / ".README.md.new").write_bytes(b"half")
@@ -384,7 +379,6 @@ def test_a_build_stopped_while_it_wrote_the_evidence_goes_on_too(
 
 def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (data,) = (copy / "data").glob("*.parquet")
-    run_each = checking.run_each
 
     def meanwhile(*arguments: object) -> object:
         done = run_each(*arguments)  # type: ignore[arg-type]
@@ -394,7 +388,7 @@ def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, mo
         (copy / "notes.txt").write_text("mine")
         return done
 
-    monkeypatch.setattr(checking, "run_each", meanwhile)
+    monkeypatch.setattr("proxyds.pipeline.check.run_each", meanwhile)
     proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
     with pytest.raises(VerificationError, match=r"2 files differ(.|\n)*data/train.*\n.*notes.txt"):
         verify_proxy(copy)
@@ -403,8 +397,6 @@ def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, mo
 def test_a_proxy_that_was_replaced_during_its_check_is_left_alone(
     copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_each = checking.run_each
-
     def meanwhile(*arguments: object) -> object:
         held = (copy / "manifest.json").read_text()
         (copy / "manifest.json").write_text(
@@ -413,21 +405,19 @@ def test_a_proxy_that_was_replaced_during_its_check_is_left_alone(
         return run_each(*arguments)  # type: ignore[arg-type]
 
     card = (copy / "README.md").read_bytes()
-    monkeypatch.setattr(checking, "run_each", meanwhile)
+    monkeypatch.setattr("proxyds.pipeline.check.run_each", meanwhile)
     with pytest.raises(OutputExistsError, match="another command has written to it"):
         proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
     assert (copy / "README.md").read_bytes() == card
 
 
 def test_a_run_without_memory_is_a_run_that_failed(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = verification.train_network
-
     def sometimes(*arguments: object, **named: object) -> object:
         if "depth=14 base_filters=8 multiplier=2" in str(named["name"]):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return train(*arguments, **named)  # type: ignore[arg-type]
+        return train_network(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(verification, "train_network", sometimes)
+    monkeypatch.setattr("proxyds.training.job.train_network", sometimes)
     monkeypatch.setattr("proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess()))
     overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=6"]
     evidence = proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "s")).manifest.evidence
@@ -470,9 +460,9 @@ def test_a_user_sees_the_plan_the_evidence_and_one_bar(
     assert f"verdict: {evidence.verdict}" in inspected.stdout
     held = json.loads(run_proxyds("inspect", copy, "--json").stdout)
     assert held["evidence"]["verdict"] == evidence.verdict
-    steps: list[Progress] = []
+    steps: list[Progress | StageEnded] = []
     proxyds.check(copy, overrides=["check.draws=1"], device="cpu", on_progress=steps.append)
-    assert {step.task for step in steps if step.stage == "check"} <= {"runs", ""}
+    assert {step.task for step in steps if isinstance(step, Progress) and step.stage == "check"} <= {"runs"}
 
 
 def stored_runs(store: Path) -> dict[str, float]:

@@ -27,7 +27,7 @@ from proxyds.cli.progress import show_progress
 from proxyds.data.source import load_source
 from proxyds.errors import ProxydsError
 from proxyds.evaluation.runs import Run, TrainingSet, list_runs, show_together
-from proxyds.pipeline.provenance import describe_machine
+from proxyds.pipeline.stages import describe_machine
 from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe, Training
 from proxyds.recipe.yaml import read_recipe, write_recipe

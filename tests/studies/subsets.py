@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from proxyds.data.chunked import materialize
 from proxyds.data.samples import Source
-from proxyds.pipeline.probes import Trained, learn_samples, prepare_probes, train_probes
-from proxyds.pipeline.provenance import Ledger
+from proxyds.pipeline.stages import Session, StageClock, Trained, prepare_probes, score_samples, train_probes
 from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import Engine, RunTasks, run_stored
+from proxyds.runtime.task import Engine
 from proxyds.seeding import derive_seed
 from proxyds.selection.draw import draw_control
 from proxyds.selection.records import SampleScores
@@ -49,7 +48,7 @@ class Probes:
     @cached_property
     def trained(self) -> Trained:
         """Every probe with every seed."""
-        return train_probes(self.recipe, self.data, self._chosen[0], NEEDS, "cpu", self.engine, self._run)
+        return train_probes(self._session, self._chosen[0], NEEDS)
 
     def know(self, method: str, draw: int) -> SampleScores:
         """What a draw of a method is chosen by; probes are trained for those that ask for them."""
@@ -59,26 +58,18 @@ class Probes:
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
         if repeats not in self._known:
             self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
-            self._known[repeats] = learn_samples(
-                self.recipe,
-                self.data,
-                self.trained.take(repeats),
-                NEEDS,
-                self._chosen[1],
-                "cpu",
-                self.engine,
-                self._run,
-                Ledger(self.on_progress),
-            ).known
+            trained = self.trained.take(repeats)
+            self._known[repeats] = score_samples(self._session, trained, NEEDS, self._chosen[1]).scores
         return self._known[repeats]
 
     @cached_property
     def _chosen(self) -> tuple[list[Architecture], str]:
-        return prepare_probes(self.recipe, self.data, self.architectures)
+        return prepare_probes(self._session, self.architectures)
 
-    @property
-    def _run(self) -> RunTasks:
-        return partial(run_stored, store=self.store, engine=self.engine, on_progress=self.on_progress)
+    @cached_property
+    def _session(self) -> Session:
+        clock = StageClock(self.on_progress)
+        return Session(self.recipe, self.data, "cpu", self.engine, self.store, self.on_progress, clock)
 
 
 def find_subset(

@@ -1,0 +1,354 @@
+"""What build, check and plan share: the source and space of a recipe, its probes, and the sample scores that come of them.
+
+source -> space -> probes -> importance -> features -> similarity
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import loky
+
+from proxyds.artifact.manifest import MachineRecord, Manifest, StageRecord
+from proxyds.artifact.summary import Tables
+from proxyds.data.chunked import Values, count
+from proxyds.data.samples import Samples, Source
+from proxyds.data.source import check_same, load_source
+from proxyds.evaluation.runs import describe_computations
+from proxyds.progress import OnProgress, StageEnded
+from proxyds.recipe.methods import METHODS, Need
+from proxyds.recipe.models import Recipe
+from proxyds.runtime.execution import Execution
+from proxyds.runtime.machine import describe_arithmetic
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import Done, Engine, Task, run_stored
+from proxyds.selection.draw import check_ratio
+from proxyds.selection.importance import score_importance
+from proxyds.selection.probe import ProbeJob, check_above_chance, choose_probes, open_answers, read_probe
+from proxyds.selection.records import NearestMap, Outcomes, Probe, SampleScores
+from proxyds.selection.similarity import (
+    Features,
+    carry_importance,
+    check_layer,
+    check_neighbours,
+    feature_tasks,
+    gather_features,
+    mapping_tasks,
+    open_mapping,
+    projection_task,
+)
+from proxyds.space.architecture import Architecture
+from proxyds.space.listing import list_architectures
+from proxyds.training.job import TrainingSetup
+
+_Answer = TypeVar("_Answer")
+LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
+
+
+class StageClock:
+    """Records stages that follow one another; a stage begins where the one before ended.
+
+    Args:
+        on_progress: Told of every stage that ends.
+    """
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self.stages: list[StageRecord] = []
+        self._on_progress = on_progress
+        self._started = time.perf_counter()
+
+    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0) -> None:
+        """Ends a stage.
+
+        Args:
+            name: Of the stage.
+            results: Of its tasks, if it has any.
+            flops: Floating-point operations of its networks.
+        """
+        now = time.perf_counter()
+        elapsed = now - self._started
+        record = StageRecord(
+            stage=name,
+            work_seconds=sum(result.entry.seconds for result in results) if results else elapsed,
+            elapsed_seconds=elapsed,
+            flops=flops,
+            was_stored=bool(results) and all(result.was_stored for result in results),
+        )
+        self.stages.append(record)
+        self._started = now
+        self._on_progress(StageEnded(name, record.was_stored))
+
+
+@dataclass(frozen=True)
+class Session:
+    """A recipe at work.
+
+    Attributes:
+        recipe: As run.
+        data: Its source.
+        device: `cpu` or a CUDA device.
+        engine: Where tasks run.
+        store: Where finished tasks are kept.
+        on_progress: Called as work goes on.
+        clock: Records each stage's end.
+    """
+
+    recipe: Recipe
+    data: Source
+    device: str
+    engine: Engine
+    store: Store
+    on_progress: OnProgress
+    clock: StageClock
+
+    def run(self, tasks: Sequence[Task]) -> list[Done]:
+        """Runs the tasks that the store does not hold; returns every task's result in the order given."""
+        return run_stored(tasks, self.store, self.engine, self.on_progress)
+
+    def ask(self, function: Callable[..., _Answer], *arguments: object) -> _Answer:
+        """Calls a function where tasks that compute on the device run."""
+        return self.engine.ask(self.device, function, *arguments)
+
+    def set_up_training(self) -> TrainingSetup:
+        """Says what all trainings for the recipe have in common."""
+        return TrainingSetup(
+            n_labels=len(self.data.label_names),
+            image_shape=self.data.image_shape,
+            settings=self.recipe.training,
+            seed=self.recipe.seed,
+            device=self.device,
+            arithmetic=self.ask(describe_arithmetic, self.device),
+        )
+
+    def describe_machine(self, architectures: Sequence[Architecture]) -> MachineRecord:
+        """Describes where some networks are trained, and how each computes there."""
+        shape = len(self.data.label_names), self.data.image_shape
+        computations = self.ask(describe_computations, architectures, *shape, self.device)
+        return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
+
+    def in_memory(self) -> Session:
+        """Returns the session with the columns of its training samples in memory."""
+        return replace(self, data=replace(self.data, train=self.data.train.load()))
+
+
+@contextmanager
+def open_session(recipe: Recipe, execution: Execution) -> Iterator[Session]:
+    """Starts an engine, and reads a recipe's source with it.
+
+    Raises:
+        SourceError: The source cannot be read; see `load_source`.
+        DeviceError: There is no such device or engine.
+    """
+    clock = StageClock(execution.on_progress)
+    device, engine = execution.choose_engine()
+    with engine:
+        run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
+        data = load_source(recipe, run, execution.streamed)
+        yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock)
+
+
+def list_space(session: Session) -> list[Architecture]:
+    """Lists a recipe's architectures, from the lightest to the heaviest, once it is known that the ratio leaves every label samples.
+
+    Raises:
+        RecipeError: The space cannot be listed; see `list_architectures`.
+        StarvedLabelError: A label can expect less than one sample.
+        LabelError: More labels are to be kept than there are.
+        ShortageError: The labels that are kept cannot have so many samples.
+    """
+    recipe, data = session.recipe, session.data
+    check_ratio(count(data.train.labels), data.label_names, recipe.selection.ratio, recipe.selection.labels)
+    return list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Probes that are trained.
+
+    Attributes:
+        probes: For each repeat from the lightest to the heaviest.
+        done: Their tasks' results.
+    """
+
+    probes: list[Probe]
+    done: list[Done]
+
+    def take(self, repeats: Sequence[int]) -> Trained:
+        """Takes the probes of some repeats, in this order."""
+        indices = [i for repeat in repeats for i, each in enumerate(self.probes) if each.repeat == repeat]
+        return Trained([self.probes[i] for i in indices], [self.done[i] for i in indices])
+
+    @property
+    def n_chosen(self) -> int:
+        """Probes of each repeat."""
+        return len(self.probes) // len({each.repeat for each in self.probes})
+
+    @property
+    def of_heaviest(self) -> range:
+        """Where the heaviest probe stands, once for each repeat."""
+        return range(self.n_chosen - 1, len(self.probes), self.n_chosen)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What probes tell of the samples.
+
+    Attributes:
+        trained: The probes.
+        layer: The layer of the heaviest that features come from.
+        outcomes: Of the evaluation samples.
+        mapping: From the training samples to the nearest of them.
+        case: (N,) of the training samples.
+        scores: What selection methods choose the same by.
+    """
+
+    trained: Trained
+    layer: str
+    outcomes: Outcomes
+    mapping: NearestMap
+    case: Values
+    scores: SampleScores
+
+
+def join_needs(*methods: str) -> frozenset[Need]:
+    """Joins what some methods need."""
+    return frozenset[Need]().union(*(METHODS[method].needs for method in methods))
+
+
+def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> tuple[list[Architecture], str]:
+    """Chooses a build's probes, and the layer of the heaviest that features come from; refuses what could not be done with them.
+
+    Raises:
+        RecipeError: There are fewer evaluation samples than neighbours.
+        UnknownNameError: The space has no such architecture, or the network no such layer.
+    """
+    recipe, data = session.recipe, session.data
+    chosen = choose_probes(architectures, recipe.probes)
+    check_neighbours(recipe.similarity.neighbours, len(data.evaluation))
+    return chosen, check_layer(chosen[-1], recipe.similarity.layer, len(data.label_names), data.image_shape)
+
+
+def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[ProbeJob]:
+    """Lists the trainings of a build's probes: for each repeat every one of them; the heaviest is asked on the way where that is needed."""
+    recipe, data, setup = session.recipe, session.data, session.set_up_training()
+    return [
+        ProbeJob(
+            **vars(setup),
+            architecture=architecture,
+            train=data.train,
+            held_out=data.evaluation,
+            data_parallel=recipe.probes.data_parallel,
+            repeat=repeat,
+            keep_answers="answers" in needs and architecture == chosen[-1],
+        )
+        for repeat in range(recipe.probes.seeds)
+        for architecture in chosen
+    ]
+
+
+def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> Trained:
+    """Trains every probe with every seed; in the order of `list_probe_jobs`.
+
+    Raises:
+        ChanceLevelError: One has learnt nothing.
+    """
+    jobs = list_probe_jobs(session, chosen, needs)
+    order = sorted(range(len(jobs)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
+    done = dict(zip(order, session.run([jobs[i].task for i in order]), strict=True))
+    results = [done[i] for i in range(len(jobs))]
+    probes = [read_probe(result.entry, job) for result, job in zip(results, jobs, strict=True)]
+    for probe in probes:
+        check_above_chance(probe, session.data.evaluation.labels)
+    session.clock.end_stage("probes", results, sum(each.training_flops + each.asking_flops for each in probes))
+    return Trained(probes, results)
+
+
+def score_samples(session: Session, trained: Trained, needs: frozenset[Need], layer: str) -> Scored:
+    """Scores the samples by what trained probes tell of them.
+
+    Args:
+        session: The recipe at work.
+        trained: The probes; features are those of the heaviest one's first training.
+        needs: What methods choose by.
+        layer: The layer that features come from.
+    """
+    recipe, data, clock = session.recipe, session.data, session.clock
+    predictions = [each.predictions for each in trained.probes]
+    repeats = [predictions[i : i + trained.n_chosen] for i in range(0, len(predictions), trained.n_chosen)]
+    outcomes = score_importance(repeats, data.evaluation.labels, recipe.importance.constants)
+    clock.end_stage("importance")
+
+    first = trained.of_heaviest[0]
+    heaviest, weights_key = trained.probes[first], trained.done[first].entry.key
+    training = feature_tasks(heaviest, weights_key, layer, data.train, "training", session.device)
+    evaluation = feature_tasks(heaviest, weights_key, layer, data.evaluation, "evaluation", session.device)
+    results = session.run([*training, *evaluation])
+    arithmetic = session.engine.ask("cpu", describe_arithmetic, "cpu")
+    features = Features(results[: len(training)], results[len(training) :], recipe.similarity, arithmetic)
+    n_featured = len(data.train) + len(data.evaluation)
+    clock.end_stage("features", results, n_featured * heaviest.architecture.forward_flops)
+
+    (projection,) = session.run([projection_task(features)])
+    results = session.run(mapping_tasks(features, projection))
+    is_held = isinstance(data.train, Samples)
+    mapping = open_mapping([result.entry for result in results], len(data.train), is_held=is_held)
+    clock.end_stage("similarity", [projection, *results])
+
+    case, importance = carry_importance(mapping, outcomes)
+    scores = SampleScores(
+        data.train.parsed_ids,
+        data.train.labels,
+        importance,
+        gather_features(features, projection) if "features" in needs else None,
+        open_answers([trained.done[i].entry for i in trained.of_heaviest]) if "answers" in needs else None,
+    )
+    return Scored(trained, layer, outcomes, mapping, case, scores)
+
+
+def read_scores(data: Source, manifest: Manifest, tables: Tables) -> SampleScores:
+    """Reads what a proxy's own table tells of its training samples.
+
+    Raises:
+        ChangedSourceError: The source is not the one that the proxy was made from.
+    """
+    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+    check_same(data, manifest.source.fingerprint, *ids)
+    return SampleScores(data.train.parsed_ids, data.train.labels, tables.importance["importance"].to_numpy())
+
+
+def describe_machine(
+    device: str, n_workers: int | None = None, computations: Mapping[str, str] | None = None
+) -> MachineRecord:
+    """Describes the machine, for the manifest; no host name, no path.
+
+    Args:
+        device: Where networks were trained.
+        n_workers: How many at once; None where none was.
+        computations: How each of them computed, by its name.
+    """
+    return MachineRecord(
+        device=describe_arithmetic(device)["device"],
+        processor=_processor(),
+        n_cores=loky.cpu_count(),
+        python=platform.python_version(),
+        libraries={name: version(name) for name in LIBRARIES},
+        n_workers=n_workers,
+        computations=dict(computations or {}),
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
