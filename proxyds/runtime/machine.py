@@ -28,7 +28,7 @@ def choose_device(device: str) -> str:
 
 
 def describe_arithmetic(device: str) -> dict[str, str]:
-    """What a trained network's bits depend on besides its inputs: torch's version and the kind of device."""
+    """Names what a trained network's bits depend on besides its inputs: torch's version and the kind of device."""
     import torch
 
     kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"cpu {platform.machine()}"

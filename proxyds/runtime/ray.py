@@ -234,9 +234,9 @@ class RayCluster:
     def _require_room(self, what: str, needs: Mapping[str, float], n_processes: int) -> None:
         if _count_room(needs) < n_processes:
             wanted = f"{n_processes} times {_show(needs)}" if n_processes > 1 else f"a node with {_show(needs)}"
-            found = "; ".join(_show(node) for node in _list_nodes()) or "none"
+            nodes = "; ".join(_show(node) for node in _list_nodes()) or "none"
             raise DeviceError(
-                f"{what}: needs {wanted}, the cluster's nodes have: {found}; add such a node"
+                f"{what}: needs {wanted}, the cluster's nodes have: {nodes}; add such a node"
                 + (", or use a smaller --gpus-per-task, or --device cpu" if "GPU" in needs else "")
             )
 
@@ -246,7 +246,7 @@ class RayCluster:
             self._require_room(name, self._needs(device), n_processes)
 
     def _look_for_room(self, stuck_since: float | None, require_room: Callable[[], None]) -> float | None:
-        """Since when something could not run even if nothing else did; raises where that lasts."""
+        """Returns since when something could not run even if nothing else did; raises where that lasts."""
         try:
             require_room()
         except DeviceError:
@@ -269,7 +269,7 @@ class RayCluster:
         return self._mailbox
 
     def _read_mail(self) -> list[tuple[int, Progress]]:
-        """What tasks have said since, as far as it is here."""
+        """Reads what tasks have reported since, as far as it is here."""
         if not ray.wait([self._mail], timeout=0)[0]:
             return []
         try:
@@ -288,9 +288,9 @@ class _Display:
         self._last: dict[int, Progress] = {}
         self.error: Exception | None = None
 
-    def show(self, said: Sequence[tuple[int, Progress]], running: set[int]) -> None:
-        """Shows what tasks said, but for those that have ended since: their last word was shown."""
-        for number, progress in said:
+    def show(self, reports: Sequence[tuple[int, Progress]], running: set[int]) -> None:
+        """Shows what tasks reported, but for those that have ended since: their last word was shown."""
+        for number, progress in reports:
             if number in running:
                 self._last[number] = progress
                 self._pass_on(progress)
@@ -360,7 +360,7 @@ def _knock(address: str) -> None:
 
 
 def _remote(function: Callable[..., Any], needs: Mapping[str, float], max_retries: int = 0) -> Any:
-    """A function as a Ray task, in a process with the environment of workers."""
+    """Makes a Ray task of a function, in a process with the environment of workers."""
     return _as_remote(function).options(
         num_cpus=needs["CPU"],
         num_gpus=needs.get("GPU", 0),
@@ -373,12 +373,12 @@ _as_remote = cache(ray.remote)  # it is sent to the cluster once
 
 
 def _list_nodes() -> list[dict[str, float]]:
-    """The CPUs and GPUs of each node that is there."""
+    """Lists the CPUs and GPUs of each node that is there."""
     return [{what: node["Resources"].get(what, 0) for what in ("CPU", "GPU")} for node in ray.nodes() if node["Alive"]]
 
 
 def _count_room(needs: Mapping[str, float]) -> int:
-    """How many tasks of such needs the whole cluster can run at once."""
+    """Counts the tasks of such needs that the whole cluster can run at once."""
     return sum(min(math.floor(node[what] / amount + 1e-6) for what, amount in needs.items()) for node in _list_nodes())
 
 
@@ -387,7 +387,7 @@ def _show(resources: Mapping[str, float]) -> str:
 
 
 def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseException | None]:
-    """How a task ended: what it said last; the error that it raised; why it was lost."""
+    """Tells how a task ended: what it reported last; the error that it raised; why it was lost."""
     try:
         return ray.get(ref), None, None
     except RayTaskError as error:

@@ -177,7 +177,7 @@ def _work_as_one_of_several(config: dict[str, Any]) -> None:
 
 
 def _ignore_report(done: float, total: float, note: str) -> None:
-    """The first process alone reports."""
+    """Does nothing: the first process alone reports."""
 
 
 class _Reporter:
@@ -237,5 +237,5 @@ def _show_pairs(pairs: Mapping[str, str]) -> str:
 
 @cache
 def describe_computing(device: str) -> dict[str, str]:
-    """What results depend on besides a task's inputs: the kind of device, and versions."""
+    """Names what results depend on besides a task's inputs: the kind of device, and versions."""
     return {**describe_arithmetic(device), "proxyds": version("proxyds"), "processor": platform.machine()}

@@ -49,7 +49,7 @@ class Task:
 
     @property
     def device(self) -> str:
-        """What it computes on."""
+        """The device that it computes on."""
         return str(self.arguments.get("device", "cpu"))
 
     def progress(self, done: float, total: float, note: str) -> Progress:

@@ -67,12 +67,12 @@ def read_remote(text: str) -> OnHub | AtUrl:
             raise RemoteNotFoundError(f"{show_address(text)}: an address must not hold `..`; write the folder out")
         local = _read_local(text)
         return AtUrl(text.rstrip("/") if local is None else f"file://{local}")
-    found = _REPOSITORY.fullmatch(text.removeprefix(_HUB_ADDRESS))
-    if found is None:
+    parts = _REPOSITORY.fullmatch(text.removeprefix(_HUB_ADDRESS))
+    if parts is None:
         raise RemoteNotFoundError(
             f"{text}: must be user/name on the Hub, or user/name@v1.0.0 to fetch a version, or an address such as s3://bucket/folder"
         )
-    return OnHub(found[1], found[2])
+    return OnHub(parts[1], parts[2])
 
 
 def read_address(text: str) -> Place | None:
@@ -83,7 +83,7 @@ def read_address(text: str) -> Place | None:
 
 
 def _read_local(text: str) -> Path | None:
-    """The folder that a `file://` address means; None for others."""
+    """Returns the folder that a `file://` address means; None for others."""
     parts = urlsplit(text)
     if parts.scheme != "file":
         return None
@@ -93,5 +93,5 @@ def _read_local(text: str) -> Path | None:
 
 
 def show_address(text: str) -> str:
-    """An address, or a message that holds one, without users, passwords and queries."""
+    """Takes users, passwords and queries out of an address, or out of a message that holds one."""
     return re.sub(r"\?[^\s'\"]*", "", re.sub(r"//[^/\s]*@", "//", text)) if "://" in text else text

@@ -71,7 +71,7 @@ def try_folder(final: Path) -> None:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """An empty folder among the system's temporary ones, which is gone after the block.
+    """Gives an empty folder among the system's temporary ones, which is gone after the block.
 
     Raises:
         NoSpaceError: What is written there does not fit.
@@ -94,12 +94,12 @@ def temporary_folder() -> Iterator[Path]:
             raise
 
 
-def replace_file(path: Path, held: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Writes a file at a stroke: it has its old bytes or its new ones, never half of them."""
     path.parent.mkdir(exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     try:
-        new.write_bytes(held)
+        new.write_bytes(content)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
@@ -151,6 +151,7 @@ def _beside(final: Path, kind: str) -> Path:
 
 
 def _is_abandoned(path: Path) -> bool:
+    """Tells whether the process of this machine that made a folder of `_beside` is gone."""
     host_and_rest = path.name.partition("-")[2]
     prefix = f"{socket.gethostname()}-"
     pid = host_and_rest.removeprefix(prefix).partition("-")[0]
@@ -158,7 +159,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether this machine has such a process, and not only what is left of one until its parent asks."""
+    """Tells whether this machine has such a process, and not only what is left of one until its parent asks."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -174,8 +175,5 @@ def is_running(pid: int) -> bool:
 def _flush(folder: Path) -> None:
     """Makes the files durable before the rename, so that a power cut cannot leave a folder of empty files."""
     for path in [p for p in folder.rglob("*") if p.is_file()]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())

@@ -169,7 +169,7 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
 
 
 def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
-    """What there is of a repository; None where there is none that this user may see.
+    """Looks up what there is of a repository; returns None where there is none that this user may see.
 
     Args:
         repo: `user/name`.
@@ -191,12 +191,12 @@ def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
             api.whoami()
     try:
         with asking(repo):
-            about = api.dataset_info(repo)
+            facts = api.dataset_info(repo)
             refs = api.list_repo_refs(repo, repo_type=DATASET)
     except RemoteNotFoundError:
         return None
     tags = {tag.name: tag.target_commit for tag in refs.tags}
-    return Repository(repo, bool(about.private), str(about.sha), tags)
+    return Repository(repo, bool(facts.private), str(facts.sha), tags)
 
 
 def create_repository(repo: str, *, is_private: bool) -> None:
@@ -212,13 +212,13 @@ def create_repository(repo: str, *, is_private: bool) -> None:
 
 
 def list_contents(repo: str, commit: str) -> dict[str, str]:
-    """Every file of a commit with the hash that the Hub knows it by: sha256, or git's own for small text."""
+    """Lists every file of a commit with the hash that the Hub knows it by: sha256, or git's own for small text."""
     with asking(repo):
         return {each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in _list_tree(repo, commit)}
 
 
 def is_same_file(path: Path, sha256: str, known_by: str) -> bool:
-    """Whether a file has the bytes that the Hub knows by a hash of `list_contents`.
+    """Tells whether a file has the bytes that the Hub knows by a hash of `list_contents`.
 
     Args:
         path: The file.
@@ -229,12 +229,12 @@ def is_same_file(path: Path, sha256: str, known_by: str) -> bool:
         return True
     if len(known_by) == len(sha256):
         return False
-    held = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(held) + held, usedforsecurity=False).hexdigest() == known_by
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == known_by
 
 
 def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str | None:
-    """The address of an open pull request that would bring in the very files of a folder, if there is one.
+    """Returns the address of an open pull request that would bring in the very files of a folder, if there is one.
 
     Args:
         repo: `user/name`.
@@ -249,8 +249,8 @@ def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str |
             api.get_repo_discussions(repo, repo_type=DATASET, discussion_type="pull_request", discussion_status="open")
         )
     for pull in pulls:
-        held = list_contents(repo, f"refs/pr/{pull.num}")
-        if not (set(sent) - set(held)) and all(is_same_file(folder / name, sent[name], held[name]) for name in sent):
+        hashes = list_contents(repo, f"refs/pr/{pull.num}")
+        if all(name in hashes and is_same_file(folder / name, sent[name], hashes[name]) for name in sent):
             return str(pull.url)
     return None
 

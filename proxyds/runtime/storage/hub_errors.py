@@ -23,14 +23,14 @@ def asking(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of many homes; what is not of the network is raised as it is
-        told = _explain(what, error)
-        if told is None:
+        explained = _explain(what, error)
+        if explained is None:
             raise
-        raise told from None
+        raise explained from None
 
 
 def _explain(what: str, error: BaseException) -> RemoteError | None:
-    """What an error of the Hub's client means; None for one that is not of the network."""
+    """Explains an error of the Hub's client; returns None for one that is not of the network."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -66,10 +66,10 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
     if isinstance(error, EntryNotFoundError):
         return RemoteNotFoundError(f"{what}: no such file on the Hub")
     if isinstance(error, HfHubHTTPError):
-        told = _explain_status(what, error.response.status_code, said)
+        explained = _explain_status(what, error.response.status_code, said)
         asked = error.response.headers.get("Retry-After", "")
-        told.wait_seconds = min(int(asked), MOST_WAIT_SECONDS) if asked.isdecimal() else 0
-        return told
+        explained.wait_seconds = min(int(asked), MOST_WAIT_SECONDS) if asked.isdecimal() else 0
+        return explained
     # errors of the client's HTTP library, which is not ours to import, are told by their home
     is_of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "hf_xet")
     if is_of_network or (isinstance(error, OSError) and error.errno is None):

@@ -50,11 +50,11 @@ class RemoteFolder:
     files: DirFileSystem = field(repr=False)
 
     def below(self, name: str) -> RemoteFolder:
-        """A folder in it."""
+        """Opens a folder in it."""
         return _open_folder(f"{self.name}/{name}", self.files.fs, f"{self.files.path}/{name}")
 
     def list_files(self) -> dict[str, int] | None:
-        """Every file below, with its bytes; None where the protocol cannot tell.
+        """Lists every file below, with its bytes; returns None where the protocol cannot tell.
 
         Raises:
             RemoteError: It cannot be read.
@@ -70,7 +70,7 @@ class RemoteFolder:
         return {name: each["size"] for name, each in facts.items()}
 
     def list_names(self) -> list[str]:
-        """The names of the files below; none where nothing is there. Unlike `list_files` it takes what it finds, in a place that is our own.
+        """Lists the names of the files below; none where nothing is there. Unlike `list_files` it takes what it finds, in a place that is our own.
 
         Raises:
             RemoteError: It cannot be read.

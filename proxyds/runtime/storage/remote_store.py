@@ -28,7 +28,7 @@ from proxyds.runtime.storage.atomic import sweep_unfinished
 from proxyds.runtime.storage.hub_errors import patiently
 from proxyds.runtime.storage.remote import open_url
 
-ABOUT = "entry.json"
+RECORD = "entry.json"
 PAUSES = (1, 2, 4, 8, 16)
 """Seconds between tries: a store that does not answer for half a minute stops a build."""
 _S3 = {"config_kwargs": {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 0}}}
@@ -37,8 +37,8 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Listed:
-    """What `entry.json` says.
+class EntryRecord:
+    """The content of `entry.json` at an address.
 
     Attributes:
         name: What the work is, for people.
@@ -80,7 +80,7 @@ class RemoteStore:
         try:
             self._remote = open_url(url, **(_S3 if scheme in ("s3", "s3a") else {}))
         except RemoteError as error:
-            raise _told(error) from None
+            raise _as_store_error(error) from None
         self.name = self._remote.name
         if scheme in ("http", "https"):
             raise StoreError(
@@ -111,15 +111,15 @@ class RemoteStore:
         try:
             return patiently(do, PAUSES)
         except RemoteError as error:
-            raise _told(error) from None
+            raise _as_store_error(error) from None
 
-    def find(self, stage: str, key: str) -> Listed | None:
-        """Returns what a finished entry says of itself; fetches nothing else."""
+    def find(self, stage: str, key: str) -> EntryRecord | None:
+        """Returns the record of a finished entry; fetches nothing else."""
         return next(iter(self._read([(stage, key)]).values()), None)
 
-    def find_all(self) -> dict[tuple[str, str], Listed]:
-        """Every finished entry, by stage and key."""
-        return self._read([(stage, key) for (stage, key), names in self._list().items() if ABOUT in names])
+    def find_all(self) -> dict[tuple[str, str], EntryRecord]:
+        """Reads the record of every finished entry, by stage and key."""
+        return self._read([(stage, key) for (stage, key), names in self._list().items() if RECORD in names])
 
     def send(self, stage: str, key: str, name: str, started: float, folder: Path, attempt: str) -> None:
         """Makes an entry of a folder's files, unless another has made it meanwhile.
@@ -140,26 +140,26 @@ class RemoteStore:
         if self.find(stage, key) is not None:
             self._remove(f"{stage}/{key}/{attempt}/{each}" for each in files)
             return
-        about = Listed(name, seconds, time.time(), attempt, files)
-        self.ask(partial(there.write_file, ABOUT, json.dumps(asdict(about)).encode()))
+        record = EntryRecord(name, seconds, time.time(), attempt, files)
+        self.ask(partial(there.write_file, RECORD, json.dumps(asdict(record)).encode()))
 
-    def fetch(self, stage: str, key: str, listed: Listed, names: Iterable[str]) -> Path:
+    def fetch(self, stage: str, key: str, record: EntryRecord, names: Iterable[str]) -> Path:
         """Returns the folder of an entry's files, with those that are asked for.
 
         Raises:
             DamagedEntryError: They are not what was written; the entry is gone.
             NoSpaceError: The disk is full.
         """
-        folder = self.folder / stage / key / listed.attempt
+        folder = self.folder / stage / key / record.attempt
         with self.translating():
             folder.mkdir(parents=True, exist_ok=True)
             for name in names:
-                path, (size, sha256) = folder / name, listed.files[name]
+                path, (size, sha256) = folder / name, record.files[name]
                 if not path.exists() or path.stat().st_size != size:
-                    self._fetch_file(stage, key, listed, name, path, sha256)
+                    self._fetch_file(stage, key, record, name, path, sha256)
         return folder
 
-    def clean(self, deadline: float) -> list[Listed]:
+    def clean(self, deadline: float) -> list[EntryRecord]:
         """Removes entries that are not younger, attempts that were not ended, and the copies of either here.
 
         An attempt that is being sent meanwhile goes, too: whoever needs its entry finds it damaged and does it anew.
@@ -170,21 +170,21 @@ class RemoteStore:
         Returns:
             The entries.
         """
-        present, listed = self._list(), self.find_all()  # in this order: an entry that is made in between stays
-        old = {place: each for place, each in listed.items() if each.created <= deadline}
+        present, records = self._list(), self.find_all()  # in this order: an entry that is made in between stays
+        old = {place: each for place, each in records.items() if each.created <= deadline}
         for (stage, key), names in present.items():
-            about = listed.get((stage, key))
+            record = records.get((stage, key))
             if (stage, key) in old:
-                about = None
-                self._remove([f"{stage}/{key}/{ABOUT}"])  # first: an entry is whole or not there
+                record = None
+                self._remove([f"{stage}/{key}/{RECORD}"])  # first: an entry is whole or not there
             self._remove(
                 f"{stage}/{key}/{name}"
                 for name in names
-                if about is None or (name != ABOUT and not name.startswith(f"{about.attempt}/"))
+                if record is None or (name != RECORD and not name.startswith(f"{record.attempt}/"))
             )
         for folder in self.folder.glob("*/*/*"):
-            about = listed.get((folder.parts[-3], folder.parts[-2]))
-            if about is None or about in old.values() or about.attempt != folder.name:
+            record = records.get((folder.parts[-3], folder.parts[-2]))
+            if record is None or record in old.values() or record.attempt != folder.name:
                 shutil.rmtree(folder, ignore_errors=True)
         return list(old.values())
 
@@ -193,14 +193,14 @@ class RemoteStore:
         for entry in self.folder.glob("*/*/"):
             sweep_unfinished(entry)
 
-    def _read(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Listed]:
-        names = {f"{stage}/{key}/{ABOUT}": (stage, key) for stage, key in places}
+    def _read(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], EntryRecord]:
+        names = {f"{stage}/{key}/{RECORD}": (stage, key) for stage, key in places}
         texts = self.ask(partial(self._remote.read_files, list(names)))
-        listed = {names[name]: _parse(text) for name, text in texts.items()}
-        return {place: each for place, each in listed.items() if each is not None}
+        records = {names[name]: _parse(text) for name, text in texts.items()}
+        return {place: each for place, each in records.items() if each is not None}
 
     def _list(self) -> dict[tuple[str, str], list[str]]:
-        """The names of all files there, by the stage and key of their entry."""
+        """Lists the names of all files there, by the stage and key of their entry."""
         names: dict[tuple[str, str], list[str]] = {}
         for path in self.ask(self._remote.list_names):
             stage, key, name = (*path.split("/", 2), "", "")[:3]
@@ -212,9 +212,9 @@ class RemoteStore:
         for name in names:
             self.ask(partial(self._remote.remove_files, [name]))
 
-    def _fetch_file(self, stage: str, key: str, listed: Listed, name: str, path: Path, sha256: str) -> None:
+    def _fetch_file(self, stage: str, key: str, record: EntryRecord, name: str, path: Path, sha256: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        there = self._remote.below(f"{stage}/{key}/{listed.attempt}")
+        there = self._remote.below(f"{stage}/{key}/{record.attempt}")
         new = path.with_name(f".{path.name}.{new_attempt()}.new")
 
         def fetch() -> bool:
@@ -229,25 +229,25 @@ class RemoteStore:
                 return
         finally:
             new.unlink(missing_ok=True)
-        if self.find(stage, key) == listed:  # not another that is there by now
-            self._remove([f"{stage}/{key}/{ABOUT}"])
+        if self.find(stage, key) == record:  # not another that is there by now
+            self._remove([f"{stage}/{key}/{RECORD}"])
         raise DamagedEntryError(
-            f"the store {there.name}/{name}: must have the bytes that were written for «{listed.name}», it has others or is gone; "
+            f"the store {there.name}/{name}: must have the bytes that were written for «{record.name}», it has others or is gone; "
             "it counts as not done from now on: run the same command again"
         )
 
 
 def new_attempt() -> str:
-    """A name that nobody else has."""
+    """Makes a name that nobody else has."""
     return uuid4().hex[:12]
 
 
 def _copies() -> Path:
-    """`PROXYDS_STORE_MIRROR`, or in the user's cache folder."""
+    """Returns `PROXYDS_STORE_MIRROR`, or a folder in the user's cache."""
     return Path(os.environ.get("PROXYDS_STORE_MIRROR") or Path(platformdirs.user_cache_dir("proxyds")) / ".mirrors")
 
 
-def _told(error: RemoteError) -> StoreError:
+def _as_store_error(error: RemoteError) -> StoreError:
     return StoreError(f"the store {error}; finished work is kept, PROXYDS_STORE names another place")
 
 
@@ -256,13 +256,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _parse(text: bytes) -> Listed | None:
-    """Reads `entry.json`; None where it is not whole, or names a file outside its folder."""
+def _parse(text: bytes) -> EntryRecord | None:
+    """Reads `entry.json`; returns None where it is not whole, or names a file outside its folder."""
     try:
-        about = json.loads(text)
-        files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in about["files"].items()}
-        listed = Listed(about["name"], about["seconds"], about["created"], about["attempt"], files)
+        fields = json.loads(text)
+        files = {str(name): (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
+        record = EntryRecord(fields["name"], fields["seconds"], fields["created"], fields["attempt"], files)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    paths = [PurePosixPath(listed.attempt), *map(PurePosixPath, files)]
-    return None if any(path.is_absolute() or ".." in path.parts for path in paths) else listed
+    paths = [PurePosixPath(record.attempt), *map(PurePosixPath, files)]
+    return None if any(path.is_absolute() or ".." in path.parts for path in paths) else record

@@ -24,7 +24,7 @@ from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
 from proxyds.runtime.storage.atomic import remove_folder, sweep_unfinished, whole_folder
 from proxyds.runtime.storage.locks import holding_lock, sweep_locks
-from proxyds.runtime.storage.remote_store import ABOUT, Listed, RemoteStore, new_attempt
+from proxyds.runtime.storage.remote_store import RECORD, EntryRecord, RemoteStore, new_attempt
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -45,7 +45,7 @@ class Entry:
         seconds: Wall-clock time that the work took when it was done.
         created: Unix time of its end, in seconds.
         store: Where it is.
-        listed: What the address says of it; None where the store is a folder.
+        record: What the address says of it; None where the store is a folder.
     """
 
     stage: str
@@ -54,7 +54,7 @@ class Entry:
     seconds: float
     created: float
     store: Store = field(repr=False)
-    listed: Listed | None = field(default=None, repr=False)
+    record: EntryRecord | None = field(default=None, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -67,14 +67,14 @@ class Entry:
         return self.store.fetch(self)
 
     def file(self, name: str) -> StoredFile:
-        """One of its files, for whoever may work on another machine."""
+        """Names one of its files, for whoever may work on another machine."""
         return StoredFile(self.store.place, self.stage, self.key, name)
 
     @property
     def n_bytes(self) -> int:
         """Size of its files."""
-        if self.listed is not None:
-            return self.listed.n_bytes
+        if self.record is not None:
+            return self.record.n_bytes
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
@@ -102,10 +102,10 @@ class StoredFile:
             DamagedEntryError: It is not what was written.
             StoreError: It cannot be fetched.
         """
-        known = _FETCHED.get(self)
-        if known is None or not known.exists():  # `store clean` may have been here
-            known = _FETCHED[self] = Store(self.store).fetch_file(self)
-        return known
+        path = _FETCHED.get(self)
+        if path is None or not path.exists():  # `store clean` may have been here
+            path = _FETCHED[self] = Store(self.store).fetch_file(self)
+        return path
 
 
 _FETCHED: dict[StoredFile, Path] = {}
@@ -113,12 +113,12 @@ _FETCHED: dict[StoredFile, Path] = {}
 
 
 def default_place() -> str:
-    """`PROXYDS_STORE`, or the user's cache folder."""
+    """Returns `PROXYDS_STORE`, or the user's cache folder."""
     return os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
 
 
 def content_key(stage: str, inputs: dict[str, Any]) -> str:
-    """The sha256 of a stage's name and its inputs (anything that JSON can hold)."""
+    """Computes the sha256 of a stage's name and its inputs (anything that JSON can hold)."""
     canonical = json.dumps([stage, inputs], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -140,9 +140,8 @@ class Store:
     """
 
     def __init__(self, place: str | Path | None = None) -> None:
-        given = default_place() if place is None else place
         self._remote: RemoteStore | None = None
-        at = _read_place(given)
+        at = _read_place(default_place() if place is None else place)
         if isinstance(at, Path):
             self.root, self.place, self.name = at, str(at.absolute()), str(at)
         else:
@@ -164,14 +163,13 @@ class Store:
             StoreError: The address does not say.
         """
         if self._remote is not None:
-            listed = self._remote.find(stage, key)
-            return None if listed is None else self._entry(stage, key, listed)
+            record = self._remote.find(stage, key)
+            return None if record is None else self._entry(stage, key, record)
         folder = self.root / stage / key
         try:
-            about = json.loads((folder / ABOUT).read_text())
-            entry = Entry(stage, key, about["name"], about["seconds"], about["created"], self)
-            found = _measure_files(folder)
-            if about.get("files", found) == found:  # earlier versions did not say
+            fields, sizes = json.loads((folder / RECORD).read_text()), _measure_files(folder)
+            entry = Entry(stage, key, fields["name"], fields["seconds"], fields["created"], self)
+            if fields.get("files", sizes) == sizes:  # earlier versions did not say
                 return entry
         except NotADirectoryError:
             return None
@@ -224,22 +222,22 @@ class Store:
                 self._remote.send(stage, key, name, started, folder, attempt)
             else:
                 files = _measure_files(folder)
-                about = {"name": name, "seconds": time.time() - started, "created": time.time(), "files": files}
-                (folder / ABOUT).write_text(json.dumps(about))
+                fields = {"name": name, "seconds": time.time() - started, "created": time.time(), "files": files}
+                (folder / RECORD).write_text(json.dumps(fields))
 
     def fetch(self, entry: Entry) -> Path:
-        """The folder of an entry's files; see `Entry.folder`."""
-        if self._remote is None or entry.listed is None:
+        """Returns the folder of an entry's files; see `Entry.folder`."""
+        if self._remote is None or entry.record is None:
             return self.root / entry.stage / entry.key
-        return self._remote.fetch(entry.stage, entry.key, entry.listed, entry.listed.files)
+        return self._remote.fetch(entry.stage, entry.key, entry.record, entry.record.files)
 
     def fetch_file(self, file: StoredFile) -> Path:
         """Finds where one of an entry's files lies; see `StoredFile.path`."""
         folder = self.root / file.stage / file.key
         if self._remote is not None:
-            listed = self._remote.find(file.stage, file.key)
-            if listed is not None and file.name in listed.files:
-                return self._remote.fetch(file.stage, file.key, listed, [file.name]) / file.name
+            record = self._remote.find(file.stage, file.key)
+            if record is not None and file.name in record.files:
+                return self._remote.fetch(file.stage, file.key, record, [file.name]) / file.name
         elif (folder / file.name).exists():
             return folder / file.name
         elif folder.exists():
@@ -249,13 +247,13 @@ class Store:
         )
 
     def entries(self) -> list[Entry]:
-        """Every finished entry, oldest first; nothing else is fetched."""
+        """Lists every finished entry, oldest first; nothing else is fetched."""
         if self._remote is not None:
-            found = [self._entry(stage, key, listed) for (stage, key), listed in self._remote.find_all().items()]
+            entries = [self._entry(stage, key, record) for (stage, key), record in self._remote.find_all().items()]
         else:
             places = self.root.glob("[!.]*/[!.]*")  # others come and go: locks, attempts to write
-            found = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
-        return sorted(found, key=lambda entry: entry.created)
+            entries = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
+        return sorted(entries, key=lambda entry: entry.created)
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left unfinished."""
@@ -274,7 +272,7 @@ class Store:
         """
         deadline = time.time() - older_than_days * 86_400
         if self._remote is not None:
-            sizes = [listed.n_bytes for listed in self._remote.clean(deadline)]
+            sizes = [record.n_bytes for record in self._remote.clean(deadline)]
         else:
             removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
             for entry, _ in removed:
@@ -283,8 +281,8 @@ class Store:
         self.sweep()
         return len(sizes), sum(sizes)
 
-    def _entry(self, stage: str, key: str, listed: Listed) -> Entry:
-        return Entry(stage, key, listed.name, listed.seconds, listed.created, self, listed)
+    def _entry(self, stage: str, key: str, record: EntryRecord) -> Entry:
+        return Entry(stage, key, record.name, record.seconds, record.created, self, record)
 
     def _translating(self) -> AbstractContextManager[None]:
         if self._remote is not None:
@@ -318,9 +316,9 @@ def _read_place(place: str | Path) -> Path | AtUrl:
 
 
 def _measure_files(folder: Path) -> dict[str, int]:
-    """Bytes of each file of an entry: what a crash of the machine has cut off shows by its size."""
+    """Measures the bytes of each file of an entry: what a crash of the machine has cut off shows by its size."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.name != ABOUT and path.is_file()
+        if path.name != RECORD and path.is_file()
     }
