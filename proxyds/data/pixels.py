@@ -56,20 +56,16 @@ class Pixels:
     def __getitem__(self, wanted: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Reads some images, (n, C, H, W) uint8."""
         rows = self.rows[wanted]
-        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
         if not len(rows):
-            return found
-        n_bytes, file_of = found[0].nbytes, self._file_of(rows)
+            return images
+        n_bytes, file_of = images[0].nbytes, self._file_of(rows)
         breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(file_of) != 0)) + 1
         for first, after in zip([0, *breaks], [*breaks, len(rows)], strict=True):  # neighbours at a stroke
             descriptor, offset = self._open(int(file_of[first]))
-            place = offset + int(rows[first] - self.starts[file_of[first]]) * n_bytes
-            _read_into(descriptor, found[first:after], place)
-        return found
-
-    def load(self) -> NDArray[np.uint8]:
-        """Reads all of them."""
-        return self[:]
+            start = offset + int(rows[first] - self.starts[file_of[first]]) * n_bytes
+            _read_into(images[first:after], descriptor, start)
+        return images
 
     def _file_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         files: NDArray[np.int64] = np.searchsorted(self.starts, rows, side="right") - 1
@@ -77,10 +73,8 @@ class Pixels:
 
     def _open(self, number: int) -> tuple[int, int]:
         if number not in self._offsets:
-            held = np.lib.format.open_memmap(
-                self.files[number].path, mode="r"
-            )  # reads the header, and maps without touching
-            self._image_shape, self._offsets[number] = held.shape[1:], held.offset
+            mapped = np.lib.format.open_memmap(self.files[number].path, mode="r")  # reads the header alone
+            self._image_shape, self._offsets[number] = mapped.shape[1:], mapped.offset
         descriptor = self._opened.pop(number, None)
         if descriptor is None:
             if len(self._opened) >= MAX_OPEN:
@@ -97,10 +91,14 @@ class Pixels:
             os.close(descriptor)
 
 
-def _read_into(descriptor: int, images: NDArray[np.uint8], place: int) -> None:
+ImageArray = NDArray[np.uint8] | Pixels
+"""(N, C, H, W) uint8, in memory or on disk."""
+
+
+def _read_into(images: NDArray[np.uint8], descriptor: int, start: int) -> None:
     view, n_read = images.data.cast("B"), 0
     while n_read < len(view):
-        n = os.preadv(descriptor, [view[n_read:]], place + n_read)
+        n = os.preadv(descriptor, [view[n_read:]], start + n_read)
         if n == 0:
             raise EOFError("a file of decoded images is shorter than when it was written")
         n_read += n

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.chunked import Column, cut_chunks
-from proxyds.data.pixels import FileAt, Pixels
+from proxyds.data.pixels import FileAt, ImageArray, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
 SHARD = 8192
@@ -107,7 +107,7 @@ class Samples:
         content.update(self.labels.astype("<i8").tobytes())
         return content.hexdigest()
 
-    def pixels(self) -> NDArray[np.uint8] | Pixels:
+    def pixels(self) -> ImageArray:
         """Opens the pixels, (N, C, H, W) uint8: in memory, or read as they are indexed where they must stay on disk."""
         pixels = Pixels(self.origin.pixels_files, self.origin.file_starts, self.rows)
         return pixels if self.stay_on_disk else pixels[:]

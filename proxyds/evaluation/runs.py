@@ -30,11 +30,9 @@ from proxyds.runtime.task import Done, Report, Task
 from proxyds.seeding import derive_seed
 from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
-from proxyds.space.networks.build import sketch_network
 from proxyds.training.inference import measure_network
 from proxyds.training.job import TrainingJob, TrainingSetup, expect_image_seconds
 from proxyds.training.loop import count_steps
-from proxyds.training.numerics import choose_computation
 
 STAGE = "check"
 STAGE_VERSION = 2
@@ -80,14 +78,12 @@ class Run:
     Attributes:
         architecture: Which network.
         training_set: What it is trained on.
-        n_seen: Images that the training computes on.
         flops: Of training and test.
         job: What is trained, and tested on the samples held out; None where the samples are not known yet.
     """
 
     architecture: Architecture
     training_set: TrainingSet
-    n_seen: int
     flops: int
     job: TrainingJob | None
 
@@ -192,7 +188,7 @@ def list_runs(
                     n_steps=each.n_steps,
                 )
             flops = n_seen * architecture.training_flops + len(held_out) * architecture.forward_flops
-            runs.append(Run(architecture, each, n_seen, flops, job))
+            runs.append(Run(architecture, each, flops, job))
     return sorted(runs, key=lambda run: -run.flops)
 
 
@@ -269,17 +265,6 @@ def expect_seconds(runs: Sequence[Run]) -> dict[str, float]:
     """Times how long one image of each architecture's training takes on this machine, alone: seconds, by the architecture's name."""
     jobs = {run.architecture.name: run.job for run in reversed(runs) if run.job is not None}
     return {name: expect_image_seconds(job, job.architecture) for name, job in jobs.items()}
-
-
-def describe_computations(
-    architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str
-) -> dict[str, str]:
-    """How each network computes on a device, by its name; see `numerics.Computation`."""
-    described = {}
-    for each in architectures:
-        network = sketch_network(each.network, each.parameters, n_labels, image_shape)
-        described[each.name] = str(choose_computation(network, device))
-    return described
 
 
 def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:

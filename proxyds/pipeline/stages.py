@@ -22,7 +22,6 @@ from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values, count
 from proxyds.data.samples import Samples, Source
 from proxyds.data.source import check_same, load_source
-from proxyds.evaluation.runs import describe_computations
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import Recipe
@@ -48,6 +47,7 @@ from proxyds.selection.similarity import (
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.training.job import TrainingSetup
+from proxyds.training.numerics import describe_computations
 
 _Answer = TypeVar("_Answer")
 LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.pixels import Pixels
+from proxyds.data.pixels import ImageArray
 from proxyds.errors import ChanceLevelError, RecipeError, UnknownNameError
 from proxyds.recipe.models import Probes
 from proxyds.runtime.storage.store import Entry
@@ -103,9 +103,7 @@ def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
     """
     job = ProbeJob(**job_fields)
 
-    def keep_answers(
-        network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], epoch: int
-    ) -> None:
+    def keep_answers(network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], epoch: int) -> None:
         answers = measure_answers(network, pixels, labels, job.device)
         write_answers(folder / "answers.npy", answers, epoch, job.settings.epochs)
 

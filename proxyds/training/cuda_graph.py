@@ -35,8 +35,8 @@ class GraphedStep:
         if self._graph is None:
             self._take_beside(inputs)
         else:
-            for held, given in zip(self._inputs, inputs, strict=True):
-                held.copy_(given)
+            for recorded, new in zip(self._inputs, inputs, strict=True):
+                recorded.copy_(new)
             self._graph.replay()
         self._n_taken += 1
 
@@ -48,7 +48,7 @@ class GraphedStep:
 
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         """Records a step, which is not taken by that."""
-        self._inputs = tuple(given.clone() for given in inputs)
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:

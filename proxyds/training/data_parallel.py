@@ -30,8 +30,8 @@ class Parts:
 
     Attributes:
         n: Parts of a batch.
-        own: Numbers of this process's.
-        is_shared: Whether other processes compute the others.
+        own: Numbers of the parts that this process computes.
+        is_shared: Whether other processes compute the other parts.
 
     Raises:
         TrainingError: `torch.distributed` is set up for another number of processes.
@@ -45,31 +45,32 @@ class Parts:
                 f"torch.distributed is set up for {n_processes}; start {n} of them, or leave torch.distributed alone "
                 "to have one compute all parts"
             )
-        self.n = n
+        self.n, self.name = n, name
         self.is_shared = n_processes > 1
         self.own = (dist.get_rank(),) if self.is_shared else tuple(range(n))
-        self._generators: list[_Generators] = []
+        self._states: dict[int, _State] = {}
+        self._device = "cpu"
 
-    def fit_batch(self, batch_size: int, n_samples: int, name: str) -> int:
-        """Says how many samples a step takes: where there are fewer than were asked for, as many as make equal parts.
+    def fit_batch(self, batch_size: int, n_samples: int) -> int:
+        """Says how many samples a step takes; see the function of this name.
 
         Raises:
             TrainingError: There are not two for each part.
         """
         if self.n > 1 and n_samples < 2 * self.n:
             raise TrainingError(
-                f"{name}: must have two training samples or more for each part of a batch, {2 * self.n} in all, there are "
+                f"{self.name}: must have two training samples or more for each part of a batch, {2 * self.n} in all, there are "
                 f"{n_samples}; lower probes.data_parallel (now {self.n})"
             )
         return fit_batch(batch_size, n_samples, self.n)
 
     def find_own(self, batch_size: int) -> slice:
-        """Where this process's samples stand in a batch."""
+        """Finds where this process's samples stand in a batch."""
         size = batch_size // self.n
         return slice(self.own[0] * size, (self.own[-1] + 1) * size)
 
     def share(self, network: nn.Module) -> nn.Module:
-        """What forward passes are to call, so that gradients become the mean over the processes."""
+        """Returns what forward passes are to call, so that gradients become the mean over the processes."""
         if not self.is_shared:
             return network
         # anybody's network may leave some out, at some steps; where none does, torch says so once on standard error
@@ -79,37 +80,37 @@ class Parts:
     def drawing_from(self, seed: int, device: str) -> Iterator[None]:
         """Lets what draws from torch's global generators (dropout, stochastic depth) draw from a seed of its own in each part."""
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-            self._generators = []
+            self._device = device
             for part in self.own:
                 torch.manual_seed(derive_seed(seed, "part", part) if part else seed)
-                self._generators.append(_Generators(device))
+                self._states[part] = _take_state(device)
             yield
 
     def in_turn(self, network: nn.Module, n_samples: int) -> Iterator[slice]:
         """Goes through this process's parts, within `drawing_from`; the first part comes last, so that its buffers are those that stay.
 
         Args:
-            network: Whose buffers the others must leave alone.
+            network: Its buffers are changed by the first part alone.
             n_samples: Of this process, in a batch.
 
         Yields:
-            Where a part's samples stand among them.
+            Where a part's samples stand among this process's.
         """
         if len(self.own) == 1:
             yield slice(None)
             return
         size = n_samples // len(self.own)
-        before = [held.clone() for held in network.buffers()]
-        for place in reversed(range(len(self.own))):
-            self._generators[place].resume()
-            yield slice(place * size, (place + 1) * size)
-            self._generators[place].note()
-            if place:
-                for held, kept in zip(network.buffers(), before, strict=True):
-                    held.copy_(kept)
+        before = [buffer.clone() for buffer in network.buffers()]
+        for part in reversed(self.own):
+            _set_state(self._states[part], self._device)
+            yield slice(part * size, (part + 1) * size)
+            self._states[part] = _take_state(self._device)
+            if part:
+                for buffer, earlier in zip(network.buffers(), before, strict=True):
+                    buffer.copy_(earlier)
 
     def average(self, value: Tensor) -> Tensor:
-        """The mean of a number over the processes."""
+        """Takes the mean of a number over the processes."""
         if self.is_shared:
             dist.all_reduce(value)
             value /= self.n
@@ -118,17 +119,17 @@ class Parts:
     def take_buffers(self, network: nn.Module) -> None:
         """Gives every process the first one's buffers."""
         if self.is_shared:
-            for held in network.buffers():
-                dist.broadcast(held, 0)
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
 
 
 def fit_batch(batch_size: int, n_samples: int, n_parts: int) -> int:
-    """Samples of a step: `batch_size`, or where there are fewer as many as make equal parts."""
+    """Says how many samples a step takes: `batch_size`, or where there are fewer as many as make equal parts."""
     return min(batch_size, n_samples - n_samples % n_parts)
 
 
 def is_first() -> bool:
-    """Whether this process is the one that reports and writes, of those that train a network together."""
+    """Says whether this process is the one that reports and writes, of those that train a network together."""
     return not _is_set_up() or dist.get_rank() == 0
 
 
@@ -136,20 +137,15 @@ def _is_set_up() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-class _Generators:
-    """The state of torch's global generators, on the CPU and on a device, now or when `note` was called."""
+_State = tuple[Tensor, Tensor | None]
+"""Of torch's global generators, on the CPU and on a CUDA device."""
 
-    def __init__(self, device: str) -> None:
-        self._cuda = device if device.startswith("cuda") else None
-        self.note()
 
-    def note(self) -> None:
-        """Takes their state."""
-        self._state = torch.get_rng_state()
-        self._cuda_state = torch.cuda.get_rng_state(self._cuda) if self._cuda else None
+def _take_state(device: str) -> _State:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
 
-    def resume(self) -> None:
-        """Puts them back to it."""
-        torch.set_rng_state(self._state)
-        if self._cuda is not None and self._cuda_state is not None:
-            torch.cuda.set_rng_state(self._cuda_state, self._cuda)
+
+def _set_state(state: _State, device: str) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

@@ -1,4 +1,4 @@
-"""Trained networks asked: labels, and the features of a layer.
+"""What trained networks say of images: labels, and the features of a layer.
 
 A batch norm that follows a convolution is a scale and a shift of its channels once a network is trained, so both become one
 convolution, and memory is read and written once less. Networks are anybody's: what was folded is compared with what it was, on a few
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from proxyds.data.pixels import Pixels
+from proxyds.data.pixels import ImageArray
 from proxyds.training.model import PixelNetwork
 from proxyds.training.numerics import choose_computation
 
@@ -29,15 +29,14 @@ N_COMPARED, TOLERANCE = 8, 1e-3
 
 
 @torch.inference_mode()
-def predict_labels(network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu") -> NDArray[np.int64]:
+def predict_labels(network: PixelNetwork, pixels: ImageArray, device: str = "cpu") -> NDArray[np.int64]:
     """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
-    asked = _prepare(network, pixels, device)
-    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(asked, None, pixels, device)])
+    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(network, pixels, device)])
 
 
 @torch.inference_mode()
 def measure_network(
-    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
+    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu"
 ) -> tuple[float, float]:
     """Asks a network about samples whose labels are known.
 
@@ -50,19 +49,16 @@ def measure_network(
     Returns:
         The share that it gets right, as `predict_labels` has it, and the mean cross-entropy in nats.
     """
-    asked, n_right, loss = _prepare(network, pixels, device), 0, 0.0
-    truth = torch.from_numpy(labels).to(device)
-    for (logits, _), true in zip(
-        _ask(asked, None, pixels, device), torch.split(truth, _batch_size(device)), strict=True
-    ):
+    n_right, loss = 0, 0.0
+    for logits, true in _ask_labelled(network, pixels, labels, device):
         n_right += int((logits.argmax(1) == true).sum())
-        loss += float(F.cross_entropy(logits.float(), true, reduction="sum"))
+        loss += float(F.cross_entropy(logits, true, reduction="sum"))
     return n_right / len(labels), loss / len(labels)
 
 
 @torch.inference_mode()
 def measure_answers(
-    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, labels: NDArray[np.int64], device: str = "cpu"
+    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu"
 ) -> NDArray[np.float32]:
     """Measures how sure of itself a network is of each sample, and how right.
 
@@ -73,26 +69,23 @@ def measure_answers(
         device: `cpu` or a CUDA device.
 
     Returns:
-        (4, N) float32, in the order of `known.MEASURES`.
+        (4, N) float32, in the order of `selection.records.MEASURES`.
     """
-    asked, start, found = _prepare(network, pixels, device), 0, []
-    for logits, _ in _ask(asked, None, pixels, device):
-        true = torch.from_numpy(labels[start : start + len(logits)]).to(device)[:, None]
-        start += len(logits)
-        log_p = logits.float().log_softmax(1)
+    batches = []
+    for logits, labels_of_batch in _ask_labelled(network, pixels, labels, device):
+        true = labels_of_batch[:, None]
+        log_p = logits.log_softmax(1)
         p = log_p.exp()
         p_true = p.gather(1, true)
         other = p.scatter(1, true, -1.0).amax(1)
         error = p.scatter(1, true, p_true - 1.0)
         measured = [-log_p.gather(1, true)[:, 0], -(p * log_p).sum(1), error.norm(dim=1), p_true[:, 0] - other]
-        found.append(torch.stack(measured).cpu().numpy())
-    return np.concatenate(found, axis=1)
+        batches.append(torch.stack(measured).cpu().numpy())
+    return np.concatenate(batches, axis=1)
 
 
 @torch.inference_mode()
-def extract_features(
-    network: PixelNetwork, layer: str, pixels: NDArray[np.uint8] | Pixels, device: str = "cpu"
-) -> NDArray[np.float32]:
+def extract_features(network: PixelNetwork, layer: str, pixels: ImageArray, device: str = "cpu") -> NDArray[np.float32]:
     """Reads one layer's output for each sample.
 
     Args:
@@ -106,31 +99,37 @@ def extract_features(
         the paper does not say how a layer becomes a vector, and this keeps D small at every layer. Outputs (n, h, w, D), of some
         transformers' inner layers, are not told apart from (n, D, h, w): take a later layer of those.
     """
-    asked = _prepare(network, pixels, device, layer)
-    return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(asked, layer, pixels, device)])
+    return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(network, pixels, device, layer)])
 
 
-def _prepare(
-    network: PixelNetwork, pixels: NDArray[np.uint8] | Pixels, device: str, layer: str | None = None
-) -> PixelNetwork:
-    """A copy of a network on a device with its batch norms folded; where that changes what it says, a mere copy."""
-    computation = choose_computation(network, device)
-    plain = copy.deepcopy(network)
-    plain.to(device=device, memory_format=computation.torch_format)  # type: ignore[call-overload]
-    some = pixels[:N_COMPARED]
-    (expected,) = _ask(plain, layer, some, device)
-    try:
-        folded = fold_batch_norms(plain, layer or "")
-        (found,) = _ask(folded, layer, some, device)
-        same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(found, expected, strict=True))
-    except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
-        return plain
-    return folded if same else plain
+def _ask_labelled(
+    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields each batch's logits (n, L) float32 and true labels (n,) int64."""
+    labels_of_batches = torch.split(torch.from_numpy(labels).to(device), _batch_size(device))
+    for (logits, _), true in zip(_ask(network, pixels, device), labels_of_batches, strict=True):
+        yield logits.float(), true
 
 
 def _ask(
-    network: PixelNetwork, layer: str | None, pixels: NDArray[np.uint8] | Pixels, device: str
+    network: PixelNetwork, pixels: ImageArray, device: str, layer: str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Runs a copy of a network on a device, its batch norms folded where that changes nothing of what it says; yields as `_run` does."""
+    plain = copy.deepcopy(network)
+    memory_format = choose_computation(network, device).torch_format
+    plain.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    some = pixels[:N_COMPARED]
+    (expected,) = _run(plain, some, device, layer)
+    try:
+        folded = fold_batch_norms(plain, layer or "")
+        (outputs,) = _run(folded, some, device, layer)
+        is_same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(outputs, expected, strict=True))
+    except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
+        is_same = False
+    return _run(folded if is_same else plain, pixels, device, layer)
+
+
+def _run(network: PixelNetwork, pixels: ImageArray, device: str, layer: str | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields one batch's logits after the other's, and a layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
     memory_format = choose_computation(network, device).torch_format
     outputs: list[Tensor] = []
@@ -156,7 +155,7 @@ def _batch_size(device: str) -> int:
 
 
 def _as_vectors(output: Tensor) -> Tensor:
-    """A layer's output as (n, D) float32, not in the layer's own memory: what follows may write into that."""
+    """Turns a layer's output into (n, D) float32, not in the layer's own memory: what follows may write into that."""
     if output.dim() > 2:
         output = output.mean(1) if output.dim() == 3 else output.flatten(2).mean(2)
         return output.float()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from proxyds.data.chunked import materialize
-from proxyds.data.pixels import Pixels
+from proxyds.data.pixels import ImageArray
 from proxyds.data.samples import Samples, StreamedSamples
 from proxyds.errors import TrainingError
 from proxyds.recipe.models import Training
@@ -32,7 +32,7 @@ from proxyds.training.model import PixelNetwork, make_network
 TIMING_FLOPS = 20_000_000_000
 """Cost of one step of `expect_image_seconds`, at most (two images at least): under a second on one core."""
 
-AfterEpoch = Callable[[PixelNetwork, NDArray[np.uint8] | Pixels, NDArray[np.int64], int], None]
+AfterEpoch = Callable[[PixelNetwork, ImageArray, NDArray[np.int64], int], None]
 """Takes the network in evaluation mode, the training samples' pixels and labels, and the epoch's index."""
 
 

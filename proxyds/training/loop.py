@@ -4,7 +4,7 @@ Choices and their cost. Pixels that fit in memory are held as uint8 on the devic
 its own crop and flip: many times faster than a loader of PIL images. Those that do not are read from disk, the next batches while
 one is computed on, and give the same bits. A step waits for nothing: an epoch's random numbers are drawn before it (25 bytes a
 sample), and its loss is read after it. On a GPU a step is one CUDA graph. How the network computes follows from its shape and the
-kind of device alone (`numerics.py`); one thread for each run, since `engine.py` runs as many at once as there are cores.
+kind of device alone (`numerics.py`); one thread for each run, since engines run as many at once as there are cores.
 Several processes may train a network together (`data_parallel.py`).
 """
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
-from proxyds.data.pixels import Pixels
+from proxyds.data.pixels import ImageArray, Pixels
 from proxyds.errors import DivergedError
 from proxyds.recipe.models import Training
 from proxyds.seeding import derive_seed
@@ -52,7 +52,7 @@ class Epoch:
 
 def train_network(
     network: PixelNetwork,
-    pixels: NDArray[np.uint8] | Pixels,
+    pixels: ImageArray,
     labels: NDArray[np.int64],
     settings: Training,
     *,
@@ -85,7 +85,7 @@ def train_network(
         TrainingError: Too few samples for the parts of a batch, or `torch.distributed` is set up for other than `n_parts` processes.
     """
     parts = Parts(n_parts, name)
-    batch_size = parts.fit_batch(settings.batch_size, len(labels), name)
+    batch_size = parts.fit_batch(settings.batch_size, len(labels))
     network.fit_normalisation(pixels)
     computation = choose_computation(network, device)
     memory_format = computation.torch_format
@@ -104,10 +104,10 @@ def train_network(
     in_order = torch.arange(n_own, device=device)
 
     def take_step(chosen: Tensor, offsets: Tensor, mirrored: Tensor, *read: Tensor) -> None:
-        padded, places = (images, chosen) if images is not None else (*read, in_order)
+        padded, indices = (images, chosen) if images is not None else (*read, in_order)
         optimizer.zero_grad(set_to_none=True)
         for part in parts.in_turn(network, n_own):
-            batch = cut_batch(padded, settings, places[part], offsets[:, part], mirrored[part])
+            batch = cut_batch(padded, settings, indices[part], offsets[:, part], mirrored[part])
             with computation.arithmetic():
                 logits = model(batch.contiguous(memory_format=memory_format))
                 loss = F.cross_entropy(logits, targets[chosen[part]]) / len(parts.own)
@@ -150,7 +150,7 @@ def train_network(
 
 
 def count_steps(settings: Training, n_train: int) -> int:
-    """Batches of a whole training: every epoch leaves out what fills none."""
+    """Counts the batches of a whole training: every epoch leaves out what fills none."""
     return settings.epochs * (n_train // min(settings.batch_size, n_train))
 
 
@@ -238,14 +238,12 @@ def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tenso
     n_images, padded_height, padded_width, n_channels = padded.shape
     height, width = padded_height - 2 * settings.crop_padding, padded_width - 2 * settings.crop_padding
     n, device = len(chosen), padded.device
-    n_places = n_images * padded_height * padded_width - width + 1
-    row_at = padded.view(-1).as_strided(
-        (n_places, width * n_channels), (n_channels, 1)
-    )  # the row that begins at any pixel
+    n_pixels = n_images * padded_height * padded_width - width + 1
+    row_at = padded.view(-1).as_strided((n_pixels, width * n_channels), (n_channels, 1))  # the row from any pixel on
     first_rows = chosen * padded_height + offsets[0]
     rows = first_rows[:, None] + torch.arange(height, device=device)
-    places = rows * padded_width + offsets[1][:, None]
-    images = row_at.index_select(0, places.view(-1)).view(n, height, width, n_channels)
+    first_pixels = rows * padded_width + offsets[1][:, None]
+    images = row_at.index_select(0, first_pixels.view(-1)).view(n, height, width, n_channels)
     if settings.horizontal_flip:
         both = torch.cat([images, images.flip(2)]).view(2 * n, -1)
         images = both.index_select(0, torch.arange(n, device=device) + n * mirrored).view_as(images)
@@ -274,7 +272,7 @@ def _make_optimizer(network: PixelNetwork, settings: Training, device: str) -> t
 
 
 def _make_schedule(optimizer: torch.optim.Optimizer, settings: Training, n_steps: int) -> LRScheduler:
-    """One-cycle (Smith 2018): up to the learning rate and down to nothing; step: a tenth at 1/2 and at 3/4."""
+    """Makes one-cycle (Smith 2018): up to the learning rate and down to nothing; step: a tenth at 1/2 and at 3/4."""
     if settings.schedule == "one-cycle":
         return OneCycleLR(optimizer, settings.learning_rate, total_steps=n_steps + 1, cycle_momentum=False)
     return MultiStepLR(optimizer, milestones=[max(1, n_steps // 2), max(2, n_steps * 3 // 4)], gamma=0.1)

@@ -1,4 +1,4 @@
-"""A network that takes pixels as they are held: made from a registered family, saved and loaded."""
+"""A network that takes uint8 pixels: made from a registered family, saved and loaded."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from proxyds.data.pixels import Pixels
+from proxyds.data.pixels import ImageArray
 from proxyds.space.networks.build import build_network
 
 
@@ -29,12 +28,12 @@ class PixelNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(1, n_channels, 1, 1))
         self.register_buffer("deviation", torch.ones(1, n_channels, 1, 1))
 
-    def fit_normalisation(self, pixels: NDArray[np.uint8] | Pixels) -> None:
+    def fit_normalisation(self, pixels: ImageArray) -> None:
         """Sets mean and deviation from pixels (N, C, H, W), exactly, by counting values."""
         counts = np.zeros((pixels.shape[1], 256))
-        for image_tile in (pixels[start : start + 1024] for start in range(0, len(pixels), 1024)):
+        for images in (pixels[start : start + 1024] for start in range(0, len(pixels), 1024)):
             for channel in range(pixels.shape[1]):
-                counts[channel] += np.bincount(image_tile[:, channel].ravel(), minlength=256)
+                counts[channel] += np.bincount(images[:, channel].ravel(), minlength=256)
         values, n = np.arange(256.0), counts.sum(axis=1)
         mean = counts @ values / n
         variance = counts @ values**2 / n - mean**2
@@ -71,9 +70,9 @@ def save_network(network: PixelNetwork, file: Path, n_labels: int, image_shape: 
 
 def load_network(file: Path, network: str, parameters: dict[str, Any]) -> PixelNetwork:
     """Reads what `save_network` wrote, on the CPU, in evaluation mode."""
-    with safe_open(file, framework="pt") as held:
-        about = held.metadata()
-        image_shape: tuple[int, int, int] = tuple(json.loads(about["image_shape"]))
-        built = PixelNetwork(build_network(network, parameters, int(about["n_labels"]), image_shape), image_shape[0])
-        built.load_state_dict({name: held.get_tensor(name) for name in held.keys()})  # noqa: SIM118 - no mapping
+    with safe_open(file, framework="pt") as saved:
+        metadata = saved.metadata()
+        image_shape: tuple[int, int, int] = tuple(json.loads(metadata["image_shape"]))
+        built = PixelNetwork(build_network(network, parameters, int(metadata["n_labels"]), image_shape), image_shape[0])
+        built.load_state_dict({name: saved.get_tensor(name) for name in saved.keys()})  # noqa: SIM118 - no mapping
     return built.eval()

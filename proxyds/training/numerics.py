@@ -6,14 +6,18 @@ rules are what timing said, once: `tests/benchmarks/` measures them again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.build import sketch_network
+
 THREADS = 1
-"""Of one run; `engine.py` runs several at once."""
+"""Of one run; engines run several at once."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Computation:
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def arithmetic(self) -> AbstractContextManager[object]:
-        """What training's forward passes run in."""
+        """Returns what training's forward passes run in."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False)  # a CUDA graph may not hold its cache
@@ -69,3 +73,14 @@ def choose_computation(network: nn.Module, device: str = "cpu") -> Computation:
         )
     fits = all(c.out_channels % 8 == 0 and (c.in_channels % 8 == 0 or c.in_channels == 3) for c in convolutions)
     return Computation(device, "channels_last" if convolutions and fits else "contiguous", "float32")
+
+
+def describe_computations(
+    architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str
+) -> dict[str, str]:
+    """Says how each network computes on a device, by its name, in words for people."""
+    described = {}
+    for each in architectures:
+        network = sketch_network(each.network, each.parameters, n_labels, image_shape)
+        described[each.name] = str(choose_computation(network, device))
+    return described

@@ -69,7 +69,7 @@ def network_of(family: tuple[str, dict[str, object]] = FAMILIES[0], side: int = 
 def test_training_from_disk_gives_the_same_bits(tmp_path: Path, family: tuple[str, dict[str, object]]) -> None:
     pixels, labels = write_images(tmp_path, 150)  # an epoch leaves out 22
     held, read = network_of(family), network_of(family)
-    expected = train_network(held, pixels.load(), labels, SETTINGS, seed=3)
+    expected = train_network(held, pixels[:], labels, SETTINGS, seed=3)
     found = train_network(read, pixels, labels, SETTINGS, seed=3)
     assert [epoch.loss for epoch in found] == [epoch.loss for epoch in expected]
     assert all(torch.equal(a, b) for a, b in zip(held.state_dict().values(), read.state_dict().values(), strict=True))
@@ -80,7 +80,7 @@ def test_a_training_that_is_cut_short_gives_the_same_bits(tmp_path: Path) -> Non
     pixels, labels = write_images(tmp_path, 150)
     losses = [
         [epoch.loss for epoch in train_network(network_of(), given, labels, SETTINGS, seed=3, n_steps=5)]
-        for given in (pixels.load(), pixels)
+        for given in (pixels[:], pixels)
     ]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 2
@@ -117,7 +117,7 @@ def test_an_error_of_the_reading_thread_ends_the_training(tmp_path: Path, monkey
     pixels, labels = write_images(tmp_path, 150)
     network = network_of()
     monkeypatch.setattr(network, "fit_normalisation", lambda pixels: None)  # which would find it first
-    pixels.load()
+    pixels[:]
     with (tmp_path / "2.npy").open("r+b") as file:
         file.truncate(2_000)
     with pytest.raises(EOFError, match="shorter than when it was written"):
@@ -143,8 +143,8 @@ def test_the_reading_thread_ends_when_the_training_fails(tmp_path: Path, monkeyp
 def test_networks_are_asked_about_pixels_on_disk_a_batch_at_a_time(tmp_path: Path) -> None:
     pixels, _ = write_images(tmp_path, 150)
     network = network_of().eval()
-    assert (predict_labels(network, pixels) == predict_labels(network, pixels.load())).all()
+    assert (predict_labels(network, pixels) == predict_labels(network, pixels[:])).all()
     features = extract_features(network, "stages.1", pixels)
-    assert (features == extract_features(network, "stages.1", pixels.load())).all()
+    assert (features == extract_features(network, "stages.1", pixels[:])).all()
     assert features.shape == (150, 16)
     assert sorted({n for n, _ in pixels.reads}) == [8, 22, 64, 150]  # compared, the last batch, a batch; and `load`

@@ -289,9 +289,9 @@ def test_a_runs_flops_are_those_of_its_training_and_its_test(train: Samples, hel
     runs = {(run.architecture.name, run.training_set.name): run for run in runs_of(sets_of(train, 0.125), held_out)}
     full, fewer = runs["net 100", "full, number 1"], runs["net 400", "fewer-epochs 0.125, number 1"]
     proxy = runs["net 400", "proxy 0.125, number 1"]
-    assert (full.n_seen, full.flops) == (12 * 16, 12 * 16 * 300 + 40 * 100)
-    assert (fewer.n_seen, fewer.flops) == (3 * 16, 3 * 16 * 1200 + 40 * 400)
-    assert (proxy.n_seen, proxy.flops) == (3 * 8, 3 * 8 * 1200 + 40 * 400)  # a batch is the whole of its 8 samples
+    assert full.flops == 12 * 16 * 300 + 40 * 100
+    assert fewer.flops == 3 * 16 * 1200 + 40 * 400
+    assert proxy.flops == 3 * 8 * 1200 + 40 * 400  # a batch is the whole of its 8 samples
 
 
 def test_runs_are_told_apart_by_name_and_by_key(train: Samples, held_out: Samples) -> None:

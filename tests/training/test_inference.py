@@ -53,8 +53,8 @@ def test_answers_are_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """For distributions (0.7, 0.2, 0.1) and (1/3, 1/3, 1/3), of which label 0 and label 2 are true."""
     logits = torch.log(torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3]]))
     batches = [(logits, logits[:, :0])] * 2
-    monkeypatch.setattr("proxyds.training.inference._prepare", lambda *about: None)
-    monkeypatch.setattr("proxyds.training.inference._ask", lambda *about: iter(batches))
+    monkeypatch.setattr("proxyds.training.inference.CPU_BATCH", 2)
+    monkeypatch.setattr("proxyds.training.inference._ask", lambda *_: iter(batches))
     measured = dict(zip(MEASURES, measure_answers(None, images(4), np.array([0, 2, 1, 0])), strict=True))  # type: ignore[arg-type]
     np.testing.assert_allclose(measured["loss"], [0.35667, 1.09861, 1.60944, 1.09861], atol=1e-4)
     np.testing.assert_allclose(measured["entropy"], [0.80182, 1.09861, 0.80182, 1.09861], atol=1e-4)
