@@ -196,10 +196,10 @@ def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
 def _case_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
     tables = {"evaluation": summary.evaluation, "train": summary.training, "proxy": summary.proxy}
     rows = []
-    for i, (case, meaning) in enumerate(CASE_MEANINGS.items()):
-        counts = {name: int(samples.of_cases()[i]) for name, samples in tables.items()}
+    for case, meaning in CASE_MEANINGS.items():
+        counts = {name: samples.count("case").get(case, 0) for name, samples in tables.items()}
         shares = {f"{name}_share": counts[name] / samples.n for name, samples in tables.items()}
-        again = manifest.agreement.of_cases[i] if manifest.agreement else None
+        again = manifest.agreement.of_cases[case - 1] if manifest.agreement else None
         rows.append({"case": case, "meaning": meaning, "again": again, **counts, **shares})
     return rows
 

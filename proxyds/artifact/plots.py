@@ -60,8 +60,9 @@ def _draw_cases(summary: Summary) -> bytes:
     figure = new_figure(height=2.9)
     axes = figure.subplots()
     for position, (_, samples) in enumerate(rows):
-        left = 0.0
-        for case, share in enumerate(samples.of_cases() / max(1, samples.n), start=1):
+        left, counts = 0.0, samples.count("case")
+        for case in CASE_MEANINGS:
+            share = counts.get(case, 0) / max(1, samples.n)
             axes.barh(position, share, left=left, color=CASE_COLOURS[case], edgecolor="white", height=0.72)
             if share > 0.035:
                 axes.text(left + share / 2, position, as_percent(round(share, 2)), ha="center", va="center", fontsize=9)
@@ -78,18 +79,18 @@ def _draw_cases(summary: Summary) -> bytes:
 
 def count_labels(manifest: Manifest, summary: Summary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts the samples of each of the source's labels: that could be drawn, and of the proxy."""
-    n = len(manifest.label_names)
-    own = summary.proxy.of_labels(len(manifest.proxy_label_names))
-    after = np.zeros(n, np.int64)
-    after[slice(None) if manifest.kept_labels is None else list(manifest.kept_labels)] = own
-    return summary.training.of_labels(n), after
+    before, after = np.zeros((2, len(manifest.label_names)), np.int64)
+    for label, n in summary.training.count("label").items():
+        before[label] = n
+    for label, n in summary.proxy.count("label").items():
+        after[label if manifest.kept_labels is None else manifest.kept_labels[label]] = n
+    return before, after
 
 
 def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
     label_names = manifest.label_names
     n = len(label_names)
-    counts = count_labels(manifest, summary)
-    before, after = (of_table / of_table.sum() for of_table in counts)
+    before, after = (counts / counts.sum() for counts in count_labels(manifest, summary))
     figure = new_figure(height=3.2)
     axes = figure.subplots()
     if n <= MAX_NAMED_LABELS:
@@ -114,22 +115,22 @@ def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
 
 
 def _draw_importance(summary: Summary) -> bytes:
-    both = [(summary.training, BEFORE, "training"), (summary.proxy, AFTER, "proxy")]
-    distinct, _ = summary.training.of_importances()
+    distinct = list(summary.training.count("importance"))
     figure = new_figure(height=3)
     axes = figure.subplots()
-    if len(distinct) <= 12:
-        positions = np.arange(len(distinct))
-        for (samples, colour, name), shift in zip(both, (-0.2, 0.2), strict=True):
-            values, counts = samples.of_importances()
-            shares = dict(zip(values, counts / samples.n, strict=True))
+    positions, edges = np.arange(len(distinct)), np.linspace(distinct[0], distinct[-1], 31).tolist()
+    is_few = len(distinct) <= 12
+    for samples, colour, name, shift in (
+        (summary.training, BEFORE, "training", -0.2),
+        (summary.proxy, AFTER, "proxy", 0.2),
+    ):
+        shares = {value: n / samples.n for value, n in samples.count("importance").items()}
+        if is_few:
             axes.bar(positions + shift, [shares.get(value, 0.0) for value in distinct], 0.4, color=colour, label=name)
+        else:
+            axes.hist(list(shares), edges, weights=list(shares.values()), color=colour, alpha=0.6, label=name)
+    if is_few:
         axes.set_xticks(positions, [f"{value:.3g}" for value in distinct])
-    else:
-        edges = np.linspace(distinct[0], distinct[-1], 31).tolist()
-        for samples, colour, name in both:
-            values, counts = samples.of_importances()
-            axes.hist(values, edges, weights=counts / samples.n, color=colour, alpha=0.6, label=name)
     axes.yaxis.set_major_formatter(as_percent)
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
@@ -168,7 +169,7 @@ def _draw_probes(manifest: Manifest) -> bytes:
 
 def _draw_gallery(summary: Summary) -> bytes:
     """Draws samples of the proxy for each case, the first of each in the order of ids (which is random)."""
-    counts = dict(zip(CASE_MEANINGS, summary.proxy.of_cases(), strict=True))
+    counts = dict.fromkeys(CASE_MEANINGS, 0) | summary.proxy.count("case")
     shares = [1.0 if counts[case] else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
     figure = new_figure(height=0.4 + 1.05 * sum(shares))
     side, gap = 64, 6

@@ -21,17 +21,8 @@ RANDOM_LABELS, ALL_LABELS = "random-labels", "all-labels"
 OTHER_METHODS = tuple(name for name in METHODS if name not in (RANDOM, STRATIFIED))
 """Selection methods that a check may be asked to compare with."""
 
-DATASETS = {
-    FULL: "everything that may be drawn",
-    PROXY: "the proxy, or another draw of it",
-    RANDOM: "as many samples, every one with the same chance",
-    STRATIFIED: "as many samples, the same share of every label",
-    **{name: f"as many samples, by the selection method {name}" for name in OTHER_METHODS},
-    RANDOM_LABELS: "as many samples of as many labels, both at random; where the proxy drops labels",
-    ALL_LABELS: "as many samples of all labels, drawn as the proxy's are; where the proxy drops labels",
-    FEWER_EPOCHS: "everything, for as many steps as the proxy takes",
-}
-"""What architectures are trained on, by the name that the table `ranking` uses."""
+DATASETS = (FULL, PROXY, RANDOM, STRATIFIED, *OTHER_METHODS, RANDOM_LABELS, ALL_LABELS, FEWER_EPOCHS)
+"""What architectures are trained on, as the table `ranking` names it and in its order; `docs/format.md` says what each is."""
 
 AT_ONE_RATIO = tuple(name for name in DATASETS if name != FULL)
 """Data sets that there are for each ratio."""
@@ -109,10 +100,9 @@ def parameters_text(architecture: Architecture) -> str:
 
 def make_runs_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Puts rows into their one order, whatever order the runs ended in; a column that a row lacks is null."""
-    order = list(DATASETS)
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:
-        of_set = (order.index(row["dataset"]), row["ratio"], row.get("draw_seed") or 0, row["training_seed"])
+        of_set = (DATASETS.index(row["dataset"]), row["ratio"], row.get("draw_seed") or 0, row["training_seed"])
         return (*of_set, row["training_flops"], row["n_parameters"], row["architecture"])
 
     return pa.Table.from_pylist(sorted(rows, key=place), schema=COLUMNS)

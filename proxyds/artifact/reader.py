@@ -11,7 +11,7 @@ import math
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,17 +192,16 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
         VerificationError: A file is missing, changed, or not in the manifest; names each.
     """
     manifest = read_manifest(folder)
-    surplus = [f"{name}: not in the manifest" for name in present_files(folder) - set(manifest.files) - {MANIFEST}]
-    problems = [*_find_differences(folder, manifest.files), *sorted(surplus)]
-    problems = [problem for problem in problems if problem.partition(":")[0] not in but_for]
-    if not problems:
-        return manifest
+    surplus = sorted(present_files(folder) - set(manifest.files) - {MANIFEST})
+    problems = _find_differences(folder, manifest.files) | dict.fromkeys(surplus, "not in the manifest")
+    problems = {name: problem for name, problem in problems.items() if name not in but_for}
     advice = "fetch or build it again"
     if set(problems) <= set(surplus):
         advice = "move away what is not in the manifest"
-    elif all(problem.startswith((f"{CARD}:", "assets/")) for problem in problems):
-        advice = "`proxyds card` renders the card again, without what was edited"
-    raise _differ(folder, problems, advice)
+    elif all(name == CARD or name.startswith("assets/") for name in problems):
+        advice = f"`proxyds card {folder}` renders the card again, without what was edited"
+    _refuse_differences(folder, problems, advice)
+    return manifest
 
 
 def verify_files(folder: Path, files: Mapping[str, FileFacts]) -> None:
@@ -211,34 +210,34 @@ def verify_files(folder: Path, files: Mapping[str, FileFacts]) -> None:
     Raises:
         VerificationError: One is missing or changed; names each.
     """
-    if problems := _find_differences(folder, files):
-        raise _differ(folder, problems, "fetch or build it again")
+    _refuse_differences(folder, _find_differences(folder, files), "fetch or build it again")
 
 
-def _differ(folder: Path, problems: Sequence[str], advice: str) -> VerificationError:
-    listed = "\n".join(f"  {problem}" for problem in problems)
-    n_files = "1 file differs" if len(problems) == 1 else f"{len(problems)} files differ"
-    return VerificationError(f"{n_files} from {MANIFEST}:\n{listed}\n{advice}", place=folder)
+def _refuse_differences(folder: Path, problems: Mapping[str, str], advice: str) -> None:
+    if problems:
+        listed = "\n".join(f"  {name}: {problem}" for name, problem in problems.items())
+        n_files = "1 file differs" if len(problems) == 1 else f"{len(problems)} files differ"
+        raise VerificationError(f"{n_files} from {MANIFEST}:\n{listed}\n{advice}", place=folder)
 
 
-def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> list[str]:
-    problems = []
+def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> dict[str, str]:
+    """Says of each file that is not what the manifest says what is wrong with it."""
+    problems = {}
     for name, facts in files.items():
         try:
-            difference = _find_difference(folder, name, facts)
+            problem = _find_difference(folder, name, facts)
         except PermissionError:
             raise NoPermissionError("may not be read", place=folder / name) from None
         except OSError as error:
-            difference = f"cannot be read: {error.strerror}"
-        if difference is not None:
-            problems.append(f"{name}: {difference}")
+            problem = f"cannot be read: {error.strerror}"
+        if problem is not None:
+            problems[name] = problem
     return problems
 
 
 def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
     path = folder / name
-    links = [each for each in (path, *path.parents[: name.count("/")]) if each.is_symlink()]
-    if links:
+    if any(each.is_symlink() for each in (path, *path.parents[: name.count("/")])):
         return "must be a file inside the folder, found a link; `proxyds pull` and `hf download --local-dir` give files"
     if not path.is_file():
         return "missing"

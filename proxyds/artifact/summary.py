@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from proxyds.selection.records import CASE_MEANINGS
 
@@ -31,25 +30,12 @@ class SampleCounts:
     @property
     def n(self) -> int:
         """The number of samples in all."""
-        return int(self._counts.sum())
+        return sum(self.groups["n"].to_pylist())
 
-    @property
-    def _counts(self) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = self.groups["n"].to_numpy()
-        return counts
-
-    def of_cases(self) -> NDArray[np.int64]:
-        """Counts the samples of each case 1..4; (4,) int64."""
-        return self._sum(self.groups["case"].to_numpy(), 5)[1:5]
-
-    def of_labels(self, n_labels: int) -> NDArray[np.int64]:
-        """Counts the samples of each label; (n_labels,) int64."""
-        return self._sum(self.groups["label"].to_numpy(), n_labels)
-
-    def of_importances(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Lists the importances that are there, in order, and how many samples have each."""
-        values, places = np.unique(self.groups["importance"].to_numpy(), return_inverse=True)
-        return values, self._sum(places, len(values))
+    def count(self, column: str) -> dict[Any, int]:
+        """Counts the samples of each value that a column has, the values in order."""
+        counts = self.groups.group_by(column, use_threads=False).aggregate([("n", "sum")]).sort_by(column)
+        return dict(zip(counts[column].to_pylist(), counts["n_sum"].to_pylist(), strict=True))
 
     def add(self, piece: pa.Table) -> SampleCounts:
         """Counts the samples of another piece besides."""
@@ -57,9 +43,6 @@ class SampleCounts:
         both = pa.concat_tables([self.groups, piece.select(COUNTED).append_column("n", ones).cast(_GROUPS)])
         grouped = both.group_by(COUNTED, use_threads=False).aggregate([("n", "sum")])
         return SampleCounts(grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED]))
-
-    def _sum(self, places: NDArray[Any], n: int) -> NDArray[np.int64]:
-        return np.bincount(places, weights=self._counts, minlength=n).astype(np.int64)
 
 
 @dataclass(frozen=True)

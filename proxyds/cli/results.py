@@ -220,7 +220,7 @@ def _describe_proxy(manifest: Manifest, summary: Summary) -> dict[str, Any]:
             (
                 f"{case}: {meaning}",
                 f"{manifest.draw.constants[case - 1]:g}",
-                *(_share(counts.of_cases()[case - 1], counts.n) for counts in counted),
+                *(_share(counts.count("case").get(case, 0), counts.n) for counts in counted),
             )
             for case, meaning in CASE_MEANINGS.items()
         ],

@@ -231,7 +231,7 @@ def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedPr
     for run in runs:
         groups[run.training_set.dataset, run.training_set.ratio].append(run)
     planned = []
-    for key in sorted(groups, key=lambda key: (list(DATASETS).index(key[0]), key[1])):
+    for key in sorted(groups, key=lambda key: (DATASETS.index(key[0]), key[1])):
         missing = [run for run in groups[key] if not _is_stored(session, run.task)]
         flops = [run.flops for run in missing]
         seconds = [
