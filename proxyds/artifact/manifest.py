@@ -71,7 +71,7 @@ class FileFacts(Part):
 
 
 class SourceRecord(Part):
-    """What the proxy was made from; see `records.SourceFacts`."""
+    """What the proxy was made from; see `data.samples.SourceFacts`."""
 
     name: str
     revision: str | None
@@ -103,7 +103,7 @@ class ProbeRecord(Part):
 
 
 class AgreementRecord(Part):
-    """How far two trainings of the probes give evaluation samples the same case; see `records.Agreement`."""
+    """How far two trainings of the probes give evaluation samples the same case; see `selection.records.Agreement`."""
 
     share: Annotated[float, Field(ge=0, le=1)]
     by_chance: Annotated[float, Field(ge=0, le=1)]
@@ -113,7 +113,7 @@ class AgreementRecord(Part):
 class SpaceRecord(Part):
     """The search space: what makes its networks, how many, the parameters that all share, the training cost of its bounds for one image.
 
-    `origin` is that of `networks.describe_origin`.
+    `origin` is that of `space.networks.build.describe_origin`.
     """
 
     network: str
@@ -141,7 +141,7 @@ class MappingRecord(Part):
 
 
 class ReductionRecord(Part):
-    """How labels were chosen: see `recipe.LabelReduction`; `share` is that of the kept labels' samples which the proxy holds."""
+    """How labels were chosen: see `recipe.models.LabelReduction`; `share` is that of the kept labels' samples which the proxy holds."""
 
     order: Literal["samples-first", "labels-first"]
     choice: Literal["top", "drawn"]
@@ -221,7 +221,7 @@ class EstimateRecord(Part):
     high: float | None
 
     def shown(self, *, scale: float = 1, digits: int = 2) -> str:
-        """For people: `0.83 [0.61, 0.94]`."""
+        """Writes it for people: `0.83 [0.61, 0.94]`."""
         if self.value is None:
             return "none"
         value, *ends = (None if x is None else f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
@@ -279,7 +279,7 @@ class SpendingRecord(Part):
 
 
 class EvidenceRecord(Part):
-    """How well the proxy ranks architectures, measured; see `evidence.py`."""
+    """How well the proxy ranks architectures, measured; see `evaluation/evidence.py`."""
 
     check: CheckRecord
     own_ratio: float
@@ -310,14 +310,14 @@ class EvidenceRecord(Part):
         return self.check.threshold if self.check.target is None else self.check.target
 
     def of(self, method: str, ratio: float | None) -> MethodRecord | None:
-        """One method's record, if it is there."""
+        """Finds one method's record, if it is there."""
         return next((each for each in self.methods if (each.method, each.ratio) == (method, ratio)), None)
 
     @property
     def in_order(self) -> list[MethodRecord]:
         """The ways to rank at the proxy's own ratio, as tables and pictures list them; those without statistics aside."""
-        found = [self.of(name, self.own_ratio if name in AT_ONE_RATIO else None) for name in METHOD_LABELS]
-        return [each for each in found if each is not None and each.statistics]
+        methods = [self.of(name, self.own_ratio if name in AT_ONE_RATIO else None) for name in METHOD_LABELS]
+        return [each for each in methods if each is not None and each.statistics]
 
     @property
     def at_one_ratio(self) -> list[str]:
@@ -384,12 +384,12 @@ class Manifest(Part):
         n_repeats = self.n_repeats
         n_probes, left = divmod(len(self.probes), n_repeats)
         of_one = self.probes[:n_probes]
-        told = [(each.repeat, each.name) for each in self.probes]
+        trainings = [(each.repeat, each.name) for each in self.probes]
         if (
             left
             or n_probes < 2
             or len({each.name for each in of_one}) < n_probes
-            or told != [(repeat, each.name) for repeat in range(n_repeats) for each in of_one]
+            or trainings != [(repeat, each.name) for repeat in range(n_repeats) for each in of_one]
         ):
             raise ValueError("probes must be two or more, each once in each repeat, the repeats numbered from 0")
         if n_probes > MAX_PROBES or n_repeats > MAX_REPEATS:
@@ -421,12 +421,12 @@ class Manifest(Part):
         return max(means) > means[-1]
 
     def name_of(self, probe: ProbeRecord) -> str:
-        """A training of a probe, for people: its name, and its seed where there are several."""
+        """Names a training of a probe for people: its name, and its seed where there are several."""
         return probe.name if self.n_repeats == 1 else f"{probe.name}, seed {probe.repeat + 1}"
 
 
 def list_configs(manifest: Manifest) -> list[dict[str, Any]]:
-    """The tables of a proxy as a card's metadata lists them, for `datasets.load_dataset`."""
+    """Lists the tables of a proxy as a card's metadata has them, for `datasets.load_dataset`."""
     return [
         {
             "config_name": config,

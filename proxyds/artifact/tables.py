@@ -68,6 +68,10 @@ def list_columns(config: str, *, has_weight: bool, keeps_labels: bool) -> dict[s
     }[config]
 
 
+def _broken(place: Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{why}; fetch or build it again", place=place)
+
+
 def _list_own_columns(manifest: Manifest, config: str) -> dict[str, pa.DataType]:
     has_weight = manifest.draw.method != BY_IMPORTANCE
     return list_columns(config, has_weight=has_weight, keeps_labels=manifest.kept_labels is not None)
@@ -126,10 +130,7 @@ def read_summary(folder: Path) -> tuple[Manifest, Summary]:
         training = count_samples(read("importance", COUNTED))
         proxy = count_samples(map(select, read("importance", [*COUNTED, "selected"])))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"must hold the tables that docs/format.md describes: {first_line(error)}; fetch or build it again",
-            place=folder,
-        ) from None
+        raise _broken(folder, f"must hold the tables that docs/format.md describes: {first_line(error)}") from None
     return manifest, Summary(evaluation, training, proxy, {})
 
 
@@ -170,19 +171,17 @@ def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
             if has_samples:
                 _check_features(folder / name, label_names, has_images=has_images)
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
-            raise ArtifactError(
-                f"must be a parquet file as docs/format.md has it: {first_line(error)}; fetch or build it again",
-                place=folder / name,
+            raise _broken(
+                folder / name, f"must be a parquet file as docs/format.md has it: {first_line(error)}"
             ) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes
         parts.append(part)
     table = pa.concat_tables(parts)
     if has_samples and (n_left or not table.num_rows):
-        raise ArtifactError(
-            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of {counts[config]:,}; fetch or "
-            "build it again",
-            place=folder / CONFIGS[config][1],
+        raise _broken(
+            folder / CONFIGS[config][1],
+            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of {counts[config]:,}",
         )
     return table
 
@@ -336,18 +335,16 @@ def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa
     columns = {name: (data[name].combine_chunks(), expected[name].combine_chunks()) for name in expected.column_names}
     differs = [name for name, (one, other) in columns.items() if not one.equals(other.cast(one.type))]
     if differs:
-        raise ArtifactError(
-            f"the table importance must select the very samples of data, they differ in {', '.join(differs)}; fetch or "
-            "build it again",
-            place=folder,
+        raise _broken(
+            folder, f"the table importance must select the very samples of data, they differ in {', '.join(differs)}"
         )
 
 
 def _select_data(manifest: Manifest, importance: pa.Table) -> pa.Table:
     """Takes the table `data` without images from the table `importance`."""
     selected = importance.filter(importance["selected"])
-    names = [name for name in _list_own_columns(manifest, "default") if name in selected.column_names]
-    columns = {name: selected[name] for name in names}
+    names = _list_own_columns(manifest, "default")
+    columns = {name: selected[name] for name in names if name in selected.column_names}
     if manifest.kept_labels is not None:
         columns["source_label"] = columns["label"]
         columns["label"] = pa.chunked_array([np.searchsorted(manifest.kept_labels, columns["label"].to_numpy())])
@@ -373,15 +370,14 @@ def _common_checks(name: str, table: pa.Table, n_labels: int) -> list[tuple[str,
 def _refuse(folder: Path, checks: Sequence[tuple[str, str, bool]]) -> None:
     for table, column, is_sound in checks:
         if not is_sound:
-            raise ArtifactError(
-                f"the column {column} of {table} must be as docs/format.md and {MANIFEST} have it, it holds other values; fetch "
-                "or build it again",
-                place=folder,
+            raise _broken(
+                folder,
+                f"the column {column} of {table} must be as docs/format.md and {MANIFEST} have it, it holds other values",
             )
 
 
 def _are_labels(labels: pa.ChunkedArray | pa.Array, n: int) -> bool:
-    """Whether all of a column are whole numbers in [0, n)."""
+    """Tells whether all of a column are whole numbers in [0, n)."""
     numbers = labels.to_numpy()
     return not len(numbers) or bool(0 <= numbers.min() <= numbers.max() < n)
 
@@ -391,7 +387,7 @@ def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64)
 
 
 def _are_weights(weights: NDArray[np.float64], selected: NDArray[np.bool_]) -> bool:
-    """Whether samples can have been drawn by these weights."""
+    """Tells whether samples can have been drawn by these weights."""
     positive = weights[weights != 0]
     return _are_amounts(weights, MAX_IMPORTANCE) and bool(
         (positive >= MIN_WEIGHT).all() and (weights[selected] > 0).all()
@@ -399,7 +395,7 @@ def _are_weights(weights: NDArray[np.float64], selected: NDArray[np.bool_]) -> b
 
 
 def _are_shares(importance: pa.Table, method: Method | None) -> bool:
-    """Whether `keep_probability` is the weight over its sum; of a method with strata, which are not written, whether it can be one."""
+    """Tells whether `keep_probability` is the weight over its sum; of a method with strata, which are not written, whether it can be one."""
     keep, values = importance["keep_probability"].to_numpy(), read_weights(importance)
     if method is None or not method.is_weighting:
         return _are_amounts(keep, 1.0) and bool(np.isclose(keep.sum(), 1.0)) and not keep[values == 0].any()
@@ -409,11 +405,11 @@ def _are_shares(importance: pa.Table, method: Method | None) -> bool:
 
 def _are_probabilities(column: pa.ChunkedArray) -> bool:
     values = column.drop_null().to_numpy()
-    return len(values) in (0, len(column)) and bool(((values >= 0) & (values <= 1)).all())
+    return len(values) in (0, len(column)) and _are_amounts(values, 1.0)
 
 
 def _are_in_order(ids: Sequence[str]) -> bool:
-    """Whether ids stand in the order of their hashes, repeats in that of their numbers, each once."""
+    """Tells whether ids stand in the order of their hashes, repeats in that of their numbers, each once."""
     keys = [(each[:64], int(each[65:] or 1)) for each in ids]
     return all(one < other for one, other in itertools.pairwise(keys))
 

@@ -173,12 +173,10 @@ def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tupl
         "importance": draw.importance,
         "keep_probability": draw.keep_probability,
         "selected": draw.selected,
+        WEIGHT: draw.weight,
+        "inclusion_probability": draw.inclusion_probability,
     }
-    if draw.weight is not None:
-        whole[WEIGHT] = draw.weight
-    if draw.inclusion_probability is not None:
-        whole["inclusion_probability"] = draw.inclusion_probability
-    columns = {name: cut_chunks(chunks_of(values), SHARD) for name, values in whole.items()}
+    columns = {name: cut_chunks(chunks_of(values), SHARD) for name, values in whole.items() if values is not None}
     for samples in source.train.shards():
         row = {name: next(tiles) for name, tiles in columns.items()}
         row["nearest_evaluation_id"] = source.evaluation.ids[row.pop("nearest")[:, 0]]
@@ -342,10 +340,9 @@ def _identity_columns(samples: Samples) -> dict[str, Any]:
 def _make_table(columns: dict[str, Any], features: datasets.Features) -> pa.Table:
     schema = features.arrow_schema
 
-    def as_array(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-        return values.cast(kind) if isinstance(values, pa.ChunkedArray) else pa.array(values, type=kind)
-
-    return pa.Table.from_arrays([as_array(columns[field.name], field.type) for field in schema], schema=schema)
+    values = [(columns[field.name], field.type) for field in schema]
+    arrays = [each.cast(kind) if isinstance(each, pa.ChunkedArray) else pa.array(each, kind) for each, kind in values]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _image_extension(encoded: bytes) -> str:

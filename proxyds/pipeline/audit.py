@@ -302,13 +302,12 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     """Checks that the statistics, the verdict and the gate are what the runs in the table `ranking` give when they are weighed again."""
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
-    found = weigh_evidence(table, said.check, provenance, manifest)
-    of_said, of_found = _list_claims(said), _list_claims(found)
-    for what in sorted(set(of_said) | set(of_found)):
-        if not _agree(of_said.get(what), of_found.get(what)):
+    claims, expected = _list_claims(said), _list_claims(weigh_evidence(table, said.check, provenance, manifest))
+    for what in sorted(set(claims) | set(expected)):
+        if not _agree(claims.get(what), expected.get(what)):
             raise refused(
                 folder / MANIFEST,
-                f"evidence: {what} must be what the runs in ranking/ give, {of_found.get(what)}, it is {of_said.get(what)}",
+                f"evidence: {what} must be what the runs in ranking/ give, {expected.get(what)}, it is {claims.get(what)}",
             )
 
 
