@@ -354,8 +354,8 @@ def test_every_statistic_stays_within_its_bounds(arrays: np.ndarray, data: st.Da
     n = len(reference)
     counts = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
     assume(counts.any())
-    for name, statistic in STATISTICS.items():
-        [value] = statistic.compute(reference, measured, counts[None], cost + 10)
+    for name, metric in METRICS.items():
+        [value] = metric(reference, measured, counts[None], cost + 10)
         if name == "regret":
             assert 0 <= value <= np.ptp(reference) + 1e-12
         elif name in ("top_overlap", "same_best"):
@@ -448,9 +448,9 @@ def test_resamples_are_computed_each_for_itself() -> None:
     rng = np.random.default_rng(4)
     reference, measured = rng.normal(size=(2, 12))
     cost, counts = rng.uniform(100, 150, 12), rng.multinomial(12, np.full(12, 1 / 12), 25)
-    for name, statistic in STATISTICS.items():
-        together = statistic.compute(reference, measured, counts, cost)
-        one_by_one = [statistic.compute(reference, measured, row[None], cost)[0] for row in counts]
+    for name, metric in METRICS.items():
+        together = metric(reference, measured, counts, cost)
+        one_by_one = [metric(reference, measured, row[None], cost)[0] for row in counts]
         np.testing.assert_allclose(together, one_by_one, atol=1e-12, err_msg=name)
 
 
