@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,9 @@ def read_reference(
     if not path.is_dir():
         origin = f"table {make_plain(path.name)}"
         accuracies = read_accuracies(path, reference, architectures)
-        return origin, list_reference_rows(accuracies, architectures, len(data.train), origin)
+        of_all = {"dataset": FULL, "ratio": 1.0, "training_seed": 0, "n_samples": len(data.train), "origin": origin}
+        rows = [{**about_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
+        return origin, rows
     manifest, tables = read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
     other = read_recipe(path / RECIPE)
@@ -151,21 +153,6 @@ def read_accuracies(path: Path, reference: Reference, architectures: Sequence[Ar
         )
     shares = _as_shares([accuracies[each.name] for each in architectures], path)
     return {each.name: share for each, share in zip(architectures, shares, strict=True)}
-
-
-def list_reference_rows(
-    accuracies: Mapping[str, float], architectures: Sequence[Architecture], n: int, origin: str
-) -> list[dict[str, Any]]:
-    """Makes rows of the table `ranking` of full-data accuracies.
-
-    Args:
-        accuracies: By the architecture's name.
-        architectures: The rows wanted.
-        n: Samples of the whole.
-        origin: Where they come from.
-    """
-    of_all = {"dataset": FULL, "ratio": 1.0, "training_seed": 0, "n_samples": n, "origin": origin}
-    return [{**about_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
 
 
 def take_full_runs(ranking: pa.Table, architectures: Sequence[Architecture], origin: str) -> list[dict[str, Any]]:

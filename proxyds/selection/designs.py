@@ -8,7 +8,7 @@ authors take a network's last layer as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -59,10 +59,7 @@ def within_labels(design: Rule) -> Rule:
 def take_extreme(find_score: Callable[[Answers], Floats], *, largest: bool, within_labels: bool = False) -> Rule:
     """Makes a rule that takes the samples with the smallest, or the largest, score, equal ones by the seed.
 
-    Args:
-        find_score: Gives (N,) scores.
-        largest: Whether the largest are taken.
-        within_labels: Whether of every label its share is taken, those that are the most extreme of it.
+    `find_score` gives (N,) scores; with `within_labels` every label has its share, those that are the most extreme of it.
     """
 
     def design(scores: SampleScores, n: int, seed: int) -> Design:
@@ -105,14 +102,11 @@ def design_easier(scores: SampleScores, n: int, seed: int) -> Design:  # noqa: A
 
 
 def design_entropy_tails(power: int) -> Rule:
-    """Makes a rule that weighs more what is rare in a histogram of log10 entropies: what the network is most and least certain of.
+    """Makes a rule, P1, P2 or P3, that weighs more what is rare in a histogram of log10 entropies: what the network is most and least sure of.
 
     Na et al. (2021) give a bin of height h the chance (P1) max h - h + 1, (P2) the same for all, (P3) 1 / h, shared by its samples.
     They set the bins' width for each data set: 0.5 for CIFAR-10 and 0.25 for CIFAR-100, taken here for up to ten labels and for
     more. Their network is trained apart; here it is the heaviest probe. P2 gives empty bins a chance too, which changes nothing.
-
-    Args:
-        power: Which of P1, P2, P3.
     """
 
     def design(scores: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
@@ -198,17 +192,17 @@ def fill_evenly(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 def design_k_center(scores: SampleScores, n: int, seed: int) -> Design:
     """Takes greedy k-centres of the features (Sener and Savarese 2018): from one sample by the seed, always the farthest from all that were taken."""
     features = _declared(scores.features)
-    taken = np.zeros(len(features))
+    taken: list[int] = []
     norms = (features**2).sum(axis=1)
     nearest = np.full(len(features), np.inf, np.float32)
     chosen = int(uniform_keys(materialize(scores.ids), derive_seed(seed, "first")).argmin())
     for _ in range(n):
-        taken[chosen] = 1.0
+        taken.append(chosen)
         distance = norms - 2 * (features @ features[chosen]) + norms[chosen]
         np.minimum(nearest, distance, out=nearest)
         nearest[chosen] = -np.inf
         chosen = int(nearest.argmax())
-    return Design(taken)
+    return Design(_mark(taken, len(features)))
 
 
 def design_herding(scores: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
@@ -246,28 +240,29 @@ def design_moderate(scores: SampleScores, n: int, seed: int) -> Design:
     for label in np.unique(labels):
         of_label = features[labels == label].astype(np.float64)
         distance[labels == label] = np.linalg.norm(of_label - np.median(of_label, axis=0), axis=1)
-    order = _order(distance, scores, seed)
-    taken = np.zeros(len(features))
     start = (len(features) - n) // 2
-    taken[order[start : start + n]] = 1.0
-    return Design(taken)
+    return Design(_mark(_order(distance, scores, seed)[start : start + n], len(features)))
 
 
 def take_first(values: Floats, n: int, scores: SampleScores, seed: int, *, within_labels: bool = False) -> Floats:
     """Marks the n samples of the smallest values, or of every label its share of n, equal ones by the seed; (N,) of 1 and 0."""
-    order, taken = _order(values, scores, seed), np.zeros(len(values))
+    order = _order(values, scores, seed)
     if not within_labels:
-        taken[order[:n]] = 1.0
-        return taken
-    labels = materialize(scores.labels)
-    for label, quota in enumerate(share_out(scores.label_counts, n)):
-        taken[order[labels[order] == label][:quota]] = 1.0
-    return taken
+        return _mark(order[:n], len(order))
+    labels, quotas = materialize(scores.labels)[order], share_out(scores.label_counts, n)
+    return _mark(np.concatenate([order[labels == label][:quota] for label, quota in enumerate(quotas)]), len(order))
 
 
 def _order(values: Floats, scores: SampleScores, seed: int) -> NDArray[np.int64]:
     """Orders samples by a value, the smallest first, equal ones by the seed."""
     return np.lexsort((uniform_keys(materialize(scores.ids), derive_seed(seed, "ties")), values))
+
+
+def _mark(indices: Sequence[int] | NDArray[np.int64], n_all: int) -> Floats:
+    """Makes (n_all,) weights of 1 for what is taken and 0 for the rest."""
+    taken = np.zeros(n_all)
+    taken[indices] = 1.0
+    return taken
 
 
 def _declared(value: _Value | None) -> _Value:

@@ -122,9 +122,9 @@ class Drawn:
     kept_labels: NDArray[np.int64] | None = None
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The samples of the proxy, and why.
+@dataclass(frozen=True, kw_only=True)
+class Draw(Drawn):
+    """The samples of the proxy, exactly round(ratio * N), and why.
 
     Attributes:
         case: (N,) whole numbers in 1..4, of the nearest evaluation sample.
@@ -132,8 +132,6 @@ class Draw:
         weight: (N,) float64, what the samples were drawn by; None where that is the importance.
         keep_probability: (N,) float64, the weight over its sum (the paper's; a draw distribution); by strata where the method deals them out.
         inclusion_probability: (N,) float64, chance of being in the proxy; None where draw law or choice of labels leave it no closed form.
-        selected: (N,) bool, with exactly round(ratio * N) true.
-        kept_labels: (L,) int64, sorted: the labels that the proxy keeps; None for all.
     """
 
     case: Values
@@ -141,8 +139,6 @@ class Draw:
     weight: Values | None
     keep_probability: Values
     inclusion_probability: Values | None
-    selected: NDArray[np.bool_]
-    kept_labels: NDArray[np.int64] | None = None
 
 
 Measure = Literal["loss", "entropy", "el2n", "margin"]
@@ -161,27 +157,23 @@ class Answers:
         read: Takes a training's number, a measure's place in `MEASURES` and an epoch's number, all from 0; returns (N,) float32.
         n_trainings: R.
         n_epochs: E.
-        mask: Which of the samples that `read` returns are meant, (N,) bool; None for all.
     """
 
     read: Callable[[int, int, int], NDArray[np.float32]]
     n_trainings: int
     n_epochs: int
-    mask: NDArray[np.bool_] | None = None
 
     def over_epochs(self, training: int, measure: Measure) -> Iterator[NDArray[np.float32]]:
         """Reads one measure after the first epoch of a training, after the second and so on: (N,) each."""
         for epoch in range(self.n_epochs):
-            values = self.read(training, MEASURES.index(measure), epoch)
-            yield values if self.mask is None else values[self.mask]
+            yield self.read(training, MEASURES.index(measure), epoch)
 
     def at(self, epoch: int, measure: Measure) -> NDArray[np.float64]:
         """Reads one measure after an epoch, by its number from 0: (N,) the mean over trainings."""
         total = np.zeros(1)  # (N,) with the first
         for training in range(self.n_trainings):
             total = total + self.read(training, MEASURES.index(measure), epoch)
-        mean = total / self.n_trainings
-        return mean if self.mask is None else mean[self.mask]
+        return total / self.n_trainings
 
     def at_end(self, measure: Measure) -> NDArray[np.float64]:
         """Reads one measure at the end of training, (N,) the mean over trainings."""
@@ -189,11 +181,7 @@ class Answers:
 
     def take(self, mask: NDArray[np.bool_]) -> Answers:
         """Leaves those about some of its samples, (N,) bool."""
-        if self.mask is None:
-            return replace(self, mask=mask)
-        both = self.mask.copy()
-        both[both] = mask
-        return replace(self, mask=both)
+        return replace(self, read=lambda training, measure, epoch: self.read(training, measure, epoch)[mask])
 
 
 @dataclass(frozen=True)

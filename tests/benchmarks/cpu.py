@@ -443,7 +443,19 @@ def pretend_build(bench: Bench, n_proxy: int) -> tuple[Source, Outcomes, Nearest
     )
     mapping = NearestMap(np.zeros((n, 1), np.int64), ones, 1, 64, 1.0)
     selected = np.random.default_rng(0).permutation(n) < n_proxy
-    return source, outcomes, mapping, Draw(ones.astype(np.int64), ones, ones / n, ones, selected)
+    return (
+        source,
+        outcomes,
+        mapping,
+        Draw(
+            selected=selected,
+            case=ones.astype(np.int64),
+            importance=ones,
+            weight=None,
+            keep_probability=ones / n,
+            inclusion_probability=ones,
+        ),
+    )
 
 
 def row_9(bench: Bench) -> Iterator[Row]:

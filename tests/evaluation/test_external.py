@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 
 from proxyds.artifact.ranking_table import COLUMNS, about_architecture, make_runs_table
 from proxyds.errors import AccuracyTableError
-from proxyds.evaluation.external import find_reference, list_reference_rows, read_accuracies, read_runs, take_full_runs
+from proxyds.evaluation.external import find_reference, read_accuracies, read_reference, read_runs, take_full_runs
 from proxyds.recipe.models import Reference
 from proxyds.space.architecture import Architecture
 
@@ -258,8 +259,10 @@ def test_a_reference_that_is_nowhere_is_refused_with_every_place(
 # Full-data accuracies as rows
 
 
-def test_a_reference_becomes_a_row_for_each_architecture_from_the_lightest() -> None:
-    listed = list_reference_rows({**SHARES, "other": 0.9}, [LARGE, SMALL, MIDDLE], n=1000, origin="table known.csv")
+def test_a_reference_becomes_a_row_for_each_architecture_from_the_lightest(table: Table) -> None:
+    path, source = table(f"{PLAIN}other,0.9\n"), cast(Any, SimpleNamespace(train=range(1000)))
+    origin, listed = read_reference(cast(Any, None), reference_of(path), source, [LARGE, SMALL, MIDDLE])
+    assert origin == "table known.csv"
     rows = make_runs_table(listed).to_pylist()
     assert [(row["architecture"], row["accuracy"]) for row in rows] == list(SHARES.items())
     for row, architecture in zip(rows, ALL, strict=True):
