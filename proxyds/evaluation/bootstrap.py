@@ -28,7 +28,7 @@ MAX_WITHOUT_VALUE = 0.1
 
 @dataclass(frozen=True)
 class Resamples:
-    """What is drawn again in the bootstrap; the first resample is the sample itself.
+    """What the bootstrap draws again; the first resample is the sample itself.
 
     Attributes:
         architectures: (B, n) how often each stands in it.
@@ -42,7 +42,7 @@ class Resamples:
 
 
 def other_seeds(full: Floats) -> Floats:
-    """The reference for each full seed: the mean of the other ones, (F, n); of one seed, itself.
+    """Computes the reference for each full seed: the mean of the other ones, (F, n); of one seed, itself.
 
     Rounded to twelve digits, so that architectures with as many right answers stay tied.
     """
@@ -86,7 +86,7 @@ def compare_repeats(
     counts: Resamples,
     names: Iterable[str] = METRICS,
 ) -> dict[str, Floats]:
-    """Statistics of a method's repeats against every reference, averaged within each resample.
+    """Computes statistics of a method's repeats against every reference, averaged within each resample.
 
     Args:
         references: (F, n).
@@ -109,7 +109,7 @@ def compare_repeats(
 def compare_seeds(
     references: Floats, full: Floats, cost: Floats, counts: Resamples, names: Iterable[str] = METRICS
 ) -> dict[str, Floats]:
-    """The noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
+    """Computes the noise ceiling: every full seed against the mean of the others; see `compare_repeats`.
 
     Two seeds give one pair, and an interval that holds no noise of training.
     """
@@ -119,7 +119,7 @@ def compare_seeds(
 
 
 def estimate(values: Floats) -> EstimateRecord:
-    """The first value, and the middle 95 % of the others; no interval where more than a few have no value."""
+    """Takes the first value, and the middle 95 % of the others; no interval where more than a few have no value."""
 
     def number(value: float) -> float | None:
         return round(float(value), 12) if math.isfinite(value) else None  # weights of thirds make 0.9999999999999998
@@ -134,7 +134,7 @@ def estimate(values: Floats) -> EstimateRecord:
 def _average(
     pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples, names: Iterable[str]
 ) -> dict[str, Floats]:
-    """Statistics averaged over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
+    """Averages statistics over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
 
     def average(name: str) -> Floats:
         taken = [w * METRICS[name](reference, m, counts.architectures, cost) for reference, m, w in pairs]

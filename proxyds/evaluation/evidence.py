@@ -287,7 +287,7 @@ def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "wors
 
 
 def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
-    """How many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
+    """Says how many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
     if difference.value is None:
         return "Draws whose accuracies are all the same have no ranking: train longer, or on more samples."
     if difference.low is None or difference.high is None:

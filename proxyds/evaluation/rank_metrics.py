@@ -24,7 +24,7 @@ LIKE_COST = 0.1
 
 
 def pearson(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Pearson's correlation, the paper's «correlation score».
+    """Computes Pearson's correlation, the paper's «correlation score».
 
     Args:
         reference: (n,).
@@ -38,17 +38,17 @@ def pearson(reference: Floats, measured: Floats, counts: Counts) -> Floats:
 
 
 def spearman(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Spearman's correlation: Pearson's of the ranks, ties at their mean rank. See `pearson`."""
+    """Computes Spearman's correlation: Pearson's of the ranks, ties at their mean rank. See `pearson`."""
     return _weighted_pearson(_ranks(reference, counts), _ranks(measured, counts), counts)
 
 
 def kendall_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Kendall's tau-b (1945): pairs in the same order less pairs in the opposite one, ties left out. See `pearson`."""
+    """Computes Kendall's tau-b (1945): pairs in the same order less pairs in the opposite one, ties left out. See `pearson`."""
     return _tau(reference, measured, counts, np.ones((len(reference), len(reference))))
 
 
 def weighted_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Vigna's weighted tau (2015) with additive hyperbolic weights, ranks by the reference. See `pearson`.
+    """Computes Vigna's weighted tau (2015) with additive hyperbolic weights, ranks by the reference. See `pearson`.
 
     A pair weighs 1 / (r + 1) + 1 / (s + 1) where the best architecture by the reference has rank 0: the top counts most. The
     ranks are those among all architectures, in every resample.
@@ -60,14 +60,14 @@ def weighted_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
 
 
 def top_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Tau-b among the top of the reference (`n_top`): what a search needs. See `pearson`."""
+    """Computes tau-b among the top of the reference (`n_top`): what a search needs. See `pearson`."""
     is_top = np.zeros(len(reference), np.int64)
     is_top[best_first(reference)[: n_top(len(reference))]] = 1
     return kendall_tau(reference, measured, counts * is_top)
 
 
 def top_overlap(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Share of the top of the reference (`n_top`) that is in the top of the measurement, (B,) in [0, 1]."""
+    """Computes the share of the top of the reference (`n_top`) that is in the top of the measurement, (B,) in [0, 1]."""
     n = n_top(len(reference))
     common = np.minimum(_copies_in_top(reference, counts, n), _copies_in_top(measured, counts, n))
     overlap: Floats = common.sum(axis=1) / np.minimum(n, counts.sum(axis=1))
@@ -75,7 +75,7 @@ def top_overlap(reference: Floats, measured: Floats, counts: Counts) -> Floats:
 
 
 def same_best(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Whether both name the same best architecture: (B,) of 1 and 0, or the share where several are measured best."""
+    """Tells whether both name the same best architecture: (B,) of 1 and 0, or the share where several are measured best."""
     best = _is_best(measured, counts)
     is_reference_best = _is_best(reference, counts)
     share: Floats = (best & is_reference_best).sum(axis=1) / best.sum(axis=1)
@@ -83,7 +83,7 @@ def same_best(reference: Floats, measured: Floats, counts: Counts) -> Floats:
 
 
 def regret(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """What choosing by the measurement costs: the best reference accuracy less that of the architecture chosen.
+    """Computes what choosing by the measurement costs: the best reference accuracy less that of the architecture chosen.
 
     Returns:
         (B,) not negative, in the unit of the reference; the mean where several are measured best.
@@ -95,16 +95,9 @@ def regret(reference: Floats, measured: Floats, counts: Counts) -> Floats:
 
 
 def partial_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
-    """Kendall's partial tau given cost (1942): how far the two agree beyond what cost explains.
+    """Computes Kendall's partial tau given cost (1942): how far the two agree beyond what cost explains. See `pearson`.
 
-    Args:
-        reference: (n,).
-        measured: (n,).
-        counts: (B, n).
-        cost: (n,), for example FLOPs.
-
-    Returns:
-        (B,) in [-1, 1]; NaN where cost ranks as one of the two does, so that nothing is left to explain.
+    Cost is (n,), for example FLOPs. NaN where cost ranks as one of the two does, so that nothing is left to explain.
     """
     tau = kendall_tau(reference, measured, counts)
     of_reference, of_measured = kendall_tau(reference, cost, counts), kendall_tau(measured, cost, counts)
@@ -114,19 +107,19 @@ def partial_tau(reference: Floats, measured: Floats, counts: Counts, cost: Float
 
 
 def like_cost_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
-    """Tau-b over the pairs of like cost alone (`LIKE_COST`), where cost cannot rank; NaN without such pairs."""
+    """Computes tau-b over the pairs of like cost alone (`LIKE_COST`), where cost cannot rank; NaN without such pairs."""
     return _tau(reference, measured, counts, are_alike(cost).astype(np.float64))
 
 
 def are_alike(cost: Floats) -> NDArray[np.bool_]:
-    """Which pairs of architectures are of like cost, (n, n) bool, false on the diagonal."""
+    """Tells which pairs of architectures are of like cost, (n, n) bool, false on the diagonal."""
     larger = np.maximum(cost[:, None], cost[None, :])
     alike: NDArray[np.bool_] = np.abs(cost[:, None] - cost[None, :]) <= LIKE_COST * larger
     return alike & ~np.eye(len(cost), dtype=np.bool_)
 
 
 def n_top(n: int) -> int:
-    """How many architectures are the «top» of n: the best fifth, five at least."""
+    """Counts the architectures that are the «top» of n: the best fifth, five at least."""
     return max(5, n // 5)
 
 
@@ -151,7 +144,7 @@ METRICS: dict[str, Metric] = {
 
 
 def _tau(reference: Floats, measured: Floats, counts: Counts, weights: Floats) -> Floats:
-    """Tau-b with a weight for each pair of architectures."""
+    """Computes tau-b with a weight for each pair of architectures."""
     x, y = (np.sign(values[:, None] - values[None, :]) for values in (reference, measured))
     copies = counts.astype(np.float64)
     agreement = _over_pairs(weights * x * y, copies)
@@ -175,7 +168,7 @@ def _weighted_pearson(x: Floats, y: Floats, counts: Counts) -> Floats:
 
 
 def _ranks(values: Floats, counts: Counts) -> Floats:
-    """Mean rank of each architecture in each resample, (B, n)."""
+    """Computes the mean rank of each architecture in each resample, (B, n)."""
     below = (values[None, :] < values[:, None]).astype(np.float64)
     tied = (values[None, :] == values[:, None]).astype(np.float64)
     ranks: Floats = counts @ below.T + (counts @ tied.T + 1) / 2
@@ -183,7 +176,7 @@ def _ranks(values: Floats, counts: Counts) -> Floats:
 
 
 def _copies_in_top(values: Floats, counts: Counts, n: int) -> Counts:
-    """How many copies of each architecture are among the n best of each resample, (B, n_architectures)."""
+    """Counts the copies of each architecture that are among the n best of each resample, (B, n_architectures)."""
     order = best_first(values)
     ordered = counts[:, order]
     copies = np.empty_like(counts)

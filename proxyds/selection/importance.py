@@ -61,7 +61,7 @@ def score_importance(
 
 
 def _count_pairs(correct: NDArray[np.bool_], n_right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many pairs of one repeat's probes (M, k) fall into each case, as (M, 4)."""
+    """Counts how many pairs of one repeat's probes (M, k) fall into each case, as (M, 4)."""
     n_probes = correct.shape[1]
     right = correct.sum(axis=1)
     wrong = n_probes - right
@@ -80,15 +80,15 @@ def _find_case(correct: NDArray[np.bool_], pair_counts: NDArray[np.int64]) -> ND
 
 
 def _most_frequent(cases: NDArray[np.int8], votes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The case that most repeats (R, M) give each sample; of several, the one that came first."""
+    """Finds the case that most repeats (R, M) give each sample; of several, the one that came first."""
     firsts = np.stack([(cases == case).argmax(axis=0) for case in CASE_MEANINGS])
     best = (votes * (len(cases) + 1) - firsts).argmax(axis=0)  # a case without votes stays below one with any
-    found: NDArray[np.int64] = np.array(list(CASE_MEANINGS), np.int64)[best]
-    return found
+    most_frequent: NDArray[np.int64] = np.array(list(CASE_MEANINGS), np.int64)[best]
+    return most_frequent
 
 
 def _measure_agreement(cases: NDArray[np.int8], votes: NDArray[np.int64]) -> Agreement:
-    """How far the cases (R, M) of repeats are the same, over all pairs of repeats."""
+    """Measures how far the cases (R, M) of repeats are the same, over all pairs of repeats."""
     n_repeats, n_samples = cases.shape
     n_pairs = n_repeats * (n_repeats - 1) / 2
     both = (votes * (votes - 1) // 2).sum(axis=1)  # (4,) pairs of repeats that agree on a case, over the samples

@@ -204,12 +204,12 @@ class SampleScores:
 
     @cached_property
     def label_counts(self) -> NDArray[np.int64]:
-        """How many samples have each label, 0 for one without; counted once, in a pass over the labels."""
+        """Counts the samples of each label, 0 of one without; once, in a pass over the labels."""
         return count(self.labels)
 
     @property
     def n_labels(self) -> int:
-        """How many labels have samples."""
+        """Counts the labels that have samples."""
         return int(np.count_nonzero(self.label_counts))
 
     def has(self, needs: Iterable[Need]) -> bool:
