@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proxyds.data.chunked import Column, cut_chunks
+from proxyds.data.chunked import Column, count, cut_chunks
 from proxyds.data.pixels import FileAt, ImageArray, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
@@ -245,3 +245,8 @@ class Source:
     facts: SourceFacts
     reading: str
     open_encoded: OpenEncoded = field(repr=False)
+
+    @cached_property
+    def label_counts(self) -> NDArray[np.int64]:
+        """Counts the samples that may be drawn of each label, once."""
+        return count(self.train.labels, len(self.label_names))

@@ -29,7 +29,6 @@ from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
-from proxyds.data.chunked import count
 from proxyds.errors import (
     ArtifactError,
     EvidenceError,
@@ -125,9 +124,8 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
         AccuracyTableError: The reference cannot be used.
     """
     recipe, data = session.recipe, session.data
-    counts = count(data.train.labels)
     for ratio in settings.ratios:
-        check_ratio(counts, data.label_names, ratio, recipe.selection.labels, field="check.ratios")
+        check_ratio(data.label_counts, data.label_names, ratio, recipe.selection.labels, field="check.ratios")
     if len(architectures) < MIN_RANKED:
         raise EvidenceError(
             f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(architectures)}; "

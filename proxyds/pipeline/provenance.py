@@ -23,7 +23,6 @@ from proxyds.artifact.manifest import (
     StageRecord,
     TrainingRecord,
 )
-from proxyds.data.chunked import count
 from proxyds.pipeline.stages import Scored, Session
 from proxyds.selection.records import Draw, Probe
 from proxyds.space.architecture import Architecture
@@ -107,7 +106,7 @@ def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
     n_proxy = int(draw.selected.sum())
     reduction = recipe.selection.labels
     if reduction is not None and draw.kept_labels is not None:
-        n_of_kept = int(count(data.train.labels, len(data.label_names))[draw.kept_labels].sum())
+        n_of_kept = int(data.label_counts[draw.kept_labels].sum())
         labels = ReductionRecord(order=reduction.order, choice=reduction.choice, share=n_proxy / n_of_kept)
     else:
         labels = None

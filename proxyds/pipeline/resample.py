@@ -15,7 +15,6 @@ from proxyds.artifact.reader import measure_file, verify_proxy
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import read_weights
 from proxyds.artifact.writer import another_proxy
-from proxyds.data.chunked import count
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.build import Built, check_destination, write_proxy
@@ -75,7 +74,7 @@ def resample(
         session.clock.end_stage("source")
 
         data, chosen_by = session.data, recipe.selection
-        check_ratio(count(data.train.labels), data.label_names, chosen_by.ratio, chosen_by.labels)
+        check_ratio(data.label_counts, data.label_names, chosen_by.ratio, chosen_by.labels)
         if existing is not None and not force:
             if (existing.recipe_sha256, existing.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
                 raise another_proxy(out, existing)

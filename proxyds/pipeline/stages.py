@@ -19,7 +19,7 @@ import loky
 
 from proxyds.artifact.manifest import MachineRecord, Manifest, StageRecord
 from proxyds.artifact.summary import Tables
-from proxyds.data.chunked import Values, count
+from proxyds.data.chunked import Values
 from proxyds.data.samples import Samples, Source
 from proxyds.data.source import check_same, load_source
 from proxyds.progress import OnProgress, StageEnded
@@ -165,7 +165,7 @@ def list_space(session: Session) -> list[Architecture]:
         ShortageError: The labels that are kept cannot have so many samples.
     """
     recipe, data = session.recipe, session.data
-    check_ratio(count(data.train.labels), data.label_names, recipe.selection.ratio, recipe.selection.labels)
+    check_ratio(data.label_counts, data.label_names, recipe.selection.ratio, recipe.selection.labels)
     return list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
 
 
