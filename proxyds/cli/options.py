@@ -6,12 +6,9 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from proxyds.runtime.execution import Options
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -45,18 +42,12 @@ quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standar
 
 
 def execution_options(command: _Command) -> Callable[..., Any]:
-    """Declares the options that say how work is done, and hands the command all but `--quiet` as one `execution`."""
+    """Declares the options that say how work is done, and hands the command all but `--quiet` as one `execution.Options`."""
 
     @wraps(command)
     def call(**values: Any) -> Any:
-        execution: Options = {
-            "workers": values.pop("workers"),
-            "device": values.pop("device"),
-            "engine": values.pop("engine"),
-            "gpus_per_task": values.pop("gpus_per_task"),
-            "streamed": values.pop("streamed"),
-        }
-        return command(execution=execution, **values)
+        names = ("workers", "device", "engine", "gpus_per_task", "streamed")
+        return command(execution={name: values.pop(name) for name in names}, **values)
 
     for option in reversed((workers, *_PLACE, quiet)):  # click lists them in the order of decorators
         call = option(call)

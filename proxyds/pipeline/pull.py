@@ -110,7 +110,7 @@ class HubProxy:
 
 
 class UrlProxy:
-    """What fetching needs of a folder at an address; see `HubSource`."""
+    """What fetching needs of a folder at an address; see `HubProxy`."""
 
     def __init__(self, remote: RemoteFolder) -> None:
         self._remote = remote
@@ -119,19 +119,19 @@ class UrlProxy:
         self.listed = None if listed is None else {name: n for name, n in listed.items() if name != UNFINISHED}
 
     def fetch_manifest(self, folder: Path) -> Manifest:
-        """See `HubSource`."""
-        held = self._remote.read_file(MANIFEST, MAX_MANIFEST_BYTES)
-        if held is None and self._remote.read_file(UNFINISHED, 0) is not None:
+        """Fetches as `HubProxy` does."""
+        content = self._remote.read_file(MANIFEST, MAX_MANIFEST_BYTES)
+        if content is None and self._remote.read_file(UNFINISHED, 0) is not None:
             raise ArtifactError(
                 f"{self.origin.name}: must be a whole proxy, a push to it has not ended; repeat that push"
             )
-        if held is None:
+        if content is None:
             raise _no_proxy(self.origin)
-        (folder / MANIFEST).write_bytes(held)
+        (folder / MANIFEST).write_bytes(content)
         return read_manifest(folder)
 
     def fetch_files(self, files: Mapping[str, FileFacts], folder: Path, on_progress: OnProgress) -> None:
-        """See `HubSource`."""
+        """Fetches as `HubProxy` does."""
         self._remote.fetch_files({name: each.bytes for name, each in files.items()}, folder, on_progress)
 
 
@@ -172,9 +172,9 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         there = check_output(out)
         out = out.resolve()
     source = open_published(target)
-    with temporary_folder() as first, named_as(source.origin.name, first):
-        manifest = source.fetch_manifest(first)
     if there is not None:
+        with temporary_folder() as folder, named_as(source.origin.name, folder):
+            manifest = source.fetch_manifest(folder)
         if there != manifest:
             raise OutputExistsError(
                 f"must be a new folder, found another proxy, {there.name} {there.version}; it was not touched: choose another -o, or "
@@ -188,7 +188,7 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
 
 
 def default_folder(place: str) -> str:
-    """The name of the folder that a place is fetched into unless another is given."""
+    """Names the folder that a place is fetched into unless another is given."""
     target = read_remote(place)
     shown = target.repo if isinstance(target, OnHub) else show_address(target.url)
     return shown.rpartition("/")[2]
@@ -203,22 +203,22 @@ def fetch_proxy(source: HubProxy | UrlProxy, folder: Path, on_progress: OnProgre
         NoSpaceError: It does not fit.
     """
     with named_as(source.origin.name, folder):
-        manifest = source.fetch_manifest(folder)
-        _check_listing(source, manifest)
+        manifest = _fetch_manifest(source, folder)
         _check_room(folder, manifest)
         source.fetch_files(manifest.files, folder, on_progress)
         return audit_proxy(folder)[0]
 
 
-def _check_listing(source: HubProxy | UrlProxy, manifest: Manifest) -> None:
-    """Compares what is at a place with what its manifest says, before anything large is fetched.
+def _fetch_manifest(source: HubProxy | UrlProxy, folder: Path) -> Manifest:
+    """Fetches a manifest, and compares what it says with what is at its place, before anything large is fetched.
 
     Raises:
         VerificationError: Files are missing, of another size, or not in the manifest; names each.
     """
+    manifest = source.fetch_manifest(folder)
     listed, name = source.listed, source.origin.name
     if listed is None:
-        return
+        return manifest
     problems = [f"{each}: not in the manifest" for each in sorted(set(listed) - set(manifest.files) - {MANIFEST})]
     for each, facts in manifest.files.items():
         if each not in listed:
@@ -230,6 +230,7 @@ def _check_listing(source: HubProxy | UrlProxy, manifest: Manifest) -> None:
         raise VerificationError(
             f"{name}: {len(problems)} files differ from {MANIFEST}:\n{told}\nnothing was fetched; do not use this proxy"
         )
+    return manifest
 
 
 def _check_room(folder: Path, manifest: Manifest) -> None:
@@ -242,7 +243,7 @@ def _check_room(folder: Path, manifest: Manifest) -> None:
 
 @contextmanager
 def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterator[tuple[Path, str]]:
-    """A proxy's folder, for `audit_tables`; of a place elsewhere a passing copy of what that reads, without the images.
+    """Opens a proxy's folder for `audit_tables`; of a place elsewhere a temporary copy of what that reads, without the images.
 
     Args:
         place: A folder, `user/name@v1.0.0`, or an address.
@@ -260,15 +261,13 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
         return
     source = open_published(target)
     with temporary_folder() as folder, named_as(source.origin.name, folder):
-        manifest = source.fetch_manifest(folder)
-        _check_listing(source, manifest)
-        source.fetch_files(list_tables(manifest), folder, on_progress)
+        source.fetch_files(list_tables(_fetch_manifest(source, folder)), folder, on_progress)
         yield folder, source.origin.name
 
 
 @contextmanager
 def named_as(name: str, folder: Path) -> Iterator[None]:
-    """Lets errors name the place that a passing folder stands for."""
+    """Lets errors name the place that a temporary folder stands for."""
     try:
         yield
     except ProxydsError as error:

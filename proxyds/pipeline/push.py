@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.pull import HubProxy, UrlProxy, fetch_proxy, named_as
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.storage import hub
-from proxyds.runtime.storage.address import AtUrl, OnHub, read_address, read_remote, show_address
+from proxyds.runtime.storage.address import OnHub, read_address, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder
 from proxyds.runtime.storage.hub_errors import patiently
 from proxyds.runtime.storage.remote import UNFINISHED, RemoteFolder, open_url
@@ -120,33 +120,62 @@ def push(
     evidence = manifest.evidence
     if evidence is not None and evidence.passed is False and not below_threshold:
         raise BelowThresholdError(
-            f"{folder}: its check fell below its threshold ({evidence.check.threshold:g}) and it was not published; publish it all the "
-            "same with --below-threshold: the card says so"
+            f"its check fell below its threshold ({evidence.check.threshold:g}) and it was not published; publish it all the "
+            "same with --below-threshold: the card says so",
+            place=folder,
         )
-    facts = {**manifest.files, MANIFEST: measure_file(folder / MANIFEST)}
+    upload = _Upload(folder, manifest, dry_run, on_progress)
     if isinstance(target, OnHub):
-        repo = _check_repository(target, place)
+        if target.revision is not None:
+            raise RemoteNotFoundError(f"{place}: must be user/name; a version is given by --tag {target.revision}")
         tag = None if create_pr else _check_tag(f"v{manifest.version}" if tag is None else tag, manifest)
         # each try begins with a look: what was done already, even if its answer got lost, is not done again
-        return patiently(partial(_push_to_hub, folder, manifest, facts, repo, tag, private, dry_run, on_progress))
+        return patiently(partial(_push_to_hub, upload, target.repo, tag, private))
     if tag is not None or private or create_pr:
         raise PushError(
             f"{show_address(place)}: only the Hub has tags, private repositories and pull requests; leave these options out"
         )
-    assert isinstance(target, AtUrl)
     if target.url.startswith("file://"):
         check_outside_proxies(Path(target.url.removeprefix("file://")))
-    return _push_to_url(folder, manifest, facts, open_url(target.url), dry_run=dry_run, on_progress=on_progress)
+    return _push_to_url(upload, open_url(target.url))
 
 
-def _check_repository(target: OnHub, place: str) -> str:
-    if target.revision is not None:
-        raise RemoteNotFoundError(f"{place}: must be user/name; a version is given by --tag {target.revision}")
-    return target.repo
+@dataclass(frozen=True)
+class _Upload:
+    """A proxy to be sent.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it says of itself.
+        is_plan: Whether it is looked at only.
+        on_progress: Called as files are sent.
+    """
+
+    folder: Path
+    manifest: Manifest
+    is_plan: bool
+    on_progress: OnProgress
+
+    @cached_property
+    def facts(self) -> dict[str, FileFacts]:
+        """Every file in the order of names, the manifest too."""
+        return dict(sorted({**self.manifest.files, MANIFEST: measure_file(self.folder / MANIFEST)}.items()))
+
+    def compare(self, contents: Mapping[str, str]) -> tuple[PushedFile, ...]:
+        """Says what sending the files would change, where a repository holds files of some hashes."""
+        files = []
+        for name, each in self.facts.items():
+            change: Change = "new"
+            if name in contents:
+                is_same = hub.is_same_file(self.folder / name, each.sha256, contents[name])
+                change = "unchanged" if is_same else "changed"
+            files.append(PushedFile(name, each.bytes, change))
+        gone = sorted(set(contents) - set(self.facts) - {hub.OWN_FILE})
+        return (*files, *(PushedFile(name, 0, "removed") for name in gone))
 
 
 def _check_tag(tag: str, manifest: Manifest) -> str:
-    """A tag that git takes, and that does not call a version by another's number."""
+    """Refuses a tag that git does not take, or that calls a version by another's number."""
     if not _TAG.fullmatch(tag) or re.search(r"\.\.|\.$|\.lock$|^(main|HEAD|[0-9a-f]{40})$", tag):
         raise PushError(
             f"--tag: must be 1 to 100 letters, digits, `.`, `_` and `-`, as git takes them for a tag (a letter or digit first, no `..`, no `.` or "
@@ -160,60 +189,62 @@ def _check_tag(tag: str, manifest: Manifest) -> str:
     return tag
 
 
-def _push_to_hub(
-    folder: Path,
-    manifest: Manifest,
-    facts: Mapping[str, FileFacts],
-    repo: str,
-    tag: str | None,
-    private: bool,
-    dry_run: bool,
-    on_progress: OnProgress,
-) -> Pushed:
-    """See `push`; without a tag it is a pull request."""
-    there = hub.look_at(repo, to_write=not dry_run)
+def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> Pushed:
+    """Pushes to the Hub, see `push`; without a tag it is a pull request."""
+    there = hub.look_at(repo, to_write=not upload.is_plan)
     is_new = there is None
     as_pull_request = tag is None
     if there is None and as_pull_request:
         raise RemoteNotFoundError(f"{repo}: must be there to be asked for a change; push to a name of your own")
-    if there is None and not dry_run:
+    if there is None and not upload.is_plan:
         hub.create_repository(repo, is_private=private)
         there = hub.look_at(repo)
     if there is not None and private and not there.is_private:
         raise PushError(f"{repo}: is public; make it private in its settings first, or leave --private out")
     if there is not None and tag is not None and tag in there.tags:
-        files = _compare(folder, facts, hub.list_contents(repo, there.tags[tag]))
+        files = upload.compare(hub.list_contents(repo, there.tags[tag]))
         if any(each.change != "unchanged" for each in files):
             raise TagExistsError(
                 f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version (--set version=..., "
                 "nothing is trained again), or name a --tag of words"
             )
-        return Pushed(repo, manifest, files, tag, there.tags[tag], was_there=True, is_plan=dry_run)
+        return Pushed(repo, upload.manifest, files, tag, there.tags[tag], was_there=True, is_plan=upload.is_plan)
 
-    held = {} if there is None else hub.list_contents(repo, there.head)
-    before = _check_repository_is_ours(repo, manifest, held)
+    contents = {} if there is None else hub.list_contents(repo, there.head)
+    manifest, before = upload.manifest, None
+    if MANIFEST in contents:
+        before = _read_manifest_at(HubProxy(hub.find_revision(repo, None)))
+    _refuse_foreign(repo, set(contents) - {hub.OWN_FILE} - _list_files(before), "another name")
+    if before is not None and before.name != manifest.name:
+        raise OutputExistsError(
+            f"{repo}: must hold versions of {manifest.name}, it holds {before.name} {before.version}; it was not touched: use another name"
+        )
     replaced = before.version if before is not None and before.version != manifest.version else None
-    files = _compare(folder, facts, held)
+    files = upload.compare(contents)
     names = [each.name for each in files if each.is_sent]
     gone = [each.name for each in files if each.change == "removed"]
-    if dry_run:
+    if upload.is_plan:
         return Pushed(repo, manifest, files, tag, replaced=replaced, is_new_place=is_new, is_plan=True)
     assert there is not None
-    sent = {name: each.sha256 for name, each in facts.items()}
     has_changes = bool(names or gone)
     commit, pull = there.head, None
     if as_pull_request:
-        pull = hub.find_pull_request(repo, sent, folder) if has_changes else None
+        sent = {name: each.sha256 for name, each in upload.facts.items()}
+        pull = hub.find_pull_request(repo, sent, upload.folder) if has_changes else None
         if pull is not None or not has_changes:
             return Pushed(repo, manifest, files, None, commit, pull, was_there=True)
     if has_changes:
-        message = f"{manifest.name} {manifest.version}"
         commit, pull = hub.commit_files(
-            there, folder, names, gone, message=message, as_pull_request=as_pull_request, on_progress=on_progress
+            there,
+            upload.folder,
+            names,
+            gone,
+            message=f"{manifest.name} {manifest.version}",
+            as_pull_request=as_pull_request,
+            on_progress=upload.on_progress,
         )
     if tag is not None:
-        arrived = _compare(folder, facts, hub.list_contents(repo, commit))
-        if any(each.change != "unchanged" for each in arrived):
+        if any(each.change != "unchanged" for each in upload.compare(hub.list_contents(repo, commit))):
             raise RemoteError(
                 f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same command again"
             )
@@ -221,87 +252,40 @@ def _push_to_hub(
     return Pushed(repo, manifest, files, tag, commit, pull, replaced, is_new_place=is_new)
 
 
-def _compare(folder: Path, facts: Mapping[str, FileFacts], held: Mapping[str, str]) -> tuple[PushedFile, ...]:
-    """What sending a proxy's files would change, where a repository holds files of some hashes."""
-    files = []
-    for name, each in sorted(facts.items()):
-        change: Change = "new"
-        if name in held:
-            change = "unchanged" if hub.is_same_file(folder / name, each.sha256, held[name]) else "changed"
-        files.append(PushedFile(name, each.bytes, change))
-    gone = sorted(set(held) - set(facts) - {hub.OWN_FILE})
-    return (*files, *(PushedFile(name, 0, "removed") for name in gone))
-
-
-def _check_repository_is_ours(repo: str, manifest: Manifest, held: Mapping[str, str]) -> Manifest | None:
-    """Refuses to replace what is no proxy or another one, and what somebody has put beside one.
-
-    Returns:
-        The manifest of the version that is there.
-
-    Raises:
-        OutputExistsError: There is something; names it.
-    """
-    there, foreign = None, set(held) - {hub.OWN_FILE}
-    if MANIFEST in held:
-        with temporary_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            there = HubProxy(hub.find_revision(repo, None)).fetch_manifest(folder)
-            foreign -= {MANIFEST, *there.files}
-    if foreign:
-        raise OutputExistsError(
-            f"{repo}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use "
-            "another name"
-        )
-    if there is not None and there.name != manifest.name:
-        raise OutputExistsError(
-            f"{repo}: must hold versions of {manifest.name}, it holds {there.name} {there.version}; it was not touched: use another name"
-        )
-    return there
-
-
-def _push_to_url(
-    folder: Path,
-    manifest: Manifest,
-    facts: Mapping[str, FileFacts],
-    remote: RemoteFolder,
-    *,
-    dry_run: bool = False,
-    replace: bool = False,
-    on_progress: OnProgress = ignore_progress,
-) -> Pushed:
-    """See `push`; with `replace` another proxy that is there gives way."""
-    held = remote.list_files()
-    if held is None:
+def _push_to_url(upload: _Upload, remote: RemoteFolder, *, replace: bool = False) -> Pushed:
+    """Pushes to an address, see `push`; with `replace` another proxy that is there gives way."""
+    sizes, facts = remote.list_files(), upload.facts
+    if sizes is None:
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
-    own = (folder / MANIFEST).read_bytes()
-    there = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in held else None
-    of_proxy = {name: n_bytes for name, n_bytes in held.items() if name != UNFINISHED}
+    own = (upload.folder / MANIFEST).read_bytes()
+    there = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in sizes else None
+    of_proxy = {name: n_bytes for name, n_bytes in sizes.items() if name != UNFINISHED}
     is_same = there == own and of_proxy == {name: each.bytes for name, each in facts.items()}
     files = tuple(
-        PushedFile(name, each.bytes, "unchanged" if is_same else "changed" if name in held else "new")
-        for name, each in sorted(facts.items())
+        PushedFile(name, each.bytes, "unchanged" if is_same else "changed" if name in sizes else "new")
+        for name, each in facts.items()
     )
     if is_same:
-        return Pushed(remote.name, manifest, files, was_there=True, is_plan=dry_run)
+        return Pushed(remote.name, upload.manifest, files, was_there=True, is_plan=upload.is_plan)
     if there is not None and there != own and not replace:
         raise OutputExistsError(
             f"{remote.name}: must be empty, another proxy is there; it was not touched: use another address"
         )
-    _check_address_is_ours(remote, held)
-    if not dry_run:
-        remote.write_file(UNFINISHED, "\n".join(sorted({*held, *facts} - {UNFINISHED})).encode())
-        remote.remove_files([name for name in (MANIFEST, *sorted({*held} - {*facts, UNFINISHED})) if name in held])
-        remote.send_files(folder, [*(name for name in sorted(facts) if name != MANIFEST), MANIFEST], on_progress)
+    _check_address_is_ours(remote, sizes)
+    if not upload.is_plan:
+        remote.write_file(UNFINISHED, "\n".join(sorted({*sizes, *facts} - {UNFINISHED})).encode())
+        remote.remove_files([name for name in (MANIFEST, *sorted({*sizes} - {*facts, UNFINISHED})) if name in sizes])
+        remote.send_files(upload.folder, [*(name for name in facts if name != MANIFEST), MANIFEST], upload.on_progress)
         remote.remove_files([UNFINISHED])
         arrived = remote.list_files() or {}
         if different := [name for name, each in facts.items() if arrived.get(name) != each.bytes]:
             raise RemoteError(
                 f"{remote.name}/{different[0]}: must have arrived whole, it has not; run the same command again"
             )
-    return Pushed(remote.name, manifest, files, is_new_place=not held, is_plan=dry_run)
+    return Pushed(remote.name, upload.manifest, files, is_new_place=not sizes, is_plan=upload.is_plan)
 
 
-def _check_address_is_ours(remote: RemoteFolder, held: Mapping[str, int]) -> None:
+def _check_address_is_ours(remote: RemoteFolder, sizes: Mapping[str, int]) -> None:
     """Refuses an address that holds any file which no push has put there: such a file could be replaced or removed.
 
     Ours are the files that the manifest there lists, and, of a push that broke off, those that its marker names.
@@ -309,23 +293,35 @@ def _check_address_is_ours(remote: RemoteFolder, held: Mapping[str, int]) -> Non
     Raises:
         OutputExistsError: There is another; names it.
     """
-    ours = {UNFINISHED}
-    if MANIFEST in held:
-        with temporary_folder() as folder, suppress(ArtifactError):  # it may be a manifest of something else
-            ours |= {MANIFEST, *UrlProxy(remote).fetch_manifest(folder).files}
-    if UNFINISHED in held:
+    ours = {UNFINISHED, *_list_files(_read_manifest_at(UrlProxy(remote)) if MANIFEST in sizes else None)}
+    if UNFINISHED in sizes:
         named = remote.read_file(UNFINISHED, MAX_MANIFEST_BYTES) or b""
         ours |= set(named.decode(errors="replace").split("\n"))
-    if foreign := set(held) - ours:
+    _refuse_foreign(remote.name, set(sizes) - ours, "another address")
+
+
+def _read_manifest_at(proxy: HubProxy | UrlProxy) -> Manifest | None:
+    """Reads the manifest at a place; None where it is a manifest of something else."""
+    with temporary_folder() as folder, suppress(ArtifactError):
+        return proxy.fetch_manifest(folder)
+    return None
+
+
+def _list_files(manifest: Manifest | None) -> set[str]:
+    return set() if manifest is None else {MANIFEST, *manifest.files}
+
+
+def _refuse_foreign(name: str, foreign: Collection[str], instead: str) -> None:
+    """Refuses a place that holds files of somebody else, of a proxy's place one that somebody has put something beside."""
+    if foreign:
         raise OutputExistsError(
-            f"{remote.name}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use "
-            "another address"
+            f"{name}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use {instead}"
         )
 
 
 @contextmanager
 def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> Iterator[Path]:
-    """A folder to write a proxy into that is to lie at some place: the folder itself or, of an address, one that is sent there.
+    """Gives a folder to write a proxy into that is to lie at some place: the folder itself or, of an address, one that is sent there.
 
     What lies at the address already is fetched first, so that whoever writes sees it as in a folder of its own.
 
@@ -343,12 +339,11 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
     with temporary_folder() as parent:
         folder = parent / remote.name.rpartition("/")[2]
         with named_as(remote.name, folder):
-            held = remote.list_files() or {}
-            _check_address_is_ours(remote, held)
-            if MANIFEST in held:
+            sizes = remote.list_files() or {}
+            _check_address_is_ours(remote, sizes)
+            if MANIFEST in sizes:
                 folder.mkdir()
                 fetch_proxy(UrlProxy(remote), folder, on_progress)
             yield folder
             manifest = verify_proxy(folder)
-        facts = {**manifest.files, MANIFEST: measure_file(folder / MANIFEST)}
-        _push_to_url(folder, manifest, facts, remote, replace=True, on_progress=on_progress)
+        _push_to_url(_Upload(folder, manifest, False, on_progress), remote, replace=True)

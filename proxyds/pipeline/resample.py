@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 
 from proxyds.artifact.manifest import MANIFEST, RECIPE, Manifest
 from proxyds.artifact.reader import measure_file, verify_proxy
@@ -51,8 +51,8 @@ def resample(
     Args:
         place: The proxy: a folder, `user/name@v1.0.0`, or an address.
         out: The folder to make.
-        overrides: `a.b=c` assignments to its recipe: `selection.ratio`, `selection.method`, `selection.draw`, `selection.seed`, `selection.labels`, `name`, `version`,
-            `output`; also `source.path`, where the source has moved.
+        overrides: `a.b=c` assignments to the parts of its recipe that are in `MAY_CHANGE`; also `source.path`, where the source
+            has moved.
         force: Replace another proxy at `out`.
         options: How the work is done; see `Execution`. No network runs, so no device is chosen.
 
@@ -128,28 +128,22 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
 
 
 def _read_outcomes(tables: Tables) -> Outcomes:
-    """What the probes made of the evaluation samples, from the table `evaluation`."""
-    held = tables.evaluation
+    """Reads what the probes made of the evaluation samples, from the table `evaluation`."""
+    evaluation = tables.evaluation
     return Outcomes(
-        predictions=_stack(held["predicted"]),
-        correct=_stack(held["correct"]),
-        case=held["case"].to_numpy().astype(np.int64),
-        importance=held["importance"].to_numpy(),
-        pair_counts=np.stack([held[name].to_numpy() for name in PAIRS], axis=1),
+        predictions=np.array(evaluation["predicted"].to_pylist()),
+        correct=np.array(evaluation["correct"].to_pylist()),
+        case=evaluation["case"].to_numpy().astype(np.int64),
+        importance=evaluation["importance"].to_numpy(),
+        pair_counts=np.stack([evaluation[name].to_numpy() for name in PAIRS], axis=1),
     )
 
 
-def _stack(lists: pa.ChunkedArray) -> np.ndarray:
-    """A column of lists of one length as (n, length)."""
-    return np.array(lists.to_pylist())
-
-
 def _read_mapping(parent: Manifest, tables: Tables) -> NearestMap:
-    """Each training sample's nearest evaluation sample, from the table `importance`."""
-    places = {sample_id: place for place, sample_id in enumerate(tables.evaluation["sample_id"].to_pylist())}
-    nearest = [places[sample_id] for sample_id in tables.importance["nearest_evaluation_id"].to_pylist()]
+    """Reads each training sample's nearest evaluation sample, from the table `importance`."""
+    nearest = pc.index_in(tables.importance["nearest_evaluation_id"], tables.evaluation["sample_id"])
     return NearestMap(
-        nearest=np.array(nearest, np.int64)[:, None],
+        nearest=nearest.to_numpy().astype(np.int64)[:, None],
         distance=tables.importance["nearest_distance"].to_numpy(),
         n_neighbours=1,
         n_dimensions=parent.mapping.n_dimensions,
