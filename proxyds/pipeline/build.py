@@ -233,7 +233,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
     files = render_card(manifest, summarize_tables(tables)).files()
-    changed = [name for name, held in files.items() if read_bytes(folder / name) != held]
+    changed = [name for name, content in files.items() if read_bytes(folder / name) != content]
     if changed and check_only:
         raise CardDriftError(
             f"{', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again",

@@ -306,8 +306,8 @@ def _write_evidence(
     """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
     evidence = weigh_evidence(table, settings, provenance, manifest)
     checked = manifest.model_copy(update={"evidence": evidence, "format_version": FORMAT_VERSION})
-    kept = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
-    recipe = recipe.model_copy(update={"check": kept})
+    lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
+    recipe = recipe.model_copy(update={"check": lasting})
     files = render_card(checked, summarize_tables(replace(tables, ranking=table))).files()
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: encode_runs(table)}
     if read_manifest(folder) != manifest:

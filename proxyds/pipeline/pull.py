@@ -169,15 +169,15 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
     target = read_remote(place)
     out = Path(default_folder(place) if out is None else out).absolute()
     with translate_os_errors(out, "choose another -o"):
-        there = check_output(out)
+        existing = check_output(out)
         out = out.resolve()
     source = open_published(target)
-    if there is not None:
+    if existing is not None:
         with temporary_folder() as folder, named_as(source.origin.name, folder):
             manifest = source.fetch_manifest(folder)
-        if there != manifest:
+        if existing != manifest:
             raise OutputExistsError(
-                f"must be a new folder, found another proxy, {there.name} {there.version}; it was not touched: choose another -o, or "
+                f"must be a new folder, found another proxy, {existing.name} {existing.version}; it was not touched: choose another -o, or "
                 "move it away",
                 place=out,
             )
@@ -226,9 +226,9 @@ def _fetch_manifest(source: HubProxy | UrlProxy, folder: Path) -> Manifest:
         elif listed[each] != facts.bytes:
             problems.append(f"{each}: must have {facts.bytes:,} bytes, has {listed[each]:,}")
     if problems:
-        told = "\n".join(f"  {problem}" for problem in problems[:20])
+        shown = "\n".join(f"  {problem}" for problem in problems[:20])
         raise VerificationError(
-            f"{name}: {len(problems)} files differ from {MANIFEST}:\n{told}\nnothing was fetched; do not use this proxy"
+            f"{name}: {len(problems)} files differ from {MANIFEST}:\n{shown}\nnothing was fetched; do not use this proxy"
         )
     return manifest
 

@@ -191,26 +191,26 @@ def _check_tag(tag: str, manifest: Manifest) -> str:
 
 def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> Pushed:
     """Pushes to the Hub, see `push`; without a tag it is a pull request."""
-    there = hub.look_at(repo, to_write=not upload.is_plan)
-    is_new = there is None
+    repository = hub.look_at(repo, to_write=not upload.is_plan)
+    is_new = repository is None
     as_pull_request = tag is None
-    if there is None and as_pull_request:
+    if repository is None and as_pull_request:
         raise RemoteNotFoundError(f"{repo}: must be there to be asked for a change; push to a name of your own")
-    if there is None and not upload.is_plan:
+    if repository is None and not upload.is_plan:
         hub.create_repository(repo, is_private=private)
-        there = hub.look_at(repo)
-    if there is not None and private and not there.is_private:
+        repository = hub.look_at(repo)
+    if repository is not None and private and not repository.is_private:
         raise PushError(f"{repo}: is public; make it private in its settings first, or leave --private out")
-    if there is not None and tag is not None and tag in there.tags:
-        files = upload.compare(hub.list_contents(repo, there.tags[tag]))
+    if repository is not None and tag is not None and tag in repository.tags:
+        files = upload.compare(hub.list_contents(repo, repository.tags[tag]))
         if any(each.change != "unchanged" for each in files):
             raise TagExistsError(
                 f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version (--set version=..., "
                 "nothing is trained again), or name a --tag of words"
             )
-        return Pushed(repo, upload.manifest, files, tag, there.tags[tag], was_there=True, is_plan=upload.is_plan)
+        return Pushed(repo, upload.manifest, files, tag, repository.tags[tag], was_there=True, is_plan=upload.is_plan)
 
-    contents = {} if there is None else hub.list_contents(repo, there.head)
+    contents = {} if repository is None else hub.list_contents(repo, repository.head)
     manifest, before = upload.manifest, None
     if MANIFEST in contents:
         before = _read_manifest_at(HubProxy(hub.find_revision(repo, None)))
@@ -225,9 +225,9 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
     gone = [each.name for each in files if each.change == "removed"]
     if upload.is_plan:
         return Pushed(repo, manifest, files, tag, replaced=replaced, is_new_place=is_new, is_plan=True)
-    assert there is not None
+    assert repository is not None
     has_changes = bool(names or gone)
-    commit, pull = there.head, None
+    commit, pull = repository.head, None
     if as_pull_request:
         sent = {name: each.sha256 for name, each in upload.facts.items()}
         pull = hub.find_pull_request(repo, sent, upload.folder) if has_changes else None
@@ -235,7 +235,7 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
             return Pushed(repo, manifest, files, None, commit, pull, was_there=True)
     if has_changes:
         commit, pull = hub.commit_files(
-            there,
+            repository,
             upload.folder,
             names,
             gone,
@@ -258,16 +258,16 @@ def _push_to_url(upload: _Upload, remote: RemoteFolder, *, replace: bool = False
     if sizes is None:
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
     own = (upload.folder / MANIFEST).read_bytes()
-    there = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in sizes else None
+    theirs = remote.read_file(MANIFEST, MAX_MANIFEST_BYTES) if MANIFEST in sizes else None
     of_proxy = {name: n_bytes for name, n_bytes in sizes.items() if name != UNFINISHED}
-    is_same = there == own and of_proxy == {name: each.bytes for name, each in facts.items()}
+    is_same = theirs == own and of_proxy == {name: each.bytes for name, each in facts.items()}
     files = tuple(
         PushedFile(name, each.bytes, "unchanged" if is_same else "changed" if name in sizes else "new")
         for name, each in facts.items()
     )
     if is_same:
         return Pushed(remote.name, upload.manifest, files, was_there=True, is_plan=upload.is_plan)
-    if there is not None and there != own and not replace:
+    if theirs is not None and theirs != own and not replace:
         raise OutputExistsError(
             f"{remote.name}: must be empty, another proxy is there; it was not touched: use another address"
         )

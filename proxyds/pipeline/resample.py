@@ -106,12 +106,12 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
         raise ArtifactError(
             f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"
         )
-    kept = [
+    fixed = [
         each.model_copy(update={"source": before.source}).model_dump(exclude=MAY_CHANGE) for each in (before, after)
     ]
     sources = [each.source.model_dump(exclude={"path"}) for each in (before, after)]
-    if kept[0] != kept[1] or sources[0] != sources[1]:
-        changed = [part for part in kept[0] if kept[0][part] != kept[1][part]] or ["source"]
+    if fixed[0] != fixed[1] or sources[0] != sources[1]:
+        changed = [part for part in fixed[0] if fixed[0][part] != fixed[1][part]] or ["source"]
         draws = "; the draw's own seed is --seed" if changed == ["seed"] else "; build a proxy with it"
         raise RecipeError(
             f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} and source.path may change, {changed[0]} would "

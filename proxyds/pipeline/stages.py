@@ -181,11 +181,6 @@ class Trained:
     probes: list[Probe]
     done: list[Done]
 
-    def take(self, repeats: Sequence[int]) -> Trained:
-        """Takes the probes of some repeats, in this order."""
-        indices = [i for repeat in repeats for i, each in enumerate(self.probes) if each.repeat == repeat]
-        return Trained([self.probes[i] for i in indices], [self.done[i] for i in indices])
-
     @property
     def n_chosen(self) -> int:
         """Probes of each repeat."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +59,7 @@ class Probes:
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
         if repeats not in self._known:
             self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
-            trained = self.trained.take(repeats)
+            trained = take_repeats(self.trained, repeats)
             self._known[repeats] = score_samples(self._session, trained, NEEDS, self._chosen[1]).scores
         return self._known[repeats]
 
@@ -70,6 +71,12 @@ class Probes:
     def _session(self) -> Session:
         clock = StageClock(self.on_progress)
         return Session(self.recipe, self.data, "cpu", self.engine, self.store, self.on_progress, clock)
+
+
+def take_repeats(trained: Trained, repeats: Sequence[int]) -> Trained:
+    """Takes the probes of some repeats, in this order."""
+    indices = [i for repeat in repeats for i, each in enumerate(trained.probes) if each.repeat == repeat]
+    return Trained([trained.probes[i] for i in indices], [trained.done[i] for i in indices])
 
 
 def find_subset(
