@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray starts: nothing is sent to anybody
 # no warning, and a task without a GPU sees none
@@ -432,6 +433,6 @@ def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
     if store.is_remote:
         yield store, None
         return
-    store, key = Store(store.place), f"{socket.gethostname()}-{os.getpid()}"
+    store, key = Store(store.place), uuid4().hex
     with store.locking("cluster", key, lambda: None):
         yield store, store.root / LOCKS / f"cluster-{key}"
