@@ -6,7 +6,6 @@ import html
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -26,29 +25,15 @@ _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<
 """Of data sets, as the Hub writes them, each with the number that it stays under."""
 
 
-@dataclass(frozen=True)
-class Card:
-    """A rendered card.
-
-    Attributes:
-        readme: Markdown with the YAML metadata that the Hub reads.
-        pictures: PNG bytes by path in the proxy.
-    """
-
-    readme: str
-    pictures: dict[str, bytes]
-
-    def files(self) -> dict[str, bytes]:
-        """Lists every file of the card by its path in the proxy."""
-        return {CARD: self.readme.encode(), **self.pictures}
-
-
-def render_card(manifest: Manifest, summary: Summary) -> Card:
-    """Renders a proxy's card.
+def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
+    """Renders a proxy's card: Markdown with the YAML metadata that the Hub reads, and its pictures.
 
     Args:
         manifest: Its manifest; the list of files is not looked at.
         summary: Of its tables.
+
+    Returns:
+        The bytes of every file of the card by its path in the proxy.
 
     Raises:
         jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
@@ -80,10 +65,10 @@ def render_card(manifest: Manifest, summary: Summary) -> Card:
         label_worth=weigh_reduction(manifest.evidence),
         resampled=_name_resampled(manifest.evidence),
     )
-    drawn = draw_pictures(manifest, summary)
+    pictures = draw_pictures(manifest, summary)
     if manifest.evidence is not None and summary.ranking is not None:
-        drawn |= draw_evidence(manifest.evidence, summary.ranking)
-    return Card(readme, {f"assets/{name}": picture for name, picture in drawn.items()})
+        pictures |= draw_evidence(manifest.evidence, summary.ranking)
+    return {CARD: readme.encode(), **{f"assets/{name}": picture for name, picture in pictures.items()}}
 
 
 def escape_markdown(text: object) -> str:

@@ -113,22 +113,15 @@ def read_summary(folder: Path) -> tuple[Manifest, Summary]:
     """
     manifest = read_manifest(folder)
 
-    def read(config: str, columns: list[str]) -> Iterator[pa.Table]:
+    def read(config: str) -> Iterator[pa.Table]:
         for name in list_shards(manifest, config):
             with pq.ParquetFile(folder / name) as shard:
-                yield from (pa.Table.from_batches([batch]) for batch in shard.iter_batches(columns=columns))
-
-    def select(piece: pa.Table) -> pa.Table:
-        chosen = piece.filter(piece["selected"])
-        if manifest.kept_labels is None:
-            return chosen
-        own = np.searchsorted(manifest.kept_labels, chosen["label"].to_numpy())
-        return chosen.set_column(0, "label", pa.array(own, _WHOLE))
+                yield from (pa.Table.from_batches([batch]) for batch in shard.iter_batches(columns=COUNTED))
 
     try:
-        evaluation = count_samples(read("evaluation", COUNTED))
-        training = count_samples(read("importance", COUNTED))
-        proxy = count_samples(map(select, read("importance", [*COUNTED, "selected"])))
+        evaluation, training, proxy = (
+            count_samples(read(config)) for config in ("evaluation", "importance", "default")
+        )
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _broken(folder, f"must hold the tables that docs/format.md describes: {first_line(error)}") from None
     return manifest, Summary(evaluation, training, proxy, {})

@@ -169,7 +169,7 @@ def write_proxy(
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         session.clock.end_stage("artifact")
         manifest = describe()
-        for name, content in render_card(manifest, summary).files().items():
+        for name, content in render_card(manifest, summary).items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         write_manifest(folder, manifest)
@@ -232,7 +232,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
-    files = render_card(manifest, summarize_tables(tables)).files()
+    files = render_card(manifest, summarize_tables(tables))
     changed = [name for name, content in files.items() if read_bytes(folder / name) != content]
     if changed and check_only:
         raise CardDriftError(

@@ -308,7 +308,7 @@ def _write_evidence(
     checked = manifest.model_copy(update={"evidence": evidence, "format_version": FORMAT_VERSION})
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
-    files = render_card(checked, summarize_tables(replace(tables, ranking=table))).files()
+    files = render_card(checked, summarize_tables(replace(tables, ranking=table)))
     files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: encode_runs(table)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(
