@@ -163,16 +163,16 @@ def data_folder() -> Path:
 
 def load_images(folder: Path) -> tuple[np.ndarray, list[bytes], bool]:
     """Ten thousand images: pixels (N, 3, 32, 32) uint8, their files, whether they are CIFAR-10's; `folder` is for a cache."""
-    held = data_folder()
-    if held.is_dir():
-        files = sorted(str(file) for file in held.rglob("*test*.parquet"))
+    cifar10 = data_folder()
+    if cifar10.is_dir():
+        files = sorted(str(file) for file in cifar10.rglob("*test*.parquet"))
         table = datasets.Dataset.from_parquet(files, cache_dir=str(folder / "images")).with_format("arrow")[:]
         encoded = [image["bytes"] for image in table[0].to_pylist()]
     else:
         rng = np.random.default_rng(0)
         encoded = [encode(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(10_000)]
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in encoded])
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), encoded, held.is_dir()
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), encoded, cifar10.is_dir()
 
 
 def encode(pixels: np.ndarray) -> bytes:
@@ -324,8 +324,8 @@ def row_6(bench: Bench) -> Iterator[Row]:
         mine, other = take_turns([seconds_of(ours), seconds_of(theirs)], 5)
     assert (found[0] == found[1]).mean() > 0.9999  # random float32 points have hardly any ties
     what = "nearest neighbours, 50,000 x 10,000 x 64"
-    held = TILE * len(references) * 4 / 2**20
-    note = f"holds {held:.0f} MB of distances"
+    megabytes = TILE * len(references) * 4 / 2**20
+    note = f"holds {megabytes:.0f} MB of distances"
     yield compare_seconds("6", f"{what}, one thread", mine, other, "scikit-learn, brute, one thread", 3, note=note)
 
     shards = [queries[start : start + SHARD] for start in range(0, len(queries), SHARD)]

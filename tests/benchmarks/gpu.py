@@ -54,7 +54,7 @@ def our_rate(architecture: Architecture, n_steps: int) -> float:
 def eager_rate(architecture: Architecture, n_steps: int) -> float:
     """Images a second of a plain loop over a data set on the device, in float32 with TF32 convolutions, as torch is by default."""
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = True, False  # our loop sets them otherwise
-    pixels, labels = (torch.from_numpy(held).to(DEVICE) for held in make_pixels(BATCH * n_steps))
+    pixels, labels = (torch.from_numpy(array).to(DEVICE) for array in make_pixels(BATCH * n_steps))
     network = make_network("resnet", architecture.parameters, 10, IMAGE, 0).network.to(DEVICE).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=4 * n_steps + 1)

@@ -178,8 +178,8 @@ def render(report: dict) -> str:
         "| | what | proxyds | yardstick | | ratio | to reach |",
         "|---|---|---|---|---|---|---|",
     ]
-    for held in report["rows"]:
-        row = Row(**held)
+    for fields in report["rows"]:
+        row = Row(**fields)
         low, high = min(row.ratios), max(row.ratios)
         spread = f" ({tell_ratio(low)} to {tell_ratio(high)}, {len(row.ratios)})" if len(row.ratios) > 1 else ""
         reach = "" if row.reach is None else f"{'' if row.at_least else 'at most '}{row.reach:g}"
@@ -190,7 +190,7 @@ def render(report: dict) -> str:
             f"| {row.row} | {row.what}{f' ({row.note})' if row.note else ''} | {tell(row.ours, row.unit)} | "
             f"{tell(row.yardstick, row.unit)} | {row.yardstick_is} | {ratio} | {reach}{missed} |"
         )
-    versions = ", ".join(f"{name} {held}" for name, held in report["versions"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines += ["", f"{report['machine']}; {versions}; {report['date']}, {report['seconds'] / 60:.0f} min."]
     lines += [f"Not measured: {reason}." for reason in report["left_out"]]
     return "\n".join([*lines, ""])

@@ -83,7 +83,7 @@ def features(pixels_file: str, weights_file: str, base_filters: int, out: str) -
     network = make_resnet(base_filters)
     weights = torch.load(weights_file, weights_only=True)
     network.load_state_dict(
-        {name.removeprefix("network."): held for name, held in weights.items() if "network." in name}
+        {name.removeprefix("network."): weight for name, weight in weights.items() if "network." in name}
     )
     network.eval()
     taken: list[torch.Tensor] = []

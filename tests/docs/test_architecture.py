@@ -27,8 +27,8 @@ def test_every_room_is_named_and_every_file_in_it() -> None:
     for room in list_rooms():
         assert str(room.relative_to(ROOT)) in NAMED
         (line,) = re.findall(rf"^(?:\| |- )`{room.relative_to(ROOT)}`.*\n(?:  .*\n)*", TEXT, re.MULTILINE)
-        held = {path.name for path in (*room.glob("*.py"), *room.glob("*.jinja"))} - {"__init__.py"}
-        assert held == set(re.findall(r"`([\w.]+\.(?:py|jinja))`", line)), room
+        there = {path.name for path in (*room.glob("*.py"), *room.glob("*.jinja"))} - {"__init__.py"}
+        assert there == set(re.findall(r"`([\w.]+\.(?:py|jinja))`", line)), room
     below = {path.name for path in PACKAGE.rglob("*") if path.suffix in (".py", ".jinja")}
     assert not {Path(name).name for name in files if not (ROOT / name).exists()} - below
     alone = {f"proxyds/{path.name}" for path in PACKAGE.glob("*.py")} - {"proxyds/__main__.py"}

@@ -21,21 +21,21 @@ Floats = NDArray[np.float64]
 OWN = "tried here"
 
 
-def _stratify(weights: Floats, known: SampleScores, n: int) -> Design:
+def _stratify(weights: Floats, scores: SampleScores, n: int) -> Design:
     """These weights, of every label its share."""
-    return Design(weights, materialize(known.labels), share_out(known.label_counts, n))
+    return Design(weights, materialize(scores.labels), share_out(scores.label_counts, n))
 
 
-def _answers(known: SampleScores, name: Measure) -> NDArray[np.float32]:
+def _answers(scores: SampleScores, name: Measure) -> NDArray[np.float32]:
     """One measure, (R, E, N)."""
-    assert known.answers is not None
-    answers = known.answers
+    assert scores.answers is not None
+    answers = scores.answers
     return np.stack([[*answers.over_epochs(training, name)] for training in range(answers.n_trainings)])
 
 
-def find_rank(score: Floats, known: SampleScores, seed: int) -> Floats:
+def find_rank(score: Floats, scores: SampleScores, seed: int) -> Floats:
     """Each sample's place among those of its label by a score, the smallest first, in [0, 1)."""
-    labels, rank = materialize(known.labels), np.empty(len(score))
+    labels, rank = materialize(scores.labels), np.empty(len(score))
     jitter = np.random.default_rng(seed).random(len(score))  # equal scores in no order
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
@@ -44,24 +44,24 @@ def find_rank(score: Floats, known: SampleScores, seed: int) -> Floats:
     return rank
 
 
-def final_loss(known: SampleScores) -> Floats:
+def final_loss(scores: SampleScores) -> Floats:
     """The heaviest probe's loss at the end of training."""
-    loss: Floats = _answers(known, "loss")[:, -1].mean(axis=0, dtype=np.float64)
+    loss: Floats = _answers(scores, "loss")[:, -1].mean(axis=0, dtype=np.float64)
     return loss
 
 
-def area_loss(known: SampleScores) -> Floats:
+def area_loss(scores: SampleScores) -> Floats:
     """Its mean over all epochs."""
-    loss: Floats = _answers(known, "loss").mean(axis=(0, 1), dtype=np.float64)
+    loss: Floats = _answers(scores, "loss").mean(axis=(0, 1), dtype=np.float64)
     return loss
 
 
 def between(low: float, high: float, score: Callable[[SampleScores], Floats] = final_loss) -> Rule:
     """At random from what lies between two places of each label's order by a score."""
 
-    def design(known: SampleScores, n: int, seed: int) -> Design:
-        rank = find_rank(score(known), known, seed)
-        return _stratify(((rank >= low) & (rank < high)).astype(np.float64), known, n)
+    def design(scores: SampleScores, n: int, seed: int) -> Design:
+        rank = find_rank(score(scores), scores, seed)
+        return _stratify(((rank >= low) & (rank < high)).astype(np.float64), scores, n)
 
     return design
 
@@ -69,65 +69,65 @@ def between(low: float, high: float, score: Callable[[SampleScores], Floats] = f
 def easiest_by(score: Callable[[SampleScores], Floats]) -> Rule:
     """Of each label its share, those of the smallest score."""
 
-    def design(known: SampleScores, n: int, seed: int) -> Design:
-        return Design(take_first(score(known), n, known, seed, within_labels=True))
+    def design(scores: SampleScores, n: int, seed: int) -> Design:
+        return Design(take_first(score(scores), n, scores, seed, within_labels=True))
 
     return design
 
 
-def design_cases_easier(known: SampleScores, n: int, seed: int) -> Design:
+def design_cases_easier(scores: SampleScores, n: int, seed: int) -> Design:
     """By the importance of cases, among the easier half of each label."""
-    assert known.importance is not None
-    rank = find_rank(final_loss(known), known, seed)
-    return _stratify(np.where(rank < 0.5, materialize(known.importance), 0.0), known, n)
+    assert scores.importance is not None
+    rank = find_rank(final_loss(scores), scores, seed)
+    return _stratify(np.where(rank < 0.5, materialize(scores.importance), 0.0), scores, n)
 
 
-def design_ambiguous(known: SampleScores, n: int, seed: int) -> Design:
+def design_ambiguous(scores: SampleScores, n: int, seed: int) -> Design:
     """By how often the heaviest probe changes its mind: p (1 - p), with p the share of epochs in which it is right."""
-    right = (_answers(known, "margin") > 0).mean(axis=(0, 1), dtype=np.float64)
-    return _stratify(right * (1 - right) + 1e-3, known, n)
+    right = (_answers(scores, "margin") > 0).mean(axis=(0, 1), dtype=np.float64)
+    return _stratify(right * (1 - right) + 1e-3, scores, n)
 
 
 def falling(power: int, score: Callable[[SampleScores], Floats]) -> Rule:
     """Less of what is harder: a weight that falls from 1 for a label's easiest sample to 0 for its hardest, (1 - rank)^power."""
 
-    def design(known: SampleScores, n: int, seed: int) -> Design:
-        return _stratify((1 - find_rank(score(known), known, seed) + 1e-6) ** power, known, n)
+    def design(scores: SampleScores, n: int, seed: int) -> Design:
+        return _stratify((1 - find_rank(score(scores), scores, seed) + 1e-6) ** power, scores, n)
 
     return design
 
 
-def design_spread_easier(known: SampleScores, n: int, seed: int) -> Design:
+def design_spread_easier(scores: SampleScores, n: int, seed: int) -> Design:
     """The easier half of each label, as far apart as features allow: k-centre within it."""
-    rank = find_rank(final_loss(known), known, seed)
+    rank = find_rank(final_loss(scores), scores, seed)
     easier = rank < 0.5
     taken = np.zeros(len(rank))
-    taken[easier] = materialize(DESIGNS["k-center"](known.take(easier), n, seed).weights)
+    taken[easier] = materialize(DESIGNS["k-center"](scores.take(easier), n, seed).weights)
     return Design(taken)
 
 
-def design_typical(known: SampleScores, n: int, seed: int) -> Design:
+def design_typical(scores: SampleScores, n: int, seed: int) -> Design:
     """Of each label its share, those nearest to its mean feature."""
-    assert known.features is not None
-    labels, distance = materialize(known.labels), np.empty(len(known.features))
+    assert scores.features is not None
+    labels, distance = materialize(scores.labels), np.empty(len(scores.features))
     for label in np.unique(labels):
         places = labels == label
-        of_label = known.features[places].astype(np.float64)
+        of_label = scores.features[places].astype(np.float64)
         distance[places] = np.linalg.norm(of_label - of_label.mean(axis=0), axis=1)
-    return Design(take_first(distance, n, known, seed, within_labels=True))
+    return Design(take_first(distance, n, scores, seed, within_labels=True))
 
 
-def design_easier_of_any_label(known: SampleScores, n: int, seed: int) -> Design:
+def design_easier_of_any_label(scores: SampleScores, n: int, seed: int) -> Design:
     """As `easier`, with one order for all labels, so that easy labels get more."""
-    of_one_label = np.zeros(len(known.labels), np.int64)
-    return DESIGNS["easier"](replace(known, labels=of_one_label), n, seed)
+    of_one_label = np.zeros(len(scores.labels), np.int64)
+    return DESIGNS["easier"](replace(scores, labels=of_one_label), n, seed)
 
 
 def stratified(method: str) -> Rule:
     """A method's weights, of every label its share."""
 
-    def design(known: SampleScores, n: int, seed: int) -> Design:
-        return _stratify(materialize(DESIGNS[method](known, n, seed).weights), known, n)
+    def design(scores: SampleScores, n: int, seed: int) -> Design:
+        return _stratify(materialize(DESIGNS[method](scores, n, seed).weights), scores, n)
 
     return design
 

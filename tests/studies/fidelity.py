@@ -120,9 +120,11 @@ def keep_recipe(study: Study, recipe: Recipe) -> None:
 def run_part(study: Study, part: Part, probes: Probes, numbers: Sequence[int]) -> None:
     """Does what is missing of a part, one draw after the other, and appends the rows of each."""
     path = study.folder / "rows.csv"
-    known = {key_of(row) for row in list_rows(study)}
+    run_already = {key_of(row) for row in list_rows(study)}
     for training_set in list_sets(study, part, probes, numbers):
-        runs = [run for run in list_part_runs(study, part, [training_set], probes) if key_of_run(run) not in known]
+        runs = [
+            run for run in list_part_runs(study, part, [training_set], probes) if key_of_run(run) not in run_already
+        ]
         if not runs:
             continue
         watch = partial(show_together, runs=runs, on_progress=probes.on_progress)
@@ -162,7 +164,7 @@ def _describe(run: Run, done: Done) -> dict[str, Any]:
 
 def show_plan(study: Study, probes: Probes) -> None:
     """Prints what there is to do, and how long it may take."""
-    known = {key_of(row) for row in list_rows(study)}
+    run_already = {key_of(row) for row in list_rows(study)}
     settings, n_train = probes.recipe.training, len(probes.data.train)
     setup = set_up(probes, settings)
     image_seconds = {each.name: expect_image_seconds(setup, each) for each in probes.architectures}
@@ -170,7 +172,9 @@ def show_plan(study: Study, probes: Probes) -> None:
     lines, seconds = [], 0.0
     for part in study.parts:
         n_seen = count_steps(settings, round(part.ratio * n_train)) * settings.batch_size
-        missing = [key.architecture for key in list_missing(study, part, probes.recipe, probes.architectures, known)]
+        missing = [
+            key.architecture for key in list_missing(study, part, probes.recipe, probes.architectures, run_already)
+        ]
         n_runs = count_draws(part, probes.recipe) * len(take_half(probes.architectures, study.half))
         cost = n_seen * sum(flops[name] for name in missing)
         takes = n_seen * sum(image_seconds[name] for name in missing)
@@ -239,10 +243,10 @@ def main(
     store = Store()
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
         chosen = [STUDIES[name] for name in studies or STUDIES]
-        known = {part.dataset for study in chosen for part in study.parts}
-        if unknown := sorted(set(only) - known):
+        studied = {part.dataset for study in chosen for part in study.parts}
+        if unknown := sorted(set(only) - studied):
             raise click.BadParameter(
-                f"must be what is studied, got {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+                f"must be what is studied, got {', '.join(unknown)}; known: {', '.join(sorted(studied))}"
             )
         prepared = [(study, prepare(study, store, engine, on_progress)) for study in chosen]
         for study, probes in prepared:

@@ -84,8 +84,8 @@ TABLES = (
 
 def read_printed(number: int) -> dict[str, dict[str, float]]:
     """A table as printed: for each column the accuracy of each architecture."""
-    with PRINTED.open(encoding="utf-8") as held:
-        rows = [row for row in csv.DictReader(held) if row["table"] == str(number)]
+    with PRINTED.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["table"] == str(number)]
     columns = [name for name in ("full", *COLUMNS) if rows[0][name]]
     return {column: {row["architecture"]: float(row[column]) for row in rows} for column in columns}
 
@@ -118,17 +118,17 @@ def compare(number: int, measured: Mapping[str, Mapping[str, float]], manifest: 
     lines = [f"| architecture | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for name in printed["full"]:
         cells = [
-            f"{held[column][name]:.4f}" if name in held[column] else "failed"
+            f"{accuracies[column][name]:.4f}" if name in accuracies[column] else "failed"
             for column in columns
-            for held in (printed, measured)
+            for accuracies in (printed, measured)
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     for what, statistic in (("Pearson", pearson), ("Spearman", spearman), ("Kendall tau", kendall_tau)):
         cells = ["", ""]
         for column in columns[1:]:
-            for held in (printed, measured):
-                names = [name for name in printed["full"] if name in held["full"] and name in held[column]]
-                one, other = (np.array([held[each][name] for name in names]) for each in ("full", column))
+            for accuracies in (printed, measured):
+                names = [name for name in printed["full"] if name in accuracies["full"] and name in accuracies[column]]
+                one, other = (np.array([accuracies[each][name] for name in names]) for each in ("full", column))
                 cells.append(f"{statistic(one, other, np.ones((1, len(one)), np.int64))[0]:.3f}")
         lines.append(f"| **{what} with full** | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
@@ -176,10 +176,10 @@ def main() -> None:
         ]
         for table, recipe, plan in zip(chosen, recipes, plans, strict=True):
             folder = build(recipe, given.out / table.recipe, on_progress=on_progress).folder
-            manifest, held = read_proxy(folder)
-            assert held.ranking is not None
+            manifest, tables = read_proxy(folder)
+            assert tables.ranking is not None
             parameters = {each.name: each.parameters for each in plan.architectures}
-            measured = collect_measured(held.ranking, table.name_of, parameters)
+            measured = collect_measured(tables.ranking, table.name_of, parameters)
             page += [
                 "",
                 f"## Table {table.number}: {table.recipe}",

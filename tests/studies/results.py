@@ -25,12 +25,12 @@ def take_whole(
 ) -> tuple[list[Part], list[Part], list[dict[str, Any]]]:
     """A study's parts and those of the ones beside it, those of them that are whole, and their rows."""
     rows, trained = list_rows(study), {each.name for each in take_half(architectures, study.half)}
-    known = {key_of(row) for row in rows}
+    run_already = {key_of(row) for row in rows}
     every = [part for name in (*study.beside, study.name) for part in STUDIES.get(name, study).parts]
-    whole = [part for part in every if not list_missing(study, part, recipe, architectures, known)]
+    whole = [part for part in every if not list_missing(study, part, recipe, architectures, run_already)]
     names = {(part.dataset, part.ratio) for part in whole}
-    held = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
-    return every, whole, held
+    rows_of_whole = [row for row in rows if (row["dataset"], row["ratio"]) in names and row["architecture"] in trained]
+    return every, whole, rows_of_whole
 
 
 def is_enough(whole: Iterable[Part]) -> bool:

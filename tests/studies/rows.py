@@ -59,14 +59,14 @@ def list_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def list_missing(
-    study: Study, part: Part, recipe: Recipe, architectures: Sequence[Architecture], known: set[Key]
+    study: Study, part: Part, recipe: Recipe, architectures: Sequence[Architecture], run_already: set[Key]
 ) -> list[Key]:
     """The runs of a part that there are no rows of."""
     return [
         key
         for each in take_half(architectures, study.half)
         for number in range(count_draws(part, recipe))
-        if (key := Key(each.name, part.dataset, part.ratio, number)) not in known
+        if (key := Key(each.name, part.dataset, part.ratio, number)) not in run_already
     ]
 
 
@@ -74,8 +74,8 @@ def append_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Appends rows, and the header before the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists() or not path.stat().st_size
-    with path.open("a", newline="") as held:
-        writer = csv.DictWriter(held, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
         if is_new:
             writer.writeheader()
         writer.writerows(rows)

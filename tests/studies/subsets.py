@@ -44,7 +44,7 @@ class Probes:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[int, ...], SampleScores] = {}
+        self._scores: dict[tuple[int, ...], SampleScores] = {}
 
     @cached_property
     def trained(self) -> Trained:
@@ -57,11 +57,11 @@ class Probes:
         if not ALL_METHODS[method].needs:
             return SampleScores(self.data.train.parsed_ids, self.data.train.labels)
         repeats = tuple((draw + i) % self.recipe.probes.seeds for i in range(n))
-        if repeats not in self._known:
-            self._known = {key: known for key, known in self._known.items() if len(key) != n}  # one at a time is 200 MB
+        if repeats not in self._scores:
+            self._scores = {key: scores for key, scores in self._scores.items() if len(key) != n}  # one is 200 MB
             trained = take_repeats(self.trained, repeats)
-            self._known[repeats] = score_samples(self._session, trained, NEEDS, self._chosen[1]).scores
-        return self._known[repeats]
+            self._scores[repeats] = score_samples(self._session, trained, NEEDS, self._chosen[1]).scores
+        return self._scores[repeats]
 
     @cached_property
     def _chosen(self) -> tuple[list[Architecture], str]:
@@ -133,6 +133,10 @@ def count_labels(path: Path, method: str, ratio: float, n_draws: int) -> tuple[i
 def _choose(
     method: str, ratio: float, draw: int, probes: Probes, kept_labels: NDArray[np.int64] | None
 ) -> NDArray[np.bool_]:
-    known, recipe = probes.know(method, draw), probes.recipe
-    n, seed, law = round(ratio * len(known.ids)), derive_seed(recipe.seed, "study", method, draw), recipe.selection.draw
-    return draw_control(ALL_RULES[method], known, n, law=law, seed=seed, kept=kept_labels).selected
+    scores, recipe = probes.know(method, draw), probes.recipe
+    n, seed, law = (
+        round(ratio * len(scores.ids)),
+        derive_seed(recipe.seed, "study", method, draw),
+        recipe.selection.draw,
+    )
+    return draw_control(ALL_RULES[method], scores, n, law=law, seed=seed, kept=kept_labels).selected

@@ -113,10 +113,10 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(recipe: Recipe, tmp_pat
     assert sum(entry.stage == "check" for entry in other.store.entries()) == 8
 
     # once more: nothing is left to do
-    held = rows.read_bytes()
+    before = rows.read_bytes()
     for each in study.parts:
         fidelity.run_part(study, each, make_probes(recipe, tmp_path / "third"), range(2))
-    assert rows.read_bytes() == held
+    assert rows.read_bytes() == before
     assert not {entry.stage for entry in Store(tmp_path / "third").entries()} & {"probes", "check"}
 
     wanted = replace(study, parts=(*every, *parts.by_method(0.1, "easiest")))
@@ -338,10 +338,10 @@ def test_the_page_is_what_the_rows_give(study: str) -> None:
     take_rows()
     opened = results.open_study(parts.STUDIES[study])
     results.write_report(*opened, parts.N_TRAIN, parts.N_EVALUATION)
-    again, held = parts.RESULTS / study, FOLDER / study
-    assert write_recipe(opened[1]) == (held / "recipe.yaml").read_text()
-    assert {path.name for path in again.iterdir()} == {path.name for path in held.iterdir()}
-    assert_same_pages(again, held)
+    again, committed = parts.RESULTS / study, FOLDER / study
+    assert write_recipe(opened[1]) == (committed / "recipe.yaml").read_text()
+    assert {path.name for path in again.iterdir()} == {path.name for path in committed.iterdir()}
+    assert_same_pages(again, committed)
 
 
 def test_the_page_of_two_data_sets_is_what_their_rows_give() -> None:
@@ -374,10 +374,10 @@ def take_rows() -> None:
         taken.write_bytes(path.read_bytes())
 
 
-def assert_same_pages(again: Path, held: Path) -> None:
+def assert_same_pages(again: Path, committed: Path) -> None:
     """Two folders' pages and estimates say the same, but for what arithmetic may change."""
     for name in ("README.md", "results.json"):
-        one, other = ((place / name).read_text() for place in (again, held))
+        one, other = ((place / name).read_text() for place in (again, committed))
         assert re.sub(NUMBER, "#", one) == re.sub(NUMBER, "#", other)
         figures = [re.findall(NUMBER, text) for text in (one, other)]
         n_digits = [len(figure.partition(".")[2]) for figure in figures[1]]

@@ -99,7 +99,7 @@ def make_table(
     def find_score(row: dict[str, Any]) -> float:
         return row["accuracy"] if measure == "accuracy" or row["dataset"] == FULL else -row[measure]
 
-    held = [
+    records = [
         {
             **about[row["architecture"]],
             "dataset": row["dataset"],
@@ -111,7 +111,7 @@ def make_table(
         for row in rows
         if row["architecture"] in about
     ]
-    return pa.Table.from_pylist(held)
+    return pa.Table.from_pylist(records)
 
 
 def resample_all(table: pa.Table, seed: int, names: Collection[str] = STATISTICS) -> Resampled:
@@ -128,8 +128,8 @@ def resample_all(table: pa.Table, seed: int, names: Collection[str] = STATISTICS
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
     of = {(name, None if name == FULL else ratio): (name, ratio) for name, ratio in measured.accuracies}
-    n_draws = {key: len(set(measured.draws[held])) for key, held in of.items()}
-    mean_accuracies = {key: float(measured.accuracies[held].mean()) for key, held in of.items()}
+    n_draws = {key: len(set(measured.draws[of_table])) for key, of_table in of.items()}
+    mean_accuracies = {key: float(measured.accuracies[of_table].mean()) for key, of_table in of.items()}
     counts = draw_resamples(len(measured.names), len(references), set(n_draws.values()), seed)
     values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts, names)}
     for free in FREE_RANKINGS:
