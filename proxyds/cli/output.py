@@ -29,6 +29,7 @@ def print_text(template: str, **values: object) -> None:
 
     templates = jinja2.Environment(  # noqa: S701 - plain text for a terminal
         loader=jinja2.PackageLoader("proxyds.cli"),
+        extensions=["jinja2.ext.do"],
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -37,6 +38,7 @@ def print_text(template: str, **values: object) -> None:
     templates.filters |= {
         "duration": duration,
         "flop": lambda value: with_prefix(value, "FLOP"),
+        "share": lambda n, total: f"{n:,} ({n / total:.1%})",
         "percent": lambda share: f"{share:.1%}",
         "thousands": lambda n: f"{n:,}",
         "counted": lambda n, what: f"{n:,} {what}{'' if n == 1 else 's'}",

@@ -19,7 +19,6 @@ from proxyds.artifact.summary import Summary
 from proxyds.cli.output import name_programs, print_text
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
-from proxyds.text import duration, with_prefix
 
 if TYPE_CHECKING:
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe, SearchSpace
@@ -48,33 +47,10 @@ def summarize_space(space: SearchSpace) -> dict[str, Any]:
 
 def print_space(space: SearchSpace) -> None:
     """Prints a search space: what each choice costs, the architectures (of many some, spread over cost), the probes."""
-    every = space.architectures
-    last = len(every) - 1
+    every, last = space.architectures, len(space.architectures) - 1
     spread = range(last + 1) if last < MOST_SHOWN else {round(i * last / (MOST_SHOWN - 1)) for i in range(MOST_SHOWN)}
-    choices = [
-        (
-            row["parameter"],
-            row["value"],
-            f"{row['n_architectures']:,}",
-            _flop(row["median_forward_flops"]),
-            f"{row['median_n_parameters']:,.0f}",
-        )
-        for row in _weigh_choices(every)
-    ]
-    shown = [
-        (
-            each.name,
-            _flop(each.forward_flops),
-            _flop(each.training_flops),
-            f"{each.n_parameters:,}",
-            "probe" if each in space.probes else "",
-        )
-        for number, each in enumerate(every)
-        if number in spread or each in space.probes
-    ]
-    print_text(
-        "space", network=space.network, n_listed=space.n_listed, architectures=every, choices=choices, shown=shown
-    )
+    shown = [each for number, each in enumerate(every) if number in spread or each in space.probes]
+    print_text("space", **vars(space), choices=_weigh_choices(every), shown=shown)
 
 
 def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
@@ -133,40 +109,12 @@ def _summarize_probes(probes: Sequence[PlannedProbe]) -> list[dict[str, Any]]:
 
 def print_build_plan(plan: BuildPlan) -> None:
     """Prints what a build would do."""
-    print_text(
-        "plan", plan=plan, source=plan.source, probes=_probe_rows(plan.probes), runs=_run_rows(plan.check), ranked=[]
-    )
+    print_text("plan", plan=plan, source=plan.source, check=plan.check)
 
 
 def print_check_plan(plan: CheckPlan) -> None:
     """Prints what a check would do."""
-    ranked = [(each.name, _flop(each.training_flops), f"{each.n_parameters:,}") for each in plan.architectures]
-    print_text("plan", plan=plan, source=None, probes=_probe_rows(plan.probes), runs=_run_rows(plan), ranked=ranked)
-
-
-def _probe_rows(probes: Sequence[PlannedProbe]) -> list[tuple[str, ...]]:
-    return [
-        (
-            each.name,
-            _flop(each.architecture.training_flops),
-            _flop(each.flops),
-            "in the store" if each.is_stored else duration(each.expected_seconds),
-        )
-        for each in probes
-    ]
-
-
-def _run_rows(plan: CheckPlan | None) -> list[tuple[str, ...]]:
-    return [
-        (
-            each.dataset if each.dataset == "full" else f"{each.dataset} {each.ratio:g}",
-            f"{each.n_runs:,}",
-            f"{each.n_stored:,}",
-            _flop(each.flops),
-            duration(each.expected_seconds),
-        )
-        for each in (plan.runs if plan else [])
-    ]
+    print_text("plan", plan=plan, source=None, check=plan)
 
 
 # Proxies
@@ -180,85 +128,35 @@ def summarize_proxy(place: str | Path, manifest: Manifest) -> dict[str, Any]:
 def print_built(manifest: Manifest, summary: Summary, out: str, was_there: bool) -> None:
     """Prints where a proxy is, what is in it and what to do next."""
     files = {"card": Path(out) / "README.md", "pictures": Path(out) / "assets"}
-    values = _describe_proxy(manifest, summary) | files | name_programs()
-    print_text("built", out=out, was_there=was_there, whole=False, **values)
+    values = _gather_evidence(manifest) | files | name_programs()
+    print_text(
+        "built", summary=summary, case_meanings=CASE_MEANINGS, whole=False, out=out, was_there=was_there, **values
+    )
 
 
 def print_inspection(manifest: Manifest, summary: Summary) -> None:
     """Prints a proxy's counts, evidence, cases and probes; its class balance, cost and provenance."""
     n_before, n_after = count_labels(manifest, summary)
-    kept = range(len(n_before)) if manifest.kept_labels is None else manifest.kept_labels
-    stages = [(each.stage, each.work_seconds, each.elapsed_seconds) for each in manifest.stages]
-    if (evidence := manifest.evidence) is not None:
-        stages.append(("check", evidence.spending.check_seconds, evidence.elapsed_seconds))
-    print_text(
-        "inspection",
-        whole=True,
-        balance=[
-            (
-                name,
-                _share(n_before[label], n_before.sum()),
-                _share(n_after[label], n_after.sum()) if label in kept else "dropped",
-            )
-            for label, name in enumerate(manifest.label_names)
-        ],
-        stages=[(stage, f"{work:.1f}", f"{elapsed:.1f}") for stage, work, elapsed in stages],
-        computations=sorted(set(manifest.machine.computations.values())),
-        **_describe_proxy(manifest, summary),
-    )
+    values = _gather_evidence(manifest) | {"n_before": n_before, "n_after": n_after}
+    print_text("inspection", summary=summary, case_meanings=CASE_MEANINGS, whole=True, **values)
 
 
 def print_evidence(manifest: Manifest) -> None:
     """Prints how well a proxy ranks: the verdict, every way to rank, differences, costs."""
-    print_text("evidence", **_describe_evidence(manifest))
+    print_text("evidence", **_gather_evidence(manifest))
 
 
-def _describe_proxy(manifest: Manifest, summary: Summary) -> dict[str, Any]:
-    counted = (summary.evaluation, summary.training, summary.proxy)
-    return {
-        "cases": [
-            (
-                f"{case}: {meaning}",
-                f"{manifest.draw.constants[case - 1]:g}",
-                *(_share(counts.count("case").get(case, 0), counts.n) for counts in counted),
-            )
-            for case, meaning in CASE_MEANINGS.items()
-        ],
-        "probes": [
-            (
-                manifest.name_of(each),
-                _flop(each.training_flops_per_sample),
-                f"{each.n_parameters:,}",
-                f"{each.accuracy:.1%}",
-                duration(each.training_seconds),
-            )
-            for each in manifest.probes
-        ],
-        **_describe_evidence(manifest),
-    }
-
-
-def _describe_evidence(manifest: Manifest) -> dict[str, Any]:
+def _gather_evidence(manifest: Manifest) -> dict[str, Any]:
     evidence = manifest.evidence
-    values: dict[str, Any] = {"manifest": manifest, "evidence": evidence, "TRAINED_HERE": TRAINED_HERE}
-    if evidence is None:
-        return values
-    own = evidence.of(PROXY, evidence.own_ratio)
-    names = ("tau", "tau_given_cost", "tau_top", "regret")
-    columns = (*evidence.at_one_ratio, "difference")
-    return values | {
-        "low": own.statistics["tau"].low if own else None,
-        "rankings": [
-            (METHOD_LABELS[each.method], *(show_statistic(name, each.statistics.get(name)) for name in names))
-            for each in evidence.in_order
-        ],
-        "differences": [
-            (METHOD_LABELS[each.control], each.difference.shown(), each.outcome)
-            for each in evidence.comparisons
-            if each.ratio == evidence.own_ratio
-        ],
+    return {
+        "manifest": manifest,
+        "evidence": evidence,
+        "is_trained_here": evidence is not None and evidence.runs == TRAINED_HERE,
+        "own": evidence and evidence.of(PROXY, evidence.own_ratio),
+        "ratios": ratio_rows(evidence),
         "reduction": weigh_reduction(evidence),
-        "ratios": [(f"{row['ratio']:g}", *(row[name] for name in columns)) for row in ratio_rows(evidence)],
+        "method_labels": METHOD_LABELS,
+        "show_statistic": show_statistic,
     }
 
 
@@ -274,9 +172,7 @@ def summarize_push(pushed: Pushed) -> dict[str, Any]:
 
 def print_pushed(pushed: Pushed) -> None:
     """Prints what a push did, or would do."""
-    files = [(each.name, "" if each.change == "removed" else f"{each.n_bytes:,}", each.change) for each in pushed.files]
-    n_bytes = sum(each.n_bytes for each in pushed.files if each.is_sent)
-    print_text("pushed", pushed=pushed, manifest=pushed.manifest, files=files, n_bytes=n_bytes, **name_programs())
+    print_text("pushed", pushed=pushed, **name_programs())
 
 
 def summarize_pull(pulled: Pulled, out: str) -> dict[str, Any]:
@@ -286,13 +182,4 @@ def summarize_pull(pulled: Pulled, out: str) -> dict[str, Any]:
 
 def print_pulled(pulled: Pulled, out: str) -> None:
     """Prints what was fetched, and whether to believe it."""
-    n_bytes = sum(facts.bytes for facts in pulled.manifest.files.values())
-    print_text("pulled", out=out, n_bytes=n_bytes, **vars(pulled), **name_programs())
-
-
-def _flop(value: float) -> str:
-    return with_prefix(value, "FLOP")
-
-
-def _share(n: int, total: int) -> str:
-    return f"{n:,} ({n / total:.1%})"
+    print_text("pulled", out=out, **vars(pulled), **name_programs())
