@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -15,18 +14,15 @@ from proxyds.artifact.ranking_table import DATASETS
 from proxyds.errors import ShortageError
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Selection
-from proxyds.seeding import derive_seed, parse_ids
+from proxyds.seeding import derive_seed
 from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import design_by, draw_control, draw_samples
 from proxyds.selection.records import SampleScores
 from proxyds.selection.sampling import DRAW_LAWS
+from tests.selection.ids import make_ids
 
 N_DRAWS = 2000
-
-
-def make_ids(n: int) -> np.ndarray:
-    return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
 
 
 def mixed_labels(counts: list[int]) -> np.ndarray:
@@ -200,13 +196,13 @@ def test_a_control_of_more_than_can_be_drawn_says_what_would_fit(law: str) -> No
     ids, labels = make_ids(100), np.repeat([0, 1], 50)
     importance = np.where(np.arange(100) % 50 < 10, 6.0, 0.0)  # ten of each label
     importance[60:70] = 1.0  # and ten more of the second
-    known = SampleScores(ids, labels, importance)
+    scores = SampleScores(ids, labels, importance)
     refused = {"cases": (0.4, r"0\.4 of 100 asks for 40 .* but only 30 have .* use 0\.3 or less"),
                "cases-stratified": (0.3, r"0\.3 of 100 asks for 30 .* but only 20 in the same shares have .* use 0\.2 or less")}  # fmt: skip
     for name, (ratio, said) in refused.items():
         with pytest.raises(ShortageError, match=f"check.controls: {said}"):
-            draw_control(DESIGNS[name], known, round(100 * ratio), law=law, seed=0)
-        fits = draw_control(DESIGNS[name], known, round(100 * ratio) - 10, law=law, seed=0)
+            draw_control(DESIGNS[name], scores, round(100 * ratio), law=law, seed=0)
+        fits = draw_control(DESIGNS[name], scores, round(100 * ratio) - 10, law=law, seed=0)
         assert fits.selected.sum() == round(100 * ratio) - 10
         assert (importance[fits.selected] > 0).all()
 

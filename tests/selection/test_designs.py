@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -11,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyds.recipe.methods import METHODS
-from proxyds.seeding import derive_seed, parse_ids, uniform_keys
+from proxyds.seeding import derive_seed, uniform_keys
 from proxyds.selection.designs import DESIGNS, STEEPNESS, count_forgetting, fill_evenly, find_cutoff
 from proxyds.selection.records import MEASURES, Answers, SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_designed, find_inclusion, share_out
-
-
-def make_ids(n: int) -> np.ndarray:
-    return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
+from tests.selection.ids import make_ids
 
 
 def make_answers(**of: object) -> Answers:
@@ -26,21 +22,21 @@ def make_answers(**of: object) -> Answers:
     arrays = {name: np.array(values, np.float32) for name, values in of.items()}
     arrays = {name: array.reshape((1,) * (3 - array.ndim) + array.shape) for name, array in arrays.items()}
     same = np.zeros_like(next(iter(arrays.values())))
-    return hold_answers(np.stack([arrays.get(name, same) for name in MEASURES], axis=1))
+    return wrap_answers(np.stack([arrays.get(name, same) for name in MEASURES], axis=1))
 
 
-def hold_answers(held: np.ndarray) -> Answers:
+def wrap_answers(held: np.ndarray) -> Answers:
     """Of (R, 4, E, N) in memory."""
     return Answers(lambda training, measure, epoch: held[training, measure, epoch], len(held), held.shape[2])
 
 
-def know(labels: list[int], **of: object) -> SampleScores:
+def score(labels: list[int], **of: object) -> SampleScores:
     return SampleScores(make_ids(len(labels)), np.array(labels), **of)  # type: ignore[arg-type]
 
 
-def taken(method: str, known: SampleScores, n: int, seed: int = 0) -> list[int]:
+def taken(method: str, scores: SampleScores, n: int, seed: int = 0) -> list[int]:
     """What a method takes that leaves nothing to chance."""
-    design = DESIGNS[method](known, n, seed)
+    design = DESIGNS[method](scores, n, seed)
     assert set(design.weights) <= {0.0, 1.0}
     return np.flatnonzero(design.weights).tolist()
 
@@ -53,7 +49,7 @@ def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
 def test_stratified_methods_give_every_label_its_share() -> None:
     labels, importance = [0, 0, 0, 0, 1, 1], np.array([1.0, 2, 3, 4, 5, 6])
     for method, weights in (("stratified", [1.0] * 6), ("cases-stratified", importance.tolist())):
-        design = DESIGNS[method](know(labels, importance=importance), 3, 0)
+        design = DESIGNS[method](score(labels, importance=importance), 3, 0)
         assert design.weights.tolist() == weights
         assert design.quotas is not None
         assert design.quotas.tolist() == [2, 1]
@@ -61,22 +57,22 @@ def test_stratified_methods_give_every_label_its_share() -> None:
 
 
 def test_random_and_cases_weigh_as_they_say() -> None:
-    known = know([0, 0, 1], importance=np.array([6.0, 1, 2]))
-    assert DESIGNS["random"](known, 1, 0).weights.tolist() == [1, 1, 1]
-    assert DESIGNS["cases"](known, 1, 0).weights.tolist() == [6, 1, 2]
+    scores = score([0, 0, 1], importance=np.array([6.0, 1, 2]))
+    assert DESIGNS["random"](scores, 1, 0).weights.tolist() == [1, 1, 1]
+    assert DESIGNS["cases"](scores, 1, 0).weights.tolist() == [6, 1, 2]
 
 
 def test_easiest_and_hardest_go_by_the_mean_loss_at_the_end_label_by_label() -> None:
     loss = [[[9, 9, 9, 9, 9, 9], [1, 5, 3, 7, 2, 6]], [[0, 0, 0, 0, 0, 0], [1, 1, 9, 1, 4, 4]]]  # means 1 3 6 4 3 5
-    known = know([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
-    assert taken("easiest", known, 2) == [0, 4]
-    assert taken("hardest", known, 2) == [2, 5]
-    assert taken("easiest", known, 4) == [0, 1, 3, 4]
+    scores = score([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
+    assert taken("easiest", scores, 2) == [0, 4]
+    assert taken("hardest", scores, 2) == [2, 5]
+    assert taken("easiest", scores, 4) == [0, 1, 3, 4]
 
 
 def test_easier_weighs_by_the_place_among_the_label_by_the_loss_at_the_end() -> None:
     loss = [[[9] * 6, [5, 5, 3, 7, 2, 6]], [[0] * 6, [4, 4, 1, 6, 4, 5]]]  # sums 9 9 4, and 13 6 11
-    known = know([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
+    scores = score([0, 0, 0, 1, 1, 1], answers=make_answers(loss=loss))
     assert STEEPNESS == 9
     first, second, third = (
         (3**10 - 2**10) / 10 / 3**9,
@@ -85,8 +81,8 @@ def test_easier_weighs_by_the_place_among_the_label_by_the_loss_at_the_end() -> 
     )  # 3 (1 - u)^10 / 10, cut at thirds
     shared = (second + third) / 2  # equal ones share the second and the third
     expected = [shared, shared, first, third, first, second]
-    np.testing.assert_allclose(DESIGNS["easier"](known, 2, 0).weights, expected)
-    assert find_inclusion(DESIGNS["easier"](known, 2, 0), 2)[[2, 4]].sum() == pytest.approx(2, abs=0.1)
+    np.testing.assert_allclose(DESIGNS["easier"](scores, 2, 0).weights, expected)
+    assert find_inclusion(DESIGNS["easier"](scores, 2, 0), 2)[[2, 4]].sum() == pytest.approx(2, abs=0.1)
 
 
 def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few() -> None:
@@ -94,8 +90,8 @@ def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few(
     loss = np.random.default_rng(0).random(443) * np.repeat(
         [1, 1, 1, 0], [1, 2, 40, 400]
     )  # of the last all are the same
-    known = know(labels, answers=make_answers(loss=[[loss]]))
-    weights = DESIGNS["easier"](known, 10, 0).weights
+    scores = score(labels, answers=make_answers(loss=[[loss]]))
+    weights = DESIGNS["easier"](scores, 10, 0).weights
     np.testing.assert_allclose(np.bincount(labels, weights), [0.1, 0.2, 4, 40])
 
 
@@ -109,13 +105,13 @@ def test_easier_gives_every_label_its_share_whatever_its_losses_and_however_few(
 )
 def test_entropy_tails_weigh_a_bins_samples_by_how_many_they_are(method: str, expected: list[float]) -> None:
     entropy = [2e-3, 1.5e-3, 0.2, 1.5, 3e-3, 2.5e-3]  # bins of half a decade
-    known = know([0, 1, 0, 1, 0, 1], answers=make_answers(entropy=[[0] * 6, entropy]))
-    np.testing.assert_allclose(DESIGNS[method](known, 2, 0).weights, expected)
+    scores = score([0, 1, 0, 1, 0, 1], answers=make_answers(entropy=[[0] * 6, entropy]))
+    np.testing.assert_allclose(DESIGNS[method](scores, 2, 0).weights, expected)
 
 
 def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_smallest() -> None:
     entropy = [0.4, 0.9, *[1e-20] * 8, 0.0]  # log10: -0.40 and -0.05, in one half decade and in two quarters
-    of_eleven = know(list(range(11)), answers=make_answers(entropy=[entropy]))
+    of_eleven = score(list(range(11)), answers=make_answers(entropy=[entropy]))
     weights = DESIGNS["entropy-tails-p3"](of_eleven, 2, 0).weights
     np.testing.assert_allclose(weights, [1, 1, *[1 / 81] * 9])
     of_ten = replace(of_eleven, labels=np.array([*range(10), 57]) % 48)  # numbers with gaps: the last is 9
@@ -129,8 +125,8 @@ def test_entropies_of_many_labels_have_narrower_bins_and_none_is_below_the_small
 def test_el2n_is_taken_early_and_averaged_over_trainings(n_epochs: int, epoch: int) -> None:
     el2n = np.zeros((2, n_epochs, 4))
     el2n[0, epoch], el2n[1, epoch] = [1.0, 0.2, 0.5, 0.1], [0.0, 0.5, 0.6, 0.1]  # means 0.5, 0.35, 0.55, 0.1
-    known = know([0, 0, 0, 1], answers=make_answers(el2n=el2n))
-    assert taken("el2n", known, 2) == [0, 2]
+    scores = score([0, 0, 0, 1], answers=make_answers(el2n=el2n))
+    assert taken("el2n", scores, 2) == [0, 2]
 
 
 def test_forgetting_counts_falls_from_right_to_wrong_and_most_what_was_never_right() -> None:
@@ -140,12 +136,12 @@ def test_forgetting_counts_falls_from_right_to_wrong_and_most_what_was_never_rig
     ]
     answers = make_answers(margin=margin)
     assert count_forgetting(answers).tolist() == [1.5, 2.5, 1, 0]  # (2 + 1, 4 + 1, 1 + 1, 0 + 0) / 2
-    assert taken("forgetting", know([0, 1, 0, 1], answers=answers), 2) == [0, 1]
+    assert taken("forgetting", score([0, 1, 0, 1], answers=answers), 2) == [0, 1]
 
 
 def test_ties_are_broken_by_the_seed_alone() -> None:
-    known = know([0] * 40, answers=make_answers(margin=np.ones((3, 40))))
-    chosen = [taken("forgetting", known, 10, seed) for seed in (0, 0, 1)]
+    scores = score([0] * 40, answers=make_answers(margin=np.ones((3, 40))))
+    chosen = [taken("forgetting", scores, 10, seed) for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
@@ -165,13 +161,13 @@ def test_quotas_are_even_as_far_as_strata_reach() -> None:
 
 def test_ccs_leaves_out_the_hardest_and_spreads_over_the_scores() -> None:
     margin = np.array([[-1.0, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1], [-1, -0.5, -0.4, 0, 0, 0, 0, 0.005, 0.5, 1]])
-    design = DESIGNS["ccs"](know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
+    design = DESIGNS["ccs"](score([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 1, 0)
     assert design.weights.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]  # a tenth is kept: the hardest 30 % go
     assert design.strata is not None
     assert design.strata[3:].tolist() == [0, 0, 0, 0, 0, 25, 49]  # of 50 between 0 and 2
-    two = DESIGNS["ccs"](know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
+    two = DESIGNS["ccs"](score([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 2, 0)
     assert two.weights.tolist() == [0] + [1] * 9  # a fifth is kept: the hardest 10 % go
-    four = DESIGNS["ccs"](know([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
+    four = DESIGNS["ccs"](score([0] * 5 + [9] * 5, answers=make_answers(margin=margin)), 4, 0)
     assert four.quotas is not None
     assert four.weights[0] == 1  # half is kept: nothing goes
     assert sorted(four.quotas[four.quotas > 0].tolist()) == [1, 1, 1, 1]
@@ -180,28 +176,28 @@ def test_ccs_leaves_out_the_hardest_and_spreads_over_the_scores() -> None:
 @pytest.mark.parametrize(("first", "then"), [(0, [4]), (1, [4]), (2, [4]), (3, [0]), (4, [0])])
 def test_k_center_takes_the_farthest_from_all_that_it_has(first: int, then: list[int]) -> None:
     features = np.array([[0.0], [1], [2], [9], [12]], np.float32)
-    known = know([0] * 5, features=features)
-    seed = next(seed for seed in range(100) if uniform_keys(known.ids, derive_seed(seed, "first")).argmin() == first)
-    assert taken("k-center", known, 1, seed) == [first]
-    assert taken("k-center", known, 2, seed) == sorted([first, *then])
+    scores = score([0] * 5, features=features)
+    seed = next(seed for seed in range(100) if uniform_keys(scores.ids, derive_seed(seed, "first")).argmin() == first)
+    assert taken("k-center", scores, 1, seed) == [first]
+    assert taken("k-center", scores, 2, seed) == sorted([first, *then])
     third = 4 if first == 3 else 3  # the distances to 0 and 9 are 0 1 2 0 3, to 0 and 12: 0 1 2 3 0
-    assert taken("k-center", known, 3, seed) == sorted([first, *then, third])
+    assert taken("k-center", scores, 3, seed) == sorted([first, *then, third])
 
 
 def test_herding_keeps_each_labels_mean() -> None:
     unit = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6]])
     features = np.concatenate([unit * [[1], [2], [3], [4]], unit * 5]).astype(np.float32)  # lengths do not matter
-    known = know([0] * 4 + [1] * 4, features=features)
+    scores = score([0] * 4 + [1] * 4, features=features)
     # the mean is (0.6, 0.6); |x - mean|^2: 0.52, 0.04, 0.52, 0.04 (the first of equal ones)
-    assert taken("herding", known, 2) == [1, 5]
+    assert taken("herding", scores, 2) == [1, 5]
     # with (0.6, 0.8): (0.8, 0.4) -> 0.08, (0.3, 0.9) -> 0.18, (0.7, 0.7) -> 0.02
-    assert taken("herding", known, 4) == [1, 3, 5, 7]
+    assert taken("herding", scores, 4) == [1, 3, 5, 7]
 
 
 def test_moderate_takes_the_middle_of_the_distances_to_the_labels_medians() -> None:
     features = np.array([[0.0], [1], [2], [4], [10], [100], [100.5], [107]], np.float32)
-    known = know([0] * 5 + [1] * 3, features=features)  # medians 2 and 100.5; distances 2 1 0 2 8 0.5 0 6.5
-    assert taken("moderate", known, 4) == [0, 1, 3, 5]  # in order: 0 0 | 0.5 1 2 2 | 6.5 8
+    scores = score([0] * 5 + [1] * 3, features=features)  # medians 2 and 100.5; distances 2 1 0 2 8 0.5 0 6.5
+    assert taken("moderate", scores, 4) == [0, 1, 3, 5]  # in order: 0 0 | 0.5 1 2 2 | 6.5 8
 
 
 N = 120
@@ -213,7 +209,7 @@ def everything(rng: np.random.Generator, n: int = N) -> SampleScores:
         labels=rng.integers(0, 4, n),
         importance=rng.choice([2.0, 1.0, 6.0], n),
         features=rng.normal(size=(n, 5)).astype(np.float32),
-        answers=hold_answers(
+        answers=wrap_answers(
             (rng.gamma(1.0, size=(3, 4, 6, n)) - 0.5 * (np.arange(4) == 3)[:, None, None]).astype(np.float32)
         ),
     )
@@ -222,13 +218,13 @@ def everything(rng: np.random.Generator, n: int = N) -> SampleScores:
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("law", DRAW_LAWS)
 def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str) -> None:
-    method, known = METHODS[name], everything(np.random.default_rng(0))
+    method, scores = METHODS[name], everything(np.random.default_rng(0))
     asked = {"cases": "importance", "features": "features", "answers": "answers"}
-    declared = replace(known, **{field: None for need, field in asked.items() if need not in method.needs})
+    declared = replace(scores, **{field: None for need, field in asked.items() if need not in method.needs})
     for n in (1, 7, 60, N):
         design = DESIGNS[name](declared, n, 3)
         chances = find_inclusion(design, n)
-        selected = draw_designed(design, n, known.ids, law, 5)
+        selected = draw_designed(design, n, scores.ids, law, 5)
         assert selected.sum() == n
         assert not selected[design.weights == 0].any()
         assert chances.sum() == pytest.approx(n)
@@ -243,20 +239,20 @@ def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str)
 @given(seed=st.integers(0, 2**32), n=st.integers(1, 40))
 def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
-    known = everything(rng, 40)
+    scores = everything(rng, 40)
     order = rng.permutation(40)
-    answers = known.answers
+    answers = scores.answers
     assert answers is not None
     mixed = SampleScores(
-        known.ids[order],
-        known.labels[order],
-        None if known.importance is None else known.importance[order],
-        None if known.features is None else known.features[order],
+        scores.ids[order],
+        scores.labels[order],
+        None if scores.importance is None else scores.importance[order],
+        None if scores.features is None else scores.features[order],
         replace(answers, read=lambda *which: answers.read(*which)[order]),
     )
-    one = draw_designed(DESIGNS[name](known, n, seed), n, known.ids, "systematic", seed)
+    one = draw_designed(DESIGNS[name](scores, n, seed), n, scores.ids, "systematic", seed)
     other = draw_designed(DESIGNS[name](mixed, n, seed), n, mixed.ids, "systematic", seed)
-    assert set(known.ids[one].tolist()) == set(mixed.ids[other].tolist())
+    assert set(scores.ids[one].tolist()) == set(mixed.ids[other].tolist())
 
 
 def test_what_scores_single_samples_asks_for_several_trainings_and_names_its_source() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import numpy as np
@@ -12,18 +11,15 @@ from hypothesis import strategies as st
 
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe.models import Selection
-from proxyds.seeding import derive_seed, parse_ids, uniform_keys
+from proxyds.seeding import derive_seed, uniform_keys
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
 from proxyds.selection.records import NearestMap, Outcomes, SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systematic, inclusion_probabilities
 from proxyds.selection.similarity import carry_importance
+from tests.selection.ids import make_ids
 
 N_DRAWS = 20_000
 WEIGHTS = np.array([6.0, 6.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
-
-
-def make_ids(n: int) -> np.ndarray:
-    return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
 
 
 def drawn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import tarfile
@@ -22,10 +21,10 @@ from proxyds.pipeline.build import build
 from proxyds.recipe.models import LabelReduction, Selection
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.storage.store import Store
-from proxyds.seeding import parse_ids
 from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_samples
 from proxyds.selection.labels import count_kept, draw_random_labels, draw_reduced
 from proxyds.selection.records import SampleScores
+from tests.selection.ids import make_ids
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -40,10 +39,6 @@ selection:
   labels: {keep: 4}
 training: {epochs: 4, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
 """
-
-
-def make_ids(n: int) -> np.ndarray:
-    return parse_ids(np.sort([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]))
 
 
 def reduce(
