@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from proxyds.artifact.manifest import EvidenceRecord, MethodRecord
-from proxyds.artifact.plots import LONG_NAME, STYLE, as_percent, as_png, new_figure
+from proxyds.artifact.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     AT_ONE_RATIO,
@@ -79,8 +79,7 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
 def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     """Draws Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
     methods = evidence.in_order
-    figure = new_figure(height=0.9 + 0.36 * len(methods))
-    axes = figure.subplots()
+    figure, axes = new_axes(height=0.9 + 0.36 * len(methods))
     for position, each in enumerate(methods):
         _draw_estimate(axes, position, each)
     axes.set_yticks(range(len(methods)), [METHOD_LABELS[each.method] for each in methods])
@@ -123,12 +122,10 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
         axes.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, edgecolor="#000000", linewidth=1.5, clip_on=False))
         share = changed[np.triu_indices(len(order), 1)].mean()
         axes.set_title(f"{METHOD_LABELS[method]}: {share:.0%}", fontsize=10)
-        step = 1 if len(order) <= 16 else len(order) // 8
-        ticks = np.arange(0, len(order), step)
-        axes.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
-        axes.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        ticks = np.arange(0, len(order), 1 if len(order) <= 16 else len(order) // 8)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
+        axes.spines[:].set_visible(False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     assert image is not None
@@ -205,8 +202,7 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
 
 def _draw_ratios(evidence: EvidenceRecord) -> bytes:
     """Draws Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
-    figure = new_figure(height=3.8)
-    axes = figure.subplots()
+    figure, axes = new_axes(height=3.8)
     methods = evidence.at_one_ratio
     for shift, method in zip(np.linspace(-0.012, 0.012, len(methods)), methods, strict=True):
         points = sorted((m for m in evidence.methods if m.method == method and m.ratio), key=lambda m: m.ratio or 0)

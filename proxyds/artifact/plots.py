@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
@@ -57,8 +58,7 @@ def draw_pictures(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
 
 def _draw_cases(summary: Summary) -> bytes:
     rows = [("evaluation", summary.evaluation), ("training", summary.training), ("proxy", summary.proxy)]
-    figure = new_figure(height=2.9)
-    axes = figure.subplots()
+    figure, axes = new_axes(height=2.9)
     for position, (_, samples) in enumerate(rows):
         left, counts = 0.0, samples.count("case")
         for case in CASE_MEANINGS:
@@ -91,8 +91,7 @@ def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
     label_names = manifest.label_names
     n = len(label_names)
     before, after = (counts / counts.sum() for counts in count_labels(manifest, summary))
-    figure = new_figure(height=3.2)
-    axes = figure.subplots()
+    figure, axes = new_axes(height=3.2)
     if n <= MAX_NAMED_LABELS:
         positions = np.arange(n)
         axes.bar(positions - 0.2, before, 0.4, color=BEFORE, label="training")
@@ -116,8 +115,7 @@ def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
 
 def _draw_importance(summary: Summary) -> bytes:
     distinct = list(summary.training.count("importance"))
-    figure = new_figure(height=3)
-    axes = figure.subplots()
+    figure, axes = new_axes(height=3)
     positions, edges = np.arange(len(distinct)), np.linspace(distinct[0], distinct[-1], 31).tolist()
     is_few = len(distinct) <= 12
     for samples, colour, name, shift in (
@@ -141,8 +139,7 @@ def _draw_importance(summary: Summary) -> bytes:
 def _draw_probes(manifest: Manifest) -> bytes:
     labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
     is_long = max(map(len, labels)) > LONG_NAME
-    figure = new_figure(height=3 + (0.17 * len(labels) if is_long else 0))
-    axes = figure.subplots()
+    figure, axes = new_axes(height=3 + (0.17 * len(labels) if is_long else 0))
     styles = ["-", "--", "-.", ":"]
     colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
     for index, (probe, label) in enumerate(zip(manifest.probes, labels, strict=True)):
@@ -194,6 +191,12 @@ def _draw_gallery(summary: Summary) -> bytes:
 def new_figure(height: float) -> Figure:
     """Makes an empty figure as wide as a card, `height` inches high."""
     return Figure(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+
+
+def new_axes(height: float) -> tuple[Figure, Axes]:
+    """Makes a figure with one pair of axes."""
+    figure = new_figure(height)
+    return figure, figure.subplots()
 
 
 def as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - matplotlib passes it

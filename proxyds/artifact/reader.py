@@ -256,11 +256,3 @@ def present_files(folder: Path) -> set[str]:
     """Lists the paths of a folder's files and links, relative to it."""
     files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return {path.relative_to(folder).as_posix() for path in files}
-
-
-def read_bytes(path: Path) -> bytes | None:
-    """Reads a file's bytes; returns None where there is no such file."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

@@ -12,7 +12,7 @@ from typing import Unpack
 
 from proxyds.artifact.card import render_card
 from proxyds.artifact.manifest import CARD, RECIPE, Manifest
-from proxyds.artifact.reader import read_bytes, read_manifest, verify_proxy
+from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.artifact.writer import (
@@ -233,7 +233,8 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
     files = render_card(manifest, summarize_tables(tables))
-    changed = [name for name, content in files.items() if read_bytes(folder / name) != content]
+    paths = {name: folder / name for name in files}
+    changed = [name for name, path in paths.items() if not path.is_file() or path.read_bytes() != files[name]]
     if changed and check_only:
         raise CardDriftError(
             f"{', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again",

@@ -31,43 +31,43 @@ from proxyds.pipeline.audit import audit_proxy
 def sign(proxy: Path) -> None:
     path = proxy / "manifest.json"
     try:
-        held = json.loads(path.read_text())
-        for name in held["files"]:
+        manifest = json.loads(path.read_text())
+        for name in manifest["files"]:
             content = (proxy / name).read_bytes()
-            held["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        path.write_text(json.dumps(held))
+            manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        path.write_text(json.dumps(manifest))
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         pass  # the manifest is no manifest any more: all the better
 
 
 def fuzz_bytes(rng: random.Random, whole: bytes) -> bytes:
-    held = bytearray(whole)
+    content = bytearray(whole)
     for _ in range(rng.choice([1, 1, 3, 30])):
-        at = rng.randrange(len(held) or 1)
+        at = rng.randrange(len(content) or 1)
         kind = rng.randrange(4)
-        if kind == 0 and held:
-            held[at] = rng.randrange(256)
+        if kind == 0 and content:
+            content[at] = rng.randrange(256)
         elif kind == 1:
-            del held[at : at + rng.choice([1, 8, 500])]
+            del content[at : at + rng.choice([1, 8, 500])]
         elif kind == 2:
-            held[at:at] = rng.randbytes(rng.choice([1, 8, 100]))
+            content[at:at] = rng.randbytes(rng.choice([1, 8, 100]))
         else:
-            held[at : at + 8] = rng.choice([b"\0" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7])
-    return bytes(held)
+            content[at : at + 8] = rng.choice([b"\0" * 8, b"\xff" * 8, b"\x7f" + b"\xff" * 7])
+    return bytes(content)
 
 
-def paths_of(held: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def paths_of(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     yield path
-    inner = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in inner:
         yield from paths_of(value, (*path, key))
 
 
 def fuzz_json(rng: random.Random, text: str) -> str:
-    held = json.loads(text)
+    tree = json.loads(text)
     for _ in range(rng.choice([1, 1, 2, 5])):
-        path = rng.choice([p for p in paths_of(held) if p])
-        inner = held
+        path = rng.choice([p for p in paths_of(tree) if p])
+        inner = tree
         for key in path[:-1]:
             inner = inner[key]
         value = rng.choice(
@@ -92,7 +92,7 @@ def fuzz_json(rng: random.Random, text: str) -> str:
                 {},
                 [[]],
                 {"a": 1},
-                copy.deepcopy(held),
+                copy.deepcopy(tree),
                 "delete",
                 "more",
             ]
@@ -103,7 +103,7 @@ def fuzz_json(rng: random.Random, text: str) -> str:
             inner["news"] = rng.choice([1, "text", [1]])
         else:
             inner[path[-1]] = value
-    return json.dumps(held)
+    return json.dumps(tree)
 
 
 def fuzz_table(rng: random.Random, path: Path) -> None:

@@ -76,9 +76,11 @@ class Proxy:
     def sign(self) -> None:
         """Makes the manifest tell the truth about files that were changed or added; without them it stays as it is, byte for byte."""
         whole = _read_whole()
-        changed = {name: held for name, held in self.files.items() if name != MANIFEST and held != whole.get(name)}
+        changed = {
+            name: content for name, content in self.files.items() if name != MANIFEST and content != whole.get(name)
+        }
         if changed:
-            facts = {name: measure(held) for name, held in changed.items()}
+            facts = {name: measure(content) for name, content in changed.items()}
             self.set("files", value={**self.manifest["files"], **facts})
 
     def write(self, folder: Path) -> Path:

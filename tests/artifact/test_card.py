@@ -81,7 +81,7 @@ def test_it_says_that_nothing_has_been_checked(tiny_proxy: Path) -> None:
 def test_a_card_is_a_function_of_its_records(records: tuple[Manifest, Tables], tiny_proxy: Path) -> None:
     files = render_card(*records)
     assert files == render_card(*records)
-    assert all((tiny_proxy / name).read_bytes() == held for name, held in files.items())
+    assert all((tiny_proxy / name).read_bytes() == content for name, content in files.items())
 
 
 def test_a_missing_value_is_an_error_and_never_an_empty_place(records: tuple[Manifest, Tables]) -> None:

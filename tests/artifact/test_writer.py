@@ -130,9 +130,9 @@ def test_the_specification_names_every_key_of_the_evidence() -> None:
 
 def test_the_specification_names_every_key_of_the_manifest(tiny_proxy: Path) -> None:
     text = FORMAT[FORMAT.index("## manifest.json") :]
-    held = json.loads((tiny_proxy / "manifest.json").read_text())
-    assert set(held) == set(Manifest.model_fields)
-    for key, value in held.items():
+    manifest = json.loads((tiny_proxy / "manifest.json").read_text())
+    assert set(manifest) == set(Manifest.model_fields)
+    for key, value in manifest.items():
         assert f"`{key}`" in text, key
         inner = value if isinstance(value, dict) else value[0] if isinstance(value, list) and value else {}
         if isinstance(inner, dict) and key != "files":
@@ -182,15 +182,15 @@ def test_a_whole_proxy_verifies(tiny_proxy: Path) -> None:
     manifest = verify_proxy(tiny_proxy)
     assert manifest == read_manifest(tiny_proxy)
     for name, facts in manifest.files.items():
-        held = (tiny_proxy / name).read_bytes()
-        assert (len(held), hashlib.sha256(held).hexdigest()) == (facts.bytes, facts.sha256)
+        content = (tiny_proxy / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (facts.bytes, facts.sha256)
 
 
 def change_byte(copy: Path) -> None:
     path = copy / "data" / "train-00000-of-00001.parquet"
-    held = bytearray(path.read_bytes())
-    held[len(held) // 2] ^= 1
-    path.write_bytes(held)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def lose_file(copy: Path) -> None:
@@ -206,17 +206,17 @@ def cut_file(copy: Path) -> None:
 
 
 def link_file(copy: Path) -> None:
-    held = (copy / "README.md").read_bytes()
-    (copy.parent / "outside").write_bytes(held)
+    content = (copy / "README.md").read_bytes()
+    (copy.parent / "outside").write_bytes(content)
     (copy / "README.md").unlink()
     (copy / "README.md").symlink_to(copy.parent / "outside")
 
 
 def leave_the_folder(copy: Path) -> None:
-    held = json.loads((copy / "manifest.json").read_text())
+    manifest = json.loads((copy / "manifest.json").read_text())
     (copy.parent / "outside").write_bytes(b"")
-    held["files"]["../outside"] = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
-    (copy / "manifest.json").write_text(json.dumps(held))
+    manifest["files"]["../outside"] = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_a_manifest_that_cannot_be_read_is_refused(text: str, said: str, copy: P
 
 
 def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
-    held = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**held, "format_version": "1.7", "news": 1}))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": "1.7", "news": 1}))
     assert read_manifest(copy).format_version == "1.7"
 
 
@@ -283,8 +283,8 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
     ],
 )
 def test_a_manifest_that_disagrees_with_the_tables_is_refused(change: dict[str, object], said: str, copy: Path) -> None:
-    held = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**held, **change}))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, **change}))
     with pytest.raises(ArtifactError, match=said):
         read_proxy(copy)
 
@@ -473,9 +473,9 @@ def no_proxy(evidence: dict[str, Any]) -> None:
     ],
 )
 def test_evidence_that_cannot_be_is_refused(change: Callable[[dict[str, Any]], None], said: str, checked: Path) -> None:
-    held = json.loads((checked / "manifest.json").read_text())
-    change(held["evidence"])
-    (checked / "manifest.json").write_text(json.dumps(held))
+    manifest = json.loads((checked / "manifest.json").read_text())
+    change(manifest["evidence"])
+    (checked / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=said):
         read_proxy(checked)
 
