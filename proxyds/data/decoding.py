@@ -104,7 +104,7 @@ def decode_part(
         BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
         SourceError: The part cannot be read.
     """
-    labels: dict[Any, list[int]] = {}  # of each its place, count and first image
+    labels: dict[Any, list[int]] = {}  # of each its number, count and first image
     rows: list[tuple[bytes, bytes, int, int, int]] = []
     images: list[NDArray[np.uint8]] = []
     bad: list[tuple[int, str]] = []
@@ -252,18 +252,18 @@ def gather_images(*, folder: Path, report: Report, part: Part, wanted: NDArray[n
         SourceError: The part cannot be read, or has fewer images than when it was decoded.
     """
     ends, n_bytes = [], 0
-    places = iter(wanted.tolist())
-    place = next(places, None)
+    indices = iter(wanted.tolist())
+    next_wanted = next(indices, None)
     with (folder / "encoded.bin").open("wb") as file:
         for index, (encoded, _, _) in enumerate(part.rows()):
-            if place is None:
+            if next_wanted is None:
                 break
-            if index == place:
+            if index == next_wanted:
                 file.write(encoded)
                 n_bytes += len(encoded)
                 ends.append(n_bytes)
-                place = next(places, None)
-    if place is not None:
+                next_wanted = next(indices, None)
+    if next_wanted is not None:
         raise SourceError("source: must hold the images that it held when the build began, some are gone; build again")
     np.save(folder / "ends.npy", np.array(ends, np.int64))
     report(1, 1, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,25 @@ UNREADABLE = (
 )
 """What `datasets` raises, besides its own errors, over folders that are no data set."""
 
+
+@contextmanager
+def refusing_unreadable(what: str) -> Iterator[None]:
+    """Makes what `datasets` raises one error.
+
+    Args:
+        what: Is read within.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    try:
+        yield
+    except UNREADABLE as error:
+        raise SourceError(
+            f"source: must be parquet files, image folders or WebDataset tars, {what} is not: {first_line(error)}"
+        ) from error
+
+
 Row = tuple[bytes, Any, str]
 """An encoded image (no bytes where there is none), its label as the source has it, its file's name for messages."""
 
@@ -36,7 +56,7 @@ class Part(Protocol):
 
     @property
     def first(self) -> int | None:
-        """Place of the first one in the split; None where that is not known before the others are read."""
+        """Index of the first one in the split; None where that is not known before the others are read."""
 
     @property
     def content(self) -> str:
@@ -57,7 +77,7 @@ class HeldPart:
     Attributes:
         images: Arrow structs of `bytes` and `path`, as `datasets` keeps undecoded images.
         labels: As the source has them.
-        first: Place of the first one in the split.
+        first: Index of the first one in the split.
     """
 
     images: pa.Array
@@ -72,15 +92,15 @@ class HeldPart:
             content.update(hashlib.sha256(encoded).digest())
         return content.hexdigest()
 
-    def encoded(self, place: int) -> bytes:
-        """Reads the image at a place of the part, as the source holds it."""
-        return _read_image(self.images[place].as_py(), f"[{self.first + place}]")
+    def encoded(self, index: int) -> bytes:
+        """Reads one image of the part, as the source holds it."""
+        return _read_image(self.images[index].as_py(), f"[{self.first + index}]")
 
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
-        for place, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
+        for index, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
             file = image.as_py()
-            yield _read_image(file, f"[{self.first + place}]"), label, _name_image(file)
+            yield _read_image(file, f"[{self.first + index}]"), label, _name_image(file)
 
 
 @dataclass(frozen=True)
@@ -103,15 +123,11 @@ class StreamedPart:
 
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
-        try:
-            for place, row in enumerate(self.stream):
+        with refusing_unreadable("a file"):
+            for index, row in enumerate(self.stream):
                 image = row[self.image_column]
-                where = f"[{place}]" if self.first == 0 else f" [{place}] of a later file"
+                where = f"[{index}]" if self.first == 0 else f" [{index}] of a later file"
                 yield _read_image(image, where), row[self.label_column], _name_image(image)
-        except UNREADABLE as error:
-            raise SourceError(
-                f"source: must be parquet files, image folders or WebDataset tars, a file is not: {first_line(error)}"
-            ) from error
 
 
 def _read_image(image: dict[str, Any] | None, where: str) -> bytes:

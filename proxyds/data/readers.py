@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from proxyds.data.parts import UNREADABLE, HeldPart, Part, StreamedPart
+from proxyds.data.parts import HeldPart, Part, StreamedPart, refusing_unreadable
 from proxyds.errors import (
     LabelError,
     RemoteError,
@@ -269,13 +269,13 @@ def _locate(spec: HubSource | FolderSource) -> tuple[str, Path, str | None, bool
 
 
 def _find_folder(path: str) -> Path:
-    places = [Path(path)]
+    folders = [Path(path)]
     if copies := os.environ.get("PROXYDS_DATA"):
-        places.append(Path(copies) / Path(path).name)
-    for place in places:
-        if place.is_dir():
-            return place
-    tried = " or ".join(str(place) for place in places)
+        folders.append(Path(copies) / Path(path).name)
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    tried = " or ".join(map(str, folders))
     raise SourceNotFoundError(
         f"source.path: must be a folder, found none at {tried}; give another path (--set source.path=PATH), or set PROXYDS_DATA"
     )
@@ -284,25 +284,24 @@ def _find_folder(path: str) -> Path:
 def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -> Any:
     import datasets
 
-    try:
-        with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
-            try:
-                # a cache for each folder: offline, `datasets` may answer with another folder of the same name
-                place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-                cache = Path(datasets.config.HF_DATASETS_CACHE) / "proxyds" / place
-                return datasets.load_dataset(str(folder), config, cache_dir=str(cache), streaming=streamed)
-            except datasets.exceptions.DatasetGenerationError as error:
-                raise error.__cause__ or error from None
-            except PermissionError as error:
-                raise SourceError(f"source: {name} cannot be read, nor its copy in HF_HOME written: {error}") from error
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(
-            f"source: must be a data set that can be opened, found none in {name}: {first_line(error)}"
-        ) from error
-    except UNREADABLE as error:
-        raise SourceError(
-            f"source: must be parquet files, image folders or WebDataset tars, {name} is not: {first_line(error)}"
-        ) from error
+    # a cache for each folder: offline, `datasets` may answer with another folder of the same name
+    folder_hash = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "proxyds" / folder_hash
+    with refusing_unreadable(name):
+        try:
+            with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
+                try:
+                    return datasets.load_dataset(str(folder), config, cache_dir=str(cache), streaming=streamed)
+                except datasets.exceptions.DatasetGenerationError as error:
+                    raise error.__cause__ or error from None
+                except PermissionError as error:
+                    raise SourceError(
+                        f"source: {name} cannot be read, nor its copy in HF_HOME written: {error}"
+                    ) from error
+        except FileNotFoundError as error:
+            raise SourceNotFoundError(
+                f"source: must be a data set that can be opened, found none in {name}: {first_line(error)}"
+            ) from error
 
 
 def _find_roles(opened: Any, spec: Columns) -> dict[str, str]:
@@ -331,12 +330,8 @@ _LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
 def _list_columns(split: Any) -> dict[str, Any]:
     """Lists a split's columns and their features, for which a stream may have to read its first rows."""
     if split.features is None:
-        try:
+        with refusing_unreadable("it"):
             split = split._resolve_features()
-        except UNREADABLE as error:
-            raise SourceError(
-                f"source: must be parquet files, image folders or WebDataset tars, it is not: {first_line(error)}"
-            ) from error
     return dict(split.features)
 
 

@@ -31,7 +31,7 @@ from proxyds.seeding import derive_seed
 from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
 from proxyds.training.inference import measure_network
-from proxyds.training.job import TrainingJob, TrainingSetup, expect_image_seconds
+from proxyds.training.job import TrainingJob, TrainingSetup
 from proxyds.training.loop import count_steps
 
 STAGE = "check"
@@ -259,12 +259,6 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
             }
         )
     return make_runs_table(rows)
-
-
-def expect_seconds(runs: Sequence[Run]) -> dict[str, float]:
-    """Times how long one image of each architecture's training takes on this machine, alone: seconds, by the architecture's name."""
-    jobs = {run.architecture.name: run.job for run in reversed(runs) if run.job is not None}
-    return {name: expect_image_seconds(job, job.architecture) for name, job in jobs.items()}
 
 
 def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:

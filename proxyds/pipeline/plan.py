@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
@@ -12,7 +12,6 @@ from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.samples import Source
 from proxyds.evaluation.runs import Run
-from proxyds.evaluation.runs import expect_seconds as expect_image_seconds
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
     choose_ranked,
@@ -29,10 +28,11 @@ from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import again_if_damaged
 from proxyds.runtime.task import Task
-from proxyds.selection.probe import choose_probes, expect_seconds
+from proxyds.selection.probe import choose_probes
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
+from proxyds.training.job import expect_image_seconds
 
 
 @dataclass(frozen=True)
@@ -212,21 +212,26 @@ def _is_stored(session: Session, task: Task | None) -> bool:
 
 def _plan_probes(session: Session, architectures: Sequence[Architecture], needs: frozenset[Need]) -> list[PlannedProbe]:
     chosen, _ = prepare_probes(session, architectures)
+    jobs = [(job, _is_stored(session, job.task)) for job in list_probe_jobs(session, chosen, needs)]
+    seconds_per_flop = _time_architectures(session, [job.architecture for job, is_stored in jobs if not is_stored])
     planned = []
-    expected: dict[str, float] = {}
-    for job in list_probe_jobs(session, chosen, needs):
-        architecture, is_stored = job.architecture, _is_stored(session, job.task)
-        if not is_stored and architecture.name not in expected:
-            expected[architecture.name] = session.ask(expect_seconds, job)
-        seconds = 0.0 if is_stored else expected[architecture.name]
+    for job, is_stored in jobs:
         flops = job.training_flops + job.asking_flops
-        planned.append(PlannedProbe(job.name.removeprefix("probe "), architecture, is_stored, flops, seconds))
+        seconds = 0.0 if is_stored else flops * seconds_per_flop[job.architecture.name]
+        planned.append(PlannedProbe(job.name.removeprefix("probe "), job.architecture, is_stored, flops, seconds))
     return planned
 
 
+def _time_architectures(session: Session, architectures: Iterable[Architecture]) -> dict[str, float]:
+    """Times a few steps of each architecture's training; returns seconds for one FLOP, by name."""
+    setup, by_name = session.set_up_training(), {each.name: each for each in architectures}
+    return {
+        name: session.ask(expect_image_seconds, setup, each) / each.training_flops for name, each in by_name.items()
+    }
+
+
 def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
-    first = {run.architecture.name: run for run in reversed(runs) if run.job is not None}
-    seconds_per_image = session.ask(expect_image_seconds, list(first.values()))
+    seconds_per_flop = _time_architectures(session, [run.architecture for run in runs if run.job is not None])
     groups: dict[tuple[str, float], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.training_set.dataset, run.training_set.ratio].append(run)
@@ -234,9 +239,7 @@ def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedPr
     for key in sorted(groups, key=lambda key: (DATASETS.index(key[0]), key[1])):
         missing = [run for run in groups[key] if not _is_stored(session, run.task)]
         flops = [run.flops for run in missing]
-        seconds = [
-            seconds_per_image[run.architecture.name] * run.flops / run.architecture.training_flops for run in missing
-        ]
+        seconds = [run.flops * seconds_per_flop[run.architecture.name] for run in missing]
         n_runs = len(groups[key])
         planned.append(PlannedRuns(*key, n_runs, n_runs - len(missing), sum(flops), sum(seconds)))
     architectures = {run.architecture.name: run.architecture for run in runs}

@@ -24,7 +24,7 @@ from proxyds.space.cost import read_parameters
 from proxyds.text import suggest_names
 from proxyds.training.data_parallel import is_first
 from proxyds.training.inference import measure_answers, predict_labels
-from proxyds.training.job import TrainingJob, expect_image_seconds
+from proxyds.training.job import TrainingJob
 from proxyds.training.model import PixelNetwork, save_network
 
 STAGE = "probes"
@@ -116,12 +116,6 @@ def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
     (folder / "training.json").write_text(json.dumps({"losses": losses, "seconds": seconds}))
 
 
-def expect_seconds(job: ProbeJob) -> float:
-    """Times a few steps of a probe's training and says how long the whole would take on this machine, alone."""
-    n_images = job.n_seen * (1 + job.asking_flops / job.training_flops)
-    return expect_image_seconds(job, job.architecture) * n_images
-
-
 def read_probe(entry: Entry, job: ProbeJob) -> Probe:
     """Reads a finished probe, as `train_probe` left it in the store."""
     training = json.loads((entry.folder / "training.json").read_text())
@@ -146,9 +140,9 @@ def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epoch
     a process that has mapped it without a word.
     """
     shape = (len(measured), n_epochs, measured.shape[1])
-    about = {"descr": np.lib.format.dtype_to_descr(measured.dtype), "fortran_order": False, "shape": shape}
+    header = {"descr": np.lib.format.dtype_to_descr(measured.dtype), "fortran_order": False, "shape": shape}
     with path.open("r+b" if epoch else "wb") as file:
-        np.lib.format.write_array_header_1_0(file, about)
+        np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
         for i, values in enumerate(measured):
             file.seek(start + (i * n_epochs + epoch) * values.nbytes)
@@ -156,7 +150,7 @@ def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epoch
 
 
 def open_answers(entries: Sequence[Entry]) -> Answers:
-    """What a probe said of every training sample after each epoch; of trainings with `keep_answers`, in this order. Nothing is read yet."""
+    """Opens what trainings with `keep_answers` said of every training sample after each epoch; reads nothing yet."""
     paths = [entry.file("answers.npy").path for entry in entries]
     with paths[0].open("rb") as file:
         np.lib.format.read_magic(file)

@@ -23,7 +23,6 @@ from proxyds.evaluation.runs import (
     Run,
     TrainingSet,
     all_ratios,
-    expect_seconds,
     list_runs,
     list_training_sets,
     sample_architectures,
@@ -519,17 +518,6 @@ def test_runs_side_by_side_are_added_up(train: Samples, held_out: Samples) -> No
         show(Progress(STAGE, tasks[number].name, 1, 2))
     assert shown[-1].done == shown[1].done == pytest.approx((runs[0].flops + runs[1].flops) / 2)
     assert shown[-1].done < shown[-1].total == sum(run.flops for run in runs)
-
-
-# Expectations
-
-
-def test_expectations_are_for_one_image_of_each_architecture(train: Samples, held_out: Samples) -> None:
-    runs = runs_of(sets_of(train), held_out)
-    seconds = expect_seconds(runs)
-    assert set(seconds) == {"net 100", "net 400"}
-    assert all(0 < each < 1 for each in seconds.values())
-    assert expect_seconds([replace(run, job=None) for run in runs]) == {}
 
 
 # Trainings

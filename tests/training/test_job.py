@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from proxyds.data.samples import Origin, Samples
 from proxyds.errors import TrainingError
@@ -15,7 +16,7 @@ from proxyds.recipe.models import Check, Training
 from proxyds.selection.probe import ProbeJob, train_probe
 from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
-from proxyds.training.job import TrainingJob, TrainingSetup
+from proxyds.training.job import TrainingJob, TrainingSetup, expect_image_seconds
 from proxyds.training.model import PixelNetwork
 
 NET = Architecture("net", "resnet", {"depth": 8, "base_filters": 8}, 10, 30, 100)
@@ -87,3 +88,9 @@ def test_a_training_that_does_not_fit_into_memory_fails_and_says_what_needs_less
     job = kind(**vars(SETUP), architecture=NET, train=TRAIN, held_out=HELD_OUT)
     with pytest.raises(TrainingError, match=r"^net: .*memory.*training.batch_size, now 16"):
         (train_probe if kind is ProbeJob else train_and_test)(folder=tmp_path, report=lambda *_: None, **vars(job))
+
+
+def test_an_expectation_is_for_one_image_and_leaves_the_number_of_threads() -> None:
+    n_threads = torch.get_num_threads()
+    assert 0 < expect_image_seconds(SETUP, NET) < 1
+    assert torch.get_num_threads() == n_threads
