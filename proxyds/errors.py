@@ -3,14 +3,6 @@
 Each branch of the tree has one exit code, so that a script can tell what kind of thing went wrong; `--json` names the
 class. A message says where, what was required, what was found and what to do. Anything else that escapes is a defect of
 `proxyds`.
-
-| code | branch | code | branch |
-|---|---|---|---|
-| 3 | `BelowThresholdError` | 40 | `OutputError` |
-| 10 | `RecipeError` | 50 | `ArtifactError` |
-| 15 | `UnavailableError` | 60 | `EvidenceError` |
-| 20 | `SourceError` | 70 | `RemoteError`, `StoreError` |
-| 30 | `TrainingError` | | |
 """
 
 from __future__ import annotations
@@ -274,7 +266,7 @@ class DamagedEntryError(StoreError):
 
 # From the system's errors to these
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """A disk or quota that is full, as the system says it."""
 _UNWRITABLE = {
     *(errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
@@ -301,7 +293,7 @@ def translate_os_errors(what: str | Path, advice: str) -> Iterator[None]:
     except OSError as error:
         # numpy's own writing fails without an errno: «... requested and ... written»
         is_short_write = error.errno is None and "written" in str(error)
-        if is_short_write or error.errno in FULL:
+        if is_short_write or error.errno in DISK_FULL:
             raise NoSpaceError(f"no space left to write it; free some space, or {advice}", place=what) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             where = f" ({error.filename})" if error.filename else ""

@@ -72,7 +72,8 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[obj
 
 def name_programs() -> dict[str, str]:
     """Finds what to type for `python` and for this `program`: short where the shell finds them."""
-    if shutil.which("proxyds") == sys.argv[0] or shutil.which("proxyds") == shutil.which(sys.argv[0]):
+    installed = shutil.which("proxyds")
+    if installed is not None and installed == shutil.which(sys.argv[0]):
         return {"python": "python", "program": "proxyds"}
     here = Path.cwd()
     python, program = Path(sys.executable), Path(sys.argv[0]).absolute()

@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxyds.progress import OnProgress, StageEnded, ignore_progress
-from proxyds.progress import Progress as Step
+from proxyds.progress import OnProgress, Progress, StageEnded, ignore_progress
 from proxyds.text import duration
 
 LOG_EVERY_SECONDS = 30.0
@@ -30,21 +29,20 @@ class _Bars:
     """A bar for each task under way; finished stages stay as one line."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+        from rich import console, progress
 
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:3.0f} %"),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Console(stderr=True, highlight=False),
+        self._progress = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.percentage:3.0f} %"),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn("{task.fields[note]}", markup=False),
+            console=console.Console(stderr=True, highlight=False),
             transient=True,
         )
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[str, progress.TaskID] = {}
         self._stage_started = time.monotonic()
 
     def __enter__(self) -> _Bars:
@@ -54,17 +52,17 @@ class _Bars:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def show(self, step: Step | StageEnded) -> None:
-        if isinstance(step, StageEnded):
+    def show(self, event: Progress | StageEnded) -> None:
+        if isinstance(event, StageEnded):
             for bar in self._bars.values():
                 self._progress.remove_task(bar)
             self._bars.clear()
-            self._progress.console.print(_stage_line(step, time.monotonic() - self._stage_started), markup=False)
+            self._progress.console.print(_stage_line(event, time.monotonic() - self._stage_started), markup=False)
             self._stage_started = time.monotonic()
             return
-        if step.task not in self._bars:
-            self._bars[step.task] = self._progress.add_task(step.task, total=step.total, note="")
-        self._progress.update(self._bars[step.task], completed=step.done, total=step.total, note=step.note)
+        if event.task not in self._bars:
+            self._bars[event.task] = self._progress.add_task(event.task, total=event.total, note="")
+        self._progress.update(self._bars[event.task], completed=event.done, total=event.total, note=event.note)
 
 
 class _Lines:
@@ -75,23 +73,23 @@ class _Lines:
         self._started: dict[str, float] = {}
         self._printed: dict[str, float] = {}
 
-    def show(self, step: Step | StageEnded) -> None:
+    def show(self, event: Progress | StageEnded) -> None:
         now = time.monotonic()
-        if isinstance(step, StageEnded):
-            print(_stage_line(step, now - self._stage_started), file=sys.stderr, flush=True)
+        if isinstance(event, StageEnded):
+            print(_stage_line(event, now - self._stage_started), file=sys.stderr, flush=True)
             self._stage_started = now
             return
-        last = self._printed.setdefault(step.task, now)
-        started = self._started.setdefault(step.task, now)
-        if step.done <= 0:
-            self._started[step.task] = now  # the time left is told from when it begins, it may have waited for others
-        if step.done < step.total and now - last > LOG_EVERY_SECONDS and (step.done > 0 or step.note):
-            self._printed[step.task] = now
-            told = [step.note] if step.note else []
-            if step.done > 0:
-                left = (now - started) / step.done * (step.total - step.done)
-                told.insert(0, f"{step.done / step.total:.0%}, about {duration(left)} left")
-            print(f"  {step.task}: {', '.join(told)}", file=sys.stderr, flush=True)
+        last = self._printed.setdefault(event.task, now)
+        started = self._started.setdefault(event.task, now)
+        if event.done <= 0:
+            self._started[event.task] = now  # the time left is told from when it begins, it may have waited for others
+        if event.done < event.total and now - last > LOG_EVERY_SECONDS and (event.done > 0 or event.note):
+            self._printed[event.task] = now
+            said = [event.note] if event.note else []
+            if event.done > 0:
+                left = (now - started) / event.done * (event.total - event.done)
+                said.insert(0, f"{event.done / event.total:.0%}, about {duration(left)} left")
+            print(f"  {event.task}: {', '.join(said)}", file=sys.stderr, flush=True)
 
 
 def _stage_line(ended: StageEnded, seconds: float) -> str:

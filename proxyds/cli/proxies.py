@@ -144,27 +144,25 @@ def check(
 def resample(
     place: str,
     out: str,
-    ratio: float | None,
-    seed: int | None,
-    draw: str | None,
     source: Path | None,
     force: bool,
     overrides: tuple[str, ...],
     workers: int,
     quiet: bool,
     as_json: bool,
+    **selection: float | str | None,
 ) -> None:
     """Draw another proxy from the one at PLACE.
 
     Draws from its importance table and trains nothing. PLACE is a folder, user/name@v1.0.0 on the Hub or an address. The
     source must be at hand: its samples are found by content.
     """
-    settings = {"selection.ratio": ratio, "selection.seed": seed, "selection.draw": draw, "source.path": source}
+    settings = {f"selection.{name}": value for name, value in selection.items()}
+    changes = [*overrides, *_assign({**settings, "source.path": source})]
 
     def make(folder: Path, on_progress: OnProgress) -> Built:
         from proxyds.pipeline import resample as resampling
 
-        changes = [*overrides, *_assign(settings)]
         return resampling.resample(
             place, folder, overrides=changes, workers=workers, force=force, on_progress=on_progress
         )

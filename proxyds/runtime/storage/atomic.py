@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from proxyds.errors import FULL, NoPermissionError, OutputError, OutputExistsError, translate_os_errors
+from proxyds.errors import DISK_FULL, NoPermissionError, OutputError, OutputExistsError, translate_os_errors
 
 _UNFINISHED, _REPLACED = ".unfinished", ".replaced"
 
@@ -88,7 +88,7 @@ def temporary_folder() -> Iterator[Path]:
         try:
             yield Path(place)
         except OSError as error:  # others are of what else is done in the block
-            if error.errno in FULL or str(error.filename).startswith(place):
+            if error.errno in DISK_FULL or str(error.filename).startswith(place):
                 with translate_os_errors("temporary files", "set TMPDIR to another place"):
                     raise
             raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from proxyds.errors import (
-    FULL,
+    DISK_FULL,
     MissingExtraError,
     NoSpaceError,
     OutputExistsError,
@@ -254,7 +254,7 @@ def _reaching(name: str) -> Iterator[None]:
             raise RemoteError(f"{name}: {_first_line(error)}") from None
         raise RemoteNotFoundError(f"{name}: no such protocol is known; for example s3://, gs:// or file://") from None
     except Exception as error:  # noqa: BLE001 - each client has errors of its own; all are told
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise NoSpaceError(f"{name}: no space left there; make some, or use another address") from None
         if "redential" in type(error).__name__:
             raise RemoteAccessError(f"{name}: {_first_line(error)}; set the credentials of its protocol") from None
