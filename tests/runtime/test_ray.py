@@ -20,7 +20,7 @@ import pytest
 import proxyds
 from proxyds.errors import DeviceError, DivergedError, NoSpaceError, OutputError, WorkerDiedError
 from proxyds.evaluation.runs import STAGE
-from proxyds.progress import Progress, ignore_progress
+from proxyds.progress import Progress, StageEnded, ignore_progress
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store
@@ -218,10 +218,11 @@ def test_a_build_and_a_check_give_what_local_workers_give_whatever_is_killed_and
 
     killed, lost = Disturbance(store, 3, kill_a_busy_worker), Disturbance(store, 8, lose_the_node)
 
-    def watch(step: Progress) -> None:
-        notes.add(step.note)
-        killed(step)
-        lost(step)
+    def watch(step: Progress | StageEnded) -> None:
+        if isinstance(step, Progress):
+            notes.add(step.note)
+            killed(step)
+            lost(step)
 
     built = proxyds.build(recipe, tmp_path / "p", store=store, engine="ray", on_progress=watch)
     assert killed.was_done
@@ -397,7 +398,7 @@ def test_what_is_no_engine_or_no_cluster_is_told_by_the_command(
         check_manners(done)
         assert done.returncode == code, done.stderr
         assert re.search(message, done.stderr), done.stderr
-    done = run_proxyds("build", recipe, "--engine", "ray", first="sys.modules['ray'] = None")
+    done = run_proxyds("build", recipe, "--engine", "ray", first="import sys; sys.modules['ray'] = None")
     check_manners(done)
     assert done.returncode == 15
     assert "must have Ray, which is not installed: pip install 'proxyds[ray]'" in done.stderr
