@@ -45,10 +45,8 @@ def parse_ids(ids: NDArray[np.str_]) -> ParsedIds:
     if len(ids) == 0:
         return parsed
     codes = np.ascontiguousarray(ids).view(np.uint32).reshape(len(ids), -1)
-    for start in range(0, len(ids), _TILE):
-        some = slice(start, start + _TILE)
-        digits = codes[some, :16].astype(np.uint8).tobytes().decode("ascii")
-        parsed["bits"][some] = np.frombuffer(bytes.fromhex(digits), ">u8")
+    digits = codes[:, :16].astype(np.uint8).tobytes().decode("ascii")
+    parsed["bits"] = np.frombuffer(bytes.fromhex(digits), ">u8")
     for column in range(ID_HEX_DIGITS + 1, codes.shape[1]):
         code = codes[:, column]
         is_digit = (code >= ord("0")) & (code <= ord("9"))

@@ -43,7 +43,6 @@ from proxyds.runtime.ray_worker import (
     Assignment,
     LostError,
     Mailbox,
-    Setting,
     answer_question,
     describe_computing,
     work,
@@ -152,15 +151,13 @@ class RayCluster:
         if not tasks:
             return []
         self._require_room_for(tasks)
+        for device in sorted({task.device for task in tasks}):
+            self._ask_computing(device)  # before tasks take all the room
         with _seen_from_everywhere(store) as (store, seen):
-            settings = {
-                device: Setting(loaded_plugins(), seen, device, self._ask_computing(device))
-                for device in sorted({task.device for task in tasks})
-            }
-            return self._run(tasks, store, _Display(on_progress), settings, keep_going)
+            return self._run(tasks, store, seen, _Display(on_progress), keep_going)
 
     def _run(
-        self, tasks: Sequence[Task], store: Store, display: _Display, settings: Mapping[str, Setting], keep_going: bool
+        self, tasks: Sequence[Task], store: Store, seen: Path | None, display: _Display, keep_going: bool
     ) -> list[Failure]:
         packed = _Packed()
         waiting = list(range(len(tasks)))[::-1]  # positions of tasks, the next one last
@@ -174,7 +171,7 @@ class RayCluster:
                 while waiting and len(running) < window:
                     i = waiting.pop()
                     tries[i] += 1
-                    running[self._start(tasks[i], store, settings[tasks[i].device], packed)] = (i, self._n_started)
+                    running[self._start(tasks[i], store, seen, packed)] = (i, self._n_started)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 display.show(self._read_mail(), {number for _, number in running.values()})
                 for ref in ended:
@@ -218,13 +215,13 @@ class RayCluster:
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=10)
 
-    def _start(self, task: Task, store: Store, setting: Setting, packed: _Packed) -> Any:
+    def _start(self, task: Task, store: Store, seen: Path | None, packed: _Packed) -> Any:
         """Hands a task to Ray; returns the reference to its end."""
         self._n_started += 1
-        needs = self._needs(setting.device)
+        needs, computing = self._needs(task.device), self._ask_computing(task.device)
         small, large = packed.split(task.arguments)
-        mailbox = self._find_mailbox()
-        assignment = Assignment(replace(task, arguments=small), store, setting, mailbox, self._n_started)
+        task, mailbox = replace(task, arguments=small), self._find_mailbox()
+        assignment = Assignment(task, store, seen, computing, loaded_plugins(), mailbox, self._n_started)
         if task.n_processes == 1:
             return _remote(work, needs).remote(assignment, **large)
         return _remote(work_together, {"CPU": 0}).remote(assignment, needs, **large)

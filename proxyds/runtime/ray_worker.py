@@ -38,37 +38,24 @@ SHARED = "the store must be on a disk that every node sees under the same path, 
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a worker must know and be like.
-
-    Attributes:
-        plugins: To load.
-        seen: A file in the store; None where it is at an address.
-        device: Of the task.
-        computing: What results depend on besides a task's inputs, as it is elsewhere.
-    """
-
-    plugins: list[str]
-    seen: Path | None
-    device: str
-    computing: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Assignment:
-    """A task as it is handed to the cluster.
+    """A task as it is handed to the cluster, and what its worker must know and be like.
 
     Attributes:
         task: Without its large arguments, which Ray brings to a node once.
         store: Where its result goes.
-        setting: What its worker must be like.
+        seen: A file in the store; None where that is at an address.
+        computing: What results depend on besides a task's inputs, as it is elsewhere.
+        plugins: To load.
         mailbox: The actor that takes its reports, a `Mailbox`.
         number: Of this try, among all that the driver began.
     """
 
     task: Task
     store: Store
-    setting: Setting
+    seen: Path | None
+    computing: dict[str, str]
+    plugins: list[str]
     mailbox: Any
     number: int
 
@@ -111,7 +98,7 @@ def work_together(assignment: Assignment, needs: dict[str, float], **large: byte
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    on_gpu = assignment.setting.device.startswith("cuda")
+    on_gpu = assignment.task.device.startswith("cuda")
     with temporary_folder() as folder:
         trainer = TorchTrainer(
             _work_as_one_of_several,
@@ -148,8 +135,8 @@ def _work_as_one_of_several(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     assignment: Assignment = config["assignment"]
-    task, device = _begin(assignment, config["large"]), assignment.setting.device
-    device = str(get_device()) if device.startswith("cuda") else device
+    task = _begin(assignment, config["large"])
+    device = str(get_device()) if task.device.startswith("cuda") else task.device
     if "device" in task.arguments:
         task = replace(task, arguments={**task.arguments, "device": device})
 
@@ -209,26 +196,21 @@ def _begin(assignment: Assignment, large: Mapping[str, bytes]) -> Task:
         OutputError: This node does not see the store.
         DeviceError: It computes otherwise than the others.
     """
-    task = assignment.task
-    _prepare(assignment.setting.plugins)
-    _check_worker(task.name, assignment.store, assignment.setting)
+    task, node = assignment.task, socket.gethostname()
+    _prepare(assignment.plugins)
+    if assignment.seen is not None and not assignment.seen.exists():
+        raise OutputError(
+            f"the store {assignment.store.name}: must be seen by every node of the cluster, {node} does not see it: {SHARED}"
+        )
+    here = describe_computing(task.device)
+    if here != assignment.computing:
+        raise DeviceError(
+            f"{task.name}: must be computed as everything else, by {_show_pairs(assignment.computing)}; the node {node} has "
+            f"{_show_pairs(here)}: use nodes of one kind, with the same versions"
+        )
     return replace(
         task, arguments={**task.arguments, **{name: cloudpickle.loads(each) for name, each in large.items()}}
     )
-
-
-def _check_worker(name: str, store: Store, setting: Setting) -> None:
-    """Makes sure that results will be seen, and are those that any other node would give; raises what `_begin` does."""
-    if setting.seen is not None and not setting.seen.exists():
-        raise OutputError(
-            f"the store {store.name}: must be seen by every node of the cluster, {socket.gethostname()} does not see it: {SHARED}"
-        )
-    here = describe_computing(setting.device)
-    if here != setting.computing:
-        raise DeviceError(
-            f"{name}: must be computed as everything else, by {_show_pairs(setting.computing)}; the node {socket.gethostname()} has "
-            f"{_show_pairs(here)}: use nodes of one kind, with the same versions"
-        )
 
 
 def _show_pairs(pairs: Mapping[str, str]) -> str:
