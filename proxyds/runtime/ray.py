@@ -171,7 +171,8 @@ class RayCluster:
                 while waiting and len(running) < window:
                     i = waiting.pop()
                     tries[i] += 1
-                    running[self._start(tasks[i], store, seen, packed)] = (i, self._n_started)
+                    ref = self._start(tasks[i], store, seen, packed)
+                    running[ref] = (i, self._n_started)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 display.show(self._read_mail(), {number for _, number in running.values()})
                 for ref in ended:

@@ -1,6 +1,6 @@
 """Proxies at addresses: pushed to and fetched from a real S3 server, folders by `file://`, web servers; passwords in names.
 
-The Hub stands in `test_publish.py` and `test_fetching.py`.
+The Hub stands in `tests/pipeline`.
 """
 
 from __future__ import annotations
