@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,12 +16,11 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    field_serializer,
     model_validator,
 )
 
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
-from proxyds.recipe.source import DigitsSource, SourceSpec
+from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
 from proxyds.section import Section, check_distinct, fault, unknown_name
 from proxyds.space.choices import SpaceSpec
 from proxyds.text import find_active_text, iter_texts, short_json, suggest_names
@@ -210,17 +208,12 @@ class Output(Section):
 class Reference(Section):
     """Full-data accuracies that are known already: a table, or another proxy's own runs."""
 
-    path: str = Field(
+    path: LocalPath = Field(
         description="A CSV file with a row for each architecture, or a proxy's folder; relative to the recipe's folder.",
-        min_length=1,
         examples=["published.csv"],
     )
     architecture_column: str = Field("architecture", description="Column of the architectures' names.")
     accuracy_column: str = Field("accuracy", description="Column of the accuracies, in [0, 1] or in percent.")
-
-    @field_serializer("path")
-    def _name_only(self, path: str) -> str:
-        return PurePath(path).name or "root"
 
 
 def _as_reference(value: Any) -> Any:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
-from pydantic import Field, field_serializer
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo
 
 from proxyds.section import Section
+
+
+def _from_folder(path: str, info: ValidationInfo) -> str:
+    """Takes a relative path from the recipe's folder, which is the validation's context where a file is read."""
+    try:
+        return path if info.context is None else str((info.context / Path(path).expanduser()).absolute())
+    except RuntimeError as error:
+        raise ValueError(f"must be a path, got {path}: {error}") from None
+
+
+def _name_only(path: str) -> str:
+    return PurePath(path).name or "root"
+
+
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_from_folder), PlainSerializer(_name_only)]
+"""A path on this machine; written as its last part, since somebody's folders are no part of a proxy."""
 
 
 class Images(Section):
@@ -81,13 +97,9 @@ class FolderSource(Columns):
     """A folder: parquet files, images in a folder for each label, or WebDataset tars."""
 
     kind: Literal["folder"]
-    path: str = Field(
-        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data/my-images"]
+    path: LocalPath = Field(
+        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", examples=["data/my-images"]
     )
-
-    @field_serializer("path")
-    def _name_only(self, path: str) -> str:
-        return PurePath(path).name or "root"  # a path of somebody's machine is no part of a proxy
 
 
 class TorchvisionSource(Images):
@@ -95,13 +107,7 @@ class TorchvisionSource(Images):
 
     kind: Literal["torchvision"]
     dataset: Literal["CIFAR10", "CIFAR100"]
-    path: str = Field(
-        description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", min_length=1, examples=["data"]
-    )
-
-    @field_serializer("path")
-    def _name_only(self, path: str) -> str:
-        return PurePath(path).name or "root"
+    path: LocalPath = Field(description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", examples=["data"])
 
 
 SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]

@@ -59,11 +59,10 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _assign(data, place, value, assignment)
         overridden[place] = assignment
     try:
-        recipe = Recipe.model_validate_json(json.dumps(data, default=str))
+        return Recipe.model_validate_json(json.dumps(data, default=str), context=path.parent)
     except ValidationError as error:
         faults = explain(error.errors(include_url=False))
         raise _as_error([_problem(fault, tree, overridden) for fault in faults], str(path)) from None
-    return _with_absolute_paths(recipe, path.parent)
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -247,21 +246,3 @@ def _position(tree: CommentedMap, place: Place, *, at_key: bool) -> tuple[int, i
         else:
             return line + 1, column + 1, False
     return line + 1, column + 1, True
-
-
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    def whole(path: str, field: str) -> str:
-        try:
-            return str((folder / Path(path).expanduser()).absolute())
-        except RuntimeError as error:
-            raise RecipeError(f"{field}: must be a path, got {path}: {error}") from None
-
-    path = getattr(recipe.source, "path", None)
-    if path is not None:
-        source = recipe.source.model_copy(update={"path": whole(path, "source.path")})
-        recipe = recipe.model_copy(update={"source": source})
-    if recipe.check is not None and recipe.check.reference is not None:
-        known = recipe.check.reference
-        known = known.model_copy(update={"path": whole(known.path, "check.reference")})
-        recipe = recipe.model_copy(update={"check": recipe.check.model_copy(update={"reference": known})})
-    return recipe

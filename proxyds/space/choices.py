@@ -17,8 +17,10 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    SerializationInfo,
     TypeAdapter,
     WrapValidator,
     create_model,
@@ -198,25 +200,21 @@ def _section_of(network: str) -> type[Space]:
     return create_model(f"{title}Space", __base__=Space, __doc__=Space.__doc__, **sections)
 
 
-class _OfAnyFamily:
+def _read_space(value: Any) -> Space:
     """Reads a section `space` by the families that are registered when it is read: plugins come after this file."""
+    if isinstance(value, Space):
+        return value
+    network = value.get("network") if isinstance(value, dict) else None
+    if isinstance(network, str):
+        offer_installed(network)
+    return space_section().validate_json(json.dumps(value))
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        def read(value: Any) -> Space:
-            if isinstance(value, Space):
-                return value
-            network = value.get("network") if isinstance(value, dict) else None
-            if isinstance(network, str):
-                offer_installed(network)
-            return space_section().validate_json(json.dumps(value))
 
-        def write(space: Space, info: core_schema.SerializationInfo) -> dict[str, Any]:
-            return space.model_dump(mode=info.mode)
+def _write_space(space: Space, info: SerializationInfo) -> dict[str, Any]:
+    return space.model_dump(mode=info.mode)
 
-        written = core_schema.plain_serializer_function_ser_schema(write, info_arg=True)
-        return core_schema.no_info_plain_validator_function(read, serialization=written)
 
+class _SchemaOfAnyFamily:
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
@@ -224,7 +222,7 @@ class _OfAnyFamily:
         return handler(space_section().core_schema)
 
 
-SpaceSpec = Annotated[Space, _OfAnyFamily]
+SpaceSpec = Annotated[Space, PlainValidator(_read_space), PlainSerializer(_write_space), _SchemaOfAnyFamily]
 
 
 def _choices_of(field: FieldInfo, *, has_every: bool) -> Any:
