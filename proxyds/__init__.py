@@ -32,35 +32,26 @@ if TYPE_CHECKING:
 
 __version__ = version("proxyds")
 
-_HOMES = {
-    "read_manifest": "artifact.reader",
-    "read_tables": "artifact.tables",
-    "verify_proxy": "artifact.reader",
-    "ProxydsError": "errors",
-    "Pulled": "pipeline.pull",
-    "pull": "pipeline.pull",
-    "torch_dataset": "torch_data",
-    "build_network": "space.networks.build",
-    "Family": "space.networks.families",
-    "Parameters": "space.networks.parameters",
-    "load_plugins": "space.networks.plugins",
-    "Built": "pipeline.build",
-    "build": "pipeline.build",
-    "check": "pipeline.build",
-    "render": "pipeline.build",
-    "BuildPlan": "pipeline.plan",
-    "CheckPlan": "pipeline.plan",
-    "plan_build": "pipeline.plan",
-    "plan_check": "pipeline.plan",
-    "Pushed": "pipeline.push",
-    "push": "pipeline.push",
-    "resample": "pipeline.resample",
-    "Recipe": "recipe.models",
-    "list_architectures": "space.listing",
-    "read_recipe": "recipe.yaml",
-    "write_recipe": "recipe.yaml",
-    "Store": "runtime.storage.store",
+_MODULES = {
+    "artifact.reader": ("read_manifest", "verify_proxy"),
+    "artifact.tables": ("read_tables",),
+    "errors": ("ProxydsError",),
+    "pipeline.build": ("Built", "build", "check", "render"),
+    "pipeline.plan": ("BuildPlan", "CheckPlan", "plan_build", "plan_check"),
+    "pipeline.pull": ("Pulled", "pull"),
+    "pipeline.push": ("Pushed", "push"),
+    "pipeline.resample": ("resample",),
+    "recipe.models": ("Recipe",),
+    "recipe.yaml": ("read_recipe", "write_recipe"),
+    "runtime.storage.store": ("Store",),
+    "space.listing": ("list_architectures",),
+    "space.networks.build": ("build_network",),
+    "space.networks.families": ("Family",),
+    "space.networks.parameters": ("Parameters",),
+    "space.networks.plugins": ("load_plugins",),
+    "torch_data": ("torch_dataset",),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_HOMES, "__version__"]
 
 

@@ -21,9 +21,10 @@ MAX_SUGGESTED = 20
 
 
 def find_active_text(text: str) -> str | None:
-    """What makes a name more than text to read, in words; None where it is plain.
+    """Says in words what makes a name more than text to read; None where it is plain.
 
-    It may hold no HTML, no code of templates, no characters that steer a terminal, turn the order of letters or break lines oddly.
+    A plain name holds no HTML, no code of templates, no characters that steer a terminal, turn the order of letters or break
+    lines oddly.
     """
     if _CODE.search(text):
         return "HTML or template code"
@@ -37,23 +38,23 @@ def find_active_text(text: str) -> str | None:
 
 
 def make_plain(text: str) -> str:
-    """What somebody else's program or file system said, as plain text that looks the same."""
+    """Makes what somebody else's program or file system said plain text that looks the same."""
     text = "".join(
         "?" if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" else letter for letter in text
     )
     text = text.translate(dict.fromkeys(map(ord, _TURNED_TEXT + _ODD_BREAKS), "?"))
-    return _CODE.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    return _CODE.sub(lambda code: f"{code[0][0]} {code[0][1:]}", text)
 
 
 def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:
-    """The first line of what an error says, 300 letters at most; its kind where it says nothing.
+    """Returns the first line of what an error says, 300 letters at most; the error's class where it says nothing.
 
     Args:
         error: The error.
         hide: Takes out of a text what must not be shown, such as a token.
     """
-    said = hide(str(error))
-    return next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)[:300]
+    lines = hide(str(error)).splitlines()
+    return next((line.strip() for line in lines if line.strip()), type(error).__name__)[:300]
 
 
 def short_json(value: object) -> str:
@@ -70,21 +71,21 @@ def suggest_names(name: str, names: Collection[str]) -> str:
     return "near: " + ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.4) or list(names)[:5])
 
 
-def iter_texts(held: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every text below a JSON value, keys too, with its place."""
-    if isinstance(held, str):
-        yield place, held
-    elif isinstance(held, dict):
-        for key, value in held.items():
+def iter_texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields every text below a JSON value, keys too, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, below in value.items():
             yield (*place, key), key
-            yield from iter_texts(value, (*place, key))
-    elif isinstance(held, list | tuple):
-        for number, value in enumerate(held):
-            yield from iter_texts(value, (*place, str(number)))
+            yield from iter_texts(below, (*place, key))
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            yield from iter_texts(below, (*place, str(number)))
 
 
 def duration(seconds: float) -> str:
-    """A time for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Writes a time for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -92,7 +93,7 @@ def duration(seconds: float) -> str:
 
 
 def with_prefix(value: float, unit: str) -> str:
-    """A quantity for people: `31.4 GFLOP`, `2.1 MB`."""
+    """Writes a quantity for people: `31.4 GFLOP`, `2.1 MB`."""
     for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
@@ -100,11 +101,11 @@ def with_prefix(value: float, unit: str) -> str:
 
 
 def show_value(value: object) -> str:
-    """A parameter or setting: `3`, `0.5`, `true`, `3-3-5` for a value with an entry for each stage."""
+    """Writes a parameter or setting for people: `3`, `0.5`, `true`, `3-3-5` for a value with an entry for each stage."""
     if isinstance(value, list | tuple):
         return "-".join(map(show_value, value))
     if isinstance(value, dict):
-        return "-".join(f"{name}={show_value(held)}" for name, held in value.items()) or "none"
+        return "-".join(f"{name}={show_value(entry)}" for name, entry in value.items()) or "none"
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

@@ -47,10 +47,7 @@ _BY_ACCURACY = (
 
 METHODS: dict[str, Method] = {
     "random": Method("every sample with the same chance", "", is_weighting=True),
-    "stratified": Method(
-        "the same share of every label, at random",
-        "",
-    ),
+    "stratified": Method("the same share of every label, at random", ""),
     "cases": Method(
         "in proportion to the importance of cases",
         "Park, Data proxy generation for fast and efficient neural architecture search, 2019",
@@ -76,12 +73,7 @@ METHODS: dict[str, Method] = {
         is_fixed=True,
         caution=_BY_ACCURACY,
     ),
-    "hardest": Method(
-        "the largest loss, the same share of every label",
-        _SHLEIFER,
-        _ANSWERS,
-        is_fixed=True,
-    ),
+    "hardest": Method("the largest loss, the same share of every label", _SHLEIFER, _ANSWERS, is_fixed=True),
     **{
         name: Method(f"what is rare among entropies, by P{power}", _NA, _ANSWERS, is_weighting=True)
         for name, power in (("entropy-tails", 1), ("entropy-tails-p2", 2), ("entropy-tails-p3", 3))
@@ -126,8 +118,5 @@ METHODS: dict[str, Method] = {
 """Every method by its name."""
 BY_IMPORTANCE = "cases"
 """The method whose weights are the importances, and need not be told beside them: the paper's, and of proxies that tell of none."""
-UNKNOWN_METHOD = Method(
-    "of another version",
-    "",
-)
+UNKNOWN_METHOD = Method("of another version", "")
 """Stands for a method that a proxy of a later version was drawn by."""

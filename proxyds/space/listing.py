@@ -41,13 +41,13 @@ def list_architectures(
         RecipeError: Too many to be looked at one by one, none within the bounds, or a network cannot be built.
     """
     measured = _Measured()
-    found: dict[str, Architecture] = {}
+    listed: dict[str, Architecture] = {}
     outside: list[Architecture] = []
     for number in _numbers(space, seed):
         parameters = space.parameters_at(number)
         name = space.name_of(parameters)
-        if name in found:
-            if found[name].parameters == parameters:  # two settings that overlap
+        if name in listed:
+            if listed[name].parameters == parameters:  # two settings that overlap
                 continue
             raise RecipeError(f"space: architectures must be told apart by name, two are called {name!r}: {parameters}")
         parts = read_parameters(space.network, parameters).cost_parts()
@@ -64,12 +64,12 @@ def list_architectures(
         if not _is_within(architecture, space.bounds):
             outside.append(architecture)
             continue
-        found[name] = architecture
-        if space.sample is not None and len(found) == space.sample:
+        listed[name] = architecture
+        if space.sample is not None and len(listed) == space.sample:
             break
-    if not found:
-        raise RecipeError(_nothing_within(space, outside))
-    return sorted(found.values(), key=by_cost)
+    if not listed:
+        raise _nothing_within(space, outside)
+    return sorted(listed.values(), key=by_cost)
 
 
 class _Measured:
@@ -84,10 +84,10 @@ class _Measured:
         self._places: dict[Hashable, int] = {}
         self._counts: list[NDArray[np.float64]] = []
         self._costs: list[tuple[int, int, int]] = []
-        self._known: dict[tuple[tuple[Hashable, int], ...], tuple[int, int, int]] = {}
+        self._sums: dict[tuple[tuple[Hashable, int], ...], tuple[int, int, int]] = {}
 
     def add(self, parts: Mapping[Hashable, int] | None, architecture: Architecture) -> None:
-        """Takes in a network that was measured."""
+        """Adds a network that was measured."""
         self.n += 1
         if parts is not None:
             for part in parts:
@@ -96,20 +96,20 @@ class _Measured:
             self._costs.append((architecture.forward_flops, architecture.training_flops, architecture.n_parameters))
 
     def add_up(self, parts: Mapping[Hashable, int]) -> tuple[int, int, int] | None:
-        """FLOPs forward, in training, and weights; None where they do not follow from what was measured."""
+        """Returns FLOPs forward, in training, and weights; None where they do not follow from what was measured."""
         key = tuple(parts.items())
-        if key not in self._known:
+        if key not in self._sums:
             if not self._counts or not all(part in self._places for part in parts):
                 return None
             n_places = len(self._places)
-            held = np.stack([np.pad(counts, (0, n_places - len(counts))) for counts in self._counts], axis=1)
-            wanted = self._as_vector(parts)
-            weights = np.linalg.lstsq(held, wanted)[0]
-            if not np.allclose(held @ weights, wanted):
+            measured = np.stack([np.pad(counts, (0, n_places - len(counts))) for counts in self._counts], axis=1)
+            counts = self._as_vector(parts)
+            weights = np.linalg.lstsq(measured, counts)[0]
+            if not np.allclose(measured @ weights, counts):
                 return None
             forward, training, n_parameters = np.rint(weights @ np.array(self._costs, np.float64)).astype(int).tolist()
-            self._known[key] = forward, training, n_parameters
-        return self._known[key]
+            self._sums[key] = forward, training, n_parameters
+        return self._sums[key]
 
     def _as_vector(self, parts: Mapping[Hashable, int]) -> NDArray[np.float64]:
         vector = np.zeros(len(self._places))
@@ -119,7 +119,7 @@ class _Measured:
 
 
 def _numbers(space: Space, seed: int) -> Iterator[int]:
-    """The numbers of the architectures to look at: in order, or for a sample in an order of the seed.
+    """Yields the numbers of the architectures to look at: in order, or for a sample in an order of the seed.
 
     Raises:
         RecipeError: There are too many.
@@ -132,13 +132,8 @@ def _numbers(space: Space, seed: int) -> Iterator[int]:
     elif n <= MAX_LISTED:
         yield from np.random.default_rng(derive_seed(seed, "space")).permutation(n).tolist()
     else:  # so many that few are met twice
-        seen: set[int] = set()
         draw = random.Random(derive_seed(seed, "space"))  # noqa: S311 - numpy's draws no whole numbers beyond 64 bits
-        for _ in range(MAX_LISTED):
-            number = draw.randrange(n)
-            if number not in seen:
-                seen.add(number)
-                yield number
+        yield from dict.fromkeys(draw.randrange(n) for _ in range(MAX_LISTED))
 
 
 def _too_many(space: Space) -> RecipeError:
@@ -150,18 +145,21 @@ def _too_many(space: Space) -> RecipeError:
 
 
 def _is_within(architecture: Architecture, bounds: Bounds | None) -> bool:
-    if bounds is None:
-        return True
-    flops, parameters = bounds.forward_flops, bounds.n_parameters
-    return (flops is None or flops[0] <= architecture.forward_flops <= flops[1]) and (
-        parameters is None or parameters[0] <= architecture.n_parameters <= parameters[1]
+    costs = (
+        (
+            (bounds.forward_flops, architecture.forward_flops),
+            (bounds.n_parameters, architecture.n_parameters),
+        )
+        if bounds
+        else ()
     )
+    return all(limits is None or limits[0] <= cost <= limits[1] for limits, cost in costs)
 
 
-def _nothing_within(space: Space, outside: Sequence[Architecture]) -> str:
+def _nothing_within(space: Space, outside: Sequence[Architecture]) -> RecipeError:
     flops = [each.forward_flops for each in outside]
     parameters = [each.n_parameters for each in outside]
-    return (
+    return RecipeError(
         f"space.bounds: must leave architectures, none of the {len(outside):,} looked at (of {space.n_listed:,}) lies within them; "
         f"their FLOPs of one image forward are {min(flops):.3g} to {max(flops):.3g}, their weights {min(parameters):,} to "
         f"{max(parameters):,}"

@@ -8,8 +8,10 @@ named by whoever runs the command, with `--plugin` or `load_plugin`; it holds a 
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -20,7 +22,6 @@ from proxyds.space.networks.parameters import Parameters
 GROUP = "proxyds.networks"
 
 _loaded: list[str] = []
-_looked_up: set[str] = set()
 
 
 def load_plugins(modules: list[str]) -> None:
@@ -39,42 +40,39 @@ def load_plugins(modules: list[str]) -> None:
 
 
 def loaded_plugins() -> list[str]:
-    """The modules of `load_plugins`, for a worker that must know them too."""
+    """Returns the modules of `load_plugins`, for a worker that must know them too."""
     return list(_loaded)
 
 
+@cache
 def offer_installed(network: str) -> None:
     """Registers a family that an installed package offers under this name, if there is one.
 
     Raises:
         PluginError: It cannot be imported, is no family, its name is taken, or two packages offer the name.
     """
-    if network in _looked_up:
-        return
     offers = entry_points(group=GROUP, name=network)
+    packages = ", ".join(sorted(map(_package_of, offers)))
     if offers and network in FAMILIES:
-        packages = ", ".join(sorted(_package_of(offer) for offer in offers))
         raise PluginError(
             f"network {network!r}: must be one family, the installed package {packages} takes a name that is taken; remove the package or "
             "rename its entry point"
         )
     if len(offers) > 1:
-        packages = ", ".join(sorted(_package_of(offer) for offer in offers))
         raise PluginError(
             f"network {network!r}: must be offered by one installed package, it is by {packages}; remove one of them"
         )
     for offer in offers:
-        where = f"entry point {GROUP}: {network} = {offer.value} (of {_package_of(offer)})"
+        where = f"entry point {GROUP}: {network} = {offer.value} (of {packages})"
         try:
             family = offer.load()
         except (Exception, SystemExit) as error:
             raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
         _register(network, family, where)
-    _looked_up.add(network)
 
 
 def installed_offers() -> dict[str, str]:
-    """The families that installed packages offer, with the package's name; nothing is imported."""
+    """Lists the families that installed packages offer, with the package's name; imports nothing."""
     return {offer.name: _package_of(offer) for offer in entry_points(group=GROUP)}
 
 
@@ -111,22 +109,25 @@ def _load_module(module: str) -> None:
 
 
 def _register(name: str, family: Any, where: str) -> None:
-    is_sound = isinstance(family, Family) and isinstance(family.parameters, type)
-    if not is_sound or not issubclass(family.parameters, Parameters):
+    if (
+        not isinstance(family, Family)
+        or not isclass(family.parameters)
+        or not issubclass(family.parameters, Parameters)
+    ):
         raise PluginError(
             f"{where}: must be a proxyds.Family whose parameters are a subclass of "
             f"proxyds.Parameters, it is {type(family).__name__}"
         )
     if not isinstance(name, str) or not name:
         raise PluginError(f"{where}: a family's name must be a text, it is {name!r}")
-    for field, about in family.parameters.model_fields.items():
-        if about.is_required() or about.default_factory is not None:
+    for parameter, field in family.parameters.model_fields.items():
+        if field.is_required() or field.default_factory is not None:
             raise PluginError(
-                f"{where}: every parameter must have a default (and no default_factory), {field!r} has none"
+                f"{where}: every parameter must have a default (and no default_factory), {parameter!r} has none"
             )
-        if get_origin(about.annotation) is tuple and Ellipsis in get_args(about.annotation):
+        if get_origin(field.annotation) is tuple and Ellipsis in get_args(field.annotation):
             raise PluginError(
-                f"{where}: a tuple must have an entry for each stage, {field!r} is open: {about.annotation}"
+                f"{where}: a tuple must have an entry for each stage, {parameter!r} is open: {field.annotation}"
             )
     FAMILIES[name] = family
 
@@ -136,7 +137,7 @@ def _package_of(offer: EntryPoint) -> str:
 
 
 def find_family(network: str) -> Family:
-    """Returns a registered family, or one that an installed package offers.
+    """Returns a family that is registered, or one that an installed package offers.
 
     Raises:
         UnknownNameError: There is none of that name.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from proxyds.errors import RecipeError
@@ -14,7 +16,7 @@ def take_channels(network: nn.Module, n_channels: int) -> None:
     """Replaces the first convolution where images have another number of channels than it takes."""
     name, first = _first_convolution(network)
     if first.in_channels != n_channels:
-        _replace(network, name, _like(first, n_channels, first.kernel_size, first.stride, first.padding))
+        _replace(network, name, _like(first, n_channels))
 
 
 def shrink_stem(network: nn.Module, model: str) -> None:
@@ -38,7 +40,7 @@ def shrink_stem(network: nn.Module, model: str) -> None:
             "give their size among the arguments instead (patch_size), where the model takes it"
         )
     side = min(3, *first.kernel_size)
-    _replace(network, name, _like(first, first.in_channels, (side, side), (1, 1), (side // 2, side // 2)))
+    _replace(network, name, _like(first, first.in_channels, kernel_size=side, stride=1, padding=side // 2))
     layers = [each for each, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)]
     for layer in layers[layers.index(name) + 1 :][:STEM_CONVOLUTIONS]:
         if isinstance(network.get_submodule(layer), nn.MaxPool2d):
@@ -53,21 +55,10 @@ def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
     raise RecipeError("space: a model must begin with a convolution to be given another stem, it has none")
 
 
-def _like(
-    convolution: nn.Conv2d,
-    n_in: int,
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: str | tuple[int, ...],
-) -> nn.Conv2d:
-    new = nn.Conv2d(
-        n_in,
-        convolution.out_channels,
-        kernel_size,  # type: ignore[arg-type]
-        stride,  # type: ignore[arg-type]
-        padding,  # type: ignore[arg-type]
-        bias=convolution.bias is not None,
-    )
+def _like(convolution: nn.Conv2d, n_in: int, **settings: Any) -> nn.Conv2d:
+    """Makes a convolution for `n_in` channels like another one, with other settings of size, stride and padding."""
+    settings = {name: getattr(convolution, name) for name in ("kernel_size", "stride", "padding")} | settings
+    new = nn.Conv2d(n_in, convolution.out_channels, bias=convolution.bias is not None, **settings)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     return new
 
