@@ -377,10 +377,10 @@ class Recipe(Section):
 
         Free of local paths, and of `check`, which changes nothing in the proxy; and of the method `cases`, which there was before others.
         """
-        held = self.model_dump(mode="json", exclude={"check"})
+        recipe = self.model_dump(mode="json", exclude={"check"})
         if self.selection.method == BY_IMPORTANCE:
-            del held["selection"]["method"]
-        return json.dumps(held, sort_keys=True, separators=(",", ":"))
+            del recipe["selection"]["method"]
+        return json.dumps(recipe, sort_keys=True, separators=(",", ":"))
 
     @property
     def sha256(self) -> str:
@@ -389,7 +389,7 @@ class Recipe(Section):
 
 
 def recipe_json_schema() -> str:
-    """The JSON Schema of recipes, for editors; shipped as `recipe.schema.json`."""
+    """Writes the JSON Schema of recipes, for editors; shipped as `recipe.schema.json`."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
     schema["properties"]["license"] = {"$ref": "#/properties/licence"}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"

@@ -12,25 +12,25 @@ SCHEMA_FILE = _ROOM / "recipe.schema.json"
 
 
 def preset_folder() -> Path:
-    """Where the recipes are: inside an installed package, beside it in a checkout."""
+    """Finds the recipes: inside an installed package, beside it in a checkout."""
     installed = _ROOM / "presets"
     return installed if installed.is_dir() else _ROOM.parent.parent / "recipes"
 
 
 def preset_names() -> list[str]:
-    """Names for `proxyds init --preset`."""
+    """Lists the names for `proxyds init --preset`."""
     return sorted(path.stem for path in preset_folder().glob("*.yaml"))
 
 
 def preset_purpose(name: str) -> str:
-    """The first comment line of a preset."""
+    """Reads the first comment line of a preset."""
     lines = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema=" not in line]
     return comments[0] if comments else ""
 
 
 def preset_text(name: str) -> str:
-    """A preset as a recipe to start from, its schema line pointing at the installed schema.
+    """Reads a preset as a recipe to start from, with a schema line that points at the installed schema.
 
     Raises:
         UnknownNameError: There is no such preset.

@@ -22,6 +22,9 @@ from proxyds.text import short_json, show_value, suggest_names
 Place = tuple[str | int, ...]
 """Keys and, in lists, numbers from 0 that lead to a value of a recipe."""
 
+_KEY = "[key]"
+"""Ends a location of pydantic's where a mapping's key is at fault."""
+
 _REQUIREMENTS = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -75,17 +78,14 @@ def _is_echo(error: ErrorDetails, places: set[Place]) -> bool:
 def _explain(error: ErrorDetails) -> Fault:
     place, model, field, is_of_field = _follow(error["loc"])
     value, details = error["input"], error.get("ctx", {})
+    is_of_key = error["loc"][-1:] == (_KEY,)
     match error["type"]:
         case "fault":
             return Fault(_read_place(details["place"]) or place, details["message"])
         case "unknown_name":
             return Fault(place, details["message"], is_unknown_name=True)
-        case "value_error" | "assertion_error" if (
-            place[-1] == "[key]"
-        ):  # so pydantic says that a mapping's key is at fault
-            return Fault(place[:-1], str(details["error"]), is_of_key=True)
         case "value_error" | "assertion_error":
-            return Fault(place, str(details["error"]))
+            return Fault(place, str(details["error"]), is_of_key)
         case "extra_forbidden":
             return _explain_key(place, model)
         case "missing" if isinstance(place[-1], int):
@@ -106,14 +106,14 @@ def _explain(error: ErrorDetails) -> Fault:
             values = "one value" if least == 1 else f"{least} values"
             return Fault(place, f"must hold at least {values}, it {f'holds {n}' if n else 'is empty'}")
         case "too_long":
-            return Fault(
-                place, f"must hold at most {details['max_length']} values, it holds {details['actual_length']}"
-            )
+            most, n = details["max_length"], details["actual_length"]
+            return Fault(place, f"must hold at most {most} values, it holds {n}")
         case kind:
             limits = {name: show_value(limit) for name, limit in details.items()}
-            requirement = _REQUIREMENTS.get(kind, "{message}").format(**limits, message=error["msg"])
+            said = error["msg"].removeprefix("Input should be ")
+            requirement = _REQUIREMENTS[kind].format(**limits) if kind in _REQUIREMENTS else said
             example = f"; for example {short_json(field.examples[0])}" if is_of_field and field.examples else ""
-            return Fault(place, f"must be {requirement}, got {short_json(value)}{example}")
+            return Fault(place, f"must be {requirement}, got {short_json(value)}{example}", is_of_key)
 
 
 def _read_place(text: str) -> Place:
@@ -139,8 +139,8 @@ def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, 
     """Follows a location of pydantic's through the models of a recipe.
 
     Returns:
-        The location without the names of alternatives (`hub` in `source.hub.name`), the innermost model and field on the way,
-        and whether the location ends at that field.
+        The location as the file has it, without names of alternatives (`hub` in `source.hub.name`); the innermost model and
+        field on the way; whether the location ends at that field.
     """
     place: list[str | int] = []
     model: type[BaseModel] | None = Recipe
@@ -150,6 +150,8 @@ def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, 
         if isinstance(part, str) and part in alternatives:
             model, alternatives = alternatives[part], {}
             continue
+        if part == _KEY:
+            break
         place.append(part)
         fields = {} if model is None else model.model_fields
         is_of_field = part in fields
@@ -161,7 +163,7 @@ def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, 
 
 
 def _alternatives(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """The models that a field may hold, by the value that tells them apart."""
+    """Lists the models that a field may hold, by the value that tells them apart."""
     if field.annotation is Space:
         return dict(space_sections())
     key = field.discriminator

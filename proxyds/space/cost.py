@@ -30,7 +30,7 @@ def measure_cost(
         RecipeError: It cannot be built, or not work on such images.
     """
     n_images = 2  # batch norm refuses one image where its map is one pixel
-    with _said_of(f"{name} must be built of its parameters, got {parameters}"):
+    with _as_recipe_error(f"{name} must be built of its parameters, got {parameters}"):
         built = sketch_network(network, parameters, n_labels, image_shape)
         if not isinstance(built, torch.nn.Module):
             raise TypeError(f"build gave {type(built).__name__}, no network")
@@ -41,7 +41,7 @@ def measure_cost(
     with torch.device("meta"):
         images = torch.zeros(n_images, *image_shape)
         targets = torch.zeros(n_images, dtype=torch.long)
-        with FlopCounterMode(display=False) as forward, _said_of(on_images):
+        with FlopCounterMode(display=False) as forward, _as_recipe_error(on_images):
             logits = built(images)
         if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
             raise RecipeError(
@@ -64,7 +64,7 @@ def measure_cost(
 
 
 @contextmanager
-def _said_of(requirement: str) -> Iterator[None]:
+def _as_recipe_error(requirement: str) -> Iterator[None]:
     """Makes whatever a network complains of one message: it may be anybody's code."""
     try:
         yield
@@ -75,7 +75,11 @@ def _said_of(requirement: str) -> Iterator[None]:
 
 
 def read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:
-    """A family's parameters, which may refuse a combination of values."""
+    """Reads a family's parameters.
+
+    Raises:
+        RecipeError: The family refuses the combination of values.
+    """
     try:
         return FAMILIES[network].parameters.model_validate_json(json.dumps(parameters))
     except ValidationError as error:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from proxyds.errors import RecipeError
 from proxyds.seeding import derive_seed
@@ -81,41 +80,34 @@ class _Measured:
 
     def __init__(self) -> None:
         self.n = 0
-        self._places: dict[Hashable, int] = {}
-        self._counts: list[NDArray[np.float64]] = []
-        self._costs: list[tuple[int, int, int]] = []
+        self._networks: list[tuple[Mapping[Hashable, int], tuple[int, int, int]]] = []
         self._sums: dict[tuple[tuple[Hashable, int], ...], tuple[int, int, int]] = {}
 
     def add(self, parts: Mapping[Hashable, int] | None, architecture: Architecture) -> None:
         """Adds a network that was measured."""
         self.n += 1
         if parts is not None:
-            for part in parts:
-                self._places.setdefault(part, len(self._places))
-            self._counts.append(self._as_vector(parts))
-            self._costs.append((architecture.forward_flops, architecture.training_flops, architecture.n_parameters))
+            cost = architecture.forward_flops, architecture.training_flops, architecture.n_parameters
+            self._networks.append((parts, cost))
 
     def add_up(self, parts: Mapping[Hashable, int]) -> tuple[int, int, int] | None:
         """Returns FLOPs forward, in training, and weights; None where they do not follow from what was measured."""
         key = tuple(parts.items())
         if key not in self._sums:
-            if not self._counts or not all(part in self._places for part in parts):
+            all_parts = dict.fromkeys(part for counts, _ in self._networks for part in counts)
+            if not self._networks or not parts.keys() <= all_parts.keys():
                 return None
-            n_places = len(self._places)
-            measured = np.stack([np.pad(counts, (0, n_places - len(counts))) for counts in self._counts], axis=1)
-            counts = self._as_vector(parts)
+            measured = np.array(
+                [[counts.get(part, 0) for counts, _ in self._networks] for part in all_parts], np.float64
+            )
+            counts = np.array([parts.get(part, 0) for part in all_parts], np.float64)
             weights = np.linalg.lstsq(measured, counts)[0]
             if not np.allclose(measured @ weights, counts):
                 return None
-            forward, training, n_parameters = np.rint(weights @ np.array(self._costs, np.float64)).astype(int).tolist()
+            costs = np.array([cost for _, cost in self._networks], np.float64)
+            forward, training, n_parameters = np.rint(weights @ costs).astype(int).tolist()
             self._sums[key] = forward, training, n_parameters
         return self._sums[key]
-
-    def _as_vector(self, parts: Mapping[Hashable, int]) -> NDArray[np.float64]:
-        vector = np.zeros(len(self._places))
-        for part, n in parts.items():
-            vector[self._places[part]] = n
-        return vector
 
 
 def _numbers(space: Space, seed: int) -> Iterator[int]:

@@ -54,17 +54,17 @@ def read_cell(text: str) -> Cell:
 
 @cache
 def list_cells() -> tuple[str, ...]:
-    """All 15,625 cells, in a fixed order."""
+    """Lists all 15,625 cells, in a fixed order."""
     return tuple(write_cell(cell) for cell in product(OPERATIONS, repeat=len(EDGES)))
 
 
 def reaches_output(cell: Cell) -> bool:
-    """Whether a path leads from the input to the output."""
+    """Says whether a path leads from the input to the output."""
     return 0 in _nodes_to_output(cell)
 
 
 def count_parts(cell: Cell) -> dict[Hashable, int]:
-    """What a cell's cost is the sum of: convolutions by kind, and by what they cost backward.
+    """Counts what a cell's cost is the sum of: convolutions by kind, and by what they cost backward.
 
     Every edge is computed forward, as in the benchmark. Backward a convolution costs nothing where its node leads nowhere, its
     weights' gradient alone where nothing before it is learnt, else also its input's. In a cell without a path from input to
@@ -85,7 +85,7 @@ def count_parts(cell: Cell) -> dict[Hashable, int]:
 
 
 def _nodes_to_output(cell: Cell) -> set[int]:
-    """Nodes from which a path leads to the output."""
+    """Finds the nodes from which a path leads to the output."""
     leads = {3}
     for operation, (start, end) in reversed(list(zip(cell, EDGES, strict=True))):
         if operation != "none" and end in leads:
@@ -94,7 +94,7 @@ def _nodes_to_output(cell: Cell) -> set[int]:
 
 
 def _learnt_nodes(cell: Cell, before: set[int]) -> set[int]:
-    """Nodes whose value depends on weights: `before` on those of the network before the cell, others on the cell's own."""
+    """Finds the nodes whose value depends on weights: `before` on those of the network before the cell, others on the cell's own."""
     learnt = set(before)
     for operation, (start, end) in zip(cell, EDGES, strict=True):
         if operation in CONVOLUTIONS or (operation != "none" and start in learnt):

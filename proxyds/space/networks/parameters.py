@@ -30,15 +30,15 @@ class Parameters(BaseModel):
     every: ClassVar[dict[str, Callable[[], Sequence[object]]]] = {}
 
     def cost_parts(self) -> Mapping[Hashable, int] | None:
-        """What the cost is the sum of, and how many of each; None: each network has to be measured.
+        """Counts what the cost is the sum of; None: each network has to be measured.
 
-        FLOPs and weights of a network must be sums of so much for each part, whatever that is: `space.py` finds it out from as
+        FLOPs and weights of a network must be sums of so much for each part, whatever that is: `listing.py` finds it out from as
         many networks as there are parts.
         """
         return None
 
     def is_connected(self) -> bool:
-        """Whether the image reaches the output; a network where it does not is no probe, unless it is named."""
+        """Says whether the image reaches the output; a network where it does not is no probe, unless it is named."""
         return True
 
 
@@ -133,11 +133,11 @@ class NASBench201Parameters(Parameters):
     cells: Annotated[int, Field(ge=1, le=64)] = Field(5, description="Cells of each of three stages.", examples=[5])
 
     def cost_parts(self) -> Mapping[Hashable, int]:
-        """See `cells.count_parts`; what a part costs depends on width and depth."""
+        """Counts the parts of `cells.count_parts`; what a part costs depends on width and depth."""
         return {(part, self.channels, self.cells): n for part, n in count_parts(read_cell(self.cell)).items()}
 
     def is_connected(self) -> bool:
-        """Whether a path leads from the cell's input to its output."""
+        """Says whether a path leads from the cell's input to its output."""
         return reaches_output(read_cell(self.cell))
 
 
