@@ -1,4 +1,4 @@
-"""Selection methods by name: whose each is, the rule it chooses by, what must be known for it, how its draws differ."""
+"""Selection methods by name: whose each is, the rule it chooses by, what it needs, how its draws differ."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Need = Literal["cases", "features", "answers"]
-"""What a method asks for: importances by cases; features of the heaviest probe; what that said of every sample after each epoch."""
+"""What a method needs: importances by cases; features of the heaviest probe; its answers for every sample after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Method:
     Attributes:
         summary: What it takes, for people.
         source: Who proposed it; empty for what everybody does.
-        needs: What must be known besides ids and labels.
+        needs: What the rule needs besides ids and labels.
         n_seeds: Trainings of the heaviest probe that its scores are averaged over, at least.
         is_weighting: Whether its designs are weights alone, the same for every size and seed: then the weights are all that is needed to
             draw another size, or some labels.
@@ -117,6 +117,6 @@ METHODS: dict[str, Method] = {
 }
 """Every method by its name."""
 BY_IMPORTANCE = "cases"
-"""The method whose weights are the importances, and need not be told beside them: the paper's, and of proxies that tell of none."""
+"""The paper's method, whose weights are the importances: an artifact holds them once. Proxies without a method were drawn by it."""
 UNKNOWN_METHOD = Method("of another version", "")
 """Stands for a method that a proxy of a later version was drawn by."""

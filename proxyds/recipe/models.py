@@ -368,14 +368,14 @@ class Recipe(Section):
 
     @property
     def draw_seed(self) -> int:
-        """The seed that draws come from."""
+        """Returns the seed that draws come from."""
         return self.seed if self.selection.seed is None else self.selection.seed
 
     @property
     def canonical(self) -> str:
-        """What the proxy is made from, every default filled in (but for settings that came later: `Section.later`), as JSON with sorted keys and no spaces.
+        """Writes what the proxy is made from, every default filled in (but for `Section.later`), as JSON with sorted keys and no spaces.
 
-        Free of local paths, and of `check`, which changes nothing in the proxy; and of the method `cases`, which there was before others.
+        Local paths are left out; `check`, which changes nothing in the proxy; and the method `cases`, which was once the only one.
         """
         recipe = self.model_dump(mode="json", exclude={"check"})
         if self.selection.method == BY_IMPORTANCE:
@@ -384,7 +384,7 @@ class Recipe(Section):
 
     @property
     def sha256(self) -> str:
-        """Identity of the recipe: the sha256 of its canonical form, in hexadecimal."""
+        """Returns the recipe's identity: the sha256 of its canonical form, in hexadecimal."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()
 
 

@@ -68,7 +68,7 @@ def explain(errors: Sequence[ErrorDetails]) -> list[Fault]:
 
 
 def _is_echo(error: ErrorDetails, places: set[Place]) -> bool:
-    """Whether another error tells the same: every item that a list lacks is one; a list of bad items is «too short» besides."""
+    """Says whether another error means the same: every item that a list lacks is one; a list of bad items is «too short» besides."""
     place = error["loc"]
     if error["type"] == "too_short":
         return any(other != place and other[: len(place)] == place for other in places)

@@ -91,18 +91,18 @@ class Space(Section):
 
     @property
     def n_listed(self) -> int:
-        """Architectures before bounds and sample; counted, not listed."""
+        """Counts the architectures before bounds and sample, without listing them."""
         if self.architectures is not None:
             return len(self.architectures)
         return math.prod(n for n, _ in self._values.values())
 
     @property
     def n_most(self) -> int:
-        """Architectures that the space can hold: as many, or its sample. Bounds may leave fewer."""
+        """Counts the architectures that the space can hold, or its sample. Bounds may leave fewer."""
         return self.n_listed if self.sample is None else min(self.sample, self.n_listed)
 
     def parameters_at(self, number: int) -> dict[str, Any]:
-        """The parameters of one architecture, number in [0, n_listed), as JSON has them; bounds and sample aside.
+        """Returns the parameters of one architecture, number in [0, n_listed), as JSON has them; bounds and sample aside.
 
         Raises:
             IndexError: There is no such number.
@@ -119,7 +119,7 @@ class Space(Section):
         return {name: parameters[name] for name in self._values}
 
     def name_of(self, parameters: Mapping[str, Any]) -> str:
-        """An architecture's name: the network and what varies in this space; a text that alone varies names itself."""
+        """Names an architecture by the network and what varies in this space; a text that alone varies is the name."""
         varied = self._varied
         shown = {name: value for name, value in _flatten(parameters).items() if name in varied}
         if len(shown) == 1 and isinstance(alone := next(iter(shown.values())), str):
@@ -130,14 +130,14 @@ class Space(Section):
 
     @cached_property
     def _values(self) -> dict[str, tuple[int, Any]]:
-        """Each parameter's choices and how many values they make."""
+        """Lists each parameter's choices and how many values they make."""
         every = FAMILIES[self.network].parameters.every
         listed = {name: tuple(every[name]()) if values == (EVERY,) else values for name, values in self.choices}
         return {name: (_count(values), values) for name, values in listed.items()}
 
     @cached_property
     def _varied(self) -> set[str]:
-        """Parameters that not all architectures share; where all are the same, every one."""
+        """Finds the parameters that not all architectures share; where all are the same, every one."""
         if self.architectures is not None:
             listed = [_flatten(each.model_dump(mode="json")) for each in self.architectures]
             names = dict.fromkeys(name for each in listed for name in each)

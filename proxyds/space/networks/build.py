@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe_origin(network: str) -> dict[str, str]:
-    """What a training depends on besides recipe and torch: the version of the library, or the code, that makes the network.
+    """Describes what a training depends on besides recipe and torch: the version of the library, or the code, that makes the network.
 
     Args:
         network: A registered family.
