@@ -67,7 +67,7 @@ class Built:
 
     folder: Path
     manifest: Manifest
-    was_there: bool
+    was_there: bool = False
 
 
 @again_if_damaged
@@ -105,10 +105,10 @@ def build(
         if existing is not None and not force:
             built = _keep(session, out, existing)
         else:
-            built = Built(out, _build(session, architectures, out, force), was_there=False)
+            built = Built(out, _build(session, architectures, out, force))
         if recipe.check is None or has_evidence(built.manifest, recipe.check):
             return built
-        return Built(out, check_ranking(session, out, recipe.check, architectures, ranked), was_there=False)
+        return Built(out, check_ranking(session, out, recipe.check, architectures, ranked))
 
 
 def find_build_needs(recipe: Recipe) -> frozenset[Need]:
@@ -202,11 +202,11 @@ def check(
     recipe, settings = read_checked_recipe(folder, overrides)
     if runs is not None:
         checked = check_known_runs(folder, recipe, settings, Path(runs), execution.device)
-        return Built(folder, checked, was_there=False)
+        return Built(folder, checked)
     with open_session(recipe, execution) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
-        return Built(folder, check_ranking(session, folder, settings, architectures, ranked), was_there=False)
+        return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
 
 
 def render(folder: str | Path, *, check_only: bool = False) -> list[str]:

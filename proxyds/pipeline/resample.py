@@ -91,7 +91,7 @@ def resample(
             return describe_resampling(session, parent, parent_sha256, draw)
 
         outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
-        return Built(out, write_proxy(session, out, outcomes, mapping, draw, describe, force=force), was_there=False)
+        return Built(out, write_proxy(session, out, outcomes, mapping, draw, describe, force=force))
 
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
