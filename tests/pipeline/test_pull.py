@@ -1,6 +1,6 @@
 """Fetching from the Hub: `pull`, `inspect` and `resample` against a stand-in, and the clients that people load data sets with.
 
-How it got there stands in `test_publish.py`, other addresses in `test_urls.py`.
+How it got there stands in `test_push.py`, other addresses in `tests/runtime/test_remote.py`.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def test_a_manifest_that_was_damaged_in_the_clients_cache_is_fetched_once_more(
 
 MOVED = """
 from dataclasses import replace
-from proxyds import hub
+from proxyds.runtime.storage import hub
 find = hub.find_revision
 hub.find_revision = lambda repo, asked: replace(find(repo, asked), commit="0" * 40)
 """

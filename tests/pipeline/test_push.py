@@ -296,7 +296,7 @@ def test_a_repository_that_others_change_all_the_time_is_told_as_such(
 
 
 OTHER_BYTES = """
-from proxyds import hub
+from proxyds.runtime.storage import hub
 def listed(repo, commit, really=hub.list_contents):
     held = really(repo, commit)
     return {**held, "README.md": "0" * 64} if "manifest.json" in held else held
@@ -313,7 +313,7 @@ def test_what_arrived_is_compared_before_it_is_tagged(run_on_hub: Run, hub: Hub,
 
 def test_a_push_waits_as_long_as_the_hub_asks_it_to(run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: Path) -> None:
     hub.fail({"method": "POST", "path": "/tag/", "status": 429, "headers": {"Retry-After": "9"}})
-    tell = "import time; time.sleep = lambda seconds: print(f'waited {seconds:g} s', file=sys.stderr)"
+    tell = "import sys, time; time.sleep = lambda seconds: print(f'waited {seconds:g} s', file=sys.stderr)"
     pushed = run_on_hub("push", tiny_proxy, repo, "--quiet", first=tell)
     assert (pushed.returncode, pushed.stderr) == (0, "waited 9 s\n")
 
