@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pytest
 
-from proxyds.cli.progress import show_progress
 from proxyds.errors import (
     DamagedEntryError,
     MissingExtraError,
@@ -28,7 +27,7 @@ from proxyds.errors import (
     NoSpaceError,
     StoreError,
 )
-from proxyds.progress import Progress, ignore_progress
+from proxyds.progress import ignore_progress
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.remote import RemoteFolder, open_url
 from proxyds.runtime.storage.store import Store, StoredFile, again_if_damaged
@@ -328,19 +327,6 @@ def test_a_store_that_may_not_be_written_is_said_before_the_work(
     with pytest.raises(NoPermissionError, match="PROXYDS_STORE"):
         run_task(a_task(0, tmp_path / "ran"), Store(tmp_path / "store"), lambda *_: None)
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_log_says_that_a_task_waits_and_tells_the_time_left_from_when_it_began(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proxyds.cli.progress.LOG_EVERY_SECONDS", 0.1)
-    with show_progress(quiet=False) as show:
-        for done, total, note in [(0, 1, "waiting for another build"), (0, 1, "waiting for another build"), (1, 3, "")]:
-            show(Progress("t", "a task", done, total, note))
-            time.sleep(0.2)
-    waiting, begun = capsys.readouterr().err.splitlines()
-    assert waiting == "  a task: waiting for another build"
-    assert begun == "  a task: 33%, about 0.4 s left"
 
 
 def test_what_a_broken_attempt_left_at_an_address_is_cleaned(address: str) -> None:
