@@ -1,6 +1,6 @@
 """Publishing on the Hub: `proxyds push` against a stand-in, as several people do it over months, with a network that fails.
 
-How it is fetched again stands in `test_fetching.py`, other addresses in `test_urls.py`.
+How it is fetched again stands in `test_pull.py`, other addresses in `tests/runtime/test_remote.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Drawing again from a proxy's importance table: other seeds, laws and sizes, from a source that may have moved.
 
-That it fetches no images, and draws what a build would, stands in `test_fetching.py`.
+That it fetches no images, and draws what a build would, stands in `test_pull.py`.
 """
 
 from __future__ import annotations
