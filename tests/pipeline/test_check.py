@@ -23,7 +23,8 @@ import proxyds
 from proxyds.artifact import reader as opening
 from proxyds.artifact.card import escape_markdown, render_card
 from proxyds.artifact.reader import verify_proxy
-from proxyds.artifact.tables import read_proxy, read_summary, read_tables, read_weights
+from proxyds.artifact.summary import summarize_tables
+from proxyds.artifact.tables import read_proxy, read_tables, read_weights
 from proxyds.errors import (
     AccuracyTableError,
     CardDriftError,
@@ -261,9 +262,10 @@ def test_other_ratios_give_a_curve(copy: Path, session_store: Path) -> None:
 
 
 def test_the_papers_protocol_is_marked_as_circular(checked: Path) -> None:
-    manifest, summary = read_summary(checked)
-    assert "**Circular**" not in render_card(manifest, summary).readme
-    assert "**Circular**" in render_card(manifest.model_copy(update={"protocol": "paper"}), summary).readme
+    manifest, tables = read_proxy(checked)
+    circular = manifest.model_copy(update={"protocol": "paper"})
+    cards = [render_card(each, summarize_tables(tables))["README.md"] for each in (manifest, circular)]
+    assert [b"**Circular**" in card for card in cards] == [False, True]
 
 
 def test_a_name_from_outside_cannot_break_the_card(copy: Path, tmp_path: Path, session_store: Path) -> None:
