@@ -56,9 +56,8 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     verify_proxy(folder)
     manifest, tables = read_proxy(folder)
     _audit_claims(folder, manifest, tables)
-    _audit_images(folder, tables.data)
+    _audit_images(folder, manifest, tables.data)
     _audit_tars(folder, manifest, tables.data)
-    _audit_pictures(folder, manifest)
     _audit_card(folder, manifest)
     return manifest, tables
 
@@ -147,13 +146,16 @@ def _list_agreement(agreement: AgreementRecord | Agreement) -> list[float | None
     return [agreement.share, agreement.by_chance, *agreement.of_cases]
 
 
-def _audit_images(folder: Path, data: pa.Table) -> None:
-    """Checks that every image's bytes are those that were chosen, and an image of a size that can be meant."""
+def _audit_images(folder: Path, manifest: Manifest, data: pa.Table) -> None:
+    """Checks that images have the bytes that were chosen, and that they and the card's pictures are images of a size that can be meant."""
     for i, row in enumerate(iter_rows(data.select(["image", "encoded_sha256"]))):
         encoded = row["image"]["bytes"]
         if hashlib.sha256(encoded).hexdigest() != row["encoded_sha256"]:
             raise refused(folder / "data", f"image {i} must have the bytes of its encoded_sha256, it has others")
         _audit_image(folder / "data", f"image {i}", encoded)
+    for name in manifest.files:
+        if name.endswith(".png"):
+            _audit_image(folder / name, "it", (folder / name).read_bytes())
 
 
 def _audit_image(place: Path, what: str, encoded: bytes) -> None:
@@ -162,12 +164,6 @@ def _audit_image(place: Path, what: str, encoded: bytes) -> None:
             pass
     except DECODE_ERRORS as error:
         raise refused(place, f"{what} must be an image: {str(error) or type(error).__name__}") from None
-
-
-def _audit_pictures(folder: Path, manifest: Manifest) -> None:
-    for name in manifest.files:
-        if name.endswith(".png"):
-            _audit_image(folder / name, "it", (folder / name).read_bytes())
 
 
 def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:

@@ -192,10 +192,10 @@ def main(whole: Path, place: Path, first: int, last: int) -> None:
         shutil.copytree(whole, proxy)
         fuzz(rng, proxy)
         before = sorted(str(p) for p in place.rglob("*"))
-        signal.alarm(20)
-        started = time.perf_counter()
+        signal.alarm(60)
+        started = time.process_time()  # not by the clock, which other processes slow down; what hangs meets the alarm
         outcomes = attempt(proxy)
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         signal.alarm(0)
         assert sorted(str(p) for p in place.rglob("*")) == before, seed
         # not getrusage, whose maximum a process inherits from the one that started it
