@@ -53,6 +53,9 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], first: 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    sys.path[:0] = [
+        each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each
+    ]  # as an interpreter starts
     sys.argv = ["proxyds", *arguments]
     code = 1
     try:
