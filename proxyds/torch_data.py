@@ -18,9 +18,9 @@ from torch.utils.data import TensorDataset
 from proxyds.artifact.manifest import RECIPE, Manifest
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import FREE_BYTES, read_proxy
-from proxyds.data import source
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
+from proxyds.data.source import check_same, load_source
 from proxyds.errors import ArtifactError, SplitNotFoundError
 from proxyds.progress import ignore_progress
 from proxyds.recipe.source import Images
@@ -106,10 +106,10 @@ def _read_held_out(
     folder: Path, manifest: Manifest, tables: Tables, split: str, overrides: Sequence[str], store: Store
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     recipe = read_recipe(folder / RECIPE, overrides)
-    engine = InProcess()
-    data = source.load_source(recipe, partial(run_stored, store=store, engine=engine, on_progress=ignore_progress))
+    run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
+    data = load_source(recipe, run)
     ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
-    source.check_same(data, manifest.source.fingerprint, *ids)
+    check_same(data, manifest.source.fingerprint, *ids)
     samples = data.evaluation if split == "evaluation" else data.test
     if manifest.kept_labels is not None:
         samples = samples.keep_labels(np.array(manifest.kept_labels))

@@ -143,7 +143,7 @@ def list_training_sets(
 
 
 def all_ratios(check: Check, own_ratio: float) -> list[float]:
-    """The proxy's own ratio and the others to be checked, the smallest first."""
+    """Lists the proxy's own ratio and the others to be checked, the smallest first."""
     return sorted({own_ratio, *check.ratios})
 
 

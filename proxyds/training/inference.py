@@ -196,7 +196,7 @@ def _find_pairs(network: nn.Module) -> list[tuple[str, str]]:
     names = Counter(id(module) for _, module in network.named_modules(remove_duplicate=False))
 
     def is_own(node: fx.Node, kind: type[nn.Module]) -> bool:
-        """Whether it calls a module of just this class (a subclass may do more), which has no other name and no other call."""
+        """Says whether a node calls a module of just this class (a subclass may do more), which has no other name and no other call."""
         if node.op != "call_module" or used[str(node.target)] > 1:
             return False
         module = modules[str(node.target)]

@@ -12,7 +12,6 @@ import torch
 
 from proxyds.data.pixels import Pixels
 from proxyds.recipe.models import Training
-from proxyds.training import loop as training
 from proxyds.training.inference import extract_features, predict_labels
 from proxyds.training.loop import N_AHEAD, train_network
 from proxyds.training.model import PixelNetwork, make_network
@@ -133,7 +132,7 @@ def test_the_reading_thread_ends_when_the_training_fails(tmp_path: Path, monkeyp
         assert threading.active_count() == n_threads + 1
         raise MemoryError("no more")
 
-    monkeypatch.setattr(training, "cut_batch", fail)
+    monkeypatch.setattr("proxyds.training.loop.cut_batch", fail)
     with pytest.raises(MemoryError, match="no more"):
         train_network(network_of(), pixels, labels, SETTINGS, seed=3)
     assert threading.active_count() == n_threads

@@ -39,7 +39,7 @@ from proxyds.seeding import derive_seed
 from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
 from proxyds.training.job import TrainingSetup
-from proxyds.training.loop import count_steps, train_network
+from proxyds.training.loop import count_steps, cut_batch, train_network
 from proxyds.training.model import make_network
 
 CPU = {"torch": "2", "device": "cpu x86_64"}
@@ -557,16 +557,13 @@ def plain_losses(
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of every batch that is trained on from now on."""
-    from proxyds.training import loop as training
-
     sizes: list[int] = []
-    cut_batch = training.cut_batch
 
     def noted(padded: torch.Tensor, settings: Training, chosen: torch.Tensor, *draws: torch.Tensor) -> torch.Tensor:
         sizes.append(len(chosen))
         return cut_batch(padded, settings, chosen, *draws)
 
-    monkeypatch.setattr(training, "cut_batch", noted)
+    monkeypatch.setattr("proxyds.training.loop.cut_batch", noted)
     return sizes
 
 
