@@ -53,9 +53,9 @@ def build(
             from proxyds.pipeline.plan import plan_build
 
             plan = plan_build(read, **execution)
-        from proxyds.cli.results import print_build_plan, summarize_build_plan
+        from proxyds.cli.results import print_build_plan
 
-        print_json(summarize_build_plan(plan)) if as_json else print_build_plan(plan)
+        print_build_plan(plan, as_json=as_json)
         return 0
 
     def make(folder: Path, on_progress: OnProgress) -> Built:
@@ -115,16 +115,12 @@ def check(
             plan = plan_check(folder, overrides=settings, **execution)
         else:
             checked = pipeline.check(folder, overrides=settings, runs=runs, **execution)
-    from proxyds.cli.results import print_check_plan, print_evidence, summarize_check_plan, summarize_proxy
+    from proxyds.cli.results import print_check_plan, print_evidence
 
     if dry_run:
-        print_json(summarize_check_plan(plan)) if as_json else print_check_plan(plan)
+        print_check_plan(plan, as_json=as_json)
         return 0
-    if as_json:
-        print_json(summarize_proxy(checked.folder, checked.manifest)["evidence"])
-    else:
-        print_evidence(checked.manifest)
-        click.echo(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+    print_evidence(checked.manifest, folder, as_json=as_json)
     return _judge(checked.manifest, strict=strict)
 
 
@@ -185,11 +181,10 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
         with output_at(out, on_progress) as folder:
             built = make(folder, on_progress)
             manifest, summary = read_summary(built.folder)
-    from proxyds.cli.results import print_built, summarize_proxy
+    from proxyds.cli.results import print_built
     from proxyds.runtime.storage.address import show_address
 
-    out = show_address(out)
-    print_json(summarize_proxy(out, manifest)) if as_json else print_built(manifest, summary, out, built.was_there)
+    print_built(manifest, summary, show_address(out), was_there=built.was_there, as_json=as_json)
     return built
 
 
@@ -236,9 +231,9 @@ def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> No
         from proxyds.pipeline.plan import survey_space
 
         space = survey_space(read, on_progress=on_progress)
-    from proxyds.cli.results import print_space, summarize_space
+    from proxyds.cli.results import print_space
 
-    print_json(summarize_space(space)) if as_json else print_space(space)
+    print_space(space, as_json=as_json)
 
 
 def _inspect_proxy(place: str, as_json: bool) -> None:
@@ -248,14 +243,9 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
 
         with open_tables(place, on_progress) as (folder, name):
             manifest, tables = audit_tables(folder)
-    from proxyds.artifact.summary import summarize_tables
-    from proxyds.cli.results import print_inspection, summarize_proxy
+    from proxyds.cli.results import print_inspection
 
-    if as_json:
-        print_json(summarize_proxy(name, manifest))
-    else:
-        click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
-        print_inspection(manifest, summarize_tables(tables))
+    print_inspection(manifest, tables, name, as_json=as_json)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What each command prints of its result: the values of the templates, and the same for programs."""
+"""What each command prints of its result: text from a template for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 
 from proxyds.artifact.card import ratio_rows, show_statistic, weigh_reduction
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.plots import count_labels
 from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, TRAINED_HERE
-from proxyds.artifact.summary import Summary
-from proxyds.cli.output import name_programs, print_text
+from proxyds.artifact.summary import Summary, Tables, summarize_tables
+from proxyds.cli.output import name_programs, print_json, print_text
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
 
@@ -31,26 +32,17 @@ MOST_VALUES = 50
 """Values of one parameter whose cost is summed up, at most: more say nothing."""
 
 
-# Search spaces
-
-
-def summarize_space(space: SearchSpace) -> dict[str, Any]:
-    """Describes a measured search space for programs."""
-    return {
-        "network": space.network,
-        "n_listed": space.n_listed,
-        "architectures": [asdict(each) for each in space.architectures],
-        "probes": [each.name for each in space.probes],
-        "choices": _weigh_choices(space.architectures),
-    }
-
-
-def print_space(space: SearchSpace) -> None:
-    """Prints a search space: what each choice costs, the architectures (of many some, spread over cost), the probes."""
+def print_space(space: SearchSpace, *, as_json: bool) -> None:
+    """Prints a search space: what each choice costs, the architectures (for people a part, spread over cost), the probes."""
     every, last = space.architectures, len(space.architectures) - 1
+    choices = _weigh_choices(every)
+    if as_json:
+        listed, probes = [asdict(each) for each in every], [each.name for each in space.probes]
+        print_json({**vars(space), "architectures": listed, "probes": probes, "choices": choices})
+        return
     spread = range(last + 1) if last < MOST_SHOWN else {round(i * last / (MOST_SHOWN - 1)) for i in range(MOST_SHOWN)}
     shown = [each for number, each in enumerate(every) if number in spread or each in space.probes]
-    print_text("space", **vars(space), choices=_weigh_choices(every), shown=shown)
+    print_text("space", **vars(space), choices=choices, shown=shown)
 
 
 def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
@@ -75,12 +67,12 @@ def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]
     ]
 
 
-# Plans
-
-
-def summarize_build_plan(plan: BuildPlan) -> dict[str, Any]:
-    """Describes for programs what a build would do."""
-    return {
+def print_build_plan(plan: BuildPlan, *, as_json: bool) -> None:
+    """Prints what a build would do."""
+    if not as_json:
+        print_text("plan", plan=plan, source=plan.source, check=plan.check)
+        return
+    summary = {
         "n_train": len(plan.source.train),
         "reading": plan.source.reading,
         "n_evaluation": len(plan.source.evaluation),
@@ -88,12 +80,20 @@ def summarize_build_plan(plan: BuildPlan) -> dict[str, Any]:
         "n_architectures": len(plan.architectures),
         "expected_seconds": plan.expected_seconds,
         "probes": _summarize_probes(plan.probes),
-        "check": None if plan.check is None else summarize_check_plan(plan.check),
+        "check": None if plan.check is None else _summarize_check_plan(plan.check),
     }
+    print_json(summary)
 
 
-def summarize_check_plan(plan: CheckPlan) -> dict[str, Any]:
-    """Describes for programs what a check would do."""
+def print_check_plan(plan: CheckPlan, *, as_json: bool) -> None:
+    """Prints what a check would do."""
+    if as_json:
+        print_json(_summarize_check_plan(plan))
+    else:
+        print_text("plan", plan=plan, source=None, check=plan)
+
+
+def _summarize_check_plan(plan: CheckPlan) -> dict[str, Any]:
     return {
         "expected_seconds": plan.expected_seconds,
         "architectures": [each.name for each in plan.architectures],
@@ -107,43 +107,59 @@ def _summarize_probes(probes: Sequence[PlannedProbe]) -> list[dict[str, Any]]:
     return [{name: getattr(each, name) for name in shown} for each in probes]
 
 
-def print_build_plan(plan: BuildPlan) -> None:
-    """Prints what a build would do."""
-    print_text("plan", plan=plan, source=plan.source, check=plan.check)
-
-
-def print_check_plan(plan: CheckPlan) -> None:
-    """Prints what a check would do."""
-    print_text("plan", plan=plan, source=None, check=plan)
-
-
-# Proxies
-
-
-def summarize_proxy(place: str | Path, manifest: Manifest) -> dict[str, Any]:
-    """Describes a proxy for programs: its manifest without the list of files."""
-    return {"folder": str(place), **manifest.model_dump(mode="json", exclude={"files"})}
-
-
-def print_built(manifest: Manifest, summary: Summary, out: str, was_there: bool) -> None:
+def print_built(manifest: Manifest, summary: Summary, out: str, *, was_there: bool, as_json: bool) -> None:
     """Prints where a proxy is, what is in it and what to do next."""
-    files = {"card": Path(out) / "README.md", "pictures": Path(out) / "assets"}
-    values = _gather_evidence(manifest) | files | name_programs()
-    print_text(
-        "built", summary=summary, case_meanings=CASE_MEANINGS, whole=False, out=out, was_there=was_there, **values
-    )
+    if as_json:
+        print_json(_summarize_proxy(out, manifest))
+        return
+    values = _gather_evidence(manifest) | name_programs()
+    values |= {"card": Path(out) / "README.md", "pictures": Path(out) / "assets", "out": out, "was_there": was_there}
+    print_text("built", summary=summary, case_meanings=CASE_MEANINGS, whole=False, **values)
 
 
-def print_inspection(manifest: Manifest, summary: Summary) -> None:
+def print_inspection(manifest: Manifest, tables: Tables, name: str, *, as_json: bool) -> None:
     """Prints a proxy's counts, evidence, cases and probes; its class balance, cost and provenance."""
+    if as_json:
+        print_json(_summarize_proxy(name, manifest))
+        return
+    summary = summarize_tables(tables)
     n_before, n_after = count_labels(manifest, summary)
     values = _gather_evidence(manifest) | {"n_before": n_before, "n_after": n_after}
+    click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
     print_text("inspection", summary=summary, case_meanings=CASE_MEANINGS, whole=True, **values)
 
 
-def print_evidence(manifest: Manifest) -> None:
+def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:
     """Prints how well a proxy ranks: the verdict, every way to rank, differences, costs."""
+    if as_json:
+        print_json(_summarize_proxy(folder, manifest)["evidence"])
+        return
     print_text("evidence", **_gather_evidence(manifest))
+    click.echo(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+
+
+def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
+    """Prints what a push did, or would do."""
+    if not as_json:
+        print_text("pushed", pushed=pushed, **name_programs())
+        return
+    identity = {"name": pushed.manifest.name, "version": pushed.manifest.version}
+    outcome = {name: value for name, value in vars(pushed).items() if name not in ("manifest", "files")}
+    print_json({**identity, **outcome, "files": [asdict(each) for each in pushed.files]})
+
+
+def print_pulled(pulled: Pulled, out: str, *, as_json: bool) -> None:
+    """Prints what was fetched, and whether to believe it."""
+    if as_json:
+        proxy = _summarize_proxy(out, pulled.manifest)
+        print_json({**proxy, "origin": asdict(pulled.origin), "was_there": pulled.was_there})
+    else:
+        print_text("pulled", out=out, **vars(pulled), **name_programs())
+
+
+def _summarize_proxy(place: str | Path, manifest: Manifest) -> dict[str, Any]:
+    """Describes a proxy for programs: its manifest without the list of files."""
+    return {"folder": str(place), **manifest.model_dump(mode="json", exclude={"files"})}
 
 
 def _gather_evidence(manifest: Manifest) -> dict[str, Any]:
@@ -158,28 +174,3 @@ def _gather_evidence(manifest: Manifest) -> dict[str, Any]:
         "method_labels": METHOD_LABELS,
         "show_statistic": show_statistic,
     }
-
-
-# Published proxies
-
-
-def summarize_push(pushed: Pushed) -> dict[str, Any]:
-    """Describes for programs what a push did, or would do."""
-    rest = {name: value for name, value in vars(pushed).items() if name not in ("manifest", "files")}
-    files = [asdict(each) for each in pushed.files]
-    return {"name": pushed.manifest.name, "version": pushed.manifest.version, **rest, "files": files}
-
-
-def print_pushed(pushed: Pushed) -> None:
-    """Prints what a push did, or would do."""
-    print_text("pushed", pushed=pushed, **name_programs())
-
-
-def summarize_pull(pulled: Pulled, out: str) -> dict[str, Any]:
-    """Describes for programs what was fetched."""
-    return {**summarize_proxy(out, pulled.manifest), "origin": asdict(pulled.origin), "was_there": pulled.was_there}
-
-
-def print_pulled(pulled: Pulled, out: str) -> None:
-    """Prints what was fetched, and whether to believe it."""
-    print_text("pulled", out=out, **vars(pulled), **name_programs())

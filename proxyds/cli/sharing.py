@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from proxyds.cli.options import PATH, as_json, quiet
-from proxyds.cli.output import print_json
 from proxyds.cli.progress import show_progress
 
 
@@ -38,9 +37,9 @@ def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -
         from proxyds.pipeline import push as pushing
 
         pushed = pushing.push(folder, place, **options, on_progress=on_progress)
-    from proxyds.cli.results import print_pushed, summarize_push
+    from proxyds.cli.results import print_pushed
 
-    print_json(summarize_push(pushed)) if as_json else print_pushed(pushed)
+    print_pushed(pushed, as_json=as_json)
 
 
 @click.command()
@@ -60,8 +59,7 @@ def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
         out = out or pulling.default_folder(place)
         with output_at(out, on_progress) as folder:
             pulled = pulling.pull(place, folder, on_progress=on_progress)
-    from proxyds.cli.results import print_pulled, summarize_pull
+    from proxyds.cli.results import print_pulled
     from proxyds.runtime.storage.address import show_address
 
-    out = show_address(out)
-    print_json(summarize_pull(pulled, out)) if as_json else print_pulled(pulled, out)
+    print_pulled(pulled, show_address(out), as_json=as_json)
