@@ -5,19 +5,24 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-_CODE = re.compile(r"<[A-Za-z/!?]|\{\{|\{%|\{#|javascript:", re.IGNORECASE)
-"""Of HTML and of templates."""
-_ODD_BREAKS = "\u2028\u2029"
-"""Separators of lines and paragraphs, which some readers take for line feeds."""
-_TURNED_TEXT = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that make text show in another order than it has."""
-
 MAX_SUGGESTED = 20
 """Names that a message lists, at most."""
+
+_CODE = re.compile(r"<[A-Za-z/!?]|\{\{|\{%|\{#|javascript:", re.IGNORECASE)
+_CONTROLS = "\0-\b\v-\x1f\x7f-\x9f\ud800-\udfff"
+_ODD_BREAKS = "\u2028\u2029"
+_REORDERING = "\u202a-\u202e\u2066-\u2069"
+_ACTIVE = {
+    "HTML or template code": _CODE,
+    "control characters": re.compile(f"[{_CONTROLS}]"),
+    "odd line breaks": re.compile(f"[{_ODD_BREAKS}]"),  # separators of lines and paragraphs
+    "characters that turn the order of letters": re.compile(f"[{_REORDERING}]"),
+}
+"""What makes text more than text to read, in words and as a pattern."""
+_ODD = re.compile(f"[{_CONTROLS}{_ODD_BREAKS}{_REORDERING}]")
 
 
 def find_active_text(text: str) -> str | None:
@@ -26,24 +31,12 @@ def find_active_text(text: str) -> str | None:
     A plain name holds no HTML, no code of templates, no characters that steer a terminal, turn the order of letters or break
     lines oddly.
     """
-    if _CODE.search(text):
-        return "HTML or template code"
-    if any(unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" for letter in text):
-        return "control characters"
-    if any(letter in text for letter in _ODD_BREAKS):
-        return "odd line breaks"
-    if any(letter in text for letter in _TURNED_TEXT):
-        return "characters that turn the order of letters"
-    return None
+    return next((what for what, pattern in _ACTIVE.items() if pattern.search(text)), None)
 
 
 def make_plain(text: str) -> str:
     """Makes what somebody else's program or file system said plain text that looks the same."""
-    text = "".join(
-        "?" if unicodedata.category(letter) in ("Cc", "Cs") and letter not in "\n\t" else letter for letter in text
-    )
-    text = text.translate(dict.fromkeys(map(ord, _TURNED_TEXT + _ODD_BREAKS), "?"))
-    return _CODE.sub(lambda code: f"{code[0][0]} {code[0][1:]}", text)
+    return _CODE.sub(lambda code: f"{code[0][0]} {code[0][1:]}", _ODD.sub("?", text))
 
 
 def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:

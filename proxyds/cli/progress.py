@@ -19,7 +19,8 @@ def show_progress(*, quiet: bool) -> Iterator[OnProgress]:
     if quiet:
         yield ignore_progress
     elif sys.stderr.isatty():
-        with _Bars() as bars:
+        bars = _Bars()
+        with bars.display:
             yield bars.show
     else:
         yield _Lines().show
@@ -31,7 +32,7 @@ class _Bars:
     def __init__(self) -> None:
         from rich import console, progress
 
-        self._progress = progress.Progress(
+        self.display = progress.Progress(
             progress.SpinnerColumn(),
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=24),
@@ -45,24 +46,17 @@ class _Bars:
         self._bars: dict[str, progress.TaskID] = {}
         self._stage_started = time.monotonic()
 
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
     def show(self, event: Progress | StageEnded) -> None:
         if isinstance(event, StageEnded):
             for bar in self._bars.values():
-                self._progress.remove_task(bar)
+                self.display.remove_task(bar)
             self._bars.clear()
-            self._progress.console.print(_stage_line(event, time.monotonic() - self._stage_started), markup=False)
+            self.display.console.print(_stage_line(event, time.monotonic() - self._stage_started), markup=False)
             self._stage_started = time.monotonic()
             return
         if event.task not in self._bars:
-            self._bars[event.task] = self._progress.add_task(event.task, total=event.total, note="")
-        self._progress.update(self._bars[event.task], completed=event.done, total=event.total, note=event.note)
+            self._bars[event.task] = self.display.add_task(event.task, total=event.total, note="")
+        self.display.update(self._bars[event.task], completed=event.done, total=event.total, note=event.note)
 
 
 class _Lines:
@@ -82,14 +76,14 @@ class _Lines:
         last = self._printed.setdefault(event.task, now)
         started = self._started.setdefault(event.task, now)
         if event.done <= 0:
-            self._started[event.task] = now  # the time left is told from when it begins, it may have waited for others
+            self._started[event.task] = now  # a task may first wait for others, which says nothing of the time left
         if event.done < event.total and now - last > LOG_EVERY_SECONDS and (event.done > 0 or event.note):
             self._printed[event.task] = now
-            said = [event.note] if event.note else []
+            parts = [event.note] if event.note else []
             if event.done > 0:
                 left = (now - started) / event.done * (event.total - event.done)
-                said.insert(0, f"{event.done / event.total:.0%}, about {duration(left)} left")
-            print(f"  {event.task}: {', '.join(said)}", file=sys.stderr, flush=True)
+                parts.insert(0, f"{event.done / event.total:.0%}, about {duration(left)} left")
+            print(f"  {event.task}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
 def _stage_line(ended: StageEnded, seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
 
 
 def try_folder(final: Path) -> None:
-    """Makes a folder near to where one is to be, and removes it, so that hours of work are not done for a place that may not be written.
+    """Makes a folder near to where one is to be, and removes it, so that no hours of work go to a place that may not be written.
 
     Raises:
         OutputError: It is a place where no folders can be made.
@@ -123,16 +124,16 @@ def sweep_unfinished(parent: Path) -> None:
 
     Unfinished folders go; a folder that was being replaced comes back unless its successor is there.
     """
-    for path in parent.glob(f"{_UNFINISHED}-*"):
-        if _is_abandoned(path):
+    made_here = re.compile(rf"(\.\w+)-{re.escape(socket.gethostname())}-(\d+)-(.+)", re.DOTALL)
+    for path in [*parent.glob(f"{_UNFINISHED}-*"), *parent.glob(f"{_REPLACED}-*")]:
+        parts = made_here.fullmatch(path.name)
+        if parts is None or is_running(int(parts[2])):
+            continue
+        final = parent / parts[3]
+        if parts[1] == _REPLACED and not final.exists():
+            path.rename(final)
+        else:
             shutil.rmtree(path, ignore_errors=True)
-    for path in parent.glob(f"{_REPLACED}-*"):
-        if _is_abandoned(path):
-            final = parent / path.name.removeprefix(f"{_REPLACED}-{socket.gethostname()}-").partition("-")[2]
-            if final.exists():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.rename(final)
 
 
 def _replace(final: Path, folder: Path) -> None:
@@ -148,14 +149,6 @@ def _replace(final: Path, folder: Path) -> None:
 
 def _beside(final: Path, kind: str) -> Path:
     return final.parent / f"{kind}-{socket.gethostname()}-{os.getpid()}-{final.name}"
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Tells whether the process of this machine that made a folder of `_beside` is gone."""
-    host_and_rest = path.name.partition("-")[2]
-    prefix = f"{socket.gethostname()}-"
-    pid = host_and_rest.removeprefix(prefix).partition("-")[0]
-    return host_and_rest.startswith(prefix) and pid.isdigit() and not is_running(int(pid))
 
 
 def is_running(pid: int) -> bool:
