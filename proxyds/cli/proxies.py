@@ -230,10 +230,10 @@ def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> No
     with show_progress(quiet=False) as on_progress:
         from proxyds.pipeline.plan import survey_space
 
-        space = survey_space(read, on_progress=on_progress)
+        surveyed = survey_space(read, on_progress=on_progress)
     from proxyds.cli.results import print_space
 
-    print_space(space, as_json=as_json)
+    print_space(read.space, *surveyed, as_json=as_json)
 
 
 def _inspect_proxy(place: str, as_json: bool) -> None:

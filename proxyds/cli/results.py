@@ -22,9 +22,10 @@ from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
 
 if TYPE_CHECKING:
-    from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe, SearchSpace
+    from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe
     from proxyds.pipeline.pull import Pulled
     from proxyds.pipeline.push import Pushed
+    from proxyds.space.choices import Space
 
 MOST_SHOWN = 24
 """Architectures of a space that are printed, at most, besides the probes."""
@@ -32,17 +33,19 @@ MOST_VALUES = 50
 """Values of one parameter whose cost is summed up, at most: more say nothing."""
 
 
-def print_space(space: SearchSpace, *, as_json: bool) -> None:
+def print_space(
+    space: Space, architectures: Sequence[Architecture], probes: Sequence[Architecture], *, as_json: bool
+) -> None:
     """Prints a search space: what each choice costs, the architectures (for people a part, spread over cost), the probes."""
-    every, last = space.architectures, len(space.architectures) - 1
-    choices = _weigh_choices(every)
+    values = {"network": space.network, "n_listed": space.n_listed, "choices": _weigh_choices(architectures)}
     if as_json:
-        listed, probes = [asdict(each) for each in every], [each.name for each in space.probes]
-        print_json({**vars(space), "architectures": listed, "probes": probes, "choices": choices})
+        listed, names = [asdict(each) for each in architectures], [each.name for each in probes]
+        print_json({**values, "architectures": listed, "probes": names})
         return
+    last = len(architectures) - 1
     spread = range(last + 1) if last < MOST_SHOWN else {round(i * last / (MOST_SHOWN - 1)) for i in range(MOST_SHOWN)}
-    shown = [each for number, each in enumerate(every) if number in spread or each in space.probes]
-    print_text("space", **vars(space), choices=choices, shown=shown)
+    shown = [each for number, each in enumerate(architectures) if number in spread or each in probes]
+    print_text("space", **values, architectures=architectures, probes=probes, shown=shown)
 
 
 def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Unpack
 
@@ -30,7 +30,7 @@ from proxyds.runtime.storage.store import again_if_damaged
 from proxyds.runtime.task import Task
 from proxyds.selection.probe import choose_probes
 from proxyds.selection.records import SampleScores
-from proxyds.space.architecture import Architecture
+from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.listing import list_architectures
 from proxyds.training.job import expect_image_seconds
 
@@ -40,11 +40,11 @@ class PlannedProbe:
     """A training of a probe that a build would do.
 
     Attributes:
-        name: The architecture's, with the seed where it is not the first.
-        architecture: Which network.
-        is_stored: Whether the store holds it already.
-        flops: Of the whole training, and of asking it on the way where a method needs that.
-        expected_seconds: Of the training alone on this machine; 0 where it is stored.
+        name: Name of the architecture, with the seed where it is not the first.
+        architecture: The network.
+        is_stored: Whether the store holds the training already.
+        flops: FLOPs of the whole training, and of asking the probe on the way where a method needs that.
+        expected_seconds: Seconds of the training alone on this machine; 0 where it is stored.
     """
 
     name: str
@@ -61,10 +61,10 @@ class PlannedRuns:
     Attributes:
         dataset: A key of `ranking_table.DATASETS`.
         ratio: See `runs.TrainingSet`.
-        n_runs: How many.
-        n_stored: How many of them the store holds already, as far as that is known.
-        flops: Of those that it does not.
-        expected_seconds: Of these on this machine, one after the other.
+        n_runs: Number of trainings.
+        n_stored: Number of those that the store holds already, as far as that is known.
+        flops: FLOPs of the others.
+        expected_seconds: Seconds of the others on this machine, one after the other.
     """
 
     dataset: str
@@ -80,10 +80,10 @@ class CheckPlan:
     """What a check would do.
 
     Attributes:
-        architectures: That would be ranked, from the lightest to the heaviest.
-        runs: What each data set would cost.
+        architectures: The architectures that would be ranked, from the lightest to the heaviest.
+        runs: Cost of each data set.
         n_workers: Trainings at once.
-        probes: That it trains anew, because its controls, or other draws of the proxy, need them and the proxy's tables are not enough.
+        probes: Probes to train anew, where controls or other draws of the proxy need more than the proxy's tables hold.
     """
 
     architectures: list[Architecture]
@@ -93,9 +93,9 @@ class CheckPlan:
 
     @property
     def expected_seconds(self) -> float:
-        """Of all trainings, side by side: an even share of the sum."""
-        work = [*(each.expected_seconds for each in self.probes), *(each.expected_seconds for each in self.runs)]
-        return sum(work) / self.n_workers
+        """Seconds of all trainings, side by side: an even share of the sum."""
+        work: list[PlannedProbe | PlannedRuns] = [*self.probes, *self.runs]
+        return sum(each.expected_seconds for each in work) / self.n_workers
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class BuildPlan:
     Attributes:
         source: The data set, read and split.
         architectures: The space, from the lightest to the heaviest.
-        probes: What each would cost.
+        probes: Cost of each probe.
         n_selected: Samples that the proxy would hold.
         n_workers: Trainings at once.
-        check: What its check would do; None where the recipe has none.
+        check: What the check would do; None where the recipe has none.
     """
 
     source: Source
@@ -120,7 +120,7 @@ class BuildPlan:
 
     @property
     def expected_seconds(self) -> float:
-        """Of all trainings, side by side: the longest probe, or an even share of the sum; then the check."""
+        """Seconds of all trainings, side by side: the longest probe, or an even share of the sum; then the check."""
         seconds = [each.expected_seconds for each in self.probes]
         probes = max(max(seconds), sum(seconds) / self.n_workers)
         return probes + (self.check.expected_seconds if self.check else 0.0)
@@ -170,40 +170,24 @@ def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: 
         return _plan_runs(session, list_check_runs(session, settings, ranked, scores, own_draws), probes)
 
 
-@dataclass(frozen=True)
-class SearchSpace:
-    """A recipe's search space, measured.
-
-    Attributes:
-        network: The family.
-        architectures: From the lightest to the heaviest.
-        probes: Those that a build trains, from the lightest to the heaviest.
-        n_listed: Architectures before bounds and sample.
-    """
-
-    network: str
-    architectures: list[Architecture]
-    probes: list[Architecture]
-    n_listed: int
-
-
 @again_if_damaged
-def survey_space(recipe: Recipe | str | Path, **options: Unpack[Options]) -> SearchSpace:
+def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Architecture], list[Architecture]]:
     """Lists what a recipe searches, with what each architecture costs; reads the source, but trains nothing.
 
     Args:
-        recipe: Whose space, or the file that says so.
+        recipe: The recipe.
         options: How the source is read; see `Execution`. No network runs, so no device is chosen.
+
+    Returns:
+        The space, and those of it that a build trains as probes, both from the lightest to the heaviest.
 
     Raises:
         ProxydsError: Whatever `build` would raise about source and space.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     with open_session(recipe, replace(Execution(**options), device="cpu")) as session:
         data = session.data
     architectures = list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
-    probes = choose_probes(architectures, recipe.probes)
-    return SearchSpace(recipe.space.network, architectures, probes, recipe.space.n_listed)
+    return architectures, choose_probes(architectures, recipe.probes)
 
 
 def _is_stored(session: Session, task: Task | None) -> bool:
@@ -232,16 +216,18 @@ def _time_architectures(session: Session, architectures: Iterable[Architecture])
 
 def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
     seconds_per_flop = _time_architectures(session, [run.architecture for run in runs if run.job is not None])
-    groups: dict[tuple[str, float], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.training_set.dataset, run.training_set.ratio].append(run)
+
+    def find_kind(run: Run) -> tuple[int, float]:
+        return DATASETS.index(run.training_set.dataset), run.training_set.ratio
+
     planned = []
-    for key in sorted(groups, key=lambda key: (DATASETS.index(key[0]), key[1])):
-        missing = [run for run in groups[key] if not _is_stored(session, run.task)]
-        flops = [run.flops for run in missing]
-        seconds = [run.flops * seconds_per_flop[run.architecture.name] for run in missing]
-        n_runs = len(groups[key])
-        planned.append(PlannedRuns(*key, n_runs, n_runs - len(missing), sum(flops), sum(seconds)))
+    for (dataset, ratio), group in groupby(sorted(runs, key=find_kind), find_kind):
+        of_kind = list(group)
+        missing = [run for run in of_kind if not _is_stored(session, run.task)]
+        flops = sum(run.flops for run in missing)
+        seconds = sum(run.flops * seconds_per_flop[run.architecture.name] for run in missing)
+        n_stored = len(of_kind) - len(missing)
+        planned.append(PlannedRuns(DATASETS[dataset], ratio, len(of_kind), n_stored, flops, seconds))
     architectures = {run.architecture.name: run.architecture for run in runs}
-    by_cost = sorted(architectures.values(), key=lambda a: (a.training_flops, a.n_parameters, a.name))
-    return CheckPlan(by_cost, planned, session.engine.n_workers, list(probes))
+    by_weight = sorted(architectures.values(), key=by_cost)
+    return CheckPlan(by_weight, planned, session.engine.n_workers, list(probes))

@@ -1,4 +1,4 @@
-"""A proxy is fetched, whole or its tables alone. It is a stranger's: its manifest is read first, and believed in nothing that its bytes do not show."""
+"""Fetches a proxy, whole or its tables alone. A proxy is a stranger's: its manifest is read first, and everything in it is compared with the bytes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class PublishedProxy:
 
     Attributes:
         name: For people: `user/name@v1.0.0`, or an address.
-        commit: On the Hub.
-        tags: Of the repository, where the Hub was asked.
+        commit: Commit on the Hub.
+        tags: Tags of the repository, where the Hub was asked.
         is_from_cache: Whether the Hub was not asked, since `HF_HUB_OFFLINE` is set.
         is_head: Whether no version was asked for.
     """
@@ -51,9 +51,9 @@ class Pulled:
     """A proxy that was fetched.
 
     Attributes:
-        folder: Where it is.
-        manifest: What it says of itself; all of it was compared with its bytes.
-        origin: Where it came from.
+        folder: Where the proxy is.
+        manifest: Its manifest; all of it was compared with the bytes.
+        origin: Where the proxy came from.
         was_there: Whether the very proxy was in the folder already.
     """
 
@@ -64,59 +64,57 @@ class Pulled:
 
 
 class HubProxy:
-    """What fetching needs of a revision on the Hub.
+    """A proxy in a revision on the Hub. Files that the Hub client's cache holds damaged are asked for once more.
 
     Attributes:
         origin: What it is.
-        listed: Its files with their bytes, but for the Hub's own; None where the Hub was not asked.
+        sizes: Bytes of its files, by name, but for the Hub's own file; None where the Hub was not asked.
     """
 
-    def __init__(self, at: hub.Revision) -> None:
-        self._at = at
-        self.origin = PublishedProxy(
-            at.name, at.commit, tuple(sorted(at.tags)), at.is_from_cache, is_head=at.asked is None
-        )
-        self.listed = None if at.files is None else {name: n for name, n in at.files.items() if name != hub.OWN_FILE}
+    def __init__(self, revision: hub.Revision) -> None:
+        self._revision = revision
+        tags, is_head = tuple(sorted(revision.tags)), revision.asked is None
+        self.origin = PublishedProxy(revision.name, revision.commit, tags, revision.is_from_cache, is_head)
+        self.sizes = _leave_out(hub.OWN_FILE, revision.files)
 
     def fetch_manifest(self, folder: Path) -> Manifest:
-        """Fetches the manifest into a folder and reads it; one that the client's cache holds damaged is asked for once more.
+        """Fetches the manifest into a folder and reads it.
 
         Raises:
             ArtifactError: There is none, or it is malformed or too large.
         """
-        size = 0 if self.listed is None else self.listed.get(MANIFEST)
+        size = 0 if self.sizes is None else self.sizes.get(MANIFEST)
         if size is None:
             raise _no_proxy(self.origin)
         if size > MAX_MANIFEST_BYTES:
             raise ArtifactError(
                 f"{self.origin.name}: {MANIFEST} must have {MAX_MANIFEST_BYTES:,} bytes at most, has {size:,}; do not use this proxy"
             )
-        hub.fetch_files(self._at, {MANIFEST: size}, folder)
+        hub.fetch_files(self._revision, {MANIFEST: size}, folder)
         try:
             return read_manifest(folder)
         except ArtifactError:
-            if self._at.is_from_cache:
+            if self._revision.is_from_cache:
                 raise
-            hub.fetch_files(self._at, {MANIFEST: size}, folder, anew=True)
+            hub.fetch_files(self._revision, {MANIFEST: size}, folder, anew=True)
             return read_manifest(folder)
 
     def fetch_files(self, files: Mapping[str, FileFacts], folder: Path, on_progress: OnProgress) -> None:
-        """Fetches files into a folder; one that the client's cache holds damaged is asked for once more."""
+        """Fetches files into a folder."""
         sizes = {name: each.bytes for name, each in files.items()}
-        hub.fetch_files(self._at, sizes, folder, on_progress)
+        hub.fetch_files(self._revision, sizes, folder, on_progress)
         damaged = {name: sizes[name] for name, each in files.items() if measure_file(folder / name) != each}
-        if damaged and not self._at.is_from_cache:
-            hub.fetch_files(self._at, damaged, folder, on_progress, anew=True)
+        if damaged and not self._revision.is_from_cache:
+            hub.fetch_files(self._revision, damaged, folder, on_progress, anew=True)
 
 
 class UrlProxy:
-    """What fetching needs of a folder at an address; see `HubProxy`."""
+    """A proxy in a folder at an address; see `HubProxy`."""
 
     def __init__(self, remote: RemoteFolder) -> None:
         self._remote = remote
         self.origin = PublishedProxy(remote.name)
-        listed = remote.list_files()
-        self.listed = None if listed is None else {name: n for name, n in listed.items() if name != UNFINISHED}
+        self.sizes = _leave_out(UNFINISHED, remote.list_files())
 
     def fetch_manifest(self, folder: Path) -> Manifest:
         """Fetches as `HubProxy` does."""
@@ -133,6 +131,10 @@ class UrlProxy:
     def fetch_files(self, files: Mapping[str, FileFacts], folder: Path, on_progress: OnProgress) -> None:
         """Fetches as `HubProxy` does."""
         self._remote.fetch_files({name: each.bytes for name, each in files.items()}, folder, on_progress)
+
+
+def _leave_out(name: str, sizes: Mapping[str, int] | None) -> dict[str, int] | None:
+    return None if sizes is None else {each: size for each, size in sizes.items() if each != name}
 
 
 def _no_proxy(origin: PublishedProxy) -> ArtifactError:
@@ -159,12 +161,12 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         on_progress: Called as files arrive.
 
     Raises:
-        RemoteNotFoundError: There is nothing.
-        RemoteError: It cannot be reached; what arrived from the Hub is kept in its client's cache.
-        ArtifactError: What is there is no proxy, or holds what it may not.
+        RemoteNotFoundError: There is nothing at the place.
+        RemoteError: The place cannot be reached; what arrived from the Hub is kept in its client's cache.
+        ArtifactError: What is there is no proxy, or holds what a proxy may not.
         VerificationError: Files differ from the manifest, or are not in it.
         OutputExistsError: The folder holds something else.
-        NoSpaceError: It does not fit.
+        NoSpaceError: The proxy does not fit on the disk.
     """
     target = read_remote(place)
     out = Path(default_folder(place) if out is None else out).absolute()
@@ -195,55 +197,40 @@ def default_folder(place: str) -> str:
 
 
 def fetch_proxy(source: HubProxy | UrlProxy, folder: Path, on_progress: OnProgress) -> Manifest:
-    """Fetches a whole proxy into an empty folder and audits it; errors name the place it came from.
-
-    Raises:
-        VerificationError: Files differ from the manifest, or are not in it.
-        ArtifactError: It holds what a proxy may not.
-        NoSpaceError: It does not fit.
-    """
+    """Fetches a whole proxy into an empty folder and audits it; raises what `pull` does, errors name the place it came from."""
     with named_as(source.origin.name, folder):
         manifest = _fetch_manifest(source, folder)
-        _check_room(folder, manifest)
+        needed, free = sum(each.bytes for each in manifest.files.values()), shutil.disk_usage(folder).free
+        if needed > free:
+            raise NoSpaceError(
+                f"{folder.parent}: must have {needed:,} bytes free for the proxy, has {free:,}; free some space, or choose another -o"
+            )
         source.fetch_files(manifest.files, folder, on_progress)
         return audit_proxy(folder)[0]
 
 
 def _fetch_manifest(source: HubProxy | UrlProxy, folder: Path) -> Manifest:
-    """Fetches a manifest, and compares what it says with what is at its place, before anything large is fetched.
-
-    Raises:
-        VerificationError: Files are missing, of another size, or not in the manifest; names each.
-    """
-    manifest = source.fetch_manifest(folder)
-    listed, name = source.listed, source.origin.name
-    if listed is None:
+    """Fetches a manifest, and compares its list of files with those at its place before anything large is fetched."""
+    manifest, sizes = source.fetch_manifest(folder), source.sizes
+    if sizes is None:
         return manifest
-    problems = [f"{each}: not in the manifest" for each in sorted(set(listed) - set(manifest.files) - {MANIFEST})]
-    for each, facts in manifest.files.items():
-        if each not in listed:
-            problems.append(f"{each}: missing")
-        elif listed[each] != facts.bytes:
-            problems.append(f"{each}: must have {facts.bytes:,} bytes, has {listed[each]:,}")
+    problems = [f"{name}: not in the manifest" for name in sorted(set(sizes) - set(manifest.files) - {MANIFEST})]
+    for name, facts in manifest.files.items():
+        if name not in sizes:
+            problems.append(f"{name}: missing")
+        elif sizes[name] != facts.bytes:
+            problems.append(f"{name}: must have {facts.bytes:,} bytes, has {sizes[name]:,}")
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:20])
         raise VerificationError(
-            f"{name}: {len(problems)} files differ from {MANIFEST}:\n{shown}\nnothing was fetched; do not use this proxy"
+            f"{source.origin.name}: {len(problems)} files differ from {MANIFEST}:\n{shown}\nnothing was fetched; do not use this proxy"
         )
     return manifest
 
 
-def _check_room(folder: Path, manifest: Manifest) -> None:
-    needed, free = sum(each.bytes for each in manifest.files.values()), shutil.disk_usage(folder).free
-    if needed > free:
-        raise NoSpaceError(
-            f"{folder.parent}: must have {needed:,} bytes free for the proxy, has {free:,}; free some space, or choose another -o"
-        )
-
-
 @contextmanager
 def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterator[tuple[Path, str]]:
-    """Opens a proxy's folder for `audit_tables`; of a place elsewhere a temporary copy of what that reads, without the images.
+    """Opens a proxy's folder for `audit_tables`; for a place elsewhere, a temporary copy of the files that it reads, without images.
 
     Args:
         place: A folder, `user/name@v1.0.0`, or an address.
@@ -253,7 +240,7 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
         The folder, and the place for people.
 
     Raises:
-        RemoteError: It cannot be reached.
+        RemoteError: The place cannot be reached.
     """
     target = read_place(place)
     if isinstance(target, Path):
