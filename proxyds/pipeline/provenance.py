@@ -1,4 +1,4 @@
-"""What happened in a build becomes the proxy's manifest, but for the list of files."""
+"""Makes the proxy's manifest, but for the list of files, from what happened in a build."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from proxyds.artifact.manifest import (
     ReductionRecord,
     SourceRecord,
     SpaceRecord,
-    StageRecord,
     TrainingRecord,
 )
 from proxyds.pipeline.stages import Scored, Session
-from proxyds.selection.records import Draw, Probe
+from proxyds.selection.probe import Probe
+from proxyds.selection.records import Draw
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
 
@@ -32,15 +32,7 @@ from proxyds.space.networks.build import describe_origin
 def describe_build(
     session: Session, architectures: Sequence[Architecture], scored: Scored, draw: Draw, built_on: MachineRecord
 ) -> Manifest:
-    """Puts a build's records into a manifest, but for the list of files.
-
-    Args:
-        session: The recipe at work, with what each stage took.
-        architectures: The space, from the lightest to the heaviest.
-        scored: What the probes were, and told of the samples.
-        draw: The proxy's samples and labels.
-        built_on: The machine.
-    """
+    """Makes the manifest of a proxy that was built on a machine; `architectures` is the space, from the lightest to the heaviest."""
     recipe, data, mapping, agreement = session.recipe, session.data, scored.mapping, scored.outcomes.agreement
     return Manifest(
         **_describe_draw(session, draw),
@@ -57,7 +49,7 @@ def describe_build(
             heaviest_training_flops=architectures[-1].training_flops,
         ),
         training=TrainingRecord.model_validate(recipe.training.model_dump()),
-        probes=tuple(map(_describe_probe, scored.trained.probes)),
+        probes=tuple(map(_describe_probe, scored.probes)),
         agreement=None if agreement is None else AgreementRecord(**asdict(agreement)),
         mapping=MappingRecord(
             layer=scored.layer,
@@ -72,13 +64,13 @@ def describe_build(
 
 
 def describe_resampling(session: Session, parent: Manifest, parent_sha256: str, draw: Draw) -> Manifest:
-    """Makes the manifest of a proxy that was drawn again from another's importance table, but for the list of files.
+    """Makes the manifest of a proxy that was drawn again from another's importance table.
 
     What the probes were, took and ran on stays as it was.
 
     Args:
-        session: The new proxy's recipe at work, with what each stage took that was run again.
-        parent: The other's manifest.
+        session: The new proxy's recipe at work.
+        parent: The other proxy's manifest.
         parent_sha256: The sha256 of that manifest's file.
         draw: The new proxy's samples and labels.
     """
@@ -87,7 +79,10 @@ def describe_resampling(session: Session, parent: Manifest, parent_sha256: str, 
         update={
             **_describe_draw(session, draw),
             "format_version": FORMAT_VERSION,
-            "stages": tuple(again.get(each.stage, _as_stored(each)) for each in parent.stages),
+            "stages": tuple(
+                again.get(each.stage) or each.model_copy(update={"elapsed_seconds": 0.0, "was_stored": True})
+                for each in parent.stages
+            ),
             "resampled_from": ParentRecord(
                 name=parent.name,
                 version=parent.version,
@@ -102,14 +97,11 @@ def describe_resampling(session: Session, parent: Manifest, parent_sha256: str, 
 
 def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
     """Describes what was drawn, by which recipe and from which source: whether probes were trained for it or not."""
-    recipe, data = session.recipe, session.data
-    n_proxy = int(draw.selected.sum())
+    recipe, data, n_proxy, labels = session.recipe, session.data, int(draw.selected.sum()), None
     reduction = recipe.selection.labels
     if reduction is not None and draw.kept_labels is not None:
         n_of_kept = int(data.label_counts[draw.kept_labels].sum())
         labels = ReductionRecord(order=reduction.order, choice=reduction.choice, share=n_proxy / n_of_kept)
-    else:
-        labels = None
     return {
         "name": recipe.name,
         "version": recipe.version,
@@ -133,10 +125,10 @@ def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
 
 
 def _describe_probe(probe: Probe) -> ProbeRecord:
-    architecture = probe.architecture
+    job, architecture = probe.job, probe.job.architecture
     return ProbeRecord(
         name=architecture.name,
-        repeat=probe.repeat,
+        repeat=job.repeat,
         network=architecture.network,
         parameters=architecture.parameters,
         forward_flops=architecture.forward_flops,
@@ -145,12 +137,8 @@ def _describe_probe(probe: Probe) -> ProbeRecord:
         accuracy=probe.accuracy,
         losses=probe.losses,
         training_seconds=probe.training_seconds,
-        training_flops=probe.training_flops,
+        training_flops=job.training_flops,
     )
-
-
-def _as_stored(stage: StageRecord) -> StageRecord:
-    return stage.model_copy(update={"elapsed_seconds": 0.0, "was_stored": True})
 
 
 def _find_shared(architectures: Sequence[Architecture]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,8 +32,8 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, Engine, Task, run_stored
 from proxyds.selection.draw import check_ratio
 from proxyds.selection.importance import score_importance
-from proxyds.selection.probe import ProbeJob, check_above_chance, choose_probes, open_answers, read_probe
-from proxyds.selection.records import NearestMap, Outcomes, Probe, SampleScores
+from proxyds.selection.probe import Probe, ProbeJob, check_above_chance, choose_probes, open_answers, read_probe
+from proxyds.selection.records import NearestMap, Outcomes, SampleScores
 from proxyds.selection.similarity import (
     Features,
     carry_importance,
@@ -170,42 +171,19 @@ def list_space(session: Session) -> list[Architecture]:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """Probes that are trained.
-
-    Attributes:
-        probes: For each repeat from the lightest to the heaviest.
-        done: Their tasks' results.
-    """
-
-    probes: list[Probe]
-    done: list[Done]
-
-    @property
-    def n_chosen(self) -> int:
-        """Probes of each repeat."""
-        return len(self.probes) // len({each.repeat for each in self.probes})
-
-    @property
-    def of_heaviest(self) -> range:
-        """Where the heaviest probe stands, once for each repeat."""
-        return range(self.n_chosen - 1, len(self.probes), self.n_chosen)
-
-
-@dataclass(frozen=True)
 class Scored:
     """What probes tell of the samples.
 
     Attributes:
-        trained: The probes.
+        probes: The probes; for each repeat from the lightest to the heaviest.
         layer: The layer of the heaviest that features come from.
-        outcomes: Of the evaluation samples.
-        mapping: From the training samples to the nearest of them.
-        case: (N,) of the training samples.
-        scores: What selection methods choose the same by.
+        outcomes: Cases and importances of the evaluation samples.
+        mapping: Each training sample's nearest evaluation samples.
+        case: (N,) case of each training sample.
+        scores: What selection methods choose training samples by.
     """
 
-    trained: Trained
+    probes: Sequence[Probe]
     layer: str
     outcomes: Outcomes
     mapping: NearestMap
@@ -249,47 +227,47 @@ def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: fro
     ]
 
 
-def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> Trained:
-    """Trains every probe with every seed; in the order of `list_probe_jobs`.
+def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[Probe]:
+    """Trains every probe with every seed; returns the probes in the order of `list_probe_jobs`.
 
     Raises:
-        ChanceLevelError: One has learnt nothing.
+        ChanceLevelError: A probe has learnt nothing.
     """
     jobs = list_probe_jobs(session, chosen, needs)
     order = sorted(range(len(jobs)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
-    done = dict(zip(order, session.run([jobs[i].task for i in order]), strict=True))
-    results = [done[i] for i in range(len(jobs))]
-    probes = [read_probe(result.entry, job) for result, job in zip(results, jobs, strict=True)]
+    results = dict(zip(order, session.run([jobs[i].task for i in order]), strict=True))
+    probes = [read_probe(job, results[i]) for i, job in enumerate(jobs)]
     for probe in probes:
-        check_above_chance(probe, session.data.evaluation.labels)
-    session.clock.end_stage("probes", results, sum(each.training_flops + each.asking_flops for each in probes))
-    return Trained(probes, results)
+        check_above_chance(probe)
+    flops = sum(job.training_flops + job.asking_flops for job in jobs)
+    session.clock.end_stage("probes", [probe.result for probe in probes], flops)
+    return probes
 
 
-def score_samples(session: Session, trained: Trained, needs: frozenset[Need], layer: str) -> Scored:
+def score_samples(session: Session, probes: Sequence[Probe], needs: frozenset[Need], layer: str) -> Scored:
     """Scores the samples by what trained probes tell of them.
 
     Args:
         session: The recipe at work.
-        trained: The probes; features are those of the heaviest one's first training.
+        probes: The probes of `train_probes`; features are those of the heaviest one's first training.
         needs: What methods choose by.
         layer: The layer that features come from.
     """
     recipe, data, clock = session.recipe, session.data, session.clock
-    predictions = [each.predictions for each in trained.probes]
-    repeats = [predictions[i : i + trained.n_chosen] for i in range(0, len(predictions), trained.n_chosen)]
-    outcomes = score_importance(repeats, data.evaluation.labels, recipe.importance.constants)
+    repeats = [list(of_repeat) for _, of_repeat in groupby(probes, lambda probe: probe.job.repeat)]
+    predictions = [[probe.predictions for probe in of_repeat] for of_repeat in repeats]
+    outcomes = score_importance(predictions, data.evaluation.labels, recipe.importance.constants)
     clock.end_stage("importance")
 
-    first = trained.of_heaviest[0]
-    heaviest, weights_key = trained.probes[first], trained.done[first].entry.key
-    training = feature_tasks(heaviest, weights_key, layer, data.train, "training", session.device)
-    evaluation = feature_tasks(heaviest, weights_key, layer, data.evaluation, "evaluation", session.device)
+    heaviest = [of_repeat[-1] for of_repeat in repeats]
+    architecture, weights = heaviest[0].job.architecture, heaviest[0].result.entry
+    training = feature_tasks(architecture, weights, layer, data.train, "training", session.device)
+    evaluation = feature_tasks(architecture, weights, layer, data.evaluation, "evaluation", session.device)
     results = session.run([*training, *evaluation])
     arithmetic = session.engine.ask("cpu", describe_arithmetic, "cpu")
     features = Features(results[: len(training)], results[len(training) :], recipe.similarity, arithmetic)
     n_featured = len(data.train) + len(data.evaluation)
-    clock.end_stage("features", results, n_featured * heaviest.architecture.forward_flops)
+    clock.end_stage("features", results, n_featured * architecture.forward_flops)
 
     (projection,) = session.run([projection_task(features)])
     results = session.run(mapping_tasks(features, projection))
@@ -303,9 +281,9 @@ def score_samples(session: Session, trained: Trained, needs: frozenset[Need], la
         data.train.labels,
         importance,
         gather_features(features, projection) if "features" in needs else None,
-        open_answers([trained.done[i].entry for i in trained.of_heaviest]) if "answers" in needs else None,
+        open_answers([probe.result.entry for probe in heaviest]) if "answers" in needs else None,
     )
-    return Scored(trained, layer, outcomes, mapping, case, scores)
+    return Scored(probes, layer, outcomes, mapping, case, scores)
 
 
 def read_scores(data: Source, manifest: Manifest, tables: Tables) -> SampleScores:

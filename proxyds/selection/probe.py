@@ -16,9 +16,9 @@ from proxyds.data.pixels import ImageArray
 from proxyds.errors import ChanceLevelError, RecipeError, UnknownNameError
 from proxyds.recipe.models import Probes
 from proxyds.runtime.storage.store import Entry
-from proxyds.runtime.task import Report, Task
+from proxyds.runtime.task import Done, Report, Task
 from proxyds.seeding import derive_seed
-from proxyds.selection.records import Answers, Probe
+from proxyds.selection.records import Answers
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.cost import read_parameters
 from proxyds.text import suggest_names
@@ -46,12 +46,12 @@ class ProbeJob(TrainingJob):
 
     @property
     def name(self) -> str:
-        """For people: `probe resnet depth=8, seed 2`."""
+        """Name of the training, for people: `probe resnet depth=8, seed 2`."""
         return f"probe {self.architecture.name}{f', seed {self.repeat + 1}' if self.repeat else ''}"
 
     @property
     def training_seed(self) -> int:
-        """Where all random numbers of the training come from."""
+        """Seed of all random numbers of the training."""
         parameters = json.dumps(self.architecture.parameters, sort_keys=True)
         repeat = [self.repeat] if self.repeat else []
         return derive_seed(self.seed, "probe", self.architecture.network, parameters, *repeat)
@@ -68,7 +68,7 @@ class ProbeJob(TrainingJob):
 
     @property
     def task(self) -> Task:
-        """The training as a piece of work that can be stored."""
+        """The training as work that can be stored."""
         return Task(
             stage=STAGE,
             name=self.name,
@@ -82,6 +82,27 @@ class ProbeJob(TrainingJob):
             arguments=dict(vars(self)),
             n_processes=self.data_parallel,
         )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained probe network and what it made of the evaluation samples.
+
+    Attributes:
+        job: Its training.
+        result: Its weights, and the rest of its files, in the store.
+        predictions: (M,) int64, the label it gives each evaluation sample.
+        accuracy: Share of the evaluation samples that it gets right, in [0, 1].
+        losses: Mean training loss of each epoch, in nats.
+        training_seconds: Time of the training alone, in whichever build it was done.
+    """
+
+    job: ProbeJob
+    result: Done
+    predictions: NDArray[np.int64]
+    accuracy: float
+    losses: tuple[float, ...]
+    training_seconds: float
 
 
 def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
@@ -116,28 +137,19 @@ def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
     (folder / "training.json").write_text(json.dumps({"losses": losses, "seconds": seconds}))
 
 
-def read_probe(entry: Entry, job: ProbeJob) -> Probe:
+def read_probe(job: ProbeJob, result: Done) -> Probe:
     """Reads a finished probe, as `train_probe` left it in the store."""
-    training = json.loads((entry.folder / "training.json").read_text())
-    predictions: NDArray[np.int64] = np.load(entry.folder / "predictions.npy")
-    return Probe(
-        architecture=job.architecture,
-        repeat=job.repeat,
-        predictions=predictions,
-        accuracy=float((predictions == job.held_out.labels).mean()),
-        losses=tuple(training["losses"]),
-        training_seconds=training["seconds"],
-        training_flops=job.training_flops,
-        asking_flops=job.asking_flops,
-        weights_file=entry.file("weights.safetensors"),
-    )
+    folder = result.entry.folder
+    training = json.loads((folder / "training.json").read_text())
+    predictions: NDArray[np.int64] = np.load(folder / "predictions.npy")
+    accuracy = float((predictions == job.held_out.labels).mean())
+    return Probe(job, result, predictions, accuracy, tuple(training["losses"]), training["seconds"])
 
 
 def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epochs: int) -> None:
-    """Writes one epoch's answers, (4, N), to their place in a file as `np.save` makes of (4, E, N): all epochs need never be held at once.
+    """Writes one epoch's answers, (4, N), to their place in a file as `np.save` makes of (4, E, N); epoch 0 must come first.
 
-    Epoch 0 first. Written and read plainly, where a memory map would be shorter: a full disk, or a file that another machine removes, ends
-    a process that has mapped it without a word.
+    A memory map would be shorter, but a full disk, or a file that another machine removes, ends a process that has mapped it without a word.
     """
     shape = (len(measured), n_epochs, measured.shape[1])
     header = {"descr": np.lib.format.dtype_to_descr(measured.dtype), "fortran_order": False, "shape": shape}
@@ -164,42 +176,43 @@ def open_answers(entries: Sequence[Entry]) -> Answers:
     return Answers(read, len(paths), n_epochs)
 
 
-def check_above_chance(probe: Probe, labels: NDArray[np.int64]) -> None:
+def check_above_chance(probe: Probe) -> None:
     """Refuses a probe that has learnt nothing: the cases of its outcomes would be noise.
 
     Chance is the share of the most frequent label; the probe must be three standard errors above it.
 
     Raises:
-        ChanceLevelError: It is not.
+        ChanceLevelError: The probe is not.
     """
+    labels = probe.job.held_out.labels
     n = len(labels)
     chance = float(np.bincount(labels).max() / n)
     needed = min(chance + 3 * math.sqrt(chance * (1 - chance) / n), 1.0)
     if probe.accuracy < needed:
         raise ChanceLevelError(
-            f"probe {probe.architecture.name}{f', seed {probe.repeat + 1}' if probe.repeat else ''}: must be better than chance, that is right on more than {needed:.1%} of the "
+            f"{probe.job.name}: must be better than chance, that is right on more than {needed:.1%} of the "
             f"{n:,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
             f"{len(probe.losses)}), change training.learning_rate, or leave out the smallest choices of the space"
         )
 
 
 def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list[Architecture]:
-    """Takes the bounds of a space by cost, and more evenly spread between them where more are asked for; or by name.
+    """Takes the bounds of a space by cost, and others evenly spread between them where more are asked for; or takes some by name.
 
     Paper, section 3.1: two probes, «the upper boundary model is the most complex model we can make during search
     process, and the lower boundary model is the lightest one»; more where the space needs more. Architectures whose output
     the image does not reach (`Parameters.is_connected`) are none, unless named.
 
     Args:
-        architectures: From the lightest to the heaviest.
+        architectures: The space, from the lightest to the heaviest.
         probes: How many, or which.
 
     Returns:
-        From the lightest to the heaviest.
+        The probes, from the lightest to the heaviest.
 
     Raises:
         RecipeError: The space holds fewer architectures than probes.
-        UnknownNameError: It holds none of that name.
+        UnknownNameError: The space holds no architecture of a name.
     """
     if probes.architectures is not None:
         by_name = {each.name: each for each in architectures}
@@ -210,7 +223,7 @@ def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list
                     f"`proxyds inspect RECIPE` lists all {len(by_name):,}"
                 )
         return sorted((by_name[name] for name in probes.architectures), key=by_cost)
-    connected = [each for each in architectures if _is_connected(each)]
+    connected = [each for each in architectures if read_parameters(each.network, each.parameters).is_connected()]
     n, count = len(connected), probes.count
     if n < count:
         raise RecipeError(
@@ -219,7 +232,3 @@ def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list
             + "; give more choices, wider bounds or a larger sample"
         )
     return [connected[round(i * (n - 1) / (count - 1))] for i in range(count)]
-
-
-def _is_connected(architecture: Architecture) -> bool:
-    return read_parameters(architecture.network, architecture.parameters).is_connected()

@@ -1,4 +1,4 @@
-"""What the stages hand to each other, besides samples. Plain data: arrays of one length for each sample, frozen, free of behaviour."""
+"""What the stages hand to each other, besides samples and probes: frozen records of arrays, one value a sample."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.chunked import Values, count, materialize
-from proxyds.data.pixels import FileAt
 from proxyds.recipe.methods import Need
-from proxyds.space.architecture import Architecture
 
 ALL_RIGHT, ALL_WRONG, WITH_ORDER, AGAINST_ORDER = 1, 2, 3, 4
 CASE_MEANINGS = {
@@ -27,39 +25,12 @@ PAIRS = ("pairs_all_right", "pairs_all_wrong", "pairs_with_order", "pairs_agains
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A trained probe network and what it made of the evaluation samples.
-
-    Attributes:
-        architecture: Which network.
-        repeat: Number of the training, from 0; each has a seed of its own.
-        predictions: (M,) int64, the label it gives each evaluation sample.
-        accuracy: Share of the evaluation samples that it gets right, in [0, 1].
-        losses: Mean training loss of each epoch, in nats.
-        training_seconds: Time of the training alone, in whichever build it was done.
-        training_flops: Of the whole training.
-        asking_flops: Of asking it about every sample after each epoch; 0 where it was not asked.
-        weights_file: Its weights as safetensors, in the store.
-    """
-
-    architecture: Architecture
-    repeat: int
-    predictions: NDArray[np.int64]
-    accuracy: float
-    losses: tuple[float, ...]
-    training_seconds: float
-    training_flops: int
-    asking_flops: int
-    weights_file: FileAt
-
-
-@dataclass(frozen=True)
 class Agreement:
     """How far two trainings of the same probes, with other seeds, give evaluation samples the same case.
 
     Attributes:
-        share: Of the samples that have the same case in two repeats, the mean over pairs of repeats.
-        by_chance: What that would be if cases were dealt at random in the same shares.
+        share: Share of the samples that have the same case in two repeats, the mean over pairs of repeats.
+        by_chance: What `share` would be if cases were dealt at random in the same shares.
         of_cases: For each case, of the samples that have it in one repeat, the share that have it in another; None where
             no sample has it.
     """
@@ -75,11 +46,11 @@ class Outcomes:
 
     Attributes:
         predictions: (M, R * k) int64, each probe's label for each evaluation sample, one repeat after the other.
-        correct: (M, R * k) bool, whether it is right.
+        correct: (M, R * k) bool, whether that label is right.
         case: (M,) int64 in 1..4.
         importance: (M,) float64.
         pair_counts: (M, 4) int64, how many pairs of probes fall into each case, over all repeats.
-        agreement: Of the repeats' cases; None where each probe was trained once.
+        agreement: Agreement of the repeats' cases; None where each probe was trained once.
     """
 
     predictions: NDArray[np.int64]
@@ -97,8 +68,8 @@ class NearestMap:
     Attributes:
         nearest: (N, n_neighbours) int64, positions in the evaluation samples, nearest first.
         distance: (N,) float64, to the nearest, in the metric of the recipe.
-        n_neighbours: Of each sample.
-        n_dimensions: Of the features after PCA.
+        n_neighbours: Neighbours of each sample.
+        n_dimensions: Dimensions of the features after PCA.
         explained_variance: Share of the evaluation features' variance that these keep, in [0, 1].
     """
 
@@ -151,7 +122,7 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network said of every training sample after each epoch of some trainings; read from where it is kept when it is asked for.
+    """What a network said of every training sample after each epoch of some trainings, read when it is asked for.
 
     Attributes:
         read: Takes a training's number, a measure's place in `MEASURES` and an epoch's number, all from 0; returns (N,) float32.
@@ -180,20 +151,20 @@ class Answers:
         return self.at(self.n_epochs - 1, measure)
 
     def take(self, mask: NDArray[np.bool_]) -> Answers:
-        """Leaves those about some of its samples, (N,) bool."""
+        """Keeps the answers about some of the samples, (N,) bool."""
         return replace(self, read=lambda training, measure, epoch: self.read(training, measure, epoch)[mask])
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """What methods choose by, of N samples that may be drawn; None what no method at hand needs.
+    """What methods choose by, of N samples that may be drawn; what no method at hand needs is None.
 
     Attributes:
-        ids: (N,) parsed.
+        ids: (N,) parsed sample ids.
         labels: (N,) int64.
         importance: (N,) float64, by the cases of the nearest evaluation samples.
-        features: (N, d) float32, of the heaviest probe, after PCA.
-        answers: Of the heaviest probe.
+        features: (N, d) float32, features of the heaviest probe, after PCA.
+        answers: Answers of the heaviest probe.
     """
 
     ids: Values
@@ -204,7 +175,7 @@ class SampleScores:
 
     @cached_property
     def label_counts(self) -> NDArray[np.int64]:
-        """Counts the samples of each label, 0 of one without; once, in a pass over the labels."""
+        """Counts the samples of each label, in one pass over the labels."""
         return count(self.labels)
 
     @property
@@ -218,7 +189,7 @@ class SampleScores:
         return all(by_need[need] is not None for need in needs)
 
     def take(self, mask: NDArray[np.bool_]) -> SampleScores:
-        """Leaves some of the samples, (N,) bool; in memory."""
+        """Keeps some of the samples, (N,) bool, in memory."""
         return SampleScores(
             materialize(self.ids)[mask],
             materialize(self.labels)[mask],

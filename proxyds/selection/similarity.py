@@ -22,7 +22,7 @@ from proxyds.errors import RecipeError, UnknownNameError
 from proxyds.recipe.models import Similarity
 from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Done, Report, Task
-from proxyds.selection.records import NearestMap, Outcomes, Probe
+from proxyds.selection.records import NearestMap, Outcomes
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import sketch_network
 from proxyds.space.networks.plugins import find_family
@@ -107,13 +107,13 @@ def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:
 
 
 def feature_tasks(
-    probe: Probe, weights_key: str, layer: str, samples: Samples | StreamedSamples, role: str, device: str
+    architecture: Architecture, weights: Entry, layer: str, samples: Samples | StreamedSamples, role: str, device: str
 ) -> list[Task]:
     """Splits feature extraction into tasks of `SHARD` samples.
 
     Args:
-        probe: Whose features.
-        weights_key: Content key of its training.
+        architecture: The network.
+        weights: Its training.
         layer: A layer of `check_layer`.
         samples: In the order of ids.
         role: What they are, for people.
@@ -126,15 +126,15 @@ def feature_tasks(
             name=f"features of {role} samples {shard + 1}/{n_shards}",
             inputs={
                 "version": FEATURES_VERSION,
-                "probe": weights_key,
+                "probe": weights.key,
                 "layer": layer,
                 "samples": samples.fingerprint,
                 "shard": shard,
             },
             function=extract_shard,
             arguments={
-                "weights_file": probe.weights_file,
-                "architecture": probe.architecture,
+                "weights_file": weights.file("weights.safetensors"),
+                "architecture": architecture,
                 "layer": layer,
                 "samples": samples.part(shard),
                 "device": device,

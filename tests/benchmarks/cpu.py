@@ -38,10 +38,10 @@ from proxyds.evaluation.runs import make_task
 from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity, Training
 from proxyds.runtime.local import LocalWorkers
-from proxyds.runtime.storage.store import Store
+from proxyds.runtime.storage.store import Store, content_key
 from proxyds.runtime.task import Done, run_stored
 from proxyds.seeding import parse_ids
-from proxyds.selection.records import Draw, NearestMap, Outcomes, Probe
+from proxyds.selection.records import Draw, NearestMap, Outcomes
 from proxyds.selection.sampling import draw_successive, draw_systematic
 from proxyds.selection.similarity import (
     SHARD,
@@ -52,6 +52,7 @@ from proxyds.selection.similarity import (
     mapping_tasks,
     projection_task,
 )
+from proxyds.space.architecture import Architecture
 from proxyds.space.cost import measure_cost
 from proxyds.training.job import TrainingJob
 from proxyds.training.loop import cut_batch, draw_epoch, pad_images
@@ -284,11 +285,17 @@ def row_5(bench: Bench) -> Iterator[Row]:
         weights, plain, out = (bench.folder / f"{filters}.{ending}" for ending in ("safetensors", "pt", "npy"))
         save_network(network, weights, 10, IMAGE)
         torch.save(network.state_dict(), plain)
-        probe = Probe(architecture, 0, np.zeros(1, np.int64), 0.5, (1.0,), 1.0, 1, 0, weights)
         found: list[Done] = []
 
-        def ours(probe: Probe = probe, found: list[Done] = found) -> float:
-            tasks = feature_tasks(probe, f"key {next(bench.seeds)}", "pool", samples, "bench", "cpu")
+        def ours(
+            architecture: Architecture = architecture, weights: Path = weights, found: list[Done] = found
+        ) -> float:
+            key = content_key("bench", {"seed": next(bench.seeds)})  # another each time, so that nothing is stored yet
+            with bench.store.writing("bench", key, "weights") as folder:
+                shutil.copy(weights, folder / "weights.safetensors")
+            trained = bench.store.find("bench", key)
+            assert trained is not None
+            tasks = feature_tasks(architecture, trained, "pool", samples, "bench", "cpu")
             started = time.perf_counter()
             found[:] = run_stored(tasks, bench.store, bench.engine, ignore_progress)
             return n / (time.perf_counter() - started)

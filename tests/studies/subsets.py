@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from proxyds.data.chunked import materialize
 from proxyds.data.samples import Source
-from proxyds.pipeline.stages import Session, StageClock, Trained, prepare_probes, score_samples, train_probes
+from proxyds.pipeline.stages import Session, StageClock, prepare_probes, score_samples, train_probes
 from proxyds.progress import OnProgress
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Engine
 from proxyds.seeding import derive_seed
 from proxyds.selection.draw import draw_control
+from proxyds.selection.probe import Probe
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture
 from tests.studies.candidates import ALL_METHODS, ALL_RULES
@@ -47,7 +48,7 @@ class Probes:
         self._scores: dict[tuple[int, ...], SampleScores] = {}
 
     @cached_property
-    def trained(self) -> Trained:
+    def trained(self) -> list[Probe]:
         """Every probe with every seed."""
         return train_probes(self._session, self._chosen[0], NEEDS)
 
@@ -73,10 +74,9 @@ class Probes:
         return Session(self.recipe, self.data, "cpu", self.engine, self.store, self.on_progress, clock)
 
 
-def take_repeats(trained: Trained, repeats: Sequence[int]) -> Trained:
+def take_repeats(probes: Sequence[Probe], repeats: Sequence[int]) -> list[Probe]:
     """Takes the probes of some repeats, in this order."""
-    indices = [i for repeat in repeats for i, each in enumerate(trained.probes) if each.repeat == repeat]
-    return Trained([trained.probes[i] for i in indices], [trained.done[i] for i in indices])
+    return [probe for repeat in repeats for probe in probes if probe.job.repeat == repeat]
 
 
 def find_subset(
