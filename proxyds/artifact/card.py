@@ -22,15 +22,15 @@ from proxyds.selection.records import CASE_MEANINGS
 from proxyds.text import duration, show_value, with_prefix
 
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
-"""Of data sets, as the Hub writes them, each with the number that it stays under."""
+"""The Hub's names for sizes of data sets, each by the number of samples that it stays under."""
 
 
 def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     """Renders a proxy's card: Markdown with the YAML metadata that the Hub reads, and its pictures.
 
     Args:
-        manifest: Its manifest; the list of files is not looked at.
-        summary: Of its tables.
+        manifest: The proxy's; the list of files is not looked at.
+        summary: The counts of the proxy's tables.
 
     Returns:
         The bytes of every file of the card by its path in the proxy.
@@ -54,16 +54,10 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         metadata=_metadata(manifest),
         m=manifest,
         e=manifest.evidence,
-        evidence_rows=_evidence_rows(manifest),
-        ratio_rows=ratio_rows(manifest.evidence),
-        target=manifest.evidence.target if manifest.evidence else None,
-        statistics=STATISTICS,
         method=METHODS.get(manifest.draw.method, UNKNOWN_METHOD),
-        method_labels=METHOD_LABELS,
         cases=_case_rows(manifest, summary),
         labels=_label_rows(manifest, summary),
-        label_worth=weigh_reduction(manifest.evidence),
-        resampled=_name_resampled(manifest.evidence),
+        **(show_evidence(manifest.evidence) if manifest.evidence else {}),
     )
     pictures = draw_pictures(manifest, summary)
     if manifest.evidence is not None and summary.ranking is not None:
@@ -96,11 +90,8 @@ def _metadata(manifest: Manifest) -> str:
     }
     if manifest.source.kind == "hub":
         metadata["source_datasets"] = [manifest.source.name]
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     stream = io.StringIO()
-    yaml.dump(metadata, stream)
+    YAML(typ="rt", pure=True).dump(metadata, stream)
     return stream.getvalue()
 
 
@@ -109,21 +100,11 @@ def _show_settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {show_value(value)}" for name, value in settings.items())
 
 
-def _name_resampled(evidence: EvidenceRecord | None) -> str:
-    """Names what the bootstrap draws again."""
-    if evidence is None:
-        return ""
-    seeds = ["full seeds"] if evidence.n_full_seeds > 1 else []
-    *first, last = ["architectures", *(["draws"] if evidence.n_draws > 1 else []), *seeds]
-    return f"{', '.join(first)} and {last}" if first else last
-
-
-def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
-    """Makes a row for each way to rank at the proxy's own ratio."""
-    evidence = manifest.evidence
-    if evidence is None:
-        return []
-    return [
+def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
+    """Prepares what templates show of the evidence besides its record, by the name of the template's variable."""
+    draws = ["draws"] if evidence.n_draws > 1 else []
+    *others, last = ["architectures", *draws, *(["full seeds"] if evidence.n_full_seeds > 1 else [])]
+    evidence_rows = [
         {
             "label": METHOD_LABELS[each.method],
             "n_draws": each.n_draws,
@@ -132,34 +113,32 @@ def _evidence_rows(manifest: Manifest) -> list[dict[str, Any]]:
         }
         for each in evidence.in_order
     ]
+    return {
+        "evidence_rows": evidence_rows,
+        "ratio_rows": _ratio_rows(evidence),
+        "label_worth": _weigh_reduction(evidence),
+        "resampled": f"{', '.join(others)} and {last}" if others else last,
+        "statistics": STATISTICS,
+        "method_labels": METHOD_LABELS,
+    }
 
 
-def ratio_rows(evidence: EvidenceRecord | None) -> list[dict[str, Any]]:
+def _ratio_rows(evidence: EvidenceRecord) -> list[dict[str, Any]]:
     """Makes a row for each ratio that was checked: Kendall's tau of each data set of that size, as text."""
-    if evidence is None:
-        return []
     rows = []
     for ratio in evidence.ratios:
         methods = {name: evidence.of(name, ratio) for name in evidence.at_one_ratio}
-        difference = [c.difference for c in evidence.comparisons if (c.control, c.ratio) == (RANDOM, ratio)]
-        rows.append(
-            {
-                "ratio": ratio,
-                **{name: each.statistics["tau"].shown() if each else "–" for name, each in methods.items()},
-                "difference": difference[0].shown() if difference else "–",
-            }
-        )
+        shown = {name: each.statistics["tau"].shown() if each else "–" for name, each in methods.items()}
+        against = evidence.compare_with(RANDOM, ratio)
+        rows.append({"ratio": ratio, **shown, "difference": against.difference.shown() if against else "–"})
     return rows
 
 
-def weigh_reduction(evidence: EvidenceRecord | None) -> str | None:
+def _weigh_reduction(evidence: EvidenceRecord) -> str | None:
     """Writes a sentence on whether dropping labels was worth it; None where none were dropped or nobody looked."""
-    if evidence is None:
+    against = evidence.compare_with(ALL_LABELS, evidence.own_ratio)
+    if against is None:
         return None
-    of = {c.control: c for c in evidence.comparisons if c.ratio == evidence.own_ratio}
-    if ALL_LABELS not in of:
-        return None
-    against = of[ALL_LABELS]
     words = {
         "better": "dropping labels was worth it",
         "worse": "dropping labels made it worse",

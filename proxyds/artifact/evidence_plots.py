@@ -112,10 +112,9 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
     n_rows = -(-len(panels) // 3)
     figure = new_figure(height=0.7 + 2.6 * n_rows)
     grid = figure.subplots(n_rows, 3, squeeze=False)
-    image = None
     for axes, (method, accuracies) in zip(grid.flat, panels, strict=False):
         changed = changed_pairs(reference[order], accuracies[:, order])
-        image = axes.imshow(changed, cmap=_CHANGED, vmin=0, vmax=1)
+        axes.imshow(changed, cmap=_CHANGED, vmin=0, vmax=1)
         best = np.mean([row == row.max() for row in accuracies[:, order]], axis=0)
         for position in np.flatnonzero(best):
             axes.plot(position, position, "o", color="#D55E00", markersize=3 + 4 * best[position], clip_on=False)
@@ -128,8 +127,7 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
         axes.spines[:].set_visible(False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    assert image is not None
-    bar = figure.colorbar(image, ax=grid, shrink=0.6, format=as_percent)
+    bar = figure.colorbar(grid[0, 0].images[0], ax=grid, shrink=0.6, format=as_percent)
     bar.set_label("repeats in which the pair changes order")
     handles: list[Any] = [
         Line2D([], [], linestyle="", marker="s", fillstyle="none", color="#000000", label="the best on full data"),
@@ -179,11 +177,9 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
             ecolor="#BBBBBB",
             markersize=5,
         )
-        for rank, position in enumerate(order, start=1):
-            if len(order) <= MAX_NAMED:
-                offset = (4, 4) if rank % 2 else (-4 - 5 * len(str(rank)), -10)  # neighbours on opposite sides
-                at = (reference[position], mean[position])
-                axes.annotate(str(rank), at, offset, textcoords="offset points", fontsize=8)
+        for rank, i in enumerate(order if n_lines else (), start=1):
+            offset = (4, 4) if rank % 2 else (-4 - 5 * len(str(rank)), -10)  # neighbours on opposite sides
+            axes.annotate(str(rank), (reference[i], mean[i]), offset, textcoords="offset points", fontsize=8)
         axes.set_title(f"{METHOD_LABELS[method]} {evidence.own_ratio:.3g}")
         axes.set_xlabel("accuracy after training on everything")
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -191,12 +187,10 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
         axes.yaxis.set_major_formatter(as_percent)
     panels[0].set_ylabel("accuracy after training on the subset")
     if n_lines:
-        names = [
-            Line2D([], [], linestyle="", label=f"{rank}  {measured.names[i]}") for rank, i in enumerate(order, start=1)
-        ]
-        figure.legend(
-            handles=names, loc="outside lower center", ncols=n_columns, fontsize=8, handlelength=0, handletextpad=0
-        )
+        labels = [f"{rank}  {measured.names[i]}" for rank, i in enumerate(order, start=1)]
+        handles = [Line2D([], [], linestyle="", label=label) for label in labels]
+        looks: dict[str, Any] = {"ncols": n_columns, "fontsize": 8, "handlelength": 0, "handletextpad": 0}
+        figure.legend(handles=handles, loc="outside lower center", **looks)
     return as_png(figure)
 
 

@@ -1,10 +1,11 @@
-"""What a proxy says of itself: `manifest.json`, written last. `docs/format.md` is its specification."""
+"""The manifest: what a proxy says of itself, `manifest.json`, written last. `docs/format.md` is its specification."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from proxyds.artifact.ranking_table import AT_ONE_RATIO, METHOD_LABELS
@@ -51,6 +52,8 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Side = Annotated[int, Field(ge=1, le=4096)]
 _Amount = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Ratio = Annotated[float, Field(gt=0, le=1)]
 _Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE)]
 
 
@@ -96,7 +99,7 @@ class ProbeRecord(Part):
     forward_flops: _Count
     training_flops_per_sample: _Count
     n_parameters: _Count
-    accuracy: Annotated[float, Field(ge=0, le=1)]
+    accuracy: _Share
     losses: Annotated[tuple[Annotated[float, Field(ge=-1e100, le=1e100)], ...], Field(min_length=1)]
     training_seconds: _Amount
     training_flops: _Count
@@ -105,8 +108,8 @@ class ProbeRecord(Part):
 class AgreementRecord(Part):
     """How far two trainings of the probes give evaluation samples the same case; see `selection.records.Agreement`."""
 
-    share: Annotated[float, Field(ge=0, le=1)]
-    by_chance: Annotated[float, Field(ge=0, le=1)]
+    share: _Share
+    by_chance: _Share
     of_cases: tuple[float | None, float | None, float | None, float | None]
 
 
@@ -145,7 +148,7 @@ class ReductionRecord(Part):
 
     order: Literal["samples-first", "labels-first"]
     choice: Literal["top", "drawn"]
-    share: Annotated[float, Field(gt=0, le=1)]
+    share: _Ratio
 
 
 class DrawRecord(Part):
@@ -153,7 +156,7 @@ class DrawRecord(Part):
 
     method: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")] = "cases"
     law: str
-    ratio: Annotated[float, Field(gt=0, le=1)]
+    ratio: _Ratio
     constants: tuple[_Constant, _Constant, _Constant, _Constant]
     labels: ReductionRecord | None = None
 
@@ -221,11 +224,13 @@ class EstimateRecord(Part):
     high: float | None
 
     def shown(self, *, scale: float = 1, digits: int = 2) -> str:
-        """Writes it for people: `0.83 [0.61, 0.94]`."""
+        """Writes the estimate for people: `0.83 [0.61, 0.94]`."""
         if self.value is None:
             return "none"
-        value, *ends = (None if x is None else f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value} [{ends[0]}, {ends[1]}]" if None not in ends else f"{value} [no interval]"
+        if self.low is None or self.high is None:
+            return f"{scale * self.value:.{digits}f} [no interval]"
+        value, low, high = (f"{scale * number:.{digits}f}" for number in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
 
 
 class MethodRecord(Part):
@@ -310,8 +315,12 @@ class EvidenceRecord(Part):
         return self.check.threshold if self.check.target is None else self.check.target
 
     def of(self, method: str, ratio: float | None) -> MethodRecord | None:
-        """Finds one method's record, if it is there."""
+        """Finds the record of one way to rank, if it is there."""
         return next((each for each in self.methods if (each.method, each.ratio) == (method, ratio)), None)
+
+    def compare_with(self, control: str, ratio: float) -> ComparisonRecord | None:
+        """Finds the proxy's comparison with a control at a ratio, if it is there."""
+        return next((each for each in self.comparisons if (each.control, each.ratio) == (control, ratio)), None)
 
     @property
     def in_order(self) -> list[MethodRecord]:
@@ -321,9 +330,9 @@ class EvidenceRecord(Part):
 
     @property
     def at_one_ratio(self) -> list[str]:
-        """The data sets that there were for each ratio."""
-        there = {each.method for each in self.methods}
-        return [name for name in AT_ONE_RATIO if name in there]
+        """The data sets that were checked at each ratio."""
+        methods = {each.method for each in self.methods}
+        return [name for name in AT_ONE_RATIO if name in methods]
 
     @property
     def ratios(self) -> list[float]:
@@ -381,20 +390,14 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _repeats_its_probes(self) -> Manifest:
-        n_repeats = self.n_repeats
-        n_probes, left = divmod(len(self.probes), n_repeats)
-        of_one = self.probes[:n_probes]
-        trainings = [(each.repeat, each.name) for each in self.probes]
-        if (
-            left
-            or n_probes < 2
-            or len({each.name for each in of_one}) < n_probes
-            or trainings != [(repeat, each.name) for repeat in range(n_repeats) for each in of_one]
-        ):
+        n_repeats, names = self.n_repeats, list(dict.fromkeys(probe.name for probe in self.probes))
+        n_probes, is_whole = len(names), len(names) * n_repeats == len(self.probes)
+        trainings = [(probe.repeat, probe.name) for probe in self.probes]
+        if n_probes < 2 or not is_whole or trainings != [(i, name) for i in range(n_repeats) for name in names]:
             raise ValueError("probes must be two or more, each once in each repeat, the repeats numbered from 0")
         if n_probes > MAX_PROBES or n_repeats > MAX_REPEATS:
             raise ValueError(f"probes must be {MAX_PROBES} at most, trained {MAX_REPEATS} times at most")
-        costs = [each.training_flops_per_sample for each in of_one]
+        costs = [each.training_flops_per_sample for each in self.probes[:n_probes]]
         if costs != sorted(costs):
             raise ValueError("probes must stand from the lightest to the heaviest, by training_flops_per_sample")
         if (self.agreement is None) != (n_repeats == 1):
@@ -403,22 +406,19 @@ class Manifest(Part):
 
     @property
     def n_repeats(self) -> int:
-        """Trainings of each probe."""
+        """The number of trainings of each probe."""
         return self.probes[-1].repeat + 1
 
     @property
     def proxy_label_names(self) -> tuple[str, ...]:
-        """Text for each label of the proxy, by its number there."""
+        """The text of each label of the proxy, by its number there."""
         return self.label_names if self.kept_labels is None else tuple(self.label_names[i] for i in self.kept_labels)
 
     @property
     def has_lighter_winner(self) -> bool:
         """Whether some probe is more accurate than the heaviest, in the mean over its trainings."""
-        accuracies: dict[str, list[float]] = {}
-        for probe in self.probes:
-            accuracies.setdefault(probe.name, []).append(probe.accuracy)
-        means = [sum(of_probe) / len(of_probe) for of_probe in accuracies.values()]
-        return max(means) > means[-1]
+        means = np.reshape([probe.accuracy for probe in self.probes], (self.n_repeats, -1)).mean(axis=0)
+        return bool(means.max() > means[-1])
 
     def name_of(self, probe: ProbeRecord) -> str:
         """Names a training of a probe for people: its name, and its seed where there are several."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import Any
 
 import matplotlib as mpl
@@ -24,7 +25,7 @@ from proxyds.selection.records import CASE_MEANINGS
 CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
 BEFORE, AFTER = "#0072B2", "#E69F00"
 LONG_NAME = 60
-"""Letters of an architecture's name beyond which it takes a line of its own, as wide as the picture."""
+"""Letters of an architecture's name that fit beside another; a longer name takes a line as wide as the picture."""
 MAX_NAMED_LABELS = 30
 STYLE: Any = {
     "font.size": 10,
@@ -78,7 +79,7 @@ def _draw_cases(summary: Summary) -> bytes:
 
 
 def count_labels(manifest: Manifest, summary: Summary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts the samples of each of the source's labels: that could be drawn, and of the proxy."""
+    """Counts the samples of each of the source's labels, (C,) each: those that could be drawn, and the proxy's."""
     before, after = np.zeros((2, len(manifest.label_names)), np.int64)
     for label, n in summary.training.count("label").items():
         before[label] = n
@@ -88,19 +89,16 @@ def count_labels(manifest: Manifest, summary: Summary) -> tuple[NDArray[np.int64
 
 
 def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
-    label_names = manifest.label_names
-    n = len(label_names)
+    n = len(manifest.label_names)
     before, after = (counts / counts.sum() for counts in count_labels(manifest, summary))
     figure, axes = new_axes(height=3.2)
     if n <= MAX_NAMED_LABELS:
         positions = np.arange(n)
         axes.bar(positions - 0.2, before, 0.4, color=BEFORE, label="training")
         axes.bar(positions + 0.2, after, 0.4, color=AFTER, label="proxy")
-        is_wide = n <= 12 and max(len(name) for name in label_names) <= 10
-        names = [name if len(name) <= 18 else name[:17] + "…" for name in label_names]
-        axes.set_xticks(
-            positions, names, rotation=0 if is_wide else 60, ha="center" if is_wide else "right", fontsize=9
-        )
+        names = [name if len(name) <= 18 else name[:17] + "…" for name in manifest.label_names]
+        fits = n <= 12 and max(map(len, names)) <= 10
+        axes.set_xticks(positions, names, rotation=0 if fits else 60, ha="center" if fits else "right", fontsize=9)
     else:
         order = np.lexsort((-after, -before))  # among equals what was kept comes first
         axes.step(np.arange(n), before[order], where="mid", color=BEFORE, label="training")
@@ -118,10 +116,8 @@ def _draw_importance(summary: Summary) -> bytes:
     figure, axes = new_axes(height=3)
     positions, edges = np.arange(len(distinct)), np.linspace(distinct[0], distinct[-1], 31).tolist()
     is_few = len(distinct) <= 12
-    for samples, colour, name, shift in (
-        (summary.training, BEFORE, "training", -0.2),
-        (summary.proxy, AFTER, "proxy", 0.2),
-    ):
+    rows = [(summary.training, BEFORE, "training", -0.2), (summary.proxy, AFTER, "proxy", 0.2)]
+    for samples, colour, name, shift in rows:
         shares = {value: n / samples.n for value, n in samples.count("importance").items()}
         if is_few:
             axes.bar(positions + shift, [shares.get(value, 0.0) for value in distinct], 0.4, color=colour, label=name)
@@ -140,18 +136,11 @@ def _draw_probes(manifest: Manifest) -> bytes:
     labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
     is_long = max(map(len, labels)) > LONG_NAME
     figure, axes = new_axes(height=3 + (0.17 * len(labels) if is_long else 0))
-    styles = ["-", "--", "-.", ":"]
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-    for index, (probe, label) in enumerate(zip(manifest.probes, labels, strict=True)):
-        axes.plot(
-            range(1, len(probe.losses) + 1),
-            probe.losses,
-            styles[index % len(styles)],
-            marker="o",
-            markersize=3,
-            color=colours[index % len(colours)],
-            label=label,
-        )
+    styles = itertools.cycle(["-", "--", "-.", ":"])
+    colours = itertools.cycle(["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"])
+    for probe, label, style, colour in zip(manifest.probes, labels, styles, colours, strict=False):
+        epochs = range(1, len(probe.losses) + 1)
+        axes.plot(epochs, probe.losses, style, marker="o", markersize=3, color=colour, label=label)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss (nats)")
     axes.set_ylim(bottom=0)

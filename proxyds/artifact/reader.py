@@ -1,4 +1,4 @@
-"""A proxy is opened, and may be a stranger's: its manifest is checked before it is believed, its files against the manifest.
+"""Opening a proxy, which may be a stranger's: its manifest is checked before it is believed, its files against the manifest.
 
 `docs/format.md` says what is refused; `tables.py` reads what the files hold.
 """
@@ -23,7 +23,7 @@ from proxyds.text import find_active_text, iter_texts
 
 MAX_MANIFEST_BYTES = 8_000_000
 MAX_TEXT_LENGTH, MAX_DEPTH = 10_000, 50
-"""Of one name or sentence in a manifest; levels of objects and lists around it."""
+"""The most letters of one text in a manifest, and the most levels of objects and lists around it."""
 FILE_KINDS = (
     re.escape(CARD),
     re.escape(RECIPE),
@@ -41,15 +41,16 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads and checks a proxy's manifest.
 
     Raises:
-        ArtifactError: There is none, it is malformed, its format version is not known, or it names files that a proxy may not
-            hold or text that is more than text.
+        ArtifactError: There is none, it is malformed, of an unknown format version, names files that a proxy may not hold,
+            or holds text that a reader's program could run.
     """
     path = folder / MANIFEST
     try:
         tree = parse_json(_read_manifest_text(folder, path))
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"must be JSON: {error}", place=path) from None
-    version, major = tree.get("format_version") if isinstance(tree, dict) else None, FORMAT_VERSION.partition(".")[0]
+    major = FORMAT_VERSION.partition(".")[0]
+    version = tree.get("format_version") if isinstance(tree, dict) else None
     if not isinstance(version, str) or tree.get("format") != "proxyds":
         raise ArtifactError("must be a proxy's manifest, it names no format and format_version", place=path)
     if not re.fullmatch(rf"{major}\.[0-9]{{1,9}}", version):
@@ -119,15 +120,13 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"{name} is no number")
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        unique = dict(pairs)
-        if len(unique) < len(pairs):
-            twice = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
-            raise ValueError(f"the key {twice[:60]!r} stands twice in one object")
-        return unique
+        for name, n in Counter(name for name, _ in pairs).items():
+            if n > 1:
+                raise ValueError(f"the key {name[:60]!r} stands twice in one object")
+        return dict(pairs)
 
     def finite(number: str) -> float:
-        value = float(number)
-        if math.isinf(value):
+        if math.isinf(value := float(number)):
             refuse(number)
         return value
 
@@ -155,11 +154,8 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
     for config, (split, subfolder) in CONFIGS.items():
         of_table = list_shards(manifest, config)
         if bool(of_table) != (config != "ranking" or manifest.evidence is not None):
-            yield (
-                f"{subfolder}/ must hold parquet files"
-                if not of_table
-                else (f"{subfolder}/ must not hold parquet files unless there is evidence")
-            )
+            must = "must not hold parquet files unless there is evidence" if of_table else "must hold parquet files"
+            yield f"{subfolder}/ {must}"
         shards.update(of_table)
         numbered |= {f"{subfolder}/{split}-{i:05d}-of-{len(of_table):05d}.parquet" for i in range(len(of_table))}
     for name in sorted(shards - numbered):
@@ -221,29 +217,25 @@ def _refuse_differences(folder: Path, problems: Mapping[str, str], advice: str) 
 
 
 def _find_differences(folder: Path, files: Mapping[str, FileFacts]) -> dict[str, str]:
-    """Says of each file that is not what the manifest says what is wrong with it."""
-    problems = {}
-    for name, facts in files.items():
-        try:
-            problem = _find_difference(folder, name, facts)
-        except PermissionError:
-            raise NoPermissionError("may not be read", place=folder / name) from None
-        except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
-        if problem is not None:
-            problems[name] = problem
-    return problems
+    """Finds the files that differ from what the manifest says, with what is wrong with each."""
+    problems = {name: _find_difference(folder, name, facts) for name, facts in files.items()}
+    return {name: problem for name, problem in problems.items() if problem is not None}
 
 
 def _find_difference(folder: Path, name: str, facts: FileFacts) -> str | None:
     path = folder / name
-    if any(each.is_symlink() for each in (path, *path.parents[: name.count("/")])):
-        return "must be a file inside the folder, found a link; `proxyds pull` and `hf download --local-dir` give files"
-    if not path.is_file():
-        return "missing"
-    if path.stat().st_size != facts.bytes:
-        return f"must have {facts.bytes:,} bytes, has {path.stat().st_size:,}"
-    return None if measure_file(path) == facts else "its bytes have changed (sha256)"
+    try:
+        if any(each.is_symlink() for each in (path, *path.parents[: name.count("/")])):
+            return "must be a file inside the folder, found a link; `proxyds pull` and `hf download --local-dir` give files"
+        if not path.is_file():
+            return "missing"
+        if path.stat().st_size != facts.bytes:
+            return f"must have {facts.bytes:,} bytes, has {path.stat().st_size:,}"
+        return None if measure_file(path) == facts else "its bytes have changed (sha256)"
+    except PermissionError:
+        raise NoPermissionError("may not be read", place=path) from None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def measure_file(path: Path) -> FileFacts:

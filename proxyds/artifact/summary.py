@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from proxyds.selection.records import CASE_MEANINGS
 
 COUNTED = ["label", "case", "importance"]
+_GROUPS = pa.schema([("label", pa.int64()), ("case", pa.int8()), ("importance", pa.float64()), ("n", pa.int64())])
 N_SHOWN = 12
 """Images of each case, at most."""
 
@@ -50,9 +52,9 @@ class Summary:
     """What a card shows of a proxy's tables.
 
     Attributes:
-        evaluation: Its evaluation samples.
-        training: The samples that could be drawn.
-        proxy: Those that were, labels numbered as in the proxy.
+        evaluation: Counts of the evaluation samples.
+        training: Counts of the samples that could be drawn.
+        proxy: Counts of the samples that were drawn, labels numbered as in the proxy.
         images: For each case the encoded images of the proxy's first samples, at most `N_SHOWN`.
         ranking: Every run behind the evidence; None where the ranking was not checked.
     """
@@ -65,14 +67,8 @@ class Summary:
 
 
 def count_samples(pieces: Iterable[pa.Table]) -> SampleCounts:
-    """Counts the samples of a table that comes in pieces, of which the columns `label`, `case` and `importance` are looked at."""
-    counted = SampleCounts(_GROUPS.empty_table())
-    for piece in pieces:
-        counted = counted.add(piece)
-    return counted
-
-
-_GROUPS = pa.schema([("label", pa.int64()), ("case", pa.int8()), ("importance", pa.float64()), ("n", pa.int64())])
+    """Counts the samples of a table that comes in pieces, which must have the columns `label`, `case` and `importance`."""
+    return functools.reduce(SampleCounts.add, pieces, SampleCounts(_GROUPS.empty_table()))
 
 
 def collect_images(images: dict[int, list[bytes]], piece: pa.Table) -> None:
@@ -89,13 +85,10 @@ def summarize_tables(tables: Tables) -> Summary:
     images: dict[int, list[bytes]] = {}
     if "image" in tables.data.column_names:
         collect_images(images, tables.data)
-    return Summary(
-        count_samples([tables.evaluation]),
-        count_samples([tables.importance]),
-        count_samples([tables.data]),
-        images,
-        tables.ranking,
+    evaluation, training, proxy = (
+        count_samples([each]) for each in (tables.evaluation, tables.importance, tables.data)
     )
+    return Summary(evaluation, training, proxy, images, tables.ranking)
 
 
 @dataclass(frozen=True)

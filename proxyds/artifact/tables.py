@@ -7,7 +7,7 @@ would grow to is counted before they are written out: a small file cannot fill t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from proxyds.text import first_line
 
 MAX_RANKING_ROWS = 200_000
 MAX_GROWTH, MAX_IMAGE_GROWTH, FREE_BYTES = 100, 20, 64_000_000
-"""A table, or one with images, may take so many times the bytes of its files, and so many more."""
+"""How many times the bytes of its files a table may take, or one with images; and how many bytes more any table may."""
 BYTES_OF_A_ROW = 8
 """A table of n samples has n times as many bytes at least: ids are hashes, which hardly compress unless pictures are repeated."""
 _SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
@@ -39,9 +39,15 @@ _IMAGE = pa.struct({"bytes": pa.binary(), "path": _TEXT})
 _IDENTITY = {"label": _WHOLE, "sample_id": _TEXT, "source_index": _WHOLE, "encoded_sha256": _TEXT}
 _SCORES = {"case": pa.int8(), "importance": _REAL}
 WEIGHT = "weight"
-"""What samples were drawn by; where the method is not `cases`, which draws by importance."""
+"""The column of what samples were drawn by; not there where the method is `cases`, which draws by importance."""
 MIN_WEIGHT = 1e-250
-"""Of a sample that may be drawn: chances that follow from smaller ones would overflow."""
+"""The least weight of a sample that may be drawn: chances that follow from smaller ones would overflow."""
+_KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_list),
+    lambda kind: kind in (pa.string(), pa.large_string()),
+    lambda kind: kind in (pa.binary(), pa.large_binary()),
+)
+"""Kinds of types, of which a column must have the one that the format has."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 _KEY_OF_RUNS = ["architecture", "dataset", "ratio", "draw_seed", "training_seed"]
 _NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "training_flops", "n_parameters", "accuracy", "origin"} - {"draw_seed"}
@@ -83,11 +89,11 @@ def read_proxy(folder: Path, *, with_ranking: bool = True, with_images: bool = T
     Args:
         folder: The proxy.
         with_ranking: Whether to read the runs behind its evidence, if it was checked.
-        with_images: Whether `data` is to have its column `image`. Without, `data` is taken from the table `importance` and
+        with_images: Whether to read the column `image` of `data`. Otherwise `data` is taken from the table `importance`, and
             its own files need not be there.
 
     Raises:
-        ArtifactError: It is no proxy, or they do not.
+        ArtifactError: It is no proxy, or manifest and tables contradict each other.
     """
     manifest = read_manifest(folder)
     importance = _read_table(folder, manifest, "importance")
@@ -106,7 +112,7 @@ def read_proxy(folder: Path, *, with_ranking: bool = True, with_images: bool = T
 
 
 def read_summary(folder: Path) -> tuple[Manifest, Summary]:
-    """Counts the samples of a proxy of one's own, without its images and runs: a few rows of its tables are in memory at a time.
+    """Counts the samples of a proxy of one's own, without reading images and runs; a few rows are in memory at a time.
 
     Raises:
         ArtifactError: It is no proxy.
@@ -139,22 +145,19 @@ def read_weights(importance: pa.Table) -> NDArray[np.float64]:
 
 
 def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a table, of which a few are in memory at a time."""
+    """Yields the rows of a table; a few are in memory at a time."""
     for batch in table.to_batches(max_chunksize=100):
         yield from batch.to_pylist()
 
 
 def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
-    """Reads one table, the columns that are known, and checks that it has as many rows as the manifest says."""
+    """Reads the columns of one table that the format names, and checks that it has as many rows as the manifest says."""
     columns, shards = _list_own_columns(manifest, config), list_shards(manifest, config)
     has_images, has_samples = config == "default", config != "ranking"
     label_names = manifest.proxy_label_names if has_images else manifest.label_names
-    counts = {
-        "default": manifest.counts.proxy,
-        "importance": manifest.counts.train,
-        "evaluation": manifest.counts.evaluation,
-    }
-    n_left = counts.get(config, MAX_RANKING_ROWS)
+    counts = manifest.counts
+    n_rows = {"default": counts.proxy, "importance": counts.train, "evaluation": counts.evaluation}
+    n_left = n_rows.get(config, MAX_RANKING_ROWS)
     growth = MAX_IMAGE_GROWTH if has_images else MAX_GROWTH
     n_left_bytes = FREE_BYTES + growth * sum(manifest.files[name].bytes for name in shards)
     parts = []
@@ -164,9 +167,8 @@ def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
             if has_samples:
                 _check_features(folder / name, label_names, has_images=has_images)
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
-            raise _broken(
-                folder / name, f"must be a parquet file as docs/format.md has it: {first_line(error)}"
-            ) from None
+            why = f"must be a parquet file as docs/format.md has it: {first_line(error)}"
+            raise _broken(folder / name, why) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes
         parts.append(part)
@@ -174,7 +176,7 @@ def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
     if has_samples and (n_left or not table.num_rows):
         raise _broken(
             folder / CONFIGS[config][1],
-            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of {counts[config]:,}",
+            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of {n_rows[config]:,}",
         )
     return table
 
@@ -183,15 +185,14 @@ def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, n_most
     """Reads one parquet file, if it has no more than `n_most` rows and takes no more than `n_most_bytes`.
 
     Raises:
-        ValueError: It is, or lacks columns, or holds other types.
-        pyarrow.ArrowException: It is damaged.
+        ValueError: The file is larger, lacks columns, or holds other types.
+        pyarrow.ArrowException: The file is damaged.
     """
     n_bytes, has_samples = path.stat().st_size, "sample_id" in columns
     with pq.ParquetFile(path) as shard:
         metadata, names = shard.metadata, shard.schema_arrow.names
     lacks_n_labels = "n_labels" in columns and "n_labels" not in names  # format 1.1
-    if lacks_n_labels:
-        columns = {name: kind for name, kind in columns.items() if name != "n_labels"}
+    columns = {name: kind for name, kind in columns.items() if not (lacks_n_labels and name == "n_labels")}
     for name in columns:
         if names.count(name) != 1:
             raise ValueError(f"it must have the column {name} once, it has it {names.count(name)} times")
@@ -224,7 +225,7 @@ def _check_features(path: Path, label_names: Sequence[str], *, has_images: bool)
     """Checks what readers of data sets take a table of samples for: labels with the manifest's names, and images.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The file says something else.
     """
     info: Any = parse_json((pq.read_schema(path).metadata or {}).get(b"huggingface", b"null"))
     for key in ("info", "features"):
@@ -271,28 +272,14 @@ def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
         fields = [_as_type(pc.struct_field(column, [i]), kind.field(i).type) for i in range(kind.num_fields)]
         return pa.StructArray.from_arrays(fields, fields=list(kind))
     own = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    is_alike = any(
-        check(own) and check(kind)
-        for check in (
-            pa.types.is_integer,
-            pa.types.is_floating,
-            pa.types.is_boolean,
-            pa.types.is_list,
-            lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),
-            lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t),
-        )
-    )
+    is_alike = any(is_of(own) and is_of(kind) for is_of in _KINDS)
     if not is_alike and not pa.types.is_null(own):
         raise ValueError(f"a column must hold {kind}, it holds {own}")
     return column.cast(kind)
 
 
 def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evaluation: pa.Table) -> None:
-    """Makes sure that both tables of all samples can be what they say.
-
-    Raises:
-        ArtifactError: They cannot; names the column.
-    """
+    """Makes sure that both tables of all samples can be what they say."""
     n_labels, n_probes = len(manifest.label_names), len(manifest.probes)
     for name, table in (("importance", importance), ("evaluation", evaluation)):
         _refuse(folder, _common_checks(name, table, n_labels))
@@ -316,21 +303,14 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
 
 
 def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa.Table) -> None:
-    """Makes sure that `data` holds the very samples that `importance` selects.
-
-    Raises:
-        ArtifactError: It does not; names the column.
-    """
+    """Makes sure that `data` holds the very samples that `importance` selects."""
     encoded, paths = (pc.struct_field(data["image"], [i]) for i in range(2))
     has_images = encoded.null_count == 0 and paths.null_count == data.num_rows
     _refuse(folder, [*_common_checks("data", data, len(manifest.proxy_label_names)), ("data", "image", has_images)])
     expected = _select_data(manifest, importance)
-    columns = {name: (data[name].combine_chunks(), expected[name].combine_chunks()) for name in expected.column_names}
-    differs = [name for name, (one, other) in columns.items() if not one.equals(other.cast(one.type))]
-    if differs:
-        raise _broken(
-            folder, f"the table importance must select the very samples of data, they differ in {', '.join(differs)}"
-        )
+    names = expected.column_names
+    if differ := ", ".join(name for name in names if not data[name].equals(expected[name].cast(data[name].type))):
+        raise _broken(folder, f"the table importance must select the very samples of data, they differ in {differ}")
 
 
 def _select_data(manifest: Manifest, importance: pa.Table) -> pa.Table:
@@ -363,10 +343,8 @@ def _common_checks(name: str, table: pa.Table, n_labels: int) -> list[tuple[str,
 def _refuse(folder: Path, checks: Sequence[tuple[str, str, bool]]) -> None:
     for table, column, is_sound in checks:
         if not is_sound:
-            raise _broken(
-                folder,
-                f"the column {column} of {table} must be as docs/format.md and {MANIFEST} have it, it holds other values",
-            )
+            must = f"must be as docs/format.md and {MANIFEST} have it"
+            raise _broken(folder, f"the column {column} of {table} {must}, it holds other values")
 
 
 def _are_labels(labels: pa.ChunkedArray | pa.Array, n: int) -> bool:
@@ -382,9 +360,7 @@ def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64)
 def _are_weights(weights: NDArray[np.float64], selected: NDArray[np.bool_]) -> bool:
     """Tells whether samples can have been drawn by these weights."""
     positive = weights[weights != 0]
-    return _are_amounts(weights, MAX_IMPORTANCE) and bool(
-        (positive >= MIN_WEIGHT).all() and (weights[selected] > 0).all()
-    )
+    return _are_amounts(weights, MAX_IMPORTANCE) and bool(np.all(positive >= MIN_WEIGHT) and np.all(weights[selected]))
 
 
 def _are_shares(importance: pa.Table, method: Method | None) -> bool:
@@ -393,7 +369,7 @@ def _are_shares(importance: pa.Table, method: Method | None) -> bool:
     if method is None or not method.is_weighting:
         return _are_amounts(keep, 1.0) and bool(np.isclose(keep.sum(), 1.0)) and not keep[values == 0].any()
     total = values.sum()
-    return _are_amounts(keep, 1.0) and bool(np.allclose(keep * total, values, atol=1e-9 * total))
+    return _are_amounts(keep, 1.0) and np.allclose(keep * total, values, atol=1e-9 * total)
 
 
 def _are_probabilities(column: pa.ChunkedArray) -> bool:
@@ -408,11 +384,7 @@ def _are_in_order(ids: Sequence[str]) -> bool:
 
 
 def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: pa.Table) -> None:
-    """Makes sure that a table of runs, maybe a stranger's, can be what its evidence says.
-
-    Raises:
-        ArtifactError: It cannot.
-    """
+    """Makes sure that a table of runs can be what its evidence says."""
     rows = table.to_pylist()
     is_sound = (
         not any(table[name].null_count for name in _NEVER_NULL_OF_RUNS)
@@ -428,7 +400,5 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
             and evidence.of(PROXY, ratio) is not None
         )
     if not is_sound:
-        raise ArtifactError(
-            f"must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again",
-            place=folder / "ranking",
-        )
+        why = f"must hold the runs that the evidence in {MANIFEST} speaks of; fetch or check it again"
+        raise ArtifactError(why, place=folder / "ranking")

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     import datasets
 
 _FORMATS = re.compile(rb"(?s)(?P<png>\x89PNG\r\n\x1a\n)|(?P<jpg>\xff\xd8\xff)|(?P<webp>RIFF....WEBP)")
-"""How images of the commonest formats begin, so that they need not be opened to be named."""
+"""How images of the commonest formats begin: their extensions are found without opening them."""
 _TAR_METADATA: dict[str, Any] = {"user": "bigdata", "group": "bigdata", "mode": 0o444, "mtime": 0}
-"""Of every member, so that equal samples give equal bytes."""
+"""The metadata of every member, so that equal samples give equal bytes."""
 
 
 class _Shards:
-    """A table written as it comes: parquet files `FOLDER/SPLIT-00000-of-00001.parquet` of so many rows each."""
+    """The files of a table that is written piece by piece: `FOLDER/SPLIT-00000-of-00001.parquet`, so many rows each."""
 
     def __init__(
         self, folder: Path, config: str, features: datasets.Features, n_rows: int, samples_per_shard: int
@@ -75,41 +75,34 @@ class _Shards:
 def write_tables(
     folder: Path, source: Source, outcomes: Outcomes, mapping: NearestMap, draw: Draw, samples_per_shard: int
 ) -> Summary:
-    """Writes a build's tables and the proxy's tars, in one pass over the training samples of which it holds a shard at a time.
+    """Writes a build's tables and the proxy's tars, in one pass over the training samples, a shard of them in memory.
 
     Args:
-        folder: To be filled.
-        source: Whose images go into the proxy as they are.
-        outcomes: The table `evaluation`.
-        mapping: Nearest evaluation samples, of the table `importance`.
-        draw: What is chosen.
+        folder: The folder to be filled.
+        source: The data set; images go into the proxy as their encoded bytes.
+        outcomes: What the table `evaluation` says of the evaluation samples.
+        mapping: The nearest evaluation samples, for the table `importance`.
+        draw: The samples that are chosen.
         samples_per_shard: Rows of each file, at most.
 
     Returns:
         The summary that a card is made from.
 
     Raises:
-        SourceError: An image is not any more what it was when the build began.
+        SourceError: An image has changed since the build began.
     """
     features = _list_features(source, draw)
-    evaluation = _evaluation_table(source, outcomes, features["evaluation"])
-    tables = {
-        config: _Shards(folder, config, features[config], n_rows, samples_per_shard)
-        for config, n_rows in (
-            ("default", int(draw.selected.sum())),
-            ("importance", len(source.train)),
-            ("evaluation", evaluation.num_rows),
-        )
-    }
+    evaluation = pa.table(_evaluation_columns(source, outcomes), schema=features["evaluation"].arrow_schema)
+    n_rows = {"default": int(draw.selected.sum()), "importance": len(source.train), "evaluation": evaluation.num_rows}
+    tables = {config: _Shards(folder, config, features[config], n, samples_per_shard) for config, n in n_rows.items()}
     tables["evaluation"].add(evaluation)
     tables["evaluation"].end()
     images: dict[int, list[bytes]] = {}
     formats: Counter[str] = Counter()
-
     training, proxy = count_samples([]), count_samples([])
-    read_encoded = source.open_encoded(source.train.origin.split, _list_places(source.train, draw.selected))
+    read_encoded = source.open_encoded(source.train.origin.split, _list_selected(source.train, draw.selected))
     for samples, row in _iter_rows(source, mapping, draw):
-        importance = _make_table(row, features["importance"])
+        importance = pa.table(row, schema=features["importance"].arrow_schema)
         tables["importance"].add(importance)
         chosen = importance.filter(importance["selected"])
         encoded = _read_unchanged(read_encoded, samples.take(row["selected"]))
@@ -124,8 +117,8 @@ def write_tables(
     return Summary(count_samples([evaluation]), training, proxy, images)
 
 
-def _list_places(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Lists where the selected samples stand in the source."""
+def _list_selected(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Lists the selected samples' indices in the source."""
     starts = range(0, len(train), SHARD)
     shards = zip(train.shards(), starts, strict=True)
     return np.concatenate([samples.source_index[selected[start : start + SHARD]] for samples, start in shards])
@@ -152,8 +145,8 @@ def _list_features(source: Source, draw: Draw) -> dict[str, datasets.Features]:
     return features
 
 
-def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Features) -> pa.Table:
-    columns = {
+def _evaluation_columns(source: Source, outcomes: Outcomes) -> dict[str, Any]:
+    return {
         **_identity_columns(source.evaluation),
         "predicted": outcomes.predictions.tolist(),
         "correct": outcomes.correct.tolist(),
@@ -161,7 +154,6 @@ def _evaluation_table(source: Source, outcomes: Outcomes, features: datasets.Fea
         "case": outcomes.case,
         "importance": outcomes.importance,
     }
-    return _make_table(columns, features)
 
 
 def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
@@ -192,7 +184,7 @@ def _data_table(
     if kept_labels is not None:
         columns["source_label"] = chosen["label"]
         columns["label"] = np.searchsorted(kept_labels, chosen["label"].to_numpy())
-    return _make_table(columns, features)
+    return pa.table(columns, schema=features.arrow_schema)
 
 
 def encode_runs(table: pa.Table) -> bytes:
@@ -232,11 +224,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
 def rewrite_manifest(
     folder: Path, manifest: Manifest, *, written: Collection[str], gone: Collection[str] = ()
 ) -> Manifest:
-    """Writes `manifest.json` again after some files of a proxy were written anew; what it says of the others stays.
+    """Writes `manifest.json` again after some files of a proxy were written anew; the facts of the others stay.
 
     Args:
         folder: The proxy.
-        manifest: With the facts of its files as they were.
+        manifest: The manifest with the facts of the files as they were.
         written: Files that were written.
         gone: Files that were removed.
     """
@@ -254,8 +246,8 @@ def check_output(out: Path) -> Manifest | None:
         The manifest of the proxy that is there, or None where nothing is.
 
     Raises:
-        OutputExistsError: There is something that is not a proxy, or it lies within one.
-        NoPermissionError: The place may not be written.
+        OutputExistsError: There is something that is not a proxy, or `out` lies within a proxy.
+        NoPermissionError: What is there may not be read.
     """
     check_outside_proxies(out)
     if out.is_dir() and any(out.iterdir()):
@@ -277,7 +269,7 @@ def check_outside_proxies(place: Path) -> None:
     """Refuses a place within a proxy, which would not be whole any more.
 
     Raises:
-        OutputExistsError: It lies within one; names it.
+        OutputExistsError: The place lies within a proxy; the message names the proxy.
     """
     nearest = Path(os.path.realpath(place.parent))
     for parent in (nearest, *nearest.parents):
@@ -306,7 +298,7 @@ def check_only_own_files(out: Path, there: Manifest) -> None:
     """Refuses to replace a proxy that somebody has put other files into.
 
     Raises:
-        OutputExistsError: There are some; names one.
+        OutputExistsError: There are such files; the message names one.
     """
     if foreign := sorted(present_files(out) - set(there.files) - {MANIFEST}):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
@@ -337,16 +329,8 @@ def _identity_columns(samples: Samples) -> dict[str, Any]:
     }
 
 
-def _make_table(columns: dict[str, Any], features: datasets.Features) -> pa.Table:
-    schema = features.arrow_schema
-
-    values = [(columns[field.name], field.type) for field in schema]
-    arrays = [each.cast(kind) if isinstance(each, pa.ChunkedArray) else pa.array(each, kind) for each, kind in values]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
 def _image_extension(encoded: bytes) -> str:
     if (matched := _FORMATS.match(encoded)) is not None:
         return str(matched.lastgroup)
     with open_image(encoded) as image:
-        return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}.get(image.format or "", (image.format or "bin").lower())
+        return (image.format or "bin").lower()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from proxyds.artifact.card import ratio_rows, show_statistic, weigh_reduction
+from proxyds.artifact.card import show_evidence
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.plots import count_labels
-from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, TRAINED_HERE
+from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
 from proxyds.artifact.summary import Summary, Tables, summarize_tables
 from proxyds.cli.output import name_programs, print_json, print_text
 from proxyds.selection.records import CASE_MEANINGS
@@ -172,8 +172,5 @@ def _gather_evidence(manifest: Manifest) -> dict[str, Any]:
         "evidence": evidence,
         "is_trained_here": evidence is not None and evidence.runs == TRAINED_HERE,
         "own": evidence and evidence.of(PROXY, evidence.own_ratio),
-        "ratios": ratio_rows(evidence),
-        "reduction": weigh_reduction(evidence),
-        "method_labels": METHOD_LABELS,
-        "show_statistic": show_statistic,
+        **(show_evidence(evidence) if evidence else {}),
     }
