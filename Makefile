@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-slow figures figures-check bench bench-scale bench-gpu study study-pages paper-tables lint format schema constraints clean
+.PHONY: help install demo test test-e2e test-all test-slow figures figures-check bench bench-scale bench-gpu study study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,8 +21,15 @@ demo: install ## build the digits proxy and check it and say what to do next (tw
 	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy --force
 	$(BIN)/proxyds verify digits-proxy
 
-test: install ## run the default tests, two files at a time
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+TEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+
+test: install ## run the default tests, two files at a time (minutes)
+	$(TEST)
+
+test-e2e: install ## run what `make test` leaves out: whole builds, checks, pushes and kills, end to end (minutes)
+	$(TEST) -m 'e2e and not slow and not gpu and not network'
+
+test-all: test test-e2e ## run both
 
 test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
 	$(BIN)/pytest -m slow --timeout 7200
