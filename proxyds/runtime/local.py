@@ -6,40 +6,27 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
-from functools import partial
 from multiprocessing import active_children
-from typing import Any, TypeVar
+from typing import Any
 
 import loky
 from loky.backend.context import LokyContext
 from threadpoolctl import threadpool_limits
 
 from proxyds.errors import TrainingError, WorkerDiedError
-from proxyds.progress import OnProgress
+from proxyds.progress import OnProgress, Progress
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task, run_task
+from proxyds.runtime.task import REPORT_SECONDS, WORKER_ENVIRONMENT, Engine, Failure, Task, run_task
 from proxyds.space.networks.plugins import load_plugins, loaded_plugins
 
-_Answer = TypeVar("_Answer")
 
-
-class InProcess:
+class InProcess(Engine):
     """Runs tasks one after the other in this process."""
 
     n_workers = 1
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
-        """See `Engine.ask`."""
-        return function(*arguments)
 
     def run(
         self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
@@ -54,7 +41,7 @@ class InProcess:
             for task in tasks:
                 try:
                     with threadpool_limits(1):  # numpy's products
-                        run_task(task, store, partial(_report_to, on_progress, task))
+                        run_task(task, store, on_progress)
                 except TrainingError as error:
                     if not keep_going:
                         raise
@@ -64,11 +51,7 @@ class InProcess:
         return failures
 
 
-def _report_to(on_progress: OnProgress, task: Task, done: float, total: float, note: str) -> None:
-    on_progress(task.progress(done, total, note))
-
-
-class LocalWorkers:
+class LocalWorkers(Engine):
     """Runs tasks in processes of one torch thread each, which are started when first needed and kept for the block.
 
     Args:
@@ -81,15 +64,8 @@ class LocalWorkers:
         self._others: set[int] = set()  # processes of this one that are not workers
         self._messages = LokyContext().SimpleQueue()
 
-    def __enter__(self) -> LocalWorkers:
-        return self
-
     def __exit__(self, *exception: object) -> None:
         self._end(kill=any(exception))
-
-    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
-        """See `Engine.ask`: they are on this machine."""
-        return function(*arguments)
 
     def _end(self, *, kill: bool) -> None:
         """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""
@@ -124,16 +100,9 @@ class LocalWorkers:
     def _run_batch(
         self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, failures: list[Failure] | None
     ) -> list[Task]:
-        """Runs tasks side by side.
+        """Runs tasks side by side; returns those that were lost because a worker died.
 
-        Args:
-            tasks: Started in this order.
-            store: Where results go.
-            on_progress: Told of every report.
-            failures: Networks that cannot be trained are appended to it; None: the first failure of any kind is raised.
-
-        Returns:
-            The tasks that were lost because a worker died.
+        Networks that cannot be trained are appended to `failures`; where that is None, the first failure of any kind is raised.
         """
         lost: set[int] = set()  # positions
         errors: list[Exception] = []
@@ -184,15 +153,15 @@ _messages: Any = None  # in a worker: the queue of its reports
 
 
 def _run_in_worker(task: Task, store: Store) -> None:
-    last = 0.0
+    sent = 0.0
 
-    def report(done: float, total: float, note: str) -> None:
-        nonlocal last
-        if done >= total or time.monotonic() - last > 0.2:
-            last = time.monotonic()
-            _messages.put(task.progress(done, total, note))
+    def send(progress: Progress) -> None:
+        nonlocal sent
+        if progress.done >= progress.total or time.monotonic() - sent > REPORT_SECONDS:
+            sent = time.monotonic()
+            _messages.put(progress)
 
-    run_task(task, store, report)
+    run_task(task, store, send)
 
 
 def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
@@ -212,13 +181,13 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _listen(messages: Any, on_progress: OnProgress, failures: list[Exception]) -> None:
+def _listen(messages: Any, on_progress: OnProgress, errors: list[Exception]) -> None:
     """Passes reports on until None comes; keeps reading whatever happens, or workers would wait for ever."""
     while (progress := messages.get()) is not None:
         try:
             on_progress(progress)
         except Exception as error:  # noqa: BLE001 - raised again by `LocalWorkers.run`
-            failures.append(error)
+            errors.append(error)
 
 
 def _died(task: Task) -> WorkerDiedError:

@@ -49,7 +49,7 @@ from proxyds.runtime.ray_worker import (
     work_together,
 )
 from proxyds.runtime.storage.store import LOCKS, Store
-from proxyds.runtime.task import WORKER_ENVIRONMENT, Failure, Task
+from proxyds.runtime.task import WORKER_ENVIRONMENT, Engine, Failure, Task
 from proxyds.space.networks.plugins import loaded_plugins
 from proxyds.text import first_line
 
@@ -65,7 +65,7 @@ PATIENCE_SECONDS = 60.0
 """How long what cannot run any more waits for a node to come back; and a result on a shared disk to be seen from here."""
 
 
-class RayCluster:
+class RayCluster(Engine):
     """Runs tasks on a Ray cluster. Connects at once, and disconnects at the end of the block.
 
     Args:
@@ -110,9 +110,6 @@ class RayCluster:
             raise
         room = _count_room(self._needs(self.device))
         self.n_workers = min(workers or room, room)
-
-    def __enter__(self) -> RayCluster:
-        return self
 
     def __exit__(self, *exception: object) -> None:
         with interrupts_held():

@@ -24,13 +24,11 @@ from proxyds.progress import Progress
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.atomic import temporary_folder
 from proxyds.runtime.storage.store import Store
-from proxyds.runtime.task import WORKER_ENVIRONMENT, Task, run_task
+from proxyds.runtime.task import REPORT_SECONDS, WORKER_ENVIRONMENT, Task, run_task
 from proxyds.space.networks.plugins import load_plugins
 
 _Answer = TypeVar("_Answer")
 
-REPORT_SECONDS = 0.2
-"""Between reports of a task."""
 AGREE_SECONDS = 7 * 86_400.0
 """How long processes wait for each other: another build may be doing the work, and Ray tells when one of them is gone."""
 SHARED = "the store must be on a disk that every node sees under the same path, or at an address (PROXYDS_STORE)"
@@ -174,12 +172,12 @@ class _Reporter:
         self.last: Progress | None = None
         self._assignment, self._sent = assignment, 0.0
 
-    def __call__(self, done: float, total: float, note: str) -> None:
-        self.last = self._assignment.task.progress(done, total, note)
+    def __call__(self, progress: Progress) -> None:
+        self.last = progress
         if time.monotonic() - self._sent > REPORT_SECONDS:
             self._sent = time.monotonic()
             with suppress(RayError):
-                self._assignment.mailbox.put.remote(self._assignment.number, self.last)
+                self._assignment.mailbox.put.remote(self._assignment.number, progress)
 
 
 def _prepare(plugins: list[str]) -> None:

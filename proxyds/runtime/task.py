@@ -7,9 +7,10 @@ run on all cores, results do not depend on the number of cores, and a busy core 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Self, TypeVar
 
 from proxyds.errors import TrainingError, WorkerDiedError
 from proxyds.progress import OnProgress, Progress
@@ -19,6 +20,8 @@ _Answer = TypeVar("_Answer")
 
 Report = Callable[[float, float, str], None]
 """What a task calls to show how far it is: units done, units in all, a figure worth seeing."""
+REPORT_SECONDS = 0.2
+"""Between reports of a task that runs in another process."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,6 @@ class Task:
         """The device that it computes on."""
         return str(self.arguments.get("device", "cpu"))
 
-    def progress(self, done: float, total: float, note: str) -> Progress:
-        """Makes what is shown of a `Report`."""
-        return Progress(self.stage, self.name, done, total, note)
-
 
 @dataclass(frozen=True)
 class Done:
@@ -83,7 +82,7 @@ class Failure:
     error: TrainingError
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Runs tasks, within a `with` block that ends what it started.
 
     Attributes:
@@ -92,6 +91,7 @@ class Engine(Protocol):
 
     n_workers: int
 
+    @abstractmethod
     def run(
         self, tasks: Sequence[Task], store: Store, on_progress: OnProgress, *, keep_going: bool = False
     ) -> list[Failure]:
@@ -101,13 +101,14 @@ class Engine(Protocol):
         trained stops nothing, and is returned.
         """
 
-    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:
-        """Calls a function where tasks that compute on a device run, within the block; for what is known only there."""
+    def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:  # noqa: ARG002
+        """Calls a function where tasks that compute on a device run, within the block: here, unless they run elsewhere."""
+        return function(*arguments)
 
-    def __enter__(self) -> Engine:
-        """Begins."""
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: object) -> None:  # noqa: B027 - in this process nothing runs on
         """Ends whatever still runs."""
 
 
@@ -168,8 +169,12 @@ def run_each(
     return results, failures
 
 
-def run_task(task: Task, store: Store, report: Report) -> None:
+def run_task(task: Task, store: Store, on_progress: Callable[[Progress], None]) -> None:
     """Does a task in this process and stores its result, unless another build does it meanwhile."""
+
+    def report(done: float, total: float, note: str) -> None:
+        on_progress(Progress(task.stage, task.name, done, total, note))
+
     with store.locking(task.stage, task.key, lambda: report(0, 1, "waiting for another build")) as is_missing:
         if is_missing:
             with store.writing(task.stage, task.key, task.name) as folder:

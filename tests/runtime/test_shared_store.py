@@ -251,7 +251,7 @@ def test_an_entry_that_names_files_outside_its_folder_is_not_there(address: str)
 def test_those_who_need_the_same_work_at_once_do_it_once_and_those_who_wait_say_so(tmp_path: Path) -> None:
     task, notes, store = a_task(0.5, tmp_path / "ran"), [], Store(tmp_path / "store")
     threads = [
-        threading.Thread(target=run_task, args=(task, store, lambda done, total, note: notes.append(note)))
+        threading.Thread(target=run_task, args=(task, store, lambda progress: notes.append(progress.note)))
         for _ in range(4)
     ]
     for thread in threads:
@@ -268,7 +268,7 @@ def test_those_who_need_the_same_work_at_once_do_it_once_and_those_who_wait_say_
 def test_two_who_do_the_same_work_at_an_address_leave_one_result(address: str, tmp_path: Path) -> None:
     task, notes = a_task(0.5, tmp_path / "ran"), []
     threads = [
-        threading.Thread(target=run_task, args=(task, Store(address), lambda done, total, note: notes.append(note)))
+        threading.Thread(target=run_task, args=(task, Store(address), lambda progress: notes.append(progress.note)))
         for _ in range(2)
     ]
     for thread in threads:
@@ -277,7 +277,7 @@ def test_two_who_do_the_same_work_at_an_address_leave_one_result(address: str, t
         thread.join()
     (entry,) = Store(address).entries()
     assert list(read_tree(entry.folder).values()) == [b"slow"]
-    run_task(task, Store(address), lambda done, total, note: notes.append(note))
+    run_task(task, Store(address), lambda progress: notes.append(progress.note))
     assert notes == ["done by another build"]
 
 
@@ -294,7 +294,7 @@ def test_who_waits_for_work_that_fails_takes_over(tmp_path: Path) -> None:
     thread = threading.Thread(target=fail)
     thread.start()
     assert entered.wait(30)
-    run_task(task, store, lambda *_: failed.set())
+    run_task(task, store, lambda _: failed.set())
     thread.join()
     assert store.find("t", task.key) is not None
 
@@ -308,7 +308,7 @@ def test_work_is_done_without_locks_where_the_file_system_has_none(
 
     monkeypatch.setattr("fcntl.flock", fail)
     store, task = Store(tmp_path / "store"), a_task(0, tmp_path / "ran")
-    run_task(task, store, lambda *_: None)
+    run_task(task, store, ignore_progress)
     assert store.find("t", task.key) is not None
     assert not locks_of(store.root)
 
@@ -325,7 +325,7 @@ def test_a_store_that_may_not_be_written_is_said_before_the_work(
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(NoPermissionError, match="PROXYDS_STORE"):
-        run_task(a_task(0, tmp_path / "ran"), Store(tmp_path / "store"), lambda *_: None)
+        run_task(a_task(0, tmp_path / "ran"), Store(tmp_path / "store"), ignore_progress)
     assert not (tmp_path / "ran").exists()
 
 
@@ -397,9 +397,7 @@ def test_a_build_that_was_killed_is_taken_over_at_once(engine: str, arguments: s
     wait_until(lambda: started.exists() and started.read_text())
     assert len(locks_of(place)) == 1
     waits = threading.Event()
-    waiting = threading.Thread(
-        target=run_task, args=(a_task(0, tmp_path / "ran"), Store(place), lambda done, total, note: waits.set())
-    )
+    waiting = threading.Thread(target=run_task, args=(a_task(0, tmp_path / "ran"), Store(place), lambda _: waits.set()))
     waiting.start()
     assert waits.wait(30)
     assert not (tmp_path / "ran").exists()
@@ -625,7 +623,7 @@ def flaky(s3_place: str, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
 def test_a_server_that_refuses_for_a_while_is_asked_again(flaky: Flaky, s3_place: str, tmp_path: Path) -> None:
     store = Store(s3_place)
     flaky.n_left = 4
-    run_task(a_task(0, tmp_path / "ran"), store, lambda *_: None)
+    run_task(a_task(0, tmp_path / "ran"), store, ignore_progress)
     flaky.n_left = 4
     (entry,) = store.entries()
     flaky.n_left = 4
@@ -676,7 +674,7 @@ def test_a_command_says_in_one_line_that_the_store_does_not_answer(
 
 def test_a_bucket_that_is_not_there_is_not_made(s3_place: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a.*: nothing is there"):
-        run_task(a_task(0, tmp_path / "ran"), Store("s3://no-such-bucket/a"), lambda *_: None)
+        run_task(a_task(0, tmp_path / "ran"), Store("s3://no-such-bucket/a"), ignore_progress)
     assert not (tmp_path / "ran").exists()  # it was known before the work
     with pytest.raises(StoreError, match="nothing is there"):
         write(Store("s3://no-such-bucket/a"), x="1")
