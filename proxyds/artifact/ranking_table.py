@@ -81,8 +81,8 @@ class Measured:
         return len(set(self.draws.get((dataset, ratio), (0,))))
 
 
-def about_architecture(architecture: Architecture) -> dict[str, Any]:
-    """Gives the columns that describe an architecture."""
+def describe_architecture(architecture: Architecture) -> dict[str, Any]:
+    """Describes an architecture in the columns that the table has for it."""
     return {
         "architecture": architecture.name,
         "network": architecture.network,
@@ -99,13 +99,13 @@ def parameters_text(architecture: Architecture) -> str:
 
 
 def make_runs_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Puts rows into their one order, whatever order the runs ended in; a column that a row lacks is null."""
+    """Sorts rows into a table of runs, whatever order the runs ended in; a column that a row lacks is null."""
 
-    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+    def order(row: dict[str, Any]) -> tuple[Any, ...]:
         of_set = (DATASETS.index(row["dataset"]), row["ratio"], row.get("draw_seed") or 0, row["training_seed"])
         return (*of_set, row["training_flops"], row["n_parameters"], row["architecture"])
 
-    return pa.Table.from_pylist(sorted(rows, key=place), schema=COLUMNS)
+    return pa.Table.from_pylist(sorted(rows, key=order), schema=COLUMNS)
 
 
 def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:

@@ -46,7 +46,6 @@ from proxyds.recipe.models import MIN_RANKED, Check
 MAX_RANKED = 2000
 """Architectures at most: every statistic looks at all pairs of them."""
 
-_ONE_DRAW = np.zeros(1, np.int64)
 _Key = tuple[str, float | None]
 NEGLIGIBLE = 0.05
 """A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
@@ -89,7 +88,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         manifest: The proxy's: its ratio and seed, how many samples there are, and what the build took.
 
     Raises:
-        EvidenceError: Fewer than five architectures have every run, or more than can be weighed; accuracies on full data or on
+        EvidenceError: Fewer than five architectures have every run, or more than `MAX_RANKED`; accuracies on full data or on
             the proxy are constant, or there are none.
     """
     own_ratio = manifest.draw.ratio
@@ -107,12 +106,12 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     }
     values[FULL, None] = compare_seeds(references, full, cost, counts) if len(full) > 1 else {}
     for method in FREE_RANKINGS:
-        values[method, None] = compare_repeats(references, measured.costs[method][None], _ONE_DRAW, cost, counts)
-    own = measured.accuracies[PROXY, own_ratio][measured.draws[PROXY, own_ratio] == 0]
-    own_tau = EstimateRecord(value=None, low=None, high=None)
+        draws = np.zeros(1, np.int64)
+        values[method, None] = compare_repeats(references, measured.costs[method][None], draws, cost, counts)
+    draws = measured.draws[PROXY, own_ratio]
+    own, own_tau = measured.accuracies[PROXY, own_ratio][draws == 0], EstimateRecord(value=None, low=None, high=None)
     if len(own):
-        one_draw = np.zeros(len(own), np.int64)
-        own_tau = estimate(compare_repeats(references, own, one_draw, cost, counts, ["tau"])["tau"])
+        own_tau = estimate(compare_repeats(references, own, draws[draws == 0], cost, counts, ["tau"])["tau"])
 
     methods = tuple(_describe(key, measured, references, of_key) for key, of_key in values.items())
     comparisons = tuple(_compare_with_controls(values, measured))
@@ -209,7 +208,8 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
 def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str]) -> None:
     """Refuses what no statistic can be made of; see `weigh_evidence`."""
     failed = f" ({len(failures)} runs failed, the first: {failures[0]})" if failures else ""
-    for key, words in (((FULL, 1.0), "full data"), ((PROXY, own_ratio), f"the proxy at its ratio {own_ratio:g}")):
+    needed = {(FULL, 1.0): "full data", (PROXY, own_ratio): f"the proxy at its ratio {own_ratio:g}"}
+    for key, words in needed.items():
         if key not in measured.accuracies:
             raise EvidenceError(f"check: must have accuracies on {words}, there are none{failed}")
     n = len(measured.names)
@@ -223,13 +223,12 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
         raise EvidenceError(
             f"check: must have at most {MAX_RANKED:,} architectures, found {n:,}; take a sample of them"
         )
-    for key in ((FULL, 1.0), (PROXY, own_ratio)):
-        for repeat, row in enumerate(measured.accuracies[key]):
+    for key, name in zip(needed, (FULL, f"{PROXY} {own_ratio:g}"), strict=True):
+        for number, row in enumerate(measured.accuracies[key], start=1):
             if np.ptp(row) == 0:
                 raise EvidenceError(
-                    f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {key[0]}"
-                    f"{'' if key[0] == FULL else f' {own_ratio:g}'}, number {repeat + 1}; train longer (training.epochs), or on "
-                    "more samples (selection.ratio)"
+                    f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {name}, number "
+                    f"{number}; train longer (training.epochs), or on more samples (selection.ratio)"
                 )
 
 
@@ -252,10 +251,9 @@ def _describe(key: _Key, measured: Measured, references: Floats, values: dict[st
 def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) -> tuple[float | None, ...]:
     """Computes each repeat's own tau: the mean over the references, or for a full seed its own reference alone."""
     one = np.ones((1, measured.shape[1]), np.int64)
-    taus = []
-    for repeat, accuracies in enumerate(measured):
-        against = references[[repeat]] if is_itself else references
-        taus.append(float(np.mean([kendall_tau(reference, accuracies, one) for reference in against])))
+    against = references[:, None] if is_itself else [references] * len(measured)
+    pairs = zip(measured, against, strict=True)
+    taus = [float(np.mean([kendall_tau(each, accuracies, one) for each in others])) for accuracies, others in pairs]
     return tuple(tau if math.isfinite(tau) else None for tau in taus)
 
 

@@ -18,7 +18,7 @@ from proxyds.artifact.ranking_table import (
     FEWER_EPOCHS,
     FULL,
     TRAINED_HERE,
-    about_architecture,
+    describe_architecture,
     make_runs_table,
     parameters_text,
 )
@@ -56,14 +56,15 @@ def find_reference(reference: Reference) -> Path:
 
 
 def keep_listed(architectures: Sequence[Architecture], reference: Reference) -> list[Architecture]:
-    """Leaves the architectures that a table of full-data accuracies holds, in their order; where a proxy is the reference all.
+    """Keeps the architectures that a table of full-data accuracies holds, in their order; all where the reference is a proxy.
 
     Raises:
-        AccuracyTableError: It cannot be found or read, or holds too few of them to speak of a ranking.
+        AccuracyTableError: The table cannot be found or read, or holds too few of them to speak of a ranking.
     """
     if (path := find_reference(reference)).is_dir():
         return list(architectures)
-    listed = {row[reference.architecture_column].strip() for _, row in _read_rows(path, _columns_of(reference))}
+    columns = reference.architecture_column, reference.accuracy_column
+    listed = {row[columns[0]].strip() for _, row in _read_rows(path, columns)}
     kept = [each for each in architectures if each.name in listed]
     if len(kept) < MIN_RANKED:
         raise AccuracyTableError(
@@ -77,16 +78,16 @@ def keep_listed(architectures: Sequence[Architecture], reference: Reference) -> 
 def read_reference(
     recipe: Recipe, reference: Reference | None, data: Source, architectures: Sequence[Architecture]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Reads full-data accuracies that are known already, of a CSV file or of another proxy.
+    """Reads full-data accuracies that were measured elsewhere, from a CSV file or another proxy.
 
     Args:
         recipe: The proxy's.
-        reference: Where they are; None where they are trained by the check.
+        reference: Where the accuracies are; None where the check trains for them.
         data: The recipe's source.
-        architectures: Those that must be there.
+        architectures: Those that must have one.
 
     Returns:
-        Where they come from, and their rows of the table `ranking`.
+        The origin of the accuracies, and their rows of the table `ranking`.
 
     Raises:
         AccuracyTableError: There are none at that place, or they are of other architectures or another training.
@@ -98,7 +99,7 @@ def read_reference(
         origin = f"table {make_plain(path.name)}"
         accuracies = read_accuracies(path, reference, architectures)
         of_all = {"dataset": FULL, "ratio": 1.0, "training_seed": 0, "n_samples": len(data.train), "origin": origin}
-        rows = [{**about_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
+        rows = [{**describe_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
         return origin, rows
     manifest, tables = read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
@@ -111,9 +112,7 @@ def read_reference(
         ("protocol", other.importance.protocol, recipe.importance.protocol),
     ):
         if there != here:
-            raise AccuracyTableError(
-                f"check.reference: {origin} must have the same {what} as this proxy, it has another"
-            )
+            raise AccuracyTableError(f"check.reference: {origin} must have the same {what} as this proxy, not another")
     if tables.ranking is None:
         raise AccuracyTableError(f"check.reference: {origin} must have been checked; run `proxyds check` on it first")
     return origin, take_full_runs(tables.ranking, architectures, origin)
@@ -131,28 +130,25 @@ def read_accuracies(path: Path, reference: Reference, architectures: Sequence[Ar
         Accuracy in [0, 1] by the architecture's name.
 
     Raises:
-        AccuracyTableError: It cannot be read, has no such column, an accuracy is no number, an architecture stands in it
-            twice or is missing.
+        AccuracyTableError: The table cannot be read or has no such column, an accuracy is no number, an architecture stands
+            in the table twice or is missing.
     """
-    rows = _read_rows(path, _columns_of(reference))
-    wanted, accuracies = {each.name for each in architectures}, dict[str, float]()
-    for line, row in rows:
+    names, column = [each.name for each in architectures], reference.accuracy_column
+    rows = _read_rows(path, (reference.architecture_column, column))
+    wanted, accuracies = set(names), dict[str, float]()
+    for place, row in rows:
         name = row[reference.architecture_column].strip()
         if name in accuracies:
-            raise AccuracyTableError(
-                f"{path}:{line} architecture {name!r}: must stand in the table once, it is there twice"
-            )
+            raise AccuracyTableError(f"{place} architecture {name!r}: must stand in the table once, it is there twice")
         if name in wanted:
-            accuracies[name] = _as_number(row[reference.accuracy_column], reference.accuracy_column, path, line)
-    missing = [each.name for each in architectures if each.name not in accuracies]
-    if missing:
+            accuracies[name] = _as_number(row[column], column, place)
+    if missing := [name for name in names if name not in accuracies]:
         example = next(iter(accuracies), rows[0][1][reference.architecture_column].strip())
         raise AccuracyTableError(
             f"{path}: must hold every architecture that is checked; it misses {len(missing)} of {len(architectures)}, such as "
             f"{missing[0]!r} (it holds {len(rows)}, such as {example!r}); names must be those of `proxyds check --dry-run`"
         )
-    shares = _as_shares([accuracies[each.name] for each in architectures], path)
-    return {each.name: share for each, share in zip(architectures, shares, strict=True)}
+    return dict(zip(names, _as_shares([accuracies[name] for name in names], path), strict=True))
 
 
 def take_full_runs(ranking: pa.Table, architectures: Sequence[Architecture], origin: str) -> list[dict[str, Any]]:
@@ -166,12 +162,12 @@ def take_full_runs(ranking: pa.Table, architectures: Sequence[Architecture], ori
     Raises:
         AccuracyTableError: It has no such runs of some architecture.
     """
-    wanted = {(each.network, parameters_text(each)): each for each in architectures}
-    rows = []
-    for row in ranking.to_pylist():
-        architecture = wanted.get((row["network"], row["parameters"]))
-        if row["dataset"] == FULL and row["origin"] == "trained" and architecture is not None:
-            rows.append({**row, **about_architecture(architecture), "origin": origin})
+    wanted = {(each.network, parameters_text(each)): describe_architecture(each) for each in architectures}
+    rows = [
+        {**row, **wanted[row["network"], row["parameters"]], "origin": origin}
+        for row in ranking.to_pylist()
+        if (row["dataset"], row["origin"]) == (FULL, "trained") and (row["network"], row["parameters"]) in wanted
+    ]
     with_runs = {row["architecture"] for row in rows}
     missing = [each.name for each in architectures if each.name not in with_runs]
     if missing:
@@ -195,40 +191,35 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
         A table `ranking`; what is not known is null.
 
     Raises:
-        AccuracyTableError: It cannot be read, or a row names what is not there or stands twice.
+        AccuracyTableError: The table cannot be read, or a row names what is not there or stands twice.
     """
-    by_name = {each.name: each for each in architectures}
+    by_name = {each.name: describe_architecture(each) for each in architectures}
     rows: list[dict[str, Any]] = []
     identities = set()
-    for line, row in _read_rows(path, _RUN_COLUMNS):
+    for place, row in _read_rows(path, _RUN_COLUMNS):
         name, dataset = row["architecture"].strip(), row["dataset"].strip()
         if name not in by_name:
-            raise AccuracyTableError(
-                f"{path}:{line} architecture: must be one of the search space's {len(by_name)}, got {name!r}; such as {next(iter(by_name))!r}"
-            )
+            must = f"must be one of the search space's {len(by_name)}, got {name!r}; such as {next(iter(by_name))!r}"
+            raise AccuracyTableError(f"{place} architecture: {must}")
         if dataset not in DATASETS:
-            raise AccuracyTableError(f"{path}:{line} dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
-        draw_seed = _as_count(row.get("draw_seed") or "0", path, line)
-        training_seed = _as_count(row.get("training_seed") or str(draw_seed), path, line)
-        ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", path, line)
+            raise AccuracyTableError(f"{place} dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
+        draw_seed = _as_count(row.get("draw_seed") or "0", place)
+        training_seed = _as_count(row.get("training_seed") or str(draw_seed), place)
+        ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", place)
         if not 0 < ratio <= 1:
-            raise AccuracyTableError(
-                f"{path}:{line} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05"
-            )
+            raise AccuracyTableError(f"{place} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05")
         identity = (name, dataset, ratio, draw_seed, training_seed)
         if identity in identities:
-            raise AccuracyTableError(
-                f"{path}:{line}: each run must stand in the table once, this one is there twice: {identity}"
-            )
+            raise AccuracyTableError(f"{place}: each run must stand in the table once, this one is there twice")
         identities.add(identity)
         rows.append(
             {
-                **about_architecture(by_name[name]),
+                **by_name[name],
                 "dataset": dataset,
                 "ratio": ratio,
                 "draw_seed": None if dataset in (FULL, FEWER_EPOCHS) else draw_seed,
                 "training_seed": training_seed,
-                "accuracy": _as_number(row["accuracy"], "accuracy", path, line),
+                "accuracy": _as_number(row["accuracy"], "accuracy", place),
                 "origin": f"table {path.name}",
             }
         )
@@ -236,52 +227,47 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
     return make_runs_table([{**row, "accuracy": share} for row, share in zip(rows, shares, strict=True)])
 
 
-def _columns_of(reference: Reference) -> tuple[str, str]:
-    return reference.architecture_column, reference.accuracy_column
-
-
-def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Reads the rows of a CSV file with their lines; there is at least one."""
+def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Reads the rows of a CSV file, at least one, each with its place: file and line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             names = list(reader.fieldnames or ())
-            missing = [name for name in columns if name not in names]
-            if missing:
+            if missing := [name for name in columns if name not in names]:
                 raise AccuracyTableError(
                     f"{path}: must be a CSV file with the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
                     f"{', '.join(names) or 'none'}"
                 )
             if len(set(names)) < len(names):
                 raise AccuracyTableError(f"{path}: each column must stand in the header once, it is {', '.join(names)}")
-            rows = [(reader.line_num, row) for row in reader]
+            rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AccuracyTableError(f"{path}: must be a CSV file that can be read: {error}") from None
-    for line, row in rows:
+    for place, row in rows:
         if any(row[name] is None for name in columns):
-            raise AccuracyTableError(f"{path}:{line} must have a value in each of the columns {', '.join(columns)}")
+            raise AccuracyTableError(f"{place} must have a value in each of the columns {', '.join(columns)}")
     if not rows:
         raise AccuracyTableError(f"{path}: must hold rows, it has none")
     return rows
 
 
-def _as_number(text: str, column: str, path: Path, line: int) -> float:
+def _as_number(text: str, column: str, place: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise AccuracyTableError(
-            f"{path}:{line} {column}: must be a finite number, got {text!r}; leave out the row of a run that failed"
+            f"{place} {column}: must be a finite number, got {text!r}; leave out the row of a run that failed"
         )
     return number
 
 
-def _as_count(text: str, path: Path, line: int) -> int:
+def _as_count(text: str, place: str) -> int:
     if not text.strip().isdecimal() or len(text.strip()) > MAX_SEED_DIGITS:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise AccuracyTableError(
-            f"{path}:{line} a seed must be a number from 0, of {MAX_SEED_DIGITS} digits at most, got {shown!r}"
+            f"{place} a seed must be a number from 0, of {MAX_SEED_DIGITS} digits at most, got {shown!r}"
         )
     return int(text)
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, about_architecture, make_runs_table, parameters_text
+from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, describe_architecture, make_runs_table, parameters_text
 from proxyds.data.samples import Samples
 from proxyds.errors import LabelError
 from proxyds.progress import OnProgress, Progress, StageEnded
@@ -38,7 +38,7 @@ STAGE = "check"
 STAGE_VERSION = 2
 
 DrawAgain = Callable[[float, int], Drawn | None]
-"""Takes a ratio and a draw's number; returns what is drawn, or None where that is not known yet."""
+"""Takes a ratio and a draw's number; returns what is drawn, or None where the importances are not computed yet."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ def list_training_sets(
         n_steps = count_steps(settings, n)
         for draw in range(check.draws):
             for dataset, draw_again in draws.items():
-                drawn = draw_again(ratio, draw)
-                samples = None if drawn is None else train.take(drawn.selected)
-                kept = None if drawn is None else drawn.kept_labels
-                samples = samples if samples is None or kept is None else samples.keep_labels(kept)
+                samples, kept = None, None
+                if (drawn := draw_again(ratio, draw)) is not None:
+                    samples, kept = train.take(drawn.selected), drawn.kept_labels
+                    samples = samples if kept is None else samples.keep_labels(kept)
                 sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, n_steps, kept))
             sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, n_steps))
     return sets
@@ -237,27 +237,18 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings:
     for run, result in zip(runs, results, strict=True):
         if result is None or run.job is None:
             continue
-        measured = json.loads((result.entry.folder / "run.json").read_text())
-        each, architecture = run.training_set, run.architecture
-        rows.append(
-            {
-                **about_architecture(architecture),
-                "dataset": each.dataset,
-                "ratio": each.ratio,
-                "draw_seed": each.draw_seed,
-                "training_seed": each.training_seed,
-                "n_samples": each.n_samples,
-                "n_labels": run.job.n_labels,
-                "n_steps": each.n_steps,
-                "n_epochs": settings.epochs * each.n_steps / count_steps(settings, each.n_samples),
-                "run_flops": run.flops,
-                "accuracy": measured["accuracy"],
-                "training_seconds": measured["training_seconds"],
-                "test_seconds": measured["test_seconds"],
-                "device": run.job.arithmetic["device"],
-                "origin": "trained",
-            }
-        )
+        measured, each = json.loads((result.entry.folder / "run.json").read_text()), run.training_set
+        row = {
+            **describe_architecture(run.architecture),
+            **vars(each),  # of this and of what was measured the table takes its own columns
+            **measured,
+            "n_labels": run.job.n_labels,
+            "n_epochs": settings.epochs * each.n_steps / count_steps(settings, each.n_samples),
+            "run_flops": run.flops,
+            "device": run.job.arithmetic["device"],
+            "origin": "trained",
+        }
+        rows.append(row)
     return make_runs_table(rows)
 
 

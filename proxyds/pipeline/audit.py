@@ -1,4 +1,4 @@
-"""What comparing bytes cannot tell: whether everything in a proxy is what `docs/format.md` allows. Done before one is shared or taken in."""
+"""The audit of a proxy before it is shared or taken in: whether everything in it is what `docs/format.md` allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, AgreementRecord, EvidenceRecord, Manifest, list_configs
+from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, EvidenceRecord, Manifest, list_configs
 from proxyds.artifact.reader import list_tables, parse_json, read_manifest, refused, verify_files, verify_proxy
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights
@@ -28,13 +28,13 @@ from proxyds.recipe.yaml import MAX_RECIPE_BYTES, parse_mapping
 from proxyds.seeding import parse_ids
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.importance import score_importance
-from proxyds.selection.records import PAIRS, Agreement, SampleScores
+from proxyds.selection.records import PAIRS, SampleScores
 from proxyds.selection.sampling import find_inclusion, find_keep_probability
 from proxyds.text import find_active_text
 
 MAX_CARD_BYTES = 5_000_000
 _SIZES = re.compile(r"n<1K|\d+[KM]<n<\d+[KM]")
-"""Of data sets, as the Hub writes them."""
+"""The Hub's names for sizes of data sets, which look like HTML."""
 _ROUNDING = 1e-6
 """How far a statistic may differ between machines and versions of numpy."""
 _OF_CARDS = re.compile("</?(details|summary)>")
@@ -46,11 +46,11 @@ _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, Overfl
 def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe.
 
-    Importances must follow from the probes' answers, the evidence from its runs.
-    Images are opened and not decoded: their size is known before a pixel is.
+    Importances must follow from the probes' answers, the evidence from its runs. Images are opened to tell their size, and not
+    decoded.
 
     Raises:
-        ArtifactError: It is no proxy, or holds what it may not; names the file.
+        ArtifactError: The folder holds no proxy, or one with what it may not hold; the message names the file.
         VerificationError: A file is missing, changed, or not in the manifest.
     """
     verify_proxy(folder)
@@ -66,7 +66,7 @@ def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
     """Audits what can be told without the images: recipe, tables, importances, evidence; other files need not be there.
 
     Raises:
-        ArtifactError: It is no proxy, or holds what it may not; names the file.
+        ArtifactError: The folder holds no proxy, or one with what it may not hold; the message names the file.
         VerificationError: One of these files is missing or changed.
     """
     verify_files(folder, list_tables(read_manifest(folder)))
@@ -84,7 +84,7 @@ def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> None:
 
 
 def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
-    """Checks that cases, pairs and importances are what the probes' answers give, and those of training samples their nearest's."""
+    """Checks that cases, pairs and importances follow from the probes' answers, for training samples by way of their nearest."""
     evaluation, importance = tables.evaluation, tables.importance
     labels = evaluation["label"].to_numpy()
     answers = evaluation["predicted"].combine_chunks().flatten().to_numpy().reshape(len(labels), manifest.n_repeats, -1)
@@ -99,21 +99,19 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
         "evaluation/: importance": np.allclose(written["importance"], scored.importance, rtol=_ROUNDING, atol=0),
         "evaluation/: pairs": np.array_equal(np.stack([written[name] for name in PAIRS], 1), scored.pair_counts),
         "importance/: case": np.array_equal(importance["case"].to_numpy(), scored.case[nearest]),
-        "importance/: importance": _are_means(
-            importance["importance"].to_numpy(), scored.importance[nearest], scored.importance, n_neighbours
-        ),
+        "importance/: importance": _are_means(importance["importance"], scored.importance, nearest, n_neighbours),
         **_check_design(manifest, importance),
     }
     if manifest.agreement is not None and scored.agreement is not None:
-        pairs = zip(_list_agreement(manifest.agreement), _list_agreement(scored.agreement), strict=True)
-        checks[f"{MANIFEST}: agreement"] = all(_agree(one, other) for one, other in pairs)
+        shares = [(each.share, each.by_chance, *each.of_cases) for each in (manifest.agreement, scored.agreement)]
+        checks[f"{MANIFEST}: agreement"] = all(itertools.starmap(_agree, zip(*shares, strict=True)))
     for what, is_so in checks.items():
         if not is_so:
             raise refused(folder, f"{what} must be what the answers in evaluation/ give, it is something else")
 
 
 def _check_design(manifest: Manifest, importance: pa.Table) -> dict[str, bool]:
-    """Checks the weights and chances of a method that needs nothing but importances: each column with whether it follows from them."""
+    """Checks, where a method needs importances alone, whether each column of weights and chances follows from these."""
     method = METHODS.get(manifest.draw.method)
     if method is None or not method.needs <= {"cases"}:
         return {}
@@ -134,20 +132,15 @@ def _check_design(manifest: Manifest, importance: pa.Table) -> dict[str, bool]:
     }
 
 
-def _are_means(
-    values: NDArray[np.float64], of_nearest: NDArray[np.float64], of_all: NDArray[np.float64], n: int
-) -> bool:
-    """Tells whether values can be means over n neighbours, of which the nearest is known and the others are any."""
-    ends = [(of_nearest + (n - 1) * end) / n for end in (of_all.min(), of_all.max())]
-    return bool(((values >= ends[0] * (1 - _ROUNDING)) & (values <= ends[1] * (1 + _ROUNDING))).all())
-
-
-def _list_agreement(agreement: AgreementRecord | Agreement) -> list[float | None]:
-    return [agreement.share, agreement.by_chance, *agreement.of_cases]
+def _are_means(column: pa.ChunkedArray, of_all: NDArray[np.float64], nearest: NDArray[np.int64], n: int) -> bool:
+    """Tells whether a column can be means over n neighbours, of which the nearest is known and the others are any."""
+    least, most = ((of_all[nearest] + (n - 1) * end) / n for end in (of_all.min(), of_all.max()))
+    values = column.to_numpy()
+    return bool(np.all((values >= least * (1 - _ROUNDING)) & (values <= most * (1 + _ROUNDING))))
 
 
 def _audit_images(folder: Path, manifest: Manifest, data: pa.Table) -> None:
-    """Checks that images have the bytes that were chosen, and that they and the card's pictures are images of a size that can be meant."""
+    """Checks that images have the bytes that were chosen, and that these and the card's pictures are images of an allowed size."""
     for i, row in enumerate(iter_rows(data.select(["image", "encoded_sha256"]))):
         encoded = row["image"]["bytes"]
         if hashlib.sha256(encoded).hexdigest() != row["encoded_sha256"]:
@@ -183,11 +176,7 @@ def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
 
 
 def _iter_members(archive: tarfile.TarFile, n_bytes: int) -> Iterator[tuple[str, str, bytes]]:
-    """Reads the members of a tar: each one's key, ending and bytes.
-
-    Raises:
-        ValueError: A member is no plain file, or its name not that of a sample.
-    """
+    """Reads the members of a tar: each one's key, ending and bytes; raises ValueError where one cannot be a sample's."""
     for member in archive:
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
             raise ValueError(f"the member {member.name[:100]!r} must be a plain file, it is a link, folder or device")
@@ -204,11 +193,7 @@ def _iter_members(archive: tarfile.TarFile, n_bytes: int) -> Iterator[tuple[str,
 def _compare_sample(
     members: Sequence[tuple[str, str, bytes]], row: dict[str, Any] | None, label_names: Sequence[str]
 ) -> None:
-    """Compares a sample of a tar, three adjacent members, with its row in `data`.
-
-    Raises:
-        ValueError: They differ.
-    """
+    """Compares a sample of a tar, three adjacent members, with its row in `data`; raises ValueError where they differ."""
     if row is None:
         raise ValueError("it must hold the samples of data, it holds more")
     id_, label, image = row.pop("sample_id"), row.pop("label"), row.pop("image")["bytes"]
@@ -272,8 +257,8 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
         inner = tree.get(section) if section else tree
-        unwritten = BY_IMPORTANCE if place == "selection.method" else said
-        value = inner.get(key, unwritten) if isinstance(inner, dict) else unwritten
+        default = BY_IMPORTANCE if place == "selection.method" else said
+        value = inner.get(key, default) if isinstance(inner, dict) else default
         if value != said:
             raise refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {value!r}")
 
@@ -299,29 +284,17 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
     claims, expected = _list_claims(said), _list_claims(weigh_evidence(table, said.check, provenance, manifest))
-    for what in sorted(set(claims) | set(expected)):
-        if not _agree(claims.get(what), expected.get(what)):
-            raise refused(
-                folder / MANIFEST,
-                f"evidence: {what} must be what the runs in ranking/ give, {expected.get(what)}, it is {claims.get(what)}",
-            )
+    for what in sorted(claims.keys() | expected.keys()):
+        claim, value = claims.get(what), expected.get(what)
+        if not _agree(claim, value):
+            why = f"evidence: {what} must be what the runs in ranking/ give, {value}, it is {claim}"
+            raise refused(folder / MANIFEST, why)
 
 
 def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     """Lists what evidence claims, by name: the values of every statistic, and what follows from them."""
-    claims: dict[str, Any] = {
-        name: getattr(evidence, name)
-        for name in (
-            "own_ratio",
-            "verdict",
-            "passed",
-            "sufficient_ratio",
-            "n_architectures",
-            "n_draws",
-            "n_full_seeds",
-            "n_top",
-        )
-    }
+    counts = {"n_architectures", "n_draws", "n_full_seeds", "n_top"}
+    claims = evidence.model_dump(include={"own_ratio", "verdict", "passed", "sufficient_ratio", *counts})
     for each in evidence.methods:
         for name, estimate in each.statistics.items():
             claims[f"{name} of {each.method} {each.ratio or ''}".strip()] = estimate.value

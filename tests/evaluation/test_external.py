@@ -10,7 +10,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
-from proxyds.artifact.ranking_table import COLUMNS, about_architecture, make_runs_table
+from proxyds.artifact.ranking_table import COLUMNS, describe_architecture, make_runs_table
 from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.external import find_reference, read_accuracies, read_reference, read_runs, take_full_runs
 from proxyds.recipe.models import Reference
@@ -352,7 +352,7 @@ def test_runs_stand_in_one_order_and_say_where_they_come_from(table: Table) -> N
 
 def test_a_run_says_what_its_architecture_costs(table: Table) -> None:
     (row,) = runs(table("dataset,accuracy,architecture,note\n proxy ,0.5, net depth=14 ,x\n"))
-    assert {name: row[name] for name in about_architecture(MIDDLE)} == about_architecture(MIDDLE)
+    assert {name: row[name] for name in describe_architecture(MIDDLE)} == describe_architecture(MIDDLE)
     assert row["dataset"] == "proxy"
 
 
@@ -420,7 +420,7 @@ def test_a_table_of_runs_names_the_columns_that_it_lacks(table: Table) -> None:
 
 def own(architecture: Architecture, dataset: str = "full", **changes: object) -> dict[str, Any]:
     run = {
-        **about_architecture(architecture),
+        **describe_architecture(architecture),
         "dataset": dataset,
         "ratio": 1.0,
         "training_seed": 0,

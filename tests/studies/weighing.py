@@ -19,8 +19,8 @@ from proxyds.artifact.ranking_table import (
     RANDOM,
     STATISTICS,
     STRATIFIED,
-    about_architecture,
     collect_accuracies,
+    describe_architecture,
 )
 from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.rank_metrics import Floats
@@ -94,7 +94,7 @@ def make_table(
         architectures: Those whose rows are taken.
         measure: What subsets rank by; a loss ranks the other way round. Full data rank by accuracy whatever it is.
     """
-    about = {each.name: about_architecture(each) for each in architectures}
+    about = {each.name: describe_architecture(each) for each in architectures}
 
     def find_score(row: dict[str, Any]) -> float:
         return row["accuracy"] if measure == "accuracy" or row["dataset"] == FULL else -row[measure]
