@@ -8,16 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    PlainValidator,
-    model_validator,
-)
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator, model_validator
 
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
@@ -26,12 +20,10 @@ from proxyds.space.choices import SpaceSpec
 from proxyds.text import find_active_text, iter_texts, short_json, suggest_names
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
-MIN_RANKED = 5
-"""Architectures without which nobody can speak of a ranking."""
-
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
 
-
+MIN_RANKED = 5
+"""Architectures without which nobody can speak of a ranking."""
 MAX_PROBES, MAX_REPEATS, MAX_PARTS = 64, 100, 64
 
 
@@ -136,13 +128,18 @@ class LabelReduction(Section):
     )
 
 
-def _known_method(method: str) -> str:
-    if method not in METHODS:
-        raise unknown_name(f"must be a selection method, got {method!r}; {suggest_names(method, METHODS)}")
-    return method
+def _one_of(names: Collection[str], what: str) -> tuple[AfterValidator, Any]:
+    """Makes what annotates a text that must be one of some names; messages say `what` they are."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise unknown_name(f"must be {what}, got {name!r}; {suggest_names(name, names)}")
+        return name
+
+    return AfterValidator(check), Field(json_schema_extra={"enum": list(names)})
 
 
-_Method = Annotated[str, AfterValidator(_known_method), Field(json_schema_extra={"enum": list(METHODS)})]
+_Method = Annotated[str, *_one_of(METHODS, "a selection method")]
 
 
 def _is_ratio(ratio: float) -> float:
@@ -273,14 +270,6 @@ LICENCES = tuple(
 """As the Hub names licences in a card's metadata; it refuses others."""
 
 
-def _known_licence(licence: str) -> str:
-    if licence not in LICENCES:
-        raise unknown_name(
-            f"must be a licence as the Hub names it, `other` or `unknown`, got {licence!r}; {suggest_names(licence, LICENCES)}"
-        )
-    return licence
-
-
 class Recipe(Section):
     """A whole recipe. Frozen; recipes of equal proxies have equal `sha256`."""
 
@@ -288,7 +277,7 @@ class Recipe(Section):
         description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
     )
     version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
-    licence: Annotated[str, AfterValidator(_known_licence), Field(json_schema_extra={"enum": LICENCES})] = Field(
+    licence: Annotated[str, *_one_of(LICENCES, "a licence as the Hub names it, `other` or `unknown`")] = Field(
         "unknown",
         description="Of the images, as the Hub names licences; `license` is taken too.",
         examples=["cc-by-4.0"],
@@ -344,10 +333,11 @@ class Recipe(Section):
         method, n_seeds = self.selection.method, self.probes.seeds
         controls = self.check.controls if self.check else ()
         for name, place in ((method, "selection.method"), *((control, "check.controls") for control in controls)):
-            if METHODS[name].n_seeds > n_seeds:
+            n_needed = METHODS[name].n_seeds
+            if n_needed > n_seeds:
                 raise fault(
-                    f"must have its scores averaged over {METHODS[name].n_seeds} trainings of the heaviest probe or more, {name} got "
-                    f"{n_seeds}; build with probes.seeds: {METHODS[name].n_seeds}",
+                    f"must have its scores averaged over {n_needed} trainings of the heaviest probe or more, {name} got "
+                    f"{n_seeds}; build with probes.seeds: {n_needed}",
                     place,
                 )
         if self.selection.labels is not None and not METHODS[method].is_weighting:
@@ -375,7 +365,7 @@ class Recipe(Section):
     def canonical(self) -> str:
         """Writes what the proxy is made from, every default filled in (but for `Section.later`), as JSON with sorted keys and no spaces.
 
-        Local paths are left out; `check`, which changes nothing in the proxy; and the method `cases`, which was once the only one.
+        Three things are left out: local paths; `check`, which changes nothing in the proxy; the method `cases`, once the only one.
         """
         recipe = self.model_dump(mode="json", exclude={"check"})
         if self.selection.method == BY_IMPORTANCE:

@@ -28,7 +28,6 @@ _KEY = "[key]"
 _REQUIREMENTS = {
     "int_type": "a whole number",
     "float_type": "a number",
-    "finite_number": "a finite number",
     "bool_type": "true or false",
     "string_type": "a text (in quotes where it looks like a number)",
     "string_pattern_mismatch": "a text that matches {pattern}",
@@ -37,11 +36,9 @@ _REQUIREMENTS = {
     "dict_type": "a section of keys and values",
     "model_type": "a section of keys and values",
     "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt}",
     "less_than_equal": "at most {le}",
-    "less_than": "less than {lt}",
 }
-"""What a value must be, by the kind of pydantic's error."""
+"""What a value must be, by the kind of pydantic's error, where pydantic says it in Python's words («a valid tuple»)."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,18 @@ class Fault:
 
 def explain(errors: Sequence[ErrorDetails]) -> list[Fault]:
     """Explains everything that pydantic found, each fault once."""
-    places = {error["loc"] for error in errors}
-    return [_explain(error) for error in errors if not _is_echo(error, places)]
+    locations = {error["loc"] for error in errors}
+    return [_explain(error) for error in errors if not _is_echo(error, locations)]
 
 
-def _is_echo(error: ErrorDetails, places: set[Place]) -> bool:
+def _is_echo(error: ErrorDetails, locations: set[Place]) -> bool:
     """Says whether another error means the same: every item that a list lacks is one; a list of bad items is «too short» besides."""
-    place = error["loc"]
+    location = error["loc"]
     if error["type"] == "too_short":
-        return any(other != place and other[: len(place)] == place for other in places)
-    return error["type"] == "missing" and isinstance(place[-1], int) and (*place[:-1], place[-1] + 1) in places
+        return any(other != location and other[: len(location)] == location for other in locations)
+    return (
+        error["type"] == "missing" and isinstance(location[-1], int) and (*location[:-1], location[-1] + 1) in locations
+    )
 
 
 def _explain(error: ErrorDetails) -> Fault:
@@ -98,16 +97,17 @@ def _explain(error: ErrorDetails) -> Fault:
             return Fault(place, f"must be given, it is missing; add it ({', '.join(_alternatives(field))})")
         case "union_tag_invalid":
             place = (*place, details["discriminator"].strip("'"))
-            return _unknown_name(place, details["tag"], list(_alternatives(field)))
+            return _explain_name(place, details["tag"], list(_alternatives(field)))
         case "literal_error":
-            return _unknown_name(place, value, details["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+            return _explain_name(place, value, details["expected"].replace(" or ", ", ").replace("'", "").split(", "))
         case "too_short":
             least, n = details["min_length"], details["actual_length"]
             values = "one value" if least == 1 else f"{least} values"
             return Fault(place, f"must hold at least {values}, it {f'holds {n}' if n else 'is empty'}")
         case "too_long":
-            most, n = details["max_length"], details["actual_length"]
-            return Fault(place, f"must hold at most {most} values, it holds {n}")
+            return Fault(
+                place, f"must hold at most {details['max_length']} values, it holds {details['actual_length']}"
+            )
         case kind:
             limits = {name: show_value(limit) for name, limit in details.items()}
             said = error["msg"].removeprefix("Input should be ")
@@ -120,7 +120,7 @@ def _read_place(text: str) -> Place:
     return tuple(int(part) if part.isdecimal() else part for part in text.split(".") if part)
 
 
-def _unknown_name(place: Place, name: Any, names: Sequence[str]) -> Fault:
+def _explain_name(place: Place, name: Any, names: Sequence[str]) -> Fault:
     elsewhere = " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
     message = f"must be a known name{elsewhere}, got {short_json(name)}; {suggest_names(str(name), names)}"
     return Fault(place, message, is_unknown_name=True)
@@ -131,8 +131,7 @@ def _explain_key(place: Place, model: type[BaseModel] | None) -> Fault:
     for name, field in fields.items():
         if isinstance(field.validation_alias, AliasChoices) and key in field.validation_alias.choices:
             return Fault(place, f"must be left out where `{name}` is given, which means the same", is_of_key=True)
-    message = f"unknown key; {suggest_names(key, sorted(fields))}"
-    return Fault(place, message, is_of_key=True, is_unknown_name=True)
+    return Fault(place, f"unknown key; {suggest_names(key, sorted(fields))}", is_of_key=True, is_unknown_name=True)
 
 
 def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, bool]:

@@ -25,7 +25,7 @@ MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 
 """Of YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
 
 IN_FULL = "# The recipe as run, with every default filled in."
-"""How a recipe begins that a proxy holds."""
+"""First line of the recipe in a proxy."""
 
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
@@ -35,7 +35,7 @@ _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe file. One that was written in full, and yet has no method, is of a time when there was one alone.
+    """Reads a recipe file. One that was written in full, and yet has no method, dates from when there was only one.
 
     Args:
         path: A YAML 1.2 file; relative folders in it are taken from its own folder.
@@ -61,8 +61,8 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(data, default=str), context=path.parent)
     except ValidationError as error:
-        faults = explain(error.errors(include_url=False))
-        raise _as_error([_problem(fault, tree, overridden) for fault in faults], str(path)) from None
+        problems = [_locate(fault, tree, overridden) for fault in explain(error.errors(include_url=False))]
+        raise _as_error(problems, str(path)) from None
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -83,8 +83,8 @@ def parse_mapping(text: str, name: str) -> dict[str, Any]:
         RecipeSyntaxError: It is none.
         DuplicateKeyError: A key stands twice in one mapping.
     """
-    plain: dict[str, Any] = _plain(_parse(text, name))
-    return plain
+    mapping: dict[str, Any] = _plain(_parse(text, name))
+    return mapping
 
 
 def _read_text(path: Path) -> str:
@@ -122,8 +122,8 @@ def _parse(text: str, name: str) -> CommentedMap:
     except (YAMLError, *_PARSER_ERRORS) as error:
         raise RecipeSyntaxError(f"{name}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
-        found = "nothing" if tree is None else f"a {type(tree).__name__.removeprefix('Commented').lower()}"
-        raise RecipeSyntaxError(f"{name}:1:1: a recipe must be a mapping (`name: ...`), found {found}")
+        kind = "nothing" if tree is None else f"a {type(tree).__name__.removeprefix('Commented').lower()}"
+        raise RecipeSyntaxError(f"{name}:1:1: a recipe must be a mapping (`name: ...`), found {kind}")
     return tree
 
 
@@ -198,7 +198,7 @@ def _assign(data: dict[str, Any], place: Place, value: Any, assignment: str) -> 
     section[place[-1]] = value
 
 
-def _problem(fault: Fault, tree: CommentedMap, overridden: Mapping[Place, str]) -> dict[str, Any]:
+def _locate(fault: Fault, tree: CommentedMap, overridden: Mapping[Place, str]) -> dict[str, Any]:
     """Says where in the file a fault stands: line and column from 1, or 0 where the value came from `--set`."""
     field = ".".join(f"[{part}]" if isinstance(part, int) else part for part in fault.place).replace(".[", "[")
     line, column, is_in_file = _position(tree, fault.place, at_key=fault.is_of_key)
@@ -207,13 +207,8 @@ def _problem(fault: Fault, tree: CommentedMap, overridden: Mapping[Place, str]) 
         if is_below or (place[: len(fault.place)] == fault.place and not is_in_file):
             field, line, column = f"--set {assignment}: {field}", 0, 0
             break
-    return {
-        "line": line,
-        "column": column,
-        "field": field,
-        "message": fault.message,
-        "is_unknown_name": fault.is_unknown_name,
-    }
+    said = {"message": fault.message, "is_unknown_name": fault.is_unknown_name}
+    return {"line": line, "column": column, "field": field, **said}
 
 
 def _as_error(problems: list[dict[str, Any]], name: str) -> RecipeError:
@@ -237,8 +232,8 @@ def _position(tree: CommentedMap, place: Place, *, at_key: bool) -> tuple[int, i
         key = next((key for key in node if str(key) == part), None) if isinstance(node, CommentedMap) else None
         if key is not None:
             is_last = depth == len(place) - 1
-            has_no_place = node[key] is None  # an empty value would be found where the next token stands
-            line, column = node.lc.key(key) if (at_key and is_last) or has_no_place else node.lc.value(key)
+            is_empty = node[key] is None  # ruamel places an empty value where the next token stands
+            line, column = node.lc.key(key) if (at_key and is_last) or is_empty else node.lc.value(key)
             node = node[key]
         elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
             line, column = node.lc.item(part)

@@ -17,7 +17,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetJsonSchemaHandler,
+    GetPydanticSchema,
     PlainSerializer,
     PlainValidator,
     SerializationInfo,
@@ -27,8 +27,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import core_schema
 
 from proxyds.section import Section, check_distinct, fault
 from proxyds.space.networks.families import FAMILIES
@@ -145,10 +143,8 @@ class Space(Section):
                 name: len({json.dumps(each[name]) if name in each else "" for each in listed}) for name in names
             }
         else:
-            n_values = {
-                name: 2 if values == (EVERY,) else _count(values)
-                for name, values in _flatten(dict(self.choices)).items()
-            }
+            choices = _flatten(dict(self.choices))
+            n_values = {name: 2 if values == (EVERY,) else _count(values) for name, values in choices.items()}
         return {name for name, n in n_values.items() if n > 1} or set(n_values)
 
 
@@ -176,11 +172,7 @@ def _section_of(network: str) -> type[Space]:
     choices: dict[str, Any] = {
         name: (
             _choices_of(field, has_every=name in family.parameters.every),
-            Field(
-                _as_choices(field.default),
-                description=field.description,
-                examples=[field.examples],
-            ),
+            Field(_as_choices(field.default), description=field.description, examples=[field.examples]),
         )
         for name, field in family.parameters.model_fields.items()
     }
@@ -214,15 +206,12 @@ def _write_space(space: Space, info: SerializationInfo) -> dict[str, Any]:
     return space.model_dump(mode=info.mode)
 
 
-class _SchemaOfAnyFamily:
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return handler(space_section().core_schema)
-
-
-SpaceSpec = Annotated[Space, PlainValidator(_read_space), PlainSerializer(_write_space), _SchemaOfAnyFamily]
+SpaceSpec = Annotated[
+    Space,
+    PlainValidator(_read_space),
+    PlainSerializer(_write_space),
+    GetPydanticSchema(get_pydantic_json_schema=lambda _, handler: handler(space_section().core_schema)),
+]
 
 
 def _choices_of(field: FieldInfo, *, has_every: bool) -> Any:

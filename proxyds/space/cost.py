@@ -50,7 +50,7 @@ def measure_cost(
                 "need aux_logits: false among their arguments"
             )
         loss = F.cross_entropy(logits, targets)
-        with FlopCounterMode(display=False, custom_mapping=_BACKWARD) as backward:
+        with FlopCounterMode(display=False, custom_mapping=_BACKWARD_FLOPS) as backward:
             torch.autograd.backward(loss)
     forward_flops = forward.get_total_flops() // n_images
     return Architecture(
@@ -110,4 +110,4 @@ def _count_convolution_backward(
     return 2 * grad_shape[0] * math.prod(grad_shape[2:]) * math.prod(w_shape) * n_gradients
 
 
-_BACKWARD = {torch.ops.aten.convolution_backward: _count_convolution_backward}
+_BACKWARD_FLOPS = {torch.ops.aten.convolution_backward: _count_convolution_backward}

@@ -97,16 +97,13 @@ class _Measured:
             all_parts = dict.fromkeys(part for counts, _ in self._networks for part in counts)
             if not self._networks or not parts.keys() <= all_parts.keys():
                 return None
-            measured = np.array(
-                [[counts.get(part, 0) for counts, _ in self._networks] for part in all_parts], np.float64
-            )
-            counts = np.array([parts.get(part, 0) for part in all_parts], np.float64)
-            weights = np.linalg.lstsq(measured, counts)[0]
-            if not np.allclose(measured @ weights, counts):
+            measured = np.array([[float(counts.get(part, 0)) for counts, _ in self._networks] for part in all_parts])
+            asked = np.array([float(parts.get(part, 0)) for part in all_parts])
+            weights = np.linalg.lstsq(measured, asked)[0]
+            if not np.allclose(measured @ weights, asked):
                 return None
             costs = np.array([cost for _, cost in self._networks], np.float64)
-            forward, training, n_parameters = np.rint(weights @ costs).astype(int).tolist()
-            self._sums[key] = forward, training, n_parameters
+            self._sums[key] = tuple(np.rint(weights @ costs).astype(int).tolist())
         return self._sums[key]
 
 
@@ -137,13 +134,11 @@ def _too_many(space: Space) -> RecipeError:
 
 
 def _is_within(architecture: Architecture, bounds: Bounds | None) -> bool:
+    if bounds is None:
+        return True
     costs = (
-        (
-            (bounds.forward_flops, architecture.forward_flops),
-            (bounds.n_parameters, architecture.n_parameters),
-        )
-        if bounds
-        else ()
+        (bounds.forward_flops, architecture.forward_flops),
+        (bounds.n_parameters, architecture.n_parameters),
     )
     return all(limits is None or limits[0] <= cost <= limits[1] for limits, cost in costs)
 

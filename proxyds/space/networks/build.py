@@ -44,10 +44,9 @@ def describe_origin(network: str) -> dict[str, str]:
     module = family.module.partition(":")[0]
     import_module(module)
     top = sys.modules[module.partition(".")[0]]
-    folders = [Path(folder) for folder in getattr(top, "__path__", [])]
-    files = (
-        [Path(top.__file__)] if not folders and top.__file__ else [f for d in folders for f in sorted(d.rglob("*.py"))]
-    )
+    files = [file for folder in getattr(top, "__path__", []) for file in sorted(Path(folder).rglob("*.py"))]
+    if not hasattr(top, "__path__") and top.__file__:
+        files = [Path(top.__file__)]
     content = hashlib.sha256()
     for file in files:
         content.update(hashlib.sha256(file.read_bytes()).digest())

@@ -32,14 +32,11 @@ class ExactConfig(_MBConvConfig):  # type: ignore[misc] # torchvision has no typ
 def build(parameters: EfficientNetParameters, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Builds one network with torchvision's initial weights, drawn from torch's current generator.
 
-    Layers that features can be taken from: `features.0` (stem) to `features.8` (head), `avgpool`.
-
-    Args:
-        parameters: Repeats, kernel sizes and filters of the seven stages; stem; scale of all widths; regularisation.
-        n_labels: Size of the output.
-        image_shape: (channels, height, width) of one image.
+    Layers that features can be taken from: `features.0` (stem) to `features.8` (head), `avgpool`. Arguments as of every `Family.module`.
     """
-    widths = [_scaled(width, parameters.width) for width in (*parameters.filters, LAST_WIDTH)]
+    *widths, head_width = (
+        ExactConfig.adjust_channels(width, parameters.width) for width in (*parameters.filters, LAST_WIDTH, HEAD_WIDTH)
+    )
     stages = [
         ExactConfig(expansion, kernel_size, stride, n_in, n_out, repeats, MBConv)
         for expansion, kernel_size, stride, n_in, n_out, repeats in zip(
@@ -51,7 +48,7 @@ def build(parameters: EfficientNetParameters, n_labels: int, image_shape: tuple[
         dropout=parameters.dropout,
         stochastic_depth_prob=parameters.stochastic_depth,
         num_classes=n_labels,
-        last_channel=_scaled(HEAD_WIDTH, parameters.width),
+        last_channel=head_width,
     )
     if parameters.small_stem or image_shape[0] != 3:
         stride = 1 if parameters.small_stem else 2
@@ -60,7 +57,3 @@ def build(parameters: EfficientNetParameters, n_labels: int, image_shape: tuple[
         network.features[0][0] = stem
     built: nn.Module = network
     return built
-
-
-def _scaled(width: int, scale: float) -> int:
-    return ExactConfig.adjust_channels(width, scale)

@@ -24,8 +24,9 @@ class Family:
 
     Attributes:
         parameters: The model of one network's parameters; every field has a default.
-        module: Import path of the file whose `build(parameters, n_labels, image_shape)` makes the network; `path:function`
-            where another function does.
+        module: Import path of the file whose `build(parameters, n_labels, image_shape)` makes the network, from float images
+            (n, channels, height, width) to logits (n, n_labels); image_shape is (channels, height, width), and initial weights come
+            from torch's current generator. `path:function` where another function makes it.
         feature_layer: The layer that features are taken from unless the recipe names another; None: the last one that is
             computed before the last linear layer.
         summary: One line for `proxyds list`.

@@ -17,12 +17,8 @@ from proxyds.text import suggest_names
 def build_torchvision(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Builds one model with torchvision's initial weights, drawn from torch's current generator.
 
-    Models of a fixed size of image are made for this one (`image_size`), unless the arguments say otherwise.
-
-    Args:
-        parameters: The model's name, its builder's arguments, whether its stem is to suit small images.
-        n_labels: Size of the output.
-        image_shape: (channels, height, width) of one image.
+    Models of a fixed size of image are made for this one (`image_size`), unless the recipe's `arguments` say otherwise. Arguments of
+    this function as of every `Family.module`.
 
     Raises:
         UnknownNameError: There is no such model.

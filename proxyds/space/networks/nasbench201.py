@@ -8,6 +8,8 @@ edge is no module: it costs nothing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -66,29 +68,24 @@ class ReductionBlock(nn.Module):
 def build(parameters: NASBench201Parameters, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Builds one network with torch's own initial weights.
 
-    Layers that features can be taken from: `stem`, `stages.0` to `stages.2`, `pool`.
-
-    Args:
-        parameters: The cell, channels C, cells a stage.
-        n_labels: Size of the output.
-        image_shape: (channels, height, width) of one image.
+    Layers that features can be taken from: `stem`, `stages.0` to `stages.2`, `pool`. Arguments as of every `Family.module`.
     """
     cell, width = read_cell(parameters.cell), parameters.channels
-    network = nn.Sequential()
-    network.add_module(
-        "stem", nn.Sequential(nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-    )
+    stem = nn.Sequential(nn.Conv2d(image_shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
     stages = nn.Sequential()
     for stage in range(3):
         blocks: list[nn.Module] = [ReductionBlock(width, 2 * width)] if stage else []
         width = 2 * width if stage else width
         stages.append(nn.Sequential(*blocks, *(SearchedCell(cell, width) for _ in range(parameters.cells))))
-    network.add_module("stages", stages)
-    network.add_module("norm", nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True)))
-    network.add_module("pool", nn.AdaptiveAvgPool2d(1))
-    network.add_module("flatten", nn.Flatten())
-    network.add_module("classifier", nn.Linear(width, n_labels))
-    return network
+    layers = {
+        "stem": stem,
+        "stages": stages,
+        "norm": nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True)),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Linear(width, n_labels),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _operation(operation: str, width: int) -> nn.Module:

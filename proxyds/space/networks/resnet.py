@@ -60,12 +60,10 @@ class ResNet(nn.Module):
         self.stages = nn.ModuleList()
         n_in = widths[0]
         for stage, width in enumerate(widths):
-            blocks = []
-            for block in range((parameters.depth - 2) // 6):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(ResidualBlock(n_in, width, kernel_size, stride))
-                n_in = width
+            blocks = [ResidualBlock(n_in, width, kernel_size, stride=2 if stage else 1)]
+            blocks += [ResidualBlock(width, width, kernel_size, 1) for _ in range((parameters.depth - 2) // 6 - 1)]
             self.stages.append(nn.Sequential(*blocks))
+            n_in = width
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(n_in, n_labels)
 
@@ -79,13 +77,7 @@ class ResNet(nn.Module):
 
 
 def build(parameters: ResNetParameters, n_labels: int, image_shape: tuple[int, int, int]) -> ResNet:
-    """Builds one network with He et al.'s initial weights, drawn from torch's current generator.
-
-    Args:
-        parameters: Depth, base filters B, kernel size K, multiplier M.
-        n_labels: Size of the output.
-        image_shape: (channels, height, width) of one image.
-    """
+    """Builds one network with He et al.'s initial weights, drawn from torch's current generator; arguments as of every `Family.module`."""
     network = ResNet(parameters, n_labels, image_shape[0])
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
