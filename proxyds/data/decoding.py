@@ -32,22 +32,22 @@ RUN, RUN_BYTES = 8192, 128_000_000
 """Images of one file of pixels, and their bytes, at most."""
 
 ROW = np.dtype([("id", "S64"), ("sha256", "S64"), ("label", np.int64), ("index", np.int64), ("place", np.int64)])
-"""What is known of a decoded image: its id before repeats are numbered, the sha256 of its file, the place of its label among its
-part's labels, its own place in the part, and that of its pixels in the part's files, laid end to end."""
+"""Row of one decoded image: its id before repeats are numbered, the sha256 of its file, the index of its label among its
+part's labels, its own index in the part, and that of its pixels in the part's files, laid end to end."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the images of a part are, but for themselves.
+    """What decoding says of a part's images, besides their rows and pixels.
 
     Attributes:
         n_rows: Images of the part, those that were left out too.
         shapes: The shapes (C, H, W) of their pixels: one, if all is well.
         runs: Images in each of the files `pixels-0.npy`, `pixels-1.npy`, ...
-        values: The labels that are there, as the source has them, in the order of their coming.
-        counts: How many images have each.
-        firsts: Place in the part of the first image that has each.
-        bad_images: Place in the part of each image that does not decode, and its file's name.
+        values: The labels that occur, as the source has them, in the order of their first images.
+        counts: How many images have each label.
+        firsts: Index in the part of the first image of each label.
+        bad_images: Index in the part of each image that does not decode, and its file's name.
     """
 
     n_rows: int
@@ -89,11 +89,11 @@ def decode_part(
 ) -> None:
     """Decodes a part into `pixels-*.npy`, uint8 (n, C, H, W), `rows.npy` of `ROW` in the order of ids, and `part.json`.
 
-    Images without a label are counted and not decoded: whether that is an error is for whoever knows the other parts.
+    Images without a label are counted and not decoded: whether that is an error is for whoever sees all parts.
 
     Args:
         folder: Filled with the result.
-        report: Told how many images are done.
+        report: Receives how many images are done.
         part: The images.
         spec: Mode and size that networks see, and what to do about bad images.
         split: The source's name of the split, for messages.
@@ -113,7 +113,7 @@ def decode_part(
     n_rows = 0
 
     def write_run() -> None:
-        if len(shapes) == 1:  # else it is an error for whoever knows the other parts
+        if len(shapes) == 1:  # else `source` refuses the split
             np.save(folder / f"pixels-{len(runs)}.npy", np.stack(images))
         runs.append(len(images))
         images.clear()
@@ -251,19 +251,16 @@ def gather_images(*, folder: Path, report: Report, part: Part, wanted: NDArray[n
     Raises:
         SourceError: The part cannot be read, or has fewer images than when it was decoded.
     """
-    ends, n_bytes = [], 0
-    indices = iter(wanted.tolist())
-    next_wanted = next(indices, None)
+    ends, remaining = [], set(wanted.tolist())
     with (folder / "encoded.bin").open("wb") as file:
         for index, (encoded, _, _) in enumerate(part.rows()):
-            if next_wanted is None:
-                break
-            if index == next_wanted:
+            if index in remaining:
                 file.write(encoded)
-                n_bytes += len(encoded)
-                ends.append(n_bytes)
-                next_wanted = next(indices, None)
-    if next_wanted is not None:
+                ends.append(file.tell())
+                remaining.remove(index)
+            if not remaining:
+                break
+    if remaining:
         raise SourceError("source: must hold the images that it held when the build began, some are gone; build again")
     np.save(folder / "ends.npy", np.array(ends, np.int64))
     report(1, 1, "")

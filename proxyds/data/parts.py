@@ -71,7 +71,7 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
-class HeldPart:
+class LoadedPart:
     """Images in memory, or mapped into it.
 
     Attributes:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from proxyds.data.parts import HeldPart, Part, StreamedPart, refusing_unreadable
+from proxyds.data.parts import LoadedPart, Part, StreamedPart, refusing_unreadable
 from proxyds.errors import (
     LabelError,
     RemoteError,
@@ -27,15 +27,14 @@ from proxyds.errors import (
     SplitNotFoundError,
     translate_os_errors,
 )
-from proxyds.recipe.source import Columns, DigitsSource, FolderSource, HubSource, Images, TorchvisionSource
+from proxyds.recipe.source import Columns, FolderSource, HubSource, Images, TorchvisionSource
 from proxyds.runtime.storage import hub
 from proxyds.text import first_line
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
 """Names by which a column of plain numbers or text is taken for the labels."""
 FINE_LABEL = "fine_label"
-"""Of several columns of labels the one that CIFAR-100 and its like are told apart by."""
-
+"""The column that is taken where there are several of labels: CIFAR-100 and its like have coarse ones beside it."""
 
 PART = 8192
 """Images of one part of a split that is in memory; one that is streamed has a part for each of its files."""
@@ -49,12 +48,7 @@ STREAMED_SHARE = 0.25
 
 @dataclass(frozen=True)
 class RawSplit:
-    """A split before decoding.
-
-    Attributes:
-        name: The source's name of it.
-        parts: In the source's order.
-    """
+    """A split before decoding: the source's name of it, and its parts in the source's order."""
 
     name: str
     parts: list[Part]
@@ -66,20 +60,20 @@ class RawSource:
 
     Attributes:
         name: As a reader would look for it.
-        revision: Pinned revision, or None.
-        is_local_copy: Whether a hub source was found in `PROXYDS_DATA`.
         label_names: Text for each label number; None where labels are numbers or texts of their own.
         splits: By role: `train`, and `validation` and `test` where the source has them.
+        revision: Pinned revision, or None.
+        is_local_copy: Whether a hub source was found in `PROXYDS_DATA`.
         is_test_asked: Whether the recipe names the test split.
         n_bytes: Of its files; 0 where it has none.
         is_streamed: Whether its files are read as they are needed.
     """
 
     name: str
-    revision: str | None
-    is_local_copy: bool
     label_names: tuple[str, ...] | None
     splits: dict[str, RawSplit]
+    revision: str | None = None
+    is_local_copy: bool = False
     is_test_asked: bool = False
     n_bytes: int = 0
     is_streamed: bool = False
@@ -93,12 +87,13 @@ def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSo
         streamed: Whether to read its files only as they are needed; None to decide from their size.
         memory_bytes: Of the machine.
     """
-    if isinstance(spec, DigitsSource):
-        return _open_digits()
-    if isinstance(spec, TorchvisionSource):
-        return _open_torchvision(spec)
-    assert isinstance(spec, HubSource | FolderSource)
-    return _open_datasets(spec, streamed, memory_bytes)
+    match spec:
+        case TorchvisionSource():
+            return _open_torchvision(spec)
+        case HubSource() | FolderSource():
+            return _open_datasets(spec, streamed, memory_bytes)
+        case _:
+            return _open_digits()
 
 
 def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
@@ -106,15 +101,10 @@ def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
     n_rows = max(1, min(PART, PART_BYTES * len(labels) // max(1, images.nbytes)))
 
     def copy(column: pa.ChunkedArray, start: int) -> pa.Array:
-        some = column.slice(start, n_rows)
-        return _one(some.take(pa.array(np.arange(len(some)))))
+        rows = column.slice(start, n_rows)
+        return rows.take(pa.array(np.arange(len(rows)))).combine_chunks()
 
-    return [HeldPart(copy(images, start), copy(labels, start), start) for start in range(0, len(labels), n_rows)]
-
-
-def _one(array: pa.ChunkedArray) -> pa.Array:
-    together = array.combine_chunks()
-    return together if isinstance(together, pa.Array) else together.chunk(0)
+    return [LoadedPart(copy(images, start), copy(labels, start), start) for start in range(0, len(labels), n_rows)]
 
 
 def _open_digits() -> RawSource:
@@ -124,7 +114,7 @@ def _open_digits() -> RawSource:
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     parts = _cut_parts(_encode_png(pixels), pa.chunked_array([digits.target.astype(np.int64)]))
     names = tuple(str(name) for name in digits.target_names)
-    return RawSource("scikit-learn digits", None, False, names, {"train": RawSplit("train", parts)})
+    return RawSource("scikit-learn digits", names, {"train": RawSplit("train", parts)})
 
 
 def _open_torchvision(spec: TorchvisionSource) -> RawSource:
@@ -144,7 +134,7 @@ def _open_torchvision(spec: TorchvisionSource) -> RawSource:
         labels = pa.chunked_array([np.array(split.targets, np.int64)])
         splits[role] = RawSplit(role, _cut_parts(_encode_png(split.data), labels))
         names = tuple(split.classes)
-    return RawSource(f"torchvision {spec.dataset}", None, False, names, splits)
+    return RawSource(f"torchvision {spec.dataset}", names, splits)
 
 
 def _encode_png(pixels: NDArray[np.uint8]) -> pa.ChunkedArray:
@@ -170,17 +160,19 @@ def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory
     opened = _load_dataset(location, name, config, streamed)
     roles = _find_roles(opened, spec)
     columns = _list_columns(opened[roles["train"]])
-    image_column = _find_image_column(columns, spec)
+    images = [column for column, feature in columns.items() if isinstance(feature, datasets.Image)]
+    image_column = _choose_column(images, spec.image_column, "image", columns)
     label_column = _find_label_column(columns, spec)
     splits: dict[str, RawSplit] = {}
     for role, split_name in roles.items():
         split = opened[split_name]
-        missing = [column for column in (image_column, label_column) if column not in _list_columns(split)]
-        if missing:
-            raise SourceError(
-                f"source: split {split_name} must have the columns of {spec.train_split}, it lacks {missing[0]}"
-            )
+        for column in (image_column, label_column):
+            if column not in _list_columns(split):
+                raise SourceError(
+                    f"source: split {split_name} must have the columns of {spec.train_split}, it lacks {column}"
+                )
         split = split.cast_column(image_column, datasets.Image(decode=False))
+        parts: list[Part]
         if streamed:
             parts = _cut_stream(split, image_column, label_column, repr((listing, config, split_name)))
         else:
@@ -189,9 +181,8 @@ def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory
         splits[role] = RawSplit(split_name, parts)
     feature = columns[label_column]
     names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    return RawSource(
-        name, revision, is_local_copy, names, splits, spec.test_split is not None, n_bytes, is_streamed=streamed
-    )
+    is_test_asked = spec.test_split is not None
+    return RawSource(name, names, splits, revision, is_local_copy, is_test_asked, n_bytes, streamed)
 
 
 def _cut_stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
@@ -335,13 +326,6 @@ def _list_columns(split: Any) -> dict[str, Any]:
     return dict(split.features)
 
 
-def _find_image_column(columns: dict[str, Any], spec: Columns) -> str:
-    import datasets
-
-    images = [name for name, feature in columns.items() if isinstance(feature, datasets.Image)]
-    return _choose_column(images, spec.image_column, "image", columns)
-
-
 def _find_label_column(columns: dict[str, Any], spec: Columns) -> str:
     import datasets
 
@@ -352,7 +336,7 @@ def _find_label_column(columns: dict[str, Any], spec: Columns) -> str:
         if isinstance(feature, datasets.Value) and (name == spec.label_column or name in LABEL_COLUMNS)
     ]
     candidates = named if named and spec.label_column not in plain else plain
-    if spec.label_column is None and FINE_LABEL in candidates:  # coarse ones stand beside it
+    if spec.label_column is None and FINE_LABEL in candidates:
         return FINE_LABEL
     column = _choose_column(candidates, spec.label_column, "label", columns)
     if column in plain and not columns[column].dtype.startswith(_LABEL_TYPES):

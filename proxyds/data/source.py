@@ -7,10 +7,12 @@ samples, and their pixels, are read into it at the end. Encoded bytes are never 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice, pairwise
 from typing import Any
 
 import loky
@@ -26,7 +28,7 @@ from proxyds.data.decoding import (
     list_pixels,
     read_decoded,
 )
-from proxyds.data.parts import HeldPart, Part
+from proxyds.data.parts import LoadedPart, Part
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
 from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
@@ -44,14 +46,7 @@ COPIES = 2
 
 @dataclass(frozen=True)
 class _Split:
-    """A split whose parts are decoded.
-
-    Attributes:
-        name: The source's name of it.
-        parts: The encoded images.
-        entries: What decoding them left in the store.
-        decoded: What is known of each part's images.
-    """
+    """A split whose parts are decoded: the source's name of it, its parts, and of each what decoding left in the store."""
 
     name: str
     parts: Sequence[Part]
@@ -115,10 +110,8 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     (done,) = run([splitting_task(roles, keys, carving, label_names)])
     result = read_splits(done.entry)
     _check_left(result, protocol)
-    n_pixel_bytes = COPIES * len(roles["train"]) * int(np.prod(image_shape)) * loky.cpu_count()
-    is_streamed = streamed
-    if is_streamed is None:
-        is_streamed = raw.is_streamed or n_pixel_bytes > STREAMED_SHARE * memory
+    n_pixel_bytes = COPIES * len(roles["train"]) * math.prod(image_shape) * loky.cpu_count()
+    is_streamed = raw.is_streamed or n_pixel_bytes > STREAMED_SHARE * memory if streamed is None else streamed
 
     def open_samples(names: Sequence[str], counts: Sequence[int], role: str, fingerprint: str = "") -> StreamedSamples:
         files = tuple(done.entry.file(f"{name}.npz") for name in names)
@@ -191,17 +184,18 @@ def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluat
 
 
 def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks) -> dict[str, _Split]:
+    """Decodes the parts of some splits, all at once."""
     tasks = [
-        decoding_task(part, spec, raw.splits[role].name, raw.label_names, number, len(raw.splits[role].parts))
-        for role in roles
-        for number, part in enumerate(raw.splits[role].parts)
+        decoding_task(part, spec, split.name, raw.label_names, number, len(split.parts))
+        for split in map(raw.splits.__getitem__, roles)
+        for number, part in enumerate(split.parts)
     ]
-    entries = (done.entry for done in run(tasks))
+    all_entries = (done.entry for done in run(tasks))
     splits = {}
     for role in roles:
-        of_parts = [next(entries) for _ in raw.splits[role].parts]
-        decoded = [read_decoded(entry) for entry in of_parts]
-        splits[role] = _Split(raw.splits[role].name, raw.splits[role].parts, of_parts, decoded)
+        split = raw.splits[role]
+        entries = list(islice(all_entries, len(split.parts)))
+        splits[role] = _Split(split.name, split.parts, entries, [read_decoded(entry) for entry in entries])
     return splits
 
 
@@ -211,14 +205,7 @@ def _hides_labels(split: _Split, own_names: Sequence[str] | None) -> bool:
 
 
 def _check_labels(split: _Split, label_names: Sequence[str], own_names: Sequence[str] | None, role: str) -> None:
-    """Makes sure that every image has a label that the training split has, and that there are two labels or more.
-
-    Args:
-        split: As decoded.
-        label_names: Text for each label.
-        own_names: The source's own, None where its labels are numbers or texts of their own.
-        role: What the split is for.
-    """
+    """Makes sure that every image has a label that the training split has, and that there are two labels or more."""
     n_missing, first, names = 0, "", set(label_names)
     for each, start in zip(split.decoded, split.starts, strict=False):
         for value, count, index in zip(each.values, each.counts, each.firsts, strict=True):
@@ -246,11 +233,9 @@ def _check_names(names: Sequence[str]) -> None:
 
 def _check_left(result: Splits, protocol: str) -> None:
     """Makes sure that there are samples for each of the three uses."""
-    for use, n in (
-        ("be drawn", sum(result.counts)),
-        ("measure importance on", result.n_test if protocol == "paper" else result.n_evaluation),
-        ("test on", result.n_test),
-    ):
+    n_evaluation = result.n_test if protocol == "paper" else result.n_evaluation
+    counts = {"be drawn": sum(result.counts), "measure importance on": n_evaluation, "test on": result.n_test}
+    for use, n in counts.items():
         if not n:
             raise SourceError(
                 f"source: must leave samples to {use}, none are left; use more samples, or other fractions"
@@ -259,7 +244,7 @@ def _check_left(result: Splits, protocol: str) -> None:
 
 def _find_shape(splits: Iterable[_Split]) -> tuple[int, int, int]:
     """Finds the shape (C, H, W) of all images."""
-    every = set()
+    shapes_of_splits = set()
     for split in splits:
         shapes = sorted({shape for each in split.decoded for shape in each.shapes})
         if not shapes:
@@ -270,10 +255,12 @@ def _find_shape(splits: Iterable[_Split]) -> tuple[int, int, int]:
                 f"source.image_size: must be given for images of {len(shapes)} sizes ({shown}, ...) in split {split.name}; "
                 "for example `image_size: 32`"
             )
-        every.add(shapes[0])
-    if len(every) > 1:
-        raise SourceError(f"source: splits must have one image size, found {sorted(every)}; set source.image_size")
-    return every.pop()
+        shapes_of_splits.add(shapes[0])
+    if len(shapes_of_splits) > 1:
+        raise SourceError(
+            f"source: splits must have one image size, found {sorted(shapes_of_splits)}; set source.image_size"
+        )
+    return shapes_of_splits.pop()
 
 
 def _join_parts(
@@ -304,27 +291,26 @@ def _tell_origin(split: _Split | None, carved_from: str, fraction: float) -> str
 def _open_encoded(split: _Split, source_index: NDArray[np.int64], run: RunTasks) -> ReadEncoded:
     """Gives access to some images: in memory, or in the store, where they are written by one reading of the parts that hold some."""
     starts, parts = split.starts, split.parts
-    in_memory = [part for part in parts if isinstance(part, HeldPart)]
+    in_memory = [part for part in parts if isinstance(part, LoadedPart)]
 
     def find_parts(samples: Samples) -> NDArray[np.int64]:
         numbers: NDArray[np.int64] = np.searchsorted(starts, samples.source_index, side="right") - 1
         return numbers
 
-    def read_held(samples: Samples) -> list[bytes]:
+    def read_loaded(samples: Samples) -> list[bytes]:
         images = zip(find_parts(samples).tolist(), samples.source_index.tolist(), strict=True)
         return [in_memory[part].encoded(index - int(starts[part])) for part, index in images]
 
     if len(in_memory) == len(parts):
-        return read_held
+        return read_loaded
     wanted = np.sort(source_index)
     bounds = np.searchsorted(wanted, starts)
-    has_some = [part for part in range(len(parts)) if bounds[part] < bounds[part + 1]]
-    tasks = [
-        gathering_task(parts[part], split.name, wanted[bounds[part] : bounds[part + 1]] - starts[part])
-        for part in has_some
-    ]
-    entries = dict(zip(has_some, (done.entry for done in run(tasks)), strict=True))
-
+    tasks = {
+        number: gathering_task(part, split.name, wanted[first:after] - start)
+        for number, (part, start, (first, after)) in enumerate(zip(parts, starts, pairwise(bounds), strict=False))
+        if first < after
+    }
+    entries = {number: done.entry for number, done in zip(tasks, run(list(tasks.values())), strict=True)}
     ends_of = cache(lambda part: np.load(entries[part].file("ends.npy").path))
     file_of = cache(lambda part: entries[part].file("encoded.bin").path)
 
