@@ -1,4 +1,4 @@
-"""Builds a proxy: the stages in order. Also checks one, and renders its card again.
+"""Builds a proxy, stage by stage; also checks one, and renders its card again.
 
 recipe -> source -> space -> probes -> importance -> similarity -> selection -> artifact and card -> check
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -60,8 +61,8 @@ class Built:
     """A proxy on disk.
 
     Attributes:
-        folder: Where it is.
-        manifest: What it says of itself.
+        folder: Where the proxy is.
+        manifest: Its manifest.
         was_there: Whether the very proxy stood there already and nothing was written.
     """
 
@@ -129,10 +130,8 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)
     session.clock.end_stage("selection")
 
-    def describe() -> Manifest:
-        return describe_build(session, architectures, scored, draw, machine)
-
     check_destination(out, force)  # hours may have passed
+    describe = partial(describe_build, session, architectures, scored, draw, machine)
     return write_proxy(session, out, scored.outcomes, scored.mapping, draw, describe, force=force)
 
 
@@ -149,16 +148,16 @@ def write_proxy(
     """Writes a proxy's folder, which appears whole or not at all.
 
     Args:
-        session: Its recipe at work.
+        session: The recipe at work.
         out: The folder.
-        outcomes: The probes' answers about the evaluation samples.
+        outcomes: Cases and importances of the evaluation samples.
         mapping: Each training sample's nearest evaluation samples.
         draw: The proxy's samples and labels.
-        describe: Gives the manifest, but for its list of files, once the tables are written.
+        describe: Makes the manifest, but for its list of files, once the tables are written.
         force: Replace another proxy at `out`.
 
     Raises:
-        OutputError: It cannot be written; see its subclasses.
+        OutputError: The folder cannot be written; see the subclasses.
     """
     recipe = session.recipe
     with (
@@ -201,8 +200,7 @@ def check(
     folder, execution = Path(folder).resolve(), Execution(**options)
     recipe, settings = read_checked_recipe(folder, overrides)
     if runs is not None:
-        checked = check_known_runs(folder, recipe, settings, Path(runs), execution.device)
-        return Built(folder, checked)
+        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution.device))
     with open_session(recipe, execution) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
@@ -220,7 +218,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
         The card's files that differed from what the records render to (and, unless `check_only`, were replaced).
 
     Raises:
-        ArtifactError: It is no proxy.
+        ArtifactError: The folder is no proxy.
         VerificationError: A file besides the card's is damaged.
         CardDriftError: With `check_only`, a file of the card differs.
     """
@@ -233,8 +231,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
     files = render_card(manifest, summarize_tables(tables))
-    paths = {name: folder / name for name in files}
-    changed = [name for name, path in paths.items() if not path.is_file() or path.read_bytes() != files[name]]
+    changed = [name for name in files if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]]
     if changed and check_only:
         raise CardDriftError(
             f"{', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again",
@@ -255,7 +252,7 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
         The manifest of the proxy that is there; None where nothing is.
 
     Raises:
-        OutputError: It may not; see its subclasses.
+        OutputError: The folder may not be written; see the subclasses.
     """
     with translate_os_errors(out, "choose another -o"):
         existing = check_output(out)
@@ -266,15 +263,15 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
 
 
 def _keep(session: Session, out: Path, existing: Manifest) -> Built:
-    """Leaves a proxy alone that is there already, if it is the one asked for and whole."""
+    """Leaves a proxy alone that is there already; refuses one that is not the one asked for, or not whole."""
     recipe = session.recipe
     code = describe_origin(recipe.space.network).get("plugin")
     is_same = existing.recipe_sha256 == recipe.sha256 and existing.space.origin.get("plugin") == code
     if not is_same or existing.source.fingerprint != session.data.facts.fingerprint:
         raise another_proxy(out, existing)
+    # a check that is still to come writes its part again
+    verify = verify_proxy if recipe.check is None or has_evidence(existing, recipe.check) else verify_for_check
     try:
-        if recipe.check is not None and not has_evidence(existing, recipe.check):
-            return Built(out, verify_for_check(out), was_there=True)  # a check will write the rest again
-        return Built(out, verify_proxy(out), was_there=True)
+        return Built(out, verify(out), was_there=True)
     except VerificationError as error:
         raise VerificationError(f"{error.message}: --force builds it anew over this one", place=error.place) from None

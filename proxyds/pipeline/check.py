@@ -1,4 +1,4 @@
-"""Checks a proxy: the runs in order, then the evidence, written into the proxy.
+"""Checks a proxy: makes the runs, weighs them, and writes the evidence into the proxy.
 
 recipe -> space -> training sets -> runs -> ranking table -> evidence -> card
 """
@@ -76,12 +76,7 @@ from proxyds.text import make_plain
 
 
 def verify_for_check(folder: Path) -> Manifest:
-    """Verifies all of a proxy but what a check writes, which a stopped one may have left half-way, and sweeps its remains.
-
-    Raises:
-        ArtifactError: It is no proxy.
-        VerificationError: Another file is damaged.
-    """
+    """Verifies all of a proxy but what a check writes, which a stopped check may have left half-way; sweeps its remains."""
     manifest = read_manifest(folder)
     with translate_os_errors(folder, "copy the proxy to another place"):
         sweep_half_files(folder)
@@ -90,10 +85,10 @@ def verify_for_check(folder: Path) -> Manifest:
 
 
 def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
-    """Reads a proxy's own recipe and how it is to be checked.
+    """Reads a proxy's own recipe and how the proxy is to be checked.
 
     Raises:
-        ArtifactError: It is no proxy.
+        ArtifactError: The folder is no proxy.
         VerificationError: A file besides those that a check writes is damaged.
         RecipeError: An override changes what the proxy was made from.
     """
@@ -109,14 +104,9 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
 
 
 def choose_ranked(session: Session, settings: Check, architectures: Sequence[Architecture]) -> list[Architecture]:
-    """Chooses the architectures that a check ranks; refuses, before anything is trained, what it could not do.
+    """Chooses the architectures of a space that a check ranks; refuses, before anything is trained, what the check could not do.
 
     Where only some of the space are ranked and a table is the reference, they are of its rows.
-
-    Args:
-        session: The proxy's recipe at work.
-        settings: How the proxy is checked.
-        architectures: The whole space, from the lightest to the heaviest.
 
     Raises:
         EvidenceError: The space holds too few architectures.
@@ -139,7 +129,7 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
 
 
 def find_check_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
-    """Finds what a check's controls are drawn by, and the proxy again where its table is not enough for that."""
+    """Finds what a check's controls are drawn by; also what the proxy is, where its table is not enough to draw it again."""
     own = recipe.selection.method
     is_drawn_again = settings.draws > 1 or len(all_ratios(settings, recipe.selection.ratio)) > 1
     return join_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
@@ -158,17 +148,13 @@ def list_check_runs(
         session: The proxy's recipe at work.
         settings: How the proxy is checked.
         ranked: The architectures of `choose_ranked`.
-        scores: Of the training samples; controls that need more are listed without samples.
-        own_draws: Those of `list_own_draws`; they may not know their samples yet.
+        scores: Scores of the training samples; controls that need more are listed without samples.
+        own_draws: The draws of `list_own_draws`; they may not know their samples yet.
     """
     recipe, data = session.recipe, session.data
     draws = {**own_draws, **_list_controls(recipe, settings, scores, own_draws[PROXY])}
-    return list_runs(
-        ranked,
-        list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training),
-        data.test,
-        session.set_up_training(),
-    )
+    sets = list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training)
+    return list_runs(ranked, sets, data.test, session.set_up_training())
 
 
 def find_reduction(recipe: Recipe, scores: SampleScores) -> LabelReduction | None:
@@ -180,7 +166,7 @@ def find_reduction(recipe: Recipe, scores: SampleScores) -> LabelReduction | Non
 def list_own_draws(recipe: Recipe, scores: SampleScores, manifest: Manifest, tables: Tables) -> dict[str, DrawAgain]:
     """Lists how the proxy is drawn again at any ratio; and, where it drops labels, as it would be with all of them.
 
-    It is drawn by the weights of its importance table, where its method weighs; else by the scores, where these are enough.
+    A method that weighs draws by the weights of the importance table, another by the scores, where these are enough.
     """
     table = tables.importance
     method, selected = METHODS[recipe.selection.method], np.array(table["selected"].to_pylist())
@@ -237,14 +223,7 @@ def check_ranking(
     architectures: Sequence[Architecture],
     ranked: Sequence[Architecture],
 ) -> Manifest:
-    """Trains what is not trained yet, weighs the evidence and writes it into the proxy.
-
-    Args:
-        session: The proxy's recipe at work.
-        folder: The proxy.
-        settings: How the proxy is checked.
-        architectures: The whole space, from the lightest to the heaviest.
-        ranked: The architectures of `choose_ranked`.
+    """Trains what is not trained yet, weighs the evidence and writes it into the proxy; see `list_check_runs`.
 
     Returns:
         The proxy's new manifest.
@@ -326,10 +305,9 @@ def _write_evidence(
 
 
 def has_evidence(manifest: Manifest, settings: Check) -> bool:
-    """Whether a proxy holds the evidence of a check with the very same settings, trained by a check."""
+    """Tells whether a proxy holds the evidence of a whole check with the very same settings."""
     evidence = manifest.evidence
     if evidence is None or evidence.runs != TRAINED_HERE or evidence.failures:
         return False
-    if settings.reference is not None:  # a file of that name may hold something else by now
-        return False
-    return evidence.check.model_dump() == settings.model_dump()
+    # the file of a reference may hold something else by now
+    return settings.reference is None and evidence.check.model_dump() == settings.model_dump()

@@ -1,9 +1,10 @@
-"""Another proxy from a published importance table: another size, draw law or seed. Nothing is trained, samples are found by content."""
+"""Draws another proxy from a published importance table: another size, draw law or seed. Nothing is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Unpack
 
@@ -79,36 +80,25 @@ def resample(
             if (existing.recipe_sha256, existing.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
                 raise another_proxy(out, existing)
             return Built(out, verify_proxy(out), was_there=True)
-        if METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method:
-            rule = design_by(read_weights(tables.importance))
-        else:
-            rule = DESIGNS[chosen_by.method]
+        has_weights = METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method
+        rule = design_by(read_weights(tables.importance)) if has_weights else DESIGNS[chosen_by.method]
         case = tables.importance["case"].to_numpy().astype(np.int64)
         draw = draw_samples(scores, case, data.label_names, rule, chosen_by, recipe.draw_seed)
         session.clock.end_stage("selection")
 
-        def describe() -> Manifest:
-            return describe_resampling(session, parent, parent_sha256, draw)
-
+        describe = partial(describe_resampling, session, parent, parent_sha256, draw)
         outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
         return Built(out, write_proxy(session, out, outcomes, mapping, draw, describe, force=force))
 
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
-    """Reads the recipe of the new proxy, and where its source lies now, which is no part of it.
-
-    Raises:
-        ArtifactError: The proxy's recipe is not the one that it was built from.
-        RecipeError: An override changes more than `MAY_CHANGE`.
-    """
+    """Reads the new proxy's recipe, and where the source lies now, which is no part of it; refuses changes beyond `MAY_CHANGE`."""
     before, after = (read_recipe(folder / RECIPE, changes) for changes in ((), overrides))
     if before.sha256 != parent.recipe_sha256:
         raise ArtifactError(
             f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"
         )
-    fixed = [
-        each.model_copy(update={"source": before.source}).model_dump(exclude=MAY_CHANGE) for each in (before, after)
-    ]
+    fixed = [each.model_dump(exclude=MAY_CHANGE | {"source"}) for each in (before, after)]
     sources = [each.source.model_dump(exclude={"path"}) for each in (before, after)]
     if fixed[0] != fixed[1] or sources[0] != sources[1]:
         changed = [part for part in fixed[0] if fixed[0][part] != fixed[1][part]] or ["source"]

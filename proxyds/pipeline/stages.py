@@ -1,4 +1,4 @@
-"""What build, check and plan share: the source and space of a recipe, its probes, and the sample scores that come of them.
+"""The stages that build, check and plan share: a recipe's source, space and probes, and the samples' scores.
 
 source -> space -> probes -> importance -> features -> similarity
 """
@@ -55,11 +55,7 @@ LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webd
 
 
 class StageClock:
-    """Records stages that follow one another; a stage begins where the one before ended.
-
-    Args:
-        on_progress: Told of every stage that ends.
-    """
+    """Records stages that follow one another, and tells of each end; a stage begins where the one before ended."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self.stages: list[StageRecord] = []
@@ -67,13 +63,7 @@ class StageClock:
         self._started = time.perf_counter()
 
     def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0) -> None:
-        """Ends a stage.
-
-        Args:
-            name: Of the stage.
-            results: Of its tasks, if it has any.
-            flops: Floating-point operations of its networks.
-        """
+        """Ends a stage: with the results of its tasks, if it has any, and the floating-point operations of its networks."""
         now = time.perf_counter()
         elapsed = now - self._started
         record = StageRecord(
@@ -93,7 +83,7 @@ class Session:
     """A recipe at work.
 
     Attributes:
-        recipe: As run.
+        recipe: The recipe as run.
         data: Its source.
         device: `cpu` or a CUDA device.
         engine: Where tasks run.
@@ -131,8 +121,8 @@ class Session:
 
     def describe_machine(self, architectures: Sequence[Architecture]) -> MachineRecord:
         """Describes where some networks are trained, and how each computes there."""
-        shape = len(self.data.label_names), self.data.image_shape
-        computations = self.ask(describe_computations, architectures, *shape, self.device)
+        n_labels, image_shape = len(self.data.label_names), self.data.image_shape
+        computations = self.ask(describe_computations, architectures, n_labels, image_shape, self.device)
         return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
 
     def in_memory(self) -> Session:
@@ -163,7 +153,7 @@ def list_space(session: Session) -> list[Architecture]:
         RecipeError: The space cannot be listed; see `list_architectures`.
         StarvedLabelError: A label can expect less than one sample.
         LabelError: More labels are to be kept than there are.
-        ShortageError: The labels that are kept cannot have so many samples.
+        ShortageError: The labels that are kept do not have so many samples.
     """
     recipe, data = session.recipe, session.data
     check_ratio(data.label_counts, data.label_names, recipe.selection.ratio, recipe.selection.labels)
@@ -197,7 +187,7 @@ def join_needs(*methods: str) -> frozenset[Need]:
 
 
 def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> tuple[list[Architecture], str]:
-    """Chooses a build's probes, and the layer of the heaviest that features come from; refuses what could not be done with them.
+    """Chooses a build's probes, and the layer of the heaviest that features come from; refuses what they could not do.
 
     Raises:
         RecipeError: There are fewer evaluation samples than neighbours.
@@ -210,7 +200,7 @@ def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> t
 
 
 def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[ProbeJob]:
-    """Lists the trainings of a build's probes: for each repeat every one of them; the heaviest is asked on the way where that is needed."""
+    """Lists the trainings of a build's probes, for each repeat every probe; the heaviest is asked on the way where that is needed."""
     recipe, data, setup = session.recipe, session.data, session.set_up_training()
     return [
         ProbeJob(
@@ -271,8 +261,8 @@ def score_samples(session: Session, probes: Sequence[Probe], needs: frozenset[Ne
 
     (projection,) = session.run([projection_task(features)])
     results = session.run(mapping_tasks(features, projection))
-    is_held = isinstance(data.train, Samples)
-    mapping = open_mapping([result.entry for result in results], len(data.train), is_held=is_held)
+    in_memory = isinstance(data.train, Samples)
+    mapping = open_mapping([result.entry for result in results], len(data.train), in_memory=in_memory)
     clock.end_stage("similarity", [projection, *results])
 
     case, importance = carry_importance(mapping, outcomes)
@@ -300,13 +290,7 @@ def read_scores(data: Source, manifest: Manifest, tables: Tables) -> SampleScore
 def describe_machine(
     device: str, n_workers: int | None = None, computations: Mapping[str, str] | None = None
 ) -> MachineRecord:
-    """Describes the machine, for the manifest; no host name, no path.
-
-    Args:
-        device: Where networks were trained.
-        n_workers: How many at once; None where none was.
-        computations: How each of them computed, by its name.
-    """
+    """Describes the machine, for the manifest: no host name, no path; `n_workers` is None where nothing was trained."""
     return MachineRecord(
         device=describe_arithmetic(device)["device"],
         processor=_processor(),

@@ -1,14 +1,14 @@
-"""The rules of selection methods: from the scores of the training samples to the sampling design that the proxy is drawn by.
+"""The rules of selection methods: each makes, of the training samples' scores, the sampling design that the proxy is drawn by.
 
 A design gives every sample a weight, and where a method deals samples out by class or by score, strata with a quota each; `sampling.py`
 draws by it. A method that ranks and cuts off gives a weight of 1 to what it takes and 0 to the rest: nothing is left to chance but
-ties. Scores of training samples are those of the heaviest probe, the mean over its trainings. Features are its own too, after PCA, where
-authors take a network's last layer as it is.
+ties. Scores are those of the heaviest probe, the mean over its trainings. Features are the heaviest probe's too, after PCA, where authors
+take a network's last layer as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -29,9 +29,9 @@ Rule = Callable[[SampleScores, int, int], Design]
 EARLY = 0.1
 """Share of the epochs after which samples are scored by `el2n`: Paul et al. take 20 of 200."""
 STEEPNESS = 9
-"""Of `easier`: half of the chances lie with the easiest 7 % of each label, as long as the proxy has no more than a tenth of all samples."""
+"""Exponent of `easier`: half of the chances lie with the easiest 7 % of each label, as long as the proxy has no more than a tenth of all."""
 N_STRATA = 50
-"""Of scores, in `ccs`: the authors' number."""
+"""Strata of scores in `ccs`: the authors' number."""
 SMALLEST_ENTROPY = 1e-12
 
 
@@ -57,10 +57,7 @@ def within_labels(design: Rule) -> Rule:
 
 
 def take_extreme(find_score: Callable[[Answers], Floats], *, largest: bool, within_labels: bool = False) -> Rule:
-    """Makes a rule that takes the samples with the smallest, or the largest, score, equal ones by the seed.
-
-    `find_score` gives (N,) scores; with `within_labels` every label has its share, those that are the most extreme of it.
-    """
+    """Makes a rule that takes the samples with the smallest, or the largest, score, (N,); with `within_labels` each label's share of them."""
 
     def design(scores: SampleScores, n: int, seed: int) -> Design:
         score = find_score(_declared(scores.answers))
@@ -191,18 +188,17 @@ def fill_evenly(counts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 def design_k_center(scores: SampleScores, n: int, seed: int) -> Design:
     """Takes greedy k-centres of the features (Sener and Savarese 2018): from one sample by the seed, always the farthest from all that were taken."""
-    features = _declared(scores.features)
-    taken: list[int] = []
+    features, taken = _declared(scores.features), np.zeros(len(scores.ids))
     norms = (features**2).sum(axis=1)
     nearest = np.full(len(features), np.inf, np.float32)
     chosen = int(uniform_keys(materialize(scores.ids), derive_seed(seed, "first")).argmin())
     for _ in range(n):
-        taken.append(chosen)
+        taken[chosen] = 1.0
         distance = norms - 2 * (features @ features[chosen]) + norms[chosen]
         np.minimum(nearest, distance, out=nearest)
         nearest[chosen] = -np.inf
         chosen = int(nearest.argmax())
-    return Design(_mark(taken, len(features)))
+    return Design(taken)
 
 
 def design_herding(scores: SampleScores, n: int, seed: int) -> Design:  # noqa: ARG001
@@ -258,7 +254,7 @@ def _order(values: Floats, scores: SampleScores, seed: int) -> NDArray[np.int64]
     return np.lexsort((uniform_keys(materialize(scores.ids), derive_seed(seed, "ties")), values))
 
 
-def _mark(indices: Sequence[int] | NDArray[np.int64], n_all: int) -> Floats:
+def _mark(indices: NDArray[np.int64], n_all: int) -> Floats:
     """Makes (n_all,) weights of 1 for what is taken and 0 for the rest."""
     taken = np.zeros(n_all)
     taken[indices] = 1.0

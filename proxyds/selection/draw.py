@@ -1,4 +1,4 @@
-"""Which samples become the proxy: keep probabilities and the draw (paper, Algorithm 1 steps 7 to 9)."""
+"""Draws the samples of the proxy, and finds their keep probabilities (paper, Algorithm 1 steps 7 to 9)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def check_ratio(
 ) -> None:
     """Refuses, before anything is trained, a ratio that leaves some label less than one sample in an even draw.
 
-    Labels that no training sample has are left out of account: nothing can be drawn of them, at any ratio. Where labels are
-    dropped, those that stay are not known yet, and as few as possible must have the samples.
+    Labels without training samples do not count: nothing can be drawn of them, at any ratio. Where labels are dropped, those that stay
+    are not known yet, and as few as possible must have the samples.
 
     Args:
         counts: Samples that may be drawn of each label.
@@ -40,9 +40,9 @@ def check_ratio(
         field: Where the ratio stands, for messages.
 
     Raises:
-        StarvedLabelError: It does; names the smallest label, the ratio and the number of labels that would do.
+        StarvedLabelError: The ratio does; names the smallest label, and the ratio and number of labels that would do.
         LabelError: More labels are to be kept than there are.
-        ShortageError: So few labels do not have so many samples.
+        ShortageError: The labels that are kept do not have so many samples.
     """
     n_all = int(counts.sum())
     n_drawn = round(ratio * n_all)
@@ -79,12 +79,12 @@ def draw_samples(
     """Draws the proxy.
 
     Args:
-        scores: Of the N samples that may be drawn, with their importance.
+        scores: The N samples that may be drawn, with their importance.
         case: (N,) int64 in 1..4, see `similarity.carry_importance`.
         label_names: Text for each label.
-        rule: The method's.
+        rule: The method's rule.
         selection: Method, ratio, draw law, and which labels to keep.
-        seed: The draws'.
+        seed: Seed of the draws.
 
     Raises:
         ShortageError: Fewer than round(ratio * N) samples have a weight above zero, or are of the labels that are kept.
@@ -115,21 +115,7 @@ def draw_samples(
 
 
 def draw_again(scores: SampleScores, rule: Rule, selection: Selection, seed: int, number: int = 0) -> Drawn:
-    """Draws a proxy, or another draw of it.
-
-    Args:
-        scores: Of the N samples that may be drawn; with their importance where labels are dropped.
-        rule: The method's.
-        selection: Ratio, draw law, and which labels to keep: every draw chooses its own.
-        seed: The draws'.
-        number: Of the draw; 0 is the proxy that a build gives.
-
-    Returns:
-        round(ratio * N) samples, and the labels that were kept.
-
-    Raises:
-        ShortageError: Fewer samples than that have a weight above zero, or are of the labels that are kept.
-    """
+    """Draws a proxy, number 0, or draws it another time; every draw chooses its own labels. Arguments and errors are those of `draw_samples`."""
     n, draw_seed = round(selection.ratio * len(scores.ids)), _seed_of_draw(seed, number)
     return _draw(rule(scores, n, draw_seed), n, scores, selection, draw_seed)
 
@@ -164,15 +150,15 @@ def design_by(weights: Values) -> Rule:
 def draw_control(
     rule: Rule, scores: SampleScores, n: int, *, law: str, seed: int, kept: NDArray[np.int64] | None = None
 ) -> Drawn:
-    """Draws n samples by a method, to compare a proxy with: of some labels alone where it keeps these.
+    """Draws n samples by a method, to compare a proxy with.
 
     Args:
-        rule: Of a method: one of `DESIGNS`.
-        scores: Of the samples that may be drawn.
+        rule: The method's rule.
+        scores: The samples that may be drawn.
         n: Samples to draw.
         law: A key of `DRAW_LAWS`.
-        seed: Of the draw.
-        kept: (L,) the labels; None for all.
+        seed: Seed of the draw.
+        kept: (L,) the labels that the proxy keeps, and samples are drawn of; None for all.
 
     Raises:
         ShortageError: Too few samples have a weight above 0.
@@ -189,11 +175,7 @@ def draw_control(
 
 
 def _check_supply(field: str, design: Design, n: int, n_all: int) -> None:
-    """Refuses to draw what is not there: of a method that draws by cases, where their constants are 0.
-
-    Raises:
-        ShortageError: Fewer samples than are asked for have a weight above 0, of all or of a label's.
-    """
+    """Refuses to draw more samples, of all or of a label, than have a weight above 0: as by cases, where their constants are 0."""
     if (supply := find_supply(design, n)) < 1:
         n_possible = math.floor(supply * n)
         asked = f"{n / n_all:.3g} of {n_all:,} asks for {n:,} samples"

@@ -35,16 +35,9 @@ class Design:
 
 
 def inclusion_probabilities(weights: Values, n: int) -> Values:
-    """Scales weights to the chances that samples are drawn: capped at 1, the excess shared out again until they sum to n.
+    """Scales weights (N,) to the chances that samples are drawn, (N,) float64 in [0, 1] that sum to n; at least n weights are positive.
 
-    Two passes, and one more as often as others reach the cap.
-
-    Args:
-        weights: (N,) not negative, at least n of them positive.
-        n: Samples to draw.
-
-    Returns:
-        (N,) float64 in [0, 1].
+    Chances are capped at 1, the excess shared out again: two passes, and one more as often as others reach the cap.
     """
     if n == 0:
         return map_chunks(lambda tile: np.zeros(len(tile)), weights)
@@ -146,17 +139,9 @@ DRAW_LAWS: dict[str, DrawLaw] = {"systematic": draw_systematic, "successive": dr
 
 
 def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> NDArray[np.bool_]:
-    """Draws by a design, each stratum by itself.
+    """Draws n samples by a design, each stratum by itself, and a law, a key of `DRAW_LAWS`; ids and result are those of a `DrawLaw`.
 
-    Args:
-        design: Weights, strata and quotas; of each stratum as many samples as its quota have a weight above 0: see `find_supply`.
-        n: Samples to draw.
-        ids: (N,) parsed.
-        law: A key of `DRAW_LAWS`.
-        seed: Of the draw.
-
-    Returns:
-        (N,) bool, n of them true.
+    In each stratum as many samples as its quota must have a weight above 0: see `find_supply`.
     """
     if design.strata is None or design.quotas is None:
         return DRAW_LAWS[law](design.weights, n, ids, seed)
@@ -169,7 +154,7 @@ def draw_designed(design: Design, n: int, ids: Values, law: str, seed: int) -> N
 
 
 def find_supply(design: Design, n: int) -> float:
-    """Finds how many times the n samples that are asked for could be drawn, of the stratum that has the fewest with a weight above 0."""
+    """Finds how many times the n samples could be drawn, in the stratum that has the fewest of a weight above 0."""
     is_possible = map_chunks(lambda tile: tile > 0, design.weights)
     if design.strata is None or design.quotas is None:
         return float(total(is_possible) / n) if n else math.inf

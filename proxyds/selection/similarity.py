@@ -32,9 +32,9 @@ from proxyds.training.model import load_network
 FEATURES, MAPPING = "features", "similarity"
 FEATURES_VERSION, MAPPING_VERSION = 3, 4
 TILE = 128
-"""Training samples whose distances are held at once: with 10,000 evaluation samples, 5 MB."""
+"""Training samples whose distances are in memory at once: with 10,000 evaluation samples, 5 MB."""
 BLOCK = 16_384
-"""Evaluation samples that are compared with all of a shard before the next: they and the distances to them stay in the cache."""
+"""Evaluation samples that are compared with all of a shard before the next are: they and their distances stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Projection:
 
 
 def check_layer(architecture: Architecture, layer: str | None, n_labels: int, image_shape: tuple[int, int, int]) -> str:
-    """Returns the layer to take features from: the one asked for, or the family's own.
+    """Finds the layer to take features from: the one asked for, or else the family's own, or else the last before the head.
 
     Raises:
         UnknownNameError: The network has no such layer.
@@ -76,9 +76,15 @@ def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> s
     A head is linear, or a 1x1 convolution, and gives as many values as there are labels; where there is none, the last linear
     layer stands for it; where there is none either, the last of the layers, which are in the order of computation, is taken.
     """
+
+    def can_be_head(module: nn.Module) -> bool:
+        if isinstance(module, nn.Linear):
+            return module.out_features == n_labels
+        return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels == n_labels
+
     modules = [network.get_submodule(layer) for layer in layers]
     linear = [index for index, module in enumerate(modules) if isinstance(module, nn.Linear)]
-    heads = [index for index, module in enumerate(modules) if _gives(module, n_labels)] or linear
+    heads = [index for index, module in enumerate(modules) if can_be_head(module)] or linear
     if not heads:
         return layers[-1]
     head = heads[-1]
@@ -87,19 +93,8 @@ def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> s
     return layers[head - 1] if head else layers[-1]
 
 
-def _gives(module: nn.Module, n_labels: int) -> bool:
-    """Tells whether a layer can be a head."""
-    if isinstance(module, nn.Linear):
-        return module.out_features == n_labels
-    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.out_channels == n_labels
-
-
 def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:
-    """Refuses more neighbours than there are evaluation samples.
-
-    Raises:
-        RecipeError: There are fewer.
-    """
+    """Raises `RecipeError` for more neighbours than there are evaluation samples."""
     if n_neighbours > n_evaluation:
         raise RecipeError(
             f"similarity.neighbours: must be at most the number of evaluation samples, {n_evaluation:,}, got {n_neighbours:,}"
@@ -113,10 +108,10 @@ def feature_tasks(
 
     Args:
         architecture: The network.
-        weights: Its training.
+        weights: What `probe.train_probe` stored of it.
         layer: A layer of `check_layer`.
-        samples: In the order of ids.
-        role: What they are, for people.
+        samples: The samples, in the order of ids.
+        role: What the samples are, for people.
         device: `cpu` or a CUDA device.
     """
     n_shards = -(-len(samples) // SHARD)
@@ -154,7 +149,7 @@ def extract_shard(
     samples: Samples | StreamedSamples,
     device: str,
 ) -> None:
-    """Writes `features.npy`, (n, D) float32, of some samples."""
+    """Writes `features.npy`, (n, D) float32: the features of some samples."""
     network = load_network(weights_file.path, architecture.network, architecture.parameters)
     np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device))
     report(1, 1, "")
@@ -165,8 +160,8 @@ class Features:
     """Where features are, and how samples are compared by them.
 
     Attributes:
-        training: Finished tasks of `feature_tasks`, shard by shard, of the samples that may be drawn.
-        evaluation: Those of the evaluation samples.
+        training: Finished tasks of `feature_tasks`, shard by shard, for the samples that may be drawn.
+        evaluation: The same for the evaluation samples.
         settings: Dimensions, metric, neighbours.
         arithmetic: What bits depend on besides: see `machine.describe_arithmetic`.
     """
@@ -248,8 +243,8 @@ def map_shard(
     report(1, 1, "")
 
 
-def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> NearestMap:
-    """Gives access to what the tasks of `mapping_tasks` wrote of n samples, read into memory or left in its files."""
+def open_mapping(entries: Sequence[Entry], n: int, *, in_memory: bool) -> NearestMap:
+    """Opens what the tasks of `mapping_tasks` wrote of n samples; reads it into memory or leaves it in its files."""
 
     def column(name: str) -> Values:
         def read() -> Iterator[NDArray[Any]]:
@@ -258,7 +253,7 @@ def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> NearestM
                     yield arrays[name]
 
         values = Column(n, lambda: cut_chunks(read()))
-        return materialize(values) if is_held else values
+        return materialize(values) if in_memory else values
 
     with np.load(entries[0].file("mapping.npz").path) as arrays:
         numbers = {name: arrays[name].item() for name in ("n_neighbours", "n_dimensions", "explained_variance")}
@@ -266,7 +261,7 @@ def open_mapping(entries: Sequence[Entry], n: int, *, is_held: bool) -> NearestM
 
 
 def gather_features(features: Features, projection: Done) -> NDArray[np.float32]:
-    """Projects the training samples' features by the finished `projection_task`, (N, d) float32, in memory."""
+    """Projects the training samples' features, (N, d) float32 in memory, by the finished `projection_task`."""
     fitted = _read_projection(projection.entry.file("projection.npz"))
     with threadpool_limits(1):  # as the search for neighbours projects them
         shards = (np.load(done.entry.file("features.npy").path) for done in features.training)
@@ -274,11 +269,11 @@ def gather_features(features: Features, projection: Done) -> NDArray[np.float32]
 
 
 def fit_projection(tiles: Callable[[], Iterator[NDArray[np.float32]]], n_dimensions: int) -> Projection:
-    """Fits a PCA by the covariance in float64, accumulated tile by tile in order: in two passes, of which each holds one tile.
+    """Fits a PCA by the covariance in float64, accumulated tile by tile in order, in two passes with one tile in memory.
 
     Args:
         tiles: Begins a pass over the features (M, D) of the evaluation samples, `SHARD` at a time.
-        n_dimensions: Kept at most; fewer where M or D is smaller.
+        n_dimensions: Components to keep at most; fewer where M or D is smaller.
     """
     n, mean = 0, np.zeros(1)
     for tile in tiles():
@@ -333,15 +328,10 @@ def project(features: NDArray[np.float32], projection: Projection, metric: str) 
 
 
 def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int) -> NDArray[np.int64]:
-    """Finds the nearest references of every query by all their distances, of which `TILE` rows are held at a time.
+    """Finds the nearest references (M, d) of every query (N, d) by all their distances, `TILE` rows at a time.
 
     |r|^2 / 2 - q r orders references as their distances do. One product gives it, of queries with a 1 behind and of
     negative references with |r|^2 / 2 behind.
-
-    Args:
-        queries: (N, d).
-        references: (M, d).
-        n_neighbours: Of each, at most M.
 
     Returns:
         (N, n_neighbours) positions, nearest first. Of equal distances the first is taken, but for rounding: a product may round
@@ -360,19 +350,19 @@ def find_nearest(queries: NDArray[np.float32], references: NDArray[np.float32], 
 def _find_in_block(
     queries: NDArray[np.float32], references: NDArray[np.float32], n_neighbours: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Finds positions and scores of the nearest of some references, all of them where they are fewer than asked for."""
+    """Finds positions and scores of the nearest of some references; of all of them where there are fewer than asked for."""
     half_norms = (references**2).sum(axis=1, keepdims=True) / 2
     against = np.concatenate([-references, half_norms], axis=1).T
-    n_found = min(n_neighbours, len(references))
-    nearest = np.empty((len(queries), n_found), np.int64)
-    best = np.empty((len(queries), n_found), np.float32)
+    n_nearest = min(n_neighbours, len(references))
+    nearest = np.empty((len(queries), n_nearest), np.int64)
+    best = np.empty((len(queries), n_nearest), np.float32)
     buffer = np.empty((min(TILE, len(queries)), len(references)), np.float32)
     for start in range(0, len(queries), TILE):
         tile = queries[start : start + TILE]
         scores = buffer[: len(tile)]
         np.matmul(np.concatenate([tile, np.ones((len(tile), 1), np.float32)], axis=1), against, out=scores)
         rows = np.arange(len(tile))
-        for rank in range(n_found):
+        for rank in range(n_nearest):
             smallest = scores.argmin(axis=1)
             nearest[start : start + TILE, rank] = smallest
             best[start : start + TILE, rank] = scores[rows, smallest]
@@ -381,15 +371,9 @@ def _find_in_block(
 
 
 def carry_importance(mapping: NearestMap, outcomes: Outcomes) -> tuple[Values, Values]:
-    """Gives each training sample the case of its nearest evaluation sample, and the mean importance of all that are near.
-
-    Returns:
-        (N,) int64 cases and (N,) float64 importances.
-    """
-    return (
-        map_chunks(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest),
-        map_chunks(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest),
-    )
+    """Gives training samples the case of their nearest evaluation sample, (N,) int64, and the mean importance of all near ones, (N,) float64."""
+    case = map_chunks(lambda nearest: outcomes.case[nearest[:, 0]], mapping.nearest)
+    return case, map_chunks(lambda nearest: outcomes.importance[nearest].mean(axis=1), mapping.nearest)
 
 
 def _read_projection(file: FileAt) -> Projection:

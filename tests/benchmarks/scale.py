@@ -149,7 +149,7 @@ def run(folder: Path, n_workers: int) -> dict[str, Any]:
         end("PCA")
         mapped = do(mapping_tasks(features, projection))
         end("nearest evaluation samples")
-    mapping = open_mapping([done.entry for done in mapped], len(train), is_held=False)
+    mapping = open_mapping([done.entry for done in mapped], len(train), in_memory=False)
     outcomes = score_importance([answers], evaluation.labels, (2.0, 1.0, 6.0, 1.0))
     names = tuple(str(label) for label in range(n_labels))
     case, importance = carry_importance(mapping, outcomes)
