@@ -11,17 +11,18 @@ ID_HEX_DIGITS = 64
 """Length of a sample id before a repeat's suffix: a sha256 in hexadecimal."""
 
 
-def derive_seed(seed: int, *path: str | int) -> int:
+def derive_seed(seed: int, *path: str | int, number: int = 0) -> int:
     """Derives an independent seed for one use.
 
     Args:
         seed: The parent seed, for example the recipe's.
         path: What the seed is for, for example `"probe", "depth=8", 0`.
+        number: Which of several uses alike, from 0; the first has the seed of a single one.
 
     Returns:
         An integer in [0, 2**63), the same on every machine and for ever.
     """
-    text = "\0".join([str(seed), *(str(part) for part in path)])
+    text = "\0".join(map(str, (seed, *path, *([number] if number else []))))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

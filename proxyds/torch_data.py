@@ -1,6 +1,6 @@
-"""A proxy, and the samples that its source holds out, as torch data sets: all that a search needs.
+"""Opens a proxy, and the samples that its source holds out, as torch data sets: all that a search needs.
 
-The proxy itself is read with nothing but its folder; held-out samples come from the source that its recipe names.
+A proxy needs nothing but its folder; held-out samples come from the source that its recipe names.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from proxyds.runtime.storage.store import Store, again_if_damaged
 from proxyds.runtime.task import run_stored
 
 MAX_DECODED_GROWTH = 1000
-"""Images in memory may take so many times the bytes of their files (and `tables.FREE_BYTES`): none that is meant comes near."""
+"""Times the bytes of their files (and `tables.FREE_BYTES`) that images in memory may take: no honest proxy comes near."""
 _BYTES_OF_A_VALUE = 5
-"""As it is decoded, and as float32."""
+"""One as decoded, four as float32."""
 
 SPLITS = {
     "train": "the proxy",
@@ -61,27 +61,28 @@ def torch_dataset(
 
     Raises:
         SplitNotFoundError: There is no such split.
-        ArtifactError: It is no proxy.
+        ArtifactError: The folder is no proxy.
         SourceError: The source is not at hand.
-        ChangedSourceError: It is not the one that the proxy was made from.
+        ChangedSourceError: The source is not the one that the proxy was made from.
     """
     folder = Path(folder)
     if split not in SPLITS:
         raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
     manifest, tables = read_proxy(folder, with_ranking=False, with_images=split == "train")
     if split == "train":
-        pixels, labels = _decode_own(folder, manifest, tables.data)
+        pixels, labels = _decode_proxy(folder, manifest, tables.data)
     else:
         pixels, labels = _read_held_out(folder, manifest, tables, split, overrides, store or Store())
     return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
 
 
-def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _decode_proxy(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     n_channels, height, width = manifest.image_shape
     size = height if height == width else None  # others are as they are
-    n_encoded = sum(len(image["bytes"]) for image in data["image"].to_pylist())
+    images = [image["bytes"] for image in data["image"].to_pylist()]
+    n_encoded = sum(map(len, images))
     n_decoded = _BYTES_OF_A_VALUE * data.num_rows * n_channels * height * width
     if n_decoded > MAX_DECODED_GROWTH * n_encoded + FREE_BYTES:
         raise ArtifactError(
@@ -90,10 +91,10 @@ def _decode_own(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArr
         )
     spec = Images.model_construct(image_mode="L" if n_channels == 1 else "RGB", image_size=size)
     pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
-    for i, image in enumerate(data["image"].to_pylist()):
+    for i, encoded in enumerate(images):
         try:
-            with open_image(image["bytes"]) as encoded:
-                pixels[i] = convert_image(encoded, spec)
+            with open_image(encoded) as image:
+                pixels[i] = convert_image(image, spec)
         except DECODE_ERRORS as error:
             raise ArtifactError(
                 f"{folder}: image {i} of data must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "

@@ -1,4 +1,4 @@
-"""A proxy is published: on the Hub with a tag that is put last and never moved, at any other address with the manifest last."""
+"""Publishes a proxy: on the Hub with a tag that is put last and never moved, at any other address with the manifest last."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Change = Literal["new", "changed", "unchanged", "removed"]
 
 @dataclass(frozen=True)
 class PushedFile:
-    """One file of a push: what became of it, or would."""
+    """One file of a push, and what became of it, or would."""
 
     name: str
     n_bytes: int
@@ -47,7 +47,7 @@ class PushedFile:
 
     @property
     def is_sent(self) -> bool:
-        """Whether its bytes go over the line."""
+        """Whether the file's bytes go over the line."""
         return self.change in ("new", "changed")
 
 
@@ -57,12 +57,12 @@ class Pushed:
 
     Attributes:
         place: For people: `user/name`, or an address.
-        manifest: Of the proxy.
+        manifest: Manifest of the proxy.
         files: Every file, and those that were removed from the place.
-        tag: That was put on it; None for a pull request and where places have no versions.
-        commit: On the Hub; None for a dry run.
-        pull_request: Its address, if it is one.
-        replaced: Version of the proxy that the repository's `main` held, if it was another.
+        tag: Tag of the commit; None for a pull request and where places have no versions.
+        commit: Commit on the Hub; None for a dry run.
+        pull_request: Address of the pull request, if it is one.
+        replaced: Version of the proxy that the repository's `main` had, if another.
         is_new_place: Whether the repository was made for it.
         was_there: Whether the very proxy was there already, tag and all, and nothing was changed.
         is_plan: Whether nothing was done, only looked at.
@@ -142,14 +142,7 @@ def push(
 
 @dataclass(frozen=True)
 class _Upload:
-    """A proxy to be sent.
-
-    Attributes:
-        folder: Where it lies.
-        manifest: What it says of itself.
-        is_plan: Whether it is looked at only.
-        on_progress: Called as files are sent.
-    """
+    """A proxy to be sent; `is_plan` says that nothing is sent, only looked at."""
 
     folder: Path
     manifest: Manifest
@@ -158,18 +151,19 @@ class _Upload:
 
     @cached_property
     def facts(self) -> dict[str, FileFacts]:
-        """Every file in the order of names, the manifest too."""
+        """Size and sha256 of every file in the order of names, the manifest too."""
         return dict(sorted({**self.manifest.files, MANIFEST: measure_file(self.folder / MANIFEST)}.items()))
 
     def compare(self, contents: Mapping[str, str]) -> tuple[PushedFile, ...]:
-        """Says what sending the files would change, where a repository holds files of some hashes."""
-        files = []
-        for name, each in self.facts.items():
-            change: Change = "new"
-            if name in contents:
-                is_same = hub.is_same_file(self.folder / name, each.sha256, contents[name])
-                change = "unchanged" if is_same else "changed"
-            files.append(PushedFile(name, each.bytes, change))
+        """Says what sending the files would change in a repository; `contents` are its files' hashes, of `hub.list_contents`."""
+
+        def find_change(name: str) -> Change:
+            if name not in contents:
+                return "new"
+            is_same = hub.is_same_file(self.folder / name, self.facts[name].sha256, contents[name])
+            return "unchanged" if is_same else "changed"
+
+        files = (PushedFile(name, each.bytes, find_change(name)) for name, each in self.facts.items())
         gone = sorted(set(contents) - set(self.facts) - {hub.OWN_FILE})
         return (*files, *(PushedFile(name, 0, "removed") for name in gone))
 
@@ -210,16 +204,8 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
             )
         return Pushed(repo, upload.manifest, files, tag, repository.tags[tag], was_there=True, is_plan=upload.is_plan)
 
-    contents = {} if repository is None else hub.list_contents(repo, repository.head)
-    manifest, before = upload.manifest, None
-    if MANIFEST in contents:
-        before = _read_manifest_at(HubProxy(hub.find_revision(repo, None)))
-    _refuse_foreign(repo, set(contents) - {hub.OWN_FILE} - _list_files(before), "another name")
-    if before is not None and before.name != manifest.name:
-        raise OutputExistsError(
-            f"{repo}: must hold versions of {manifest.name}, it holds {before.name} {before.version}; it was not touched: use another name"
-        )
-    replaced = before.version if before is not None and before.version != manifest.version else None
+    contents, manifest = {} if repository is None else hub.list_contents(repo, repository.head), upload.manifest
+    replaced = _find_replaced(repo, contents, manifest)
     files = upload.compare(contents)
     names = [each.name for each in files if each.is_sent]
     gone = [each.name for each in files if each.change == "removed"]
@@ -250,6 +236,17 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
             )
         hub.tag_commit(repo, tag, commit)
     return Pushed(repo, manifest, files, tag, commit, pull, replaced, is_new_place=is_new)
+
+
+def _find_replaced(repo: str, contents: Collection[str], manifest: Manifest) -> str | None:
+    """Finds another version of the proxy at a repository's head; refuses what is no version of it."""
+    before = _read_manifest_at(HubProxy(hub.find_revision(repo, None))) if MANIFEST in contents else None
+    _refuse_foreign(repo, set(contents) - {hub.OWN_FILE} - _list_files(before), "another name")
+    if before is not None and before.name != manifest.name:
+        raise OutputExistsError(
+            f"{repo}: must hold versions of {manifest.name}, it holds {before.name} {before.version}; it was not touched: use another name"
+        )
+    return None if before is None or before.version == manifest.version else before.version
 
 
 def _push_to_url(upload: _Upload, remote: RemoteFolder, *, replace: bool = False) -> Pushed:
@@ -286,12 +283,9 @@ def _push_to_url(upload: _Upload, remote: RemoteFolder, *, replace: bool = False
 
 
 def _check_address_is_ours(remote: RemoteFolder, sizes: Mapping[str, int]) -> None:
-    """Refuses an address that holds any file which no push has put there: such a file could be replaced or removed.
+    """Refuses an address with any file that no push has put there: such a file could be replaced or removed.
 
     Ours are the files that the manifest there lists, and, of a push that broke off, those that its marker names.
-
-    Raises:
-        OutputExistsError: There is another; names it.
     """
     ours = {UNFINISHED, *_list_files(_read_manifest_at(UrlProxy(remote)) if MANIFEST in sizes else None)}
     if UNFINISHED in sizes:
@@ -301,7 +295,7 @@ def _check_address_is_ours(remote: RemoteFolder, sizes: Mapping[str, int]) -> No
 
 
 def _read_manifest_at(proxy: HubProxy | UrlProxy) -> Manifest | None:
-    """Reads the manifest at a place; None where it is a manifest of something else."""
+    """Reads the manifest at a place; returns None where it is a manifest of something else."""
     with temporary_folder() as folder, suppress(ArtifactError):
         return proxy.fetch_manifest(folder)
     return None
@@ -312,7 +306,7 @@ def _list_files(manifest: Manifest | None) -> set[str]:
 
 
 def _refuse_foreign(name: str, foreign: Collection[str], instead: str) -> None:
-    """Refuses a place that holds files of somebody else, of a proxy's place one that somebody has put something beside."""
+    """Refuses a place that holds files of somebody else, be it beside a proxy."""
     if foreign:
         raise OutputExistsError(
             f"{name}: must be empty or hold a proxy and nothing else, found {make_plain(min(foreign))}; it was not touched: use {instead}"
@@ -321,7 +315,7 @@ def _refuse_foreign(name: str, foreign: Collection[str], instead: str) -> None:
 
 @contextmanager
 def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> Iterator[Path]:
-    """Gives a folder to write a proxy into that is to lie at some place: the folder itself or, of an address, one that is sent there.
+    """Gives a folder to write a proxy into: the place itself or, for an address, a temporary folder that is sent there.
 
     What lies at the address already is fetched first, so that whoever writes sees it as in a folder of its own.
 

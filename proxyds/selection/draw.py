@@ -91,7 +91,7 @@ def draw_samples(
         StarvedLabelError: A label has no sample in the draw.
     """
     assert scores.importance is not None
-    n, draw_seed = round(selection.ratio * len(scores.ids)), _seed_of_draw(seed, 0)
+    n, draw_seed = round(selection.ratio * len(scores.ids)), derive_seed(seed, "draw")
     design = rule(scores, n, draw_seed)
     drawn = _draw(design, n, scores, selection, draw_seed)
     counts, kept = scores.label_counts, drawn.kept_labels
@@ -116,7 +116,7 @@ def draw_samples(
 
 def draw_again(scores: SampleScores, rule: Rule, selection: Selection, seed: int, number: int = 0) -> Drawn:
     """Draws a proxy, number 0, or draws it another time; every draw chooses its own labels. Arguments and errors are those of `draw_samples`."""
-    n, draw_seed = round(selection.ratio * len(scores.ids)), _seed_of_draw(seed, number)
+    n, draw_seed = round(selection.ratio * len(scores.ids)), derive_seed(seed, "draw", number=number)
     return _draw(rule(scores, n, draw_seed), n, scores, selection, draw_seed)
 
 
@@ -183,11 +183,6 @@ def _check_supply(field: str, design: Design, n: int, n_all: int) -> None:
             f"{field}: {asked}, but only {n_possible:,} {'have' if design.strata is None else 'in the same shares have'} an importance above "
             f"zero; use {math.floor(1000 * supply * n / n_all) / 1000:g} or less, or no zero in importance.constants"
         )
-
-
-def _seed_of_draw(seed: int, number: int) -> int:
-    """Derives the seed of the proxy itself, number 0, or of another draw of it."""
-    return derive_seed(seed, "draw", *([number] if number else []))
 
 
 def _round_up(share: float) -> str:

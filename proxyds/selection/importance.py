@@ -1,4 +1,4 @@
-"""Who is right on which evaluation sample decides its case, and the case its importance."""
+"""Finds each evaluation sample's case, by which probes are right on it, and its importance, by the case."""
 
 from __future__ import annotations
 
@@ -34,12 +34,9 @@ def score_importance(
     repeats, its case the one that most of them give it (of several, the one that came first); a pair is of one repeat.
 
     Args:
-        predictions: For each of R repeats and k probes (M,) int64, its label for each evaluation sample.
-        labels: (M,) int64, the true ones.
+        predictions: For each of R repeats and k probes (M,) int64, the probe's label for each evaluation sample.
+        labels: (M,) int64, the true labels.
         constants: c1..c4, not negative.
-
-    Returns:
-        Cases, importances and pair counts of the M samples.
     """
     correct = np.stack([np.stack([each == labels for each in of_repeat], axis=1) for of_repeat in predictions])
     n_right = correct.sum(axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Label reduction: where a proxy is too small for all labels of its source, it keeps some (paper, section 3.3).
+"""Label reduction: a proxy that is too small for all labels of its source keeps some (paper, section 3.3).
 
 The paper gives two orders of the same two steps. Section 3.3: drop labels down to 20 % of the data, then samples down to 10 %.
 Section 4, for CIFAR-100: draw 50 % of the samples, then drop the labels of lowest keep probability until 10 % of the samples are
@@ -33,14 +33,14 @@ def count_kept(
     """Counts the labels that a proxy keeps; refuses what cannot be, before anything is trained.
 
     Args:
-        reduction: The recipe's.
+        reduction: How labels are kept.
         counts: Samples that may be drawn of each label, N in sum.
         ratio: Size of the proxy as a share of N.
         field: Where the ratio stands, for messages.
 
     Raises:
         LabelError: More labels are asked for than there are, or fewer than two are left.
-        ShortageError: As few labels do not have as many samples.
+        ShortageError: The labels that are kept do not have so many samples.
     """
     largest_first, n_all = np.sort(counts)[::-1], int(counts.sum())
     n_labels, n = int(np.count_nonzero(counts)), round(ratio * n_all)
@@ -60,12 +60,12 @@ def count_kept(
             f"selection.labels.keep: must be between 2 and the {n_labels:,} labels that have training samples, got {reduction.keep}"
             + (f", which is {kept}" if isinstance(reduction.keep, float) else "")
         )
-    n_held = int(largest_first[:kept].sum())
-    if n_held < n:
+    n_possible = int(largest_first[:kept].sum())
+    if n_possible < n:
         enough = int(np.searchsorted(np.cumsum(largest_first), n)) + 1
-        fits = math.floor(1000 * n_held / n_all) / 1000
+        fits = math.floor(1000 * n_possible / n_all) / 1000
         raise ShortageError(
-            f"selection.labels.keep: {kept:,} labels must hold the {n:,} samples of {field} {ratio:g}, they hold {n_held:,}; keep "
+            f"selection.labels.keep: {kept:,} labels must hold the {n:,} samples of {field} {ratio:g}, they hold {n_possible:,}; keep "
             f"at least {enough:,} labels, or use a ratio of {fits:g} or less"
         )
     return kept
@@ -80,14 +80,14 @@ def draw_reduced(scores: SampleScores, weights: Values, selection: Selection, se
     """Keeps labels and draws a proxy of their samples.
 
     Under `samples-first` the first draw is by weights, the last, down to the exact size, even: drawing by weights a second time
-    would weigh them twice. What was drawn first may be of too few labels, or those that are then kept may hold too few samples, most of all where
+    would weigh them twice. The first draw may be of too few labels, or the labels that are then kept may hold too few samples, most of all where
     labels are drawn too; then both draws are made again.
 
     Args:
-        scores: Of the N samples that may be drawn; labels are kept by the sums of their importance.
+        scores: The N samples that may be drawn; labels are kept by the sums of their importance.
         weights: (N,) to draw samples by: for the paper's method the importance.
         selection: Ratio, draw law, and how many labels are kept, in which order, how chosen.
-        seed: Of this draw.
+        seed: Seed of this draw.
 
     Returns:
         round(ratio * N) samples and the labels that they are of.
@@ -107,14 +107,13 @@ def draw_reduced(scores: SampleScores, weights: Values, selection: Selection, se
     n_first = min(round(share * len(ids)), int(is_positive.sum()))
     n_attempts = ATTEMPTS if is_samples_first or reduction.choice == "drawn" else 1
     for attempt in range(n_attempts):
-        again = [attempt] if attempt else []
         possible = is_positive.copy()
         if is_samples_first:
-            possible = draw(weights, n_first, ids, derive_seed(seed, "intermediate", *again))
+            possible = draw(weights, n_first, ids, derive_seed(seed, "intermediate", number=attempt))
         of_label = sum_by(labels, map_chunks(np.multiply, scores.importance, possible), len(counts))
         if is_samples_first and (of_label > 0).sum() < n_kept and attempt < n_attempts - 1:
             continue  # of too few labels something was drawn
-        kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", *again))
+        kept = _choose_labels(of_label, n_kept, reduction.choice, derive_seed(seed, "labels", number=attempt))
         possible &= materialize(map_chunks(partial(np.isin, test_elements=kept), labels))
         if possible.sum() >= n:
             last = possible.astype(np.float64) if is_samples_first else map_chunks(np.multiply, weights, possible)
@@ -127,22 +126,16 @@ def draw_reduced(scores: SampleScores, weights: Values, selection: Selection, se
 
 
 def draw_random_labels(scores: SampleScores, n: int, n_kept: int, seed: int) -> Drawn:
-    """Draws the control of label reduction: as many labels, every one with the same chance, and as many samples at random of them.
+    """Draws the control of label reduction: n_kept labels, every one with the same chance, and n samples of them at random.
 
-    Where the labels that come first have fewer samples than that, others are drawn.
-
-    Args:
-        scores: Of the samples that may be drawn; only their ids and labels count.
-        n: Samples to draw.
-        n_kept: Labels to keep; some n_kept of them have n samples.
-        seed: Of the draw.
+    Labels with fewer than n samples are drawn again.
 
     Raises:
         ShortageError: No draw of labels has enough samples.
     """
     with_samples = np.flatnonzero(scores.label_counts)
     for attempt in range(ATTEMPTS):
-        keys = uniform_keys(_label_ids(with_samples), derive_seed(seed, "labels", *([attempt] if attempt else [])))
+        keys = uniform_keys(_label_ids(with_samples), derive_seed(seed, "labels", number=attempt))
         kept = np.sort(with_samples[np.argsort(keys, kind="stable")[:n_kept]])
         if scores.label_counts[kept].sum() >= n:
             weights = np.isin(materialize(scores.labels), kept).astype(np.float64)
@@ -166,5 +159,5 @@ def _choose_labels(of_label: NDArray[np.float64], n_kept: int, choice: str, seed
 
 
 def _label_ids(labels: NDArray[np.int64]) -> ParsedIds:
-    """Makes what random keys are hashed from, for labels as for samples."""
+    """Makes parsed ids of labels, so that random keys are hashed from these as from samples'."""
     return parse_ids(np.array([hashlib.sha256(str(label).encode()).hexdigest() for label in labels]))

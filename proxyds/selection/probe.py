@@ -53,8 +53,7 @@ class ProbeJob(TrainingJob):
     def training_seed(self) -> int:
         """Seed of all random numbers of the training."""
         parameters = json.dumps(self.architecture.parameters, sort_keys=True)
-        repeat = [self.repeat] if self.repeat else []
-        return derive_seed(self.seed, "probe", self.architecture.network, parameters, *repeat)
+        return derive_seed(self.seed, "probe", self.architecture.network, parameters, number=self.repeat)
 
     @property
     def training_flops(self) -> int:

@@ -55,12 +55,11 @@ def _find_scale(weights: Values, n: int) -> float:
     """Finds the factor by which weights become `inclusion_probabilities`."""
     scale, n_certain = n / total(weights), 0
     while True:
-        of_tiles = [
-            (int(np.count_nonzero(is_certain)), np.where(is_certain, 0.0, tile).sum())
-            for tile in chunks_of(weights)
-            for is_certain in (tile * scale >= _CERTAIN,)
-        ]
-        n_reached, rest = (sum(each) for each in zip(*of_tiles, strict=True))
+        n_reached, rest = 0, 0.0
+        for tile in chunks_of(weights):
+            is_certain = tile * scale >= _CERTAIN
+            n_reached += int(np.count_nonzero(is_certain))
+            rest += np.where(is_certain, 0.0, tile).sum()
         if n_reached == n_certain:
             return float(scale)
         n_certain = n_reached
@@ -77,7 +76,7 @@ def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
         weights: (N,) not negative, at least n of them positive.
         n: Samples to draw.
         ids: (N,) parsed sample ids; the order is a hash of id and seed.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         (N,) bool, n of them true.
@@ -87,11 +86,11 @@ def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
     n_marks = n - int(np.count_nonzero(selected))
     if not n_marks:
         return selected
-    open_ones = map_chunks(lambda tile: np.where(tile >= _CERTAIN, 0.0, tile), probabilities)
+    uncertain = map_chunks(lambda tile: np.where(tile >= _CERTAIN, 0.0, tile), probabilities)
     keys = map_chunks(partial(uniform_keys, seed=derive_seed(seed, "order")), ids)
-    stretch, start = n_marks / total(open_ones), derive_seed(seed, "start") / 2**63
+    stretch, start = n_marks / total(uncertain), derive_seed(seed, "start") / 2**63
     end, n_before = 0.0, 0.0  # of what is laid so far; marks that lie before it
-    for indices, chances in in_key_order(keys, open_ones):
+    for indices, chances in in_key_order(keys, uncertain):
         if not len(indices):
             continue
         ends = np.cumsum(np.concatenate([[end], chances]))[1:]
@@ -106,8 +105,8 @@ def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
 def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
     """Draws one after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
 
-    Done as exponential keys -log(u) / w, of which the n smallest are taken (Efraimidis and Spirakis 2006); u is a hash of id and
-    seed. Inclusion probabilities have no closed form. Arguments are those of `draw_systematic`.
+    Takes the n smallest of exponential keys -log(u) / w (Efraimidis and Spirakis 2006); u is a hash of id and seed. Inclusion
+    probabilities have no closed form. Arguments are those of `draw_systematic`.
     """
     if not n:
         return np.zeros(len(weights), np.bool_)
