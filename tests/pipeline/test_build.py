@@ -137,7 +137,9 @@ def test_images_are_the_sources_bytes(tiny_proxy: Path, tmp_path: Path) -> None:
     rows = read_tables(tiny_proxy).data.to_pylist()
     position = {sample_id: i for i, sample_id in enumerate(source.train.ids)}
     chosen = source.train.take(np.array([position[row["sample_id"]] for row in rows]))
-    assert [row["image"]["bytes"] for row in rows] == source.open_encoded(chosen.split, chosen.source_index)(chosen)
+    assert [row["image"]["bytes"] for row in rows] == source.open_encoded(chosen.origin.split, chosen.source_index)(
+        chosen
+    )
     with Image.open(io.BytesIO(rows[0]["image"]["bytes"])) as image:
         assert (np.asarray(image) == chosen.pixels()[0, 0]).all()
 
