@@ -90,7 +90,7 @@ def uniform_keys(ids: ParsedIds, seed: int) -> NDArray[np.float64]:
 
 
 def _splitmix64(state: NDArray[np.uint64], shifted: NDArray[np.uint64]) -> None:
-    """One step of splitmix64 on every number of `state`, in place; `shifted`, of the same length, is overwritten."""
+    """Makes one step of splitmix64 on every number of `state`, in place; `shifted`, of the same length, is overwritten."""
     state += np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in _ROUNDS:
         np.right_shift(state, np.uint64(shift), out=shifted)

@@ -42,9 +42,7 @@ def make_plain(text: str) -> str:
 def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:
     """Returns the first line of what an error says, 300 letters at most; the error's class where it says nothing.
 
-    Args:
-        error: The error.
-        hide: Takes out of a text what must not be shown, such as a token.
+    First, `hide` takes out of the text what must not be shown, such as a token.
     """
     lines = hide(str(error)).splitlines()
     return next((line.strip() for line in lines if line.strip()), type(error).__name__)[:300]

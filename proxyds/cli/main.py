@@ -24,8 +24,8 @@ def main() -> None:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except ProxydsError as error:
         if "--json" in sys.argv:
-            about = {"error": type(error).__name__, "exit_code": error.exit_code, "message": str(error)}
-            print_json({**about, "problems": getattr(error, "problems", [])})
+            fault = {"error": type(error).__name__, "exit_code": error.exit_code, "message": str(error)}
+            print_json({**fault, "problems": getattr(error, "problems", [])})
         click.echo(f"proxyds: {error}", err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):

@@ -19,11 +19,11 @@ def choose_device(device: str) -> str:
     import torch
 
     n_cuda = torch.cuda.device_count()
-    there = ["cpu", *(["cuda"] if n_cuda else []), *(f"cuda:{index}" for index in range(n_cuda))]
+    devices = ["cpu", *(["cuda"] if n_cuda else []), *(f"cuda:{index}" for index in range(n_cuda))]
     if device == "auto":
         return "cuda" if n_cuda else "cpu"
-    if device not in there:
-        raise DeviceError(f"--device {device}: must be a device of this machine; it has: auto, {', '.join(there)}")
+    if device not in devices:
+        raise DeviceError(f"--device {device}: must be a device of this machine; it has: auto, {', '.join(devices)}")
     return device
 
 
@@ -36,7 +36,7 @@ def describe_arithmetic(device: str) -> dict[str, str]:
 
 
 def measure_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its container's where that has less."""
+    """Measures the bytes of memory that this process may use: the machine's, or its container's where that has less."""
     n_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):

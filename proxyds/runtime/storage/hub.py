@@ -98,14 +98,12 @@ def find_revision(repo: str, asked: str | None) -> Revision:
                 repo, "manifest.json", repo_type=DATASET, revision=asked or MAIN, local_files_only=True
             )
         return Revision(repo, asked, Path(cached).parent.name, {}, None, is_from_cache=True)
-    api = HfApi()
 
     def ask() -> Revision:
         with asking(name):
-            commit = str(api.dataset_info(repo, revision=asked).sha)
+            commit = str(HfApi().dataset_info(repo, revision=asked).sha)
             files = {each.path: each.size for each in _list_tree(repo, commit)}
-            tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(repo, repo_type=DATASET).tags}
-        return Revision(repo, asked, commit, tags, files)
+            return Revision(repo, asked, commit, _list_tags(repo), files)
 
     return patiently(ask)
 
@@ -171,12 +169,8 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
 def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
     """Looks up what there is of a repository; returns None where there is none that this user may see.
 
-    Args:
-        repo: `user/name`.
-        to_write: Whether a token is needed.
-
     Raises:
-        RemoteAccessError: There is no token, or a wrong one.
+        RemoteAccessError: `to_write` asks for a token, and there is none or a wrong one.
         RemoteError: The Hub cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
@@ -191,12 +185,10 @@ def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
             api.whoami()
     try:
         with asking(repo):
-            facts = api.dataset_info(repo)
-            refs = api.list_repo_refs(repo, repo_type=DATASET)
+            info = api.dataset_info(repo)
+            return Repository(repo, bool(info.private), str(info.sha), _list_tags(repo))
     except RemoteNotFoundError:
         return None
-    tags = {tag.name: tag.target_commit for tag in refs.tags}
-    return Repository(repo, bool(facts.private), str(facts.sha), tags)
 
 
 def create_repository(repo: str, *, is_private: bool) -> None:
@@ -217,29 +209,18 @@ def list_contents(repo: str, commit: str) -> dict[str, str]:
         return {each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in _list_tree(repo, commit)}
 
 
-def is_same_file(path: Path, sha256: str, known_by: str) -> bool:
-    """Tells whether a file has the bytes that the Hub knows by a hash of `list_contents`.
-
-    Args:
-        path: The file.
-        sha256: Its sha256.
-        known_by: The Hub's hash of it.
-    """
-    if known_by == sha256:
-        return True
-    if len(known_by) == len(sha256):
-        return False
+def is_same_file(path: Path, sha256: str, hub_hash: str) -> bool:
+    """Tells whether a file, whose sha256 is at hand, has the bytes that the Hub knows by a hash of `list_contents`."""
+    if len(hub_hash) == len(sha256):
+        return hub_hash == sha256
     content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == known_by
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == hub_hash
 
 
 def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str | None:
     """Returns the address of an open pull request that would bring in the very files of a folder, if there is one.
 
-    Args:
-        repo: `user/name`.
-        sent: The files, with their sha256.
-        folder: Where they are.
+    Of the files `sent` gives the sha256 by name.
     """
     from huggingface_hub import HfApi
 
@@ -256,10 +237,10 @@ def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str |
 
 
 def commit_files(
-    there: Repository,
+    repository: Repository,
     folder: Path,
     names: Sequence[str],
-    gone: Sequence[str],
+    removed: Sequence[str],
     *,
     message: str,
     as_pull_request: bool,
@@ -268,10 +249,10 @@ def commit_files(
     """Sends files and makes one commit of them, all or nothing.
 
     Args:
-        there: The repository, as it was when the files were compared with it.
+        repository: The repository, as it was when the files were compared with it.
         folder: Where they are.
         names: Files to add or replace.
-        gone: Files to remove.
+        removed: Files to remove.
         message: Of the commit.
         as_pull_request: Whether to ask its owner for it.
         on_progress: Called as files are sent.
@@ -289,12 +270,12 @@ def commit_files(
     api = HfApi()
     additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
     n_done, total = 0, sum((folder / name).stat().st_size for name in names)
-    with asking(there.repo), _without_bars(), warnings.catch_warnings():
+    with asking(repository.repo), _without_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the client's, of its own HTTP library
         for first in range(0, len(additions), AT_ONCE):
             group = additions[first : first + AT_ONCE]
             api.preupload_lfs_files(
-                there.repo,
+                repository.repo,
                 group,
                 repo_type=DATASET,
                 create_pr=as_pull_request,
@@ -302,14 +283,14 @@ def commit_files(
                 free_memory=False,
             )
             n_done += sum((folder / each.path_in_repo).stat().st_size for each in group)
-            on_progress(Progress("push", there.repo, n_done, max(total, 1)))
+            on_progress(Progress("push", repository.repo, n_done, max(total, 1)))
         made = api.create_commit(
-            there.repo,
-            [*additions, *(CommitOperationDelete(path_in_repo=name) for name in gone)],
+            repository.repo,
+            [*additions, *(CommitOperationDelete(path_in_repo=name) for name in removed)],
             repo_type=DATASET,
             commit_message=message,
             create_pr=as_pull_request,
-            parent_commit=there.head,
+            parent_commit=repository.head,
         )
     return made.oid, made.pr_url
 
@@ -326,8 +307,8 @@ def tag_commit(repo: str, tag: str, commit: str) -> None:
         with asking(repo):
             HfApi().create_tag(repo, tag=tag, revision=commit, repo_type=DATASET)
     except HeadMovedError:
-        there = look_at(repo)
-        if there is None or there.tags.get(tag) != commit:  # ours may have arrived and its answer got lost
+        repository = look_at(repo)
+        if repository is None or repository.tags.get(tag) != commit:  # ours may have arrived and its answer got lost
             raise TagExistsError(
                 f"{repo}: the tag {tag} appeared there meanwhile and is never moved; use another --tag"
             ) from None
@@ -356,6 +337,12 @@ def _list_tree(repo: str, commit: str) -> list[RepoFile]:
 
     tree = HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=DATASET)
     return [each for each in tree if isinstance(each, RepoFile)]
+
+
+def _list_tags(repo: str) -> dict[str, str]:
+    from huggingface_hub import HfApi
+
+    return {tag.name: tag.target_commit for tag in HfApi().list_repo_refs(repo, repo_type=DATASET).tags}
 
 
 @contextmanager

@@ -34,7 +34,6 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 UNFINISHED = ".proxyds"
 """A file that stands at an address while a proxy is being sent there; it names the files that the push may replace."""
 _CHUNK_BYTES = 1 << 20
-_AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class RemoteFolder:
         return {name: each["size"] for name, each in facts.items()}
 
     def list_names(self) -> list[str]:
-        """Lists the names of the files below; none where nothing is there. Unlike `list_files` it takes what it finds, in a place that is our own.
+        """Lists the names of all that lies below, which may be nothing; for places that are our own, unlike `list_files`.
 
         Raises:
             RemoteError: It cannot be read.
@@ -87,12 +86,7 @@ class RemoteFolder:
         return {name: each for name, each in facts.items() if name}  # the empty name: a file stands at the address
 
     def read_file(self, name: str, n_most: int) -> bytes | None:
-        """Reads a small file; returns None where there is none.
-
-        Args:
-            name: Of the file.
-            n_most: Bytes that it may have; one more is read and no further.
-        """
+        """Reads a file that should have `n_most` bytes at most: one more is read and no further. None where there is none."""
         try:
             with _reaching(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
                 content: bytes = stream.read(n_most + 1)
@@ -205,11 +199,7 @@ def _open_folder(name: str, filesystem: AbstractFileSystem, root: str) -> Remote
 
 
 def open_url(url: str, **options: object) -> RemoteFolder:
-    """Opens an address; nothing is asked of it yet.
-
-    Args:
-        url: The address.
-        options: For its file system, besides what its own configuration says.
+    """Opens an address, with options for its file system besides its own configuration; nothing is asked of it yet.
 
     Raises:
         MissingExtraError: The package for its protocol is not installed; names it.
@@ -235,32 +225,32 @@ def _reaching(name: str) -> Iterator[None]:
         yield
     except (ProxydsError, ImportError):
         raise
-    except FileNotFoundError as error:
-        cause = error.__cause__  # so fsspec tells what a web server answered, or that it did not
-        status = getattr(cause, "status", 404)
-        if status in (401, 403):
-            raise RemoteAccessError(f"{name}: access was refused ({status}); check the credentials") from None
-        if status != 404 or isinstance(cause, OSError):
-            raise RemoteError(f"{name}: cannot be reached: {_first_line(cause or error)}; {_AGAIN}") from None
-        raise RemoteNotFoundError(f"{name}: nothing is there; check the address") from None
-    except IsADirectoryError:
-        raise OutputExistsError(f"{name}: must be a file, found a folder; use another address") from None
-    except (FileExistsError, NotADirectoryError):
-        raise OutputExistsError(f"{name}: must be a folder, found a file; use another address") from None
-    except PermissionError as error:
-        raise RemoteAccessError(f"{name}: access was refused: {_first_line(error)}; check the credentials") from None
-    except ValueError as error:
-        if "Protocol not known" not in str(error):
-            raise RemoteError(f"{name}: {_first_line(error)}") from None
-        raise RemoteNotFoundError(f"{name}: no such protocol is known; for example s3://, gs:// or file://") from None
-    except Exception as error:  # noqa: BLE001 - each client has errors of its own; all are told
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise NoSpaceError(f"{name}: no space left there; make some, or use another address") from None
-        if "redential" in type(error).__name__:
-            raise RemoteAccessError(f"{name}: {_first_line(error)}; set the credentials of its protocol") from None
-        raise RemoteError(f"{name}: cannot be reached: {_first_line(error)}; {_AGAIN}") from None
+    except Exception as error:  # noqa: BLE001 - each client has errors of its own; all are explained
+        raise _explain(name, error) from None
 
 
-def _first_line(error: BaseException) -> str:
-    """Takes the first line, as `text.first_line`, without what an address may hold of secrets."""
-    return first_line(error, hide=show_address)
+def _explain(name: str, error: Exception) -> ProxydsError:
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    said = first_line(cause or error, hide=show_address)
+    match error:
+        case FileNotFoundError():  # so fsspec says what a web server answered, or that it did not
+            status = getattr(cause, "status", 404)
+            if status in (401, 403):
+                return RemoteAccessError(f"{name}: access was refused ({status}); check the credentials")
+            if status == 404 and not isinstance(cause, OSError):
+                return RemoteNotFoundError(f"{name}: nothing is there; check the address")
+        case IsADirectoryError():
+            return OutputExistsError(f"{name}: must be a file, found a folder; use another address")
+        case FileExistsError() | NotADirectoryError():
+            return OutputExistsError(f"{name}: must be a folder, found a file; use another address")
+        case PermissionError():
+            return RemoteAccessError(f"{name}: access was refused: {said}; check the credentials")
+        case OSError() if error.errno in DISK_FULL:
+            return NoSpaceError(f"{name}: no space left there; make some, or use another address")
+        case ValueError() if "Protocol not known" in str(error):
+            return RemoteNotFoundError(f"{name}: no such protocol is known; for example s3://, gs:// or file://")
+        case ValueError():
+            return RemoteError(f"{name}: {said}")
+        case _ if "redential" in type(error).__name__:
+            return RemoteAccessError(f"{name}: {said}; set the credentials of its protocol")
+    return RemoteError(f"{name}: cannot be reached: {said}; run the same command again")

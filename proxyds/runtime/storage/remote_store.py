@@ -68,7 +68,7 @@ class RemoteStore:
 
     Attributes:
         name: The address as it may be shown.
-        folder: What was fetched from there or written here.
+        folder: What was fetched from there or written here, below `PROXYDS_STORE_MIRROR` or the user's cache folder.
 
     Raises:
         MissingExtraError: The package for its protocol is not installed; names it.
@@ -86,7 +86,8 @@ class RemoteStore:
             raise StoreError(
                 f"the store {self.name}: cannot be written to; set PROXYDS_STORE to a folder, s3:// or gs://"
             )
-        self.folder = _copies() / hashlib.sha256(url.encode()).hexdigest()[:16]
+        copies = os.environ.get("PROXYDS_STORE_MIRROR") or Path(platformdirs.user_cache_dir("proxyds"), ".mirrors")
+        self.folder = Path(copies) / hashlib.sha256(url.encode()).hexdigest()[:16]
 
     def translating(self) -> AbstractContextManager[None]:
         """Translates errors of writing the copies here; see `translate_os_errors`."""
@@ -125,12 +126,12 @@ class RemoteStore:
         """Makes an entry of a folder's files, unless another has made it meanwhile.
 
         Args:
-            stage: Of the entry.
-            key: Of the entry.
-            name: What it is, for people.
-            started: Unix time when the work began.
-            folder: With the files.
-            attempt: Of `new_attempt`.
+            stage: The entry's stage.
+            key: The entry's key.
+            name: What the work is, for people.
+            started: Unix time when it began, in seconds.
+            folder: The folder with the files.
+            attempt: A name from `new_attempt`.
         """
         seconds = time.time() - started
         there, paths = self._remote.below(f"{stage}/{key}"), [p for p in sorted(folder.rglob("*")) if p.is_file()]
@@ -240,11 +241,6 @@ class RemoteStore:
 def new_attempt() -> str:
     """Makes a name that nobody else has."""
     return uuid4().hex[:12]
-
-
-def _copies() -> Path:
-    """Returns `PROXYDS_STORE_MIRROR`, or a folder in the user's cache."""
-    return Path(os.environ.get("PROXYDS_STORE_MIRROR") or Path(platformdirs.user_cache_dir("proxyds")) / ".mirrors")
 
 
 def _as_store_error(error: RemoteError) -> StoreError:

@@ -26,7 +26,7 @@ from proxyds.runtime.storage.atomic import remove_folder, sweep_unfinished, whol
 from proxyds.runtime.storage.locks import holding_lock, sweep_locks
 from proxyds.runtime.storage.remote_store import RECORD, EntryRecord, RemoteStore, new_attempt
 
-_Given = ParamSpec("_Given")
+_Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 LOCKS = ".locks"
 """The folder of a store that holds the locks of entries that are being made."""
@@ -82,11 +82,7 @@ class Entry:
 class StoredFile:
     """A file of an entry, by what it is and not by where it lies, so that a task may name it to a worker of another machine.
 
-    Attributes:
-        store: The store's place, as `Store` takes it.
-        stage: Of the entry.
-        key: Of the entry.
-        name: Of the file.
+    Its `store` is a place as `Store` takes it; `stage` and `key` are the entry's, `name` is the file's.
     """
 
     store: str = field(repr=False)  # may hold a password
@@ -112,11 +108,6 @@ _FETCHED: dict[StoredFile, Path] = {}
 """Where files lie that this process has asked for: an address would be asked again at every reading."""
 
 
-def default_place() -> str:
-    """Returns `PROXYDS_STORE`, or the user's cache folder."""
-    return os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
-
-
 def content_key(stage: str, inputs: dict[str, Any]) -> str:
     """Computes the sha256 of a stage's name and its inputs (anything that JSON can hold)."""
     canonical = json.dumps([stage, inputs], sort_keys=True, separators=(",", ":"))
@@ -127,7 +118,7 @@ class Store:
     """A place with entries, which many processes and machines may use at once. It pickles.
 
     Args:
-        place: A folder, or an address that `fsspec` knows; None for the user's own.
+        place: A folder, or an address that `fsspec` knows; None for `PROXYDS_STORE`, or else the user's cache folder.
 
     Attributes:
         place: The same as text.
@@ -141,7 +132,9 @@ class Store:
 
     def __init__(self, place: str | Path | None = None) -> None:
         self._remote: RemoteStore | None = None
-        at = _read_place(default_place() if place is None else place)
+        if place is None:
+            place = os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
+        at = _read_place(place)
         if isinstance(at, Path):
             self.root, self.place, self.name = at, str(at.absolute()), str(at)
         else:
@@ -186,9 +179,9 @@ class Store:
         An address has no locks: there, two builds may do the same work, and the second entry gives way to the first.
 
         Args:
-            stage: Of the entry.
-            key: Of the entry.
-            on_wait: Called now and then while another build writes it.
+            stage: The entry's stage.
+            key: The entry's key.
+            on_wait: Called now and then while another build writes the entry.
 
         Yields:
             True where the entry is the caller's to write; False where it is there.
@@ -290,11 +283,11 @@ class Store:
         return translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder")
 
 
-def again_if_damaged(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+def again_if_damaged(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Calls a function again when finished work that it reads proves damaged: that is done anew, the rest is found."""
 
     @wraps(function)
-    def call(*arguments: _Given.args, **named: _Given.kwargs) -> _Result:
+    def call(*arguments: _Parameters.args, **named: _Parameters.kwargs) -> _Result:
         for _ in range(_MOST_DAMAGED):
             with suppress(DamagedEntryError):
                 return function(*arguments, **named)
