@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -46,7 +45,7 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         "code": code_span,
         "flop": lambda value: with_prefix(value, "FLOP"),
         "duration": duration,
-        "settings": _show_settings,
+        "settings": lambda settings: ", ".join(f"{name} {show_value(value)}" for name, value in settings.items()),
         "percent": lambda share: f"{share:.1%}",
     }
     template = environment.from_string(files("proxyds.artifact").joinpath("card.md.jinja").read_text(encoding="utf-8"))
@@ -95,11 +94,6 @@ def _metadata(manifest: Manifest) -> str:
     return stream.getvalue()
 
 
-def _show_settings(settings: Mapping[str, Any]) -> str:
-    """Writes settings on one line: `depth 20, kernel_sizes 3-3-5`."""
-    return ", ".join(f"{name} {show_value(value)}" for name, value in settings.items())
-
-
 def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
     """Prepares what templates show of the evidence besides its record, by the name of the template's variable."""
     draws = ["draws"] if evidence.n_draws > 1 else []
@@ -109,7 +103,7 @@ def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
             "label": METHOD_LABELS[each.method],
             "n_draws": each.n_draws,
             "accuracy": each.mean_accuracy,
-            **{name: show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
+            **{name: _show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
         }
         for each in evidence.in_order
     ]
@@ -145,12 +139,11 @@ def _weigh_reduction(evidence: EvidenceRecord) -> str | None:
         "no better": "dropping labels was not worth it: a gain of 0.05 is ruled out",
         "undecided": "whether dropping labels was worth it is open",
     }[against.outcome]
-    return (
-        f"The proxy's Kendall tau less that of as many samples of all labels is {against.difference.shown()}: {words}."
-    )
+    difference = against.difference.shown()
+    return f"The proxy's Kendall tau less that of as many samples of all labels is {difference}: {words}."
 
 
-def show_statistic(name: str, estimate: EstimateRecord | None) -> str:
+def _show_statistic(name: str, estimate: EstimateRecord | None) -> str:
     """Writes a statistic for people: regret in accuracy points, nothing as a dash."""
     if estimate is None or estimate.value is None:
         return "–"
@@ -171,15 +164,12 @@ def _case_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
 def _label_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
     before, after = count_labels(manifest, summary)
     kept = set(range(len(before)) if manifest.kept_labels is None else manifest.kept_labels)
-    return [
-        {
-            "number": number,
-            "name": name,
-            "is_kept": number in kept,
-            "before": int(b),
-            "after": int(a),
-            "before_share": b / before.sum(),
-            "after_share": a / after.sum(),
-        }
-        for number, (name, b, a) in enumerate(zip(manifest.label_names, before, after, strict=True))
-    ]
+    columns = {
+        "name": manifest.label_names,
+        "is_kept": [number in kept for number in range(len(before))],
+        "before": before,
+        "before_share": before / before.sum(),
+        "after": after,
+        "after_share": after / after.sum(),
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

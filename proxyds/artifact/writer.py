@@ -60,7 +60,6 @@ class _Shards:
         """Writes the rest; returns the files."""
         if self._waiting.num_rows:
             self._write_rows()
-        assert len(self.files) == self.n_shards
         return self.files
 
     def _write_rows(self) -> None:
@@ -209,14 +208,12 @@ def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str],
         with file.open("wb") as stream, TarWriter(stream, **_TAR_METADATA, encoder=False) as tar:
             for row in iter_rows(pq.read_table(shard)):
                 image, label = row.pop("image")["bytes"], row.pop("label")
-                others = json.dumps({"label_name": label_names[label], **row}, sort_keys=True)
-                tar.write(
-                    {"__key__": row["sample_id"], extension: image, "cls": b"%d" % label, "json": others.encode()}
-                )
+                others = json.dumps({"label_name": label_names[label], **row}, sort_keys=True).encode()
+                tar.write({"__key__": row["sample_id"], extension: image, "cls": b"%d" % label, "json": others})
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Writes `manifest.json` over every file in the folder; the last file of a proxy to be written."""
+    """Writes `manifest.json` with the facts of every file in the folder; the last file of a proxy to be written."""
     names = present_files(folder) - {MANIFEST}
     return rewrite_manifest(folder, manifest.model_copy(update={"files": {}}), written=names)
 
@@ -254,11 +251,8 @@ def check_output(out: Path) -> Manifest | None:
         try:
             return read_manifest(out)
         except ArtifactError:
-            raise OutputExistsError(
-                "must be a new folder or a proxy, it holds something else; it was not touched, nor ever would be: "
-                "choose another -o",
-                place=out,
-            ) from None
+            why = "must be a new folder or a proxy, it holds something else; it was not touched: choose another -o"
+            raise OutputExistsError(why, place=out) from None
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         what = "a file" if out.exists() else "a link to nowhere"
         raise OutputExistsError(f"must be a folder, found {what}; it was not touched: choose another -o", place=out)
@@ -266,7 +260,7 @@ def check_output(out: Path) -> Manifest | None:
 
 
 def check_outside_proxies(place: Path) -> None:
-    """Refuses a place within a proxy, which would not be whole any more.
+    """Refuses a place within a proxy, which would no longer be whole.
 
     Raises:
         OutputExistsError: The place lies within a proxy; the message names the proxy.
@@ -279,34 +273,29 @@ def check_outside_proxies(place: Path) -> None:
             read_manifest(parent)
         except (ArtifactError, NoPermissionError, OSError):
             continue  # somebody else's manifest.json
-        raise OutputExistsError(
-            f"must not lie within the proxy {parent}, which holds its own files alone; nothing was written: choose another place",
-            place=place,
-        )
+        why = f"must not lie within the proxy {parent}, which holds its own files alone; nothing was written"
+        raise OutputExistsError(f"{why}: choose another place", place=place)
 
 
-def another_proxy(out: Path, there: Manifest) -> OutputExistsError:
+def another_proxy(out: Path, existing: Manifest) -> OutputExistsError:
     """Makes the error for a folder that holds another proxy than the one to be built."""
     return OutputExistsError(
-        f"must be a new folder, found the proxy {there.name} {there.version} of another recipe or source "
-        f"({there.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force",
+        f"must be a new folder, found the proxy {existing.name} {existing.version} of another recipe or source "
+        f"({existing.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force",
         place=out,
     )
 
 
-def check_only_own_files(out: Path, there: Manifest) -> None:
+def check_only_own_files(out: Path, existing: Manifest) -> None:
     """Refuses to replace a proxy that somebody has put other files into.
 
     Raises:
         OutputExistsError: There are such files; the message names one.
     """
-    if foreign := sorted(present_files(out) - set(there.files) - {MANIFEST}):
+    if foreign := sorted(present_files(out) - set(existing.files) - {MANIFEST}):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        raise OutputExistsError(
-            f"must hold a proxy and nothing else to be replaced, found {foreign[0]}{more}; nothing was touched: move it away, or choose "
-            "another -o",
-            place=out,
-        )
+        why = f"must hold a proxy and nothing else to be replaced, found {foreign[0]}{more}"
+        raise OutputExistsError(f"{why}; nothing was touched: move it away, or choose another -o", place=out)
 
 
 def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
@@ -314,9 +303,8 @@ def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
     images = read_encoded(samples)
     for encoded, sha256, index in zip(images, samples.encoded_sha256, samples.source_index, strict=True):
         if hashlib.sha256(encoded).hexdigest() != sha256:
-            raise SourceError(
-                f"source: image {samples.origin.split}[{index}] has changed since the build began; build again"
-            )
+            place = f"{samples.origin.split}[{index}]"
+            raise SourceError(f"source: image {place} has changed since the build began; build again")
     return images
 
 

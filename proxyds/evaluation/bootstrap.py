@@ -31,9 +31,9 @@ class Resamples:
     """What the bootstrap draws again; the first resample is the sample itself.
 
     Attributes:
-        architectures: (B, n) how often each stands in it.
-        references: (B, F) the weight of each reference, which sum to 1.
-        draws: By the number of draws D: (B, D), the weight of each.
+        architectures: (B, n) how often each architecture stands in a resample.
+        references: (B, F) the weights of the references, which sum to 1.
+        draws: (B, D) the weights of the draws, by their number D.
     """
 
     architectures: Counts
@@ -54,9 +54,9 @@ def other_seeds(full: Floats) -> Floats:
 def draw_resamples(n: int, n_references: int, n_draws: Iterable[int], seed: int) -> Resamples:
     """Draws the bootstrap's resamples: architectures, references and draws, each with replacement.
 
-    Few draws drawn with replacement vary too little: by (D - 1) / D, which is made up for. References that are means of
-    all seeds but one vary less still: their deviations are widened to the variance of the delete-one jackknife
-    (Efron 1982), (F - 1) / F of their sum of squares.
+    D draws that are drawn with replacement have (D - 1) / D of the variance, so their deviations are widened. References that
+    are means of all seeds but one vary less still: their deviations are widened to the variance of the delete-one
+    jackknife (Efron 1982), (F - 1) / F of their sum of squares.
 
     Args:
         n: Architectures.
@@ -119,16 +119,16 @@ def compare_seeds(
 
 
 def estimate(values: Floats) -> EstimateRecord:
-    """Takes the first value, and the middle 95 % of the others; no interval where more than a few have no value."""
+    """Estimates a statistic: the first value, and the middle 95 % of the others.
 
-    def number(value: float) -> float | None:
-        return round(float(value), 12) if math.isfinite(value) else None  # weights of thirds make 0.9999999999999998
-
-    resampled = values[1:][np.isfinite(values[1:])]
-    if len(resampled) < (1 - MAX_WITHOUT_VALUE) * (len(values) - 1):
-        return EstimateRecord(value=number(values[0]), low=None, high=None)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return EstimateRecord(value=number(values[0]), low=number(low), high=number(high))
+    There is no interval where more than `MAX_WITHOUT_VALUE` of the others are not finite.
+    """
+    resampled, ends = values[1:][np.isfinite(values[1:])], np.full(2, np.nan)
+    if len(resampled) >= (1 - MAX_WITHOUT_VALUE) * (len(values) - 1):
+        ends = np.percentile(resampled, [2.5, 97.5])
+    # rounded: weights of thirds make 0.9999999999999998
+    value, low, high = (round(float(x), 12) if math.isfinite(x) else None for x in (values[0], *ends))
+    return EstimateRecord(value=value, low=low, high=high)
 
 
 def _average(

@@ -168,8 +168,8 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
     Args:
         comparisons: Of the proxy with its controls.
         own_ratio: The proxy's.
-        n_draws: Of the proxy.
-        n_runs: Behind the comparisons.
+        n_draws: Draws of the proxy.
+        n_runs: Runs behind the comparisons.
 
     Returns:
         The verdict, and a sentence or two that say why.
