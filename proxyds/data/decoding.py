@@ -92,10 +92,10 @@ def decode_part(
     Images without a label are counted and not decoded: whether that is an error is for whoever sees all parts.
 
     Args:
-        folder: Filled with the result.
+        folder: Of the result.
         report: Receives how many images are done.
         part: The images.
-        spec: Mode and size that networks see, and what to do about bad images.
+        spec: Mode and size that networks see, and what to do with bad images.
         split: The source's name of the split, for messages.
         label_names: Text for each label number; None where the labels are texts, or numbers of their own.
         number: Which part it is.
@@ -210,7 +210,7 @@ def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
 
 
 def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[bytes, NDArray[np.uint8]]:
-    """Returns the content's id and the pixels that networks see, (C, H, W)."""
+    """Returns an image's id and the pixels that networks see, (C, H, W)."""
     with open_image(encoded) as image:
         image.load()
     return _content_id(image, label), convert_image(image, spec)

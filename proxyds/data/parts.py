@@ -31,10 +31,7 @@ UNREADABLE = (
 
 @contextmanager
 def refusing_unreadable(what: str) -> Iterator[None]:
-    """Makes what `datasets` raises one error.
-
-    Args:
-        what: Is read within.
+    """Makes what `datasets` raises over `what` is read one error.
 
     Raises:
         SourceError: It cannot be read.
@@ -131,11 +128,7 @@ class StreamedPart:
 
 
 def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
-    """Reads the bytes of an image file as `datasets` keeps it; none where the source holds none.
-
-    Raises:
-        SourceError: The file cannot be read.
-    """
+    """Reads the bytes of an image file as `datasets` keeps it; none where the source holds none."""
     if image is None:
         return b""
     encoded: bytes | None = image["bytes"]
@@ -144,9 +137,8 @@ def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
     try:
         return Path(image["path"]).read_bytes()
     except OSError as error:
-        raise SourceError(
-            f"source: image {where.strip()}{_name_image(image)} cannot be read: {error.strerror}"
-        ) from None
+        place = f"{where.strip()}{_name_image(image)}"
+        raise SourceError(f"source: image {place} cannot be read: {error.strerror}") from None
 
 
 def _name_image(image: dict[str, Any] | None) -> str:

@@ -1,8 +1,4 @@
-"""Decoded images where they lie: `.npy` files of which only what is asked for is read.
-
-A mapped file would do as well, but for one thing: whatever was touched counts as the process's own memory until the system wants it
-back. Reading keeps a process as small as its batch, and what is read often stays in the system's cache all the same.
-"""
+"""Decoded images on disk: `.npy` files of which only what is indexed is read, and not mapped, so that a process stays small."""
 
 from __future__ import annotations
 

@@ -200,10 +200,6 @@ def _cut_stream(split: Any, image_column: str, label_column: str, content: str) 
     ]
 
 
-_END_OF_TAR = 1024
-"""Bytes of the zeros that a tar ends with."""
-
-
 def _list_files(folder: Path) -> tuple[str, int]:
     """Lists all files in a folder: a hash of their names, sizes and times; and their bytes in all.
 
@@ -224,14 +220,14 @@ def _list_files(folder: Path) -> tuple[str, int]:
 
 
 def _check_end(tar: Path, n_bytes: int) -> None:
-    """Refuses a tar that does not end as tars do, in two blocks of zeros: whoever reads on to where it stops would not notice."""
+    """Refuses a tar that does not end as tars do, in two blocks of 512 zeros: readers stop where the file does, and notice nothing."""
     try:
         with tar.open("rb") as file:
-            file.seek(max(0, n_bytes - _END_OF_TAR))
+            file.seek(max(0, n_bytes - 1024))
             end = file.read()
     except OSError as error:
         raise SourceError(f"source: {tar.parent.name}/{tar.name} cannot be read: {error.strerror}") from None
-    if len(end) < _END_OF_TAR or end.strip(b"\0"):
+    if end != bytes(1024):
         raise SourceError(
             f"source: {tar.parent.name}/{tar.name} must be a whole tar, it has no end: it was cut off, or is no tar; fetch or write it again"
         )

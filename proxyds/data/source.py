@@ -1,8 +1,8 @@
 """A named data set at a pinned revision becomes samples with stable ids, split for the work ahead.
 
 `readers.py` finds encoded images and labels, in parts; `decoding.py` turns a part into pixels and ids; `splits.py` merges the parts and carves what
-is missing among training, evaluation and test samples. All of it is stored, and none of it holds a whole data set: in memory is a source whose
-samples, and their pixels, are read into it at the end. Encoded bytes are never changed: they pass through to the proxy.
+is missing among training, evaluation and test samples. All of it is stored, and read into memory at the end where a source is not streamed.
+Encoded bytes are never changed: they pass through to the proxy.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
         str(value) for value in sorted(value for value in splits["train"].count_labels() if not is_missing(value, None))
     )
     test_note = ""
-    if "test" in splits and not raw.is_test_asked and _hides_labels(splits["test"], raw.label_names):
+    if (
+        not raw.is_test_asked
+        and "test" in splits
+        and all(is_missing(value, raw.label_names) for value in splits["test"].count_labels())
+    ):  # many data sets on the Hub hide them
         test_note = f"the source's split `{splits.pop('test').name}` has no labels; "
     for role, split in splits.items():
         _check_labels(split, label_names, raw.label_names, role)
@@ -122,6 +126,9 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
 
     names = [f"train-{shard:05d}" for shard in range(len(result.counts))]
     train = open_samples(names, result.counts, "train", result.fingerprint)
+    evaluation_from = "the test samples (the paper's protocol)"
+    if protocol != "paper":
+        evaluation_from = _tell_origin(splits.get("validation"), "training samples", spec.validation_fraction)
     test = load_held_out("test", result.n_test, "test")
     by_name = {split.name: split for split in splits.values()}
 
@@ -144,9 +151,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
             n_duplicates={split.name: result.n_duplicates[role] for role, split in splits.items()},
             n_shared=result.n_shared,
             bad_images=tuple(place for split in splits.values() for place in split.list_bad_images()),
-            evaluation_from="the test samples (the paper's protocol)"
-            if protocol == "paper"
-            else _tell_origin(splits.get("validation"), "training samples", spec.validation_fraction),
+            evaluation_from=evaluation_from,
             test_from=test_note + _tell_origin(splits.get("test"), "training split", spec.test_fraction),
         ),
         reading=_describe_reading(raw, n_pixel_bytes, memory, is_streamed),
@@ -197,11 +202,6 @@ def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks) -
         entries = list(islice(all_entries, len(split.parts)))
         splits[role] = _Split(split.name, split.parts, entries, [read_decoded(entry) for entry in entries])
     return splits
-
-
-def _hides_labels(split: _Split, own_names: Sequence[str] | None) -> bool:
-    """Says whether a split has no labels at all, as test splits on the Hub."""
-    return all(is_missing(value, own_names) for value in split.count_labels())
 
 
 def _check_labels(split: _Split, label_names: Sequence[str], own_names: Sequence[str] | None, role: str) -> None:

@@ -1,7 +1,7 @@
 """Decoded parts become samples in the order of their ids, and these training, evaluation and test samples.
 
-Ids are hashes, so those that begin alike are as many as chance has it: the parts, each sorted, are merged a bucket of ids at a time. What is
-held besides a bucket are the evaluation and test samples, and some 120 bytes of each training sample where some of these are to be carved out.
+The parts, each sorted, are merged a bucket of ids at a time: ids are hashes, so buckets are of like size. In memory are a bucket, the
+evaluation and test samples, and some 120 bytes of each training sample where some of these are to be carved out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class DecodedPart:
 
     Attributes:
         rows: `.npy` file of `decoding.ROW`, in the order of ids.
-        n: How many.
-        offset: Place in the split of the part's first image.
-        first_pixels: Place of the part's first image among all pixels of the split.
+        n: Rows of the file.
+        offset: Index in the split of the part's first image.
+        first_pixels: Index of the part's first image among the decoded images of the split.
         labels: The number of each of the part's labels.
     """
 
@@ -49,12 +49,7 @@ class DecodedPart:
 
 @dataclass(frozen=True)
 class DecodedSplit:
-    """A split, decoded.
-
-    Attributes:
-        origin: Where its samples come from.
-        parts: In the source's order.
-    """
+    """A split, decoded: where its samples come from, and its parts in the source's order."""
 
     origin: Origin
     parts: tuple[DecodedPart, ...]
@@ -243,11 +238,10 @@ def _merge(decoded: DecodedSplit) -> Iterator[Samples]:
     files = [part.rows.path for part in decoded.parts]
     for bucket in range(2**n_bits):
         bounds = np.array([_first_id(bucket, n_bits), _first_id(bucket + 1, n_bits)], "S64")
-        pieces = [_renumber(_read_between(file, bounds), part) for file, part in zip(files, decoded.parts, strict=True)]
-        rows = np.concatenate(pieces)
+        pieces = [_read_bucket(file, part, bounds) for file, part in zip(files, decoded.parts, strict=True)]
+        rows = sort_rows(np.concatenate(pieces))
         if not len(rows):
             continue
-        rows = sort_rows(rows)
         yield Samples(
             ids=_number_repeats(rows["id"].astype(np.str_).tolist()),
             labels=rows["label"],
@@ -263,15 +257,11 @@ def _first_id(bucket: int, n_bits: int) -> bytes:
     return b"g" if bucket == 2**n_bits else b"%016x" % (bucket << (64 - n_bits) if n_bits else 0)
 
 
-def _read_between(file: Path, bounds: NDArray[np.bytes_]) -> NDArray[Any]:
-    """Reads the rows with ids from the first bound up to the second."""
-    rows = np.load(file, mmap_mode="r")
-    first, after = np.searchsorted(rows["id"], bounds)
-    return np.array(rows[first:after])
-
-
-def _renumber(rows: NDArray[Any], part: DecodedPart) -> NDArray[Any]:
-    """Makes labels and places those of the whole split."""
+def _read_bucket(file: Path, part: DecodedPart, bounds: NDArray[np.bytes_]) -> NDArray[Any]:
+    """Reads a part's rows with ids from the first bound up to the second; makes labels and indices those of the whole split."""
+    mapped = np.load(file, mmap_mode="r")
+    first, after = np.searchsorted(mapped["id"], bounds)
+    rows = np.array(mapped[first:after])
     rows["label"] = np.array(part.labels, np.int64)[rows["label"]]
     rows["index"] += part.offset
     rows["place"] += part.first_pixels

@@ -234,8 +234,9 @@ def _choices_of(field: FieldInfo, *, has_every: bool) -> Any:
     if kind is dict:  # an entry for each name
         key, of_name = get_args(field.annotation)
         return dict[key, _list_of(of_name)]  # type: ignore[valid-type,misc]
-    every = WrapValidator(_or_every) if has_every else AfterValidator(_not_every)
-    return _list_of(Annotated[(field.annotation, *field.metadata, every)])
+    or_every = WrapValidator(lambda value, check: value if value == EVERY else check(value))
+    checks = (*field.metadata, or_every if has_every else AfterValidator(_not_every))
+    return _list_of(Annotated[(field.annotation, *checks)])
 
 
 def _list_of(value: Any) -> Any:
@@ -283,10 +284,6 @@ def _not_every(value: Any) -> Any:
     if value == EVERY:
         raise ValueError(f"must be a value or a list of values: nothing lists all of them, as `{EVERY}` asks")
     return value
-
-
-def _or_every(value: Any, check: Any) -> Any:
-    return value if value == EVERY else check(value)
 
 
 def _every_alone(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ def measure_cost(
     Raises:
         RecipeError: It cannot be built, or not work on such images.
     """
-    n_images = 2  # batch norm refuses one image where its map is one pixel
+    n_images = 2  # batch norm refuses a single image whose map is one pixel
     with _as_recipe_error(f"{name} must be built of its parameters, got {parameters}"):
         built = sketch_network(network, parameters, n_labels, image_shape)
         if not isinstance(built, torch.nn.Module):
@@ -94,17 +94,11 @@ def _count_convolution_backward(
     *rest: Any,
     **named: Any,  # noqa: ARG001
 ) -> int:
-    """FLOPs of a convolution's gradients: as many for the input's and for the weights' as forward.
+    """Counts the FLOPs of a convolution's gradients: as many for the input's and for the weights' as forward.
 
     torch (2.14) counts the weights' gradient of a convolution in groups as if it had one group: 16 times too much for a depthwise
-    one of 16 channels.
-
-    Args:
-        grad_shape: (n, c_out, h, w) of the output's gradient.
-        x_shape: (n, c_in, ...).
-        w_shape: (c_out, c_in / groups, k, k).
-        rest: Of `aten.convolution_backward`; the last says which gradients are asked for.
-        named: `out_shape`.
+    one of 16 channels. Arguments are those of `aten.convolution_backward`: shapes of the output's gradient (n, c_out, h, w), of the input,
+    of the weights (c_out, c_in / groups, k, k); the last of `rest` says which gradients are asked for.
     """
     n_gradients: int = sum(rest[-1][:2])  # the bias's costs next to nothing
     return 2 * grad_shape[0] * math.prod(grad_shape[2:]) * math.prod(w_shape) * n_gradients

@@ -14,7 +14,7 @@ N_EAGER = 3
 class GraphedStep:
     """Takes steps like the function it is made from: the first ones as they are, the others by replaying a recording.
 
-    A step that cannot be recorded, since it waits for a value or for the CPU (anybody's network may), is taken as it is always.
+    A step that cannot be recorded, since it waits for a value or for the CPU (anybody's network may), is always taken as it is.
 
     Args:
         step: Takes tensors of always the same shapes on the current CUDA device; reads and writes no others but those that it
@@ -26,33 +26,30 @@ class GraphedStep:
         self._n_taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
-        self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, *inputs: Tensor) -> None:
         """Takes one step."""
         if self._n_taken == N_EAGER:
             self._record(inputs)
         if self._graph is None:
-            self._take_beside(inputs)
+            self._side_stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._side_stream):
+                self._step(*inputs)
+            torch.cuda.current_stream().wait_stream(self._side_stream)
         else:
             for recorded, new in zip(self._inputs, inputs, strict=True):
                 recorded.copy_(new)
             self._graph.replay()
         self._n_taken += 1
 
-    def _take_beside(self, inputs: tuple[Tensor, ...]) -> None:
-        self._beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._beside):
-            self._step(*inputs)
-        torch.cuda.current_stream().wait_stream(self._beside)
-
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        """Records a step, which is not taken by that."""
+        """Records a step without taking it."""
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         try:
-            with torch.cuda.graph(graph, stream=self._beside):
+            with torch.cuda.graph(graph, stream=self._side_stream):
                 self._step(*self._inputs)
         except RuntimeError:  # what CUDA and torch raise for whatever a recording may not do
             torch.cuda.synchronize()

@@ -29,7 +29,6 @@ class Parts:
         name: Of the network, for messages.
 
     Attributes:
-        n: Parts of a batch.
         own: Numbers of the parts that this process computes.
         is_shared: Whether other processes compute the other parts.
 
@@ -38,24 +37,24 @@ class Parts:
     """
 
     def __init__(self, n: int, name: str) -> None:
-        n_processes = dist.get_world_size() if _is_set_up() else 1
-        if _is_set_up() and n_processes != n:
+        n_processes = dist.get_world_size() if _is_set_up() else None
+        if n_processes not in (None, n):
             raise TrainingError(
                 f"{name}: must be trained by as many processes as a batch has parts (probes.data_parallel, now {n}), "
                 f"torch.distributed is set up for {n_processes}; start {n} of them, or leave torch.distributed alone "
                 "to have one compute all parts"
             )
         self.n, self.name = n, name
-        self.is_shared = n_processes > 1
+        self.is_shared = n_processes is not None and n > 1
         self.own = (dist.get_rank(),) if self.is_shared else tuple(range(n))
         self._states: dict[int, _State] = {}
         self._device = "cpu"
 
     def fit_batch(self, batch_size: int, n_samples: int) -> int:
-        """Says how many samples a step takes; see the function of this name.
+        """Says how many samples a step takes, as the function of this name does.
 
         Raises:
-            TrainingError: There are not two for each part.
+            TrainingError: There are fewer than two samples for each part.
         """
         if self.n > 1 and n_samples < 2 * self.n:
             raise TrainingError(
@@ -78,7 +77,7 @@ class Parts:
 
     @contextmanager
     def drawing_from(self, seed: int, device: str) -> Iterator[None]:
-        """Lets what draws from torch's global generators (dropout, stochastic depth) draw from a seed of its own in each part."""
+        """Gives each part a seed of its own for what draws from torch's global generators (dropout, stochastic depth)."""
         with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
             self._device = device
             for part in self.own:
@@ -87,14 +86,14 @@ class Parts:
             yield
 
     def in_turn(self, network: nn.Module, n_samples: int) -> Iterator[slice]:
-        """Goes through this process's parts, within `drawing_from`; the first part comes last, so that its buffers are those that stay.
+        """Goes through this process's parts, within `drawing_from`; the first part comes last, and its buffers are those that stay.
 
         Args:
             network: Its buffers are changed by the first part alone.
-            n_samples: Of this process, in a batch.
+            n_samples: This process's samples in a batch.
 
         Yields:
-            Where a part's samples stand among this process's.
+            The slice of one part's samples among this process's.
         """
         if len(self.own) == 1:
             yield slice(None)
@@ -116,7 +115,7 @@ class Parts:
             value /= self.n
         return value
 
-    def take_buffers(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Gives every process the first one's buffers."""
         if self.is_shared:
             for buffer in network.buffers():

@@ -1,8 +1,7 @@
-"""What trained networks say of images: labels, and the features of a layer.
+"""Predictions of trained networks: labels, losses, the features of a layer.
 
-A batch norm that follows a convolution is a scale and a shift of its channels once a network is trained, so both become one
-convolution, and memory is read and written once less. Networks are anybody's: what was folded is compared with what it was, on a few
-images, before it is believed.
+Batch norms are folded into the convolutions before them. Networks are anybody's: a folded one is used only where it gives the same
+outputs as the network itself on a few images.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,16 +38,16 @@ def predict_labels(network: PixelNetwork, pixels: ImageArray, device: str = "cpu
 def measure_network(
     network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu"
 ) -> tuple[float, float]:
-    """Asks a network about samples whose labels are known.
+    """Measures accuracy and loss.
 
     Args:
         network: In evaluation mode.
         pixels: (N, C, H, W) uint8.
-        labels: (N,) their true labels.
+        labels: (N,) int64, the true ones.
         device: `cpu` or a CUDA device.
 
     Returns:
-        The share that it gets right, as `predict_labels` has it, and the mean cross-entropy in nats.
+        The share of samples whose label `predict_labels` finds, and the mean cross-entropy in nats.
     """
     n_right, loss = 0, 0.0
     for logits, true in _ask_labelled(network, pixels, labels, device):
@@ -60,13 +60,7 @@ def measure_network(
 def measure_answers(
     network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """Measures how sure of itself a network is of each sample, and how right.
-
-    Args:
-        network: In evaluation mode.
-        pixels: (N, C, H, W) uint8.
-        labels: (N,) int64, the true ones.
-        device: `cpu` or a CUDA device.
+    """Measures of each sample how sure a network is, and how right; takes what `measure_network` takes.
 
     Returns:
         (4, N) float32, in the order of `selection.records.MEASURES`.
@@ -114,7 +108,7 @@ def _ask_labelled(
 def _ask(
     network: PixelNetwork, pixels: ImageArray, device: str, layer: str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Runs a copy of a network on a device, its batch norms folded where that changes nothing of what it says; yields as `_run` does."""
+    """Runs a copy of a network on a device, its batch norms folded where its outputs stay the same; yields as `_run` does."""
     plain = copy.deepcopy(network)
     memory_format = choose_computation(network, device).torch_format
     plain.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
@@ -228,12 +222,12 @@ def list_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[s
     """
     layers: list[str] = []
 
-    def note(name: str, output: object) -> None:
+    def note(name: str, _: nn.Module, __: object, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() > 1:
             layers.append(name)
 
     for name, module in network.named_modules():
         if name:
-            module.register_forward_hook(lambda module, inputs, output, name=name: note(name, output))  # noqa: ARG005
+            module.register_forward_hook(partial(note, name))
     network.eval()(torch.zeros(2, *image_shape, device="meta"))
     return layers

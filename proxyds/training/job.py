@@ -5,6 +5,7 @@ Probes and the runs of a check are trained alike; what they ask the trained netw
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class TrainingJob(TrainingSetup):
 
     @property
     def training_seed(self) -> int:
-        """Where all random numbers of the training come from."""
+        """The seed that all random numbers of the training come from; a subclass may derive it from `seed` and more."""
         return self.seed
 
     @property
@@ -120,7 +121,7 @@ class TrainingJob(TrainingSetup):
         Where `torch.distributed` is set up, every process of it calls this; the first alone reports.
 
         Args:
-            report: Told of every epoch's end.
+            report: Called at every epoch's end.
             after_epoch: Called at every epoch's end, by the first process; changes nothing of the training.
 
         Returns:
@@ -133,7 +134,7 @@ class TrainingJob(TrainingSetup):
         network = self.make_network(self.architecture, derive_seed(self.training_seed, "weights"))
         n_epochs, seconds_between = self.settings.epochs, 0.0
         if self.n_steps is not None:
-            n_epochs = -(-self.n_steps // (len(self.train) // min(self.settings.batch_size, len(self.train))))
+            n_epochs = math.ceil(self.n_steps * self.settings.epochs / count_steps(self.settings, len(self.train)))
 
         def end_epoch(index: int, epoch: Epoch) -> None:
             nonlocal seconds_between
@@ -165,7 +166,7 @@ class TrainingJob(TrainingSetup):
 
     @contextmanager
     def within_memory(self) -> Iterator[None]:
-        """Makes a training that does not fit into memory one that failed, and leaves the device's memory to the next.
+        """Makes a failed training of one that does not fit into memory, and leaves the device's memory to the next.
 
         Raises:
             TrainingError: There is not memory enough.

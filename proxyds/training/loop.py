@@ -1,11 +1,8 @@
 """The one training loop: a network, pixels, settings, a seed.
 
-Choices and their cost. Pixels that fit in memory are held as uint8 on the device and augmented a batch at a time, each sample with
-its own crop and flip: many times faster than a loader of PIL images. Those that do not are read from disk, the next batches while
-one is computed on, and give the same bits. A step waits for nothing: an epoch's random numbers are drawn before it (25 bytes a
-sample), and its loss is read after it. On a GPU a step is one CUDA graph. How the network computes follows from its shape and the
-kind of device alone (`numerics.py`); one thread for each run, since engines run as many at once as there are cores.
-Several processes may train a network together (`data_parallel.py`).
+Pixels that fit in memory lie as uint8 on the device and are augmented a batch at a time, each sample with its own crop and flip. Others
+are read from disk, the next batches while one is computed on, and give the same bits. A step waits for nothing: an epoch's random
+numbers are drawn before it (25 bytes a sample), and its loss is read after it. On a GPU a step is one CUDA graph.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,7 +142,7 @@ def train_network(
             history.append(epoch)
             if on_epoch is not None:
                 on_epoch(index, epoch)
-    parts.take_buffers(network)
+    parts.broadcast_buffers(network)
     network.eval()
     return tuple(history)
 
@@ -251,24 +249,15 @@ def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tenso
 
 
 def _make_optimizer(network: PixelNetwork, settings: Training, device: str) -> torch.optim.Optimizer:
-    rate: float | Tensor = settings.learning_rate
     graphed = device.startswith("cuda")
-    if graphed:
-        rate = torch.tensor(rate, device=device)  # a CUDA graph reads it anew at every step
-    if settings.optimizer == "adam":
-        adam = torch.optim.Adam(
-            network.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True, capturable=graphed
-        )
-        adam._warned_capturable_if_run_uncaptured = True  # as the first steps are meant to be
-        return adam
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    # a CUDA graph reads a tensor anew at every step
+    rate = torch.tensor(settings.learning_rate, device=device) if graphed else settings.learning_rate
+    common: dict[str, Any] = {"lr": rate, "weight_decay": settings.weight_decay, "fused": True}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), momentum=0.9, nesterov=True, **common)
+    adam = torch.optim.Adam(network.parameters(), capturable=graphed, **common)
+    adam._warned_capturable_if_run_uncaptured = True  # as the first steps are meant to be
+    return adam
 
 
 def _make_schedule(optimizer: torch.optim.Optimizer, settings: Training, n_steps: int) -> LRScheduler:

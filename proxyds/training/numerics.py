@@ -66,21 +66,23 @@ def choose_computation(network: nn.Module, device: str = "cpu") -> Computation:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    if device.startswith("cuda"):
-        is_fast = torch.cuda.get_device_capability(device) >= (8, 0)
-        return Computation(
-            device, "channels_last" if convolutions else "contiguous", "bfloat16" if is_fast else "float32"
-        )
-    fits = all(c.out_channels % 8 == 0 and (c.in_channels % 8 == 0 or c.in_channels == 3) for c in convolutions)
-    return Computation(device, "channels_last" if convolutions and fits else "contiguous", "float32")
+    is_cuda = device.startswith("cuda")
+    fits = is_cuda or all(
+        c.out_channels % 8 == 0 and (c.in_channels % 8 == 0 or c.in_channels == 3) for c in convolutions
+    )
+    has_bfloat16 = is_cuda and torch.cuda.get_device_capability(device) >= (8, 0)
+    return Computation(
+        device,
+        memory_format="channels_last" if convolutions and fits else "contiguous",
+        precision="bfloat16" if has_bfloat16 else "float32",
+    )
 
 
 def describe_computations(
     architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str
 ) -> dict[str, str]:
     """Says how each network computes on a device, by its name, in words for people."""
-    described = {}
-    for each in architectures:
-        network = sketch_network(each.network, each.parameters, n_labels, image_shape)
-        described[each.name] = str(choose_computation(network, device))
-    return described
+    return {
+        each.name: str(choose_computation(sketch_network(each.network, each.parameters, n_labels, image_shape), device))
+        for each in architectures
+    }

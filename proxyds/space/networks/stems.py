@@ -26,19 +26,18 @@ def shrink_stem(network: nn.Module, model: str) -> None:
         RecipeError: The model begins with patches, with a convolution of its own kind, or has nothing to shrink.
     """
     name, first = _first_convolution(network)
+    trouble = ""
     if set(first.stride) == {1}:
-        raise RecipeError(
-            f"space: {model} cannot have a small_stem, its stem is of stride 1 already; leave small_stem out"
+        trouble = "its stem is of stride 1 already; leave small_stem out"
+    elif type(first) is not nn.Conv2d:
+        trouble = f"its stem is a {type(first).__name__} of its own kind; leave small_stem out"
+    elif first.stride == first.kernel_size:
+        trouble = (
+            f"it begins with patches of {first.kernel_size[0]}x{first.kernel_size[1]} pixels; give their size among the "
+            "arguments instead (patch_size), where the model takes it"
         )
-    if type(first) is not nn.Conv2d:
-        raise RecipeError(
-            f"space: {model} cannot have a small_stem, its stem is a {type(first).__name__} of its own kind; leave small_stem out"
-        )
-    if first.stride == first.kernel_size:
-        raise RecipeError(
-            f"space: {model} cannot have a small_stem, it begins with patches of {first.kernel_size[0]}x{first.kernel_size[1]} pixels; "
-            "give their size among the arguments instead (patch_size), where the model takes it"
-        )
+    if trouble:
+        raise RecipeError(f"space: {model} cannot have a small_stem, {trouble}")
     side = min(3, *first.kernel_size)
     _replace(network, name, _like(first, first.in_channels, kernel_size=side, stride=1, padding=side // 2))
     layers = [each for each, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.MaxPool2d)]
