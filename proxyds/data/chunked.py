@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -20,19 +21,20 @@ CHUNK = 65_536
 BUCKET = 4 * CHUNK
 """Rows that `in_key_order` sorts at once, about."""
 MAX_BUCKETS = 256
-"""Files that it has open; of more than 67 million rows buckets are larger."""
+"""Files that `in_key_order` has open, at most: buckets of more than 67 million rows are larger."""
 
 
+@dataclass(frozen=True)
 class Column:
     """(N,) values that are not in memory.
 
-    Args:
+    Attributes:
         n: N.
         chunks: Begins a pass; yields `CHUNK` values at a time, at the end fewer.
     """
 
-    def __init__(self, n: int, chunks: Callable[[], Iterator[NDArray[Any]]]) -> None:
-        self.n, self.chunks = n, chunks
+    n: int
+    chunks: Callable[[], Iterator[NDArray[Any]]]
 
     def __len__(self) -> int:
         return self.n
@@ -141,8 +143,8 @@ _SPILLED = np.dtype([("key", np.float64), ("index", np.int64), ("value", np.floa
 def in_key_order(keys: Values, values: Values) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Goes over the positive values in the order of their keys.
 
-    Of columns, rows are put into files by the first bits of their keys, and each file is sorted by itself: 24 bytes of disk a
-    row, among the temporary files, and the memory of one file.
+    Rows of columns are put into temporary files by the first bits of their keys, and each file is sorted by itself: 24 bytes of disk
+    a row, and the memory of one file.
 
     Args:
         keys: (N,) float64, uniform in (0, 1), hardly ever equal; of equal ones the first index comes first.
@@ -176,7 +178,7 @@ def in_key_order(keys: Values, values: Values) -> Iterator[tuple[NDArray[np.int6
 
 
 def _sort_distinct(keys: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Sorts keys that are hardly ever equal and returns their indices: equal keys must stay in order, which the fast sort does not keep."""
+    """Returns the indices that sort keys which are hardly ever equal: the fast sort does not keep equal keys in order."""
     order = np.argsort(keys)
     in_order = keys[order]
     return np.argsort(keys, kind="stable") if (in_order[1:] == in_order[:-1]).any() else order

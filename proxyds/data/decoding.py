@@ -104,10 +104,12 @@ def decode_part(
         BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
         SourceError: The part cannot be read.
     """
-    labels: dict[Any, list[int]] = {}  # of each its number, count and first image
+    label_indices: dict[Any, int] = {}
+    counts: list[int] = []
+    firsts: list[int] = []
     rows: list[tuple[bytes, bytes, int, int, int]] = []
     images: list[NDArray[np.uint8]] = []
-    bad: list[tuple[int, str]] = []
+    bad_images: list[tuple[int, str]] = []
     runs: list[int] = []
     shapes: set[tuple[int, int, int]] = set()
     n_rows = 0
@@ -120,8 +122,11 @@ def decode_part(
 
     for index, (encoded, value, name) in enumerate(part.rows()):  # one thread: Pillow's decoders are slower in several
         n_rows += 1
-        label = labels.setdefault(value, [len(labels), 0, index])
-        label[1] += 1
+        label = label_indices.setdefault(value, len(counts))
+        if label == len(counts):
+            counts.append(0)
+            firsts.append(index)
+        counts[label] += 1
         if is_missing(value, label_names):
             continue
         text = str(value) if label_names is None else label_names[value]
@@ -134,28 +139,20 @@ def decode_part(
                     f"source: image {split}{place}{name} must decode, found {len(encoded):,} bytes that do not: {_describe_damage(error)}; mend it, or "
                     "leave such images out with source.on_bad_image: skip"
                 ) from None
-            bad.append((index, name))
+            bad_images.append((index, name))
             continue
-        shape = pixels.shape
-        shapes.add((shape[0], shape[1], shape[2]))
-        rows.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), label[0], index, len(rows)))
+        n_channels, height, width = pixels.shape
+        shapes.add((n_channels, height, width))
+        rows.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), label, index, len(rows)))
         images.append(pixels)
         if len(images) == RUN or len(images) * pixels.nbytes >= RUN_BYTES:
             write_run()
         if index % 1000 == 999:
-            report(index + 1, max(RUN, index + 2), "")  # how many there are is not known
+            report(index + 1, max(RUN, index + 2), "")  # a stream does not tell how many there are
     if images:
         write_run()
     np.save(folder / "rows.npy", sort_rows(np.array(rows, ROW)))
-    decoded = Decoded(
-        n_rows=n_rows,
-        shapes=sorted(shapes),
-        runs=runs,
-        values=list(labels),
-        counts=[count for _, count, _ in labels.values()],
-        firsts=[first for _, _, first in labels.values()],
-        bad_images=bad,
-    )
+    decoded = Decoded(n_rows, sorted(shapes), runs, list(label_indices), counts, firsts, bad_images)
     (folder / "part.json").write_text(json.dumps(asdict(decoded)))
     report(1, 1, "")
 

@@ -36,9 +36,6 @@ DECODE_ERRORS = (
 def open_image(encoded: bytes) -> Iterator[Image.Image]:
     """Opens an image file's bytes; pixels are decoded when they are asked for.
 
-    Args:
-        encoded: The file.
-
     Raises:
         UnidentifiedImageError: It is of none of `FORMATS`.
         ValueError: It has more than `MAX_PIXELS` pixels.

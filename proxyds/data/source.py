@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, pairwise
@@ -41,7 +41,7 @@ from proxyds.runtime.task import RunTasks
 from proxyds.text import find_active_text, with_prefix
 
 COPIES = 2
-"""Of a data set's pixels in every worker that trains: as they are, and padded."""
+"""Copies of a data set's pixels in every worker that trains: as they are, and padded."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,15 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     n_pixel_bytes = COPIES * len(roles["train"]) * math.prod(image_shape) * loky.cpu_count()
     is_streamed = raw.is_streamed or n_pixel_bytes > STREAMED_SHARE * memory if streamed is None else streamed
 
-    def open_samples(names: Sequence[str], counts: Sequence[int], role: str, fingerprint: str = "") -> StreamedSamples:
-        files = tuple(done.entry.file(f"{name}.npz") for name in names)
-        return StreamedSamples(files, tuple(counts), roles.get(role, roles["train"]).origin, fingerprint)
+    def open_samples(counts: Mapping[str, int], role: str, fingerprint: str = "") -> StreamedSamples:
+        files = tuple(done.entry.file(f"{name}.npz") for name in counts)
+        return StreamedSamples(files, tuple(counts.values()), roles.get(role, roles["train"]).origin, fingerprint)
 
     def load_held_out(name: str, n: int, role: str) -> Samples:
-        return replace(open_samples([name], [n], role).load(), stay_on_disk=is_streamed)
+        return replace(open_samples({name: n}, role).load(), stay_on_disk=is_streamed)
 
-    names = [f"train-{shard:05d}" for shard in range(len(result.counts))]
-    train = open_samples(names, result.counts, "train", result.fingerprint)
+    shards = {f"train-{shard:05d}": n for shard, n in enumerate(result.counts)}
+    train = open_samples(shards, "train", result.fingerprint)
     evaluation_from = "the test samples (the paper's protocol)"
     if protocol != "paper":
         evaluation_from = _tell_origin(splits.get("validation"), "training samples", spec.validation_fraction)

@@ -91,9 +91,7 @@ def _read_text(path: Path) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_RECIPE_BYTES:
-            raise RecipeSyntaxError(
-                f"{path}: a recipe must be smaller than {MAX_RECIPE_BYTES:,} bytes, this has {size:,}"
-            )
+            raise RecipeSyntaxError(f"{path}: must be smaller than {MAX_RECIPE_BYTES:,} bytes, this has {size:,}")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeNotFoundError(
@@ -137,18 +135,19 @@ def _check_plain(text: str, name: str) -> None:
     for number, event in enumerate(YAML(typ="rt", pure=True).parse(text)):
         place = f"{name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        trouble = ""
         if depth > MAX_DEPTH:
-            raise RecipeSyntaxError(f"{place}: must be {MAX_DEPTH} levels deep at most")
-        if number > MAX_VALUES:
-            raise RecipeSyntaxError(f"{place}: must hold {MAX_VALUES:,} keys and values at most")
-        if isinstance(event, AliasEvent):
-            raise RecipeSyntaxError(
-                f"{place}: a recipe must not use aliases, found *{event.anchor}; write the value out"
-            )
-        if getattr(event, "tag", None) is not None:
-            raise RecipeSyntaxError(f"{place}: a recipe must not use tags, found {event.tag}; write the plain value")
-        if isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
-            raise RecipeSyntaxError(f"{place}: a recipe must be YAML 1.2; remove the line %YAML")
+            trouble = f"must be {MAX_DEPTH} levels deep at most"
+        elif number > MAX_VALUES:
+            trouble = f"must hold {MAX_VALUES:,} keys and values at most"
+        elif isinstance(event, AliasEvent):
+            trouble = f"a recipe must not use aliases, found *{event.anchor}; write the value out"
+        elif getattr(event, "tag", None) is not None:
+            trouble = f"a recipe must not use tags, found {event.tag}; write the plain value"
+        elif isinstance(event, DocumentStartEvent) and event.version not in (None, (1, 2)):
+            trouble = "a recipe must be YAML 1.2; remove the line %YAML"
+        if trouble:
+            raise RecipeSyntaxError(f"{place}: {trouble}")
 
 
 def _with_lists_on_one_line(data: Any) -> Any:

@@ -60,11 +60,11 @@ def list_architectures(
         else:
             architecture = measure_cost(name, space.network, parameters, n_labels, image_shape)
             measured.add(parts, architecture)
-        if not _is_within(architecture, space.bounds):
+        if _is_within(architecture, space.bounds):
+            listed[name] = architecture
+        else:
             outside.append(architecture)
-            continue
-        listed[name] = architecture
-        if space.sample is not None and len(listed) == space.sample:
+        if len(listed) == space.sample:
             break
     if not listed:
         raise _nothing_within(space, outside)

@@ -26,7 +26,8 @@ class Parts:
 
     Args:
         n: Parts of a batch.
-        name: Of the network, for messages.
+        name: The network's, for messages.
+        device: `cpu` or the CUDA device that this process computes on.
 
     Attributes:
         own: Numbers of the parts that this process computes.
@@ -36,7 +37,7 @@ class Parts:
         TrainingError: `torch.distributed` is set up for another number of processes.
     """
 
-    def __init__(self, n: int, name: str) -> None:
+    def __init__(self, n: int, name: str, device: str) -> None:
         n_processes = dist.get_world_size() if _is_set_up() else None
         if n_processes not in (None, n):
             raise TrainingError(
@@ -44,11 +45,10 @@ class Parts:
                 f"torch.distributed is set up for {n_processes}; start {n} of them, or leave torch.distributed alone "
                 "to have one compute all parts"
             )
-        self.n, self.name = n, name
+        self.n, self.name, self._device = n, name, device
         self.is_shared = n_processes is not None and n > 1
         self.own = (dist.get_rank(),) if self.is_shared else tuple(range(n))
         self._states: dict[int, _State] = {}
-        self._device = "cpu"
 
     def fit_batch(self, batch_size: int, n_samples: int) -> int:
         """Says how many samples a step takes, as the function of this name does.
@@ -76,13 +76,12 @@ class Parts:
         return DistributedDataParallel(network, find_unused_parameters=True)
 
     @contextmanager
-    def drawing_from(self, seed: int, device: str) -> Iterator[None]:
+    def drawing_from(self, seed: int) -> Iterator[None]:
         """Gives each part a seed of its own for what draws from torch's global generators (dropout, stochastic depth)."""
-        with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-            self._device = device
+        with torch.random.fork_rng(devices=[self._device] if self._device.startswith("cuda") else []):
             for part in self.own:
                 torch.manual_seed(derive_seed(seed, "part", part) if part else seed)
-                self._states[part] = _take_state(device)
+                self._states[part] = _take_state(self._device)
             yield
 
     def in_turn(self, network: nn.Module, n_samples: int) -> Iterator[slice]:

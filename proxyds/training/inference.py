@@ -23,7 +23,7 @@ from proxyds.training.model import PixelNetwork
 from proxyds.training.numerics import choose_computation
 
 CPU_BATCH, GPU_BATCH = 64, 512
-"""On a CPU small enough for what a layer leaves behind to be in its cache when the next one reads it (32 and 64 were the fastest)."""
+"""Images of a batch. On a CPU so few that a layer's output is still in the cache when the next layer reads it (32 and 64 were the fastest)."""
 N_COMPARED, TOLERANCE = 8, 1e-3
 """Images on which a folded network is compared with what it was, and how far they may differ, as a share of their length."""
 

@@ -82,7 +82,7 @@ def train_network(
         DivergedError: The loss is infinite or not a number after an epoch.
         TrainingError: Too few samples for the parts of a batch, or `torch.distributed` is set up for other than `n_parts` processes.
     """
-    parts = Parts(n_parts, name)
+    parts = Parts(n_parts, name, device)
     batch_size = parts.fit_batch(settings.batch_size, len(labels))
     network.fit_normalisation(pixels)
     computation = choose_computation(network, device)
@@ -117,7 +117,7 @@ def train_network(
     with (
         ThreadPoolExecutor(1) as reader,  # whose thread starts with the first thing to read, and is waited for
         computation.on_device(),
-        parts.drawing_from(derive_seed(seed, "dropout"), device),
+        parts.drawing_from(derive_seed(seed, "dropout")),
     ):
         # parts are for networks that keep a GPU busy without a graph, and draw from several generators in turn
         step = GraphedStep(take_step) if device.startswith("cuda") and n_parts == 1 else take_step
@@ -159,8 +159,8 @@ def draw_epoch(
 
     Args:
         n: Samples to choose from.
-        batch_size: Of every step.
-        n_steps: Of the epoch.
+        batch_size: Samples of every step.
+        n_steps: Steps of the epoch.
         settings: `crop_padding` p.
         generator: On the CPU.
         device: Where the numbers go.

@@ -17,7 +17,7 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import sketch_network
 
 THREADS = 1
-"""Of one run; engines run several at once."""
+"""Threads of one run; engines run several at once."""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,8 @@ def describe_origin(network: str) -> dict[str, str]:
     files = [file for folder in getattr(top, "__path__", []) for file in sorted(Path(folder).rglob("*.py"))]
     if not hasattr(top, "__path__") and top.__file__:
         files = [Path(top.__file__)]
-    content = hashlib.sha256()
-    for file in files:
-        content.update(hashlib.sha256(file.read_bytes()).digest())
-    return {"plugin": f"{family.module} {content.hexdigest()}"}
+    content = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return {"plugin": f"{family.module} {hashlib.sha256(content).hexdigest()}"}
 
 
 def build_network(

@@ -27,8 +27,7 @@ _loaded: list[str] = []
 def load_plugins(modules: list[str]) -> None:
     """Registers the families of some modules; what is loaded already is left alone.
 
-    Args:
-        modules: Import paths; a module in the current folder is found too.
+    Modules are named by import path; one in the current folder is found too.
 
     Raises:
         PluginError: One cannot be imported, holds no families, or one of its names is taken.
@@ -109,11 +108,8 @@ def _load_module(module: str) -> None:
 
 
 def _register(name: str, family: Any, where: str) -> None:
-    if (
-        not isinstance(family, Family)
-        or not isclass(family.parameters)
-        or not issubclass(family.parameters, Parameters)
-    ):
+    parameters = getattr(family, "parameters", None)
+    if not isinstance(family, Family) or not isclass(parameters) or not issubclass(parameters, Parameters):
         raise PluginError(
             f"{where}: must be a proxyds.Family whose parameters are a subclass of "
             f"proxyds.Parameters, it is {type(family).__name__}"
