@@ -50,7 +50,3 @@ def cli() -> None:
 
 for command in (init, validate, build, check, inspect, push, pull, resample, verify, card, list_, store):
     cli.add_command(command)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from proxyds.text import duration, with_prefix
+
 
 def print_json(value: object) -> None:
     """Prints a result for programs."""
@@ -24,8 +26,6 @@ def print_text(template: str, **values: object) -> None:
         values: What the template names; a name without a value is a defect, never printed as nothing.
     """
     import jinja2
-
-    from proxyds.text import duration, with_prefix
 
     templates = jinja2.Environment(  # noqa: S701 - plain text for a terminal
         loader=jinja2.PackageLoader("proxyds.cli"),

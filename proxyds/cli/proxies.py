@@ -14,6 +14,7 @@ from proxyds.cli.options import PATH, as_json, execution_options, overrides, plu
 from proxyds.cli.output import print_json
 from proxyds.cli.progress import show_progress
 from proxyds.errors import BelowThresholdError
+from proxyds.runtime.storage.address import show_address
 
 if TYPE_CHECKING:
     from proxyds.artifact.manifest import Manifest
@@ -108,13 +109,13 @@ def check(
     settings = [*overrides, *_assign({"check.target": target, "check.reference": reference})]
     settings += [f"check.ratios=[{ratios}]"] if ratios is not None else []
     with show_progress(quiet=quiet) as execution["on_progress"]:
-        from proxyds.pipeline import build as pipeline
+        from proxyds.pipeline.build import check
         from proxyds.pipeline.plan import plan_check
 
         if dry_run:
             plan = plan_check(folder, overrides=settings, **execution)
         else:
-            checked = pipeline.check(folder, overrides=settings, runs=runs, **execution)
+            checked = check(folder, overrides=settings, runs=runs, **execution)
     from proxyds.cli.results import print_check_plan, print_evidence
 
     if dry_run:
@@ -157,11 +158,9 @@ def resample(
     changes = [*overrides, *_assign({**settings, "source.path": source})]
 
     def make(folder: Path, on_progress: OnProgress) -> Built:
-        from proxyds.pipeline import resample as resampling
+        from proxyds.pipeline.resample import resample
 
-        return resampling.resample(
-            place, folder, overrides=changes, workers=workers, force=force, on_progress=on_progress
-        )
+        return resample(place, folder, overrides=changes, workers=workers, force=force, on_progress=on_progress)
 
     _make_at(out, make, quiet=quiet, as_json=as_json)
 
@@ -182,7 +181,6 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
             built = make(folder, on_progress)
             manifest, summary = read_summary(built.folder)
     from proxyds.cli.results import print_built
-    from proxyds.runtime.storage.address import show_address
 
     print_built(manifest, summary, show_address(out), was_there=built.was_there, as_json=as_json)
     return built

@@ -9,6 +9,7 @@ import click
 
 from proxyds.cli.options import PATH, as_json, quiet
 from proxyds.cli.progress import show_progress
+from proxyds.runtime.storage.address import show_address
 
 
 @click.command()
@@ -34,9 +35,9 @@ def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -
     if options["create_pr"] and options["tag"] is not None:
         raise click.UsageError("--create-pr puts no tag: push again with --tag when the request was merged")
     with show_progress(quiet=quiet) as on_progress:
-        from proxyds.pipeline import push as pushing
+        from proxyds.pipeline.push import push
 
-        pushed = pushing.push(folder, place, **options, on_progress=on_progress)
+        pushed = push(folder, place, **options, on_progress=on_progress)
     from proxyds.cli.results import print_pushed
 
     print_pushed(pushed, as_json=as_json)
@@ -53,13 +54,12 @@ def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
     PLACE is user/name@v1.0.0 on the Hub or an address.
     """
     with show_progress(quiet=quiet) as on_progress:
-        from proxyds.pipeline import pull as pulling
+        from proxyds.pipeline.pull import default_folder, pull
         from proxyds.pipeline.push import output_at
 
-        out = out or pulling.default_folder(place)
+        out = out or default_folder(place)
         with output_at(out, on_progress) as folder:
-            pulled = pulling.pull(place, folder, on_progress=on_progress)
+            pulled = pull(place, folder, on_progress=on_progress)
     from proxyds.cli.results import print_pulled
-    from proxyds.runtime.storage.address import show_address
 
     print_pulled(pulled, show_address(out), as_json=as_json)

@@ -8,6 +8,7 @@ import click
 
 from proxyds.cli.options import as_json
 from proxyds.cli.output import print_json, print_table
+from proxyds.text import duration, with_prefix
 
 
 @click.group()
@@ -23,7 +24,6 @@ def store() -> None:
 def list_entries(as_json: bool) -> None:
     """List finished work, oldest first."""
     from proxyds.runtime.storage.store import Store
-    from proxyds.text import duration, with_prefix
 
     opened = Store()
     entries = opened.entries()
@@ -55,7 +55,6 @@ def list_entries(as_json: bool) -> None:
 def clean(days: float, yes: bool) -> None:
     """Remove finished work; builds that need it do it again."""
     from proxyds.runtime.storage.store import Store
-    from proxyds.text import with_prefix
 
     opened = Store()
     if not yes and not click.confirm(f"Remove finished work from {opened.name}?"):

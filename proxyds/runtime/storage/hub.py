@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import huggingface_hub  # imports what is used of it when it is used
+
 from proxyds.errors import (
     HeadMovedError,
     RemoteAccessError,
@@ -89,19 +91,17 @@ def find_revision(repo: str, asked: str | None) -> Revision:
         RemoteNotFoundError: There is no such repository or revision, or it is not for this user.
         RemoteError: The Hub cannot be reached.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download
-
     name = f"{repo}@{asked}" if asked else repo
-    if constants.HF_HUB_OFFLINE:
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
         with asking(name):
-            cached = hf_hub_download(
+            cached = huggingface_hub.hf_hub_download(
                 repo, "manifest.json", repo_type=DATASET, revision=asked or MAIN, local_files_only=True
             )
         return Revision(repo, asked, Path(cached).parent.name, {}, None, is_from_cache=True)
 
     def ask() -> Revision:
         with asking(name):
-            commit = str(HfApi().dataset_info(repo, revision=asked).sha)
+            commit = str(huggingface_hub.HfApi().dataset_info(repo, revision=asked).sha)
             files = {each.path: each.size for each in _list_tree(repo, commit)}
             return Revision(repo, asked, commit, _list_tags(repo), files)
 
@@ -142,8 +142,6 @@ def fetch_files(
 
 
 def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
-    from huggingface_hub import hf_hub_download
-
     with (
         asking(f"{at.name}: {name}"),
         _without_bars(),
@@ -151,7 +149,7 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
     ):
         # by the name that was asked for, so that the cache knows which commit it is when there is no network
         revision = at.asked or MAIN if name == "manifest.json" else at.commit
-        cached = hf_hub_download(
+        cached = huggingface_hub.hf_hub_download(
             at.repo,
             name,
             repo_type=DATASET,
@@ -173,11 +171,9 @@ def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
         RemoteAccessError: `to_write` asks for a token, and there is none or a wrong one.
         RemoteError: The Hub cannot be reached.
     """
-    from huggingface_hub import HfApi, get_token
-
-    api = HfApi()
+    api = huggingface_hub.HfApi()
     if to_write:
-        if get_token() is None:
+        if huggingface_hub.get_token() is None:
             raise RemoteAccessError(
                 f"{repo}: needs a token that may write, found none; `hf auth login` keeps one, or set HF_TOKEN"
             )
@@ -197,10 +193,8 @@ def create_repository(repo: str, *, is_private: bool) -> None:
     Raises:
         RemoteAccessError: It would be somebody else's, or the token may not write.
     """
-    from huggingface_hub import HfApi
-
     with asking(repo):
-        HfApi().create_repo(repo, repo_type=DATASET, private=is_private, exist_ok=True)
+        huggingface_hub.HfApi().create_repo(repo, repo_type=DATASET, private=is_private, exist_ok=True)
 
 
 def list_contents(repo: str, commit: str) -> dict[str, str]:
@@ -222,9 +216,7 @@ def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str |
 
     Of the files `sent` gives the sha256 by name.
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
+    api = huggingface_hub.HfApi()
     with asking(repo):
         pulls = list(
             api.get_repo_discussions(repo, repo_type=DATASET, discussion_type="pull_request", discussion_status="open")
@@ -265,10 +257,8 @@ def commit_files(
         RemoteAccessError: The token may not write there.
         RemoteError: The Hub cannot be reached; what was sent need not be sent again.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-
-    api = HfApi()
-    additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
+    api = huggingface_hub.HfApi()
+    additions = [huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
     n_done, total = 0, sum((folder / name).stat().st_size for name in names)
     with asking(repository.repo), _without_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the client's, of its own HTTP library
@@ -286,7 +276,7 @@ def commit_files(
             on_progress(Progress("push", repository.repo, n_done, max(total, 1)))
         made = api.create_commit(
             repository.repo,
-            [*additions, *(CommitOperationDelete(path_in_repo=name) for name in removed)],
+            [*additions, *(huggingface_hub.CommitOperationDelete(path_in_repo=name) for name in removed)],
             repo_type=DATASET,
             commit_message=message,
             create_pr=as_pull_request,
@@ -301,11 +291,9 @@ def tag_commit(repo: str, tag: str, commit: str) -> None:
     Raises:
         TagExistsError: There is one of that name already, which is never moved.
     """
-    from huggingface_hub import HfApi
-
     try:
         with asking(repo):
-            HfApi().create_tag(repo, tag=tag, revision=commit, repo_type=DATASET)
+            huggingface_hub.HfApi().create_tag(repo, tag=tag, revision=commit, repo_type=DATASET)
     except HeadMovedError:
         repository = look_at(repo)
         if repository is None or repository.tags.get(tag) != commit:  # ours may have arrived and its answer got lost
@@ -322,27 +310,20 @@ def fetch_snapshot(name: str, revision: str) -> Path:
         RemoteError: The Hub cannot be reached.
         NoSpaceError: The disk is full.
     """
-    from huggingface_hub import snapshot_download
-
     with (
         asking(f"{name}@{revision}"),
         translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"),
     ):
-        return Path(snapshot_download(name, repo_type=DATASET, revision=revision))
+        return Path(huggingface_hub.snapshot_download(name, repo_type=DATASET, revision=revision))
 
 
 def _list_tree(repo: str, commit: str) -> list[RepoFile]:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    tree = HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=DATASET)
-    return [each for each in tree if isinstance(each, RepoFile)]
+    tree = huggingface_hub.HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=DATASET)
+    return [each for each in tree if isinstance(each, huggingface_hub.hf_api.RepoFile)]
 
 
 def _list_tags(repo: str) -> dict[str, str]:
-    from huggingface_hub import HfApi
-
-    return {tag.name: tag.target_commit for tag in HfApi().list_repo_refs(repo, repo_type=DATASET).tags}
+    return {tag.name: tag.target_commit for tag in huggingface_hub.HfApi().list_repo_refs(repo, repo_type=DATASET).tags}
 
 
 @contextmanager
