@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import huggingface_hub  # imports what is used of it when it is used
+from huggingface_hub import constants
 
 from proxyds.errors import (
     HeadMovedError,
@@ -92,7 +93,7 @@ def find_revision(repo: str, asked: str | None) -> Revision:
         RemoteError: The Hub cannot be reached.
     """
     name = f"{repo}@{asked}" if asked else repo
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         with asking(name):
             cached = huggingface_hub.hf_hub_download(
                 repo, "manifest.json", repo_type=DATASET, revision=asked or MAIN, local_files_only=True
@@ -318,8 +319,10 @@ def fetch_snapshot(name: str, revision: str) -> Path:
 
 
 def _list_tree(repo: str, commit: str) -> list[RepoFile]:
+    from huggingface_hub.hf_api import RepoFile
+
     tree = huggingface_hub.HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=DATASET)
-    return [each for each in tree if isinstance(each, huggingface_hub.hf_api.RepoFile)]
+    return [each for each in tree if isinstance(each, RepoFile)]
 
 
 def _list_tags(repo: str) -> dict[str, str]:
