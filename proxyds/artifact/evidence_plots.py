@@ -7,14 +7,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from proxyds.artifact.manifest import EvidenceRecord, MethodRecord
+from proxyds.artifact.manifest import EvidenceRecord
 from proxyds.artifact.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
@@ -81,7 +80,14 @@ def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     methods = evidence.in_order
     figure, axes = new_axes(height=0.9 + 0.36 * len(methods))
     for position, each in enumerate(methods):
-        _draw_estimate(axes, position, each)
+        tau, colour = each.statistics["tau"], COLOURS[each.method]
+        if tau.low is not None and tau.high is not None:
+            axes.plot([tau.low, tau.high], [position, position], color=colour, linewidth=2)
+        repeats = [own for own in each.tau_of_repeats if own is not None]
+        if len(repeats) > 1:
+            axes.plot(repeats, [position + 0.22] * len(repeats), "|", color=colour, markersize=6)
+        if tau.value is not None:
+            axes.plot([tau.value], [position], MARKERS[each.method], color=colour, markersize=8)
     axes.set_yticks(range(len(methods)), [METHOD_LABELS[each.method] for each in methods])
     axes.set_ylim(len(methods) - 0.5, -0.5)
     axes.axvline(0, color="#999999", linewidth=0.8)
@@ -89,17 +95,6 @@ def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     axes.set_xlabel("Kendall tau with full data: mean, 95 % interval, each draw or seed (ticks)")
     axes.set_title(f"How well each ranks {evidence.n_architectures} architectures")
     return as_png(figure)
-
-
-def _draw_estimate(axes: Axes, position: float, method: MethodRecord) -> None:
-    tau, colour = method.statistics["tau"], COLOURS[method.method]
-    if tau.low is not None and tau.high is not None:
-        axes.plot([tau.low, tau.high], [position, position], color=colour, linewidth=2)
-    repeats = [tau for tau in method.tau_of_repeats if tau is not None]
-    if len(repeats) > 1:
-        axes.plot(repeats, [position + 0.22] * len(repeats), "|", color=colour, markersize=6)
-    if tau.value is not None:
-        axes.plot([tau.value], [position], MARKERS[method.method], color=colour, markersize=8)
 
 
 def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:

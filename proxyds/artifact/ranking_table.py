@@ -63,7 +63,7 @@ class Measured:
     """Accuracies of the architectures that have every run.
 
     Attributes:
-        names: (n,) of the architectures, the cheapest first.
+        names: (n,) names of the architectures, the cheapest first.
         costs: (n,) each of `FREE_RANKINGS`.
         accuracies: For each data set and ratio (R, n): repeats by architectures.
         draws: For each of them (R,): the number of each repeat's draw; where nothing is drawn, of its training.
@@ -124,9 +124,8 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
             repeat = (row["training_seed"] if row["draw_seed"] is None else row["draw_seed"], row["training_seed"])
             repeats[row["dataset"], row["ratio"]][repeat][name] = row["accuracy"]
     ordered = sorted(costs, key=lambda name: (costs[name], name))
-    every = [of_repeat for of_set in repeats.values() for of_repeat in of_set.values()]
-    names = [name for name in ordered if all(name in of_repeat for of_repeat in every)]
-    kept = set(names)
+    kept = set(costs).intersection(*(of_repeat for of_set in repeats.values() for of_repeat in of_set.values()))
+    names = [name for name in ordered if name in kept]
     return Measured(
         names=names,
         costs={free: np.array([float(costs[name][i]) for name in names]) for i, free in enumerate(FREE_RANKINGS)},

@@ -135,10 +135,8 @@ def _average(
     pairs: Sequence[tuple[Floats, Floats, Floats]], cost: Floats, counts: Resamples, names: Iterable[str]
 ) -> dict[str, Floats]:
     """Averages statistics over pairs of a reference (n,), a measurement (n,) and the weights (B,) of the two."""
-
-    def average(name: str) -> Floats:
+    averages: dict[str, Floats] = {}
+    for name in names:
         taken = [w * METRICS[name](reference, m, counts.architectures, cost) for reference, m, w in pairs]
-        averaged: Floats = np.clip(np.sum(taken, axis=0), STATISTICS[name].least, 1.0)  # widened weights may be below 0
-        return averaged
-
-    return {name: average(name) for name in names}
+        averages[name] = np.clip(np.sum(taken, axis=0), STATISTICS[name].least, 1.0)  # widened weights may be below 0
+    return averages

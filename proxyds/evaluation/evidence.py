@@ -177,29 +177,25 @@ def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: in
     of: dict[str, ComparisonRecord] = {each.control: each for each in comparisons if each.ratio == own_ratio}
     alike_in_cost = FLOPS in of and of[FLOPS].difference.value is None  # there is nothing to count
     rivals = [each for each in _RIVALS if not (alike_in_cost and each[0] == FLOPS)]
-    for control, words, verdict in rivals:
-        against = of.get(control)
-        if against is not None and against.outcome in ("worse", "no better"):
-            is_worse = against.outcome == "worse"
-            return (
-                "worse than random" if is_worse and control == RANDOM else verdict,
-                f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}: "
-                + ("all of the interval is below zero." if is_worse else "a gain of 0.05 is ruled out."),
-            )
-    missing = [words for control, words, _ in rivals if control not in of]
-    if missing:
+    compared = [(of[control], words, verdict) for control, words, verdict in rivals if control in of]
+    for against, words, verdict in compared:
+        less = f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}"
+        if against.outcome == "worse":
+            is_random = against.control == RANDOM
+            return "worse than random" if is_random else verdict, f"{less}: all of the interval is below zero."
+        if against.outcome == "no better":
+            return verdict, f"{less}: a gain of 0.05 is ruled out."
+    if missing := [words for control, words, _ in rivals if control not in of]:
         return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
-    undecided = [(words, of[control]) for control, words, _ in rivals if of[control].outcome == "undecided"]
-    if undecided:
-        words, against = undecided[0]
-        return (
-            "not enough evidence",
-            f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}, which neither shows a gain nor rules "
-            f"out one of 0.05. {_runs_to_settle(against.difference, n_runs)}"
-            if n_draws > 1
-            else "There is one draw of the proxy, so that nobody can tell its luck from its worth; check with 3 draws or more.",
-        )
-    differences = ", ".join(f"{of[control].difference.shown()} above {words}" for control, words, _ in rivals)
+    for against, words, _ in compared:
+        if against.outcome == "undecided":
+            explanation = "There is one draw of the proxy, so that nobody can tell its luck from its worth; check with 3 draws or more."
+            if n_draws > 1:
+                less = f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}"
+                settles = _runs_to_settle(against.difference, n_runs)
+                explanation = f"{less}, which neither shows a gain nor rules out one of 0.05. {settles}"
+            return "not enough evidence", explanation
+    differences = ", ".join(f"{against.difference.shown()} above {words}" for against, words, _ in compared)
     free = of.get(PARAMETERS)
     beside = f" Less that of counting parameters it is {free.difference.shown()} ({free.outcome})." if free else ""
     return "preserves the ranking", f"The proxy's Kendall tau is {differences}.{beside}"

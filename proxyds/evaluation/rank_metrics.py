@@ -77,8 +77,7 @@ def top_overlap(reference: Floats, measured: Floats, counts: Counts) -> Floats:
 def same_best(reference: Floats, measured: Floats, counts: Counts) -> Floats:
     """Tells whether both name the same best architecture: (B,) of 1 and 0, or the share where several are measured best."""
     best = _is_best(measured, counts)
-    is_reference_best = _is_best(reference, counts)
-    share: Floats = (best & is_reference_best).sum(axis=1) / best.sum(axis=1)
+    share: Floats = (best & _is_best(reference, counts)).sum(axis=1) / best.sum(axis=1)
     return share
 
 

@@ -47,11 +47,11 @@ class TrainingSet:
 
     Attributes:
         dataset: A key of `ranking_table.DATASETS`.
-        ratio: Of the proxy that it is, or is measured against; 1 for everything.
+        ratio: The ratio of the proxy that it is, or is measured against; 1 for everything.
         draw_seed: Number of the draw; None where nothing is drawn.
         training_seed: Number of the training.
         n_samples: How many samples.
-        samples: The samples, their labels numbered without gaps; None where they are not known yet.
+        samples: The samples, their labels numbered without gaps; None where the importances are not computed yet.
         n_steps: Batches that a training takes.
         kept_labels: (L,) the labels that training and test are confined to; None for all.
     """
@@ -67,7 +67,7 @@ class TrainingSet:
 
     @property
     def name(self) -> str:
-        """For people: `random 0.05, number 2`."""
+        """The name for people: `random 0.05, number 2`."""
         return f"{self.dataset}{'' if self.dataset == FULL else f' {self.ratio:g}'}, number {self.training_seed + 1}"
 
 
@@ -79,7 +79,7 @@ class Run:
         architecture: Which network.
         training_set: What it is trained on.
         flops: Of training and test.
-        job: What is trained, and tested on the samples held out; None where the samples are not known yet.
+        job: The training, and the samples held out for its test; None where the training set has no samples yet.
     """
 
     architecture: Architecture
@@ -89,7 +89,7 @@ class Run:
 
     @cached_property
     def task(self) -> Task | None:
-        """The work; None where the samples are not known yet."""
+        """The work; None where there is no job."""
         if self.job is None:
             return None
         return make_task(self.job, f"{self.architecture.name} on {self.training_set.name}")
@@ -175,18 +175,12 @@ def list_runs(
                 )
         use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
         n_seen = each.n_steps * min(setup.settings.batch_size, each.n_samples)
+        fields = vars(setup) | {"n_labels": n_labels, "held_out": held_out, "n_steps": each.n_steps}
         for architecture in architectures:
             parameters = parameters_text(architecture)
             seed = derive_seed(setup.seed, STAGE, use, each.training_seed, architecture.network, parameters)
-            job = None
-            if each.samples is not None:
-                job = TrainingJob(
-                    **{**vars(setup), "n_labels": n_labels, "seed": seed},
-                    architecture=architecture,
-                    train=each.samples,
-                    held_out=held_out,
-                    n_steps=each.n_steps,
-                )
+            own = {"architecture": architecture, "train": each.samples, "seed": seed}
+            job = None if each.samples is None else TrainingJob(**fields | own)
             flops = n_seen * architecture.training_flops + len(held_out) * architecture.forward_flops
             runs.append(Run(architecture, each, flops, job))
     return sorted(runs, key=lambda run: -run.flops)
@@ -256,9 +250,9 @@ def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnPro
     """Makes one bar of many runs, each in proportion to its FLOPs.
 
     Args:
-        tasks: Those of the runs that are to be done.
+        tasks: The tasks that are to be done.
         runs: Every run.
-        on_progress: Told how far all are together.
+        on_progress: Told how far all tasks are together.
     """
     names = {task.name for task in tasks}
     flops = {run.task.name: run.flops for run in runs if run.task is not None and run.task.name in names}
