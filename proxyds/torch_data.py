@@ -26,7 +26,7 @@ from proxyds.progress import ignore_progress
 from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.local import InProcess
-from proxyds.runtime.storage.store import Store, again_if_damaged
+from proxyds.runtime.storage.store import Store, retry_if_damaged
 from proxyds.runtime.task import run_stored
 
 MAX_DECODED_GROWTH = 1000
@@ -41,7 +41,7 @@ SPLITS = {
 }
 
 
-@again_if_damaged
+@retry_if_damaged
 def torch_dataset(
     folder: str | Path, split: str = "train", *, overrides: Sequence[str] = (), store: Store | None = None
 ) -> TensorDataset:

@@ -48,7 +48,7 @@ from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
-from proxyds.runtime.storage.store import again_if_damaged
+from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import draw_samples
 from proxyds.selection.records import Draw, NearestMap, Outcomes
@@ -71,7 +71,7 @@ class Built:
     was_there: bool = False
 
 
-@again_if_damaged
+@retry_if_damaged
 def build(
     recipe: Recipe | str | Path,
     out: str | Path,
@@ -175,7 +175,7 @@ def write_proxy(
         return read_manifest(folder)  # what a reader would refuse is not written
 
 
-@again_if_damaged
+@retry_if_damaged
 def check(
     folder: str | Path,
     *,

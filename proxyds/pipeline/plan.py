@@ -26,7 +26,7 @@ from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
-from proxyds.runtime.storage.store import again_if_damaged
+from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
 from proxyds.selection.probe import choose_probes
 from proxyds.selection.records import SampleScores
@@ -126,7 +126,7 @@ class BuildPlan:
         return probes + (self.check.expected_seconds if self.check else 0.0)
 
 
-@again_if_damaged
+@retry_if_damaged
 def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
 
@@ -154,7 +154,7 @@ def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> Build
         return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check)
 
 
-@again_if_damaged
+@retry_if_damaged
 def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: Unpack[Options]) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder = Path(folder)
@@ -170,7 +170,7 @@ def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: 
         return _plan_runs(session, list_check_runs(session, settings, ranked, scores, own_draws), probes)
 
 
-@again_if_damaged
+@retry_if_damaged
 def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Architecture], list[Architecture]]:
     """Lists what a recipe searches, with what each architecture costs; reads the source, but trains nothing.
 

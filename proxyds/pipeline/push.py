@@ -28,7 +28,7 @@ from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import OnHub, read_address, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder
-from proxyds.runtime.storage.hub_errors import patiently
+from proxyds.runtime.storage.hub_errors import retry
 from proxyds.runtime.storage.remote import UNFINISHED, RemoteFolder, open_url
 from proxyds.text import make_plain
 
@@ -130,7 +130,7 @@ def push(
             raise RemoteNotFoundError(f"{place}: must be user/name; a version is given by --tag {target.revision}")
         tag = None if create_pr else _check_tag(f"v{manifest.version}" if tag is None else tag, manifest)
         # each try begins with a look: what was done already, even if its answer got lost, is not done again
-        return patiently(partial(_push_to_hub, upload, target.repo, tag, private))
+        return retry(partial(_push_to_hub, upload, target.repo, tag, private))
     if tag is not None or private or create_pr:
         raise PushError(
             f"{show_address(place)}: only the Hub has tags, private repositories and pull requests; leave these options out"
@@ -185,14 +185,14 @@ def _check_tag(tag: str, manifest: Manifest) -> str:
 
 def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> Pushed:
     """Pushes to the Hub, see `push`; without a tag it is a pull request."""
-    repository = hub.look_at(repo, to_write=not upload.is_plan)
+    repository = hub.find_repository(repo, to_write=not upload.is_plan)
     is_new = repository is None
     as_pull_request = tag is None
     if repository is None and as_pull_request:
         raise RemoteNotFoundError(f"{repo}: must be there to be asked for a change; push to a name of your own")
     if repository is None and not upload.is_plan:
         hub.create_repository(repo, is_private=private)
-        repository = hub.look_at(repo)
+        repository = hub.find_repository(repo)
     if repository is not None and private and not repository.is_private:
         raise PushError(f"{repo}: is public; make it private in its settings first, or leave --private out")
     if repository is not None and tag is not None and tag in repository.tags:

@@ -27,7 +27,7 @@ from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
-from proxyds.runtime.storage.store import again_if_damaged
+from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
 from proxyds.selection.records import PAIRS, NearestMap, Outcomes
@@ -36,7 +36,7 @@ MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
 
 
-@again_if_damaged
+@retry_if_damaged
 def resample(
     place: str | Path,
     out: str | Path,

@@ -71,7 +71,7 @@ class LocalWorkers(Engine):
         """Ends the workers: idle ones by asking, else at once, and also one that is just being started."""
         if self._executor is None:
             return
-        with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+        with without_interrupts():  # a second Ctrl-C must not stop the cleaning up
             self._executor.shutdown(wait=True, kill_workers=kill)
             for pid in _list_children() - self._others if kill else ():
                 with suppress(ProcessLookupError):
@@ -109,7 +109,7 @@ class LocalWorkers(Engine):
         listener = threading.Thread(target=_listen, args=(self._messages, on_progress, errors), daemon=True)
         listener.start()
         try:
-            with interrupts_held():  # workers inherit it: Ctrl-C is the parent's alone
+            with without_interrupts():  # workers inherit it: Ctrl-C is the parent's alone
                 executor = self._start()
                 futures = {executor.submit(_run_in_worker, task, store): i for i, task in enumerate(tasks)}
             for future in as_completed(futures):
@@ -202,7 +202,7 @@ def _list_children() -> set[int]:
 
 
 @contextmanager
-def interrupts_held() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Puts Ctrl-C off until the end of the block; processes started in it never get it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -37,7 +37,7 @@ from proxyds.errors import (
     WorkerDiedError,
 )
 from proxyds.progress import OnProgress, Progress
-from proxyds.runtime.local import interrupts_held
+from proxyds.runtime.local import without_interrupts
 from proxyds.runtime.ray_worker import (
     SHARED,
     Assignment,
@@ -104,7 +104,7 @@ class RayCluster(Engine):
         try:
             has_gpus = _count_room(self._needs("cuda")) > 0
             self.device = device if device != "auto" else "cuda" if has_gpus else "cpu"
-            self._require_room(f"--device {device}", self._needs(self.device), 1)
+            self._require_room(f"--device {device}", self._needs(self.device))
         except BaseException:
             self.__exit__()
             raise
@@ -112,7 +112,7 @@ class RayCluster(Engine):
         self.n_workers = min(workers or room, room)
 
     def __exit__(self, *exception: object) -> None:
-        with interrupts_held():
+        with without_interrupts():
             self._mailbox = None
             if self._owns_connection:
                 ray.shutdown()
@@ -120,7 +120,7 @@ class RayCluster(Engine):
     def ask(self, device: str, function: Callable[..., _Answer], *arguments: object) -> _Answer:
         """See `Engine.ask`."""
         needs = self._needs(device)
-        require_room = partial(self._require_room, "a question to a node", needs, 1)
+        require_room = partial(self._require_room, "a question to a node", needs)
         require_room()
         remote = _remote(answer_question, needs, max_retries=TRIES - 1)
         try:
@@ -150,11 +150,11 @@ class RayCluster(Engine):
         self._require_room_for(tasks)
         for device in sorted({task.device for task in tasks}):
             self._ask_computing(device)  # before tasks take all the room
-        with _seen_from_everywhere(store) as (store, seen):
-            return self._run(tasks, store, seen, _Display(on_progress), keep_going)
+        with _with_marker(store) as (store, marker):
+            return self._run(tasks, store, marker, _Display(on_progress), keep_going)
 
     def _run(
-        self, tasks: Sequence[Task], store: Store, seen: Path | None, display: _Display, keep_going: bool
+        self, tasks: Sequence[Task], store: Store, marker: Path | None, display: _Display, keep_going: bool
     ) -> list[Failure]:
         packed = _Packed()
         waiting = list(range(len(tasks)))[::-1]  # positions of tasks, the next one last
@@ -168,7 +168,7 @@ class RayCluster(Engine):
                 while waiting and len(running) < window:
                     i = waiting.pop()
                     tries[i] += 1
-                    ref = self._start(tasks[i], store, seen, packed)
+                    ref = self._start(tasks[i], store, marker, packed)
                     running[ref] = (i, self._n_started)
                 ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
                 display.show(self._read_mail(), {number for _, number in running.values()})
@@ -194,7 +194,7 @@ class RayCluster(Engine):
                     left = [tasks[i] for i in (*waiting, *(i for i, _ in running.values()))]
                     stuck_since = self._look_for_room(stuck_since, partial(self._require_room_for, left))
         except BaseException:
-            with interrupts_held():  # a second Ctrl-C must not stop the cleaning up
+            with without_interrupts():  # a second Ctrl-C must not stop the cleaning up
                 self._stop(list(running))
                 store.sweep()
             raise
@@ -213,13 +213,13 @@ class RayCluster(Engine):
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=10)
 
-    def _start(self, task: Task, store: Store, seen: Path | None, packed: _Packed) -> Any:
+    def _start(self, task: Task, store: Store, marker: Path | None, packed: _Packed) -> Any:
         """Hands a task to Ray; returns the reference to its end."""
         self._n_started += 1
         needs, computing = self._needs(task.device), self._ask_computing(task.device)
         small, large = packed.split(task.arguments)
         task, mailbox = replace(task, arguments=small), self._find_mailbox()
-        assignment = Assignment(task, store, seen, computing, loaded_plugins(), mailbox, self._n_started)
+        assignment = Assignment(task, store, marker, computing, loaded_plugins(), mailbox, self._n_started)
         if task.n_processes == 1:
             return _remote(work, needs).remote(assignment, **large)
         return _remote(work_together, {"CPU": 0}).remote(assignment, needs, **large)
@@ -227,7 +227,7 @@ class RayCluster(Engine):
     def _needs(self, device: str) -> dict[str, float]:
         return {"CPU": 1, "GPU": self._gpus_per_task} if device.startswith("cuda") else {"CPU": 1}
 
-    def _require_room(self, what: str, needs: Mapping[str, float], n_processes: int) -> None:
+    def _require_room(self, what: str, needs: Mapping[str, float], n_processes: int = 1) -> None:
         if _count_room(needs) < n_processes:
             wanted = f"{n_processes} times {_show(needs)}" if n_processes > 1 else f"a node with {_show(needs)}"
             nodes = "; ".join(_show(node) for node in _list_nodes()) or "none"
@@ -311,17 +311,17 @@ class _Packed:
 
     def __init__(self) -> None:
         # by identity; the argument is kept, or its number would be given away
-        self._seen: dict[int, tuple[object, Any]] = {}
+        self._references: dict[int, tuple[object, Any]] = {}
 
     def split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Arguments that travel with a task, and references to the pickles of others."""
+        """Splits arguments into small ones, which travel with a task, and references to the pickles of large ones."""
         small, large = dict[str, Any](), dict[str, Any]()
         for name, value in arguments.items():
-            if id(value) not in self._seen:
+            if id(value) not in self._references:
                 # pickled here: Ray would give arrays that cannot be written to, which those of local workers can
                 pickled = cloudpickle.dumps(value)
-                self._seen[id(value)] = (value, ray.put(pickled) if len(pickled) > LARGE_BYTES else None)
-            _, ref = self._seen[id(value)]
+                self._references[id(value)] = (value, ray.put(pickled) if len(pickled) > LARGE_BYTES else None)
+            _, ref = self._references[id(value)]
             (small if ref is None else large)[name] = value if ref is None else ref
         return small, large
 
@@ -332,7 +332,7 @@ def _connect(address: str | None) -> bool:
         return False
     where, quiet = address or os.environ.get("RAY_ADDRESS", ""), {"log_to_driver": False, "logging_level": "error"}
     try:
-        _knock(where)
+        _check_port(where)
         ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
     except Exception as error:
         if isinstance(error, ImportError) or "ray[client]" in str(error):
@@ -348,7 +348,7 @@ def _connect(address: str | None) -> bool:
     return True
 
 
-def _knock(address: str) -> None:
+def _check_port(address: str) -> None:
     """Makes sure that somebody answers at an address: Ray itself waits for many minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
@@ -423,8 +423,8 @@ def _await_entry(task: Task, store: Store) -> None:
 
 
 @contextmanager
-def _seen_from_everywhere(store: Store) -> Iterator[tuple[Store, Path | None]]:
-    """Gives the store with its whole path, and a file in it, there for as long as the block lasts, by which nodes know it."""
+def _with_marker(store: Store) -> Iterator[tuple[Store, Path | None]]:
+    """Yields the store with its whole path, and a file in it for the time of the block, by which nodes know it."""
     if store.is_remote:
         yield store, None
         return

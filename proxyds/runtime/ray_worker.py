@@ -42,7 +42,7 @@ class Assignment:
     Attributes:
         task: Without its large arguments, which Ray brings to a node once.
         store: Where its result goes.
-        seen: A file in the store; None where that is at an address.
+        marker: A file in the store by which this node shows that it sees that; None where that is at an address.
         computing: What results depend on besides a task's inputs, as it is elsewhere.
         plugins: To load.
         mailbox: The actor that takes its reports, a `Mailbox`.
@@ -51,7 +51,7 @@ class Assignment:
 
     task: Task
     store: Store
-    seen: Path | None
+    marker: Path | None
     computing: dict[str, str]
     plugins: list[str]
     mailbox: Any
@@ -65,23 +65,23 @@ class Mailbox:
         self._reports: list[tuple[int, Progress]] = []
 
     def put(self, number: int, progress: Progress) -> None:
-        """Takes the report of the task with a number."""
+        """Takes a report of the try with this number."""
         self._reports.append((number, progress))
 
     def take(self) -> list[tuple[int, Progress]]:
-        """Gives what has come since it was last called."""
+        """Returns the reports that came since the last call."""
         reports, self._reports = self._reports, []
         return reports
 
 
 def answer_question(plugins: list[str], function: Callable[..., _Answer], arguments: Sequence[object]) -> _Answer:
-    """Calls a function here."""
+    """Calls a function on this node, with plugins loaded."""
     _prepare(plugins)
     return function(*arguments)
 
 
 def work(assignment: Assignment, **large: bytes) -> Progress | None:
-    """Does a task as the one process of it; returns what it said last."""
+    """Does a task as the one process of it; returns its last report."""
     task, report = _begin(assignment, large), _Reporter(assignment)
     run_task(task, assignment.store, report)
     return report.last
@@ -188,15 +188,10 @@ def _prepare(plugins: list[str]) -> None:
 
 
 def _begin(assignment: Assignment, large: Mapping[str, bytes]) -> Task:
-    """Makes this process fit for a task; returns the task with all its arguments.
-
-    Raises:
-        OutputError: This node does not see the store.
-        DeviceError: It computes otherwise than the others.
-    """
+    """Makes this process fit for a task, or refuses it where results would differ or be lost; returns it with all arguments."""
     task, node = assignment.task, socket.gethostname()
     _prepare(assignment.plugins)
-    if assignment.seen is not None and not assignment.seen.exists():
+    if assignment.marker is not None and not assignment.marker.exists():
         raise OutputError(
             f"the store {assignment.store.name}: must be seen by every node of the cluster, {node} does not see it: {SHARED}"
         )

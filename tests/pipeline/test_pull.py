@@ -271,10 +271,13 @@ def test_what_does_not_fit_is_not_fetched(run_on_hub: Run, hub: Hub, published: 
 
 def test_no_message_holds_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     from proxyds.errors import RemoteError
-    from proxyds.runtime.storage.hub_errors import asking
+    from proxyds.runtime.storage.hub_errors import translate_hub_errors
 
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
-    with pytest.raises(RemoteError, match=r"me/x: the Hub cannot be reached: .*\*\*\*") as caught, asking("me/x"):
+    with (
+        pytest.raises(RemoteError, match=r"me/x: the Hub cannot be reached: .*\*\*\*") as caught,
+        translate_hub_errors("me/x"),
+    ):
         raise OSError("no answer to Authorization: Bearer hf_very_secret")
     assert "hf_very_secret" not in str(caught.value)
 

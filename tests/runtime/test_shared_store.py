@@ -30,7 +30,7 @@ from proxyds.errors import (
 from proxyds.progress import ignore_progress
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.remote import RemoteFolder, open_url
-from proxyds.runtime.storage.store import Store, StoredFile, again_if_damaged
+from proxyds.runtime.storage.store import Store, StoredFile, retry_if_damaged
 from proxyds.runtime.task import Task, run_stored, run_task
 from tests import tasks
 from tests.conftest import TINY_RECIPE, Bucket, Run, check_manners, read_tree
@@ -351,7 +351,7 @@ def test_an_attempt_that_was_cleaned_away_while_it_was_sent_is_done_again(
         write(Store(address), x="1")
     store = other_machine(address)
 
-    @again_if_damaged
+    @retry_if_damaged
     def build() -> str:
         if store.find("s", "k1") is None:
             write(store, x="2")
@@ -519,7 +519,7 @@ def test_an_entry_whose_files_are_damaged_is_removed_and_done_again(
     DAMAGES[damage](bucket, prefix, name)
     store, tries = other_machine(s3_place), []
 
-    @again_if_damaged
+    @retry_if_damaged
     def build() -> str:
         tries.append(1)
         if store.find("s", "k1") is None:
@@ -537,7 +537,7 @@ def test_a_store_that_damages_all_that_it_is_given_is_told(
 ) -> None:
     prefix, tries = s3_place.removeprefix("s3://bucket/"), []
 
-    @again_if_damaged
+    @retry_if_damaged
     def build() -> None:
         tries.append(1)
         write(other_machine(s3_place), x="12345")

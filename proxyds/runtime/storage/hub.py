@@ -26,7 +26,7 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.progress import OnProgress, Progress, ignore_progress
-from proxyds.runtime.storage.hub_errors import asking, patiently
+from proxyds.runtime.storage.hub_errors import retry, translate_hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -94,19 +94,19 @@ def find_revision(repo: str, asked: str | None) -> Revision:
     """
     name = f"{repo}@{asked}" if asked else repo
     if constants.HF_HUB_OFFLINE:
-        with asking(name):
+        with translate_hub_errors(name):
             cached = huggingface_hub.hf_hub_download(
                 repo, "manifest.json", repo_type=DATASET, revision=asked or MAIN, local_files_only=True
             )
         return Revision(repo, asked, Path(cached).parent.name, {}, None, is_from_cache=True)
 
     def ask() -> Revision:
-        with asking(name):
+        with translate_hub_errors(name):
             commit = str(huggingface_hub.HfApi().dataset_info(repo, revision=asked).sha)
             files = {each.path: each.size for each in _list_tree(repo, commit)}
             return Revision(repo, asked, commit, _list_tags(repo), files)
 
-    return patiently(ask)
+    return retry(ask)
 
 
 def fetch_files(
@@ -132,7 +132,7 @@ def fetch_files(
     """
     n_done, total = 0, sum(sizes.values())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        pending = {pool.submit(patiently, partial(_fetch_file, at, name, folder, anew)): name for name in sizes}
+        pending = {pool.submit(retry, partial(_fetch_file, at, name, folder, anew)): name for name in sizes}
         try:
             for done in as_completed(pending):
                 done.result()
@@ -144,7 +144,7 @@ def fetch_files(
 
 def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
     with (
-        asking(f"{at.name}: {name}"),
+        translate_hub_errors(f"{at.name}: {name}"),
         _without_bars(),
         translate_os_errors(f"{at.name}: {name}", "set HF_HOME (the cache) and -o to places with more"),
     ):
@@ -165,7 +165,7 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
         shutil.copyfile(cached, place)
 
 
-def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
+def find_repository(repo: str, *, to_write: bool = True) -> Repository | None:
     """Looks up what there is of a repository; returns None where there is none that this user may see.
 
     Raises:
@@ -178,10 +178,10 @@ def look_at(repo: str, *, to_write: bool = True) -> Repository | None:
             raise RemoteAccessError(
                 f"{repo}: needs a token that may write, found none; `hf auth login` keeps one, or set HF_TOKEN"
             )
-        with asking(repo):
+        with translate_hub_errors(repo):
             api.whoami()
     try:
-        with asking(repo):
+        with translate_hub_errors(repo):
             info = api.dataset_info(repo)
             return Repository(repo, bool(info.private), str(info.sha), _list_tags(repo))
     except RemoteNotFoundError:
@@ -194,13 +194,13 @@ def create_repository(repo: str, *, is_private: bool) -> None:
     Raises:
         RemoteAccessError: It would be somebody else's, or the token may not write.
     """
-    with asking(repo):
+    with translate_hub_errors(repo):
         huggingface_hub.HfApi().create_repo(repo, repo_type=DATASET, private=is_private, exist_ok=True)
 
 
 def list_contents(repo: str, commit: str) -> dict[str, str]:
     """Lists every file of a commit with the hash that the Hub knows it by: sha256, or git's own for small text."""
-    with asking(repo):
+    with translate_hub_errors(repo):
         return {each.path: each.lfs.sha256 if each.lfs else each.blob_id for each in _list_tree(repo, commit)}
 
 
@@ -218,7 +218,7 @@ def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str |
     Of the files `sent` gives the sha256 by name.
     """
     api = huggingface_hub.HfApi()
-    with asking(repo):
+    with translate_hub_errors(repo):
         pulls = list(
             api.get_repo_discussions(repo, repo_type=DATASET, discussion_type="pull_request", discussion_status="open")
         )
@@ -261,7 +261,7 @@ def commit_files(
     api = huggingface_hub.HfApi()
     additions = [huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names]
     n_done, total = 0, sum((folder / name).stat().st_size for name in names)
-    with asking(repository.repo), _without_bars(), warnings.catch_warnings():
+    with translate_hub_errors(repository.repo), _without_bars(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the client's, of its own HTTP library
         for first in range(0, len(additions), AT_ONCE):
             group = additions[first : first + AT_ONCE]
@@ -293,10 +293,10 @@ def tag_commit(repo: str, tag: str, commit: str) -> None:
         TagExistsError: There is one of that name already, which is never moved.
     """
     try:
-        with asking(repo):
+        with translate_hub_errors(repo):
             huggingface_hub.HfApi().create_tag(repo, tag=tag, revision=commit, repo_type=DATASET)
     except HeadMovedError:
-        repository = look_at(repo)
+        repository = find_repository(repo)
         if repository is None or repository.tags.get(tag) != commit:  # ours may have arrived and its answer got lost
             raise TagExistsError(
                 f"{repo}: the tag {tag} appeared there meanwhile and is never moved; use another --tag"
@@ -312,7 +312,7 @@ def fetch_snapshot(name: str, revision: str) -> Path:
         NoSpaceError: The disk is full.
     """
     with (
-        asking(f"{name}@{revision}"),
+        translate_hub_errors(f"{name}@{revision}"),
         translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"),
     ):
         return Path(huggingface_hub.snapshot_download(name, repo_type=DATASET, revision=revision))

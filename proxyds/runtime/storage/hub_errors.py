@@ -18,7 +18,7 @@ _AGAIN = "run the same command again, it goes on where it was"
 
 
 @contextmanager
-def asking(what: str) -> Iterator[None]:
+def translate_hub_errors(what: str) -> Iterator[None]:
     """Turns what the Hub's client raises into errors that say what was asked for and what to do."""
     try:
         yield
@@ -91,7 +91,7 @@ def _explain_status(what: str, status: int, said: str) -> RemoteError:
     return RemoteError(f"{what}: the Hub answered {status}: {said}; {_AGAIN}")
 
 
-def patiently(do: Callable[[], _Result], pauses: Sequence[float] = (1, 2, 4)) -> _Result:
+def retry(do: Callable[[], _Result], pauses: Sequence[float] = (1, 2, 4)) -> _Result:
     """Does something that can be repeated again, some seconds later, when it fails by what may pass; once more than there are pauses."""
     for wait_seconds in pauses:
         try:

@@ -80,7 +80,7 @@ class RemoteFolder:
             return []
 
     def _find(self) -> dict[str, Any]:
-        with _reaching(self.name):
+        with _translate_errors(self.name):
             self.files.invalidate_cache()
             facts: dict[str, Any] = self.files.find("", detail=True)
         return {name: each for name, each in facts.items() if name}  # the empty name: a file stands at the address
@@ -88,7 +88,7 @@ class RemoteFolder:
     def read_file(self, name: str, n_most: int) -> bytes | None:
         """Reads a file that should have `n_most` bytes at most: one more is read and no further. None where there is none."""
         try:
-            with _reaching(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
+            with _translate_errors(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
                 content: bytes = stream.read(n_most + 1)
         except RemoteNotFoundError:
             return None
@@ -102,12 +102,12 @@ class RemoteFolder:
         """
         if not names:
             return {}
-        with _reaching(self.name):
+        with _translate_errors(self.name):
             answers = self.files.cat(list(names), on_error="return")
         contents: dict[str, bytes] = {}
         for name, answer in answers.items():
             if isinstance(answer, Exception):
-                with suppress(RemoteNotFoundError), _reaching(f"{self.name}/{name}"):
+                with suppress(RemoteNotFoundError), _translate_errors(f"{self.name}/{name}"):
                     raise answer
             else:
                 contents[name] = answer
@@ -145,7 +145,7 @@ class RemoteFolder:
                         on_progress(Progress("fetch", self.name, n_done, total))
 
     def _iter_chunks(self, name: str) -> Iterator[bytes]:
-        with _reaching(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
+        with _translate_errors(f"{self.name}/{name}"), self.files.open(name, "rb") as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
 
@@ -158,7 +158,7 @@ class RemoteFolder:
         sizes = {name: (folder / name).stat().st_size for name in names}
         n_done = 0
         for name, size in sizes.items():
-            with _reaching(f"{self.name}/{name}"):
+            with _translate_errors(f"{self.name}/{name}"):
                 self._make_folder(name.rpartition("/")[0])
                 self.files.put_file(str(folder / name), name)
             n_done += size
@@ -166,14 +166,14 @@ class RemoteFolder:
 
     def write_file(self, name: str, content: bytes) -> None:
         """Writes a small file."""
-        with _reaching(self.name):
+        with _translate_errors(self.name):
             self._make_folder("")
             self.files.pipe_file(name, content)
 
     def remove_files(self, names: Sequence[str]) -> None:
         """Removes files; those that somebody else has removed are no error."""
         for name in names:
-            with suppress(RemoteNotFoundError), _reaching(self.name):
+            with suppress(RemoteNotFoundError), _translate_errors(self.name):
                 self.files.rm_file(name)
 
     def _make_folder(self, name: str) -> None:
@@ -209,7 +209,7 @@ def open_url(url: str, **options: object) -> RemoteFolder:
 
     name, scheme = show_address(url), urlsplit(url).scheme
     try:
-        with _reaching(name):
+        with _translate_errors(name):
             filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
         extra = EXTRAS.get(scheme)
@@ -219,7 +219,7 @@ def open_url(url: str, **options: object) -> RemoteFolder:
 
 
 @contextmanager
-def _reaching(name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     """Turns what a file system's client raises, each its own, into errors that name the address."""
     try:
         yield

@@ -25,7 +25,7 @@ import platformdirs
 
 from proxyds.errors import DamagedEntryError, RemoteError, RemoteNotFoundError, StoreError, translate_os_errors
 from proxyds.runtime.storage.atomic import sweep_unfinished
-from proxyds.runtime.storage.hub_errors import patiently
+from proxyds.runtime.storage.hub_errors import retry
 from proxyds.runtime.storage.remote import open_url
 
 RECORD = "entry.json"
@@ -110,7 +110,7 @@ class RemoteStore:
             StoreError: It does not do it.
         """
         try:
-            return patiently(do, PAUSES)
+            return retry(do, PAUSES)
         except RemoteError as error:
             raise _as_store_error(error) from None
 
@@ -134,15 +134,15 @@ class RemoteStore:
             attempt: A name from `new_attempt`.
         """
         seconds = time.time() - started
-        there, paths = self._remote.below(f"{stage}/{key}"), [p for p in sorted(folder.rglob("*")) if p.is_file()]
+        remote, paths = self._remote.below(f"{stage}/{key}"), [p for p in sorted(folder.rglob("*")) if p.is_file()]
         files = {path.relative_to(folder).as_posix(): (path.stat().st_size, _sha256(path)) for path in paths}
         for each in files:
-            self.ask(partial(there.below(attempt).send_files, folder, [each]))
+            self.ask(partial(remote.below(attempt).send_files, folder, [each]))
         if self.find(stage, key) is not None:
             self._remove(f"{stage}/{key}/{attempt}/{each}" for each in files)
             return
         record = EntryRecord(name, seconds, time.time(), attempt, files)
-        self.ask(partial(there.write_file, RECORD, json.dumps(asdict(record)).encode()))
+        self.ask(partial(remote.write_file, RECORD, json.dumps(asdict(record)).encode()))
 
     def fetch(self, stage: str, key: str, record: EntryRecord, names: Iterable[str]) -> Path:
         """Returns the folder of an entry's files, with those that are asked for.
@@ -215,12 +215,12 @@ class RemoteStore:
 
     def _fetch_file(self, stage: str, key: str, record: EntryRecord, name: str, path: Path, sha256: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        there = self._remote.below(f"{stage}/{key}/{record.attempt}")
+        remote = self._remote.below(f"{stage}/{key}/{record.attempt}")
         new = path.with_name(f".{path.name}.{new_attempt()}.new")
 
         def fetch() -> bool:
             with suppress(RemoteNotFoundError):
-                there.fetch_file(name, new)
+                remote.fetch_file(name, new)
                 return _sha256(new) == sha256
             return False
 
@@ -233,7 +233,7 @@ class RemoteStore:
         if self.find(stage, key) == record:  # not another that is there by now
             self._remove([f"{stage}/{key}/{RECORD}"])
         raise DamagedEntryError(
-            f"the store {there.name}/{name}: must have the bytes that were written for «{record.name}», it has others or is gone; "
+            f"the store {remote.name}/{name}: must have the bytes that were written for «{record.name}», it has others or is gone; "
             "it counts as not done from now on: run the same command again"
         )
 

@@ -283,7 +283,7 @@ class Store:
         return translate_os_errors(f"the store {self.root}", "set PROXYDS_STORE to another folder")
 
 
-def again_if_damaged(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+def retry_if_damaged(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Calls a function again when finished work that it reads proves damaged: that is done anew, the rest is found."""
 
     @wraps(function)
