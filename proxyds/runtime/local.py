@@ -61,7 +61,7 @@ class LocalWorkers(Engine):
     def __init__(self, n_workers: int = 0) -> None:
         self.n_workers = n_workers or loky.cpu_count()
         self._executor: loky.ProcessPoolExecutor | None = None
-        self._others: set[int] = set()  # processes of this one that are not workers
+        self._other_children: set[int] = set()  # those that are not workers
         self._messages = LokyContext().SimpleQueue()
 
     def __exit__(self, *exception: object) -> None:
@@ -73,7 +73,7 @@ class LocalWorkers(Engine):
             return
         with without_interrupts():  # a second Ctrl-C must not stop the cleaning up
             self._executor.shutdown(wait=True, kill_workers=kill)
-            for pid in _list_children() - self._others if kill else ():
+            for pid in _list_children() - self._other_children if kill else ():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._executor = None
@@ -138,7 +138,7 @@ class LocalWorkers(Engine):
 
     def _start(self) -> loky.ProcessPoolExecutor:
         if self._executor is None:
-            self._others = _list_children()
+            self._other_children = _list_children()
             self._executor = loky.ProcessPoolExecutor(
                 max_workers=self.n_workers,
                 context=LokyContext(),

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import uuid4
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray starts: nothing is sent to anybody
-# no warning, and a task without a GPU sees none
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+# Ray reads both when it is imported
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a task without a GPU sees none, without a warning
 
 import ray
 from ray import cloudpickle

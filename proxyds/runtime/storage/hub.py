@@ -205,7 +205,7 @@ def list_contents(repo: str, commit: str) -> dict[str, str]:
 
 
 def is_same_file(path: Path, sha256: str, hub_hash: str) -> bool:
-    """Tells whether a file, whose sha256 is at hand, has the bytes that the Hub knows by a hash of `list_contents`."""
+    """Tells whether a file, with this sha256, has the bytes that the Hub knows by a hash of `list_contents`."""
     if len(hub_hash) == len(sha256):
         return hub_hash == sha256
     content = path.read_bytes()
@@ -215,7 +215,7 @@ def is_same_file(path: Path, sha256: str, hub_hash: str) -> bool:
 def find_pull_request(repo: str, sent: Mapping[str, str], folder: Path) -> str | None:
     """Returns the address of an open pull request that would bring in the very files of a folder, if there is one.
 
-    Of the files `sent` gives the sha256 by name.
+    `sent` gives the sha256 of each file by its name.
     """
     api = huggingface_hub.HfApi()
     with translate_hub_errors(repo):

@@ -22,7 +22,7 @@ def translate_hub_errors(what: str) -> Iterator[None]:
     """Turns what the Hub's client raises into errors that say what was asked for and what to do."""
     try:
         yield
-    except Exception as error:  # of many homes; what is not of the network is raised as it is
+    except Exception as error:  # of several libraries; what is not of the network is raised as it is
         explained = _explain(what, error)
         if explained is None:
             raise
@@ -45,7 +45,7 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
     token = get_token()
     said = first_line(error, hide=lambda text: text.replace(token, "***") if token else text)
     if isinstance(error, LocalEntryNotFoundError | RuntimeError) and error.__cause__ is not None:
-        return _explain(what, error.__cause__)  # of a download, and of an upload
+        return _explain(what, error.__cause__)  # the first wraps errors of downloads, the other those of uploads
     if isinstance(error, LocalEntryNotFoundError):
         return OfflineError(
             f"{what}: was not fetched before, and the Hub is not asked, as HF_HUB_OFFLINE is set; unset it"
@@ -70,7 +70,7 @@ def _explain(what: str, error: BaseException) -> RemoteError | None:
         asked = error.response.headers.get("Retry-After", "")
         explained.wait_seconds = min(int(asked), MOST_WAIT_SECONDS) if asked.isdecimal() else 0
         return explained
-    # errors of the client's HTTP library, which is not ours to import, are told by their home
+    # the client's HTTP library is not ours to import: the name of its package tells its errors
     is_of_network = type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "hf_xet")
     if is_of_network or (isinstance(error, OSError) and error.errno is None):
         return RemoteError(f"{what}: the Hub cannot be reached: {said}; {_AGAIN}")
@@ -92,7 +92,7 @@ def _explain_status(what: str, status: int, said: str) -> RemoteError:
 
 
 def retry(do: Callable[[], _Result], pauses: Sequence[float] = (1, 2, 4)) -> _Result:
-    """Does something that can be repeated again, some seconds later, when it fails by what may pass; once more than there are pauses."""
+    """Does something again, after a pause, each time that it fails by what may pass; at most once for each pause."""
     for wait_seconds in pauses:
         try:
             return do()

@@ -63,8 +63,6 @@ def sweep_locks(folder: Path) -> None:
 
 
 def _remove(lock: FileLock) -> None:
-    with suppress(OSError):
-        Path(lock.lock_file).unlink(
-            missing_ok=True
-        )  # while it is held: who waits for this file starts over with a new one
+    with suppress(OSError):  # removed while it is locked, so that who waits for this file starts over with a new one
+        Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
