@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """As Pillow names them. Others are left out: EPS, for one, is a program that Pillow hands to Ghostscript."""
@@ -17,7 +17,6 @@ MAX_PIXELS = 64_000_000
 """Of one image; a picture of 8,000 by 8,000."""
 
 DECODE_ERRORS = (
-    UnidentifiedImageError,
     Image.DecompressionBombError,
     OSError,
     SyntaxError,

@@ -61,10 +61,7 @@ class _Split:
 
     def count_labels(self) -> Counter[Any]:
         """Counts the images that have each label, as the source has it."""
-        counts: Counter[Any] = Counter()
-        for each in self.decoded:
-            counts.update(dict(zip(each.values, each.counts, strict=True)))
-        return counts
+        return sum((Counter(dict(zip(each.values, each.counts, strict=True))) for each in self.decoded), Counter())
 
     def list_bad_images(self) -> list[str]:
         """Says where each image that was left out stood."""

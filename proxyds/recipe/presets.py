@@ -25,8 +25,8 @@ def preset_names() -> list[str]:
 def preset_purpose(name: str) -> str:
     """Reads the first comment line of a preset."""
     lines = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema=" not in line]
-    return comments[0] if comments else ""
+    comments = (line.removeprefix("#").strip() for line in lines if line.startswith("#") and "$schema=" not in line)
+    return next(comments, "")
 
 
 def preset_text(name: str) -> str:

@@ -89,9 +89,9 @@ def extract_features(network: PixelNetwork, layer: str, pixels: ImageArray, devi
         device: `cpu` or a CUDA device.
 
     Returns:
-        (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over these:
-        the paper does not say how a layer becomes a vector, and this keeps D small at every layer. Outputs (n, h, w, D), of some
-        transformers' inner layers, are not told apart from (n, D, h, w): take a later layer of those.
+        (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over the tokens:
+        the paper does not say how a layer becomes a vector, and averages keep D small at every layer. Outputs (n, h, w, D), of some
+        transformers' inner layers, look like (n, D, h, w): take a later layer of those.
     """
     return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(network, pixels, device, layer)])
 

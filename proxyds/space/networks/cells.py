@@ -7,6 +7,7 @@ Free of torch: `nasbench201.py` builds the networks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from functools import cache
 from itertools import product
@@ -76,11 +77,10 @@ def count_parts(cell: Cell) -> dict[Hashable, int]:
     leads = _nodes_to_output(cell)
     is_connected = 0 in leads
     learnt = _learnt_nodes(cell, {0} if is_connected else set())
-    parts: dict[Hashable, int] = {is_connected: 1}
+    parts = Counter[Hashable]({is_connected: 1})
     for operation, (start, end) in zip(cell, EDGES, strict=True):
         if operation in CONVOLUTIONS:
-            part = (is_connected, operation, end in leads, end in leads and start in learnt)
-            parts[part] = parts.get(part, 0) + 1
+            parts[is_connected, operation, end in leads, end in leads and start in learnt] += 1
     return parts
 
 
