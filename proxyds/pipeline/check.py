@@ -12,7 +12,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from proxyds.artifact.card import render_card
 from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
@@ -248,7 +247,7 @@ def check_ranking(
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(show_together, runs=runs, on_progress=session.on_progress)
     results, failures = run_each(tasks, session.store, session.engine, watch)
-    table = make_runs_table([*reference_rows, *tabulate_runs(runs, results, recipe.training).to_pylist()])
+    rows = [*reference_rows, *tabulate_runs(runs, results, recipe.training).to_pylist()]
     session.on_progress(StageEnded(STAGE))
     provenance = Provenance(
         planned=[each.name for each in ranked],
@@ -258,7 +257,8 @@ def check_ranking(
         elapsed_seconds=time.perf_counter() - started,
         machine=session.describe_machine(ranked),
     )
-    return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
+    tables = replace(tables, ranking=make_runs_table(rows))
+    return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
 
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:
@@ -267,28 +267,22 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     if manifest.image_shape is None:
         raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
     architectures = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
-    table = read_runs(path, architectures, recipe.selection.ratio)
+    tables = replace(tables, ranking=read_runs(path, architectures, recipe.selection.ratio))
     settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(device)))
-    return _write_evidence(folder, recipe, settings, manifest, tables, table, provenance)
+    return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
 
 
 def _write_evidence(
-    folder: Path,
-    recipe: Recipe,
-    settings: Check,
-    manifest: Manifest,
-    tables: Tables,
-    table: pa.Table,
-    provenance: Provenance,
+    folder: Path, recipe: Recipe, settings: Check, manifest: Manifest, tables: Tables, provenance: Provenance
 ) -> Manifest:
-    """Weighs the runs and writes evidence, card and recipe into the proxy, the manifest last."""
-    evidence = weigh_evidence(table, settings, provenance, manifest)
+    """Weighs the runs, the table `ranking`, and writes evidence, card and recipe into the proxy, the manifest last."""
+    evidence = weigh_evidence(tables.ranking, settings, provenance, manifest)
     checked = manifest.model_copy(update={"evidence": evidence, "format_version": FORMAT_VERSION})
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
-    files = render_card(checked, summarize_tables(replace(tables, ranking=table)))
-    files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: encode_runs(table)}
+    files = render_card(checked, summarize_tables(tables))
+    files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: encode_runs(tables.ranking)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(
             "must stay as it is while it is checked, another command has written to it; finished runs are kept: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -187,8 +187,7 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
     """Pushes to the Hub, see `push`; without a tag it is a pull request."""
     repository = hub.find_repository(repo, to_write=not upload.is_plan)
     is_new = repository is None
-    as_pull_request = tag is None
-    if repository is None and as_pull_request:
+    if repository is None and tag is None:
         raise RemoteNotFoundError(f"{repo}: must be there to be asked for a change; push to a name of your own")
     if repository is None and not upload.is_plan:
         hub.create_repository(repo, is_private=private)
@@ -207,35 +206,11 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
     contents, manifest = {} if repository is None else hub.list_contents(repo, repository.head), upload.manifest
     replaced = _find_replaced(repo, contents, manifest)
     files = upload.compare(contents)
-    names = [each.name for each in files if each.is_sent]
-    gone = [each.name for each in files if each.change == "removed"]
+    planned = Pushed(repo, manifest, files, tag, replaced=replaced, is_new_place=is_new, is_plan=upload.is_plan)
     if upload.is_plan:
-        return Pushed(repo, manifest, files, tag, replaced=replaced, is_new_place=is_new, is_plan=True)
+        return planned
     assert repository is not None
-    has_changes = bool(names or gone)
-    commit, pull = repository.head, None
-    if as_pull_request:
-        sent = {name: each.sha256 for name, each in upload.facts.items()}
-        pull = hub.find_pull_request(repo, sent, upload.folder) if has_changes else None
-        if pull is not None or not has_changes:
-            return Pushed(repo, manifest, files, None, commit, pull, was_there=True)
-    if has_changes:
-        commit, pull = hub.commit_files(
-            repository,
-            upload.folder,
-            names,
-            gone,
-            message=f"{manifest.name} {manifest.version}",
-            as_pull_request=as_pull_request,
-            on_progress=upload.on_progress,
-        )
-    if tag is not None:
-        if any(each.change != "unchanged" for each in upload.compare(hub.list_contents(repo, commit))):
-            raise RemoteError(
-                f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same command again"
-            )
-        hub.tag_commit(repo, tag, commit)
-    return Pushed(repo, manifest, files, tag, commit, pull, replaced, is_new_place=is_new)
+    return _commit_to_hub(upload, repository, planned)
 
 
 def _find_replaced(repo: str, contents: Collection[str], manifest: Manifest) -> str | None:
@@ -249,8 +224,38 @@ def _find_replaced(repo: str, contents: Collection[str], manifest: Manifest) -> 
     return None if before is None or before.version == manifest.version else before.version
 
 
-def _push_to_url(upload: _Upload, remote: RemoteFolder, *, replace: bool = False) -> Pushed:
-    """Pushes to an address, see `push`; with `replace` another proxy that is there gives way."""
+def _commit_to_hub(upload: _Upload, repository: hub.Repository, planned: Pushed) -> Pushed:
+    """Makes the commit of a push, if anything changes, and tags it; or makes the pull request, if there is none yet."""
+    repo, tag, commit, pull = repository.repo, planned.tag, repository.head, None
+    names = [each.name for each in planned.files if each.is_sent]
+    gone = [each.name for each in planned.files if each.change == "removed"]
+    has_changes = bool(names or gone)
+    if tag is None:
+        sent = {name: each.sha256 for name, each in upload.facts.items()}
+        pull = hub.find_pull_request(repo, sent, upload.folder) if has_changes else None
+        if pull is not None or not has_changes:
+            return replace(planned, commit=commit, pull_request=pull, replaced=None, was_there=True)
+    if has_changes:
+        commit, pull = hub.commit_files(
+            repository,
+            upload.folder,
+            names,
+            gone,
+            message=f"{upload.manifest.name} {upload.manifest.version}",
+            as_pull_request=tag is None,
+            on_progress=upload.on_progress,
+        )
+    if tag is not None:
+        if any(each.change != "unchanged" for each in upload.compare(hub.list_contents(repo, commit))):
+            raise RemoteError(
+                f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same command again"
+            )
+        hub.tag_commit(repo, tag, commit)
+    return replace(planned, commit=commit, pull_request=pull)
+
+
+def _push_to_url(upload: _Upload, remote: RemoteFolder, *, overwrite: bool = False) -> Pushed:
+    """Pushes to an address, see `push`; with `overwrite` another proxy that is there gives way."""
     sizes, facts = remote.list_files(), upload.facts
     if sizes is None:
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
@@ -264,7 +269,7 @@ def _push_to_url(upload: _Upload, remote: RemoteFolder, *, replace: bool = False
     )
     if is_same:
         return Pushed(remote.name, upload.manifest, files, was_there=True, is_plan=upload.is_plan)
-    if theirs is not None and theirs != own and not replace:
+    if theirs is not None and theirs != own and not overwrite:
         raise OutputExistsError(
             f"{remote.name}: must be empty, another proxy is there; it was not touched: use another address"
         )
@@ -340,4 +345,4 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
                 fetch_proxy(UrlProxy(remote), folder, on_progress)
             yield folder
             manifest = verify_proxy(folder)
-        _push_to_url(_Upload(folder, manifest, False, on_progress), remote, replace=True)
+        _push_to_url(_Upload(folder, manifest, False, on_progress), remote, overwrite=True)
