@@ -35,6 +35,13 @@ def test_every_room_is_named_and_every_file_in_it() -> None:
     assert alone <= NAMED
 
 
+def test_rooms_and_files_are_small() -> None:
+    for room in list_rooms():
+        assert len([path for path in room.glob("*.py") if path.name != "__init__.py"]) <= 9, room
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 450, path
+
+
 def test_it_is_short() -> None:
     assert len(TEXT.splitlines()) <= 100
 
