@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from proxyds.artifact.reader import read_manifest, verify_proxy
     from proxyds.artifact.tables import read_tables
     from proxyds.errors import ProxydsError
-    from proxyds.pipeline.build import Built, build, check, render
+    from proxyds.pipeline.build import build, render
+    from proxyds.pipeline.check import check
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
     from proxyds.pipeline.pull import Pulled, pull
     from proxyds.pipeline.push import Pushed, push
     from proxyds.pipeline.resample import resample
+    from proxyds.pipeline.stages import Built
     from proxyds.recipe.models import Recipe
     from proxyds.recipe.yaml import read_recipe, write_recipe
     from proxyds.runtime.storage.store import Store
@@ -36,7 +38,9 @@ _MODULES = {
     "artifact.reader": ("read_manifest", "verify_proxy"),
     "artifact.tables": ("read_tables",),
     "errors": ("ProxydsError",),
-    "pipeline.build": ("Built", "build", "check", "render"),
+    "pipeline.build": ("build", "render"),
+    "pipeline.check": ("check",),
+    "pipeline.stages": ("Built",),
     "pipeline.plan": ("BuildPlan", "CheckPlan", "plan_build", "plan_check"),
     "pipeline.pull": ("Pulled", "pull"),
     "pipeline.push": ("Pushed", "push"),

@@ -89,7 +89,8 @@ def tiny_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) ->
 @pytest.fixture(scope="session")
 def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
     """A proxy for eight architectures, checked with made-up accuracies. Do not change it: copy it."""
-    from proxyds.pipeline.build import build, check
+    from proxyds.pipeline.build import build
+    from proxyds.pipeline.check import check
     from proxyds.recipe.yaml import read_recipe
     from proxyds.runtime.storage.store import Store
     from proxyds.space.listing import list_architectures

@@ -18,7 +18,7 @@ from proxyds.runtime.storage.address import show_address
 
 if TYPE_CHECKING:
     from proxyds.artifact.manifest import Manifest
-    from proxyds.pipeline.build import Built
+    from proxyds.pipeline.stages import Built
     from proxyds.progress import OnProgress
     from proxyds.runtime.execution import Options
 
@@ -109,7 +109,7 @@ def check(
     settings = [*overrides, *_assign({"check.target": target, "check.reference": reference})]
     settings += [f"check.ratios=[{ratios}]"] if ratios is not None else []
     with show_progress(quiet=quiet) as execution["on_progress"]:
-        from proxyds.pipeline.build import check
+        from proxyds.pipeline.check import check
         from proxyds.pipeline.plan import plan_check
 
         if dry_run:

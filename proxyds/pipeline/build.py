@@ -6,7 +6,6 @@ recipe -> source -> space -> probes -> importance -> similarity -> selection -> 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -26,15 +25,14 @@ from proxyds.artifact.writer import (
 )
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
 from proxyds.pipeline.check import (
-    check_known_runs,
     check_ranking,
     choose_ranked,
     has_evidence,
-    read_checked_recipe,
     verify_for_check,
 )
 from proxyds.pipeline.provenance import describe_build
 from proxyds.pipeline.stages import (
+    Built,
     Session,
     join_needs,
     list_space,
@@ -54,21 +52,6 @@ from proxyds.selection.draw import draw_samples
 from proxyds.selection.records import Draw, NearestMap, Outcomes
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
-
-
-@dataclass(frozen=True)
-class Built:
-    """A proxy on disk.
-
-    Attributes:
-        folder: Where the proxy is.
-        manifest: Its manifest.
-        was_there: Whether the very proxy stood there already and nothing was written.
-    """
-
-    folder: Path
-    manifest: Manifest
-    was_there: bool = False
 
 
 @retry_if_damaged
@@ -173,38 +156,6 @@ def write_proxy(
             (folder / name).write_bytes(content)
         write_manifest(folder, manifest)
         return read_manifest(folder)  # what a reader would refuse is not written
-
-
-@retry_if_damaged
-def check(
-    folder: str | Path,
-    *,
-    overrides: Sequence[str] = (),
-    runs: str | Path | None = None,
-    **options: Unpack[Options],
-) -> Built:
-    """Measures how well a proxy ranks architectures, and writes the evidence into it.
-
-    Every architecture is trained on everything, on the proxy and on its controls, as its own recipe says; finished runs
-    are kept in the store, so that a check that was stopped goes on where it was.
-
-    Args:
-        folder: The proxy.
-        overrides: `check.a=b` assignments to its recipe; also `source.path=...`, where the source has moved.
-        runs: A CSV file of runs made elsewhere, so that nothing is trained here.
-        options: How the work is done; see `Execution`.
-
-    Raises:
-        ProxydsError: Anything that the user can mend; each class says what.
-    """
-    folder, execution = Path(folder).resolve(), Execution(**options)
-    recipe, settings = read_checked_recipe(folder, overrides)
-    if runs is not None:
-        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution.device))
-    with open_session(recipe, execution) as session:
-        architectures = list_space(session)
-        ranked = choose_ranked(session, settings, architectures)
-        return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
 
 
 def render(folder: str | Path, *, check_only: bool = False) -> list[str]:

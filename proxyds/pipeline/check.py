@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -28,13 +29,7 @@ from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
-from proxyds.errors import (
-    ArtifactError,
-    EvidenceError,
-    OutputExistsError,
-    RecipeError,
-    translate_os_errors,
-)
+from proxyds.errors import ArtifactError, EvidenceError, OutputExistsError, RecipeError, translate_os_errors
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.evaluation.external import keep_listed, read_reference, read_runs
 from proxyds.evaluation.runs import (
@@ -49,9 +44,12 @@ from proxyds.evaluation.runs import (
     tabulate_runs,
 )
 from proxyds.pipeline.stages import (
+    Built,
     Session,
     describe_machine,
     join_needs,
+    list_space,
+    open_session,
     prepare_probes,
     read_scores,
     score_samples,
@@ -61,8 +59,10 @@ from proxyds.progress import StageEnded
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
+from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
+from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import run_each
 from proxyds.seeding import derive_seed
 from proxyds.selection.designs import DESIGNS
@@ -72,6 +72,38 @@ from proxyds.selection.records import Drawn, SampleScores
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
+
+
+@retry_if_damaged
+def check(
+    folder: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    runs: str | Path | None = None,
+    **options: Unpack[Options],
+) -> Built:
+    """Measures how well a proxy ranks architectures, and writes the evidence into it.
+
+    Every architecture is trained on everything, on the proxy and on its controls, as its own recipe says; finished runs
+    are kept in the store, so that a check that was stopped goes on where it was.
+
+    Args:
+        folder: The proxy.
+        overrides: `check.a=b` assignments to its recipe; also `source.path=...`, where the source has moved.
+        runs: A CSV file of runs made elsewhere, so that nothing is trained here.
+        options: How the work is done; see `Execution`.
+
+    Raises:
+        ProxydsError: Anything that the user can mend; each class says what.
+    """
+    folder, execution = Path(folder).resolve(), Execution(**options)
+    recipe, settings = read_checked_recipe(folder, overrides)
+    if runs is not None:
+        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution.device))
+    with open_session(recipe, execution) as session:
+        architectures = list_space(session)
+        ranked = choose_ranked(session, settings, architectures)
+        return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
 
 
 def verify_for_check(folder: Path) -> Manifest:

@@ -18,10 +18,10 @@ from proxyds.artifact.tables import read_weights
 from proxyds.artifact.writer import another_proxy
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.pipeline.audit import audit_tables
-from proxyds.pipeline.build import Built, check_destination, write_proxy
+from proxyds.pipeline.build import check_destination, write_proxy
 from proxyds.pipeline.provenance import describe_resampling
 from proxyds.pipeline.pull import open_tables
-from proxyds.pipeline.stages import open_session, read_scores
+from proxyds.pipeline.stages import Built, open_session, read_scores
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images

@@ -161,6 +161,21 @@ def list_space(session: Session) -> list[Architecture]:
 
 
 @dataclass(frozen=True)
+class Built:
+    """A proxy on disk.
+
+    Attributes:
+        folder: Where the proxy is.
+        manifest: Its manifest.
+        was_there: Whether the very proxy stood there already and nothing was written.
+    """
+
+    folder: Path
+    manifest: Manifest
+    was_there: bool = False
+
+
+@dataclass(frozen=True)
 class Scored:
     """What probes tell of the samples.
 

@@ -20,13 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyds.errors import (
-    DamagedEntryError,
-    MissingExtraError,
-    NoPermissionError,
-    NoSpaceError,
-    StoreError,
-)
+from proxyds.errors import DamagedEntryError, MissingExtraError, NoPermissionError, NoSpaceError, StoreError
 from proxyds.progress import ignore_progress
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.remote import RemoteFolder, open_url
