@@ -1,4 +1,4 @@
-"""Names that are text to read and nothing else: they reach cards, terminals and web pages."""
+"""Text for people: names of strangers made harmless, near names suggested, durations and quantities as people read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tasks run: here, in local worker processes, or on a cluster (`ray.py`). Stages do not know which.
+"""Tasks, and what every engine does with them: in this process, in local workers (`local.py`) or on a cluster (`ray.py`).
 
 A task is a function that fills a folder with files; the engine runs those whose folder the store does not hold yet, and
 commits each as it ends. Workers run one torch thread each, as many as there are cores: for small networks that beats one

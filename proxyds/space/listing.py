@@ -1,4 +1,4 @@
-"""The search space: every architecture in it, what each costs, and which serve as probes."""
+"""The architectures of a search space, from the lightest to the heaviest, each with its cost."""
 
 from __future__ import annotations
 
