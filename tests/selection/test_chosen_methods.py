@@ -265,7 +265,7 @@ def test_weights_that_nothing_can_be_drawn_by_are_refused(
     change: Callable[[np.ndarray, np.ndarray], np.ndarray], proxies: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = change_weights(proxies["easiest"], tmp_path / "copy", change)
-    with pytest.raises(ArtifactError, match=r"the column weight of importance must be as FORMAT\.md"):
+    with pytest.raises(ArtifactError, match="column weight of importance"):
         audit_proxy(folder)
 
 
