@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-N_PROXIES, N_PROCESSES = 200, 2
+N_PROXIES, N_PROCESSES = 200, 4
 MOST_SECONDS, MOST_BYTES = 5.0, 1_000_000_000
 
 
 @pytest.mark.parametrize(
-    ("part", "whole"), [(0, "tiny_proxy"), pytest.param(1, "checked_proxy", marks=pytest.mark.slow)]
+    ("part", "whole"),
+    [
+        (0, "tiny_proxy"),
+        pytest.param(1, "tiny_proxy", marks=pytest.mark.slow),
+        *(pytest.param(part, "checked_proxy", marks=pytest.mark.slow) for part in (2, 3)),
+    ],
 )
 def test_a_fuzzed_proxy_is_loaded_right_or_refused(
     part: int, whole: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -49,6 +49,7 @@ def test_what_a_larger_data_set_would_cost_by_hand() -> None:
     assert scale.expect(task, rates, 64)["check"] == pytest.approx(3 * 8.2e9 * 1e6 * 10 / 150e12 / 3600)
 
 
+@pytest.mark.e2e
 def test_scale_is_measured_in_small(tmp_path: Path) -> None:
     done = run_module("scale", "--run", 20000, 500, 1, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -91,6 +92,7 @@ def test_turns_go_both_ways() -> None:
     assert "".join(order) == "abbaab"
 
 
+@pytest.mark.e2e
 def test_rows_can_be_measured_one_by_one_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROXYDS_DATA", raising=False)
     ran = run_module("cpu", "--only", "4", "11", "-o", tmp_path)
@@ -108,6 +110,7 @@ def test_a_row_is_shown_with_its_spread() -> None:
     assert "**0.012** (0.012 to 0.30, 2)" in shown
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("arguments", [["train", "PIXELS", "8", "0", "2"], ["matmul"]])
 def test_yardsticks_print_a_rate(arguments: list[str], tmp_path: Path) -> None:
     import numpy as np

@@ -923,6 +923,7 @@ def _parquet_images(files: Iterable[Path]) -> tuple[list[bytes], list[int]]:
     return pa.compute.struct_field(table["image"], "bytes").to_pylist(), table["label"].to_pylist()
 
 
+@pytest.mark.e2e
 def test_cifar10_is_read_whole_with_its_bytes(load: Load, data_folder: Path) -> None:
     source = load("{kind: hub, name: uoft-cs/cifar10, revision: 0b27149}")
     assert [len(part) for part in parts(source)] == [45_000, 5_000, 10_000]

@@ -75,6 +75,7 @@ def lend_probes(store: Store, to: Path) -> Store:
     return Store(to)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "sections",
     ["", pytest.param("selection: {ratio: 0.1, draw: successive, labels: {keep: 5}}\n", marks=pytest.mark.slow)],
@@ -94,6 +95,7 @@ def test_a_streamed_build_gives_the_same_bytes(
     proxyds.verify_proxy(streamed.folder)
 
 
+@pytest.mark.e2e
 def test_other_tars_of_the_same_samples_give_the_same_selection(
     digits_rows: list[tuple[bytes, int]], write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_tar_that_changed_while_it_was_built_from_is_noticed(
         source.open_encoded("train", source.train.load().source_index)
 
 
+@pytest.mark.e2e
 def test_a_streamed_proxy_is_checked_and_drawn_again(
     digits_rows: list[tuple[bytes, int]], write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:

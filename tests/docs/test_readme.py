@@ -51,6 +51,7 @@ def run(command: list[str], checkout: Path, session_store: Path, **variables: st
     return ran.stdout
 
 
+@pytest.mark.e2e
 @pytest.mark.timeout(1500)  # builds, checks and searches the digits
 def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_environment: dict[str, str]) -> None:
     shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store, **hub_environment)

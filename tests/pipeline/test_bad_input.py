@@ -426,6 +426,7 @@ def test_an_output_folder_without_permission_is_refused_before_any_work(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.e2e
 def test_a_full_disk_leaves_no_half_proxy(
     refused: Callable[..., str], run_after: Run, write_recipe_file: Callable[..., Path], tiny_proxy: Path
 ) -> None:

@@ -292,6 +292,7 @@ def write_folder(folder: Path, names: list[str]) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 def test_probes_are_not_shared_between_sources_that_number_labels_otherwise(tmp_path: Path) -> None:
     store, proxies = Store(tmp_path / "store"), []
     for i, names in enumerate((["up", "down"], ["down", "up"], ["up", "down", "sideways"])):
@@ -324,6 +325,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return proxyds.build(recipe, folder / "p", store=Store(folder / "store"), device="cpu").folder
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_build_stopped_in_its_second_probe_goes_on_where_it_was(
     how: signal.Signals, undisturbed: Path, write_recipe_file: Callable[..., Path], tmp_path: Path

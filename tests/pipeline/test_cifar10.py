@@ -31,6 +31,8 @@ from proxyds.training.inference import predict_labels
 from proxyds.training.loop import train_network
 from proxyds.training.model import make_network
 
+pytestmark = pytest.mark.e2e
+
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 QUICK = (

@@ -135,6 +135,7 @@ def write_images(
         save(np.full((8, 8, 3), 100 + i, np.uint8), f"dark/new{i}")
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "options",
     [{"shift": 11, "compress_level": 0}, {"suffix": "webp", "lossless": True}, {"shift": 5, "suffix": "bmp"}],

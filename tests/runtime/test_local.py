@@ -178,6 +178,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
 @pytest.mark.parametrize(
     ("how", "times"), [(signal.SIGKILL, 1), (signal.SIGINT, 1), (signal.SIGINT, 3), (signal.SIGTERM, 1)]
@@ -198,6 +199,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, how: sig
     assert process.returncode != 0
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3, 1.0, 2.0])
 def test_an_interrupt_while_workers_start_ends_everything(tmp_path: Path, seconds: float) -> None:

@@ -31,6 +31,8 @@ from tests.pipeline.test_build import identical_bytes
 from tests.pipeline.test_check import evidence_of, rows
 from tests.runtime.test_local import is_running, session_members, text_tasks, wait_until
 
+pytestmark = pytest.mark.e2e
+
 pytest.importorskip("ray", reason="needs the extra ray")
 ROOT = Path(__file__).parent.parent.parent
 

@@ -165,6 +165,7 @@ def test_a_place_that_holds_something_else_is_not_touched(
 # Proxies made at addresses
 
 
+@pytest.mark.e2e
 def test_a_proxy_is_made_at_an_address_left_alone_when_it_is_the_same_and_replaced_only_by_force(
     run: Run, run_apart: Run, bucket: Bucket, write_recipe_file: Callable[..., Path]
 ) -> None:

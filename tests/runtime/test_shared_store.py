@@ -383,6 +383,7 @@ with {engine}({arguments}) as engine:
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("engine", "arguments"), [("LocalWorkers", "1"), ("InProcess", "")])
 def test_a_build_that_was_killed_is_taken_over_at_once(engine: str, arguments: str, tmp_path: Path) -> None:
     place, started = tmp_path / "store", tmp_path / "started"
@@ -451,6 +452,7 @@ def built_twice(
     return place, folder
 
 
+@pytest.mark.e2e
 def test_two_builds_of_one_recipe_at_once_do_each_task_once_in_a_folder_and_never_wrong(
     built_twice: tuple[str, Path],
 ) -> None:
@@ -464,6 +466,7 @@ def test_two_builds_of_one_recipe_at_once_do_each_task_once_in_a_folder_and_neve
         assert read_tree(made / "out-0" / folder) == read_tree(made / "out-1" / folder)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("built_twice", ["s3"], indirect=True)
 def test_a_build_over_damaged_entries_does_them_anew_and_the_store_is_listed_and_cleaned(
     run_here: Run,

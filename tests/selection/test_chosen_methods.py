@@ -20,6 +20,8 @@ from proxyds.recipe.methods import METHODS
 from proxyds.runtime.storage.store import Store
 from tests.conftest import Run
 
+pytestmark = pytest.mark.e2e
+
 RECIPE = """\
 name: chosen
 source: {kind: digits}

@@ -323,6 +323,7 @@ def test_a_manifest_that_lies_about_its_labels_is_refused(
         read_proxy(proxy)
 
 
+@pytest.mark.e2e
 def test_a_check_compares_with_random_labels_and_with_all(reduced: Path, tmp_path: Path, run_proxyds: Run) -> None:
     import shutil
 

@@ -516,6 +516,7 @@ def test_a_user_is_told_of_a_model_that_timm_does_not_have(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.e2e
 def test_a_proxy_is_built_for_torchvisions_models(
     write_recipe_file: Callable[..., Path], tmp_path: Path, session_store: Path
 ) -> None:

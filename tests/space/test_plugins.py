@@ -62,6 +62,7 @@ def install(folder: Path, package: str, *offers: str) -> str:
     return f"{folder / 'site'}:{folder}"
 
 
+@pytest.mark.e2e
 def test_a_plugin_is_built_checked_and_planned_with(plain: Path, run_proxyds: Run) -> None:
     build = run_proxyds("build", "recipe.yaml", "-o", "proxy", "--plugin", "plain_networks", "--workers", "2", "-q")
     assert build.returncode == 0, build.stderr
@@ -85,6 +86,7 @@ def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:
     assert not (plain / "imported").exists()
 
 
+@pytest.mark.e2e
 def test_an_installed_package_offers_its_families(plain: Path, run_proxyds: Run) -> None:
     path = install(plain, "plain-networks", "plain = plain_networks:FAMILIES")
     refused = run_proxyds("validate", "recipe.yaml", PYTHONPATH=path)
@@ -185,6 +187,7 @@ def test_networks_that_do_not_work_are_told_before_anything_is_trained(
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.e2e
 def test_another_version_of_a_plugin_makes_another_proxy(plain: Path, run_proxyds: Run) -> None:
     package = plain / "package"
     package.mkdir()
