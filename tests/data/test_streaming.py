@@ -140,6 +140,7 @@ def test_samples_are_the_same_in_many_buckets_and_shards(
     assert numbers == sorted(numbers)  # 2 before 10
 
 
+@pytest.mark.e2e
 def test_the_size_decides_and_the_plan_says_so(
     digits_rows: list[tuple[bytes, int]],
     write_recipe_file: Callable[..., Path],

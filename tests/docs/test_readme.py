@@ -72,6 +72,7 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_envi
     assert re.search(r"^one shot resnet depth=\d+ base_filters=\d+ multiplier=\d+$", printed, re.MULTILINE)
 
 
+@pytest.mark.e2e
 def test_networks_of_ones_own_are_a_search_space(tmp_path: Path, session_store: Path) -> None:
     (code,) = (code for code in blocks("python") if "FAMILIES" in code)
     (tmp_path / "my_networks.py").write_text(code)

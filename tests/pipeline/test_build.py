@@ -172,6 +172,7 @@ def test_another_ratio_trains_nothing(tiny_proxy: Path, tmp_path: Path, session_
     assert read_tables(built.folder).data["inclusion_probability"].null_count == built.manifest.counts.proxy
 
 
+@pytest.mark.e2e
 def test_what_changes_a_probe_trains_it_again_and_shows_how_far_it_is(tmp_path: Path, session_store: Path) -> None:
     copy, steps = tmp_path / "store", list[Progress | StageEnded]()
     shutil.copytree(session_store, copy)
@@ -206,6 +207,7 @@ def test_a_probes_key_changes_with_whatever_changes_it(
     )
 
 
+@pytest.mark.e2e
 def test_the_papers_protocol_draws_from_everything_and_says_so(tmp_path: Path, session_store: Path) -> None:
     built = proxyds.build(
         tiny(importance="{protocol: paper}"), tmp_path / "p", store=Store(session_store), device="cpu"
@@ -216,6 +218,7 @@ def test_the_papers_protocol_draws_from_everything_and_says_so(tmp_path: Path, s
     assert "choose the proxy, see above" in (built.folder / "README.md").read_text()
 
 
+@pytest.mark.e2e
 def test_more_probes_another_layer_and_several_neighbours(tmp_path: Path, session_store: Path) -> None:
     recipe = tiny(probes="{count: 3}", similarity="{layer: stages.1, neighbours: 3, metric: cosine, dimensions: 4}")
     built = proxyds.build(recipe, tmp_path / "p", store=Store(session_store), device="cpu")

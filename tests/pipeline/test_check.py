@@ -46,6 +46,8 @@ from proxyds.selection.draw import design_by, draw_again
 from proxyds.selection.records import SampleScores
 from proxyds.training.loop import train_network
 
+pytestmark = pytest.mark.e2e
+
 RECIPE = """\
 name: checked
 source: {kind: digits}
@@ -220,7 +222,6 @@ def test_build_then_check_gives_what_a_build_with_a_check_gives(
     verify_proxy(out)
 
 
-@pytest.mark.e2e
 def test_rows_do_not_depend_on_how_many_run_at_once(checked: Path, tmp_path: Path, copy: Path) -> None:
     overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=5"]
     proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "fresh"), device="cpu", workers=1)
@@ -240,7 +241,6 @@ def test_one_seed_has_no_ceiling_and_the_card_says_so(copy: Path, session_store:
     assert proxyds.render(copy, check_only=True) == []
 
 
-@pytest.mark.e2e
 def test_other_ratios_give_a_curve(copy: Path, session_store: Path) -> None:
     overrides = ["check.ratios=[0.3]", "check.draws=2", "check.full_seeds=1", "check.target=-1"]
     proxyds.check(copy, overrides=overrides, store=Store(session_store), device="cpu")
@@ -299,7 +299,6 @@ def test_a_table_of_full_accuracies_saves_their_training(copy: Path, tmp_path: P
     assert str(tmp_path) not in text + (copy / "manifest.json").read_text() + (copy / "recipe.yaml").read_text()
 
 
-@pytest.mark.e2e
 def test_another_proxys_reference_runs_serve_too(
     checked: Path, recipe: Path, tmp_path: Path, session_store: Path
 ) -> None:
@@ -471,7 +470,6 @@ def stored_runs(store: Path) -> dict[str, float]:
     return {entry.key: entry.created for entry in Store(store).entries() if entry.stage == "check"}
 
 
-@pytest.mark.e2e
 def test_a_check_killed_half_way_does_only_what_is_left_and_finds_the_same(
     checked: Path, tmp_path: Path, session_store: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_a_network_that_cannot_be_trained_stops_nothing_where_that_is_asked(engi
     assert [(failure.task.name, type(failure.error)) for failure in failures] == [("bad", DivergedError)]
 
 
+@pytest.mark.e2e
 def test_the_task_that_kills_its_worker_is_found_and_named_and_the_others_are_done(tmp_path: Path) -> None:
     store, ran = Store(tmp_path / "store"), tmp_path / "ran"
     killer = Task("t", "killer", {"die": 1}, tasks.die, {})

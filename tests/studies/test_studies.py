@@ -301,6 +301,7 @@ def test_every_candidate_draws_what_it_is_asked_for(recipe: Recipe, tmp_path: Pa
     assert len({selected.tobytes() for selected in chosen.values()}) == len(CANDIDATES)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(("number", "n_labels"), [(1, 10), (2, 100), (3, 10)])
 def test_the_papers_own_figures_are_found_again(number: int, n_labels: int) -> None:
     """With what is printed in place of what is measured, both of every two columns are the same."""
@@ -345,6 +346,7 @@ def test_the_page_is_what_the_rows_give(study: str) -> None:
     assert_same_pages(again, committed)
 
 
+@pytest.mark.e2e
 def test_the_page_of_two_data_sets_is_what_their_rows_give() -> None:
     take_rows()
     results.write_together([results.open_study(parts.STUDIES[name]) for name in parts.TOGETHER])
@@ -353,6 +355,7 @@ def test_the_page_of_two_data_sets_is_what_their_rows_give() -> None:
     assert_same_pages(parts.RESULTS, FOLDER)
 
 
+@pytest.mark.e2e
 def test_the_page_of_two_data_sets_stays_as_it_was_where_one_is_missing(capsys: Any) -> None:
     studies = [results.open_study(parts.STUDIES[name]) for name in ("cifar10", "cifar100", "judging")]
     told = []

@@ -96,6 +96,7 @@ def plain_halves() -> tuple[list[float], dict[str, torch.Tensor]]:
     return losses, plain.state_dict()
 
 
+@pytest.mark.e2e
 def test_two_processes_equal_one_that_normalises_the_same_halves_separately(together: Path) -> None:
     in_turn, state = ranks.train(ranks.RESNET, ranks.PLAIN, ranks.images()[0], n_parts=2)
     expected, plain = plain_halves()
