@@ -14,7 +14,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """As Pillow names them. Others are left out: EPS, for one, is a program that Pillow hands to Ghostscript."""
 
 MAX_PIXELS = 64_000_000
-"""Of one image; a picture of 8,000 by 8,000."""
+"""The most that one image may have: 8,000 by 8,000."""
 
 DECODE_ERRORS = (
     Image.DecompressionBombError,

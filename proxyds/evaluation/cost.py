@@ -1,4 +1,4 @@
-"""What a proxy costs and saves, from the ledger of its build and the runs of its check."""
+"""What a proxy costs and saves, from the stages of its build and the runs of its check."""
 
 from __future__ import annotations
 

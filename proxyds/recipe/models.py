@@ -63,7 +63,7 @@ def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
 
 
 MAX_IMPORTANCE = 1e9
-"""Of the constants, and so of a sample."""
+"""The largest constant of a case, and so the largest importance of a sample."""
 _Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE, allow_inf_nan=False)]
 
 

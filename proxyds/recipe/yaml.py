@@ -22,7 +22,7 @@ from proxyds.recipe.models import Recipe
 from proxyds.recipe.problems import Fault, Place, explain
 
 MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
-"""Of YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
+"""Limits for YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
 
 IN_FULL = "# The recipe as run, with every default filled in."
 """First line of the recipe in a proxy."""

@@ -136,7 +136,7 @@ def _is_set_up() -> bool:
 
 
 _State = tuple[Tensor, Tensor | None]
-"""Of torch's global generators, on the CPU and on a CUDA device."""
+"""The states of torch's global generators: the CPU's, and a CUDA device's where there is one."""
 
 
 def _take_state(device: str) -> _State:

@@ -1,4 +1,4 @@
-"""Of several builds that share a store in a folder, one does a task while the others wait for its result.
+"""Locks for builds that share a store in a folder: one build does a task, the others wait for its result.
 
 The system holds the lock of a file for as long as its process lives: a killed build keeps nobody waiting. Stores at
 addresses have no locks. Two builds may do the same work there, which is wasted and never wrong (`remote_store.py`).

@@ -13,7 +13,7 @@ from proxyds.space.networks.parameters import LibraryParameters
 from proxyds.text import suggest_names
 
 STEM_CONVOLUTIONS = 3
-"""Of a stem, at most («deep» stems of ResNet-C and -D): pooling after them is the stem's."""
+"""A stem has so many convolutions at most («deep» stems of ResNet-C and -D); pooling after them belongs to the stem."""
 
 
 def build_torchvision(parameters: LibraryParameters, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
