@@ -8,7 +8,6 @@ built.manifest.counts.proxy
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from proxyds.space.networks.plugins import load_plugins
     from proxyds.torch_data import torch_dataset
 
-__version__ = version("proxyds")
+    __version__: str
 
 _MODULES = {
     "artifact.reader": ("read_manifest", "verify_proxy"),
@@ -61,6 +60,10 @@ __all__ = [*_HOMES, "__version__"]
 
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used: `import proxyds` alone imports neither torch nor datasets."""
+    if name == "__version__":
+        from importlib.metadata import version  # a third of the time of `proxyds --help`
+
+        return version("proxyds")
     if name not in _HOMES:
         raise AttributeError(f"module 'proxyds' has no attribute {name!r}")
     return getattr(import_module(f"proxyds.{_HOMES[name]}"), name)
