@@ -149,6 +149,10 @@ class ChanceLevelError(TrainingError):
     """A probe network is no better than chance, so its outcomes say nothing."""
 
 
+class SaturatedError(TrainingError):
+    """Every probe network is right on every evaluation sample, so the method has nothing to choose by."""
+
+
 class WorkerDiedError(TrainingError):
     """A worker process ended without a result (killed, or out of memory)."""
 

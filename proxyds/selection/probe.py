@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.pixels import ImageArray
-from proxyds.errors import ChanceLevelError, RecipeError, UnknownNameError
+from proxyds.errors import ChanceLevelError, RecipeError, SaturatedError, UnknownNameError
+from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Probes
 from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Done, Report, Task
@@ -29,6 +30,8 @@ from proxyds.training.model import PixelNetwork, save_network
 
 STAGE = "probes"
 STAGE_VERSION = 2
+MIN_MEASURED = 30
+"""Samples to measure accuracies on, without which nobody can tell one network from another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,24 +178,119 @@ def open_answers(entries: Sequence[Entry]) -> Answers:
     return Answers(read, len(paths), n_epochs)
 
 
-def check_above_chance(probe: Probe) -> None:
-    """Refuses a probe that has learnt nothing: the cases of its outcomes would be noise.
+def find_needed_accuracy(chance: float, n: int) -> float:
+    """Computes the accuracy on n samples that is three standard errors above chance; 1 where that is more."""
+    return min(chance + 3 * math.sqrt(chance * (1 - chance) / n), 1.0)
 
-    Chance is the share of the most frequent label; the probe must be three standard errors above it.
+
+def find_chance(labels: NDArray[np.int64]) -> float:
+    """Finds the accuracy on samples (M,) of a network that always answers their most frequent label."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def check_above_chance(probe: Probe) -> None:
+    """Refuses a probe that has learnt nothing, that is not three standard errors above chance: the cases of its outcomes would be noise.
 
     Raises:
         ChanceLevelError: The probe is not.
     """
     labels = probe.job.held_out.labels
-    n = len(labels)
-    chance = float(np.bincount(labels).max() / n)
-    needed = min(chance + 3 * math.sqrt(chance * (1 - chance) / n), 1.0)
+    needed = find_needed_accuracy(find_chance(labels), len(labels))
     if probe.accuracy < needed:
         raise ChanceLevelError(
             f"{probe.job.name}: must be better than chance, that is right on more than {needed:.1%} of the "
-            f"{n:,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
+            f"{len(labels):,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
             f"{len(probe.losses)}), change training.learning_rate, or leave out the smallest choices of the space"
         )
+
+
+def warn_of_few(labels: NDArray[np.int64], use: str, field: str) -> str:
+    """Says that samples are too few to tell a network from chance.
+
+    Enough are 30, and as many as put three standard errors above chance at 90 %, or where chance is above 80 % halfway from it to 100 %.
+
+    Args:
+        labels: (M,) the labels of the samples.
+        use: What they are for, as people call them.
+        field: The recipe's setting that makes them more.
+
+    Returns:
+        The warning; empty where they are enough.
+    """
+    n, chance = len(labels), find_chance(labels)
+    room = max(0.9, (1 + chance) / 2) - chance
+    n_needed = max(MIN_MEASURED, math.ceil(round(9 * chance * (1 - chance) / room**2, 6)) if room else 0)
+    if n >= n_needed:
+        return ""
+    return (
+        f"source: should have {n_needed:,} {use} samples or more to tell networks from chance ({chance:.1%}, the most frequent label); "
+        f"it has {n:,}, of which a network must be right on {find_needed_accuracy(chance, n):.1%} to be three standard errors above. "
+        f"Set more aside ({field}), or name a larger split"
+    )
+
+
+def check_some_wrong(probes: Sequence[Probe], method: str) -> None:
+    """Refuses probes that are right on everything where the method chooses by their outcomes: all importances would be the same.
+
+    Raises:
+        SaturatedError: They are, and it does.
+    """
+    if "cases" in METHODS[method].needs and all(probe.accuracy == 1 for probe in probes):
+        raise SaturatedError(
+            f"probes: some must be wrong on some evaluation sample for the method {method} to choose by; all are right on all "
+            f"{len(probes[0].predictions):,}, so that every sample is as important as the others. {_advise(probes[0])}; or choose by "
+            "another method (selection.method)"
+        )
+
+
+def warn_of_likeness(lightest: Sequence[Probe], heaviest: Sequence[Probe]) -> str:
+    """Says why the probes' outcomes may not tell the architectures of a space apart.
+
+    Args:
+        lightest: The lightest probe, once for each of its trainings.
+        heaviest: The heaviest one.
+
+    Returns:
+        The warning; empty where the heaviest is wrong somewhere, and more than two standard errors from the lightest.
+    """
+    labels = heaviest[0].job.held_out.labels
+    light, heavy = (np.stack([probe.predictions == labels for probe in each]) for each in (lightest, heaviest))
+    if heavy.all():
+        return (
+            f"saturated: {heaviest[0].job.architecture.name}, the heaviest, is right on all {len(labels):,} evaluation samples, so that "
+            f"no architecture can be seen to be better. {_advise(heaviest[0])}; training longer does not help"
+        )
+    difference, error = compare_accuracies(light, heavy)
+    if abs(difference) > 2 * error:
+        return ""
+    n_light, n_heavy = ((each & ~other).sum() / len(each) for each, other in ((light, heavy), (heavy, light)))
+    return (
+        f"too close: the lightest is right on {light.mean():.1%} of the {len(labels):,} evaluation samples and the heaviest on "
+        f"{heavy.mean():.1%}; on {n_light:g} the lightest alone is right, on {n_heavy:g} the heaviest. Accuracies must differ by two "
+        f"standard errors, {2 * error:.1%}, to be told apart. Widen the space, or set more evaluation samples aside "
+        "(source.validation_fraction); where both are near 100 %, train shorter (training.epochs) or on smaller images (source.image_size)"
+    )
+
+
+def compare_accuracies(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, float]:
+    """Compares two networks on the same samples.
+
+    On b samples the one alone is right, on c the other: the difference of accuracies is (c - b) / M, its variance
+    (b + c - (c - b)^2 / M) / M^2 (McNemar). Of R trainings a sample's difference is the mean; the noise of training is in no standard error.
+
+    Args:
+        one: (R, M) on which samples it is right, training by training.
+        other: The same of the other.
+
+    Returns:
+        The other's accuracy less that of the one, and the standard error of that.
+    """
+    differences = other.mean(axis=0) - one.mean(axis=0)
+    return float(differences.mean()), float(differences.std() / math.sqrt(len(differences)))
+
+
+def _advise(probe: Probe) -> str:
+    return f"Train shorter (training.epochs, now {len(probe.losses)}), on smaller images (source.image_size) or harder data, or widen the space"
 
 
 def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list[Architecture]:

@@ -914,6 +914,13 @@ def test_accuracies_that_are_all_the_same_are_refused_by_name(dataset: str, repe
         weigh(rows)
 
 
+@pytest.mark.parametrize(("accuracy", "advice"), [(1.0, "train shorter"), (0.1, "train longer")])
+def test_what_helps_against_accuracies_that_are_all_the_same_depends_on_them(accuracy: float, advice: str) -> None:
+    rows = [{**row, "accuracy": accuracy} if row["dataset"] == PROXY else row for row in everything()]
+    with pytest.raises(EvidenceError, match=advice):
+        weigh(rows)
+
+
 @pytest.mark.parametrize("control", [RANDOM, FEWER_EPOCHS])
 def test_another_constant_repeat_leaves_its_statistics_without_value_and_its_comparison_undecided(control: str) -> None:
     rows = everything()

@@ -1,15 +1,29 @@
-"""Probes: what is kept of them besides their weights."""
+"""Probes: what is kept of them besides their weights, and what is said of their accuracies."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from proxyds.runtime.storage.store import Store
-from proxyds.selection.probe import open_answers, train_probe, write_answers
+from proxyds.errors import ChanceLevelError, SaturatedError
+from proxyds.runtime.storage.store import Entry, Store
+from proxyds.runtime.task import Done
+from proxyds.selection.probe import (
+    Probe,
+    check_above_chance,
+    check_some_wrong,
+    compare_accuracies,
+    find_needed_accuracy,
+    open_answers,
+    train_probe,
+    warn_of_few,
+    warn_of_likeness,
+    write_answers,
+)
 from proxyds.selection.records import MEASURES
 from tests import ranks
 
@@ -66,3 +80,104 @@ def test_a_probe_whose_answers_are_kept_is_another_piece_of_work(tmp_path: Path)
     asked, plain = (ranks.make_probe_job(tmp_path, keep_answers=is_asked) for is_asked in (True, False))
     assert asked.task.inputs == {**plain.task.inputs, "answers": True}
     assert asked.training_seed == plain.training_seed
+
+
+def make_probe(folder: Path, wrong: list[int], repeat: int = 0) -> Probe:
+    """A probe that is wrong on some of 64 evaluation samples of two labels, 32 each."""
+    job = ranks.make_probe_job(folder, repeat=repeat)
+    predictions = job.held_out.labels.copy()
+    predictions[wrong] = 1 - predictions[wrong]
+    done = Done(Entry("probes", "0" * 64, "probe", 1.0, 0.0, Store(folder)), was_stored=False)
+    return Probe(job, done, predictions, 1 - len(wrong) / 64, (0.5, 0.4), 1.0)
+
+
+def right_on(n: int, *wrong: range) -> np.ndarray:
+    """On which of n samples a network is right, training by training, that is wrong on some."""
+    right = np.ones((len(wrong), n), np.bool_)
+    for of_training, samples in zip(right, wrong, strict=True):
+        of_training[list(samples)] = False
+    return right
+
+
+def test_accuracies_on_the_same_samples_are_compared_by_those_on_which_networks_differ() -> None:
+    # of 100 samples the one alone is right on 2, the other alone on 6: sqrt(8 - 16 / 100) / 100 = sqrt(7.84) / 100
+    one, other = right_on(100, range(20, 36)), right_on(100, range(26, 38))
+    assert compare_accuracies(one, other) == pytest.approx((0.04, 0.028))
+    assert compare_accuracies(other, one) == pytest.approx((-0.04, 0.028))
+    assert compare_accuracies(one, one) == (0, 0)
+    # all the difference on one side: sqrt(8 - 64 / 100) / 100
+    assert compare_accuracies(right_on(100, range(8)), right_on(100, range(0))) == pytest.approx((0.08, 0.0271293))
+
+
+def test_of_several_trainings_a_samples_difference_is_the_mean() -> None:
+    # in the first training the one is wrong on sample 0 alone, in the second on none: differences 1/2, 0, 0, 0
+    one, other = right_on(4, range(1), range(0)), right_on(4, range(0), range(0))
+    assert compare_accuracies(one, other) == pytest.approx((1 / 8, np.sqrt((1 / 4 / 4 - 1 / 64) / 4)))
+
+
+def test_probes_that_cannot_be_told_apart_are_warned_of(tmp_path: Path) -> None:
+    heavy = make_probe(tmp_path, [0])
+    # of 64 samples the heaviest alone is right on c: c / 64 against 2 sqrt(c - c^2 / 64) / 64, so that c must be above 64 / 17
+    said = warn_of_likeness([make_probe(tmp_path, [0, 1, 2])], [heavy])
+    assert "too close" in said
+    assert "on 0 the lightest alone is right, on 2 the heaviest" in said
+    assert "95.3%" in said
+    assert "98.4%" in said
+    assert "too close" in warn_of_likeness([make_probe(tmp_path, [*range(4)])], [heavy])
+    assert warn_of_likeness([make_probe(tmp_path, [*range(5)])], [heavy]) == ""
+    assert warn_of_likeness([heavy], [make_probe(tmp_path, [*range(5)])]) == ""  # the other way round they differ, too
+    assert "too close" in warn_of_likeness([heavy], [heavy])
+
+
+def test_a_heaviest_probe_that_is_always_right_is_warned_of(tmp_path: Path) -> None:
+    light, perfect = make_probe(tmp_path, [*range(20)]), make_probe(tmp_path, [])
+    said = warn_of_likeness([light], [perfect])
+    assert "saturated" in said
+    assert "all 64 evaluation samples" in said
+    assert "Train shorter" in said
+    again, once_wrong = make_probe(tmp_path, [*range(20)], 1), make_probe(tmp_path, [0], 1)
+    assert "saturated" not in warn_of_likeness([light, again], [perfect, once_wrong])
+
+
+def test_methods_that_choose_by_outcomes_need_some_that_are_wrong(tmp_path: Path) -> None:
+    perfect, once_wrong = make_probe(tmp_path, []), make_probe(tmp_path, [5])
+    for method in ("cases", "cases-stratified"):
+        with pytest.raises(SaturatedError, match=r"^probes: .*method cases.*all 64"):
+            check_some_wrong([perfect, perfect], method)
+        check_some_wrong([once_wrong, perfect], method)
+    for method in ("random", "easier", "herding"):
+        check_some_wrong([perfect, perfect], method)
+
+
+def test_a_probe_must_be_three_standard_errors_above_chance(tmp_path: Path) -> None:
+    # 0.5 + 3 sqrt(0.25 / 64) = 0.6875, 44 of 64
+    assert find_needed_accuracy(0.5, 64) == 0.6875
+    assert find_needed_accuracy(0.5, 4) == 1  # not 1.25
+    check_above_chance(make_probe(tmp_path, [*range(20)]))
+    with pytest.raises(ChanceLevelError, match="better than chance"):
+        check_above_chance(make_probe(tmp_path, [*range(21)]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_needed"),
+    [
+        ([3] * 10, None),
+        ([3] * 9 + [2], 30),  # of 29
+        ([15, 15], None),  # three standard errors above 0.5 are 0.774
+        ([112, 28], 144),  # 80 %, and 90 % is to be reached: 9 * 0.8 * 0.2 / 0.1^2
+        ([116, 29], None),
+        ([90, 10], 324),  # 90 %, and 95 % is to be reached: 9 * 0.9 * 0.1 / 0.05^2
+        ([297, 33], None),
+        ([40], None),  # of a single label every network is right
+    ],
+)
+def test_samples_that_are_too_few_to_tell_a_network_from_chance_are_warned_of(
+    counts: list[int], n_needed: int | None
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    said = warn_of_few(labels, "evaluation", "source.validation_fraction")
+    assert (said == "") == (n_needed is None)
+    if n_needed is not None:
+        assert said.startswith(f"source: should have {n_needed} evaluation samples")
+        assert f"it has {len(labels)}," in said
+        assert "source.validation_fraction" in said
