@@ -32,10 +32,12 @@ class StageEnded:
     Attributes:
         stage: Its name.
         was_stored: Whether all its tasks had been done before.
+        warning: What somebody should know before more is spent; empty where nothing.
     """
 
     stage: str
     was_stored: bool = False
+    warning: str = ""
 
 
 OnProgress = Callable[[Progress | StageEnded], None]

@@ -420,6 +420,12 @@ class Manifest(Part):
         means = np.reshape([probe.accuracy for probe in self.probes], (self.n_repeats, -1)).mean(axis=0)
         return bool(means.max() > means[-1])
 
+    @property
+    def is_saturated(self) -> bool:
+        """Whether the heaviest probe is right on every evaluation sample, in each of its trainings."""
+        n_probes = len(self.probes) // self.n_repeats
+        return all(probe.accuracy == 1 for probe in self.probes[n_probes - 1 :: n_probes])
+
     def name_of(self, probe: ProbeRecord) -> str:
         """Names a training of a probe for people: its name, and its seed where there are several."""
         return probe.name if self.n_repeats == 1 else f"{probe.name}, seed {probe.repeat + 1}"

@@ -38,7 +38,7 @@ plugins = click.option(
     callback=lambda *given: _load_plugins(given[-1]),
     help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error, only warnings.")
 
 
 def execution_options(command: _Command) -> Callable[..., Any]:

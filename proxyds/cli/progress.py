@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from proxyds.progress import OnProgress, Progress, StageEnded, ignore_progress
+from proxyds.progress import OnProgress, Progress, StageEnded
 from proxyds.text import duration
 
 LOG_EVERY_SECONDS = 30.0
@@ -15,9 +15,9 @@ LOG_EVERY_SECONDS = 30.0
 
 @contextmanager
 def show_progress(*, quiet: bool) -> Iterator[OnProgress]:
-    """Shows work under way on standard error: bars with the time left on a terminal, else a line now and then."""
+    """Shows work under way on standard error: bars with the time left on a terminal, else a line now and then; `quiet` leaves warnings."""
     if quiet:
-        yield ignore_progress
+        yield _show_warning
     elif sys.stderr.isatty():
         bars = _Bars()
         with bars.display:
@@ -86,5 +86,15 @@ class _Lines:
             print(f"  {event.task}: {', '.join(parts)}", file=sys.stderr, flush=True)
 
 
+def _show_warning(event: Progress | StageEnded) -> None:
+    if isinstance(event, StageEnded) and event.warning:
+        print(_warning_line(event), file=sys.stderr, flush=True)
+
+
 def _stage_line(ended: StageEnded, seconds: float) -> str:
-    return f"{ended.stage:<12}{duration(seconds):>12}" + ("   found done" if ended.was_stored else "")
+    line = f"{ended.stage:<12}{duration(seconds):>12}" + ("   found done" if ended.was_stored else "")
+    return f"{line}\n{_warning_line(ended)}" if ended.warning else line
+
+
+def _warning_line(ended: StageEnded) -> str:
+    return f"warning: {ended.stage}: {ended.warning}"

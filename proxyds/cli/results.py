@@ -84,6 +84,7 @@ def print_build_plan(plan: BuildPlan, *, as_json: bool) -> None:
         "expected_seconds": plan.expected_seconds,
         "probes": _summarize_probes(plan.probes),
         "check": None if plan.check is None else _summarize_check_plan(plan.check),
+        "warnings": plan.warnings,
     }
     print_json(summary)
 
@@ -102,6 +103,7 @@ def _summarize_check_plan(plan: CheckPlan) -> dict[str, Any]:
         "architectures": [each.name for each in plan.architectures],
         "probes": _summarize_probes(plan.probes),
         "runs": [asdict(each) for each in plan.runs],
+        "warnings": plan.warnings,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.tables import read_proxy
-from proxyds.data.samples import Source
+from proxyds.data.samples import Samples, Source
 from proxyds.evaluation.runs import Run
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
@@ -28,7 +28,7 @@ from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
-from proxyds.selection.probe import choose_probes
+from proxyds.selection.probe import choose_probes, warn_of_few
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.listing import list_architectures
@@ -84,12 +84,14 @@ class CheckPlan:
         runs: Cost of each data set.
         n_workers: Trainings at once.
         probes: Probes to train anew, where controls or other draws of the proxy need more than the proxy's tables hold.
+        warnings: What the check may fail to show, and why.
     """
 
     architectures: list[Architecture]
     runs: list[PlannedRuns]
     n_workers: int
     probes: list[PlannedProbe] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def expected_seconds(self) -> float:
@@ -109,6 +111,7 @@ class BuildPlan:
         n_selected: Samples that the proxy would hold.
         n_workers: Trainings at once.
         check: What the check would do; None where the recipe has none.
+        warnings: What build and check may fail to show, and why.
     """
 
     source: Source
@@ -117,6 +120,7 @@ class BuildPlan:
     n_selected: int
     n_workers: int
     check: CheckPlan | None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def expected_seconds(self) -> float:
@@ -151,7 +155,9 @@ def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> Build
             )
             check = _plan_runs(session, list_check_runs(session, recipe.check, ranked, scores, own_draws))
         n_selected = round(recipe.selection.ratio * len(data.train))
-        return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check)
+        fraction = "test_fraction" if recipe.importance.protocol == "paper" else "validation_fraction"
+        warnings = _warn_of_few(data.evaluation, "evaluation", fraction) + (check.warnings if check else [])
+        return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check, warnings)
 
 
 @retry_if_damaged
@@ -188,6 +194,11 @@ def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Archi
         data = session.data
     architectures = list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     return architectures, choose_probes(architectures, recipe.probes)
+
+
+def _warn_of_few(samples: Samples, use: str, fraction: str) -> list[str]:
+    warning = warn_of_few(samples.labels, use, f"source.{fraction}")
+    return [warning] if warning else []
 
 
 def _is_stored(session: Session, task: Task | None) -> bool:
@@ -230,4 +241,5 @@ def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedPr
         planned.append(PlannedRuns(DATASETS[dataset], ratio, len(of_kind), n_stored, flops, seconds))
     architectures = {run.architecture.name: run.architecture for run in runs}
     by_weight = sorted(architectures.values(), key=by_cost)
-    return CheckPlan(by_weight, planned, session.engine.n_workers, list(probes))
+    warnings = _warn_of_few(session.data.test, "test", "test_fraction")
+    return CheckPlan(by_weight, planned, session.engine.n_workers, list(probes), warnings)

@@ -32,7 +32,16 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, Engine, Task, run_stored
 from proxyds.selection.draw import check_ratio
 from proxyds.selection.importance import score_importance
-from proxyds.selection.probe import Probe, ProbeJob, check_above_chance, choose_probes, open_answers, read_probe
+from proxyds.selection.probe import (
+    Probe,
+    ProbeJob,
+    check_above_chance,
+    check_some_wrong,
+    choose_probes,
+    open_answers,
+    read_probe,
+    warn_of_likeness,
+)
 from proxyds.selection.records import NearestMap, Outcomes, SampleScores
 from proxyds.selection.similarity import (
     Features,
@@ -62,8 +71,8 @@ class StageClock:
         self._on_progress = on_progress
         self._started = time.perf_counter()
 
-    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0) -> None:
-        """Ends a stage: with the results of its tasks, if it has any, and the floating-point operations of its networks."""
+    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0, warning: str = "") -> None:
+        """Ends a stage: with the results of its tasks, if it has any, the floating-point operations of its networks, and a warning."""
         now = time.perf_counter()
         elapsed = now - self._started
         record = StageRecord(
@@ -75,7 +84,7 @@ class StageClock:
         )
         self.stages.append(record)
         self._started = now
-        self._on_progress(StageEnded(name, record.was_stored))
+        self._on_progress(StageEnded(name, record.was_stored, warning))
 
 
 @dataclass(frozen=True)
@@ -237,6 +246,7 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
 
     Raises:
         ChanceLevelError: A probe has learnt nothing.
+        SaturatedError: All are right on everything, and the recipe's method chooses by that.
     """
     jobs = list_probe_jobs(session, chosen, needs)
     order = sorted(range(len(jobs)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
@@ -244,8 +254,10 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
     probes = [read_probe(job, results[i]) for i, job in enumerate(jobs)]
     for probe in probes:
         check_above_chance(probe)
+    check_some_wrong(probes, session.recipe.selection.method)
+    warning = warn_of_likeness(probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)])
     flops = sum(job.training_flops + job.asking_flops for job in jobs)
-    session.clock.end_stage("probes", [probe.result for probe in probes], flops)
+    session.clock.end_stage("probes", [probe.result for probe in probes], flops, warning)
     return probes
 
 

@@ -127,10 +127,13 @@ def test_dry_run_says_what_would_be_trained_and_makes_nothing(
     assert plan["n_architectures"] == 4
     assert [probe["is_stored"] for probe in plan["probes"]] == [False, False]
     assert 0 < plan["expected_seconds"] < 600
+    assert plan["warnings"] == []
     assert not (tmp_path / "p").exists()
     assert not list((tmp_path / "fresh").glob("probes/*"))
-    shown = run_proxyds("build", "recipe.yaml", "-o", "p", "--dry-run", **fresh).stdout
+    few = ("--set", "source.validation_fraction=0.01")
+    shown = run_proxyds("build", "recipe.yaml", "-o", "p", "--dry-run", *few, **fresh).stdout
     assert "nothing was trained" in shown
+    assert "warning: source: should have 30 evaluation samples" in shown
     assert "resnet base_filters=8 multiplier=2" in shown
 
 

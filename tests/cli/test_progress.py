@@ -52,3 +52,10 @@ def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress(quiet=True) as show:
         show(StageEnded("probes"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_warning_is_shown_in_any_case(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    with show_progress(quiet=quiet) as show:
+        show(StageEnded("probes", warning="too close: 96.1 % and 96.2 %"))
+    assert capsys.readouterr().err.splitlines()[-1] == "warning: probes: too close: 96.1 % and 96.2 %"

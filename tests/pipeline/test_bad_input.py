@@ -260,6 +260,23 @@ def test_a_corrupt_image_is_named_or_left_out_and_counted_on_the_card(
     assert str(tmp_path) not in card
 
 
+@pytest.mark.e2e
+def test_probes_that_are_always_right_are_told_of_and_no_choice_by_cases_is_made(
+    refused: Callable[..., str], run_here: Run, write_recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_pictures(tmp_path / "pictures")
+    write_recipe_file(folder_recipe(rest=TINY_TRAINING.replace("epochs: 5", "epochs: 20")))
+    build = ("build", "recipe.yaml", "-o", "out", "--json", "--workers", "1")
+    done = run_here(*build, "-q")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("warning: probes: saturated")
+    assert len(done.stderr.splitlines()) == 1
+    assert [each["accuracy"] for each in json.loads(done.stdout)["probes"]] == [1, 1]
+    assert "right on every evaluation sample" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    said = refused(30, run_here, *build, "-q", "--force", "--set", "selection.method=cases")
+    assert said.startswith("probes: some must be wrong")
+
+
 def _unlabelled(folder: Path) -> None:
     folder.mkdir()
     for number in range(8):

@@ -427,7 +427,9 @@ def test_a_proxy_that_was_replaced_during_its_check_is_left_alone(
     assert (copy / "README.md").read_bytes() == card
 
 
-def test_a_plan_counts_what_is_stored_and_trains_nothing(copy: Path, recipe: Path, session_store: Path) -> None:
+def test_a_plan_counts_what_is_stored_and_trains_nothing(
+    copy: Path, recipe: Path, session_store: Path, tmp_path: Path
+) -> None:
     store = Store(session_store)
     n = len(store.entries())
     plan = proxyds.plan_check(copy, overrides=["check.draws=3"], store=store, device="cpu")
@@ -437,8 +439,11 @@ def test_a_plan_counts_what_is_stored_and_trains_nothing(copy: Path, recipe: Pat
     assert found["fewer-epochs", 0.1] == (24, 16)
     assert plan.expected_seconds > 0
     assert len(plan.architectures) == 8
-    of_build = proxyds.plan_build(recipe, store=store, device="cpu").check
+    assert plan.warnings == []
+    few = proxyds.read_recipe(recipe, ["source.test_fraction=0.01"])
+    of_build = proxyds.plan_build(few, store=Store(tmp_path / "fresh"), device="cpu").check
     assert of_build is not None
+    assert "source.test_fraction" in of_build.warnings[0]
     assert {each.dataset: each.n_runs for each in of_build.runs} == dict.fromkeys(
         ("full", "proxy", "random", "stratified", "fewer-epochs"), 16
     )

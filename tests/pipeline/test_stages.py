@@ -22,8 +22,8 @@ def test_a_clock_records_stages_and_tells_of_each_end(tmp_path: Path) -> None:
     clock = StageClock(events.append)
     clock.end_stage("source")
     clock.end_stage("probes", [done(tmp_path, 2.0, True), done(tmp_path, 3.0, True)], flops=7)
-    clock.end_stage("features", [done(tmp_path, 1.0, True), done(tmp_path, 1.0, False)])
-    assert events == [StageEnded("source"), StageEnded("probes", was_stored=True), StageEnded("features")]
+    clock.end_stage("features", warning="w", results=[done(tmp_path, 1.0, True), done(tmp_path, 1.0, False)])
+    assert events == [StageEnded("source"), StageEnded("probes", was_stored=True), StageEnded("features", warning="w")]
     source, probes, features = clock.stages
     assert source.work_seconds == source.elapsed_seconds  # it has no tasks
     assert (probes.work_seconds, probes.flops, probes.was_stored) == (5.0, 7, True)
