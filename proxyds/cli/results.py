@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from proxyds.artifact.card import show_evidence
+from proxyds.artifact.card.plots import count_labels
+from proxyds.artifact.card.render import show_evidence
 from proxyds.artifact.manifest import Manifest
-from proxyds.artifact.plots import count_labels
 from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
 from proxyds.artifact.summary import Summary, Tables, summarize_tables
 from proxyds.cli.output import name_programs, print_json, print_text

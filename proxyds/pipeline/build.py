@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from proxyds.artifact.card import render_card
+from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import CARD, RECIPE, Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import summarize_tables

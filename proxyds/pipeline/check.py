@@ -14,7 +14,7 @@ from typing import Unpack
 
 import numpy as np
 
-from proxyds.artifact.card import render_card
+from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,

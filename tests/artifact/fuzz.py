@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import proxyds
-from proxyds.artifact.card import render_card
+from proxyds.artifact.card.render import render_card
 from proxyds.artifact.summary import summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.errors import ProxydsError

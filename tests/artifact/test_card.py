@@ -15,9 +15,9 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 import proxyds
-from proxyds.artifact import card
-from proxyds.artifact.card import escape_markdown
-from proxyds.artifact.card import render_card as render_shown
+from proxyds.artifact.card import render as card
+from proxyds.artifact.card.render import escape_markdown
+from proxyds.artifact.card.render import render_card as render_shown
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import proxyds
-from proxyds.artifact.card import render_card
+from proxyds.artifact.card.render import render_card
 from proxyds.artifact.reader import parse_json
 from proxyds.artifact.summary import summarize_tables
 from proxyds.errors import ArtifactError, ProxydsError, VerificationError

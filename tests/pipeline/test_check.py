@@ -21,7 +21,7 @@ from PIL import Image
 
 import proxyds
 from proxyds.artifact import reader as opening
-from proxyds.artifact.card import escape_markdown, render_card
+from proxyds.artifact.card.render import escape_markdown, render_card
 from proxyds.artifact.reader import verify_proxy
 from proxyds.artifact.summary import summarize_tables
 from proxyds.artifact.tables import read_proxy, read_tables, read_weights

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from proxyds.artifact.plots import as_percent
+from proxyds.artifact.card.plots import as_percent
 from proxyds.artifact.ranking_table import FULL, RANDOM, STATISTICS
 from proxyds.evaluation.rank_metrics import n_top
 from proxyds.recipe.models import Recipe

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from proxyds.artifact.card.plots import as_percent
 from proxyds.artifact.manifest import EstimateRecord
-from proxyds.artifact.plots import as_percent
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
 from proxyds.evaluation.bootstrap import estimate
 from proxyds.space.architecture import Architecture

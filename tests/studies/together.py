@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from proxyds.artifact.plots import as_percent
+from proxyds.artifact.card.plots import as_percent
 from proxyds.artifact.ranking_table import RANDOM
 from tests.studies.report import NAMES, list_controls, show_differences, show_points
 from tests.studies.weighing import Found

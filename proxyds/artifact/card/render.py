@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from ruamel.yaml import YAML
 
-from proxyds.artifact.evidence_plots import draw_evidence
+from proxyds.artifact.card.evidence_plots import draw_evidence
+from proxyds.artifact.card.plots import count_labels, draw_pictures
 from proxyds.artifact.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, list_configs
-from proxyds.artifact.plots import count_labels, draw_pictures
 from proxyds.artifact.ranking_table import ALL_LABELS, METHOD_LABELS, RANDOM, STATISTICS
 from proxyds.artifact.summary import Summary
 from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
@@ -48,7 +48,9 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         "settings": lambda settings: ", ".join(f"{name} {show_value(value)}" for name, value in settings.items()),
         "percent": lambda share: f"{share:.1%}",
     }
-    template = environment.from_string(files("proxyds.artifact").joinpath("card.md.jinja").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files("proxyds.artifact.card").joinpath("card.md.jinja").read_text(encoding="utf-8")
+    )
     readme = template.render(
         metadata=_metadata(manifest),
         m=manifest,

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from proxyds.artifact.card.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
 from proxyds.artifact.manifest import EvidenceRecord
-from proxyds.artifact.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     AT_ONE_RATIO,

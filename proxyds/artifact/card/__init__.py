@@ -1,0 +1,1 @@
+"""The card: its text and its pictures."""
