@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,11 @@ METHOD_LABELS = {
     PARAMETERS: "counting parameters",
 }
 """Ways to rank architectures, as tables and pictures call them; full data against itself is the noise ceiling."""
+
+RankedBy = Literal["accuracy", "accuracy-and-parameters"]
+BY_ACCURACY: RankedBy = "accuracy"
+BY_BOTH: RankedBy = "accuracy-and-parameters"
+"""What a training set is ranked by: accuracy alone, or with the number of parameters (`rank_metrics.add_parameters`)."""
 
 TRAINED_HERE = "trained here"
 """Where accuracies come from, if not from a table or another proxy."""
@@ -79,6 +84,10 @@ class Measured:
     def count_draws(self, dataset: str, ratio: float) -> int:
         """Counts the draws of a data set; 1 where there is no training, as of a ranking that costs nothing."""
         return len(set(self.draws.get((dataset, ratio), (0,))))
+
+    def is_drawn(self, dataset: str) -> bool:
+        """Tells whether all architectures are trained on the same samples of a draw."""
+        return dataset not in (FULL, FEWER_EPOCHS, *FREE_RANKINGS)
 
 
 def describe_architecture(architecture: Architecture) -> dict[str, Any]:
@@ -145,12 +154,10 @@ class Statistic:
     Attributes:
         heading: For tables.
         explanation: One line.
-        least: The least that it can be; the most is 1.
     """
 
     heading: str
     explanation: str
-    least: float = -1.0
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -161,11 +168,19 @@ STATISTICS: dict[str, Statistic] = {
     "tau_weighted": Statistic("weighted tau", "Vigna's, the top counts most"),
     "spearman": Statistic("Spearman", "Pearson's correlation of the ranks"),
     "pearson": Statistic("Pearson", "the paper's «correlation score»"),
-    "top_overlap": Statistic("top overlap", "share of the top that is in the top", 0.0),
-    "same_best": Statistic("same best", "how often the best architecture is the best", 0.0),
-    "regret": Statistic("regret", "full-data accuracy lost by choosing the best", 0.0),
+    "top_overlap": Statistic("top overlap", "share of the top that is in the top"),
+    "same_best": Statistic("same best", "how often the best architecture is the best"),
+    "regret": Statistic("regret", "full-data accuracy lost by choosing the best"),
+    "regret_of_3": Statistic(
+        "regret of 3", "the same if the three best are trained on everything, and the best of them is chosen"
+    ),
+    "regret_of_5": Statistic("regret of 5", "the same with the five best"),
 }
 """How a ranking is compared with another, by the name that `manifest.json` uses; `evaluation.rank_metrics` computes them."""
+
+
+REGRETS = {1: "regret", 3: "regret_of_3", 5: "regret_of_5"}
+"""The statistic by the number of architectures that are trained on everything in the end."""
 
 
 def best_first(values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from proxyds.artifact.manifest import CONFIGS, MANIFEST, EvidenceRecord, Manifest
+from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
 from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, PROXY, collect_accuracies
 from proxyds.artifact.reader import list_shards, parse_json, read_manifest
 from proxyds.artifact.summary import COUNTED, Summary, Tables, count_samples

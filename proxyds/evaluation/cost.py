@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from proxyds.artifact.manifest import SpendingRecord, StageRecord
+from proxyds.artifact.evidence_records import SpendingRecord
+from proxyds.artifact.manifest import StageRecord
 from proxyds.artifact.ranking_table import FULL, PROXY
 
 

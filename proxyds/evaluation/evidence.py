@@ -1,60 +1,66 @@
 """From runs to evidence: what is measured of every way to rank, the proxy against its controls, a verdict.
 
-Differences to controls are taken resample by resample (`bootstrap.py`), since what makes a set of architectures easy to rank
-makes it easy for all.
+Every data set is ranked twice: by accuracy, and by accuracy and parameters together. Differences to controls are those of
+the same architectures, since what makes a set of architectures easy to rank makes it easy for all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from proxyds.artifact.manifest import (
+from proxyds.artifact.evidence_records import (
     CheckRecord,
     ComparisonRecord,
     EstimateRecord,
     EvidenceRecord,
     MachineRecord,
-    Manifest,
     MethodRecord,
-    Verdict,
+    RankedRecord,
+    SearchRecord,
 )
+from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import (
     AT_ONE_RATIO,
-    FEWER_EPOCHS,
+    BY_ACCURACY,
+    BY_BOTH,
     FLOPS,
     FREE_RANKINGS,
     FULL,
     PARAMETERS,
     PROXY,
-    RANDOM,
+    REGRETS,
+    STATISTICS,
     Measured,
+    RankedBy,
+    best_first,
     collect_accuracies,
 )
 from proxyds.errors import EvidenceError
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.cost import weigh_spending
-from proxyds.evaluation.rank_metrics import Floats, are_alike, kendall_tau, n_top
+from proxyds.evaluation.intervals import (
+    LeftOut,
+    compare_repeats,
+    compare_seeds,
+    make_record,
+    other_seeds,
+    subtract,
+)
+from proxyds.evaluation.rank_metrics import Floats, add_parameters, are_alike, kendall_tau, n_top
+from proxyds.evaluation.search_cost import find_prices, list_searches
+from proxyds.evaluation.verdict import Compared, find_outcome, judge
 from proxyds.recipe.models import MIN_RANKED, Check
 
 MAX_RANKED = 2000
 """Architectures at most: every statistic looks at all pairs of them."""
 
-_Key = tuple[str, float | None]
-NEGLIGIBLE = 0.05
-"""A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
-
-_RIVALS: tuple[tuple[str, str, Verdict], ...] = (
-    (RANDOM, "random subsets of its size", "no better than random"),
-    (FLOPS, "counting FLOPs", "no better than counting FLOPs"),
-    (FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs"),
-)
+_Way = tuple[str, float | None, RankedBy]
+"""A way to rank: a data set or free ranking, its ratio, what it ranks by."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         table: The table `ranking`.
         check: How it was checked.
         provenance: Where the table comes from.
-        manifest: The proxy's: its ratio and seed, how many samples there are, and what the build took.
+        manifest: The proxy's: its ratio, how many samples there are, and what the build took.
 
     Raises:
         EvidenceError: Fewer than five architectures have every run, or more than `MAX_RANKED`; accuracies on full data or on
@@ -96,30 +102,21 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     _check_enough(measured, own_ratio, provenance.failures)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
-    n_draws = {len(set(draws)) for draws in measured.draws.values()}
-    counts = draw_resamples(len(measured.names), len(references), n_draws, manifest.seed)
-
-    values: dict[_Key, dict[str, Floats]] = {
-        key: compare_repeats(references, accuracies, measured.draws[key], cost, counts)
-        for key, accuracies in measured.accuracies.items()
-        if key[0] != FULL
-    }
-    values[FULL, None] = compare_seeds(references, full, cost, counts) if len(full) > 1 else {}
-    for method in FREE_RANKINGS:
-        draws = np.zeros(1, np.int64)
-        values[method, None] = compare_repeats(references, measured.costs[method][None], draws, cost, counts)
-    draws = measured.draws[PROXY, own_ratio]
-    own, own_tau = measured.accuracies[PROXY, own_ratio][draws == 0], EstimateRecord(value=None, low=None, high=None)
-    if len(own):
-        own_tau = estimate(compare_repeats(references, own, draws[draws == 0], cost, counts, ["tau"])["tau"])
-
-    methods = tuple(_describe(key, measured, references, of_key) for key, of_key in values.items())
-    comparisons = tuple(_compare_with_controls(values, measured))
-    own_draws = measured.count_draws(PROXY, own_ratio)
-    at_own_ratio = sum(ratio in (1.0, own_ratio) for ratio in table["ratio"].to_pylist())
-    verdict, explanation = judge(comparisons, own_ratio, own_draws, at_own_ratio)
+    ways = measure_ways(measured, references, check.parameter_weight)
+    compared = list(_compare_with_controls(ways))
+    ceiling, own = ways[FULL, None, BY_ACCURACY].get("tau"), ways[PROXY, own_ratio, BY_ACCURACY]["tau"]
+    below = None if ceiling is None else subtract(ceiling, own).as_gap()
+    space = getattr(manifest, "space", None)
+    at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
+    verdict, explanation = judge(at_own_ratio, below, space.n_architectures if space else None)
     if len(full) == 1:
-        explanation += " There is one training on everything: its noise is in no interval."
+        explanation += " There is one training on everything: the noise ceiling is unknown."
+    spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
+    regrets = {way: _list_values(of, REGRETS.values()) for way, of in ways.items() if of}
+    searches: tuple[SearchRecord, ...] = ()
+    if spending.full_flops is not None:
+        prices = find_prices(table, spending.build_flops, spending.full_flops)
+        searches = tuple(list_searches(regrets, measured, references, prices, own_ratio))
     evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
@@ -129,17 +126,20 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         n_like_cost_pairs=int(are_alike(cost).sum()) // 2,
         n_top=n_top(len(measured.names)),
         n_full_seeds=len(full),
-        n_draws=own_draws,
+        n_draws=measured.count_draws(PROXY, own_ratio),
         left_out=measured.left_out,
         failures=tuple(provenance.failures),
-        methods=methods,
-        comparisons=comparisons,
+        methods=tuple(_describe(way, measured, references, of) for way, of in ways.items()),
+        comparisons=tuple(each.record for each in compared),
         verdict=verdict,
         explanation=explanation,
-        own_tau=own_tau,
+        own_tau=_estimate_own(measured, references, own_ratio),
+        below_ceiling=below,
+        architectures=tuple(_list_architectures(measured, table, own_ratio)),
+        searches=searches,
         passed=None,
         sufficient_ratio=None,
-        spending=weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages),
+        spending=spending,
         elapsed_seconds=provenance.elapsed_seconds,
         machine=provenance.machine,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -147,12 +147,88 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     return evidence.model_copy(update=_gate(evidence))
 
 
+def measure_ways(
+    measured: Measured, references: Floats, parameter_weight: float, names: Sequence[str] = tuple(STATISTICS)
+) -> dict[_Way, dict[str, LeftOut]]:
+    """Computes statistics of every way to rank: the noise ceiling, the free rankings, every data set by either score.
+
+    Args:
+        measured: Accuracies.
+        references: Of `other_seeds`.
+        parameter_weight: What parameters count beside accuracy.
+        names: Of `STATISTICS`.
+    """
+    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
+    ways: dict[_Way, dict[str, LeftOut]] = {}
+    is_known = len(full) > 1
+    ways[FULL, None, BY_ACCURACY] = {n: compare_seeds(references, full, cost, n) for n in names if is_known}
+    for free in FREE_RANKINGS:
+        scores, draws = measured.costs[free][None], np.zeros(1, np.int64)
+        of = {n: compare_repeats(references, scores, draws, cost, n, has_common_draws=False) for n in names}
+        ways[free, None, BY_ACCURACY] = of
+    for (dataset, ratio), accuracies in measured.accuracies.items():
+        if dataset == FULL:
+            continue
+        with_parameters = add_parameters(accuracies, measured.costs[PARAMETERS], parameter_weight)
+        by: dict[RankedBy, Floats] = {BY_ACCURACY: accuracies, BY_BOTH: with_parameters}
+        for ranked_by, scores in by.items():
+            draws, is_drawn = measured.draws[dataset, ratio], measured.is_drawn(dataset)
+            ways[dataset, ratio, ranked_by] = {
+                name: compare_repeats(references, scores, draws, cost, name, has_common_draws=is_drawn)
+                for name in names
+                if ranked_by == BY_ACCURACY or name != "pearson"  # a score of ranks is no accuracy
+            }
+    return ways
+
+
+def _list_values(of: Mapping[str, LeftOut], names: Iterable[str]) -> dict[str, float]:
+    return {name: float(of[name].mean[0]) for name in names}
+
+
+def _estimate_own(measured: Measured, references: Floats, own_ratio: float) -> EstimateRecord:
+    """Estimates tau of the very samples of the proxy, its first draw: what other draws would give is no matter."""
+    is_own = measured.draws[PROXY, own_ratio] == 0
+    if not is_own.any():
+        return make_record(math.nan)
+    own, draws = measured.accuracies[PROXY, own_ratio][is_own], measured.draws[PROXY, own_ratio][is_own]
+    cost = measured.costs[FLOPS]
+    return compare_repeats(references, own, draws, cost, "tau", has_common_draws=False).estimate().as_agreement()
+
+
+def _list_architectures(measured: Measured, table: pa.Table, own_ratio: float) -> Iterator[RankedRecord]:
+    """Lists the architectures, the best on everything first, with their places there and on the proxy."""
+    about = {row["architecture"]: row for row in table.to_pylist()}
+    full, proxy = measured.accuracies[FULL, 1.0], measured.accuracies[PROXY, own_ratio]
+    places = {}
+    for name, accuracies in (("full", full), ("proxy", proxy)):
+        order = best_first(accuracies.mean(axis=0))
+        places[name] = np.empty(len(order), int)
+        places[name][order] = np.arange(1, len(order) + 1)
+    for i in best_first(full.mean(axis=0)):
+        row = about[measured.names[i]]
+        yield RankedRecord(
+            name=measured.names[i],
+            n_parameters=row["n_parameters"],
+            forward_flops=row["forward_flops"],
+            full_accuracy=float(full[:, i].mean()),
+            full_deviation=_deviate(full[:, i]),
+            full_place=int(places["full"][i]),
+            proxy_accuracy=float(proxy[:, i].mean()),
+            proxy_deviation=_deviate(proxy[:, i]),
+            proxy_place=int(places["proxy"][i]),
+        )
+
+
+def _deviate(repeats: Floats) -> float | None:
+    return float(repeats.std(ddof=1)) if len(repeats) > 1 else None
+
+
 def _gate(evidence: EvidenceRecord) -> dict[str, bool | float | None]:
     """Tells whether the threshold is reached, and the smallest ratio that reaches the target; one draw reaches nothing."""
 
     def reaches(ratio: float, goal: float | None) -> bool:
         method = evidence.of(PROXY, ratio)
-        low = method.statistics["tau"].low if method is not None and method.n_draws > 1 else None
+        low = method.statistics["tau"].low if method is not None else None
         return goal is not None and low is not None and low >= goal
 
     threshold = evidence.check.threshold
@@ -160,45 +236,6 @@ def _gate(evidence: EvidenceRecord) -> dict[str, bool | float | None]:
         "passed": None if threshold is None else reaches(evidence.own_ratio, threshold),
         "sufficient_ratio": min((ratio for ratio in evidence.ratios if reaches(ratio, evidence.target)), default=None),
     }
-
-
-def judge(comparisons: Sequence[ComparisonRecord], own_ratio: float, n_draws: int, n_runs: int) -> tuple[Verdict, str]:
-    """Puts the comparisons into words: first what is certain, against random, FLOPs and fewer epochs in this order.
-
-    Args:
-        comparisons: Of the proxy with its controls.
-        own_ratio: The proxy's.
-        n_draws: Draws of the proxy.
-        n_runs: Runs behind the comparisons.
-
-    Returns:
-        The verdict, and a sentence or two that say why.
-    """
-    of: dict[str, ComparisonRecord] = {each.control: each for each in comparisons if each.ratio == own_ratio}
-    alike_in_cost = FLOPS in of and of[FLOPS].difference.value is None  # there is nothing to count
-    rivals = [each for each in _RIVALS if not (alike_in_cost and each[0] == FLOPS)]
-    compared = [(of[control], words, verdict) for control, words, verdict in rivals if control in of]
-    for against, words, verdict in compared:
-        less = f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}"
-        if against.outcome == "worse":
-            is_random = against.control == RANDOM
-            return "worse than random" if is_random else verdict, f"{less}: all of the interval is below zero."
-        if against.outcome == "no better":
-            return verdict, f"{less}: a gain of 0.05 is ruled out."
-    if missing := [words for control, words, _ in rivals if control not in of]:
-        return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
-    for against, words, _ in compared:
-        if against.outcome == "undecided":
-            explanation = "There is one draw of the proxy, so that nobody can tell its luck from its worth; check with 3 draws or more."
-            if n_draws > 1:
-                less = f"The proxy's Kendall tau less that of {words} is {against.difference.shown()}"
-                settles = _runs_to_settle(against.difference, n_runs)
-                explanation = f"{less}, which neither shows a gain nor rules out one of 0.05. {settles}"
-            return "not enough evidence", explanation
-    differences = ", ".join(f"{against.difference.shown()} above {words}" for against, words, _ in compared)
-    free = of.get(PARAMETERS)
-    beside = f" Less that of counting parameters it is {free.difference.shown()} ({free.outcome})." if free else ""
-    return "preserves the ranking", f"The proxy's Kendall tau is {differences}.{beside}"
 
 
 def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str]) -> None:
@@ -230,72 +267,43 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
                 )
 
 
-def _describe(key: _Key, measured: Measured, references: Floats, values: dict[str, Floats]) -> MethodRecord:
-    method, ratio = key
+def _describe(way: _Way, measured: Measured, references: Floats, values: Mapping[str, LeftOut]) -> MethodRecord:
+    method, ratio, ranked_by = way
     accuracies = measured.accuracies.get((method, ratio or 1.0))
-    each = measured.costs[method][None] if accuracies is None else accuracies
     # a cost is no accuracy
     says_nothing = {FLOPS: ("pearson", "tau_given_cost"), PARAMETERS: ("pearson",)}.get(method, ())
+    taus = [] if not values else values["tau"].values[:, 0].tolist()
+    if method == FULL and values:
+        taus = _list_taus_of_seeds(references, measured.accuracies[FULL, 1.0])
     return MethodRecord(
         method=method,
         ratio=ratio,
+        ranked_by=ranked_by,
         n_draws=measured.count_draws(method, ratio or 1.0),
         mean_accuracy=None if accuracies is None else float(accuracies.mean()),
-        tau_of_repeats=_tau_of_repeats(references, each, is_itself=method == FULL) if values else (),
-        statistics={name: estimate(values[name]) for name in values if name not in says_nothing},
+        tau_of_repeats=tuple(tau if math.isfinite(tau) else None for tau in taus),
+        statistics={n: of.estimate().as_agreement() for n, of in values.items() if n not in says_nothing},
     )
 
 
-def _tau_of_repeats(references: Floats, measured: Floats, *, is_itself: bool) -> tuple[float | None, ...]:
-    """Computes each repeat's own tau: the mean over the references, or for a full seed its own reference alone."""
-    one = np.ones((1, measured.shape[1]), np.int64)
-    against = references[:, None] if is_itself else [references] * len(measured)
-    pairs = zip(measured, against, strict=True)
-    taus = [float(np.mean([kendall_tau(each, accuracies, one) for each in others])) for accuracies, others in pairs]
-    return tuple(tau if math.isfinite(tau) else None for tau in taus)
+def _list_taus_of_seeds(references: Floats, full: Floats) -> list[float]:
+    one = np.ones((1, full.shape[1]), np.int64)
+    return [float(kendall_tau(*pair, one)[0]) for pair in zip(references, full, strict=True)]
 
 
-def _compare_with_controls(values: dict[_Key, dict[str, Floats]], measured: Measured) -> Iterable[ComparisonRecord]:
-    """Compares the proxy at each ratio with everything of that ratio and with the free rankings.
-
-    Where one of the two was drawn once nothing is decided: the interval does not hold the noise of drawing it.
-    """
-    for method, ratio in values:
+def _compare_with_controls(ways: Mapping[_Way, Mapping[str, LeftOut]]) -> Iterator[Compared]:
+    """Compares the proxy at each ratio, by either score, with everything of that ratio and with the free rankings."""
+    for (method, ratio, ranked_by), of in ways.items():
         if method != PROXY or ratio is None:
             continue
         for control in (*AT_ONE_RATIO[1:], *FREE_RANKINGS):
-            of_control = values.get((control, None if control in FREE_RANKINGS else ratio))
-            if of_control is not None:
-                difference = estimate(values[PROXY, ratio]["tau"] - of_control["tau"])
-                n_draws = [measured.count_draws(each, ratio) for each in (PROXY, control) if each not in FREE_RANKINGS]
-                outcome = "undecided" if min(n_draws) == 1 else _outcome(difference)
-                yield ComparisonRecord(control=control, ratio=ratio, difference=difference, outcome=outcome)
-
-
-def _outcome(difference: EstimateRecord) -> Literal["better", "no better", "worse", "undecided"]:
-    if difference.low is None or difference.high is None:
-        return "undecided"
-    if difference.low > 0:
-        return "better"
-    if difference.high < 0:
-        return "worse"
-    return "no better" if difference.high < NEGLIGIBLE else "undecided"
-
-
-def _runs_to_settle(difference: EstimateRecord, n_runs: int) -> str:
-    """Says how many more runs would settle an undecided comparison, if the difference stays and its interval shrinks as 1 / sqrt(n)."""
-    if difference.value is None:
-        return "Draws whose accuracies are all the same have no ranking: train longer, or on more samples."
-    if difference.low is None or difference.high is None:
-        return "More architectures and draws are needed."
-    gain, factors = difference.value, []
-    if gain > 0:  # until the lower end is above 0
-        factors.append(((gain - difference.low) / gain) ** 2)
-    if gain < NEGLIGIBLE:  # until the upper end is below what would matter
-        factors.append(((difference.high - gain) / (NEGLIGIBLE - gain)) ** 2)
-    factor = min(factors)
-    fewest, most = (max(1, math.ceil((times - 1) * n_runs)) for times in (factor, factor**2))
-    return (
-        f"If it stays so, about {factor:,.1f} times as many architectures, draws or both would settle it, whichever holds the "
-        f"noise: {fewest:,} to {most:,} runs more than the {n_runs:,} here."
-    )
+            is_free = control in FREE_RANKINGS
+            way: _Way = (control, None, BY_ACCURACY) if is_free else (control, ratio, ranked_by)
+            if way in ways:
+                tau = ways[way]["tau"]
+                difference = subtract(of["tau"], tau).as_difference()
+                outcome = find_outcome(difference)
+                record = ComparisonRecord(
+                    control=control, ratio=ratio, ranked_by=ranked_by, difference=difference, outcome=outcome
+                )
+                yield Compared(record, of["tau"], tau)

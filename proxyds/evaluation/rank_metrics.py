@@ -1,8 +1,8 @@
 """Rank statistics on arrays: how well one measurement of some architectures agrees with another.
 
-Every statistic is computed for many resamples at once, because each is printed with a bootstrap interval: `counts` (B, n)
-says how often each of the n architectures stands in each of B resamples. Counts of one give the plain statistic. Two
-copies of one architecture are tied with each other and tell nothing, as tau-b wants it.
+Every statistic is computed for many choices of architectures at once, because its interval needs it with some left out:
+`counts` (B, n) says how often each of the n architectures is counted in each of B choices. Counts of one give the plain
+statistic. Two copies of one architecture are tied with each other and tell nothing, as tau-b wants it.
 
 `reference` is the full-data accuracy and `measured` what is compared with it: an accuracy on the proxy, or a cost.
 """
@@ -10,9 +10,11 @@ copies of one architecture are tied with each other and tell nothing, as tau-b w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from proxyds.artifact.ranking_table import best_first
 
@@ -93,6 +95,48 @@ def regret(reference: Floats, measured: Floats, counts: Counts) -> Floats:
     return lost
 
 
+def regret_of(k: int, reference: Floats, measured: Floats, counts: Counts) -> Floats:
+    """Computes what is lost if the k best by the measurement are known by the reference, too; ties in their own order.
+
+    Returns:
+        (B,) not negative, in the unit of the reference.
+    """
+    order = best_first(measured)
+    there = counts[:, order] > 0
+    is_among = there & (np.cumsum(there, axis=1) <= k)
+    chosen = np.where(is_among, reference[order], -np.inf).max(axis=1)
+    lost: Floats = np.where(counts > 0, reference, -np.inf).max(axis=1) - chosen
+    return lost
+
+
+def add_parameters(accuracies: Floats, n_parameters: Floats, weight: float) -> Floats:
+    """Scores architectures by accuracy and the number of parameters together, each as van der Waerden's normal scores (1952).
+
+    Short training ranks large networks too low, and this takes it back, for nothing. The weight is fixed beforehand.
+
+    Args:
+        accuracies: (R, n).
+        n_parameters: (n,).
+        weight: What the scores of parameters count beside those of accuracies.
+
+    Returns:
+        (R, n).
+    """
+    scores: Floats = normal_scores(accuracies) + weight * normal_scores(n_parameters)
+    return np.round(scores, 12)  # equal ones stay equal
+
+
+def normal_scores(values: Floats) -> Floats:
+    """Replaces values by the normal quantiles of their ranks over n + 1, along the last axis; ties share their mean score."""
+    n = values.shape[-1]
+    quantiles = stats.norm.ppf(np.arange(1, n + 1) / (n + 1))
+    below = stats.rankdata(values, method="min", axis=-1).astype(int) - 1
+    last = stats.rankdata(values, method="max", axis=-1).astype(int)
+    summed = np.concatenate([[0.0], np.cumsum(quantiles)])
+    scores: Floats = (summed[last] - summed[below]) / (last - below)
+    return scores
+
+
 def partial_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
     """Computes Kendall's partial tau given cost (1942): how far the two agree beyond what cost explains. See `pearson`.
 
@@ -138,6 +182,8 @@ METRICS: dict[str, Metric] = {
     "top_overlap": _without_cost(top_overlap),
     "same_best": _without_cost(same_best),
     "regret": _without_cost(regret),
+    "regret_of_3": _without_cost(partial(regret_of, 3)),
+    "regret_of_5": _without_cost(partial(regret_of, 5)),
 }
 """Each of `ranking_table.STATISTICS`: takes reference (n,), measured (n,), counts (B, n) and cost (n,); returns (B,)."""
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, EvidenceRecord, Manifest, list_configs
+from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, Manifest, list_configs
 from proxyds.artifact.reader import list_tables, parse_json, read_manifest, refused, verify_files, verify_proxy
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights
@@ -284,11 +285,20 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
     claims, expected = _list_claims(said), _list_claims(weigh_evidence(table, said.check, provenance, manifest))
-    for what in sorted(claims.keys() | expected.keys()):
+    # an older version made its verdict by other intervals, and had fewer statistics: what both know must agree
+    both = claims.keys() & expected.keys() - _OF_INTERVALS
+    for what in sorted(both if _is_older(manifest) else claims.keys() | expected.keys()):
         claim, value = claims.get(what), expected.get(what)
         if not _agree(claim, value):
             why = f"evidence: {what} must be what the runs in ranking/ give, {value}, it is {claim}"
             raise refused(folder / MANIFEST, why)
+
+
+def _is_older(manifest: Manifest) -> bool:
+    return tuple(int(part) for part in manifest.format_version.split(".")) < (1, 6)
+
+
+_OF_INTERVALS = {"verdict", "passed", "sufficient_ratio"}
 
 
 def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
@@ -297,9 +307,10 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     claims = evidence.model_dump(include={"own_ratio", "verdict", "passed", "sufficient_ratio", *counts})
     for each in evidence.methods:
         for name, estimate in each.statistics.items():
-            claims[f"{name} of {each.method} {each.ratio or ''}".strip()] = estimate.value
+            claims[f"{name} of {each.method} {each.ratio or ''} by {each.ranked_by}"] = estimate.value
     for comparison in evidence.comparisons:
-        claims[f"difference to {comparison.control} {comparison.ratio}"] = comparison.difference.value
+        name = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
+        claims[name] = comparison.difference.value
     return {**claims, "own tau": evidence.own_tau.value}
 
 

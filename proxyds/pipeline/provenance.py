@@ -7,12 +7,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from proxyds.artifact.evidence_records import MachineRecord
 from proxyds.artifact.manifest import (
     FORMAT_VERSION,
     AgreementRecord,
     CountsRecord,
     DrawRecord,
-    MachineRecord,
     Manifest,
     MappingRecord,
     ParentRecord,

@@ -18,7 +18,8 @@ from typing import TypeVar
 
 import loky
 
-from proxyds.artifact.manifest import MachineRecord, Manifest, StageRecord
+from proxyds.artifact.evidence_records import MachineRecord
+from proxyds.artifact.manifest import Manifest, StageRecord
 from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values
 from proxyds.data.samples import Samples, Source

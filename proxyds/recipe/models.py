@@ -223,7 +223,7 @@ _Correlation = Annotated[float, Field(ge=-1, le=1)]
 class Check(Section):
     """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
 
-    later = frozenset({"controls"})
+    later = frozenset({"controls", "parameter_weight"})
 
     architectures: Annotated[int, Field(ge=MIN_RANKED, le=10_000)] = Field(
         16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
@@ -249,6 +249,11 @@ class Check(Section):
     )
     target: _Correlation | None = Field(
         None, description="The smallest ratio whose lower end reaches it is named; null: the threshold.", examples=[0.7]
+    )
+    parameter_weight: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.5,
+        description="What the number of parameters counts beside accuracy, in normal scores, where both rank together.",
+        examples=[0.25],
     )
     reference: Annotated[Reference, BeforeValidator(_as_reference, json_schema_input_type=str | Reference)] | None = (
         Field(None, description="Full-data accuracies known already, so that nothing is trained on everything.")

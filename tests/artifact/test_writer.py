@@ -17,25 +17,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from proxyds.artifact.manifest import (
-    AgreementRecord,
+from proxyds.artifact.evidence_records import (
     ComparisonRecord,
-    CountsRecord,
-    DrawRecord,
     EstimateRecord,
     EvidenceRecord,
     MachineRecord,
+    MethodRecord,
+    SpendingRecord,
+    Verdict,
+)
+from proxyds.artifact.manifest import (
+    AgreementRecord,
+    CountsRecord,
+    DrawRecord,
     Manifest,
     MappingRecord,
-    MethodRecord,
     ParentRecord,
     ProbeRecord,
     SourceRecord,
     SpaceRecord,
-    SpendingRecord,
     StageRecord,
     TrainingRecord,
-    Verdict,
 )
 from proxyds.artifact.ranking_table import COLUMNS, DATASETS, STATISTICS
 from proxyds.artifact.reader import read_manifest, verify_proxy

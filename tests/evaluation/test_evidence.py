@@ -10,18 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from scipy import stats
 
-from proxyds.artifact.manifest import (
-    ComparisonRecord,
-    CountsRecord,
-    DrawRecord,
-    EstimateRecord,
-    EvidenceRecord,
-    MachineRecord,
-    Manifest,
-    StageRecord,
-)
+from proxyds.artifact.evidence_records import ComparisonRecord, EstimateRecord, EvidenceRecord, MachineRecord
+from proxyds.artifact.manifest import CountsRecord, DrawRecord, Manifest, StageRecord
 from proxyds.artifact.ranking_table import (
     FEWER_EPOCHS,
     FULL,
@@ -34,7 +27,6 @@ from proxyds.artifact.ranking_table import (
 )
 from proxyds.errors import EvidenceError
 from proxyds.evaluation import bootstrap, evidence
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.cost import weigh_spending
 from proxyds.evaluation.evidence import Provenance, judge, weigh_evidence
 from proxyds.recipe.models import Check

@@ -21,7 +21,7 @@ from datasets import load_dataset
 import proxyds
 from proxyds import errors
 from proxyds.artifact.card import render as card
-from proxyds.artifact.manifest import Verdict
+from proxyds.artifact.evidence_records import Verdict
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.local import InProcess

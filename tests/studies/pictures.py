@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.lines import Line2D
 
 from proxyds.artifact.card.plots import STYLE, as_percent, as_png, new_figure
-from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FREE_RANKINGS, FULL, RANDOM
 from tests.studies.candidates import ALL_METHODS
 from tests.studies.report import NAMES, list_sized, take_ratio

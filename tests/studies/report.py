@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from proxyds.evaluation.bootstrap import estimate
 
 from proxyds.artifact.card.plots import as_percent
-from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
-from proxyds.evaluation.bootstrap import estimate
 from proxyds.space.architecture import Architecture
 from tests.studies.rows import OTHER_MEASURES
 from tests.studies.weighing import CONTROLS, Found, make_table, resample_all

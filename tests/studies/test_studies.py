@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import kendalltau
 
 import proxyds
-from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.data.source import load_source
 from proxyds.progress import ignore_progress
 from proxyds.recipe.methods import METHODS

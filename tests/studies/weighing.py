@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 
-from proxyds.artifact.manifest import EstimateRecord
+from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import (
     FLOPS,
     FREE_RANKINGS,
@@ -22,7 +23,6 @@ from proxyds.artifact.ranking_table import (
     collect_accuracies,
     describe_architecture,
 )
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe, Selection

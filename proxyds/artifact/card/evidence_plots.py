@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from proxyds.artifact.card.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
-from proxyds.artifact.manifest import EvidenceRecord
+from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     AT_ONE_RATIO,
@@ -61,7 +61,7 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
         runs: The table `ranking`.
 
     Returns:
-        PNG bytes by file name; `ratios.png` only where several ratios were checked.
+        PNG bytes by file name; `searches.png` only where operations are known, `ratios.png` only where several ratios were checked.
     """
     measured = collect_accuracies(runs)
     with mpl.rc_context(STYLE):
@@ -70,6 +70,8 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
             "orders.png": _draw_orders(evidence, measured),
             "accuracy.png": _draw_accuracy(evidence, measured),
         }
+        if evidence.searches:
+            pictures["searches.png"] = _draw_searches(evidence)
         if len(evidence.ratios) > 1:
             pictures["ratios.png"] = _draw_ratios(evidence)
     return pictures
@@ -77,7 +79,7 @@ def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
 
 def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     """Draws Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
-    methods = evidence.in_order
+    methods = evidence.list_ways()
     figure, axes = new_axes(height=0.9 + 0.36 * len(methods))
     for position, each in enumerate(methods):
         tau, colour = each.statistics["tau"], COLOURS[each.method]
@@ -186,6 +188,33 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
         handles = [Line2D([], [], linestyle="", label=label) for label in labels]
         looks: dict[str, Any] = {"ncols": n_columns, "fontsize": 8, "handlelength": 0, "handletextpad": 0}
         figure.legend(handles=handles, loc="outside lower center", **looks)
+    return as_png(figure)
+
+
+def _draw_searches(evidence: EvidenceRecord) -> bytes:
+    """Draws what a search would have paid and lost with each way to rank, by the number of finalists."""
+    figure, axes = new_axes(height=4.2)
+    by_label = {label: method for method, label in METHOD_LABELS.items()}
+    for way in dict.fromkeys(each.way for each in evidence.searches):
+        points = [each for each in evidence.searches if each.way == way]
+        label, _, with_parameters = way.partition(", with")
+        method = by_label.get(label, FULL)
+        axes.plot(
+            [each.flops for each in points],
+            [100 * each.lost for each in points],
+            marker=MARKERS[method],
+            color=COLOURS[method],
+            linestyle=":" if with_parameters else "-",
+            linewidth=1,
+            markerfacecolor="none" if with_parameters else None,
+            label=way,
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=min(-0.1, axes.get_ylim()[0]))
+    axes.set_xlabel("operations of the whole search (the best 1, 3, 5 trained on everything)")
+    axes.set_ylabel("accuracy lost, points")
+    axes.set_title("What a search pays and loses")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return as_png(figure)
 
 

@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 
 from proxyds.artifact.card.evidence_plots import draw_evidence
 from proxyds.artifact.card.plots import count_labels, draw_pictures
-from proxyds.artifact.manifest import CARD, EstimateRecord, EvidenceRecord, Manifest, list_configs
-from proxyds.artifact.ranking_table import ALL_LABELS, METHOD_LABELS, RANDOM, STATISTICS
+from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
+from proxyds.artifact.manifest import CARD, Manifest, list_configs
+from proxyds.artifact.ranking_table import ALL_LABELS, BY_ACCURACY, BY_BOTH, METHOD_LABELS, RANDOM, REGRETS, STATISTICS
 from proxyds.artifact.summary import Summary
 from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
 from proxyds.selection.records import CASE_MEANINGS
@@ -98,25 +99,51 @@ def _metadata(manifest: Manifest) -> str:
 
 def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
     """Prepares what templates show of the evidence besides its record, by the name of the template's variable."""
-    draws = ["draws"] if evidence.n_draws > 1 else []
-    *others, last = ["architectures", *draws, *(["full seeds"] if evidence.n_full_seeds > 1 else [])]
-    evidence_rows = [
-        {
-            "label": METHOD_LABELS[each.method],
-            "n_draws": each.n_draws,
-            "accuracy": each.mean_accuracy,
-            **{name: _show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
-        }
-        for each in evidence.in_order
-    ]
+    evidence_rows = []
+    for each in evidence.list_ways():
+        with_parameters = evidence.of(each.method, each.ratio, BY_BOTH)
+        evidence_rows.append(
+            {
+                "label": METHOD_LABELS[each.method],
+                "n_draws": each.n_draws,
+                "accuracy": each.mean_accuracy,
+                "tau_with_parameters": _show_statistic(
+                    "tau", with_parameters.statistics["tau"] if with_parameters else None
+                ),
+                **{name: _show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
+            }
+        )
     return {
         "evidence_rows": evidence_rows,
+        "comparison_rows": _comparison_rows(evidence),
+        "search_rows": _search_rows(evidence),
         "ratio_rows": _ratio_rows(evidence),
         "label_worth": _weigh_reduction(evidence),
-        "resampled": f"{', '.join(others)} and {last}" if others else last,
         "statistics": STATISTICS,
         "method_labels": METHOD_LABELS,
     }
+
+
+def _comparison_rows(evidence: EvidenceRecord) -> list[dict[str, str]]:
+    """Makes a row for each control: the difference of taus and what it says, by accuracy and with parameters, as text."""
+    rows = []
+    for each in evidence.comparisons:
+        if (each.ratio, each.ranked_by) == (evidence.own_ratio, BY_ACCURACY):
+            other = evidence.compare_with(each.control, each.ratio, BY_BOTH)
+            both = {"with_parameters": other.difference.shown() if other else "–"}
+            both["so_with_parameters"] = other.outcome if other else "–"
+            row = {"label": METHOD_LABELS[each.control], "difference": each.difference.shown(), "so": each.outcome}
+            rows.append(row | both)
+    return rows
+
+
+def _search_rows(evidence: EvidenceRecord) -> list[dict[str, Any]]:
+    """Makes a row for each way to search: FLOPs and accuracy points lost, as text, by the number of finalists."""
+    rows: dict[str, dict[str, Any]] = {}
+    for each in evidence.searches:
+        row = rows.setdefault(each.way, {"way": each.way, "finalists": {}})
+        row["finalists"][each.n_finalists] = f"{with_prefix(each.flops, 'FLOP')}, {100 * each.lost:.1f}"
+    return list(rows.values())
 
 
 def _ratio_rows(evidence: EvidenceRecord) -> list[dict[str, Any]]:
@@ -149,7 +176,9 @@ def _show_statistic(name: str, estimate: EstimateRecord | None) -> str:
     """Writes a statistic for people: regret in accuracy points, nothing as a dash."""
     if estimate is None or estimate.value is None:
         return "–"
-    return estimate.shown(scale=100, digits=1) if name == "regret" else estimate.shown()
+    if estimate.low is None:
+        return f"{100 * estimate.value:.1f}" if name in REGRETS.values() else f"{estimate.value:.2f}"
+    return estimate.shown(scale=100, digits=1) if name in REGRETS.values() else estimate.shown()
 
 
 def _case_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:

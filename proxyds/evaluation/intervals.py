@@ -1,0 +1,251 @@
+"""Estimates with 95 % intervals, from variances: of architectures, by the jackknife, and of draws.
+
+Each way to rank is compared with the mean of the *other* full seeds, draw by draw: with F full seeds every reference is
+the mean of F - 1 of them, for all ways as for the full runs themselves (the noise ceiling), so that no way is flattered by
+averaging.
+
+An interval says what an estimate would be with other architectures and other draws:
+
+- *Architectures.* The delete-one jackknife's variance. Where a statistic is of pairs, as Kendall's tau is, it counts the
+  noise of pairs about twice, and Efron and Stein (1981, section 4) correct that by what leaving out two tells. With few
+  architectures the correction is itself noisy, so a third of it is taken: a simulation chose that (`docs/coverage.md`). The
+  noise of single trainings is in this variance, since every training belongs to one architecture; so is that of training
+  seeds, which are others for every architecture.
+- *Draws.* All architectures are trained on the same samples. How far draws differ beyond the noise of architectures is added.
+
+An agreement has Wilson's score interval (1927), which stays within its bounds; a difference has a normal one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from proxyds.artifact.evidence_records import EstimateRecord
+from proxyds.evaluation.rank_metrics import METRICS, Counts, Floats, are_alike
+
+LEVEL = 0.95
+MIN_ARCHITECTURES = 8
+"""Fewer give no interval: the jackknife's variance is then too noisy."""
+MAX_IN_PAIRS = 64
+"""With more architectures the correction for pairs is left out: it is a few hundredths of the variance, and takes a statistic for each pair."""
+OF_PAIRS = frozenset({"tau", "tau_given_cost", "tau_like_cost"})
+"""Statistics that are corrected for pairs."""
+WITH_INTERVAL = OF_PAIRS | {"spearman", "pearson"}
+"""Statistics whose intervals cover; regret, overlaps, and what weighs the top, depend on few architectures, and have none."""
+CORRECTED_SHARE = 1 / 3
+"""Share of the correction for pairs that is taken."""
+PAIRS_IN_DOUBT = 0.5
+"""How many pairs are taken to be in doubt where all agree, and the jackknife sees no variance."""
+QUANTILE = float(stats.norm.ppf((1 + LEVEL) / 2))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and how far it would vary.
+
+    Attributes:
+        value: NaN where there is none.
+        of_architectures: Variance by architectures and all that belongs to one, such as the noise of a training; NaN where unknown.
+        of_draws: Variance by draws; NaN with a single draw.
+        n_architectures: How many.
+        n_pairs: Pairs of architectures that the statistic looks at.
+    """
+
+    value: float
+    of_architectures: float
+    of_draws: float
+    n_architectures: int
+    n_pairs: int
+
+    @property
+    def variance(self) -> float:
+        """The variance of both together; NaN where there are too few architectures for one."""
+        return self.of_architectures + self.of_draws if self.n_architectures >= MIN_ARCHITECTURES else math.nan
+
+    def as_agreement(self) -> EstimateRecord:
+        """Gives the estimate an interval within [-1, 1]."""
+        quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_architectures - 1)
+        left, doubt = 1 - self.value**2, PAIRS_IN_DOUBT / self.n_pairs if self.n_pairs else math.nan
+        widening = quantile**2 * (self.variance + doubt / self.n_pairs) / (left + doubt) if self.n_pairs else math.nan
+        half = math.sqrt(max(0.0, widening * left + widening**2))
+        return make_record(self.value, (self.value - half) / (1 + widening), (self.value + half) / (1 + widening))
+
+    def as_difference(self, quantile: float = QUANTILE) -> EstimateRecord:
+        """Gives the difference of two agreements its interval."""
+        half = quantile * math.sqrt(self.variance + 1 / self.n_pairs**2)
+        return make_record(self.value, self.value - half, self.value + half)
+
+    def as_gap(self) -> EstimateRecord:
+        """Gives the difference of the noise ceiling and an agreement its interval: wider, since one is near its bound, the other not."""
+        return self.as_difference(stats.t.ppf((1 + LEVEL) / 2, self.n_architectures - 1))
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A statistic for each draw, of all architectures and with some left out.
+
+    Attributes:
+        values: (D, B): the draws, in the order of `leave_out`.
+        n_architectures: How many.
+        n_pairs: Pairs of architectures that the statistic looks at.
+        has_common_draws: Whether all architectures of a draw are trained on the same samples.
+    """
+
+    values: Floats
+    n_architectures: int
+    n_pairs: int
+    has_common_draws: bool
+
+    @cached_property
+    def mean(self) -> Floats:
+        """The mean over draws, (B,)."""
+        mean: Floats = self.values.mean(axis=0)
+        return mean
+
+    @cached_property
+    def excess_of_draws(self) -> float:
+        """The variance of the mean by draws that no architecture's own noise explains; it may be negative, and is NaN with one draw."""
+        n_draws = len(self.values)
+        if not self.has_common_draws:
+            return 0.0
+        if n_draws == 1:
+            return math.nan
+        return float(self.values[:, 0].var(ddof=1)) / n_draws - self.noise_of_trainings
+
+    @cached_property
+    def noise_of_trainings(self) -> float:
+        """The variance of the mean by what belongs to one architecture and one draw, such as the noise of its training; 0 with one draw."""
+        n_draws = len(self.values)
+        if n_draws == 1:
+            return 0.0
+        around = self.values - self.mean
+        return sum(jackknife(each, self.n_architectures) for each in around) / ((n_draws - 1) * n_draws)
+
+    def estimate(self) -> Estimate:
+        """Estimates the mean over draws."""
+        of_architectures = jackknife(self.mean, self.n_architectures)
+        draws = _above_zero(self.excess_of_draws)
+        return Estimate(float(self.mean[0]), of_architectures, draws, self.n_architectures, self.n_pairs)
+
+
+def subtract(one: LeftOut, other: LeftOut) -> Estimate:
+    """Estimates by how much one agreement is above another of the same architectures."""
+    difference = one.mean - other.mean
+    draws = _above_zero(one.excess_of_draws + other.excess_of_draws)
+    n = one.n_architectures
+    return Estimate(float(difference[0]), jackknife(difference, n), draws, n, min(one.n_pairs, other.n_pairs))
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """Averages estimates that share nothing, such as those of several data sets."""
+    n = len(estimates)
+    return Estimate(
+        sum(each.value for each in estimates) / n,
+        sum(each.of_architectures for each in estimates) / n**2,
+        sum(each.of_draws for each in estimates) / n**2,
+        sum(each.n_architectures for each in estimates),
+        sum(each.n_pairs for each in estimates),
+    )
+
+
+@lru_cache(maxsize=8)
+def leave_out(n: int, *, in_pairs: bool) -> Counts:
+    """Lists who is counted, (B, n): all architectures, all but one, and where asked for all but two."""
+    whole, single = np.ones((1, n), np.int64), 1 - np.eye(n, dtype=np.int64)
+    first, second = np.triu_indices(n if in_pairs else 0, 1)
+    return np.concatenate([whole, single, single[first] * single[second]])
+
+
+def jackknife(values: Floats, n: int) -> float:
+    """Estimates the variance of a statistic over architectures.
+
+    Args:
+        values: (B,) in the order of `leave_out`.
+        n: Architectures.
+
+    Returns:
+        The variance; NaN where the statistic has no value without some architecture, or was not computed without any.
+    """
+    single, double = values[1 : n + 1], values[n + 1 :]
+    if not len(single):
+        return math.nan
+    variance = (n - 1) / n * ((single - single.mean()) ** 2).sum()
+    if len(double):
+        first, second = np.triu_indices(n, 1)
+        of_pairs = n * values[0] - (n - 1) * (single[first] + single[second]) + (n - 2) * double
+        variance -= ((of_pairs - of_pairs.mean()) ** 2).sum() / (n * (n - 1)) * CORRECTED_SHARE
+    return float(np.maximum(variance, 0.0))
+
+
+def other_seeds(full: Floats) -> Floats:
+    """Computes the reference for each full seed: the mean of the other ones, (F, n); of one seed, itself.
+
+    Rounded to twelve digits, so that architectures with as many right answers stay tied.
+    """
+    if len(full) == 1:
+        return full
+    return np.round([np.delete(full, seed, axis=0).mean(axis=0) for seed in range(len(full))], 12)
+
+
+def compare_repeats(
+    references: Floats,
+    measured: Floats,
+    draws: NDArray[np.int64],
+    cost: Floats,
+    name: str,
+    *,
+    has_common_draws: bool = True,
+) -> LeftOut:
+    """Computes a statistic of a method's repeats, each the mean over every reference.
+
+    Args:
+        references: (F, n).
+        measured: (R, n): accuracies, or one row of costs.
+        draws: (R,) the number of each repeat's draw: trainings on one draw are averaged.
+        cost: (n,) FLOPs.
+        name: Of `METRICS`.
+        has_common_draws: See `LeftOut`; false for what is not drawn.
+    """
+    counts = _leave_out_for(name, len(cost))
+    of_repeats = [
+        np.mean([METRICS[name](reference, repeat, counts, cost) for reference in references], axis=0)
+        for repeat in measured
+    ]
+    of_draws = np.array([np.mean(np.array(of_repeats)[draws == draw], axis=0) for draw in np.unique(draws)])
+    return LeftOut(of_draws, len(cost), _count_pairs(name, cost), has_common_draws)
+
+
+def compare_seeds(references: Floats, full: Floats, cost: Floats, name: str) -> LeftOut:
+    """Computes the noise ceiling: every full seed against the mean of the others; see `compare_repeats`."""
+    counts = _leave_out_for(name, len(cost))
+    pairs = zip(references, full, strict=True)
+    mean = np.mean([METRICS[name](reference, seed, counts, cost) for reference, seed in pairs], axis=0)
+    return LeftOut(mean[None], len(cost), _count_pairs(name, cost), has_common_draws=False)
+
+
+def make_record(value: float, low: float = math.nan, high: float = math.nan) -> EstimateRecord:
+    """Makes a record of what is finite; rounded, since means of thirds make 0.9999999999999998."""
+    ends = value, low, high
+    rounded = [round(float(end), 12) if math.isfinite(end) else None for end in ends]
+    return EstimateRecord(value=rounded[0], low=rounded[1], high=rounded[2])
+
+
+def _leave_out_for(name: str, n: int) -> Counts:
+    if name not in WITH_INTERVAL:
+        return np.ones((1, n), np.int64)
+    return leave_out(n, in_pairs=name in OF_PAIRS and n <= MAX_IN_PAIRS)
+
+
+def _count_pairs(name: str, cost: Floats) -> int:
+    return int(are_alike(cost).sum()) // 2 if name == "tau_like_cost" else len(cost) * (len(cost) - 1) // 2
+
+
+def _above_zero(variance: float) -> float:
+    return variance if math.isnan(variance) else max(0.0, variance)

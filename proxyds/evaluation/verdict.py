@@ -1,0 +1,192 @@
+"""From comparisons to a verdict in words: what is certain first, and what would settle the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from proxyds.artifact.evidence_records import ComparisonRecord, EstimateRecord, Verdict
+from proxyds.artifact.ranking_table import (
+    BY_ACCURACY,
+    BY_BOTH,
+    FEWER_EPOCHS,
+    FLOPS,
+    METHOD_LABELS,
+    PARAMETERS,
+    PROXY,
+    RANDOM,
+    RankedBy,
+)
+from proxyds.evaluation.intervals import QUANTILE, LeftOut, subtract
+
+NEGLIGIBLE = 0.05
+"""A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
+NEAR_CEILING = 0.1
+"""A proxy preserves the ranking where its tau is surely not so far below the noise ceiling."""
+MOST_TIMES = 1000
+"""So many times as many runs are as good as never."""
+
+Outcome = Literal["better", "no better", "worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A control that decides the verdict.
+
+    Attributes:
+        control: A data set or a free ranking.
+        words: Its name within a sentence.
+        verdict: What a proxy is called that is no better.
+        ranked_by: What both are ranked by.
+    """
+
+    control: str
+    words: str
+    verdict: Verdict
+    ranked_by: RankedBy = BY_ACCURACY
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The proxy against one control, with what is needed to say how it would be settled."""
+
+    record: ComparisonRecord
+    proxy: LeftOut
+    control: LeftOut
+
+
+_RANDOM = Rival(RANDOM, "random subsets of its size", "no better than random")
+_FREE = {
+    FLOPS: Rival(FLOPS, "counting FLOPs", "no better than counting FLOPs"),
+    PARAMETERS: Rival(PARAMETERS, "counting parameters", "no better than counting parameters"),
+}
+_FEWER_EPOCHS = Rival(FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs")
+_WITH_PARAMETERS = Rival(
+    RANDOM, "random subsets, both ranked with parameters", "no better than random with parameters", BY_BOTH
+)
+
+
+def judge(
+    compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_in_space: int | None
+) -> tuple[Verdict, str]:
+    """Puts comparisons into words.
+
+    What is certain comes first, against random, the better free ranking, fewer epochs, and random with parameters, in this order.
+
+    Args:
+        compared: The proxy at its own ratio with its controls.
+        below_ceiling: By how much the proxy's tau is below the noise ceiling; None where that is unknown.
+        n_in_space: Architectures of the search space; None where they are not counted.
+
+    Returns:
+        The verdict, and a sentence or two that say why.
+    """
+    of = {(each.record.control, each.record.ranked_by): each for each in compared}
+    rivals = _list_rivals(of)
+    found = [(each, of[each.control, each.ranked_by]) for each in rivals if (each.control, each.ranked_by) in of]
+    for rival, against in found:
+        if against.record.outcome == "worse":
+            is_random = rival is _RANDOM
+            return "worse than random" if is_random else rival.verdict, f"{_tell(rival, against)}: it is surely lower."
+        if against.record.outcome == "no better":
+            return rival.verdict, f"{_tell(rival, against)}: a gain of {NEGLIGIBLE} is ruled out."
+    if missing := [each.words for each in rivals if (each.control, each.ranked_by) not in of]:
+        return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
+    for rival, against in found:
+        if against.record.outcome == "undecided":
+            return "not enough evidence", _tell_undecided(rival, against, n_in_space)
+    differences = ", ".join(f"{against.record.difference.shown()} above {rival.words}" for rival, against in found)
+    why = f"The proxy's Kendall tau is {differences}."
+    if below_ceiling is None:
+        return "ranks better than its controls", f"{why} The noise ceiling is unknown: train twice on everything."
+    if below_ceiling.high is not None and below_ceiling.high < NEAR_CEILING:
+        return "preserves the ranking", f"{why} It is {below_ceiling.shown()} below the noise ceiling."
+    return (
+        "ranks better than its controls",
+        f"{why} It is {below_ceiling.shown()} below the noise ceiling; to preserve the ranking that must be surely less than {NEAR_CEILING}.",
+    )
+
+
+def find_outcome(difference: EstimateRecord) -> Outcome:
+    """Says what an interval of a difference allows to say."""
+    if difference.low is None or difference.high is None:
+        return "undecided"
+    if difference.low > 0:
+        return "better"
+    if difference.high < 0:
+        return "worse"
+    return "no better" if difference.high < NEGLIGIBLE else "undecided"
+
+
+def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[float | None, float | None]:
+    """Finds how many times as many architectures, and how many times as many draws, would settle a comparison.
+
+    The difference is taken to stay as it is. The variance of architectures falls with their number, that of draws and of
+    single trainings with the number of draws.
+
+    Args:
+        gain: The difference of taus.
+        proxy: The proxy's taus.
+        control: The control's.
+
+    Returns:
+        Times as many architectures alone, and draws alone; None where these alone do not help.
+    """
+    variance = subtract(proxy, control)
+    draws = variance.of_draws
+    of_trainings = min(proxy.noise_of_trainings + control.noise_of_trainings, variance.of_architectures)
+    needed = max(
+        (gain / QUANTILE) ** 2 if gain > 0 else 0.0, ((NEGLIGIBLE - gain) / QUANTILE) ** 2 if gain < NEGLIGIBLE else 0.0
+    )
+    alone = variance.of_architectures - of_trainings
+    times_architectures = variance.of_architectures / (needed - draws) if needed > draws else math.inf
+    times_draws = (of_trainings + draws) / (needed - alone) if needed > alone else math.inf
+    architectures, repeats = (
+        max(1.0, times) if times <= MOST_TIMES else None for times in (times_architectures, times_draws)
+    )
+    return architectures, repeats
+
+
+def _list_rivals(of: dict[tuple[str, RankedBy], Compared]) -> Sequence[Rival]:
+    """Lists who decides: of the free rankings the better one, none where all architectures cost alike."""
+    free = [of[name, BY_ACCURACY] for name in _FREE if (name, BY_ACCURACY) in of]
+    ranking = [each for each in free if each.record.difference.value is not None]
+    if free and not ranking:
+        return [_RANDOM, _FEWER_EPOCHS, _WITH_PARAMETERS]
+    best = min(ranking, key=lambda each: each.record.difference.value or 0.0, default=None)
+    with_parameters = [] if (RANDOM, BY_BOTH) in of and _has_none(of[RANDOM, BY_BOTH]) else [_WITH_PARAMETERS]
+    return [_RANDOM, _FREE[best.record.control if best else FLOPS], _FEWER_EPOCHS, *with_parameters]
+
+
+def _has_none(against: Compared) -> bool:
+    return against.record.difference.value is None
+
+
+def _tell(rival: Rival, against: Compared) -> str:
+    return f"The proxy's Kendall tau less that of {rival.words} is {against.record.difference.shown()}"
+
+
+def _tell_undecided(rival: Rival, against: Compared, n_in_space: int | None) -> str:
+    """Says what is missing, or how many architectures or draws would settle it."""
+    difference, n_draws = against.record.difference, len(against.proxy.values)
+    if n_draws == 1:
+        return "There is one draw of the proxy, so that nobody can tell its luck from its worth; check with 3 draws or more."
+    told = f"{_tell(rival, against)}, which neither shows a gain nor rules out one of {NEGLIGIBLE}."
+    if difference.value is None:
+        return f"{told} Draws whose accuracies are all the same have no ranking: train longer, or on more samples."
+    if difference.low is None:
+        return f"{told} There is no interval: that takes 8 architectures, and 2 draws of {METHOD_LABELS[PROXY]} and control."
+    architectures, draws = find_settling(difference.value, against.proxy, against.control)
+    n = against.proxy.n_architectures
+    ways = []
+    if architectures is not None and (n_in_space is None or architectures * n <= n_in_space):
+        ways.append(f"about {math.ceil(architectures * n):,} architectures (here {n:,})")
+    if draws is not None and against.control.has_common_draws:
+        ways.append(f"about {math.ceil(draws * n_draws):,} draws (here {n_draws:,})")
+    if not ways:
+        return (
+            f"{told} If it stays so, no number of draws settles it, nor all {n_in_space:,} architectures of the space."
+        )
+    return f"{told} If it stays so, {' or '.join(ways)} would settle it."
