@@ -52,6 +52,7 @@ from proxyds.evaluation.intervals import (
     subtract,
 )
 from proxyds.evaluation.rank_metrics import Floats, add_parameters, are_alike, kendall_tau, n_top
+from proxyds.evaluation.saturation import explain_saturation
 from proxyds.evaluation.search_cost import find_prices, list_searches
 from proxyds.evaluation.verdict import Compared, find_outcome, judge
 from proxyds.recipe.models import MIN_RANKED, Check
@@ -106,9 +107,8 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     compared = list(_compare_with_controls(ways))
     ceiling, own = ways[FULL, None, BY_ACCURACY].get("tau"), ways[PROXY, own_ratio, BY_ACCURACY]["tau"]
     below = None if ceiling is None else subtract(ceiling, own).as_gap()
-    space = getattr(manifest, "space", None)
     at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
-    verdict, explanation = judge(at_own_ratio, below, space.n_architectures if space else None)
+    verdict, explanation = judge(at_own_ratio, below, manifest.space.n_architectures)
     if len(full) == 1:
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
@@ -135,6 +135,9 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         explanation=explanation,
         own_tau=_estimate_own(measured, references, own_ratio),
         below_ceiling=below,
+        caution=explain_saturation(
+            full, measured.accuracies[PROXY, own_ratio], len(manifest.proxy_label_names), manifest.counts.test
+        ),
         architectures=tuple(_list_architectures(measured, table, own_ratio)),
         searches=searches,
         passed=None,

@@ -68,9 +68,7 @@ _WITH_PARAMETERS = Rival(
 )
 
 
-def judge(
-    compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_in_space: int | None
-) -> tuple[Verdict, str]:
+def judge(compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_in_space: int) -> tuple[Verdict, str]:
     """Puts comparisons into words.
 
     What is certain comes first, against random, the better free ranking, fewer epochs, and random with parameters, in this order.
@@ -78,7 +76,7 @@ def judge(
     Args:
         compared: The proxy at its own ratio with its controls.
         below_ceiling: By how much the proxy's tau is below the noise ceiling; None where that is unknown.
-        n_in_space: Architectures of the search space; None where they are not counted.
+        n_in_space: Architectures of the search space.
 
     Returns:
         The verdict, and a sentence or two that say why.
@@ -168,7 +166,7 @@ def _tell(rival: Rival, against: Compared) -> str:
     return f"The proxy's Kendall tau less that of {rival.words} is {against.record.difference.shown()}"
 
 
-def _tell_undecided(rival: Rival, against: Compared, n_in_space: int | None) -> str:
+def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
     """Says what is missing, or how many architectures or draws would settle it."""
     difference, n_draws = against.record.difference, len(against.proxy.values)
     if n_draws == 1:
@@ -181,7 +179,7 @@ def _tell_undecided(rival: Rival, against: Compared, n_in_space: int | None) -> 
     architectures, draws = find_settling(difference.value, against.proxy, against.control)
     n = against.proxy.n_architectures
     ways = []
-    if architectures is not None and (n_in_space is None or architectures * n <= n_in_space):
+    if architectures is not None and architectures * n <= n_in_space:
         ways.append(f"about {math.ceil(architectures * n):,} architectures (here {n:,})")
     if draws is not None and against.control.has_common_draws:
         ways.append(f"about {math.ceil(draws * n_draws):,} draws (here {n_draws:,})")
