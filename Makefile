@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-e2e test-all test-slow figures figures-check bench bench-scale bench-gpu study study-pages paper-tables lint format schema constraints clean
+.PHONY: help install demo test test-e2e test-all test-slow figures figures-check coverage bench bench-scale bench-gpu study study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ figures: install ## write the figures of committed results into README, docs and
 
 figures-check: install ## say which figures are not current, and change nothing
 	$(BIN)/python -m tests.docs.figures --check
+
+coverage: install ## simulate checks whose truth is known, and count how often intervals hold it (an hour; goes on where it was stopped)
+	$(BIN)/python -m tests.studies.coverage
 
 bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
 	env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.cpu

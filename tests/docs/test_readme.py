@@ -29,7 +29,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     demo = folder / "recipes" / "digits.yaml"
     text = demo.read_text(encoding="utf-8")
-    for setting, smaller in (("epochs: 8", "epochs: 4"), ("draws: 3", "draws: 2"), ("full_seeds: 3", "full_seeds: 2")):
+    for setting, smaller in (
+        ("epochs: 8", "epochs: 4"),
+        ("draws: 3", "draws: 2"),
+        ("full_seeds: 3", "full_seeds: 2\n  architectures: 6"),
+    ):
         assert text.count(f"  {setting}\n") == 1
         text = text.replace(f"  {setting}\n", f"  {smaller}\n")
     demo.write_text(text, encoding="utf-8")

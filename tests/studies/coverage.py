@@ -1,216 +1,254 @@
-"""Whether intervals hold what they say: checks are simulated whose true agreements are known, and counted is how often intervals hold them.
+"""Whether intervals hold what they say: checks are simulated whose truth is known, and it is counted how often the intervals hold it.
 
-`make coverage` runs every world and writes `docs/coverage.md`. The truth is what the same estimate gives on average over many simulated
-checks, since it is the estimate's own expectation that an interval speaks of.
+`make coverage` runs every world and writes `docs/coverage.md`; it goes on where it was stopped. The truth of an estimate is its mean over
+simulated checks, since it is of this that an interval speaks.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import time
+import platform
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from proxyds.artifact.ranking_table import FULL, RANDOM, collect_accuracies
-from proxyds.evaluation.intervals import (
-    compare_repeats,
-    compare_seeds,
-    other_seeds,
-    subtract,
-)
-from proxyds.evaluation.rank_metrics import Floats
+from proxyds.artifact.evidence_records import EstimateRecord
+from proxyds.artifact.ranking_table import FULL, RANDOM, STRATIFIED, collect_accuracies
+from proxyds.evaluation.intervals import compare_repeats, compare_seeds, other_seeds, subtract
+from proxyds.evaluation.rank_metrics import Floats, add_parameters
 from tests.studies.parts import STUDIES
 from tests.studies.results import open_study, take_whole
 from tests.studies.weighing import make_table
 
-RESULTS = Path(__file__).parent / "results" / "coverage.json"
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "coverage.json"
+PAGE = ROOT / "docs" / "coverage.md"
+N_CHECKS = {12: 600, 24: 600, 60: 240}
+"""Simulated checks of each world, by the number of architectures."""
+HELD = (0.93, 0.97)
+"""What is asked of every interval."""
 AGREEMENTS = {
-    "tau": "Kendall tau",
-    "spearman": "Spearman",
-    "pearson": "Pearson",
+    "tau": "tau .75",
     "tau_given_cost": "tau given FLOPs",
     "tau_like_cost": "tau at like FLOPs",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+}
+NOISES = {
+    "independent": "every training has noise of its own",
+    "shared": "methods share what short training does to an architecture, and the architectures of a draw share some of its luck",
+    "rows": "architectures, draws and noise of the first study on CIFAR-10: `easier` as the better method, `stratified` and `random` as the others",
 }
 SEED = 20261201
+FULL_NOISE = 0.1
+NOISE, NOISE_OF_BETTER = 0.73, 0.414
+"""Standard deviations of a method's noise beside that of quality: tau .60, and .75."""
+BIAS, LUCK = 0.8, 0.2
+"""Shares of that which methods share, and which the architectures of a draw share; the squares add up to 1 with the rest."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check that was made up.
+
+    Attributes:
+        full: (F, n) accuracies on everything.
+        better: (D, n) of a method that ranks better.
+        others: Two that rank equally well, (D, n) each.
+        cost: (n,) FLOPs.
+    """
+
+    full: Floats
+    better: Floats
+    others: tuple[Floats, Floats]
+    cost: Floats
 
 
 @dataclass(frozen=True)
 class World:
-    """What checks are simulated of.
-
-    Attributes:
-        noise: «independent»: every training has noise of its own. «shared»: methods share what short training does to an architecture, and
-            the architectures of a draw share its luck. «rows»: architectures and draws of the first study, with its noise.
-        gain: The better method's true tau less the other's, about.
-        n: Architectures.
-        n_draws: Draws of each method.
-        n_seeds: Trainings of each architecture on everything.
-    """
+    """What checks are made up of: the kind of noise, architectures, draws, trainings on everything."""
 
     noise: str
-    gain: float
     n: int
     n_draws: int
     n_seeds: int
 
-    def simulate(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
-        """Makes one check up: accuracies on everything (F, n), of the better method and the other one (D, n) each, FLOPs (n,)."""
+    @property
+    def name(self) -> str:
+        return f"{self.noise} {self.n} {self.n_draws} {self.n_seeds}"
+
+    def simulate(self, number: int) -> Check:
+        """Makes a check up."""
+        rng = np.random.default_rng([SEED, list(NOISES).index(self.noise), self.n, self.n_draws, self.n_seeds, number])
         if self.noise == "rows":
             return self._take_rows(rng)
         quality, bias, tilt = rng.normal(size=(3, self.n))
         full = quality + FULL_NOISE * rng.normal(size=(self.n_seeds, self.n))
-        cost = np.exp(0.6 * quality + 0.6 * rng.normal(size=self.n))
 
         def measure(total: float) -> Floats:
             alone = rng.normal(size=(self.n_draws, self.n))
             if self.noise == "independent":
                 return quality + total * alone
-            luck = LUCK * total * rng.normal(size=(self.n_draws, 1)) * tilt
-            rest = total * math.sqrt(1 - BIAS**2 - LUCK**2)
-            return quality + BIAS * total * bias + luck + rest * alone
+            luck = LUCK * rng.normal(size=(self.n_draws, 1)) * tilt
+            return quality + total * (BIAS * bias + luck + math.sqrt(1 - BIAS**2 - LUCK**2) * alone)
 
-        return full, measure(NOISE_OF_GAIN[self.gain]), measure(NOISE_OF_GAIN[0.0]), cost
+        cost = np.exp(0.6 * quality + 0.6 * rng.normal(size=self.n))
+        return Check(full, measure(NOISE_OF_BETTER), (measure(NOISE), measure(NOISE)), cost)
 
-    def _take_rows(self, rng: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
-        """Draws architectures and draws from those that were trained, with replacement; an architecture's seeds in any order."""
-        full, better, other, cost = _read_rows("easier" if self.gain else "stratified")
+    def _take_rows(self, rng: np.random.Generator) -> Check:
+        """Takes architectures and draws of those that were trained, with replacement; an architecture's seeds in any order."""
+        full, cost, *methods = _read_rows()
         names = rng.integers(len(cost), size=self.n)
         order = np.argsort(rng.random((len(full), self.n)), axis=0)[: self.n_seeds]
-        draws = rng.integers(len(better), size=(2, self.n_draws))
+        drawn = [each[rng.integers(len(each), size=self.n_draws)][:, names] for each in methods]
         # copies of an architecture are told apart, as two that are alike would be
-        apart = 1e-4 * rng.normal(size=self.n)
-        return (
-            full[order, names] + apart,
-            better[draws[0]][:, names] + 1e-4 * rng.normal(size=(self.n_draws, self.n)),
-            other[draws[1]][:, names] + 1e-4 * rng.normal(size=(self.n_draws, self.n)),
-            cost[names] * (1 + 1e-3 * rng.random(self.n)),
-        )
-
-
-FULL_NOISE = 0.1
-NOISE_OF_GAIN = {0.0: 0.73, 0.15: 0.414}
-"""Standard deviations of a method's noise beside that of quality: tau .60, and .15 more."""
-BIAS, LUCK = 0.8, 0.2
-"""Parts of that which methods share, and which the architectures of a draw share; squares add up to 1 with the rest."""
+        better, *others = [each + 1e-4 * rng.normal(size=each.shape) for each in drawn]
+        full = full[order, names] + 1e-4 * rng.normal(size=self.n)
+        return Check(full, better, (others[0], others[1]), cost[names] * (1 + 1e-3 * rng.random(self.n)))
 
 
 @cache
-def _read_rows(method: str) -> tuple[Floats, Floats, Floats, Floats]:
-    """Reads the first study's rows: everything, a method and random samples, at 5 % of CIFAR-10."""
+def _read_rows() -> tuple[Floats, ...]:
+    """Reads the first study's rows at 5 % of CIFAR-10: everything, FLOPs, `easier`, stratified and random samples."""
     study, recipe, architectures = open_study(STUDIES["cifar10"])
     measured = collect_accuracies(make_table(take_whole(study, recipe, architectures)[2], architectures))
-    return (
-        measured.accuracies[FULL, 1.0],
-        measured.accuracies[method, 0.05],
-        measured.accuracies[RANDOM, 0.05],
-        measured.costs["flops"],
-    )
+    methods = (measured.accuracies[name, 0.05] for name in ("easier", STRATIFIED, RANDOM))
+    return measured.accuracies[FULL, 1.0], measured.costs["flops"], *methods
 
 
-def weigh(world: World, number: int, names: Sequence[str]) -> dict[str, tuple[float, float | None, float | None]]:
-    """Simulates one check and estimates everything: value, lower and upper end by the estimate's name."""
-    full, better, other, cost = world.simulate(np.random.default_rng([SEED, number]))
-    references, draws = other_seeds(full), np.arange(world.n_draws)
-    found = {}
-    of = {}
-    for name in names:
-        for method, measured in (("better", better), ("other", other)):
-            if name != "tau" and method == "other":
-                continue
-            of[name, method] = LeftOut_ = compare_repeats(references, measured, draws, cost, name)
-            found[f"{AGREEMENTS[name]}" + (" of the other" if method == "other" else "")] = (
-                LeftOut_.estimate().as_agreement()
-            )
-    p, r = of["tau", "better"], of["tau", "other"]
-    found["difference of taus"] = subtract(p, r).as_difference()
-    found["difference mover"] = mover(p, r)
-    ceiling = compare_seeds(references, full, cost, "tau")
-    found["noise ceiling"] = ceiling.estimate().as_agreement()
-    found["ceiling less tau"] = subtract(ceiling, p).as_difference()
-    found["ceiling less mover"] = mover(ceiling, p)
-    e = subtract(ceiling, p)
-    from scipy import stats
-
-    from proxyds.evaluation.intervals import make_record
-
-    h = stats.t.ppf(0.975, world.n - 1) * math.sqrt(e.variance + 1 / e.n_pairs**2)
-    found["ceiling less t"] = make_record(e.value, e.value - h, e.value + h)
-    e = subtract(p, r)
-    h = stats.t.ppf(0.975, world.n - 1) * math.sqrt(e.variance + 1 / e.n_pairs**2)
-    found["difference t"] = make_record(e.value, e.value - h, e.value + h)
-    return {name: (each.value, each.low, each.high) for name, each in found.items()}
+def estimate(world: World, number: int) -> dict[str, EstimateRecord]:
+    """Makes a check up and estimates everything of it."""
+    check = world.simulate(number)
+    references, draws, cost = other_seeds(check.full), np.arange(world.n_draws), check.cost
+    compare = partial(compare_repeats, references, draws=draws, cost=cost)
+    found = {
+        AGREEMENTS[name]: compare(check.better, name=name).estimate().as_agreement()
+        for name in AGREEMENTS
+        if name != "tau"
+    }
+    better, *others = (compare(each, name="tau") for each in (check.better, *check.others))
+    ceiling = compare_seeds(references, check.full, cost, "tau")
+    both = compare(add_parameters(check.better, cost, 0.5), name="tau")
+    return found | {
+        "tau .75": better.estimate().as_agreement(),
+        "tau .60": others[0].estimate().as_agreement(),
+        "tau with parameters": both.estimate().as_agreement(),
+        "difference .15": subtract(better, others[0]).as_difference(),
+        "difference 0": subtract(*others).as_difference(),
+        "ceiling": ceiling.estimate().as_agreement(),
+        "ceiling less tau": subtract(ceiling, better).as_gap(),
+    }
 
 
-def mover(one, other):
-    d = subtract(one, other)
-    e1, e2 = one.estimate(), other.estimate()
-    a1, a2 = e1.as_agreement(), e2.as_agreement()
-    q = 1.0
-    r = (
-        (e1.variance + e2.variance - d.variance) / (2 * math.sqrt(e1.variance * e2.variance))
-        if e1.variance and e2.variance
-        else 0
-    )
-    r = max(-1, min(1, r))
-    dl1, du2 = a1.value - a1.low, a2.high - a2.value
-    du1, dl2 = a1.high - a1.value, a2.value - a2.low
-    lo = d.value - math.sqrt(max(0, dl1**2 + du2**2 - 2 * r * dl1 * du2))
-    hi = d.value + math.sqrt(max(0, du1**2 + dl2**2 - 2 * r * du1 * dl2))
-    from proxyds.evaluation.intervals import make_record
-
-    return make_record(d.value, lo, hi)
-
-
-def run(world: World, n_checks: int, pool) -> dict[str, dict[str, float]]:
-    names = list(AGREEMENTS)
-    checks = list(pool.map(partial(weigh, world, names=names), range(n_checks), chunksize=20))
+def count(world: World, run_all: Any) -> dict[str, dict[str, float]]:
+    """Simulates a world's checks: for each estimate its truth, how often the interval held it, how often it was above zero."""
+    checks = list(run_all(partial(estimate, world), range(N_CHECKS[world.n])))
     rows = {}
     for name in checks[0]:
-        values = np.array([c[name] for c in checks], dtype=float)
-        value, low, high = values.T
-        truth = np.nanmean(value)
-        has = np.isfinite(low)
-        rows[name] = dict(
-            truth=truth,
-            sd=np.nanstd(value),
-            n=int(has.sum()),
-            held=float(np.mean((low <= truth) & (truth <= high), where=has)),
-            above=float(np.mean(low > truth, where=has)),
-            below=float(np.mean(high < truth, where=has)),
-            width=float(np.mean(high - low, where=has)),
-            found=float(np.mean(low > 0, where=has)),
-        )
+        ends = [(c[name].value, c[name].low, c[name].high) for c in checks]
+        value, low, high = np.array(ends, dtype=float).T
+        truth, has = np.nanmean(value), np.isfinite(low)
+        held = (low <= truth) & (truth <= high)
+        rows[name] = {
+            "truth": round(float(truth), 4),
+            "held": round(float(held[has].mean()), 4),
+            "above_zero": round(float((low[has] > 0).mean()), 4),
+            "width": round(float((high - low)[has].mean()), 4),
+            "without": round(float(1 - has.mean()), 4),
+        }
     return rows
 
 
+def list_worlds() -> list[World]:
+    """Lists all worlds, the quick ones first."""
+    return [World(noise, *size) for *size, noise in product((12, 24, 60), (3, 5), (2, 3), NOISES)]
+
+
+def render_page(results: dict[str, Any]) -> str:
+    """Writes the page in Markdown."""
+    counted = results["worlds"]
+    worlds = [world for world in list_worlds() if world.name in counted]
+    names = list(counted[worlds[0].name])
+    n_cells = sum(len(counted[world.name]) for world in worlds)
+    n_held = sum(HELD[0] <= row["held"] <= HELD[1] for world in worlds for row in counted[world.name].values())
+    text = [
+        "# What the intervals hold",
+        "",
+        "`make coverage` wrote this. Checks were simulated whose true agreement is known. The table says in what share of them the 95 % interval held the truth: "
+        f"{HELD[0]:.0%} to {HELD[1]:.0%} is asked, others are **bold**. {n_held} of {n_cells} cells are within. A share of {N_CHECKS[12]} checks has a standard error of 0.9 points, "
+        f"one of {N_CHECKS[60]} (60 architectures) 1.4.",
+        "",
+        *(f"- *{name}*: {what}." for name, what in NOISES.items()),
+        "",
+        f"Measured on {results['date']} ({results['processor']}, Python {results['python']}, numpy {results['numpy']}).",
+        "",
+    ]
+    for noise in NOISES:
+        rows = [world for world in worlds if world.noise == noise]
+        if not rows:
+            continue
+        text += [
+            f"## {noise.capitalize()}",
+            "",
+            f"| architectures, draws, full seeds | {' | '.join(names)} |",
+            f"|---|{'---|' * len(names)}",
+        ]
+        for world in rows:
+            cells = [_show(counted[world.name][name]["held"]) for name in names]
+            text.append(f"| {world.n}, {world.n_draws}, {world.n_seeds} | {' | '.join(cells)} |")
+        text.append("")
+    text += [
+        "## How often a difference of .15 is found",
+        "",
+        "The share of checks in which its whole interval is above zero.",
+        "",
+        f"| architectures, draws, full seeds | {' | '.join(NOISES)} |",
+        f"|---|{'---|' * len(NOISES)}",
+    ]
+    for size in product((12, 24, 60), (3, 5), (2, 3)):
+        of = [counted.get(World(noise, *size).name) for noise in NOISES]
+        cells = ["–" if each is None else f"{each['difference .15']['above_zero']:.0%}" for each in of]
+        text.append(f"| {', '.join(map(str, size))} | {' | '.join(cells)} |")
+    return "\n".join([*text, "", (Path(__file__).parent / "coverage_reasons.md").read_text(encoding="utf-8")])
+
+
+def _show(held: float) -> str:
+    text = f"{100 * held:.1f}"
+    return text if HELD[0] <= held <= HELD[1] else f"**{text}**"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulates the worlds that are missing, and writes results and page."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    parser.add_argument("--page", action="store_true", help="write the page alone, from what there is")
+    given = parser.parse_args(arguments)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"worlds": {}}
+    with ProcessPoolExecutor(given.jobs, initializer=threadpool_limits, initargs=(1,)) as pool:
+        for world in list_worlds() if not given.page else []:
+            if world.name in results["worlds"]:
+                continue
+            results["worlds"][world.name] = count(world, partial(pool.map, chunksize=10))
+            results |= {
+                "date": datetime.now(UTC).date().isoformat(),
+                "processor": platform.processor() or platform.machine(),
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+            }
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            print(world.name, {name: row["held"] for name, row in results["worlds"][world.name].items()}, flush=True)
+    PAGE.write_text(render_page(results), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    p = argparse.ArgumentParser()
-    p.add_argument("--n", type=int, default=400)
-    p.add_argument("--big", type=int, default=100)
-    p.add_argument("--jobs", type=int, default=1)
-    p.add_argument("--only", default="")
-    a = p.parse_args()
-    with threadpool_limits(1), ProcessPoolExecutor(a.jobs) as pool:
-        for n in (12, 24, 60):
-            for d, f in ((3, 2), (5, 3)):
-                for noise in ("independent", "shared", "rows"):
-                    for gain in (0.0, 0.15):
-                        w = World(noise, gain, n, d, f)
-                        if a.only and a.only not in str(w):
-                            continue
-                        t = time.time()
-                        out = run(w, a.big if n == 60 else a.n, pool)
-                        print(w, f"{time.time() - t:.0f} s")
-                        for name, r in out.items():
-                            flag = "" if 0.93 <= r["held"] <= 0.97 else " <<<"
-                            print(
-                                f"   {name:28s} truth {r['truth']:.3f} sd {r['sd']:.3f} held {r['held']:.3f} ({r['above']:.3f} {r['below']:.3f}) width {r['width']:.2f} >0 {r['found']:.2f} n {r['n']}{flag}",
-                                flush=True,
-                            )
+    main()
