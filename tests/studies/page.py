@@ -19,6 +19,17 @@ from tests.studies.parts import Part, Study
 from tests.studies.report import tabulate, tabulate_averages, tabulate_differences, tabulate_sizes
 from tests.studies.weighing import Found
 
+ABOUT_INTERVALS = (
+    "In brackets: 95 % intervals. They say what other architectures and other draws would give, and hold the noise of trainings. The variance of architectures is a jackknife's: each architecture is left out in turn, and for tau every two of them. "
+    "How far draws differ beyond that is added. How often such intervals hold the truth is [simulated]({docs}/coverage.md). A statistic without brackets has no interval: it depends on few architectures. "
+    "Where methods do not differ, one interval in twenty leaves out zero all the same; nothing is corrected for their number."
+)
+"""What stands in brackets; `docs` is the way to that folder."""
+ABOUT_PARAMETERS = (
+    "*With parameters*: tau where accuracy and the number of parameters rank together, each as normal scores of its ranks, parameters with half the weight; that costs nothing. "
+    "*Minus random, both with parameters*: random samples get the same help."
+)
+
 
 def tell_expectation(found: Sequence[Found], method: str) -> str:
     """What a user may expect of a method at every ratio that it was run at, and where its tau is not shown to be above that of random samples, in one sentence; intervals are the tables' to show."""
@@ -166,10 +177,10 @@ def render_page(
         f"Everything was trained {recipe.check.full_seeds} times. Draw d of every method has training seed d, and is chosen by probes of their seed d, so that the intervals hold the noise of probes too; "
         "`el2n` and `forgetting` take the mean of three probes, which draws share, so that their intervals are too narrow.",
         "",
-        "In brackets: 95 % percentile bootstraps over architectures, draws and full seeds together. Where methods do not differ, one interval in twenty leaves out zero all the same; nothing is corrected for their number.",
+        f"{ABOUT_INTERVALS.format(docs='../../../docs')} Differences of regrets have none either.",
         "",
-        f"*Tau*: Kendall's with the ranking by full-data accuracy, {STATISTICS['tau'].explanation}. *Given FLOPs*: {STATISTICS['tau_given_cost'].explanation}. *At like FLOPs*: {STATISTICS['tau_like_cost'].explanation}. "
-        f"*At the top*: {STATISTICS['tau_top'].explanation}, here {n_top(len(architectures))}. *Regret*: {STATISTICS['regret'].explanation}. *No interval*: too many resamples have no value. *Accuracy*: the mean of what was trained so. "
+        f"*Tau*: Kendall's with the ranking by full-data accuracy, {STATISTICS['tau'].explanation}. {ABOUT_PARAMETERS} *Given FLOPs*: {STATISTICS['tau_given_cost'].explanation}. *At like FLOPs*: {STATISTICS['tau_like_cost'].explanation}. "
+        f"*At the top*: {STATISTICS['tau_top'].explanation}, here {n_top(len(architectures))}. *Regret*: {STATISTICS['regret'].explanation}. *Accuracy*: the mean of what was trained so. "
         "*Samples of a label*: of the one that has the fewest in any draw, and the most. *To choose*: the least FLOPs that a method needs: to train its probes, to ask them, to take features (`proxyds build` trains two probes for any method; "
         f"`el2n` looks at the first epochs alone, and is charged whole trainings). A training of the mean architecture on everything is {mean_training / 1e12:.1f} TFLOP.",
     ]
@@ -186,7 +197,7 @@ def render_page(
             "",
             tabulate(found, ratio, costs, labels).rstrip(),
             "",
-            "The same taus less those of the controls, resample by resample; and how many points more are lost than by random samples, above zero is worse:",
+            "The same taus less those of the controls, on the same architectures; and how many points more are lost than by random samples, above zero is worse:",
             "",
             tabulate_differences(found, ratio).rstrip(),
             "",
@@ -198,13 +209,13 @@ def render_page(
         "",
         "## One draw, or the mean of several?",
         "",
-        "Every architecture trained on all draws, and ranked by the mean of its accuracies; the interval holds no noise of draws. One draw of a larger size may cost less than several of a smaller.",
+        "Every architecture trained on all draws, and ranked by the mean of its accuracies; the interval is over architectures alone. One draw of a larger size may cost less than several of a smaller.",
         "",
         tabulate_averages(found).rstrip(),
         "",
         "## Ranking by something else than accuracy",
         "",
-        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *minus accuracy*: what is gained.",
+        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *minus accuracy*: what is gained, draw by draw. The sum over epochs is that of [Ru et al. 2021](https://arxiv.org/abs/2006.04492).",
     ]
     for ratio in ratios:
         text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]

@@ -4,77 +4,108 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from proxyds.evaluation.bootstrap import estimate
 
 from proxyds.artifact.card.plots import as_percent
 from proxyds.artifact.evidence_records import EstimateRecord
-from proxyds.artifact.ranking_table import FEWER_EPOCHS, FLOPS, FREE_RANKINGS, FULL, RANDOM
+from proxyds.artifact.ranking_table import (
+    BY_ACCURACY,
+    FEWER_EPOCHS,
+    FLOPS,
+    FREE_RANKINGS,
+    FULL,
+    RANDOM,
+    collect_accuracies,
+)
+from proxyds.evaluation.evidence import measure_ways
+from proxyds.evaluation.intervals import WITH_INTERVAL, LeftOut, other_seeds
 from proxyds.space.architecture import Architecture
 from tests.studies.rows import OTHER_MEASURES
-from tests.studies.weighing import CONTROLS, Found, make_table, resample_all
+from tests.studies.weighing import CONTROLS, WITH_PARAMETERS, Found, make_table
 
+WITH_PARAMETERS_TAU = "tau_with_parameters"
 SHOWN = {
     "tau": "tau",
+    WITH_PARAMETERS_TAU: "with parameters",
     "tau_given_cost": "given FLOPs",
     "tau_like_cost": "at like FLOPs",
     "tau_top": "at the top",
     "regret": "regret, points",
 }
-"""Statistics of the table, and their headings."""
+"""What the table shows, and its headings."""
+SIZED = ("tau", WITH_PARAMETERS_TAU, "regret")
+"""What the table of sizes shows."""
 NAMES = {
     FULL: "full data, another seed",
     FEWER_EPOCHS: "full data, fewer epochs",
     "flops": "counting FLOPs",
     "parameters": "counting parameters",
+    WITH_PARAMETERS: "random, both with parameters",
 }
 """What is no method, for people."""
 MEASURES = {
-    "loss": "test loss",
-    "train_loss": "training loss of the last epoch",
-    "train_loss_sum": "its sum over epochs",
+    "loss": ("test loss", "test loss"),
+    "train_loss": ("training loss of the last epoch", "training loss"),
+    "train_loss_sum": ("its sum over epochs", "sum"),
 }
-"""What else might rank architectures, for people."""
+"""What else might rank architectures, for people, in full and in short; the last is of Ru et al. (2021)."""
 
 
-def tabulate_measures(
-    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], ratio: float, seed: int
-) -> str:
-    """Tau of what is trained on at one ratio if it ranks by something else than accuracy, in Markdown.
+def tabulate_measures(rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], ratio: float) -> str:
+    """Tabulates tau of what is trained on at one ratio if it ranks by something else than accuracy, in Markdown.
 
     Args:
         rows: Of `rows.read_rows`; data sets that lack a measure are left out.
         architectures: Those whose rows are taken.
         ratio: Which.
-        seed: Of the bootstrap.
     """
     lacking = {
         row["dataset"] for row in rows if row["dataset"] != FULL and any(row[each] is None for each in OTHER_MEASURES)
     }
     rows = [row for row in rows if row["dataset"] not in lacking and row["ratio"] in (ratio, 1.0)]
-    of = {
-        measure: resample_all(make_table(rows, architectures, measure), seed, ["tau"]).values
-        for measure in ("accuracy", *OTHER_MEASURES)
-    }
+    by_accuracy, *others = (_find_taus(rows, architectures, each, ratio) for each in ("accuracy", *OTHER_MEASURES))
     lines = [
-        f"| trained on | by accuracy | {' | '.join(f'by {MEASURES[each]} | minus accuracy' for each in OTHER_MEASURES)} |",
+        f"| trained on | by accuracy | {' | '.join(f'by {name} | {short} minus accuracy' for name, short in MEASURES.values())} |",
         f"|---|---|{'---|---|' * len(OTHER_MEASURES)}",
     ]
-    keys = [key for key in of["accuracy"] if key[1] == ratio]
-    for key in sorted(keys, key=lambda key: -of["accuracy"][key]["tau"][0]):
-        plain, cells = of["accuracy"][key]["tau"], []
-        for measure in OTHER_MEASURES:
-            tau = of[measure][key]["tau"]
-            cells += [estimate(tau).shown(), estimate(tau - plain).shown()]
-        lines.append(f"| {NAMES.get(key[0], key[0])} | {estimate(plain).shown()} | {' | '.join(cells)} |")
+    for name, plain in sorted(by_accuracy.items(), key=lambda item: -item[1].mean[0]):
+        cells = [plain.estimate().as_agreement().shown()]
+        for taus in others:
+            # of the same runs, and so of the same draws
+            less = replace(plain, values=taus[name].values - plain.values)
+            cells += [taus[name].estimate().as_agreement().shown(), less.estimate().as_difference().shown()]
+        lines.append(f"| {NAMES.get(name, name)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
+def _find_taus(
+    rows: Sequence[dict[str, Any]], architectures: Sequence[Architecture], measure: str, ratio: float
+) -> dict[str, LeftOut]:
+    measured = collect_accuracies(make_table(rows, architectures, measure))
+    ways = measure_ways(measured, other_seeds(measured.accuracies[FULL, 1.0]), 0.0, ["tau"])
+    return {name: of["tau"] for (name, at, ranked_by), of in ways.items() if (at, ranked_by) == (ratio, BY_ACCURACY)}
+
+
 def show_points(regret: EstimateRecord) -> str:
-    """A regret, or a difference of two, in accuracy points."""
-    return regret.shown(scale=100, digits=1)
+    """Shows a regret, or a difference of two, in accuracy points; there is no interval."""
+    return "none" if regret.value is None else f"{100 * regret.value:.1f}"
+
+
+def show_statistic(found: Found, name: str) -> str:
+    """Shows a statistic of the table, or tau with parameters: with an interval where it ever has one."""
+    if name == WITH_PARAMETERS_TAU:
+        return found.with_parameters["tau"].shown() if found.with_parameters else ""
+    if name not in found.statistics or (found.method == FLOPS and name == "tau_given_cost"):
+        return ""
+    estimate = found.statistics[name]
+    if name == "regret":
+        return show_points(estimate)
+    if name not in WITH_INTERVAL:
+        return "none" if estimate.value is None else f"{estimate.value:.2f}"
+    return estimate.shown()
 
 
 def tabulate(
@@ -96,14 +127,7 @@ def tabulate(
         f"|---|{'---|' * (len(SHOWN) + 4)}",
     ]
     for each in [*take_ratio(found, ratio), *(each for each in found if each.ratio is None)]:
-        cells = [
-            show_points(each.statistics["regret"])
-            if name == "regret"
-            else each.statistics[name].shown()
-            if name in each.statistics and not (each.method == FLOPS and name == "tau_given_cost")
-            else ""
-            for name in SHOWN
-        ]
+        cells = [show_statistic(each, name) for name in SHOWN]
         cells.append("" if each.mean_accuracy is None else f"{each.mean_accuracy:.1%}")
         of_label = labels.get((each.method, ratio))
         cells.append("" if of_label is None else f"{of_label[0]} to {of_label[1]}")
@@ -115,7 +139,7 @@ def tabulate(
 
 
 def tabulate_differences(found: Sequence[Found], ratio: float) -> str:
-    """What taus at one ratio are above those of the controls, and regrets above that of random, in Markdown; the best tau first."""
+    """Tabulates what taus at one ratio are above those of the controls, and regrets above that of random, in Markdown; the best tau first."""
     of_ratio = take_ratio(found, ratio)
     controls = list_controls(of_ratio)
     lines = [
@@ -152,22 +176,20 @@ def list_sized(found: Sequence[Found]) -> tuple[list[str], list[float]]:
 
 
 def tabulate_sizes(found: Sequence[Found]) -> str:
-    """Tau and regret of what was run at more ratios than one, in Markdown, the best on average first; ceiling above, free rankings below."""
+    """Tabulates taus and regret of what was run at more ratios than one, in Markdown, the best on average first; ceiling above, free rankings below."""
     methods, ratios = list_sized(found)
     of = {(each.method, ratio): each for each in found for ratio in (ratios if each.ratio is None else [each.ratio])}
     lines = [
-        f"| trained on | {' | '.join(f'tau at {as_percent(ratio)} | regret, points' for ratio in ratios)} |",
-        f"|---|{'---|---|' * len(ratios)}",
+        f"| trained on | {' | '.join(f'tau at {as_percent(ratio)} | with parameters | regret, points' for ratio in ratios)} |",
+        f"|---|{'---|' * (len(SIZED) * len(ratios))}",
     ]
     mean = {method: float(np.mean([of[method, r].tau for r in ratios if (method, r) in of])) for method in methods}
     for method in [FULL, *sorted(methods, key=lambda method: -mean[method]), *FREE_RANKINGS]:
         of_ratios = [of.get((method, ratio)) for ratio in ratios]
         cells = [
             cell
-            for e in of_ratios
-            for cell in (
-                (e.statistics["tau"].shown(), show_points(e.statistics["regret"])) if e else ("not whole yet", "–")
-            )
+            for each in of_ratios
+            for cell in ([show_statistic(each, name) for name in SIZED] if each else ["not whole yet", "–", "–"])
         ]
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

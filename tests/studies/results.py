@@ -55,7 +55,9 @@ def write_report(
     if not is_enough(whole):
         print("there is nothing to weigh yet: a report needs the full data and random subsets")
         return
-    found = weighing.weigh(weighing.resample_all(weighing.make_table(rows, weighed), recipe.seed))
+    assert recipe.check is not None
+    table = weighing.make_table(rows, weighed)
+    found = weighing.weigh(weighing.estimate_all(table, recipe.check.parameter_weight))
     chosen = choose_probes(architectures, recipe.probes)
     costs = {part.dataset: weighing.find_cost(part.method, recipe, chosen, n_train, n_evaluation) for part in whole}
     labels = {
@@ -65,7 +67,7 @@ def write_report(
     }
     weighing.write_results(folder / "results.json", found)
     ratios = sorted({each.ratio for each in found if each.ratio is not None})
-    measures = {ratio: report.tabulate_measures(rows, weighed, ratio, recipe.seed) for ratio in ratios}
+    measures = {ratio: report.tabulate_measures(rows, weighed, ratio) for ratio in ratios}
     missing = [(part.dataset, part.ratio) for part in every if part not in whole]
     tables = ["rows.csv"] * (folder / "rows.csv").exists() + [f"../{name}/rows.csv" for name in study.beside]
     text = page.render_page(
@@ -103,17 +105,19 @@ def write_together(studies: Sequence[tuple[Study, Recipe, Sequence[Architecture]
         if joined:
             print(f"the page of {' and '.join(parts.TOGETHER)} is as it was: it is written when both are named")
         return
-    resampled = {}
+    estimated = {}
     for study, recipe, architectures in joined:
         _, whole, rows = take_whole(study, recipe, architectures)
         if not is_enough(part for part in whole if part.ratio in (together.RATIO, 1.0)):
             print(f"there is nothing to weigh together yet: {study.name} lacks the full data or random subsets of 5 %")
             return
         rows = [row for row in rows if row["ratio"] in (together.RATIO, 1.0)]
-        resampled[study.name] = weighing.resample_all(weighing.make_table(rows, architectures), recipe.seed)
-    seed, default = joined[0][1].seed, joined[0][1].selection.method
-    found = weighing.weigh(weighing.take_mean([*resampled.values()], seed))
-    of_each = {name: weighing.weigh(each) for name, each in resampled.items()}
+        assert recipe.check is not None
+        table = weighing.make_table(rows, architectures)
+        estimated[study.name] = weighing.estimate_all(table, recipe.check.parameter_weight)
+    default = joined[0][1].selection.method
+    found = weighing.weigh(weighing.take_mean([*estimated.values()]))
+    of_each = {name: weighing.weigh(each) for name, each in estimated.items()}
     weighing.write_results(parts.RESULTS / "results.json", found)
     (parts.RESULTS / "README.md").write_text(
         together.render_page(found, of_each, parts.ABOUT_TOGETHER), encoding="utf-8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from scipy.stats import kendalltau
 import proxyds
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.data.source import load_source
+from proxyds.evaluation.intervals import Estimate
 from proxyds.progress import ignore_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
@@ -29,7 +31,7 @@ from proxyds.space.listing import list_architectures
 from tests.studies import fidelity, page, paper_tables, parts, results, weighing
 from tests.studies.candidates import CANDIDATES
 from tests.studies.subsets import Probes, count_labels, find_subset
-from tests.studies.weighing import Found
+from tests.studies.weighing import Estimated, Found
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cards" / "fidelity"
@@ -128,9 +130,14 @@ def test_a_study_goes_on_from_its_rows_and_subsets_alone(recipe: Recipe, tmp_pat
         *((name, 0.1) for name in ("random", "herding", "forgetting", "fewer-epochs")),
     }  # fmt: skip
     assert set(found["random", 0.1]["tau_less"]) == {"parameters"}
-    assert set(found["herding", 0.1]["tau_less"]) == {"random", "parameters"}
+    assert set(found["herding", 0.1]["tau_less"]) == {"random", "random with parameters", "parameters"}
     differs = found["herding", 0.1]["statistics"]["tau"]["value"] - found["random", 0.1]["statistics"]["tau"]["value"]
     assert found["herding", 0.1]["tau_less"]["random"]["value"] == pytest.approx(differs, abs=1e-9)
+    differs = (
+        found["herding", 0.1]["with_parameters"]["tau"]["value"]
+        - found["random", 0.1]["with_parameters"]["tau"]["value"]
+    )
+    assert found["herding", 0.1]["tau_less"]["random with parameters"]["value"] == pytest.approx(differs, abs=1e-9)
     regrets = [found[name, 0.1]["statistics"]["regret"]["value"] for name in ("herding", "random")]
     assert found["herding", 0.1]["regret_less"]["random"]["value"] == pytest.approx(regrets[0] - regrets[1], abs=1e-9)
     table = pd.read_csv(rows)
@@ -224,7 +231,7 @@ def test_what_a_user_may_expect_by_hand() -> None:
             for name, value in (("tau", tau), ("regret", regret))
         }
         less = {} if method == "random" else {"random": EstimateRecord(value=0.1, low=low, high=0.2)}
-        return Found(method, ratio, 5, 0.5, told, less, {}, None)
+        return Found(method, ratio, 5, 0.5, told, {}, less, {}, None)
 
     every = [
         found("random", 0.02, 0.5, 0.04),
@@ -244,30 +251,59 @@ def test_what_a_user_may_expect_by_hand() -> None:
     assert page.tell_cost(every, "random", 0, 8.0) == ""
 
 
-def test_of_several_studies_each_counts_the_same_and_resamples_are_its_own() -> None:
-    def resampled(tau: float, *methods: str) -> Any:
-        noise = np.concatenate([[0.0], np.random.default_rng(0).normal(0, 0.1, 2000)])  # the same in every study
-        taus = {
-            ("full", None): tau + noise,
-            ("random", 0.05): tau - 0.3 + noise,
-            **{(name, 0.05): tau - 0.1 + noise for name in methods},
-        }
-        values = {key: {"tau": each, "regret": 1 - each} for key, each in taus.items()}
-        averaged = {key: each["tau"] for key, each in values.items() if key[1]}
-        return weighing.Resampled(values, averaged, dict.fromkeys(values, 5), dict.fromkeys(values, tau / 2))
+def test_of_several_studies_each_counts_the_same_and_variances_are_shared() -> None:
+    def estimated(tau: float, *methods: str) -> list[Estimated]:
+        def estimate(value: float, variance: float = 0.01) -> Estimate:
+            return Estimate(value, variance, 0.0, 24, 276)
 
-    mean = weighing.take_mean([resampled(0.9, "cases", "easiest"), resampled(0.7, "cases", "herding")], 0)
+        def find(method: str, ratio: float | None, tau: float) -> Estimated:
+            statistics = {"tau": estimate(tau), "regret": estimate(1 - tau, math.nan)}
+            less = {"random": estimate(0.2, 0.0004)} if method in methods else {}
+            return Estimated(method, ratio, 5, tau / 2, statistics, {"tau": estimate(tau)}, less, estimate(tau))
+
+        rest = [find(name, 0.05, tau - 0.1) for name in methods]
+        return [find("full", None, tau), find("random", 0.05, tau - 0.3), *rest]
+
+    mean = weighing.take_mean([estimated(0.9, "cases", "easiest"), estimated(0.7, "cases", "herding")])
     found = {each.method: each for each in weighing.weigh(mean)}
     assert set(found) == {"full", "random", "cases"}
     cases, less = found["cases"], found["cases"].tau_less["random"]
-    assert (cases.tau, cases.averaged.value, cases.n_draws, cases.mean_accuracy) == pytest.approx((0.7, 0.7, 5, 0.4))
-    assert (less.value, less.low, less.high) == pytest.approx((0.2, 0.2, 0.2))  # within a study, resample by resample
-    assert cases.regret_less["random"].value == pytest.approx(-0.2)
+    assert (cases.tau, cases.averaged.value, cases.n_draws, cases.mean_accuracy) == pytest.approx((0.7, 0.7, 5, 0.35))
+    half = 1.96 * math.sqrt(0.0002 + 1 / 552**2)  # two variances of 0.0004, each over four; a pair of 552 in doubt
+    assert (less.value, less.low, less.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=2e-4)
+    assert cases.regret_less["random"] == EstimateRecord(value=-0.2, low=None, high=None)
+    assert cases.statistics["regret"].low is None
     width = cases.statistics["tau"].high - cases.statistics["tau"].low
-    assert width == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(2), rel=0.1)
-    more_often = replace(resampled(0.9, "cases"), n_draws={("cases", 0.05): 7})
+    assert width == pytest.approx(2 * 1.96 * math.sqrt(0.01 / 2), rel=0.1)
+    more_often = [replace(each, n_draws=7) for each in estimated(0.9, "cases")]
     with pytest.raises(ValueError, match="must be drawn as often in every study"):
-        weighing.take_mean([resampled(0.9, "cases"), more_often], 0)
+        weighing.take_mean([estimated(0.9, "cases"), more_often])
+
+
+def test_estimates_of_a_table_by_hand() -> None:
+    """Nine architectures, the larger the better: random samples swap two, the method none."""
+    names = [f"a{i}" for i in range(9)]
+    accuracies = {"full": range(9), "random": [1, 0, *range(2, 9)], "easier": range(9)}
+    rows = [
+        {
+            "architecture": name, "training_flops": i, "n_parameters": i, "dataset": dataset, "ratio": 1.0 if dataset == "full" else 0.05,
+            "draw_seed": None if dataset == "full" else seed, "training_seed": seed, "accuracy": accuracies[dataset][i] / 10 + seed / 100,
+        }
+        for dataset in accuracies for seed in (0, 1) for i, name in enumerate(names)
+    ]  # fmt: skip
+    found = {each.method: each for each in weighing.weigh(weighing.estimate_all(pa.Table.from_pylist(rows), 0.5))}
+    assert list(found) == ["full", "flops", "parameters", "random", "easier"]
+    assert (found["easier"].tau, found["random"].tau) == pytest.approx((1.0, 1 - 2 / 36))
+    less = found["easier"].tau_less
+    assert set(less) == {"random", "random with parameters", "parameters"}
+    assert less["random"].value == pytest.approx(2 / 36)
+    # the worst two swap in accuracy; half of the same difference of scores the other way does not turn them
+    assert less["random with parameters"].value == pytest.approx(2 / 36)
+    assert less["random"].low < 0 < less["random"].high
+    assert found["random"].averaged.value == pytest.approx(1 - 2 / 36)
+    assert found["full"].with_parameters == {}
+    assert found["full"].averaged is None
+    assert (found["full"].n_draws, found["flops"].n_draws) == (2, 0)
 
 
 def test_other_trainings_cost_the_same_and_labels_are_kept(recipe: Recipe, tmp_path: Path) -> None:

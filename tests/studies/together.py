@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from proxyds.artifact.card.plots import as_percent
 from proxyds.artifact.ranking_table import RANDOM
-from tests.studies.report import NAMES, list_controls, show_differences, show_points
+from tests.studies.page import ABOUT_INTERVALS, ABOUT_PARAMETERS
+from tests.studies.report import (
+    NAMES,
+    WITH_PARAMETERS_TAU,
+    list_controls,
+    show_differences,
+    show_points,
+    show_statistic,
+)
 from tests.studies.weighing import Found
 
 RATIO = 0.05
@@ -22,11 +30,12 @@ def tabulate_taus(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]]
     """
     controls = list_controls(found)
     lines = [
-        f"| trained on | {' | '.join(of_each)} | mean tau | {' | '.join(f'minus {NAMES.get(each, each)}' for each in controls)} |",
-        f"|---|{'---|' * (len(of_each) + 1 + len(controls))}",
+        f"| trained on | {' | '.join(of_each)} | mean tau | with parameters | {' | '.join(f'minus {NAMES.get(each, each)}' for each in controls)} |",
+        f"|---|{'---|' * (len(of_each) + 2 + len(controls))}",
     ]
     for each, same in _beside(found, of_each):
-        cells = [*(one.statistics["tau"].shown() for one in (*same, each)), *show_differences(each, controls)]
+        cells = [*(one.statistics["tau"].shown() for one in (*same, each))]
+        cells += [show_statistic(each, WITH_PARAMETERS_TAU), *show_differences(each, controls)]
         lines.append(f"| {NAMES.get(each.method, each.method)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -65,14 +74,15 @@ def render_page(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]], 
         f"# Which selection keeps the ranking, on {len(of_each)} data sets",
         "",
         f"`make study` wrote this from the rows of {named}, which say what was held equal and what the names mean. Each data set counts the same in the mean. "
-        "In brackets: 95 % percentile bootstraps over the architectures, draws and full seeds of each data set; they tell how well the mean over these is known, not what another data set would show. "
-        "Where methods do not differ, one interval in twenty leaves out zero all the same; nothing is corrected for their number.",
+        f"{ABOUT_INTERVALS.format(docs='../../docs')} Variances of the mean are those of each data set together: it is known so well on these data sets, and another would show something else.",
+        "",
+        ABOUT_PARAMETERS,
         "",
         about,
         "",
         f"## Kendall tau at {size}",
         "",
-        "*Minus* something: how far the mean tau is above the mean tau of that, resample by resample.",
+        "*Minus* something: how far the mean tau is above the mean tau of that, on the same architectures.",
         "",
         tabulate_taus(found, of_each).rstrip(),
         "",
@@ -80,7 +90,7 @@ def render_page(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]], 
         "",
         f"## Regret at {size}",
         "",
-        f"The full-data accuracy that is lost by taking the architecture called best; *more than {RANDOM}*: above zero is worse.",
+        f"The full-data accuracy that is lost by taking the architecture called best; *more than {RANDOM}*: above zero is worse. There are no intervals: a regret depends on few architectures.",
         "",
         tabulate_regrets(found, of_each).rstrip(),
     ]

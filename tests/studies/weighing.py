@@ -3,69 +3,75 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from proxyds.evaluation.bootstrap import compare_repeats, compare_seeds, draw_resamples, estimate, other_seeds
 
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import (
+    BY_ACCURACY,
+    BY_BOTH,
     FLOPS,
     FREE_RANKINGS,
     FULL,
+    PARAMETERS,
     RANDOM,
-    STATISTICS,
     STRATIFIED,
+    Measured,
     collect_accuracies,
     describe_architecture,
 )
+from proxyds.evaluation.evidence import measure_ways
+from proxyds.evaluation.intervals import Estimate, average, compare_repeats, make_record, other_seeds, subtract
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe, Selection
-from proxyds.seeding import derive_seed
 from proxyds.space.architecture import Architecture
 from proxyds.training.loop import count_steps
 from tests.studies.candidates import ALL_METHODS
 
-CONTROLS = (RANDOM, STRATIFIED, BY_IMPORTANCE, Selection().method, "parameters")
-"""What everything else is compared with."""
-_Key = tuple[str, float | None]
+WITH_PARAMETERS = "random with parameters"
+"""Random samples, where both they and what is compared with them are ranked with parameters."""
+CONTROLS = (RANDOM, WITH_PARAMETERS, STRATIFIED, BY_IMPORTANCE, Selection().method, PARAMETERS)
+"""What everything else is compared with; both are ranked by accuracy, but for `WITH_PARAMETERS`."""
 
 
 @dataclass(frozen=True)
-class Resampled:
-    """A study's statistics for each of B resamples, by what ranks and its ratio; the plain value stands first.
-
-    Attributes:
-        values: By the statistic's name: (B,).
-        averaged: Tau where the mean accuracy of all draws ranks: (B,).
-        n_draws: How often it was drawn; free rankings are not.
-        mean_accuracies: Of all its runs.
-    """
-
-    values: dict[_Key, dict[str, Floats]]
-    averaged: dict[_Key, Floats]
-    n_draws: dict[_Key, int]
-    mean_accuracies: dict[_Key, float]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What is found of one way to rank, at one ratio.
+class Estimated:
+    """What is estimated of one way to rank, at one ratio: in one study, or on the mean of several.
 
     Attributes:
         method: A data set's name, or a free ranking's.
         ratio: Of the subset; None where there is none.
-        n_draws: How often it was drawn.
+        n_draws: How often it was drawn; 0 where nothing is trained.
         mean_accuracy: Of all its runs; None where nothing is trained.
-        statistics: By name, with intervals.
-        tau_less: Its tau less that of a control, resample by resample, by the control's name.
-        regret_less: The same with regrets, so that above zero is worse.
-        averaged: Tau where the mean accuracy of all draws ranks, with no noise of draws in its interval.
+        statistics: By name.
+        with_parameters: The same where accuracy and parameters rank together; empty where that is not done.
+        tau_less: Its tau less that of a control, by the control's name.
+        averaged: Tau where the mean accuracy of all draws ranks, with the noise of architectures alone.
+    """
+
+    method: str
+    ratio: float | None
+    n_draws: int
+    mean_accuracy: float | None
+    statistics: dict[str, Estimate]
+    with_parameters: dict[str, Estimate]
+    tau_less: dict[str, Estimate]
+    averaged: Estimate | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """`Estimated` with 95 % intervals, where a statistic has one.
+
+    Attributes:
+        method: As there, and so all others.
+        regret_less: Its regret less that of a control, so that above zero is worse; regrets have no intervals.
     """
 
     method: str
@@ -73,6 +79,7 @@ class Found:
     n_draws: int
     mean_accuracy: float | None
     statistics: dict[str, EstimateRecord]
+    with_parameters: dict[str, EstimateRecord]
     tau_less: dict[str, EstimateRecord]
     regret_less: dict[str, EstimateRecord]
     averaged: EstimateRecord | None
@@ -114,109 +121,122 @@ def make_table(
     return pa.Table.from_pylist(records)
 
 
-def resample_all(table: pa.Table, seed: int, names: Collection[str] = STATISTICS) -> Resampled:
-    """Statistics of every data set in the table, the noise ceiling's and the free rankings', for each resample.
-
-    The same resamples for any table of the same architectures, seeds and draws: differences may be taken between tables.
+def estimate_all(table: pa.Table, parameter_weight: float) -> list[Estimated]:
+    """Estimates statistics of every data set in the table, of the noise ceiling and of the free rankings.
 
     Args:
         table: Of `make_table`.
-        seed: Of the bootstrap.
-        names: Of `STATISTICS`.
-    """
-    measured = collect_accuracies(table)
-    full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
-    references = other_seeds(full)
-    of = {(name, None if name == FULL else ratio): (name, ratio) for name, ratio in measured.accuracies}
-    n_draws = {key: len(set(measured.draws[of_table])) for key, of_table in of.items()}
-    mean_accuracies = {key: float(measured.accuracies[of_table].mean()) for key, of_table in of.items()}
-    counts = draw_resamples(len(measured.names), len(references), set(n_draws.values()), seed)
-    values: dict[_Key, dict[str, Floats]] = {(FULL, None): compare_seeds(references, full, cost, counts, names)}
-    for free in FREE_RANKINGS:
-        by_cost = measured.costs[free][None]
-        values[free, None] = compare_repeats(references, by_cost, np.zeros(1, np.int64), cost, counts, names)
-    averaged = {}
-    for key, accuracies in measured.accuracies.items():
-        if key[0] != FULL:
-            values[key] = compare_repeats(references, accuracies, measured.draws[key], cost, counts, names)
-            mean = np.round(accuracies.mean(axis=0, keepdims=True), 12)  # equal ones stay equal
-            of_mean = compare_repeats(references, mean, np.zeros(1, np.int64), cost, counts, ["tau"])
-            averaged[key] = of_mean["tau"]
-    return Resampled(values, averaged, n_draws, mean_accuracies)
-
-
-def take_mean(studies: Sequence[Resampled], seed: int) -> Resampled:
-    """The mean of several studies, of what is in all of them; each counts the same.
-
-    Args:
-        studies: Of `resample_all`, with as many resamples, and as many draws of what is in all; they must share no run.
-        seed: Of the order in which the resamples of one meet those of another: what they were drawn by may be the same numbers.
-
-    Raises:
-        ValueError: Something was drawn more often in one study than in another.
-    """
-    orders = []
-    for number, study in enumerate(studies):
-        n_resamples = len(study.values[FULL, None]["tau"]) - 1
-        rng = np.random.default_rng(derive_seed(seed, "study", "together", number))
-        orders.append(np.concatenate([[0], 1 + rng.permutation(n_resamples)]))
-    first = studies[0]
-    in_all = [key for key in first.values if all(key in study.values for study in studies)]
-    for key in in_all:
-        if len({study.n_draws.get(key) for study in studies}) > 1:
-            raise ValueError(
-                f"{key[0]} must be drawn as often in every study, got {[study.n_draws.get(key) for study in studies]}"
-            )
-
-    def average(of_studies: Sequence[Floats]) -> Floats:
-        taken: Floats = np.mean([each[order] for each, order in zip(of_studies, orders, strict=True)], axis=0)
-        return taken
-
-    return Resampled(
-        {
-            key: {name: average([study.values[key][name] for study in studies]) for name in first.values[key]}
-            for key in in_all
-        },
-        {key: average([study.averaged[key] for study in studies]) for key in in_all if key in first.averaged},
-        {key: first.n_draws[key] for key in in_all if key in first.n_draws},
-        {
-            key: float(np.mean([study.mean_accuracies[key] for study in studies]))
-            for key in in_all
-            if key in first.mean_accuracies
-        },
-    )
-
-
-def weigh(resampled: Resampled) -> list[Found]:
-    """Weighs the runs of a study, or of several.
-
-    Args:
-        resampled: Of `resample_all` with every statistic, or of `take_mean`.
+        parameter_weight: What parameters count beside accuracy.
 
     Returns:
         The noise ceiling, the free rankings, then every data set at each ratio.
     """
-    values = resampled.values
+    measured = collect_accuracies(table)
+    references = other_seeds(measured.accuracies[FULL, 1.0])
+    ways = measure_ways(measured, references, parameter_weight)
 
-    def subtract(key: _Key, statistic: str) -> dict[str, EstimateRecord]:
-        controls = {name: (name, None if name in FREE_RANKINGS else key[1]) for name in CONTROLS}
-        return {
-            name: estimate(values[key][statistic] - values[control][statistic])
-            for name, control in controls.items()
-            if key[1] is not None and control in values and control != key
-        }
+    def subtract_controls(method: str, ratio: float) -> dict[str, Estimate]:
+        differences = {}
+        for name in CONTROLS:
+            ranked_by = BY_BOTH if name == WITH_PARAMETERS else BY_ACCURACY
+            control = RANDOM if name == WITH_PARAMETERS else name
+            way = (control, None if control in FREE_RANKINGS else ratio, ranked_by)
+            if way in ways and control != method:
+                differences[name] = subtract(ways[method, ratio, ranked_by]["tau"], ways[way]["tau"])
+        return differences
+
+    estimated = []
+    for (method, ratio, ranked_by), of in ways.items():
+        if ranked_by == BY_BOTH:
+            continue
+        both = ways.get((method, ratio, BY_BOTH), {})
+        key = (method, 1.0 if ratio is None else ratio)
+        accuracies = measured.accuracies.get(key)
+        each = Estimated(
+            method,
+            ratio,
+            0 if accuracies is None else measured.count_draws(*key),
+            None if accuracies is None else float(accuracies.mean()),
+            {name: values.estimate() for name, values in of.items()},
+            {name: values.estimate() for name, values in both.items()},
+            {} if ratio is None else subtract_controls(method, ratio),
+            None if ratio is None else _average_draws(measured, references, method, ratio),
+        )
+        estimated.append(each)
+    return estimated
+
+
+def _average_draws(measured: Measured, references: Floats, method: str, ratio: float) -> Estimate:
+    """Estimates tau where the mean accuracy of all draws ranks."""
+    mean = np.round(measured.accuracies[method, ratio].mean(axis=0, keepdims=True), 12)  # equal ones stay equal
+    cost = measured.costs[FLOPS]
+    return compare_repeats(references, mean, np.zeros(1, np.int64), cost, "tau", has_common_draws=False).estimate()
+
+
+def take_mean(studies: Sequence[Sequence[Estimated]]) -> list[Estimated]:
+    """Takes the mean of several studies, of what is in all of them; each counts the same.
+
+    Args:
+        studies: Of `estimate_all`; they must share no run.
+
+    Raises:
+        ValueError: Something was drawn more often in one study than in another.
+    """
+    keyed = [{(each.method, each.ratio): each for each in study} for study in studies]
+    means = []
+    for key, first in keyed[0].items():
+        if not all(key in study for study in keyed):
+            continue
+        same = [study[key] for study in keyed]
+        if len({each.n_draws for each in same}) > 1:
+            raise ValueError(
+                f"{key[0]} must be drawn as often in every study, got {', '.join(str(each.n_draws) for each in same)}"
+            )
+        accuracies = [each.mean_accuracy for each in same if each.mean_accuracy is not None]
+        averaged = [each.averaged for each in same if each.averaged is not None]
+        mean = Estimated(
+            *key,
+            first.n_draws,
+            float(np.mean(accuracies)) if accuracies else None,
+            _average_each([each.statistics for each in same]),
+            _average_each([each.with_parameters for each in same]),
+            _average_each([each.tau_less for each in same]),
+            average(averaged) if averaged else None,
+        )
+        means.append(mean)
+    return means
+
+
+def _average_each(of_studies: Sequence[Mapping[str, Estimate]]) -> dict[str, Estimate]:
+    return {name: average([each[name] for each in of_studies]) for name in of_studies[0]}
+
+
+def weigh(estimated: Sequence[Estimated]) -> list[Found]:
+    """Gives estimates their intervals, in the same order.
+
+    Args:
+        estimated: Of `estimate_all` or `take_mean`.
+    """
+    regrets = {(each.method, each.ratio): each.statistics["regret"].value for each in estimated}
+
+    def subtract_regrets(each: Estimated) -> dict[str, EstimateRecord]:
+        own = each.statistics["regret"].value
+        controls = {name: (name, None if name in FREE_RANKINGS else each.ratio) for name in each.tau_less}
+        return {name: make_record(own - regrets[way]) for name, way in controls.items() if way in regrets}
 
     return [
         Found(
-            *key,
-            resampled.n_draws.get(key, 0),
-            resampled.mean_accuracies.get(key),
-            {name: estimate(of_key[name]) for name in of_key},
-            subtract(key, "tau"),
-            subtract(key, "regret"),
-            estimate(resampled.averaged[key]) if key in resampled.averaged else None,
+            each.method,
+            each.ratio,
+            each.n_draws,
+            each.mean_accuracy,
+            {name: of.as_agreement() for name, of in each.statistics.items()},
+            {name: of.as_agreement() for name, of in each.with_parameters.items()},
+            {name: of.as_difference() for name, of in each.tau_less.items()},
+            subtract_regrets(each),
+            None if each.averaged is None else each.averaged.as_agreement(),
         )
-        for key, of_key in values.items()
+        for each in estimated
     ]
 
 
