@@ -12,7 +12,7 @@ import math
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from itertools import product
@@ -24,8 +24,9 @@ from threadpoolctl import threadpool_limits
 
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FULL, RANDOM, STRATIFIED, collect_accuracies
-from proxyds.evaluation.intervals import compare_repeats, compare_seeds, other_seeds, subtract
+from proxyds.evaluation.intervals import LeftOut, compare_repeats, compare_seeds, other_seeds, subtract
 from proxyds.evaluation.rank_metrics import Floats, add_parameters
+from proxyds.evaluation.verdict import find_settling
 from tests.studies.parts import STUDIES
 from tests.studies.results import open_study, take_whole
 from tests.studies.weighing import make_table
@@ -51,8 +52,10 @@ NOISES = {
 }
 SEED = 20261201
 FULL_NOISE = 0.1
-NOISE, NOISE_OF_BETTER = 0.73, 0.414
-"""Standard deviations of a method's noise beside that of quality: tau .60, and .75."""
+NOISE, NOISE_OF_BETTER, NOISE_OF_LITTLE_BETTER = 0.73, 0.414, 0.55
+"""Standard deviations of a method's noise beside that of quality: tau .60, .75 and .68."""
+N_SETTLED = 120
+"""Checks that are asked how many runs would settle them, and as many with those."""
 BIAS, LUCK = 0.8, 0.2
 """Shares of that which methods share, and which the architectures of a draw share; the squares add up to 1 with the rest."""
 
@@ -82,6 +85,7 @@ class World:
     n: int
     n_draws: int
     n_seeds: int
+    noise_of_better: float = NOISE_OF_BETTER
 
     @property
     def name(self) -> str:
@@ -103,7 +107,7 @@ class World:
             return quality + total * (BIAS * bias + luck + math.sqrt(1 - BIAS**2 - LUCK**2) * alone)
 
         cost = np.exp(0.6 * quality + 0.6 * rng.normal(size=self.n))
-        return Check(full, measure(NOISE_OF_BETTER), (measure(NOISE), measure(NOISE)), cost)
+        return Check(full, measure(self.noise_of_better), (measure(NOISE), measure(NOISE)), cost)
 
     def _take_rows(self, rng: np.random.Generator) -> Check:
         """Takes architectures and draws of those that were trained, with replacement; an architecture's seeds in any order."""
@@ -169,6 +173,40 @@ def count(world: World, run_all: Any) -> dict[str, dict[str, float]]:
     return rows
 
 
+def subtract_taus(world: World, number: int) -> tuple[LeftOut, LeftOut]:
+    """Makes a check up; returns the taus of the better method and of another."""
+    check = world.simulate(number)
+    compare = partial(
+        compare_repeats, other_seeds(check.full), draws=np.arange(world.n_draws), cost=check.cost, name="tau"
+    )
+    return compare(check.better), compare(check.others[0])
+
+
+def settle(noise: str, run_all: Any) -> dict[str, Any]:
+    """Asks small checks how many architectures, or draws, would find a small difference, and counts how often that many do.
+
+    Returns:
+        The true difference; by what is raised what is said, the median, and the shares found with half of it, with it and with twice as many.
+    """
+    small = World(noise, 16, 3, 3, NOISE_OF_LITTLE_BETTER)
+    taus = list(run_all(partial(subtract_taus, small), range(N_SETTLED)))
+    gain = float(np.mean([subtract(*each).value for each in taus]))
+    told = np.array([find_settling(gain, *each) for each in taus], dtype=float)
+    found: dict[str, Any] = {"gain": round(gain, 3)}
+    for column, (what, here) in enumerate((("architectures", small.n), ("draws", small.n_draws))):
+        number = float(np.median(np.where(np.isnan(told[:, column]), np.inf, told[:, column]))) * here
+        shares = []
+        for times in (0.5, 1, 2):
+            n = max(2, round(times * number))
+            world = replace(small, **{"n" if what == "architectures" else "n_draws": n})
+            differences = [
+                subtract(*each).as_difference() for each in run_all(partial(subtract_taus, world), range(N_SETTLED))
+            ]
+            shares.append(round(float(np.mean([each.low is not None and each.low > 0 for each in differences])), 3))
+        found[what] = {"told": round(number, 1), "found": shares}
+    return found
+
+
 def list_worlds() -> list[World]:
     """Lists all worlds, the quick ones first."""
     return [World(noise, *size) for *size, noise in product((12, 24, 60), (3, 5), (2, 3), NOISES)]
@@ -208,6 +246,19 @@ def render_page(results: dict[str, Any]) -> str:
             text.append(f"| {world.n}, {world.n_draws}, {world.n_seeds} | {' | '.join(cells)} |")
         text.append("")
     text += [
+        "## How many would settle it",
+        "",
+        "Checks of 16 architectures and 3 draws were asked how many would find a difference as small as this. At the right number half of the checks find it.",
+        "",
+        "| noise | difference | told | found with half as many | with as many | with twice as many |",
+        "|---|---|---|---|---|---|",
+    ]
+    for noise, of_noise in results.get("settling", {}).items():
+        for what in ("architectures", "draws"):
+            shares = " | ".join(f"{share:.0%}" for share in of_noise[what]["found"])
+            text.append(f"| {noise} | {of_noise['gain']:.2f} | {of_noise[what]['told']:.0f} {what} | {shares} |")
+    text += [
+        "",
         "## How often a difference of .15 is found",
         "",
         "The share of checks in which its whole interval is above zero.",
@@ -247,6 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
             print(world.name, {name: row["held"] for name, row in results["worlds"][world.name].items()}, flush=True)
+        for noise in () if given.page else ("independent", "shared"):
+            results.setdefault("settling", {})[noise] = settle(noise, partial(pool.map, chunksize=10))
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     PAGE.write_text(render_page(results), encoding="utf-8")
 
 
