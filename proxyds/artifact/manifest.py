@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
-from proxyds.recipe.models import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS, Training
+from proxyds.recipe.models import FORMER_PADDING, MAX_IMPORTANCE, MAX_PADDING, MAX_PROBES, MAX_REPEATS, Training
 
 FORMAT_VERSION = "1.6"
 MANIFEST = "manifest.json"
@@ -103,6 +103,8 @@ class TrainingRecord(Training):
     """The recipe's section `training` as run."""
 
     model_config = ConfigDict(extra="ignore")
+
+    crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] = FORMER_PADDING
 
 
 class MappingRecord(Part):

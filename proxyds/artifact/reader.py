@@ -11,7 +11,7 @@ import math
 import re
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from proxyds.artifact.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, RECIPE, FileFacts, Manifest
 from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
+from proxyds.recipe.models import FORMER_PADDING, Recipe
+from proxyds.recipe.yaml import read_recipe
 from proxyds.text import find_active_text, iter_texts
 
 MAX_MANIFEST_BYTES = 8_000_000
@@ -75,6 +77,15 @@ def read_manifest(folder: Path) -> Manifest:
     for problem in _find_bad_files(manifest):
         raise refused(path, f"files: {problem}")
     return manifest
+
+
+def read_own_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads the recipe of a proxy, with overrides of the form `a.b=c`; where it names no crop padding, it is an older one.
+
+    Raises:
+        RecipeError: It, or an override, is malformed; see `read_recipe`.
+    """
+    return read_recipe(folder / RECIPE, overrides).with_crop_padding(FORMER_PADDING)
 
 
 def refused(place: Path, why: object) -> ArtifactError:

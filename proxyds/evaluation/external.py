@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from proxyds.artifact.manifest import RECIPE
 from proxyds.artifact.ranking_table import (
     DATASETS,
     FEWER_EPOCHS,
@@ -22,11 +21,11 @@ from proxyds.artifact.ranking_table import (
     make_runs_table,
     parameters_text,
 )
+from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.samples import Source
 from proxyds.errors import AccuracyTableError
 from proxyds.recipe.models import MIN_RANKED, Recipe, Reference
-from proxyds.recipe.yaml import read_recipe
 from proxyds.space.architecture import Architecture
 from proxyds.text import make_plain
 
@@ -103,7 +102,7 @@ def read_reference(
         return origin, rows
     manifest, tables = read_proxy(path)
     origin = f"proxy {manifest.name} {manifest.version}"
-    other = read_recipe(path / RECIPE)
+    other = read_own_recipe(path)
     for what, there, here in (
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
         ("section source", other.source.model_dump(), recipe.source.model_dump()),

@@ -24,8 +24,8 @@ from proxyds.data.chunked import materialize
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.errors import RecipeError
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
-from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
-from proxyds.recipe.yaml import MAX_RECIPE_BYTES, parse_mapping
+from proxyds.recipe.methods import METHODS
+from proxyds.recipe.yaml import FORMER_DEFAULTS, MAX_RECIPE_BYTES, parse_mapping
 from proxyds.seeding import parse_ids
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.importance import score_importance
@@ -258,7 +258,7 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
         inner = tree.get(section) if section else tree
-        default = BY_IMPORTANCE if place == "selection.method" else said
+        default = FORMER_DEFAULTS.get((section, key), said)
         value = inner.get(key, default) if isinstance(inner, dict) else default
         if value != said:
             raise refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {value!r}")
@@ -266,6 +266,7 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
 
 def _list_settings(manifest: Manifest) -> dict[str, Any]:
     """Lists what recipe and manifest both say, by its place in the recipe."""
+    training = manifest.training
     return {
         "name": manifest.name,
         "version": manifest.version,
@@ -277,6 +278,7 @@ def _list_settings(manifest: Manifest) -> dict[str, Any]:
         "selection.method": manifest.draw.method,
         "selection.ratio": manifest.draw.ratio,
         "selection.draw": manifest.draw.law,
+        **({} if training is None else {f"training.{name}": value for name, value in training.model_dump().items()}),
     }
 
 

@@ -25,7 +25,7 @@ from proxyds.artifact.ranking_table import (
     TRAINED_HERE,
     make_runs_table,
 )
-from proxyds.artifact.reader import read_manifest, verify_proxy
+from proxyds.artifact.reader import read_manifest, read_own_recipe, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
@@ -58,7 +58,7 @@ from proxyds.pipeline.stages import (
 from proxyds.progress import StageEnded
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
-from proxyds.recipe.yaml import read_recipe, write_recipe
+from proxyds.recipe.yaml import write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
@@ -124,7 +124,7 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
         RecipeError: An override changes what the proxy was made from.
     """
     manifest = verify_for_check(folder)
-    recipe = read_recipe(folder / RECIPE, overrides)
+    recipe = read_own_recipe(folder, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
             f"must be the recipe that the proxy was built from, but for the section check; "

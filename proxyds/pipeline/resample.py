@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from proxyds.artifact.manifest import MANIFEST, RECIPE, Manifest
-from proxyds.artifact.reader import measure_file, verify_proxy
+from proxyds.artifact.reader import measure_file, read_own_recipe, verify_proxy
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import read_weights
 from proxyds.artifact.writer import another_proxy
@@ -25,7 +25,6 @@ from proxyds.pipeline.stages import Built, open_session, read_scores
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
-from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
@@ -93,7 +92,7 @@ def resample(
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
     """Reads the new proxy's recipe, and where the source lies now, which is no part of it; refuses changes beyond `MAY_CHANGE`."""
-    before, after = (read_recipe(folder / RECIPE, changes) for changes in ((), overrides))
+    before, after = (read_own_recipe(folder, changes) for changes in ((), overrides))
     if before.sha256 != parent.recipe_sha256:
         raise ArtifactError(
             f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"

@@ -26,7 +26,7 @@ from proxyds.data.samples import Samples, Source
 from proxyds.data.source import check_same, load_source
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
-from proxyds.recipe.models import Recipe
+from proxyds.recipe.models import Recipe, choose_crop_padding
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store
@@ -93,7 +93,7 @@ class Session:
     """A recipe at work.
 
     Attributes:
-        recipe: The recipe as run.
+        recipe: The recipe as run: with the crop padding of its images, where it names none.
         data: Its source.
         device: `cpu` or a CUDA device.
         engine: Where tasks run.
@@ -153,6 +153,7 @@ def open_session(recipe: Recipe, execution: Execution) -> Iterator[Session]:
     with engine:
         run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
         data = load_source(recipe, run, execution.streamed)
+        recipe = recipe.with_crop_padding(choose_crop_padding(min(data.image_shape[1:])))
         yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock)
 
 

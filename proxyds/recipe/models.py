@@ -24,7 +24,9 @@ _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
 
 MIN_RANKED = 5
 """Architectures without which nobody can speak of a ranking."""
-MAX_PROBES, MAX_REPEATS, MAX_PARTS = 64, 100, 64
+MAX_PROBES, MAX_REPEATS, MAX_PARTS, MAX_PADDING = 64, 100, 64, 64
+FORMER_PADDING = 4
+"""Of every training whose recipe named none, whatever the size of its images, before the default went by their side."""
 
 
 class Probes(Section):
@@ -187,10 +189,24 @@ class Training(Section):
     schedule: Literal["one-cycle", "step"] = Field(
         "one-cycle", description="one-cycle: up, then down to nothing; step: a tenth at half and at three quarters."
     )
-    crop_padding: Annotated[int, Field(ge=0, le=64)] = Field(
-        4, description="Augmentation: random crops from images padded by so many pixels; 0: none.", examples=[4]
+    crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] | None = Field(
+        None,
+        description="Augmentation: random crops from images padded by so many pixels; 0: none; null: an eighth of the smaller "
+        "side that networks see, a half rounded up (4 at 32 pixels, 2 at 16), 64 at most.",
+        examples=[4],
     )
     horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
+
+    @property
+    def padding(self) -> int:
+        """Returns `crop_padding` as trainings need it: a number, which `Recipe.with_crop_padding` has filled in."""
+        assert self.crop_padding is not None
+        return self.crop_padding
+
+
+def choose_crop_padding(side: int) -> int:
+    """Chooses the padding of random crops where a recipe names none: an eighth of the side in pixels, a half rounded up."""
+    return min((side + 4) // 8, MAX_PADDING)
 
 
 class Output(Section):
@@ -366,13 +382,22 @@ class Recipe(Section):
         """Returns the seed that draws come from."""
         return self.seed if self.selection.seed is None else self.selection.seed
 
+    def with_crop_padding(self, padding: int) -> Recipe:
+        """Fills in `training.crop_padding`, in pixels, where the recipe leaves it to its images."""
+        if self.training.crop_padding is not None:
+            return self
+        return self.model_copy(update={"training": self.training.model_copy(update={"crop_padding": padding})})
+
     @property
     def canonical(self) -> str:
         """Writes what the proxy is made from, every default filled in (but for `Section.later`), as JSON with sorted keys and no spaces.
 
         Three things are left out: local paths; `check`, which changes nothing in the proxy; the method `cases`, once the only one.
+        A `training.crop_padding` that is left to images whose side the recipe does not tell is that of 32 pixels; a build fills in
+        the one of the images that it finds.
         """
-        recipe = self.model_dump(mode="json", exclude={"check"})
+        padding = choose_crop_padding(self.source.image_size or self.source.natural_side)
+        recipe = self.with_crop_padding(padding).model_dump(mode="json", exclude={"check"})
         if self.selection.method == BY_IMPORTANCE:
             del recipe["selection"]["method"]
         return json.dumps(recipe, sort_keys=True, separators=(",", ":"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, ValidationInfo
 
@@ -27,7 +27,13 @@ LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_from_folder), Pl
 
 
 class Images(Section):
-    """What every source needs to know about its images and splits."""
+    """What every source needs to know about its images and splits.
+
+    Attributes:
+        natural_side: Side in pixels of its images as they are; 32 stands for one that only the images can tell.
+    """
+
+    natural_side: ClassVar[int] = 32
 
     image_mode: Literal["L", "RGB"] = Field("RGB", description="What networks see: grey (L) or colour (RGB).")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
@@ -71,6 +77,8 @@ class Columns(Images):
 
 class DigitsSource(Images):
     """scikit-learn's 1,797 handwritten digits, 8x8 grey: nothing to download."""
+
+    natural_side: ClassVar[int] = 8
 
     kind: Literal["digits"] = "digits"
     image_mode: Literal["L", "RGB"] = "L"

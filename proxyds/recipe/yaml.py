@@ -18,7 +18,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.recipe.methods import BY_IMPORTANCE
-from proxyds.recipe.models import Recipe
+from proxyds.recipe.models import FORMER_PADDING, Recipe
 from proxyds.recipe.problems import Fault, Place, explain
 
 MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
@@ -26,6 +26,9 @@ MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 
 
 IN_FULL = "# The recipe as run, with every default filled in."
 """First line of the recipe in a proxy."""
+
+FORMER_DEFAULTS = {("selection", "method"): BY_IMPORTANCE, ("training", "crop_padding"): FORMER_PADDING}
+"""What a recipe that was written in full, as proxies hold it, means where it lacks a setting whose default has changed since."""
 
 _PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
@@ -35,7 +38,7 @@ _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe file. One that was written in full, and yet has no method, dates from when there was only one.
+    """Reads a recipe file. What one that was written in full lacks has its former default, see `FORMER_DEFAULTS`.
 
     Args:
         path: A YAML 1.2 file; relative folders in it are taken from its own folder.
@@ -52,11 +55,12 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     text = _read_text(path)
     tree = _parse(text, str(path))
     data, overridden = _plain(tree), {}
-    if text.startswith(IN_FULL) and isinstance(data.setdefault("selection", {}), dict):
-        data["selection"].setdefault("method", BY_IMPORTANCE)
+    for (section, key), value in FORMER_DEFAULTS.items() if text.startswith(IN_FULL) else ():
+        if isinstance(data.setdefault(section, {}), dict):
+            data[section].setdefault(key, value)
     for assignment in overrides:
-        place, value = _parse_assignment(assignment)
-        _assign(data, place, value, assignment)
+        place, override = _parse_assignment(assignment)
+        _assign(data, place, override, assignment)
         overridden[place] = assignment
     try:
         return Recipe.model_validate_json(json.dumps(data, default=str), context=path.parent)
@@ -66,7 +70,10 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def write_recipe(recipe: Recipe) -> str:
-    """Writes a recipe as YAML with every default filled in (but for `Section.later`); reading it gives an equal `sha256`."""
+    """Writes a recipe as YAML with every default filled in (but for `Section.later`); reading it gives an equal `sha256`.
+
+    A crop padding that is left to the images is null until a build has read them.
+    """
     stream = io.StringIO()
     YAML(typ="rt", pure=True).dump(_with_lists_on_one_line(recipe.model_dump(mode="json")), stream)
     return f"{IN_FULL} Identity (sha256): {recipe.sha256}\n{stream.getvalue()}"

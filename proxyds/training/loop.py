@@ -173,7 +173,7 @@ def draw_epoch(
     offsets = torch.empty(n_steps, 2, batch_size, dtype=torch.int64)
     mirrored = torch.empty(n_steps, batch_size, dtype=torch.bool)
     for step in range(n_steps):
-        offsets[step] = torch.randint(2 * settings.crop_padding + 1, (2, batch_size), generator=generator)
+        offsets[step] = torch.randint(2 * settings.padding + 1, (2, batch_size), generator=generator)
         mirrored[step] = torch.rand(batch_size, generator=generator) < 0.5
     return order.to(device), offsets.to(device), mirrored.to(device)
 
@@ -214,7 +214,7 @@ def pad_images(pixels: NDArray[np.uint8], settings: Training, device: str) -> Te
         (N, H + 2 p, W + 2 p, C) uint8: with the channels last, a row of a window is one piece of memory.
     """
     n, n_channels, height, width = pixels.shape
-    padding = settings.crop_padding
+    padding = settings.padding
     padded = np.zeros((n, height + 2 * padding, width + 2 * padding, n_channels), np.uint8)
     padded[:, padding : padding + height, padding : padding + width] = pixels.transpose(0, 2, 3, 1)
     return torch.from_numpy(padded).to(device)
@@ -234,7 +234,7 @@ def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tenso
         (n, C, H, W) uint8, in memory with the channels last.
     """
     n_images, padded_height, padded_width, n_channels = padded.shape
-    height, width = padded_height - 2 * settings.crop_padding, padded_width - 2 * settings.crop_padding
+    height, width = padded_height - 2 * settings.padding, padded_width - 2 * settings.padding
     n, device = len(chosen), padded.device
     n_pixels = n_images * padded_height * padded_width - width + 1
     row_at = padded.view(-1).as_strided((n_pixels, width * n_channels), (n_channels, 1))  # the row from any pixel on

@@ -75,7 +75,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 N_CORES = loky.cpu_count()
 BATCH = 128
-SETTINGS = Training(epochs=30, batch_size=BATCH)
+SETTINGS = Training(epochs=30, batch_size=BATCH, crop_padding=4)
 IMAGE = (3, 32, 32)
 LOADER = "a loop over a DataLoader with PIL transforms, one run in all threads, the better of 0 and 2 loader workers"
 

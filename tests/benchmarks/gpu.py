@@ -47,7 +47,9 @@ def our_rate(architecture: Architecture, n_steps: int) -> float:
     """Images a second of one run's later epochs."""
     pixels, labels = make_pixels(BATCH * n_steps)
     network = make_network("resnet", architecture.parameters, 10, IMAGE, 0)
-    epochs = train_network(network, pixels, labels, Training(epochs=4, batch_size=BATCH), seed=0, device=DEVICE)
+    epochs = train_network(
+        network, pixels, labels, Training(epochs=4, batch_size=BATCH, crop_padding=4), seed=0, device=DEVICE
+    )
     return BATCH * n_steps / float(np.median([epoch.seconds for epoch in epochs[1:]]))
 
 
@@ -110,7 +112,7 @@ def rows_of_loops(repeats: int) -> list[Row]:
 
 def row_of_grid() -> Row:
     """The whole of table 1 with five seeds: everything, the proxy and a random subset; put together from each architecture's rate."""
-    settings = Training(epochs=EPOCHS, batch_size=BATCH)
+    settings = Training(epochs=EPOCHS, batch_size=BATCH, crop_padding=4)
     n_seen = N_SEEDS * BATCH * (count_steps(settings, N_FULL) + 2 * count_steps(settings, N_PROXY))
     seconds = 0.0
     for filters, kernel_size, multiplier in GRID:

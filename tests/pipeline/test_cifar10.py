@@ -171,7 +171,7 @@ def test_networks_become_as_good_as_by_a_plain_loop(data_folder: Path) -> None:
     """Five seeds of each; the loops draw their own orders, crops and flips."""
     pixels, labels = read_pixels(data_folder, "train", 10_000)
     test_pixels, test_labels = read_pixels(data_folder, "test", 10_000)
-    settings = Training(epochs=5, batch_size=64, learning_rate=0.01)
+    settings = Training(epochs=5, batch_size=64, learning_rate=0.01, crop_padding=4)
     parameters, shape = {"depth": 8, "base_filters": 8}, (3, 32, 32)
     ours, plain = [], []
     for seed in range(5):

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
-from proxyds.recipe.models import Recipe, recipe_json_schema
+from proxyds.recipe.models import Recipe, choose_crop_padding, recipe_json_schema
 from proxyds.recipe.presets import SCHEMA_FILE, preset_names, preset_purpose, preset_text
 from proxyds.recipe.yaml import MAX_RECIPE_BYTES, read_recipe, write_recipe
 
@@ -176,7 +176,7 @@ def test_every_value_has_another_below(read: Callable[..., Recipe]) -> None:
 
 def test_recipes_of_proxies_from_before_there_were_methods_are_of_the_papers(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(MINIMAL + "selection: {ratio: 0.1}\n")
-    papers = read_recipe(tmp_path / "recipe.yaml", ["selection.method=cases"])
+    papers = read_recipe(tmp_path / "recipe.yaml", ["selection.method=cases", "training.crop_padding=4"])
     assert "method" not in json.loads(papers.canonical)["selection"]  # their identity is what it was
     assert "method: cases" in write_recipe(papers)
     assert read_recipe(tmp_path / "recipe.yaml").selection.method == "easier"
@@ -186,6 +186,58 @@ def test_recipes_of_proxies_from_before_there_were_methods_are_of_the_papers(tmp
         assert read_recipe(tmp_path / "held.yaml").selection.method == "cases"
     assert read_recipe(tmp_path / "held.yaml") == papers
     assert read_recipe(tmp_path / "held.yaml", ["selection.method=random"]).selection.method == "random"
+
+
+@pytest.mark.parametrize(
+    ("side", "padding"),
+    [(3, 0), (4, 1), (8, 1), (11, 1), (12, 2), (16, 2), (20, 3), (28, 4), (32, 4), (224, 28), (4096, 64)],
+)
+def test_crops_are_padded_by_an_eighth_of_the_side_a_half_rounded_up(side: int, padding: int) -> None:
+    assert choose_crop_padding(side) == padding
+
+
+@pytest.mark.parametrize(
+    ("source", "padding"),
+    [
+        ("{kind: digits}", 1),
+        ("{kind: digits, image_size: 20}", 3),
+        ("{kind: folder, path: images, image_size: 16}", 2),
+        ("{kind: folder, path: images}", 4),  # as for 32 pixels, until the images are read
+        ("{kind: torchvision, path: images, dataset: CIFAR10}", 4),
+    ],
+)
+def test_a_padding_left_to_the_images_counts_as_if_it_were_named(
+    read: Callable[..., Recipe], source: str, padding: int
+) -> None:
+    recipe = read(f"{MINIMAL}source: {source}\n")
+    assert recipe.training.crop_padding is None
+    assert recipe.sha256 == read(f"{MINIMAL}source: {source}\ntraining: {{crop_padding: {padding}}}\n").sha256
+    assert recipe.with_crop_padding(padding).sha256 == recipe.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256"),
+    [
+        (
+            "cifar10-resnet20",
+            "b5d84c8bbef42caf05118e712abddbd6dbebcee0b9255740238f3c512dccb6b1",
+        ),  # 32 pixels, not named
+        ("cifar100-resnet20", "b013c3338425394ff06cc51b0aadf30f2c6ac893160bedeb94800d6b36b3b40c"),
+        ("digits", "548b3c3c02b331ee19fd8ca44cc430c6f78159db5d6e46a51f6ec3a99f6b0dfe"),  # named
+    ],
+)
+def test_recipes_whose_padding_stays_keep_their_identity(name: str, sha256: str) -> None:
+    assert read_recipe(RECIPES[0].parent / f"{name}.yaml").sha256 == sha256
+
+
+def test_a_recipe_in_full_that_names_no_padding_dates_from_when_it_was_4(
+    write_recipe_file: RecipeFile, read: Callable[..., Recipe]
+) -> None:
+    in_full = write_recipe(read(MINIMAL, "training.crop_padding=4"))
+    without = in_full.replace("  crop_padding: 4\n", "")
+    assert without != in_full
+    assert read_recipe(write_recipe_file(without)).sha256 == read_recipe(write_recipe_file(in_full)).sha256
+    assert read_recipe(write_recipe_file(without), ["training.crop_padding=1"]).training.crop_padding == 1
 
 
 @pytest.mark.parametrize(
@@ -616,7 +668,7 @@ def test_licence_may_be_spelt_license(read: Callable[..., Recipe]) -> None:
     assert one.sha256 == other.sha256
     assert write_recipe(one) == write_recipe(other)
     assert "\nlicence: mit\n" in write_recipe(other)
-    assert Recipe.model_validate_json(one.canonical) == one
+    assert Recipe.model_validate_json(one.canonical).canonical == one.canonical
 
 
 @pytest.mark.parametrize("texts", [("licence: mit", "license: mit"), ("license: mit", "licence: cc0-1.0")])

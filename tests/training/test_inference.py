@@ -31,7 +31,7 @@ def images(n: int) -> np.ndarray:
 def test_saved_networks_give_the_same_features(tmp_path: Path) -> None:
     pixels, labels = images(300), np.arange(300) % 2
     network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
-    train_network(network, pixels, labels, Training(epochs=1, batch_size=64), seed=2)
+    train_network(network, pixels, labels, Training(epochs=1, batch_size=64, crop_padding=1), seed=2)
     save_network(network, tmp_path / "w.safetensors", 2, (1, 8, 8))
     again = load_network(tmp_path / "w.safetensors", "resnet", SMALL)
     features = extract_features(network, "pool", pixels)
@@ -68,7 +68,7 @@ def test_answers_are_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_agree_with_the_labels_that_a_network_gives() -> None:
     pixels, labels = images(150), np.arange(150) % 2
     network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
-    train_network(network, pixels, labels, Training(epochs=1, batch_size=50), seed=2)
+    train_network(network, pixels, labels, Training(epochs=1, batch_size=50, crop_padding=1), seed=2)
     loss, _, el2n, margin = measure_answers(network, pixels, labels)
     right = predict_labels(network, pixels) == labels
     assert measure_network(network, pixels, labels) == (right.mean(), pytest.approx(loss.mean(), abs=1e-6))

@@ -23,7 +23,7 @@ NET = Architecture("net", "resnet", {"depth": 8, "base_filters": 8}, 10, 30, 100
 SETUP = TrainingSetup(
     n_labels=4,
     image_shape=(3, 16, 16),
-    settings=Training(epochs=2, batch_size=16, learning_rate=0.01),
+    settings=Training(epochs=2, batch_size=16, learning_rate=0.01, crop_padding=4),
     seed=7,
     device="cpu",
     arithmetic={"torch": "2", "device": "cpu x86_64"},
