@@ -92,7 +92,7 @@ class MethodRecord(Part):
 
     `method` is a data set of the table `ranking`, or `flops` or `parameters` (ranking for nothing); `full` against other
     seeds of itself is the noise ceiling. `ratio` is null where there is none. `ranked_by` is what a data set ranks by.
-    `tau_of_repeats` holds each repeat's own Kendall tau.
+    `tau_of_repeats` holds the Kendall tau of each draw, of each seed where nothing is drawn.
     """
 
     method: MethodName
@@ -140,17 +140,27 @@ class SpendingRecord(Part):
     pays_after_with_check: Count | None
 
 
+HALVING = "halving"
+"""Successive halving on everything, among the ways to search."""
+
+
+def _is_way_to_search(name: str) -> str:
+    return name if name == HALVING else _is_way_to_rank(name)
+
+
 class SearchRecord(Part):
     """What a search over the ranked architectures would have paid, and what it would have lost.
 
     Attributes:
-        way: How it ranks, for people.
+        method: A way to rank, `full` for training all on everything, or `halving`.
+        ranked_by: What ranks.
         n_finalists: How many of the best are trained on everything in the end.
         flops: Of choosing samples, of ranking and of the finalists' trainings.
         lost: Accuracy on everything that is lost.
     """
 
-    way: str
+    method: Annotated[str, AfterValidator(_is_way_to_search)]
+    ranked_by: RankedBy = BY_ACCURACY
     n_finalists: Count
     flops: Amount
     lost: Share
@@ -191,8 +201,8 @@ class EvidenceRecord(Part):
     own_tau: EstimateRecord
     below_ceiling: EstimateRecord | None = None
     caution: str | None = None
-    architectures: tuple[RankedRecord, ...] = ()
-    searches: tuple[SearchRecord, ...] = ()
+    architectures: Annotated[tuple[RankedRecord, ...], Field(max_length=2000)] = ()
+    searches: Annotated[tuple[SearchRecord, ...], Field(max_length=1000)] = ()
     passed: bool | None
     sufficient_ratio: float | None
     spending: SpendingRecord

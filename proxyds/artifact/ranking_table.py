@@ -85,10 +85,6 @@ class Measured:
         """Counts the draws of a data set; 1 where there is no training, as of a ranking that costs nothing."""
         return len(set(self.draws.get((dataset, ratio), (0,))))
 
-    def is_drawn(self, dataset: str) -> bool:
-        """Tells whether all architectures are trained on the same samples of a draw."""
-        return dataset not in (FULL, FEWER_EPOCHS, *FREE_RANKINGS)
-
 
 def describe_architecture(architecture: Architecture) -> dict[str, Any]:
     """Describes an architecture in the columns that the table has for it."""

@@ -51,7 +51,9 @@ _KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
 """Kinds of types, of which a column must have the one that the format has."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 _KEY_OF_RUNS = ["architecture", "dataset", "ratio", "draw_seed", "training_seed"]
-_NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "training_flops", "n_parameters", "accuracy", "origin"} - {"draw_seed"}
+_NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "forward_flops", "training_flops", "n_parameters", "accuracy", "origin"} - {
+    "draw_seed"
+}
 
 
 def list_columns(config: str, *, has_weight: bool, keeps_labels: bool) -> dict[str, pa.DataType]:
@@ -390,6 +392,7 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
     is_sound = (
         not any(table[name].null_count for name in _NEVER_NULL_OF_RUNS)
         and all(row["dataset"] in DATASETS and 0 < row["ratio"] <= 1 and 0 <= row["accuracy"] <= 1 for row in rows)
+        and all(min(row["forward_flops"], row["training_flops"], row["n_parameters"]) >= 0 for row in rows)
         and len({tuple(row[name] for name in _KEY_OF_RUNS) for row in rows}) == len(rows)
     )
     if is_sound:

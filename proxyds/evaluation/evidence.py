@@ -7,7 +7,7 @@ the same architectures, since what makes a set of architectures easy to rank mak
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,19 +22,18 @@ from proxyds.artifact.evidence_records import (
     MachineRecord,
     MethodRecord,
     RankedRecord,
-    SearchRecord,
 )
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import (
     AT_ONE_RATIO,
     BY_ACCURACY,
     BY_BOTH,
+    FEWER_EPOCHS,
     FLOPS,
     FREE_RANKINGS,
     FULL,
     PARAMETERS,
     PROXY,
-    REGRETS,
     STATISTICS,
     Measured,
     RankedBy,
@@ -53,7 +52,7 @@ from proxyds.evaluation.intervals import (
 )
 from proxyds.evaluation.rank_metrics import Floats, add_parameters, are_alike, kendall_tau, n_top
 from proxyds.evaluation.saturation import explain_saturation
-from proxyds.evaluation.search_cost import find_prices, list_searches
+from proxyds.evaluation.search_cost import list_searches, open_search
 from proxyds.evaluation.verdict import Compared, find_outcome, judge
 from proxyds.recipe.models import MIN_RANKED, Check
 
@@ -109,14 +108,10 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     below = None if ceiling is None else subtract(ceiling, own).as_gap()
     at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
     verdict, explanation = judge(at_own_ratio, below, manifest.space.n_architectures)
-    if len(full) == 1:
+    if len(full) == 1 and verdict != "ranks better than its controls":
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
-    regrets = {way: _list_values(of, REGRETS.values()) for way, of in ways.items() if of}
-    searches: tuple[SearchRecord, ...] = ()
-    if spending.full_flops is not None:
-        prices = find_prices(table, spending.build_flops, spending.full_flops)
-        searches = tuple(list_searches(regrets, measured, references, prices, own_ratio))
+    search = open_search(measured, references, table, spending.build_flops, manifest.counts.train)
     evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
@@ -135,11 +130,9 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         explanation=explanation,
         own_tau=_estimate_own(measured, references, own_ratio),
         below_ceiling=below,
-        caution=explain_saturation(
-            full, measured.accuracies[PROXY, own_ratio], len(manifest.proxy_label_names), manifest.counts.test
-        ),
+        caution=_find_caution(measured, manifest),
         architectures=tuple(_list_architectures(measured, table, own_ratio)),
-        searches=searches,
+        searches=tuple(list_searches(search, list_scores(measured, check.parameter_weight), measured, own_ratio)),
         passed=None,
         sufficient_ratio=None,
         spending=spending,
@@ -165,27 +158,35 @@ def measure_ways(
     ways: dict[_Way, dict[str, LeftOut]] = {}
     is_known = len(full) > 1
     ways[FULL, None, BY_ACCURACY] = {n: compare_seeds(references, full, cost, n) for n in names if is_known}
-    for free in FREE_RANKINGS:
-        scores, draws = measured.costs[free][None], np.zeros(1, np.int64)
-        of = {n: compare_repeats(references, scores, draws, cost, n, has_common_draws=False) for n in names}
-        ways[free, None, BY_ACCURACY] = of
-    for (dataset, ratio), accuracies in measured.accuracies.items():
-        if dataset == FULL:
-            continue
-        with_parameters = add_parameters(accuracies, measured.costs[PARAMETERS], parameter_weight)
-        by: dict[RankedBy, Floats] = {BY_ACCURACY: accuracies, BY_BOTH: with_parameters}
-        for ranked_by, scores in by.items():
-            draws, is_drawn = measured.draws[dataset, ratio], measured.is_drawn(dataset)
-            ways[dataset, ratio, ranked_by] = {
-                name: compare_repeats(references, scores, draws, cost, name, has_common_draws=is_drawn)
-                for name in names
-                if ranked_by == BY_ACCURACY or name != "pearson"  # a score of ranks is no accuracy
-            }
+    for (method, ratio, ranked_by), scores in list_scores(measured, parameter_weight).items():
+        draws = measured.draws.get((method, ratio or 1.0), np.zeros(1, np.int64))
+        is_drawn = method not in (FEWER_EPOCHS, *FREE_RANKINGS)
+        ways[method, ratio, ranked_by] = {
+            name: compare_repeats(references, scores, draws, cost, name, has_common_draws=is_drawn)
+            for name in names
+            if ranked_by == BY_ACCURACY or name != "pearson"  # a score of ranks is no accuracy
+        }
     return ways
 
 
-def _list_values(of: Mapping[str, LeftOut], names: Iterable[str]) -> dict[str, float]:
-    return {name: float(of[name].mean[0]) for name in names}
+def list_scores(measured: Measured, parameter_weight: float) -> dict[_Way, Floats]:
+    """Lists what every way but training on everything ranks by: the free rankings (1, n), and every data set (R, n) by either score."""
+    scores: dict[_Way, Floats] = {(free, None, BY_ACCURACY): measured.costs[free][None] for free in FREE_RANKINGS}
+    for (dataset, ratio), accuracies in measured.accuracies.items():
+        if dataset != FULL:
+            scores[dataset, ratio, BY_ACCURACY] = accuracies
+            with_parameters = add_parameters(accuracies, measured.costs[PARAMETERS], parameter_weight)
+            scores[dataset, ratio, BY_BOTH] = with_parameters
+    return scores
+
+
+def _find_caution(measured: Measured, manifest: Manifest) -> str | None:
+    """Says whether accuracies lie too near to chance or to 100 %; of a proxy that keeps some labels only what everything says."""
+    full, proxy = measured.accuracies[FULL, 1.0], measured.accuracies[PROXY, manifest.draw.ratio]
+    if manifest.counts.test == 0:
+        return None
+    of_proxy = proxy if manifest.kept_labels is None else full
+    return explain_saturation(full, of_proxy, len(manifest.label_names), manifest.counts.test)
 
 
 def _estimate_own(measured: Measured, references: Floats, own_ratio: float) -> EstimateRecord:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from proxyds.artifact.evidence_records import SearchRecord
+from proxyds.artifact.evidence_records import HALVING, SearchRecord
 from proxyds.artifact.ranking_table import (
-    BY_BOTH,
+    ALL_LABELS,
+    BY_ACCURACY,
     FEWER_EPOCHS,
     FREE_RANKINGS,
     FULL,
-    METHOD_LABELS,
+    PROXY,
     REGRETS,
     Measured,
     RankedBy,
@@ -25,79 +27,121 @@ from proxyds.recipe.methods import METHODS
 
 
 @dataclass(frozen=True)
-class Prices:
-    """FLOPs of a search's parts.
+class Search:
+    """What a search has to do with.
 
     Attributes:
-        choosing: Of what a build trains and asks before it draws.
-        full: Of one architecture's training on everything and its test, the mean.
-        training: Of one architecture's training and test on a data set of a ratio, the mean.
+        full: (F, n) accuracies on everything.
+        references: (F, n) of `intervals.other_seeds`: by them what is chosen is judged.
+        full_flops: (n,) of one training on everything and its test.
+        flops: (n,) of one training and test on a data set at a ratio.
+        choosing: FLOPs of what a build trains and asks before it draws.
     """
 
+    full: Floats
+    references: Floats
+    full_flops: Floats
+    flops: Mapping[tuple[str, float], Floats]
     choosing: float
-    full: float
-    training: Mapping[tuple[str, float], float]
 
 
-def find_prices(runs: pa.Table, choosing: float, full: float) -> Prices:
-    """Finds what trainings cost; what was not trained here has no price."""
-    trained = runs.filter(pa.compute.field("run_flops").is_valid())
-    means = trained.group_by(["dataset", "ratio"]).aggregate([("run_flops", "mean")]).to_pylist()
-    return Prices(choosing, full, {(row["dataset"], row["ratio"]): row["run_flops_mean"] for row in means})
+def open_search(measured: Measured, references: Floats, runs: pa.Table, choosing: float, n_full: int) -> Search:
+    """Finds what trainings cost; what was not trained here is priced by the epochs and samples of the proxy's trainings.
+
+    Args:
+        measured: Accuracies.
+        references: Of `intervals.other_seeds`.
+        runs: The table `ranking`.
+        choosing: FLOPs of the build.
+        n_full: Samples that may be drawn.
+    """
+    position = {name: i for i, name in enumerate(measured.names)}
+    sums: dict[tuple[str, float], Floats] = {}
+    counts: dict[tuple[str, float], NDArray[np.int64]] = {}
+    on_everything = np.full(len(position), np.nan)
+    for row in runs.to_pylist():
+        if row["run_flops"] is None or row["architecture"] not in position:
+            continue
+        key, i = (row["dataset"], row["ratio"]), position[row["architecture"]]
+        sums.setdefault(key, np.zeros(len(position)))[i] += row["run_flops"]
+        counts.setdefault(key, np.zeros(len(position), np.int64))[i] += 1
+        if row["dataset"] == PROXY and row["n_epochs"] is not None:
+            on_everything[i] = row["n_epochs"] * n_full * row["training_flops"]
+    flops = {key: sums[key] / np.maximum(counts[key], 1) for key in sums}
+    full = measured.accuracies[FULL, 1.0]
+    return Search(full, references, flops.pop((FULL, 1.0), on_everything), flops, choosing)
 
 
 def list_searches(
-    regrets: Mapping[tuple[str, float | None, RankedBy], Mapping[str, float]],
-    measured: Measured,
-    references: Floats,
-    prices: Prices,
-    own_ratio: float,
+    search: Search, scores: Mapping[tuple[str, float | None, RankedBy], Floats], measured: Measured, own_ratio: float
 ) -> Iterator[SearchRecord]:
-    """Lists what a search would have paid by each way to rank: n trainings on the subset, then the best k on everything.
+    """Lists what a search would have paid and lost: all architectures on the subset, then the best k on everything, once.
+
+    Of these k it takes the one with the best accuracy there, and another training on everything judges what was lost.
+    With one training on everything nothing else judges, so that losses are too small.
 
     Args:
-        regrets: The statistics of `REGRETS` by method, ratio and what it ranks by.
+        search: Prices and accuracies.
+        scores: (R, n) what ranks, by method, ratio and what it ranks by.
         measured: Accuracies.
-        references: (F, n) full-data accuracies.
-        prices: FLOPs.
         own_ratio: The proxy's.
     """
+    if np.isnan(search.full_flops).any():
+        return
     n = len(measured.names)
-    for (method, ratio, ranked_by), lost in regrets.items():
-        if ratio not in (None, own_ratio):
-            continue
-        label = METHOD_LABELS[method] + (", with parameters" if ranked_by == BY_BOTH else "")
-        if method == FULL:
-            yield SearchRecord(way="everything", n_finalists=n, flops=n * prices.full, lost=lost["regret"])
-            continue
-        if method not in FREE_RANKINGS and (method, own_ratio) not in prices.training:
-            continue
-        ranking = 0.0 if method in FREE_RANKINGS else _price_choosing(method, prices)
-        ranking += n * prices.training.get((method, own_ratio), 0.0)
-        for k, name in REGRETS.items():
-            yield SearchRecord(way=label, n_finalists=k, flops=ranking + k * prices.full, lost=lost[name])
-    yield from _halve(measured, references, prices)
+    everything = np.broadcast_to(np.arange(n), (1, n))
+    yield _sum_up(search, FULL, BY_ACCURACY, 0.0, everything)
+    for (method, ratio, ranked_by), of_way in scores.items():
+        cost = _price_ranking(search, method, own_ratio)
+        if ratio in (None, own_ratio) and cost is not None:
+            for k in REGRETS:
+                if k < n:
+                    yield _sum_up(search, method, ranked_by, cost, np.array([best_first(each)[:k] for each in of_way]))
+    yield from _halve(search, measured)
 
 
-def _price_choosing(method: str, prices: Prices) -> float:
-    """Prices the choice of samples: nothing where the method needs no probe."""
-    needs_probes = method not in METHODS or METHODS[method].needs
-    return prices.choosing if needs_probes and method != FEWER_EPOCHS else 0.0
+def _price_ranking(search: Search, method: str, own_ratio: float) -> float | None:
+    """Prices the choice of samples and the trainings on them; None where that is not known."""
+    if method in FREE_RANKINGS:
+        return 0.0
+    if (method, own_ratio) not in search.flops:
+        return None
+    is_drawn_by_proxy = method in (PROXY, ALL_LABELS)
+    if method in METHODS and METHODS[method].needs:
+        return None  # another method's probes are not those of this build
+    return (search.choosing if is_drawn_by_proxy else 0.0) + float(search.flops[method, own_ratio].sum())
 
 
-def _halve(measured: Measured, references: Floats, prices: Prices) -> Iterator[SearchRecord]:
-    """Halves the architectures after each budget of fewer epochs on everything (Jamieson and Talwalkar 2016); needs two budgets."""
-    budgets = sorted(ratio for dataset, ratio in prices.training if dataset == FEWER_EPOCHS)
+def _sum_up(
+    search: Search, method: str, ranked_by: RankedBy, flops: float, finalists: NDArray[np.int64]
+) -> SearchRecord:
+    """Averages over repeats and seeds what a search pays and loses that trains its finalists, (R, k), on everything."""
+    losses = [
+        reference.max() - reference[kept[np.argmax(full[kept])]]
+        for kept in finalists
+        for full, reference in zip(search.full, search.references, strict=True)
+    ]
+    paid = flops + float(search.full_flops[finalists].sum(axis=1).mean())
+    lost = float(np.mean(losses))
+    return SearchRecord(method=method, ranked_by=ranked_by, n_finalists=finalists.shape[1], flops=paid, lost=lost)
+
+
+def _halve(search: Search, measured: Measured) -> Iterator[SearchRecord]:
+    """Halves the architectures after each budget of fewer epochs on everything (Jamieson and Talwalkar 2016); needs two budgets.
+
+    Every budget is trained from scratch, as the check did.
+    """
+    budgets = sorted(ratio for dataset, ratio in search.flops if dataset == FEWER_EPOCHS)
     if len(budgets) < 2:
         return
     n_repeats = min(len(measured.accuracies[FEWER_EPOCHS, budget]) for budget in budgets)
     for k in REGRETS:
-        flops, losses = k * prices.full, []
+        flops, finalists = 0.0, []
         for repeat in range(n_repeats):
             kept = np.arange(len(measured.names))
             for budget in budgets:
-                flops += len(kept) * prices.training[FEWER_EPOCHS, budget] / n_repeats
+                flops += float(search.flops[FEWER_EPOCHS, budget][kept].sum()) / n_repeats
                 n_left = k if budget == budgets[-1] else max(k, len(kept) // 2)
                 kept = kept[best_first(measured.accuracies[FEWER_EPOCHS, budget][repeat][kept])[:n_left]]
-            losses.append(np.mean(references.max(axis=1) - references[:, kept].max(axis=1)))
-        yield SearchRecord(way="successive halving", n_finalists=k, flops=flops, lost=float(np.mean(losses)))
+            finalists.append(kept)
+        yield _sum_up(search, HALVING, BY_ACCURACY, flops, np.array(finalists))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +24,7 @@ NEGLIGIBLE = 0.05
 """A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
 NEAR_CEILING = 0.1
 """A proxy preserves the ranking where its tau is surely not so far below the noise ceiling."""
-MOST_TIMES = 1000
+MOST_TIMES = 100
 """So many times as many runs are as good as never."""
 
 Outcome = Literal["better", "no better", "worse", "undecided"]
@@ -90,7 +89,8 @@ def judge(compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_
             return "worse than random" if is_random else rival.verdict, f"{_tell(rival, against)}: it is surely lower."
         if against.record.outcome == "no better":
             return rival.verdict, f"{_tell(rival, against)}: a gain of {NEGLIGIBLE} is ruled out."
-    if missing := [each.words for each in rivals if (each.control, each.ranked_by) not in of]:
+    needed = [each for each in rivals if each is not _WITH_PARAMETERS]
+    if missing := [each.words for each in needed if (each.control, each.ranked_by) not in of]:
         return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
     for rival, against in found:
         if against.record.outcome == "undecided":
@@ -118,8 +118,8 @@ def find_outcome(difference: EstimateRecord) -> Outcome:
     return "no better" if difference.high < NEGLIGIBLE else "undecided"
 
 
-def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[float | None, float | None]:
-    """Finds how many times as many architectures, and how many times as many draws, would settle a comparison.
+def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[int | None, int | None]:
+    """Finds how many architectures, or how many draws, would settle a comparison.
 
     The difference is taken to stay as it is. The variance of architectures falls with their number, that of draws and of
     single trainings with the number of draws.
@@ -130,36 +130,31 @@ def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[float 
         control: The control's.
 
     Returns:
-        Times as many architectures alone, and draws alone; None where these alone do not help.
+        The number of architectures alone, and of draws alone; None where these alone do not help.
     """
-    variance = subtract(proxy, control)
-    draws = variance.of_draws
-    of_trainings = min(proxy.noise_of_trainings + control.noise_of_trainings, variance.of_architectures)
+    difference = subtract(proxy, control)
+    n, n_draws = proxy.n_architectures, len(proxy.values)
+    of_trainings = min(proxy.noise_of_trainings + control.noise_of_trainings, difference.of_architectures)
+    of_architectures_alone = difference.of_architectures - of_trainings
     needed = max(
         (gain / QUANTILE) ** 2 if gain > 0 else 0.0, ((NEGLIGIBLE - gain) / QUANTILE) ** 2 if gain < NEGLIGIBLE else 0.0
     )
-    alone = variance.of_architectures - of_trainings
-    times_architectures = variance.of_architectures / (needed - draws) if needed > draws else math.inf
-    times_draws = (of_trainings + draws) / (needed - alone) if needed > alone else math.inf
-    architectures, repeats = (
-        max(1.0, times) if times <= MOST_TIMES else None for times in (times_architectures, times_draws)
-    )
-    return architectures, repeats
+
+    def is_settled(n_then: int, n_draws_then: int) -> bool:
+        of_draws = (of_trainings * n / n_then + difference.of_draws) * n_draws / n_draws_then
+        doubt = (2 / (n_then * (n_then - 1))) ** 2
+        return of_architectures_alone * n / n_then + of_draws + doubt <= needed
+
+    architectures = next((m for m in range(n + 1, MOST_TIMES * n) if is_settled(m, n_draws)), None)
+    draws = next((d for d in range(n_draws + 1, MOST_TIMES * n_draws) if is_settled(n, d)), None)
+    return architectures, draws
 
 
 def _list_rivals(of: dict[tuple[str, RankedBy], Compared]) -> Sequence[Rival]:
     """Lists who decides: of the free rankings the better one, none where all architectures cost alike."""
-    free = [of[name, BY_ACCURACY] for name in _FREE if (name, BY_ACCURACY) in of]
-    ranking = [each for each in free if each.record.difference.value is not None]
-    if free and not ranking:
-        return [_RANDOM, _FEWER_EPOCHS, _WITH_PARAMETERS]
-    best = min(ranking, key=lambda each: each.record.difference.value or 0.0, default=None)
-    with_parameters = [] if (RANDOM, BY_BOTH) in of and _has_none(of[RANDOM, BY_BOTH]) else [_WITH_PARAMETERS]
-    return [_RANDOM, _FREE[best.record.control if best else FLOPS], _FEWER_EPOCHS, *with_parameters]
-
-
-def _has_none(against: Compared) -> bool:
-    return against.record.difference.value is None
+    free = [rival for name, rival in _FREE.items() if of[name, BY_ACCURACY].record.difference.value is not None]
+    best = sorted(free, key=lambda rival: of[rival.control, BY_ACCURACY].record.difference.value or 0.0)[:1]
+    return [_RANDOM, *best, _FEWER_EPOCHS, _WITH_PARAMETERS]
 
 
 def _tell(rival: Rival, against: Compared) -> str:
@@ -177,14 +172,11 @@ def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
     if difference.low is None:
         return f"{told} There is no interval: that takes 8 architectures, and 2 draws of {METHOD_LABELS[PROXY]} and control."
     architectures, draws = find_settling(difference.value, against.proxy, against.control)
-    n = against.proxy.n_architectures
     ways = []
-    if architectures is not None and architectures * n <= n_in_space:
-        ways.append(f"about {math.ceil(architectures * n):,} architectures (here {n:,})")
-    if draws is not None and against.control.has_common_draws:
-        ways.append(f"about {math.ceil(draws * n_draws):,} draws (here {n_draws:,})")
+    if architectures is not None and architectures <= n_in_space:
+        ways.append(f"about {architectures:,} architectures (here {against.proxy.n_architectures:,})")
+    if draws is not None:
+        ways.append(f"about {draws:,} draws (here {n_draws:,})")
     if not ways:
-        return (
-            f"{told} If it stays so, no number of draws settles it, nor all {n_in_space:,} architectures of the space."
-        )
+        return f"{told} If it stays so, neither more draws nor all {n_in_space:,} architectures of the space settle it."
     return f"{told} If it stays so, {' or '.join(ways)} would settle it."

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, Manifest, list_configs
+from proxyds.artifact.ranking_table import BY_BOTH
 from proxyds.artifact.reader import list_tables, parse_json, read_manifest, refused, verify_files, verify_proxy
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights
@@ -286,21 +287,26 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     """Checks that the statistics, the verdict and the gate are what the runs in the table `ranking` give when they are weighed again."""
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
-    claims, expected = _list_claims(said), _list_claims(weigh_evidence(table, said.check, provenance, manifest))
-    # an older version made its verdict by other intervals, and had fewer statistics: what both know must agree
-    both = claims.keys() & expected.keys() - _OF_INTERVALS
-    for what in sorted(both if _is_older(manifest) else claims.keys() | expected.keys()):
+    weighed = weigh_evidence(table, said.check, provenance, manifest)
+    claims, expected = _list_claims(said), _list_claims(weighed)
+    if tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 6):
+        claims, expected = claims | _list_later_claims(said), expected | _list_later_claims(weighed)
+    else:  # its intervals were others, and what parameters add was not known
+        claims = {what: value for what, value in claims.items() if what not in _FROM_INTERVALS}
+        expected = {what: value for what, value in expected.items() if what not in _FROM_INTERVALS and _was_known(what)}
+    for what in sorted(claims.keys() | expected.keys()):
         claim, value = claims.get(what), expected.get(what)
         if not _agree(claim, value):
             why = f"evidence: {what} must be what the runs in ranking/ give, {value}, it is {claim}"
             raise refused(folder / MANIFEST, why)
 
 
-def _is_older(manifest: Manifest) -> bool:
-    return tuple(int(part) for part in manifest.format_version.split(".")) < (1, 6)
+_FROM_INTERVALS = {"verdict", "passed", "sufficient_ratio"}
 
 
-_OF_INTERVALS = {"verdict", "passed", "sufficient_ratio"}
+def _was_known(claim: str) -> bool:
+    """Tells whether format 1.5 had such a claim."""
+    return not claim.endswith(f" by {BY_BOTH}") and not claim.startswith(("regret_of_3", "regret_of_5"))
 
 
 def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
@@ -314,6 +320,27 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
         name = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
         claims[name] = comparison.difference.value
     return {**claims, "own tau": evidence.own_tau.value}
+
+
+def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
+    """Lists what evidence claims since format 1.6: intervals, outcomes, architectures, searches."""
+    claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
+    estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling}
+    for each in evidence.methods:
+        place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"
+        estimates |= {f"{name} of {place}": estimate for name, estimate in each.statistics.items()}
+    for comparison in evidence.comparisons:
+        place = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
+        estimates[place], claims[f"outcome of {place}"] = comparison.difference, comparison.outcome
+    for name, estimate in estimates.items():
+        claims[f"interval of {name}: low"] = estimate.low if estimate else None
+        claims[f"interval of {name}: high"] = estimate.high if estimate else None
+    for architecture in evidence.architectures:
+        claims |= {f"{key} of {architecture.name}": value for key, value in architecture.model_dump().items()}
+    for search in evidence.searches:
+        name = f"search by {search.method} {search.ranked_by}, {search.n_finalists}"
+        claims |= {f"{name}: flops": search.flops / 1e9, f"{name}: lost": search.lost}
+    return claims
 
 
 def _agree(one: Any, other: Any) -> bool:

@@ -202,8 +202,8 @@ def settle(noise: str, run_all: Any) -> dict[str, Any]:
     gain = float(np.mean([subtract(*each).value for each in taus]))
     told = np.array([find_settling(gain, *each) for each in taus], dtype=float)
     found: dict[str, Any] = {"gain": round(gain, 3)}
-    for column, (what, here) in enumerate((("architectures", small.n), ("draws", small.n_draws))):
-        number = float(np.median(np.where(np.isnan(told[:, column]), np.inf, told[:, column]))) * here
+    for column, what in enumerate(("architectures", "draws")):
+        number = float(np.median(np.where(np.isnan(told[:, column]), np.inf, told[:, column])))
         shares = []
         for times in (0.5, 1, 2):
             n = max(2, round(times * number))

@@ -14,10 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from proxyds.artifact.card.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
-from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.evidence_records import HALVING, EvidenceRecord, SearchRecord
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     AT_ONE_RATIO,
+    BY_BOTH,
     FEWER_EPOCHS,
     FLOPS,
     FULL,
@@ -191,23 +192,27 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
     return as_png(figure)
 
 
+def label_search(search: SearchRecord) -> str:
+    """Names a way to search, for people."""
+    names = METHOD_LABELS | {FULL: "everything", HALVING: "successive halving"}
+    return names[search.method] + (", with parameters" if search.ranked_by == BY_BOTH else "")
+
+
 def _draw_searches(evidence: EvidenceRecord) -> bytes:
     """Draws what a search would have paid and lost with each way to rank, by the number of finalists."""
     figure, axes = new_axes(height=4.2)
-    by_label = {label: method for method, label in METHOD_LABELS.items()}
-    for way in dict.fromkeys(each.way for each in evidence.searches):
-        points = [each for each in evidence.searches if each.way == way]
-        label, _, with_parameters = way.partition(", with")
-        method = by_label.get(label, FULL)
+    for method, ranked_by in dict.fromkeys((each.method, each.ranked_by) for each in evidence.searches):
+        points = [each for each in evidence.searches if (each.method, each.ranked_by) == (method, ranked_by)]
+        with_parameters = ranked_by == BY_BOTH
         axes.plot(
             [each.flops for each in points],
             [100 * each.lost for each in points],
-            marker=MARKERS[method],
-            color=COLOURS[method],
+            marker=MARKERS.get(method, "d"),
+            color=COLOURS.get(method, "#882255"),
             linestyle=":" if with_parameters else "-",
             linewidth=1,
             markerfacecolor="none" if with_parameters else None,
-            label=way,
+            label=label_search(points[0]),
         )
     axes.set_xscale("log")
     axes.set_ylim(bottom=min(-0.1, axes.get_ylim()[0]))

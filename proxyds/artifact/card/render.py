@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from ruamel.yaml import YAML
 
-from proxyds.artifact.card.evidence_plots import draw_evidence
+from proxyds.artifact.card.evidence_plots import draw_evidence, label_search
 from proxyds.artifact.card.plots import count_labels, draw_pictures
 from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
 from proxyds.artifact.manifest import CARD, Manifest, list_configs
@@ -141,7 +141,8 @@ def _search_rows(evidence: EvidenceRecord) -> list[dict[str, Any]]:
     """Makes a row for each way to search: FLOPs and accuracy points lost, as text, by the number of finalists."""
     rows: dict[str, dict[str, Any]] = {}
     for each in evidence.searches:
-        row = rows.setdefault(each.way, {"way": each.way, "finalists": {}})
+        way = label_search(each)
+        row = rows.setdefault(way, {"way": way, "finalists": {}})
         row["finalists"][each.n_finalists] = f"{with_prefix(each.flops, 'FLOP')}, {100 * each.lost:.1f}"
     return list(rows.values())
 
