@@ -10,7 +10,7 @@ import pyarrow as pa
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from proxyds.artifact.card.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
@@ -215,6 +215,9 @@ def _draw_searches(evidence: EvidenceRecord) -> bytes:
             label=label_search(points[0]),
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(unit="FLOP"))
+    axes.minorticks_off()
     axes.set_ylim(bottom=min(-0.1, axes.get_ylim()[0]))
     axes.set_xlabel("operations of the whole search (the best 1, 3, 5 trained on everything)")
     axes.set_ylabel("accuracy lost, points")
