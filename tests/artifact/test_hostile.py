@@ -12,7 +12,7 @@ import pytest
 
 import proxyds
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.reader import parse_json
+from proxyds.artifact.reader import parse_json, verify_proxy
 from proxyds.artifact.summary import summarize_tables
 from proxyds.errors import ArtifactError, ProxydsError, VerificationError
 from proxyds.pipeline.audit import audit_proxy, audit_tables
@@ -157,6 +157,45 @@ def test_evidence_that_its_runs_do_not_give_is_refused(
     proxy = Path(shutil.copytree(checked_proxy, tmp_path / "proxy"))
     change_manifest(proxy, ("evidence", *place), value)
     refuse(proxy, "manifest.json: evidence: .* must be what the runs in ranking/ give")
+
+
+@pytest.fixture
+def older(checked_proxy: Path, tmp_path: Path) -> Path:
+    """A checked proxy as version 1.5 wrote it: without what 1.6 added, and with a verdict by other intervals."""
+    proxy = Path(shutil.copytree(checked_proxy, tmp_path / "older"))
+    manifest = json.loads((proxy / "manifest.json").read_text())
+    evidence = manifest["evidence"]
+    for name in ("below_ceiling", "caution", "architectures", "searches"):
+        del evidence[name]
+    del evidence["check"]["parameter_weight"]
+    for kind in ("methods", "comparisons"):
+        evidence[kind] = [each for each in evidence[kind] if each.pop("ranked_by") == "accuracy"]
+    for method in evidence["methods"]:
+        for name in ("regret_of_3", "regret_of_5"):
+            method["statistics"].pop(name, None)
+    evidence["verdict"] = "no better than random"
+    manifest["format_version"] = "1.5"
+    (proxy / "manifest.json").write_text(json.dumps(manifest))
+    return proxy
+
+
+def test_older_evidence_is_read_verified_and_audited_but_its_verdict_is_not_compared(older: Path) -> None:
+    evidence = verify_proxy(older).evidence
+    assert evidence is not None
+    assert (evidence.verdict, evidence.below_ceiling, evidence.architectures) == ("no better than random", None, ())
+    assert {each.ranked_by for each in (*evidence.methods, *evidence.comparisons)} == {"accuracy"}
+    assert evidence.check.parameter_weight == 0.5
+    audit_tables(older)
+
+
+def test_values_of_older_evidence_are_compared(older: Path) -> None:
+    change_manifest(older, ("evidence", "methods", 0, "statistics", "tau", "value"), 0.123)
+    refuse(older, "manifest.json: evidence: tau of .* must be what the runs in ranking/ give")
+
+
+def test_what_1_5_wrote_is_refused_as_1_6_where_runs_do_not_give_its_verdict(older: Path) -> None:
+    change_manifest(older, ("format_version",), "1.6")
+    refuse(older, "manifest.json: evidence: .* must be what the runs in ranking/ give")
 
 
 def test_a_manifest_of_more_than_eight_megabytes_is_refused(proxy: Path) -> None:

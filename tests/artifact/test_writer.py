@@ -23,6 +23,8 @@ from proxyds.artifact.evidence_records import (
     EvidenceRecord,
     MachineRecord,
     MethodRecord,
+    RankedRecord,
+    SearchRecord,
     SpendingRecord,
     Verdict,
 )
@@ -124,7 +126,16 @@ def test_the_specification_says_of_every_key_whether_it_must_be_there(section: s
 
 def test_the_specification_names_every_key_of_the_evidence() -> None:
     text = FORMAT[FORMAT.index("### evidence") :]
-    for record in (EvidenceRecord, MethodRecord, ComparisonRecord, EstimateRecord, SpendingRecord):
+    records = (
+        EvidenceRecord,
+        MethodRecord,
+        ComparisonRecord,
+        EstimateRecord,
+        SpendingRecord,
+        SearchRecord,
+        RankedRecord,
+    )
+    for record in records:
         assert not [name for name in record.model_fields if f"`{name}`" not in text], record
     assert all(f"`{name}`" in text for name in STATISTICS)
     assert all(f"`{verdict}`" in text for verdict in get_args(Verdict))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from proxyds.artifact.ranking_table import STATISTICS, best_first
 from proxyds.evaluation.rank_metrics import (
     LIKE_COST,
     METRICS,
+    add_parameters,
     are_alike,
     kendall_tau,
     like_cost_tau,
     n_top,
+    normal_scores,
     partial_tau,
     pearson,
     regret,
+    regret_of,
     same_best,
     spearman,
     top_overlap,
@@ -333,6 +337,8 @@ def test_every_named_statistic_is_its_function() -> None:
         "top_overlap": top_overlap,
         "same_best": same_best,
         "regret": regret,
+        "regret_of_3": partial(regret_of, 3),
+        "regret_of_5": partial(regret_of, 5),
     }
     given_cost = {"tau_given_cost": partial_tau, "tau_like_cost": like_cost_tau}
     assert set(STATISTICS) == set(functions) | set(given_cost)
@@ -356,7 +362,7 @@ def test_every_statistic_stays_within_its_bounds(arrays: np.ndarray, data: st.Da
     assume(counts.any())
     for name, metric in METRICS.items():
         [value] = metric(reference, measured, counts[None], cost + 10)
-        if name == "regret":
+        if name.startswith("regret"):
             assert 0 <= value <= np.ptp(reference) + 1e-12
         elif name in ("top_overlap", "same_best"):
             assert 0 <= value <= 1
@@ -531,3 +537,60 @@ def test_counting_flops_ranks_the_papers_resnets_for_nothing(
     assert plain(partial_tau, table["full"], table["proxy 10"], flops) > 0.5
     assert flops.index(max(flops)) == RESNETS.index("B32 K5 M4")
     assert plain(regret, table["full"], flops) == pytest.approx(table["full"][9] - table["full"][11])
+
+
+# -- what is ranked by accuracy and parameters, and what a search loses -------------------------------------------------
+
+
+def test_regret_of_the_best_by_the_measurement_by_hand() -> None:
+    reference, measured = np.array([0.9, 0.5, 0.7, 0.8, 0.6]), np.array([1.0, 5, 4, 2, 3])
+    for k, lost in ((1, 0.4), (2, 0.2), (3, 0.2), (4, 0.1), (5, 0.0), (9, 0.0)):
+        assert regret_of(k, reference, measured, once(reference))[0] == pytest.approx(lost)
+    # without the best architecture, and without the two measured best
+    counts = np.array([[0, 1, 1, 1, 1], [1, 0, 0, 1, 1]])
+    assert regret_of(2, reference, measured, counts) == pytest.approx([0.1, 0.1])
+    # ties in their own order
+    assert regret_of(2, reference, np.ones(5), once(reference))[0] == 0
+    assert regret_of(2, reference[::-1], np.ones(5), once(reference))[0] == pytest.approx(0.1)
+
+
+@given(st.lists(st.integers(0, 20), min_size=2, max_size=12), st.randoms())
+def test_regret_of_one_is_regret_and_more_never_lose_more(measured: list[int], random) -> None:
+    assume(len(set(measured)) == len(measured))
+    reference = np.array([random.random() for _ in measured])
+    losses = [regret_of(k, reference, np.array(measured), once(reference))[0] for k in range(1, len(measured) + 1)]
+    assert losses[0] == pytest.approx(plain(regret, reference, measured))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == 0
+
+
+def test_normal_scores_are_scipys_quantiles_and_ties_share_their_mean_score() -> None:
+    values = np.array([[3.0, 1, 2, 5, 4], [0.1, 0.1, 0.9, 0.5, 0.9]])
+    quantiles = stats.norm.ppf(np.arange(1, 6) / 6)
+    first, second = normal_scores(values)
+    assert first == pytest.approx(stats.norm.ppf(stats.rankdata(values[0]) / 6))
+    low, high = quantiles[:2].mean(), quantiles[3:].mean()
+    assert second == pytest.approx([low, low, high, 0, high])
+    assert normal_scores(np.ones(4)) == pytest.approx(np.zeros(4))
+
+
+def test_parameters_are_added_by_hand() -> None:
+    # three architectures: scores are -q, 0, q where q is the quantile of 3/4
+    q = stats.norm.ppf(0.75)
+    found = add_parameters(np.array([[0.3, 0.2, 0.1], [0.1, 0.1, 0.9]]), np.array([10.0, 20, 30]), 0.5)
+    assert found[0] == pytest.approx([q - 0.5 * q, 0, -q + 0.5 * q])
+    assert found[1] == pytest.approx([-q / 2 - 0.5 * q, -q / 2, q + 0.5 * q])
+
+
+def test_weight_0_ranks_by_accuracy_and_a_large_one_by_parameters() -> None:
+    rng = np.random.default_rng(0)
+    accuracies, n_parameters = rng.random((2, 15)), rng.random(15)
+    for each, by in zip(accuracies, add_parameters(accuracies, n_parameters, 0.0), strict=True):
+        assert (np.argsort(by) == np.argsort(each)).all()
+    for by in add_parameters(accuracies, n_parameters, 1000.0):
+        assert (np.argsort(by) == np.argsort(n_parameters)).all()
+
+
+def test_architectures_with_equal_sums_of_scores_stay_tied() -> None:
+    found = add_parameters(np.array([[0.1, 0.2, 0.3]]), np.array([3.0, 2, 1]), 1.0)
+    assert np.ptp(found) == 0
