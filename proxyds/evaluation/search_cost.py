@@ -131,7 +131,8 @@ def _halve(search: Search, measured: Measured) -> Iterator[SearchRecord]:
 
     Every budget is trained from scratch, as the check did.
     """
-    budgets = sorted(ratio for dataset, ratio in search.flops if dataset == FEWER_EPOCHS)
+    of_sets = search.flops.keys() & measured.accuracies.keys()  # every run of a budget may have failed
+    budgets = sorted(ratio for dataset, ratio in of_sets if dataset == FEWER_EPOCHS)
     if len(budgets) < 2:
         return
     n_repeats = min(len(measured.accuracies[FEWER_EPOCHS, budget]) for budget in budgets)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +10,13 @@ import pytest
 
 from proxyds.artifact.evidence_records import ComparisonRecord, EstimateRecord
 from proxyds.artifact.ranking_table import BY_ACCURACY, BY_BOTH, FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
-from proxyds.evaluation.intervals import QUANTILE, LeftOut, leave_out, subtract
+from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
 from proxyds.evaluation.verdict import Compared, find_outcome, find_settling, judge
 from tests.evaluation.made_up import COSTS, QUALITY, N, around, difference_to, everything, hopeless, rows_of, weigh
 
 BETTER, NO_BETTER, WORSE, UNDECIDED = (0.3, 0.1, 0.5), (0.0, -0.1, 0.04), (-0.3, -0.5, -0.1), (0.1, -0.1, 0.3)
 BOTH = (RANDOM, BY_BOTH)
+FAR = (0.9, 0.8, 1.0)
 NEAR = EstimateRecord(value=0.02, low=-0.05, high=0.09)
 
 
@@ -79,7 +79,6 @@ def test_without_any_control_all_that_lack_runs_are_named() -> None:
     assert record.verdict == "not enough evidence"
     assert "random subsets of its size" in record.explanation
     assert "fewer epochs on everything" in record.explanation
-    assert "both ranked with parameters" in record.explanation
     assert "FLOPs" not in record.explanation
 
 
@@ -142,6 +141,7 @@ def test_where_all_cost_the_same_free_rankings_take_no_part_in_the_verdict() -> 
     for random, verdict in ((WORSE, "worse than random"), (UNDECIDED, "not enough evidence")):
         every = [
             compared("flops", None),
+            compared("parameters", None),
             compared(RANDOM, random),
             compared(FEWER_EPOCHS, BETTER),
             compared(*BOTH, BETTER),
@@ -194,14 +194,18 @@ def compared(control: str, *about: Any, ratio: float = 0.1, n_draws: int = 3) ->
         (BETTER, BETTER, BETTER, UNDECIDED, "not enough evidence"),
         ("absent", BETTER, BETTER, BETTER, "not enough evidence"),
         (BETTER, BETTER, "absent", BETTER, "not enough evidence"),
-        (BETTER, BETTER, BETTER, "absent", "not enough evidence"),
+        (BETTER, BETTER, BETTER, "absent", "preserves the ranking"),
         ("absent", WORSE, BETTER, BETTER, "no better than counting FLOPs"),
     ],
 )
 def test_a_verdict_says_first_what_is_certain(random: Any, flops: Any, fewer: Any, both: Any, verdict: str) -> None:
     about = ((RANDOM,), random), (("flops",), flops), ((FEWER_EPOCHS,), fewer), (BOTH, both)
     every = [compared(*way, found) for way, found in about if found != "absent"]
-    others = [compared("flops", BY_BOTH, WORSE), compared(STRATIFIED, WORSE)]  # shown, but no part of the verdict
+    others = [
+        compared("parameters", FAR),
+        compared("flops", BY_BOTH, WORSE),
+        compared(STRATIFIED, WORSE),
+    ]  # shown, but no part of the verdict
     for order in (every + others, (every + others)[::-1]):
         assert judge(order, NEAR, 1000)[0] == verdict
 
@@ -237,6 +241,7 @@ def test_the_better_free_ranking_decides(flops: Any, parameters: Any, verdict: s
 )
 def test_only_what_is_surely_near_the_noise_ceiling_preserves_the_ranking(below: Any, verdict: str) -> None:
     every = [compared(each, BETTER) for each in (RANDOM, "flops", FEWER_EPOCHS)] + [compared(*BOTH, BETTER)]
+    every.append(compared("parameters", FAR))
     found, explanation = judge(every, below, 1000)
     assert found == verdict
     assert "noise ceiling" in explanation
@@ -297,27 +302,32 @@ def two_sets(rng: np.random.Generator, n: int, n_draws: int) -> tuple[LeftOut, L
 def test_at_the_number_that_settles_the_lower_end_is_near_0(which: str) -> None:
     rng = np.random.default_rng(5)
     n, n_draws = (20, 3) if which == "architectures" else (120, 3)
-    times = [find_settling(0.1, *two_sets(rng, n, n_draws))[which == "draws"] for _ in range(60)]
-    factor = float(np.median([each for each in times if each is not None]))
-    assert factor > 1
-    settled = (round(n * factor), n_draws) if which == "architectures" else (n, round(n_draws * factor))
+    found = [find_settling(0.1, *two_sets(rng, n, n_draws))[which == "draws"] for _ in range(60)]
+    number = int(np.median([each for each in found if each is not None]))
+    settled = (number, n_draws) if which == "architectures" else (n, number)
+    assert settled > (n, n_draws)
     lows = [subtract(*two_sets(rng, *settled)).as_difference().low for _ in range(60)]
     assert np.mean(lows) == pytest.approx(0, abs=0.03)
 
 
 def test_what_would_settle_a_comparison_by_hand() -> None:
-    # draws alone differ: variance 0.01 / 2 each, together 0.01; no architectures help
+    # draws alone differ: variance 0.01 / 2 each, together 0.01, that of d draws 0.02 / d; no architectures help
     apart = left_out([0.4, 0.5414213562])
-    times = find_settling(0.1, apart, apart)
-    assert times == (None, pytest.approx(0.01 / (0.1 / QUANTILE) ** 2, rel=1e-6))
-    # no gain: one of 0.05 must be ruled out
-    assert find_settling(0.0, apart, apart)[1] == pytest.approx(0.01 / (0.05 / QUANTILE) ** 2, rel=1e-6)
-    # never fewer than there are
-    assert find_settling(9.0, apart, apart) == (1, 1)
+    # 0.02 / d + (1 / 190)² <= (0.1 / 1.96)² = 0.002603 from 7.8 on
+    assert find_settling(0.1, apart, apart) == (None, 8)
+    # no gain: one of 0.05 must be ruled out, 0.02 / d + (1 / 190)² <= 0.000651 from 32.1 on
+    assert find_settling(0.0, apart, apart) == (None, 33)
+    # never as few as there are
+    assert find_settling(9.0, apart, apart) == (21, 3)
 
 
 def explain(random: Any, n_in_space: int, **about: Any) -> str:
-    rest = [compared("flops", BETTER), compared(FEWER_EPOCHS, BETTER), compared(*BOTH, BETTER)]
+    rest = [
+        compared("flops", BETTER),
+        compared("parameters", FAR),
+        compared(FEWER_EPOCHS, BETTER),
+        compared(*BOTH, BETTER),
+    ]
     verdict, explanation = judge([compared(RANDOM, random, **about), *rest], NEAR, n_in_space)
     assert verdict == "not enough evidence"
     return explanation
@@ -325,11 +335,16 @@ def explain(random: Any, n_in_space: int, **about: Any) -> str:
 
 def test_an_undecided_verdict_says_how_many_would_settle_it_if_the_space_has_as_many() -> None:
     rng = np.random.default_rng(6)
-    proxy, control = two_sets(rng, 20, 3)
+    pairs = (two_sets(rng, 20, 3) for _ in range(50))
+    proxy, control = next(pair for pair in pairs if find_settling(0.1, *pair)[0] is not None)
     record = compared(RANDOM, (0.1, -0.1, 0.3)).record
-    rest = [compared("flops", BETTER), compared(FEWER_EPOCHS, BETTER), compared(*BOTH, BETTER)]
-    times, _ = find_settling(0.1, proxy, control)
-    needed = math.ceil(20 * times)
+    rest = [
+        compared("flops", BETTER),
+        compared("parameters", FAR),
+        compared(FEWER_EPOCHS, BETTER),
+        compared(*BOTH, BETTER),
+    ]
+    needed, _ = find_settling(0.1, proxy, control)
     for n_in_space, is_named in ((needed, True), (needed - 1, False)):
         verdict, explanation = judge([Compared(record, proxy, control), *rest], NEAR, n_in_space)
         assert verdict == "not enough evidence"
