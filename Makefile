@@ -27,7 +27,7 @@ test: install ## run the default tests, two files at a time (minutes)
 	$(TEST)
 
 test-e2e: install ## run what `make test` leaves out: whole builds, checks, pushes and kills, end to end (minutes)
-	$(TEST) -m 'e2e and not slow and not gpu and not network'
+	$(TEST) $(STOP) -m 'e2e and not slow and not gpu and not network'
 
 test-all: test test-e2e ## run both
 
