@@ -38,7 +38,7 @@ MAX_IN_PAIRS = 64
 OF_PAIRS = frozenset({"tau", "tau_given_cost", "tau_like_cost"})
 """Statistics that are corrected for pairs."""
 WITH_INTERVAL = OF_PAIRS | {"spearman", "pearson"}
-"""Statistics whose intervals cover; regret, overlaps, and what weighs the top, depend on few architectures, and have none."""
+"""Statistics that have an interval; regret, overlaps, and what weighs the top, depend on few architectures, and have none."""
 CORRECTED_SHARE = 1 / 3
 """Share of the correction for pairs that is taken."""
 PAIRS_IN_DOUBT = 0.5

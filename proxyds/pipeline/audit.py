@@ -325,6 +325,7 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
 def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     """Lists what evidence claims since format 1.6: intervals, outcomes, architectures, searches."""
     claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
+    claims["n_listed"] = len(evidence.architectures)
     estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling}
     for each in evidence.methods:
         place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"

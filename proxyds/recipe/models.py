@@ -26,7 +26,7 @@ MIN_RANKED = 5
 """Architectures without which nobody can speak of a ranking."""
 MAX_PROBES, MAX_REPEATS, MAX_PARTS, MAX_PADDING = 64, 100, 64, 64
 FORMER_PADDING = 4
-"""Of every training whose recipe named none, whatever the size of its images, before the default went by their side."""
+"""Trainings whose recipe named no padding had this one, whatever the size of their images, before the default went by the side."""
 
 
 class Probes(Section):

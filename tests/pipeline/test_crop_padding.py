@@ -90,7 +90,7 @@ def test_a_proxy_shows_the_padding_of_its_images(
 # Proxies of before, all trained with 4 where none was named
 
 FORMER_IDENTITY = "c4a9460098cc19e9c01e3447430bfbaaac5c19b844be0461efc5f591009624fa"
-"""Of the recipe of `whole/` with a padding of 4, or without one, before the default went by the images' side."""
+"""The recipe of `whole/` had this identity with a padding of 4, or without one, before the default went by the images' side."""
 FORMER_RECIPES: dict[str, Callable[[str], str]] = {
     "names it": lambda text: text,
     "leaves it out": lambda text: text.replace("  crop_padding: 4\n", ""),
