@@ -50,7 +50,7 @@ from proxyds.evaluation.intervals import (
     other_seeds,
     subtract,
 )
-from proxyds.evaluation.rank_metrics import Floats, add_parameters, are_alike, kendall_tau, n_top
+from proxyds.evaluation.rank_metrics import Floats, add_parameters, are_alike, include_all, kendall_tau, n_top
 from proxyds.evaluation.saturation import explain_saturation
 from proxyds.evaluation.search_cost import list_searches, open_search
 from proxyds.evaluation.verdict import Compared, find_outcome, judge
@@ -291,8 +291,8 @@ def _describe(way: _Way, measured: Measured, references: Floats, values: Mapping
 
 
 def _list_taus_of_seeds(references: Floats, full: Floats) -> list[float]:
-    one = np.ones((1, full.shape[1]), np.int64)
-    return [float(kendall_tau(*pair, one)[0]) for pair in zip(references, full, strict=True)]
+    everything = include_all(full.shape[1])
+    return [float(kendall_tau(*pair, everything)[0]) for pair in zip(references, full, strict=True)]
 
 
 def _compare_with_controls(ways: Mapping[_Way, Mapping[str, LeftOut]]) -> Iterator[Compared]:

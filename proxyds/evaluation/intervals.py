@@ -13,7 +13,8 @@ An interval says what an estimate would be with other architectures and other dr
   seeds, which are others for every architecture.
 - *Draws.* All architectures are trained on the same samples. How far draws differ beyond the noise of architectures is added.
 
-An agreement has Wilson's score interval (1927), which stays within its bounds; a difference has a normal one.
+An agreement has Wilson's score interval (1927), which stays within its bounds; a difference has a normal one. Few draws know
+their variance badly, so both are widened by Welch and Satterthwaite's degrees of freedom (1946), as far as draws matter.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from proxyds.artifact.evidence_records import EstimateRecord
-from proxyds.evaluation.rank_metrics import METRICS, Counts, Floats, are_alike
+from proxyds.evaluation.rank_metrics import CORRELATIONS, OF_FEW, Floats, Included, are_alike, include_all
 
 LEVEL = 0.95
 MIN_ARCHITECTURES = 8
@@ -37,8 +38,6 @@ MAX_IN_PAIRS = 64
 """With more architectures the correction for pairs is left out: it is a few hundredths of the variance, and takes a statistic for each pair."""
 OF_PAIRS = frozenset({"tau", "tau_given_cost", "tau_like_cost"})
 """Statistics that are corrected for pairs."""
-WITH_INTERVAL = OF_PAIRS | {"spearman", "pearson"}
-"""Statistics that have an interval; regret, overlaps, and what weighs the top, depend on few architectures, and have none."""
 CORRECTED_SHARE = 1 / 3
 """Share of the correction for pairs that is taken."""
 PAIRS_IN_DOUBT = 0.5
@@ -54,6 +53,7 @@ class Estimate:
         value: NaN where there is none.
         of_architectures: Variance by architectures and all that belongs to one, such as the noise of a training; NaN where unknown.
         of_draws: Variance by draws; NaN with a single draw.
+        freedom_of_draws: Degrees of freedom of that.
         n_architectures: How many.
         n_pairs: Pairs of architectures that the statistic looks at.
     """
@@ -61,6 +61,7 @@ class Estimate:
     value: float
     of_architectures: float
     of_draws: float
+    freedom_of_draws: float
     n_architectures: int
     n_pairs: int
 
@@ -71,20 +72,27 @@ class Estimate:
 
     def as_agreement(self) -> EstimateRecord:
         """Gives the estimate an interval within [-1, 1]."""
-        quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_architectures - 1)
+        quantile = self._find_quantile(self.n_architectures - 1)
         left, doubt = 1 - self.value**2, PAIRS_IN_DOUBT / self.n_pairs if self.n_pairs else math.nan
         widening = quantile**2 * (self.variance + doubt / self.n_pairs) / (left + doubt) if self.n_pairs else math.nan
         half = math.sqrt(max(0.0, widening * left + widening**2))
         return make_record(self.value, (self.value - half) / (1 + widening), (self.value + half) / (1 + widening))
 
-    def as_difference(self, quantile: float = QUANTILE) -> EstimateRecord:
+    def as_difference(self) -> EstimateRecord:
         """Gives the difference of two agreements its interval."""
-        half = quantile * math.sqrt(self.variance + 1 / self.n_pairs**2)
-        return make_record(self.value, self.value - half, self.value + half)
+        return self._around(self._find_quantile(math.inf))
 
     def as_gap(self) -> EstimateRecord:
         """Gives the difference of the noise ceiling and an agreement its interval: wider, since one is near its bound, the other not."""
-        return self.as_difference(stats.t.ppf((1 + LEVEL) / 2, self.n_architectures - 1))
+        return self._around(self._find_quantile(self.n_architectures - 1))
+
+    def _around(self, quantile: float) -> EstimateRecord:
+        half = quantile * math.sqrt(self.variance + 1 / self.n_pairs**2)
+        return make_record(self.value, self.value - half, self.value + half)
+
+    def _find_quantile(self, freedom_of_architectures: float) -> float:
+        of_each = (self.of_architectures, freedom_of_architectures), (self.of_draws, self.freedom_of_draws)
+        return float(stats.t.ppf((1 + LEVEL) / 2, find_freedom(*of_each)))
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,11 @@ class LeftOut:
             return math.nan
         return float(self.values[:, 0].var(ddof=1)) / n_draws - self.noise_of_trainings
 
+    @property
+    def freedom_of_draws(self) -> float:
+        """The degrees of freedom of `excess_of_draws`, which is NaN where there would be none."""
+        return max(len(self.values) - 1, 1) if self.has_common_draws else math.inf
+
     @cached_property
     def noise_of_trainings(self) -> float:
         """The variance of the mean by what belongs to one architecture and one draw, such as the noise of its training; 0 with one draw."""
@@ -130,17 +143,18 @@ class LeftOut:
 
     def estimate(self) -> Estimate:
         """Estimates the mean over draws."""
-        of_architectures = jackknife(self.mean, self.n_architectures)
-        draws = _above_zero(self.excess_of_draws)
-        return Estimate(float(self.mean[0]), of_architectures, draws, self.n_architectures, self.n_pairs)
+        n = self.n_architectures
+        draws, freedom = _above_zero(self.excess_of_draws), self.freedom_of_draws
+        return Estimate(float(self.mean[0]), jackknife(self.mean, n), draws, freedom, n, self.n_pairs)
 
 
 def subtract(one: LeftOut, other: LeftOut) -> Estimate:
     """Estimates by how much one agreement is above another of the same architectures."""
     difference = one.mean - other.mean
     draws = _above_zero(one.excess_of_draws + other.excess_of_draws)
-    n = one.n_architectures
-    return Estimate(float(difference[0]), jackknife(difference, n), draws, n, min(one.n_pairs, other.n_pairs))
+    freedom = find_freedom(*((_above_zero(each.excess_of_draws), each.freedom_of_draws) for each in (one, other)))
+    n, n_pairs = one.n_architectures, min(one.n_pairs, other.n_pairs)
+    return Estimate(float(difference[0]), jackknife(difference, n), draws, freedom, n, n_pairs)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:
@@ -150,17 +164,27 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         sum(each.value for each in estimates) / n,
         sum(each.of_architectures for each in estimates) / n**2,
         sum(each.of_draws for each in estimates) / n**2,
+        find_freedom(*((each.of_draws, each.freedom_of_draws) for each in estimates)),
         sum(each.n_architectures for each in estimates),
         sum(each.n_pairs for each in estimates),
     )
 
 
+def find_freedom(*variances: tuple[float, float]) -> float:
+    """Finds the degrees of freedom of a sum of variances, each with its own (Welch and Satterthwaite); the first one's where all are 0."""
+    total = sum(variance for variance, _ in variances)
+    squares = sum(variance**2 / freedom for variance, freedom in variances)
+    if total == 0:
+        return variances[0][1]
+    return total**2 / squares if squares else math.inf
+
+
 @lru_cache(maxsize=8)
-def leave_out(n: int, *, in_pairs: bool) -> Counts:
-    """Lists who is counted, (B, n): all architectures, all but one, and where asked for all but two."""
-    whole, single = np.ones((1, n), np.int64), 1 - np.eye(n, dtype=np.int64)
+def leave_out(n: int, *, in_pairs: bool) -> Included:
+    """Selects all architectures, all but one, and where asked for all but two; (B, n)."""
+    single = ~np.eye(n, dtype=np.bool_)
     first, second = np.triu_indices(n if in_pairs else 0, 1)
-    return np.concatenate([whole, single, single[first] * single[second]])
+    return np.concatenate([include_all(n), single, single[first] & single[second]])
 
 
 def jackknife(values: Floats, n: int) -> float:
@@ -210,13 +234,11 @@ def compare_repeats(
         measured: (R, n): accuracies, or one row of costs.
         draws: (R,) the number of each repeat's draw: trainings on one draw are averaged.
         cost: (n,) FLOPs.
-        name: Of `METRICS`.
+        name: Of `ranking_table.STATISTICS`.
         has_common_draws: See `LeftOut`; false for what is not drawn.
     """
-    counts = _leave_out_for(name, len(cost))
     of_repeats = [
-        np.mean([METRICS[name](reference, repeat, counts, cost) for reference in references], axis=0)
-        for repeat in measured
+        np.mean([_compute(name, reference, repeat, cost) for reference in references], axis=0) for repeat in measured
     ]
     of_draws = np.array([np.mean(np.array(of_repeats)[draws == draw], axis=0) for draw in np.unique(draws)])
     return LeftOut(of_draws, len(cost), _count_pairs(name, cost), has_common_draws)
@@ -224,9 +246,8 @@ def compare_repeats(
 
 def compare_seeds(references: Floats, full: Floats, cost: Floats, name: str) -> LeftOut:
     """Computes the noise ceiling: every full seed against the mean of the others; see `compare_repeats`."""
-    counts = _leave_out_for(name, len(cost))
     pairs = zip(references, full, strict=True)
-    mean = np.mean([METRICS[name](reference, seed, counts, cost) for reference, seed in pairs], axis=0)
+    mean = np.mean([_compute(name, reference, seed, cost) for reference, seed in pairs], axis=0)
     return LeftOut(mean[None], len(cost), _count_pairs(name, cost), has_common_draws=False)
 
 
@@ -237,10 +258,13 @@ def make_record(value: float, low: float = math.nan, high: float = math.nan) -> 
     return EstimateRecord(value=rounded[0], low=rounded[1], high=rounded[2])
 
 
-def _leave_out_for(name: str, n: int) -> Counts:
-    if name not in WITH_INTERVAL:
-        return np.ones((1, n), np.int64)
-    return leave_out(n, in_pairs=name in OF_PAIRS and n <= MAX_IN_PAIRS)
+def _compute(name: str, reference: Floats, measured: Floats, cost: Floats) -> Floats:
+    """Computes a statistic of all architectures, and where it has an interval also with some left out, (B,)."""
+    if name in OF_FEW:
+        return np.array([OF_FEW[name](reference, measured)])
+    n = len(cost)
+    included = leave_out(n, in_pairs=name in OF_PAIRS and n <= MAX_IN_PAIRS)
+    return CORRELATIONS[name](reference, measured, included, cost)
 
 
 def _count_pairs(name: str, cost: Floats) -> int:

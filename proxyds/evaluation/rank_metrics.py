@@ -1,14 +1,15 @@
 """Rank statistics on arrays: how well one measurement of some architectures agrees with another.
 
-Every statistic is computed for many choices of architectures at once, because its interval needs it with some left out:
-`counts` (B, n) says how often each of the n architectures is counted in each of B choices. Counts of one give the plain
-statistic. Two copies of one architecture are tied with each other and tell nothing, as tau-b wants it.
-
 `reference` is the full-data accuracy and `measured` what is compared with it: an accuracy on the proxy, or a cost.
+
+A correlation is computed for many selections of architectures at once, because its interval needs it with some left out:
+`included` (B, n) says which of the n architectures each of B selections holds. What depends on few architectures, such as
+regret, has no interval and is computed once, of all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -16,97 +17,112 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from proxyds.artifact.ranking_table import best_first
+from proxyds.artifact.ranking_table import REGRETS, best_first
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Included = NDArray[np.bool_]
 
 LIKE_COST = 0.1
 """Two architectures are of like cost where theirs differ by at most this share of the larger."""
 
 
-def pearson(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+def pearson(reference: Floats, measured: Floats, included: Included) -> Floats:
     """Computes Pearson's correlation, the paper's «correlation score».
 
     Args:
         reference: (n,).
         measured: (n,).
-        counts: (B, n).
+        included: (B, n).
 
     Returns:
         (B,) in [-1, 1]; NaN where one of the two is constant.
     """
-    return _weighted_pearson(np.broadcast_to(reference, counts.shape), np.broadcast_to(measured, counts.shape), counts)
+    shape = included.shape
+    return _pearson_of(np.broadcast_to(reference, shape), np.broadcast_to(measured, shape), included)
 
 
-def spearman(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+def spearman(reference: Floats, measured: Floats, included: Included) -> Floats:
     """Computes Spearman's correlation: Pearson's of the ranks, ties at their mean rank. See `pearson`."""
-    return _weighted_pearson(_ranks(reference, counts), _ranks(measured, counts), counts)
+    return _pearson_of(_ranks(reference, included), _ranks(measured, included), included)
 
 
-def kendall_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
+def kendall_tau(reference: Floats, measured: Floats, included: Included) -> Floats:
     """Computes Kendall's tau-b (1945): pairs in the same order less pairs in the opposite one, ties left out. See `pearson`."""
-    return _tau(reference, measured, counts, np.ones((len(reference), len(reference))))
+    return _tau(reference, measured, included, np.ones((len(reference), len(reference))))
 
 
-def weighted_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Computes Vigna's weighted tau (2015) with additive hyperbolic weights, ranks by the reference. See `pearson`.
+def partial_tau(reference: Floats, measured: Floats, included: Included, cost: Floats) -> Floats:
+    """Computes Kendall's partial tau given cost (1942): how far the two agree beyond what cost explains. See `pearson`.
 
-    A pair weighs 1 / (r + 1) + 1 / (s + 1) where the best architecture by the reference has rank 0: the top counts most. The
-    ranks are those among all architectures, in every resample.
+    Cost is (n,), for example FLOPs. NaN where cost ranks as one of the two does, so that nothing is left to explain.
+    """
+    tau = kendall_tau(reference, measured, included)
+    of_reference, of_measured = kendall_tau(reference, cost, included), kendall_tau(measured, cost, included)
+    rest = (1 - of_reference**2) * (1 - of_measured**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(rest > 1e-12, (tau - of_reference * of_measured) / np.sqrt(rest), np.nan)
+
+
+def like_cost_tau(reference: Floats, measured: Floats, included: Included, cost: Floats) -> Floats:
+    """Computes tau-b over the pairs of like cost alone (`LIKE_COST`), where cost cannot rank; NaN without such pairs."""
+    return _tau(reference, measured, included, are_alike(cost).astype(np.float64))
+
+
+def weighted_tau(reference: Floats, measured: Floats) -> float:
+    """Computes Vigna's weighted tau (2015) with additive hyperbolic weights, ranks by the reference.
+
+    A pair weighs 1 / (r + 1) + 1 / (s + 1) where the best architecture by the reference has rank 0: the top counts most.
+
+    Args:
+        reference: (n,).
+        measured: (n,).
+
+    Returns:
+        The value, in [-1, 1]; NaN where one of the two is constant.
     """
     rank = np.empty(len(reference))
     rank[best_first(reference)] = np.arange(len(reference))
     weight = 1 / (rank + 1)
-    return _tau(reference, measured, counts, weight[:, None] + weight[None, :])
+    return float(_tau(reference, measured, include_all(len(rank)), weight[:, None] + weight[None, :])[0])
 
 
-def top_tau(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Computes tau-b among the top of the reference (`n_top`): what a search needs. See `pearson`."""
-    is_top = np.zeros(len(reference), np.int64)
-    is_top[best_first(reference)[: n_top(len(reference))]] = 1
-    return kendall_tau(reference, measured, counts * is_top)
+def top_tau(reference: Floats, measured: Floats) -> float:
+    """Computes tau-b among the top of the reference (`n_top`): what a search needs. See `weighted_tau`."""
+    top = best_first(reference)[: n_top(len(reference))]
+    return float(kendall_tau(reference[top], measured[top], include_all(len(top)))[0])
 
 
-def top_overlap(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Computes the share of the top of the reference (`n_top`) that is in the top of the measurement, (B,) in [0, 1]."""
-    n = n_top(len(reference))
-    common = np.minimum(_copies_in_top(reference, counts, n), _copies_in_top(measured, counts, n))
-    overlap: Floats = common.sum(axis=1) / np.minimum(n, counts.sum(axis=1))
-    return overlap
+def top_overlap(reference: Floats, measured: Floats) -> float:
+    """Computes the share of the top of the reference (`n_top`) that is in the top of the measurement, in [0, 1]."""
+    n = min(n_top(len(reference)), len(reference))
+    return len(np.intersect1d(best_first(reference)[:n], best_first(measured)[:n])) / n
 
 
-def same_best(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Tells whether both name the same best architecture: (B,) of 1 and 0, or the share where several are measured best."""
-    best = _is_best(measured, counts)
-    share: Floats = (best & _is_best(reference, counts)).sum(axis=1) / best.sum(axis=1)
-    return share
+def same_best(reference: Floats, measured: Floats) -> float:
+    """Tells whether both name the same best architecture: 1 or 0, or the share where several are measured best."""
+    return float((reference[measured == measured.max()] == reference.max()).mean())
 
 
-def regret(reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Computes what choosing by the measurement costs: the best reference accuracy less that of the architecture chosen.
+def regret_of(k: int, reference: Floats, measured: Floats) -> float:
+    """Computes what is lost if the k best by the measurement are known by the reference, too.
 
-    Returns:
-        (B,) not negative, in the unit of the reference; the mean where several are measured best.
-    """
-    best = _is_best(measured, counts)
-    chosen = (best * reference).sum(axis=1) / best.sum(axis=1)
-    lost: Floats = np.where(counts > 0, reference, -np.inf).max(axis=1) - chosen
-    return lost
+    Of those that are tied at the k-th place any may be taken: their mean counts.
 
-
-def regret_of(k: int, reference: Floats, measured: Floats, counts: Counts) -> Floats:
-    """Computes what is lost if the k best by the measurement are known by the reference, too; ties in their own order.
+    Args:
+        k: From 1 on; as many as there are at most are taken.
+        reference: (n,).
+        measured: (n,).
 
     Returns:
-        (B,) not negative, in the unit of the reference.
+        The best reference accuracy less the best among the k; not negative, in the unit of the reference.
     """
-    order = best_first(measured)
-    there = counts[:, order] > 0
-    is_among = there & (np.cumsum(there, axis=1) <= k)
-    chosen = np.where(is_among, reference[order], -np.inf).max(axis=1)
-    lost: Floats = np.where(counts > 0, reference, -np.inf).max(axis=1) - chosen
-    return lost
+    border = measured[best_first(measured)[min(k, len(measured)) - 1]]
+    taken, tied = reference[measured > border], np.sort(reference[measured == border])[::-1]
+    n_open = min(k, len(measured)) - len(taken)
+    best = np.maximum(tied, taken.max(initial=-np.inf))
+    # the i-th best of the tied is the best taken, if all other places go to worse ones
+    ways = [math.comb(len(tied) - 1 - i, n_open - 1) for i in range(len(tied))]
+    return float(np.average(reference.max() - best, weights=ways))
 
 
 def add_parameters(accuracies: Floats, n_parameters: Floats, weight: float) -> Floats:
@@ -137,23 +153,6 @@ def normal_scores(values: Floats) -> Floats:
     return scores
 
 
-def partial_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
-    """Computes Kendall's partial tau given cost (1942): how far the two agree beyond what cost explains. See `pearson`.
-
-    Cost is (n,), for example FLOPs. NaN where cost ranks as one of the two does, so that nothing is left to explain.
-    """
-    tau = kendall_tau(reference, measured, counts)
-    of_reference, of_measured = kendall_tau(reference, cost, counts), kendall_tau(measured, cost, counts)
-    rest = (1 - of_reference**2) * (1 - of_measured**2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(rest > 1e-12, (tau - of_reference * of_measured) / np.sqrt(rest), np.nan)
-
-
-def like_cost_tau(reference: Floats, measured: Floats, counts: Counts, cost: Floats) -> Floats:
-    """Computes tau-b over the pairs of like cost alone (`LIKE_COST`), where cost cannot rank; NaN without such pairs."""
-    return _tau(reference, measured, counts, are_alike(cost).astype(np.float64))
-
-
 def are_alike(cost: Floats) -> NDArray[np.bool_]:
     """Tells which pairs of architectures are of like cost, (n, n) bool, false on the diagonal."""
     larger = np.maximum(cost[:, None], cost[None, :])
@@ -166,70 +165,63 @@ def n_top(n: int) -> int:
     return max(5, n // 5)
 
 
-def _without_cost(function: Callable[[Floats, Floats, Counts], Floats]) -> Callable[..., Floats]:
-    return lambda reference, measured, counts, _cost: function(reference, measured, counts)
+def include_all(n: int) -> Included:
+    """Selects all of n architectures, (1, n)."""
+    return np.ones((1, n), np.bool_)
 
 
-Metric = Callable[[Floats, Floats, Counts, Floats], Floats]
-METRICS: dict[str, Metric] = {
+def _without_cost(function: Callable[[Floats, Floats, Included], Floats]) -> Callable[..., Floats]:
+    return lambda reference, measured, included, _cost: function(reference, measured, included)
+
+
+CORRELATIONS: dict[str, Callable[[Floats, Floats, Included, Floats], Floats]] = {
     "tau": _without_cost(kendall_tau),
     "tau_given_cost": partial_tau,
     "tau_like_cost": like_cost_tau,
-    "tau_top": _without_cost(top_tau),
-    "tau_weighted": _without_cost(weighted_tau),
     "spearman": _without_cost(spearman),
     "pearson": _without_cost(pearson),
-    "top_overlap": _without_cost(top_overlap),
-    "same_best": _without_cost(same_best),
-    "regret": _without_cost(regret),
-    "regret_of_3": _without_cost(partial(regret_of, 3)),
-    "regret_of_5": _without_cost(partial(regret_of, 5)),
 }
-"""Each of `ranking_table.STATISTICS`: takes reference (n,), measured (n,), counts (B, n) and cost (n,); returns (B,)."""
+"""Those of `ranking_table.STATISTICS` that have an interval: each takes reference (n,), measured (n,), included (B, n) and cost (n,); returns (B,)."""
+
+OF_FEW: dict[str, Callable[[Floats, Floats], float]] = {
+    "tau_top": top_tau,
+    "tau_weighted": weighted_tau,
+    "top_overlap": top_overlap,
+    "same_best": same_best,
+    **{name: partial(regret_of, k) for k, name in REGRETS.items()},
+}
+"""The others, which depend on few architectures and have none: each takes reference (n,) and measured (n,)."""
 
 
-def _tau(reference: Floats, measured: Floats, counts: Counts, weights: Floats) -> Floats:
+def _tau(reference: Floats, measured: Floats, included: Included, weights: Floats) -> Floats:
     """Computes tau-b with a weight for each pair of architectures."""
     x, y = (np.sign(values[:, None] - values[None, :]) for values in (reference, measured))
-    copies = counts.astype(np.float64)
-    agreement = _over_pairs(weights * x * y, copies)
-    untied = _over_pairs(weights * x**2, copies) * _over_pairs(weights * y**2, copies)
+    selected = included.astype(np.float64)
+    agreement = _over_pairs(weights * x * y, selected)
+    untied = _over_pairs(weights * x**2, selected) * _over_pairs(weights * y**2, selected)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(untied > 0, agreement / np.sqrt(untied), np.nan)
 
 
-def _over_pairs(of_pair: Floats, copies: Floats) -> Floats:
-    summed: Floats = np.einsum("bi,bi->b", copies @ of_pair, copies)
+def _over_pairs(of_pair: Floats, selected: Floats) -> Floats:
+    summed: Floats = np.einsum("bi,bi->b", selected @ of_pair, selected)
     return summed
 
 
-def _weighted_pearson(x: Floats, y: Floats, counts: Counts) -> Floats:
-    n = counts.sum(axis=1, keepdims=True)
-    x = x - (counts * x).sum(axis=1, keepdims=True) / n
-    y = y - (counts * y).sum(axis=1, keepdims=True) / n
-    variances = (counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)
+def _pearson_of(x: Floats, y: Floats, included: Included) -> Floats:
+    """Computes Pearson's correlation within each selection; all three are (B, n)."""
+    n = included.sum(axis=1, keepdims=True)
+    x = x - (included * x).sum(axis=1, keepdims=True) / n
+    y = y - (included * y).sum(axis=1, keepdims=True) / n
+    variances = (included * x * x).sum(axis=1) * (included * y * y).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(variances > 1e-24, (counts * x * y).sum(axis=1) / np.sqrt(variances), np.nan)
+        return np.where(variances > 1e-24, (included * x * y).sum(axis=1) / np.sqrt(variances), np.nan)
 
 
-def _ranks(values: Floats, counts: Counts) -> Floats:
-    """Computes the mean rank of each architecture in each resample, (B, n)."""
+def _ranks(values: Floats, included: Included) -> Floats:
+    """Computes the mean rank of each architecture within each selection, (B, n)."""
+    selected = included.astype(np.float64)
     below = (values[None, :] < values[:, None]).astype(np.float64)
     tied = (values[None, :] == values[:, None]).astype(np.float64)
-    ranks: Floats = counts @ below.T + (counts @ tied.T + 1) / 2
+    ranks: Floats = selected @ below.T + (selected @ tied.T + 1) / 2
     return ranks
-
-
-def _copies_in_top(values: Floats, counts: Counts, n: int) -> Counts:
-    """Counts the copies of each architecture that are among the n best of each resample, (B, n_architectures)."""
-    order = best_first(values)
-    ordered = counts[:, order]
-    copies = np.empty_like(counts)
-    copies[:, order] = np.clip(n - (np.cumsum(ordered, axis=1) - ordered), 0, ordered)
-    return copies
-
-
-def _is_best(values: Floats, counts: Counts) -> NDArray[np.bool_]:
-    present = np.where(counts > 0, values, -np.inf)
-    best: NDArray[np.bool_] = present == present.max(axis=1, keepdims=True)
-    return best

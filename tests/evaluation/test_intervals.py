@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from proxyds.artifact.ranking_table import STATISTICS
 from proxyds.evaluation.intervals import (
     CORRECTED_SHARE,
     MAX_IN_PAIRS,
@@ -17,13 +18,14 @@ from proxyds.evaluation.intervals import (
     average,
     compare_repeats,
     compare_seeds,
+    find_freedom,
     jackknife,
     leave_out,
     make_record,
     other_seeds,
     subtract,
 )
-from proxyds.evaluation.rank_metrics import METRICS
+from proxyds.evaluation.rank_metrics import kendall_tau
 from tests.evaluation.made_up import taus
 
 
@@ -68,8 +70,8 @@ def test_all_then_all_but_one_then_all_but_two_are_counted() -> None:
 @pytest.mark.parametrize("in_pairs", [False, True])
 def test_the_jackknife_of_a_mean_is_the_variance_over_n(in_pairs: bool) -> None:
     values = np.random.default_rng(0).normal(size=12)
-    counts = leave_out(12, in_pairs=in_pairs)
-    means = counts @ values / counts.sum(axis=1)
+    included = leave_out(12, in_pairs=in_pairs)
+    means = included @ values / included.sum(axis=1)
     assert jackknife(means, 12) == pytest.approx(values.var(ddof=1) / 12)
 
 
@@ -89,8 +91,8 @@ def test_the_jackknife_of_a_statistic_of_pairs_is_a_double_loops_with_a_third_of
     ]
     correction = sum((each - np.mean(of_pairs)) ** 2 for each in of_pairs) / (n * (n - 1))
     assert 0 < correction < plain
-    counts = leave_out(n, in_pairs=True)
-    values = METRICS["tau"](reference, measured, counts, reference)
+    included = leave_out(n, in_pairs=True)
+    values = kendall_tau(reference, measured, included)
     assert jackknife(values, n) == pytest.approx(plain - correction / 3)
     assert jackknife(values[: n + 1], n) == pytest.approx(plain)
     assert pytest.approx(1 / 3) == CORRECTED_SHARE
@@ -119,8 +121,8 @@ def test_with_many_architectures_no_pair_is_left_out() -> None:
 def of_means(x: np.ndarray, *, has_common_draws: bool = True) -> LeftOut:
     """The mean over architectures of (D, n), as a statistic for each draw."""
     n = x.shape[1]
-    counts = leave_out(n, in_pairs=False)
-    return LeftOut(x @ (counts / counts.sum(axis=1, keepdims=True)).T, n, n * (n - 1) // 2, has_common_draws)
+    included = leave_out(n, in_pairs=False)
+    return LeftOut(x @ (included / included.sum(axis=1, keepdims=True)).T, n, n * (n - 1) // 2, has_common_draws)
 
 
 def test_noise_of_trainings_is_that_around_the_means_over_draws_by_hand() -> None:
@@ -165,7 +167,7 @@ def test_excess_of_draws_is_what_all_architectures_of_a_draw_share() -> None:
 
 
 def test_an_agreement_has_wilsons_ends_by_hand() -> None:
-    found = Estimate(0.5, 0.006, 0.004, 20, 190).as_agreement()
+    found = Estimate(0.5, 0.01, 0.0, math.inf, 20, 190).as_agreement()
     # t of 19 degrees is 2.093; half a pair of 190 is in doubt: k = 2.093² (0.01 + 0.5/190²) / (0.75 + 0.5/190) = 0.0583
     assert found.value == 0.5
     assert found.low == pytest.approx(0.2674, abs=1e-4)
@@ -175,11 +177,11 @@ def test_an_agreement_has_wilsons_ends_by_hand() -> None:
 
 
 def test_perfect_agreement_has_an_interval_that_is_no_point_by_hand() -> None:
-    found = Estimate(1.0, 0.0, 0.0, 20, 190).as_agreement()
+    found = Estimate(1.0, 0.0, 0.0, math.inf, 20, 190).as_agreement()
     k = stats.t.ppf(0.975, 19) ** 2 / 190
     assert (found.value, found.high) == (1, 1)
     assert found.low == pytest.approx((1 - k) / (1 + k))
-    opposite = Estimate(-1.0, 0.0, 0.0, 20, 190).as_agreement()
+    opposite = Estimate(-1.0, 0.0, 0.0, math.inf, 20, 190).as_agreement()
     assert (opposite.low, opposite.high) == (-1, pytest.approx(-found.low))
 
 
@@ -189,27 +191,38 @@ def test_perfect_agreement_has_an_interval_that_is_no_point_by_hand() -> None:
 def test_an_agreements_interval_stays_within_its_bounds_and_holds_the_value(
     n: int, value: float, variance: float
 ) -> None:
-    found = Estimate(value, variance / 2, variance / 2, n, n * (n - 1) // 2).as_agreement()
+    found = Estimate(value, variance / 2, variance / 2, math.inf, n, n * (n - 1) // 2).as_agreement()
     assert -1 <= found.low <= found.value <= found.high <= 1
     assert found.low < found.high
 
 
 def test_a_difference_has_a_normal_interval_and_a_gap_a_wider_one_by_hand() -> None:
-    estimate = Estimate(0.3, 0.006, 0.004, 20, 190)
+    estimate = Estimate(0.3, 0.01, 0.0, math.inf, 20, 190)
     deviation = math.sqrt(0.01 + 1 / 190**2)
     found, gap = estimate.as_difference(), estimate.as_gap()
     assert (found.low, found.high) == pytest.approx((0.3 - 1.95996 * deviation, 0.3 + 1.95996 * deviation), abs=1e-5)
     assert (gap.low, gap.high) == pytest.approx((0.3 - 2.09302 * deviation, 0.3 + 2.09302 * deviation), abs=1e-5)
 
 
+def test_few_draws_that_differ_widen_an_interval_by_satterthwaites_freedom_by_hand() -> None:
+    # (.01 + .01)² / (.01² / 19 + .01² / 2) = 4 / (1/19 + 1/2) = 7.238 degrees, whose t is 2.348; without that of architectures 8: 2.306
+    estimate = Estimate(0.3, 0.01, 0.01, 2, 20, 190)
+    deviation = math.sqrt(0.02 + 1 / 190**2)
+    assert estimate.as_gap().high == pytest.approx(0.3 + 2.3484 * deviation, abs=1e-4)
+    assert estimate.as_difference().high == pytest.approx(0.3 + 2.3060 * deviation, abs=1e-4)
+    assert find_freedom((0.0, 3), (0.0, math.inf)) == 3
+    assert find_freedom((0.2, math.inf), (0.0, 2)) == math.inf
+    assert find_freedom((0.2, 4), (0.2, 4)) == pytest.approx(8)
+
+
 @pytest.mark.parametrize(
     "estimate",
     [
-        Estimate(0.5, 0.01, 0.0, 7, 21),  # too few architectures
-        Estimate(0.5, 0.01, math.nan, 20, 190),  # one draw
-        Estimate(0.5, math.nan, 0.0, 20, 190),
-        Estimate(0.5, 0.01, 0.0, 20, 0),  # no pairs of like cost
-        Estimate(math.nan, math.nan, 0.0, 20, 190),
+        Estimate(0.5, 0.01, 0.0, math.inf, 7, 21),  # too few architectures
+        Estimate(0.5, 0.01, math.nan, math.inf, 20, 190),  # one draw
+        Estimate(0.5, math.nan, 0.0, math.inf, 20, 190),
+        Estimate(0.5, 0.01, 0.0, math.inf, 20, 0),  # no pairs of like cost
+        Estimate(math.nan, math.nan, 0.0, math.inf, 20, 190),
     ],
 )
 def test_what_is_unknown_gives_no_interval(estimate: Estimate) -> None:
@@ -244,7 +257,7 @@ def test_what_two_have_in_common_is_not_in_their_difference() -> None:
 
 
 def test_an_average_of_two_has_a_quarter_of_their_summed_variances() -> None:
-    found = average([Estimate(0.2, 0.04, 0.01, 20, 190), Estimate(0.6, 0.08, 0.03, 10, 45)])
+    found = average([Estimate(0.2, 0.04, 0.01, math.inf, 20, 190), Estimate(0.6, 0.08, 0.03, math.inf, 10, 45)])
     assert found.value == pytest.approx(0.4)
     assert (found.of_architectures, found.of_draws) == pytest.approx((0.03, 0.01))
     assert (found.n_architectures, found.n_pairs) == (30, 235)
@@ -253,7 +266,7 @@ def test_an_average_of_two_has_a_quarter_of_their_summed_variances() -> None:
 def test_repeats_are_averaged_over_every_reference_as_a_double_loop_does() -> None:
     rng = np.random.default_rng(0)
     references, measured, cost = rng.random((3, 9)), rng.random((2, 9)), rng.uniform(100, 130, 9)
-    found = {name: compare_repeats(references, measured, np.arange(2), cost, name) for name in METRICS}
+    found = {name: compare_repeats(references, measured, np.arange(2), cost, name) for name in STATISTICS}
     value = {name: float(of.mean[0]) for name, of in found.items()}
     every = list(product(references, measured))
     assert value["tau"] == pytest.approx(np.mean([taus(x, y) for x, y in every]))

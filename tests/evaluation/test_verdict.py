@@ -32,7 +32,7 @@ def test_a_good_proxy_beside_hopeless_controls_preserves_the_ranking() -> None:
 
 
 def test_a_proxy_as_good_as_random_is_no_better_than_random() -> None:
-    same = around(QUALITY - 0.3, 0.01, seed=2)
+    same = around(QUALITY - 0.3, 0.01, seed=2, repeats=6)
     record = weigh(everything(proxy=same, random=same))
     assert difference_to(record, RANDOM).difference.value == 0
     assert record.verdict == "no better than random"
@@ -59,7 +59,7 @@ def test_a_proxy_that_ranks_as_cost_does_is_no_better_than_counting_flops() -> N
 
 
 def test_a_proxy_as_good_as_fewer_epochs_on_everything_is_no_better() -> None:
-    same = around(QUALITY - 0.3, 0.01, seed=2)
+    same = around(QUALITY - 0.3, 0.01, seed=2, repeats=6)
     record = weigh(everything(proxy=same, fewer_epochs=same + 0.1))
     assert record.verdict == "no better than fewer epochs"
     assert "fewer epochs on everything" in record.explanation

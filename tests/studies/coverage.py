@@ -34,7 +34,7 @@ from tests.studies.weighing import make_table
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "coverage.json"
 PAGE = ROOT / "docs" / "coverage.md"
-N_CHECKS = {12: 600, 24: 600, 60: 240}
+N_CHECKS = {8: 600, 12: 600, 24: 600, 60: 240}
 """Simulated checks of each world, by the number of architectures."""
 HELD = (0.93, 0.97)
 """What is asked of every interval."""
@@ -49,7 +49,10 @@ NOISES = {
     "independent": "every training has noise of its own",
     "shared": "methods share what short training does to an architecture, and the architectures of a draw share some of its luck",
     "rows": "architectures, draws and noise of the first study on CIFAR-10: `easier` as the better method, `stratified` and `random` as the others",
+    "draws": "the architectures of a draw share half of its noise, so that one draw ranks well and the next one badly",
 }
+SIZES = ((8, 2, 2), (8, 3, 3), (24, 2, 3), *product((12, 24, 60), (3, 5), (2, 3)))
+"""Architectures, draws and trainings on everything."""
 WHY_NOT = """\
 ## Why some cells are not within
 
@@ -68,7 +71,7 @@ NOISE, NOISE_OF_BETTER, NOISE_OF_LITTLE_BETTER = 0.73, 0.414, 0.55
 """Standard deviations of a method's noise beside that of quality: tau .60, .75 and .68."""
 N_SETTLED = 120
 """Checks that are asked how many runs would settle them, and as many with those."""
-BIAS, LUCK = 0.8, 0.2
+SHARES = {"independent": (0.0, 0.0), "shared": (0.8, 0.2), "draws": (0.0, math.sqrt(0.5))}
 """Shares of that which methods share, and which the architectures of a draw share; the squares add up to 1 with the rest."""
 
 
@@ -111,12 +114,13 @@ class World:
         quality, bias, tilt = rng.normal(size=(3, self.n))
         full = quality + FULL_NOISE * rng.normal(size=(self.n_seeds, self.n))
 
+        of_methods, of_draws = SHARES[self.noise]
+
         def measure(total: float) -> Floats:
             alone = rng.normal(size=(self.n_draws, self.n))
-            if self.noise == "independent":
-                return quality + total * alone
-            luck = LUCK * rng.normal(size=(self.n_draws, 1)) * tilt
-            return quality + total * (BIAS * bias + luck + math.sqrt(1 - BIAS**2 - LUCK**2) * alone)
+            luck = rng.normal(size=(self.n_draws, 1)) * tilt
+            rest = math.sqrt(1 - of_methods**2 - of_draws**2)
+            return quality + total * (of_methods * bias + of_draws * luck + rest * alone)
 
         cost = np.exp(0.6 * quality + 0.6 * rng.normal(size=self.n))
         return Check(full, measure(self.noise_of_better), (measure(NOISE), measure(NOISE)), cost)
@@ -221,7 +225,7 @@ def settle(noise: str, run_all: Any) -> dict[str, Any]:
 
 def list_worlds() -> list[World]:
     """Lists all worlds, the quick ones first."""
-    return [World(noise, *size) for *size, noise in product((12, 24, 60), (3, 5), (2, 3), NOISES)]
+    return [World(noise, *size) for size, noise in product(sorted(SIZES), NOISES)]
 
 
 def render_page(results: dict[str, Any]) -> str:
@@ -278,7 +282,7 @@ def render_page(results: dict[str, Any]) -> str:
         f"| architectures, draws, full seeds | {' | '.join(NOISES)} |",
         f"|---|{'---|' * len(NOISES)}",
     ]
-    for size in product((12, 24, 60), (3, 5), (2, 3)):
+    for size in SIZES:
         of = [counted.get(World(noise, *size).name) for noise in NOISES]
         cells = ["–" if each is None else f"{each['difference .15']['above_zero']:.0%}" for each in of]
         text.append(f"| {', '.join(map(str, size))} | {' | '.join(cells)} |")

@@ -20,7 +20,7 @@ from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.tables import read_proxy
 from proxyds.cli.output import print_table
 from proxyds.cli.progress import show_progress
-from proxyds.evaluation.rank_metrics import kendall_tau, pearson, spearman
+from proxyds.evaluation.rank_metrics import include_all, kendall_tau, pearson, spearman
 from proxyds.pipeline.build import build
 from proxyds.pipeline.plan import plan_build
 from proxyds.recipe.yaml import read_recipe
@@ -129,7 +129,7 @@ def compare(number: int, measured: Mapping[str, Mapping[str, float]], manifest: 
             for accuracies in (printed, measured):
                 names = [name for name in printed["full"] if name in accuracies["full"] and name in accuracies[column]]
                 one, other = (np.array([accuracies[each][name] for name in names]) for each in ("full", column))
-                cells.append(f"{statistic(one, other, np.ones((1, len(one)), np.int64))[0]:.3f}")
+                cells.append(f"{statistic(one, other, include_all(len(one)))[0]:.3f}")
         lines.append(f"| **{what} with full** | {' | '.join(cells)} |")
     text = "\n".join(lines) + "\n"
     if manifest is not None and manifest.evidence is not None:

@@ -21,7 +21,8 @@ from proxyds.artifact.ranking_table import (
     collect_accuracies,
 )
 from proxyds.evaluation.evidence import measure_ways
-from proxyds.evaluation.intervals import WITH_INTERVAL, LeftOut, other_seeds
+from proxyds.evaluation.intervals import LeftOut, other_seeds
+from proxyds.evaluation.rank_metrics import CORRELATIONS
 from proxyds.space.architecture import Architecture
 from tests.studies.rows import OTHER_MEASURES
 from tests.studies.weighing import CONTROLS, WITH_PARAMETERS, Found, make_table
@@ -103,7 +104,7 @@ def show_statistic(found: Found, name: str) -> str:
     estimate = found.statistics[name]
     if name == "regret":
         return show_points(estimate)
-    if name not in WITH_INTERVAL:
+    if name not in CORRELATIONS:
         return "none" if estimate.value is None else f"{estimate.value:.2f}"
     return estimate.shown()
 

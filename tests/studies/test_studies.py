@@ -231,7 +231,7 @@ def test_what_a_user_may_expect_by_hand() -> None:
             for name, value in (("tau", tau), ("regret", regret))
         }
         less = {} if method == "random" else {"random": EstimateRecord(value=0.1, low=low, high=0.2)}
-        return Found(method, ratio, 5, 0.5, told, {}, less, {}, None)
+        return Found(method, ratio, 5, 0.5, told, {}, less, None)
 
     every = [
         found("random", 0.02, 0.5, 0.04),
@@ -254,7 +254,7 @@ def test_what_a_user_may_expect_by_hand() -> None:
 def test_of_several_studies_each_counts_the_same_and_variances_are_shared() -> None:
     def estimated(tau: float, *methods: str) -> list[Estimated]:
         def estimate(value: float, variance: float = 0.01) -> Estimate:
-            return Estimate(value, variance, 0.0, 24, 276)
+            return Estimate(value, variance, 0.0, math.inf, 24, 276)
 
         def find(method: str, ratio: float | None, tau: float) -> Estimated:
             statistics = {"tau": estimate(tau), "regret": estimate(1 - tau, math.nan)}

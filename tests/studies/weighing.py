@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,9 +40,12 @@ CONTROLS = (RANDOM, WITH_PARAMETERS, STRATIFIED, BY_IMPORTANCE, Selection().meth
 """What everything else is compared with; both are ranked by accuracy, but for `WITH_PARAMETERS`."""
 
 
+Value = TypeVar("Value", Estimate, EstimateRecord)
+
+
 @dataclass(frozen=True)
-class Estimated:
-    """What is estimated of one way to rank, at one ratio: in one study, or on the mean of several.
+class Weighed(Generic[Value]):
+    """What the rows say of one way to rank, at one ratio: in one study, or on the mean of several; as variances, or as intervals.
 
     Attributes:
         method: A data set's name, or a free ranking's.
@@ -53,42 +56,28 @@ class Estimated:
         with_parameters: The same where accuracy and parameters rank together; empty where that is not done.
         tau_less: Its tau less that of a control, by the control's name.
         averaged: Tau where the mean accuracy of all draws ranks, with the noise of architectures alone.
+        regret_less: Its regret less that of a control, so that above zero is worse; without intervals, and empty among variances.
     """
 
     method: str
     ratio: float | None
     n_draws: int
     mean_accuracy: float | None
-    statistics: dict[str, Estimate]
-    with_parameters: dict[str, Estimate]
-    tau_less: dict[str, Estimate]
-    averaged: Estimate | None
-
-
-@dataclass(frozen=True)
-class Found:
-    """`Estimated` with 95 % intervals, where a statistic has one.
-
-    Attributes:
-        method: As there, and so all others.
-        regret_less: Its regret less that of a control, so that above zero is worse; regrets have no intervals.
-    """
-
-    method: str
-    ratio: float | None
-    n_draws: int
-    mean_accuracy: float | None
-    statistics: dict[str, EstimateRecord]
-    with_parameters: dict[str, EstimateRecord]
-    tau_less: dict[str, EstimateRecord]
-    regret_less: dict[str, EstimateRecord]
-    averaged: EstimateRecord | None
+    statistics: dict[str, Value]
+    with_parameters: dict[str, Value]
+    tau_less: dict[str, Value]
+    averaged: Value | None
+    regret_less: dict[str, EstimateRecord] = field(default_factory=dict)
 
     @property
     def tau(self) -> float:
         """Kendall's, NaN where there is none."""
         value = self.statistics["tau"].value
         return float("nan") if value is None else value
+
+
+Estimated = Weighed[Estimate]
+Found = Weighed[EstimateRecord]
 
 
 def make_table(
@@ -233,8 +222,8 @@ def weigh(estimated: Sequence[Estimated]) -> list[Found]:
             {name: of.as_agreement() for name, of in each.statistics.items()},
             {name: of.as_agreement() for name, of in each.with_parameters.items()},
             {name: of.as_difference() for name, of in each.tau_less.items()},
-            subtract_regrets(each),
             None if each.averaged is None else each.averaged.as_agreement(),
+            subtract_regrets(each),
         )
         for each in estimated
     ]

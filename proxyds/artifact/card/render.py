@@ -117,6 +117,7 @@ def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
         "evidence_rows": evidence_rows,
         "comparison_rows": _comparison_rows(evidence),
         "search_rows": _search_rows(evidence),
+        "without_price": _list_without_price(evidence),
         "ratio_rows": _ratio_rows(evidence),
         "label_worth": _weigh_reduction(evidence),
         "statistics": STATISTICS,
@@ -145,6 +146,16 @@ def _search_rows(evidence: EvidenceRecord) -> list[dict[str, Any]]:
         row = rows.setdefault(way, {"way": way, "finalists": {}})
         row["finalists"][each.n_finalists] = f"{with_prefix(each.flops, 'FLOP')}, {100 * each.lost:.1f}"
     return list(rows.values())
+
+
+def _list_without_price(evidence: EvidenceRecord) -> list[str]:
+    """Names the data sets of the proxy's size that no search is priced with."""
+    priced = {each.method for each in evidence.searches}
+    return [
+        METHOD_LABELS[name]
+        for name in evidence.at_one_ratio
+        if evidence.of(name, evidence.own_ratio) and name not in priced
+    ]
 
 
 def _ratio_rows(evidence: EvidenceRecord) -> list[dict[str, Any]]:
