@@ -208,7 +208,9 @@ def train_and_test(*, folder: Path, report: Report, **job_fields: Any) -> None:
     with job.within_memory():
         network, losses, training_seconds = job.run(report)
         started = time.perf_counter()
-        accuracy, loss = measure_network(network, job.held_out.pixels(), job.held_out.labels, job.device)
+        accuracy, loss = measure_network(
+            network, job.held_out.pixels(), job.held_out.labels, job.device, job.settings.precision
+        )
     result = {
         "accuracy": accuracy,
         "loss": loss,

@@ -132,7 +132,8 @@ class Session:
     def describe_machine(self, architectures: Sequence[Architecture]) -> MachineRecord:
         """Describes where some networks are trained, and how each computes there."""
         n_labels, image_shape = len(self.data.label_names), self.data.image_shape
-        computations = self.ask(describe_computations, architectures, n_labels, image_shape, self.device)
+        precision = self.recipe.training.precision
+        computations = self.ask(describe_computations, architectures, n_labels, image_shape, self.device, precision)
         return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
 
     def in_memory(self) -> Session:
@@ -280,8 +281,9 @@ def score_samples(session: Session, probes: Sequence[Probe], needs: frozenset[Ne
 
     heaviest = [of_repeat[-1] for of_repeat in repeats]
     architecture, weights = heaviest[0].job.architecture, heaviest[0].result.entry
-    training = feature_tasks(architecture, weights, layer, data.train, "training", session.device)
-    evaluation = feature_tasks(architecture, weights, layer, data.evaluation, "evaluation", session.device)
+    how = session.device, recipe.training.precision
+    training = feature_tasks(architecture, weights, layer, data.train, "training", *how)
+    evaluation = feature_tasks(architecture, weights, layer, data.evaluation, "evaluation", *how)
     results = session.run([*training, *evaluation])
     arithmetic = session.engine.ask("cpu", describe_arithmetic, "cpu")
     features = Features(results[: len(training)], results[len(training) :], recipe.similarity, arithmetic)

@@ -181,6 +181,8 @@ class Selection(Section):
 class Training(Section):
     """How every network is trained: probes, and architectures in a check. The paper names Adam and no more."""
 
+    later = frozenset({"precision"})
+
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(30, description="Passes over the data.", examples=[30])
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
     optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
@@ -196,6 +198,11 @@ class Training(Section):
         examples=[4],
     )
     horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="What layers compute in. bfloat16: half the bits, with weights, statistics and the loss in float32; only "
+        "where the processor or GPU has instructions for it. auto: float32 on CPUs, bfloat16 on GPUs that have it.",
+    )
 
     @property
     def padding(self) -> int:

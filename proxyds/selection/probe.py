@@ -127,14 +127,15 @@ def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
     job = ProbeJob(**job_fields)
 
     def keep_answers(network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], epoch: int) -> None:
-        answers = measure_answers(network, pixels, labels, job.device)
+        answers = measure_answers(network, pixels, labels, job.device, job.settings.precision)
         write_answers(folder / "answers.npy", answers, epoch, job.settings.epochs)
 
     with job.within_memory():
         network, losses, seconds = job.run(report, keep_answers if job.keep_answers else None)
         if not is_first():
             return
-        np.save(folder / "predictions.npy", predict_labels(network, job.held_out.pixels(), job.device))
+        predictions = predict_labels(network, job.held_out.pixels(), job.device, job.settings.precision)
+        np.save(folder / "predictions.npy", predictions)
     save_network(network, folder / "weights.safetensors", job.n_labels, job.image_shape)
     (folder / "training.json").write_text(json.dumps({"losses": losses, "seconds": seconds}))
 

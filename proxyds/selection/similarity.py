@@ -102,7 +102,13 @@ def check_neighbours(n_neighbours: int, n_evaluation: int) -> None:
 
 
 def feature_tasks(
-    architecture: Architecture, weights: Entry, layer: str, samples: Samples | StreamedSamples, role: str, device: str
+    architecture: Architecture,
+    weights: Entry,
+    layer: str,
+    samples: Samples | StreamedSamples,
+    role: str,
+    device: str,
+    precision: str = "auto",
 ) -> list[Task]:
     """Splits feature extraction into tasks of `SHARD` samples.
 
@@ -113,6 +119,7 @@ def feature_tasks(
         samples: The samples, in the order of ids.
         role: What the samples are, for people.
         device: `cpu` or a CUDA device.
+        precision: That of the weights' own training, so that their key tells it.
     """
     n_shards = -(-len(samples) // SHARD)
     return [
@@ -133,6 +140,7 @@ def feature_tasks(
                 "layer": layer,
                 "samples": samples.part(shard),
                 "device": device,
+                "precision": precision,
             },
         )
         for shard in range(n_shards)
@@ -148,10 +156,11 @@ def extract_shard(
     layer: str,
     samples: Samples | StreamedSamples,
     device: str,
+    precision: str,
 ) -> None:
     """Writes `features.npy`, (n, D) float32: the features of some samples."""
     network = load_network(weights_file.path, architecture.network, architecture.parameters)
-    np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device))
+    np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device, precision))
     report(1, 1, "")
 
 

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from proxyds.data.pixels import ImageArray
 from proxyds.training.model import PixelNetwork
-from proxyds.training.numerics import choose_computation
+from proxyds.training.numerics import Computation, choose_computation
 
 CPU_BATCH, GPU_BATCH = 64, 512
 """Images of a batch. On a CPU so few that a layer's output is still in the cache when the next layer reads it (32 and 64 were the fastest)."""
@@ -29,14 +29,16 @@ N_COMPARED, TOLERANCE = 8, 1e-3
 
 
 @torch.inference_mode()
-def predict_labels(network: PixelNetwork, pixels: ImageArray, device: str = "cpu") -> NDArray[np.int64]:
+def predict_labels(
+    network: PixelNetwork, pixels: ImageArray, device: str = "cpu", precision: str = "auto"
+) -> NDArray[np.int64]:
     """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
-    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(network, pixels, device)])
+    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(network, pixels, device, precision)])
 
 
 @torch.inference_mode()
 def measure_network(
-    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu"
+    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu", precision: str = "auto"
 ) -> tuple[float, float]:
     """Measures accuracy and loss.
 
@@ -45,12 +47,13 @@ def measure_network(
         pixels: (N, C, H, W) uint8.
         labels: (N,) int64, the true ones.
         device: `cpu` or a CUDA device.
+        precision: `training.precision`; `auto` is float32 here, on GPUs too.
 
     Returns:
         The share of samples whose label `predict_labels` finds, and the mean cross-entropy in nats.
     """
     n_right, loss = 0, 0.0
-    for logits, true in _ask_labelled(network, pixels, labels, device):
+    for logits, true in _ask_labelled(network, pixels, labels, device, precision):
         n_right += int((logits.argmax(1) == true).sum())
         loss += float(F.cross_entropy(logits, true, reduction="sum"))
     return n_right / len(labels), loss / len(labels)
@@ -58,7 +61,7 @@ def measure_network(
 
 @torch.inference_mode()
 def measure_answers(
-    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu"
+    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu", precision: str = "auto"
 ) -> NDArray[np.float32]:
     """Measures of each sample how sure a network is, and how right; takes what `measure_network` takes.
 
@@ -66,7 +69,7 @@ def measure_answers(
         (4, N) float32, in the order of `selection.records.MEASURES`.
     """
     batches = []
-    for logits, labels_of_batch in _ask_labelled(network, pixels, labels, device):
+    for logits, labels_of_batch in _ask_labelled(network, pixels, labels, device, precision):
         true = labels_of_batch[:, None]
         log_p = logits.log_softmax(1)
         p = log_p.exp()
@@ -79,7 +82,9 @@ def measure_answers(
 
 
 @torch.inference_mode()
-def extract_features(network: PixelNetwork, layer: str, pixels: ImageArray, device: str = "cpu") -> NDArray[np.float32]:
+def extract_features(
+    network: PixelNetwork, layer: str, pixels: ImageArray, device: str = "cpu", precision: str = "auto"
+) -> NDArray[np.float32]:
     """Reads one layer's output for each sample.
 
     Args:
@@ -87,56 +92,60 @@ def extract_features(network: PixelNetwork, layer: str, pixels: ImageArray, devi
         layer: A name of `list_layers`.
         pixels: (N, C, H, W) uint8.
         device: `cpu` or a CUDA device.
+        precision: See `measure_network`.
 
     Returns:
         (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over the tokens:
         the paper does not say how a layer becomes a vector, and averages keep D small at every layer. Outputs (n, h, w, D), of some
         transformers' inner layers, look like (n, D, h, w): take a later layer of those.
     """
-    return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(network, pixels, device, layer)])
+    return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(network, pixels, device, precision, layer)])
 
 
 def _ask_labelled(
-    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str
+    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str, precision: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields each batch's logits (n, L) float32 and true labels (n,) int64."""
     labels_of_batches = torch.split(torch.from_numpy(labels).to(device), _batch_size(device))
-    for (logits, _), true in zip(_ask(network, pixels, device), labels_of_batches, strict=True):
+    for (logits, _), true in zip(_ask(network, pixels, device, precision), labels_of_batches, strict=True):
         yield logits.float(), true
 
 
 def _ask(
-    network: PixelNetwork, pixels: ImageArray, device: str, layer: str | None = None
+    network: PixelNetwork, pixels: ImageArray, device: str, precision: str, layer: str | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Runs a copy of a network on a device, its batch norms folded where its outputs stay the same; yields as `_run` does."""
     plain = copy.deepcopy(network)
-    memory_format = choose_computation(network, device).torch_format
-    plain.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
+    exact = choose_computation(network, device, "float32")
+    computation = choose_computation(network, device, precision) if precision != "auto" else exact
+    plain.to(device=device, memory_format=exact.torch_format)  # type: ignore[call-overload]
     some = pixels[:N_COMPARED]
-    (expected,) = _run(plain, some, device, layer)
+    (expected,) = _run(plain, some, exact, layer)
     try:
         folded = fold_batch_norms(plain, layer or "")
-        (outputs,) = _run(folded, some, device, layer)
+        (outputs,) = _run(folded, some, exact, layer)
         is_same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(outputs, expected, strict=True))
     except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
         is_same = False
-    return _run(folded if is_same else plain, pixels, device, layer)
+    return _run(folded if is_same else plain, pixels, computation, layer)
 
 
-def _run(network: PixelNetwork, pixels: ImageArray, device: str, layer: str | None) -> Iterator[tuple[Tensor, Tensor]]:
+def _run(
+    network: PixelNetwork, pixels: ImageArray, computation: Computation, layer: str | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields one batch's logits after the other's, and a layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
-    memory_format = choose_computation(network, device).torch_format
     outputs: list[Tensor] = []
     handle = None
     if layer is not None:
         handle = network.network.get_submodule(layer).register_forward_hook(
             lambda module, inputs, output: outputs.append(_as_vectors(output))  # noqa: ARG005
         )
-    batch_size = _batch_size(device)
+    device, batch_size = computation.device, _batch_size(computation.device)
     try:
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
-            logits = network(batch.contiguous(memory_format=memory_format))
+            with computation.arithmetic():
+                logits = network(batch.contiguous(memory_format=computation.torch_format))
             yield logits, outputs[-1] if outputs else logits[:, :0]  # of a layer that is used more than once
             outputs.clear()
     finally:
@@ -150,10 +159,10 @@ def _batch_size(device: str) -> int:
 
 def _as_vectors(output: Tensor) -> Tensor:
     """Turns a layer's output into (n, D) float32, not in the layer's own memory: what follows may write into that."""
+    output = output.float()
     if output.dim() > 2:
-        output = output.mean(1) if output.dim() == 3 else output.flatten(2).mean(2)
-        return output.float()
-    return output.float().clone()
+        return output.mean(1) if output.dim() == 3 else output.flatten(2).mean(2)
+    return output.clone()
 
 
 def fold_batch_norms(network: PixelNetwork, layer: str = "") -> PixelNetwork:

@@ -81,11 +81,12 @@ def train_network(
     Raises:
         DivergedError: The loss is infinite or not a number after an epoch.
         TrainingError: Too few samples for the parts of a batch, or `torch.distributed` is set up for other than `n_parts` processes.
+        DeviceError: The device does not compute in `settings.precision`.
     """
     parts = Parts(n_parts, name, device)
     batch_size = parts.fit_batch(settings.batch_size, len(labels))
     network.fit_normalisation(pixels)
-    computation = choose_computation(network, device)
+    computation = choose_computation(network, device, settings.precision)
     memory_format = computation.torch_format
     network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
     model = parts.share(network)
@@ -108,7 +109,7 @@ def train_network(
             batch = cut_batch(padded, settings, indices[part], offsets[:, part], mirrored[part])
             with computation.arithmetic():
                 logits = model(batch.contiguous(memory_format=memory_format))
-                loss = F.cross_entropy(logits, targets[chosen[part]]) / len(parts.own)
+                loss = F.cross_entropy(logits.float(), targets[chosen[part]]) / len(parts.own)
             torch.autograd.backward(loss)
             loss_sum.add_(loss.detach())
         optimizer.step()

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from proxyds.errors import DeviceError
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import sketch_network
 
 THREADS = 1
 """Threads of one run; engines run several at once."""
+CPU_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""What a processor that computes in bfloat16 has one of, as `torch.cpu.get_capabilities` calls it; the last one on ARM."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,7 @@ class Computation:
     Attributes:
         device: `cpu` or a CUDA device.
         memory_format: Of activations and weights: `channels_last` or `contiguous`.
-        precision: Of training's layers: `float32`, or `bfloat16` with weights, batch norm statistics and the loss in float32.
-            Inference is in float32 everywhere.
+        precision: Of the layers: `float32`, or `bfloat16` with weights, batch norm statistics and the loss in float32.
     """
 
     device: str
@@ -41,10 +43,11 @@ class Computation:
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def arithmetic(self) -> AbstractContextManager[object]:
-        """Returns what training's forward passes run in."""
+        """Returns what forward passes run in."""
         if self.precision == "float32":
             return nullcontext()
-        return torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=False)  # a CUDA graph may not hold its cache
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)  # a CUDA graph may not hold its cache
 
     def on_device(self) -> AbstractContextManager[object]:
         """Makes its device the one that torch takes where none is named, as streams and CUDA graphs do."""
@@ -54,13 +57,21 @@ class Computation:
         return f"{self.memory_format}, {self.precision}, {THREADS} thread"
 
 
-def choose_computation(network: nn.Module, device: str = "cpu") -> Computation:
+def choose_computation(network: nn.Module, device: str = "cpu", precision: str = "auto") -> Computation:
     """Decides how a network computes, and keeps torch from choosing anything by itself.
 
     Channels-last is faster on both kinds of device, but oneDNN corrupts the heap in it where a convolution has 4 channels
     (seen with torch 2.13 to 2.15 on AVX2). So a CPU uses it only where every convolution has multiples of 8 channels, the
     input's own 1 or 3 aside. bfloat16 is 12 times slower than float32 on a CPU without instructions for it, and several times
     faster on GPUs that have them.
+
+    Args:
+        network: Its convolutions decide the memory format.
+        device: `cpu` or a CUDA device.
+        precision: `training.precision`; `auto` is float32 on CPUs, and bfloat16 on GPUs that have it.
+
+    Raises:
+        DeviceError: bfloat16 is asked for where it would be emulated.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
@@ -70,19 +81,36 @@ def choose_computation(network: nn.Module, device: str = "cpu") -> Computation:
     fits = is_cuda or all(
         c.out_channels % 8 == 0 and (c.in_channels % 8 == 0 or c.in_channels == 3) for c in convolutions
     )
-    has_bfloat16 = is_cuda and torch.cuda.get_device_capability(device) >= (8, 0)
-    return Computation(
-        device,
-        memory_format="channels_last" if convolutions and fits else "contiguous",
-        precision="bfloat16" if has_bfloat16 else "float32",
-    )
+    if precision == "auto":
+        precision = "bfloat16" if is_cuda and has_bfloat16(device) else "float32"
+    elif precision == "bfloat16" and not has_bfloat16(device):
+        name = torch.cuda.get_device_name(device) if is_cuda else "this processor"
+        wanted = (
+            "compute capability 8.0"
+            if is_cuda
+            else f"one of {', '.join(CPU_BFLOAT16)}, as torch {torch.__version__} sees it"
+        )
+        raise DeviceError(
+            f"training.precision: bfloat16 must be what the device computes in; {name} has no instructions for it ({wanted}), and "
+            "would be many times slower. Take auto or float32"
+        )
+    return Computation(device, "channels_last" if convolutions and fits else "contiguous", precision)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Tells whether a device has instructions for bfloat16."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # torch before 2.10 does not say what a processor has
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name, False) for name in CPU_BFLOAT16)
 
 
 def describe_computations(
-    architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str
+    architectures: Sequence[Architecture], n_labels: int, image_shape: tuple[int, int, int], device: str, precision: str
 ) -> dict[str, str]:
-    """Says how each network computes on a device, by its name, in words for people."""
-    return {
-        each.name: str(choose_computation(sketch_network(each.network, each.parameters, n_labels, image_shape), device))
-        for each in architectures
+    """Says how each network computes on a device in a precision of `choose_computation`, by its name, in words for people."""
+    sketches = {
+        each.name: sketch_network(each.network, each.parameters, n_labels, image_shape) for each in architectures
     }
+    return {name: str(choose_computation(sketch, device, precision)) for name, sketch in sketches.items()}

@@ -57,6 +57,7 @@ from proxyds.space.cost import measure_cost
 from proxyds.training.job import TrainingJob
 from proxyds.training.loop import cut_batch, draw_epoch, pad_images
 from proxyds.training.model import make_network, save_network
+from proxyds.training.numerics import has_bfloat16
 from tests.benchmarks.timing import (
     Report,
     Row,
@@ -80,8 +81,8 @@ IMAGE = (3, 32, 32)
 LOADER = "a loop over a DataLoader with PIL transforms, one run in all threads, the better of 0 and 2 loader workers"
 
 
-class NoDataError(Exception):
-    """A row needs images that are not here."""
+class LeftOutError(Exception):
+    """A row needs images, or instructions of the processor, that are not here."""
 
 
 class Bench:
@@ -113,8 +114,8 @@ class Bench:
         rows = np.arange(n) % len(self.pixels)
         return Samples(ids, np.arange(n) % 10, np.arange(n), ids, rows, self.origin)
 
-    def train(self, filters: int, n_steps: int, n_train: int, n_test: int = 1, n_runs: int = N_CORES) -> list[Done]:
-        """Runs trainings side by side as a check does, all new."""
+    def train(self, filters: int, n_steps: int, n_train: int, n_test: int = 1, precision: str = "auto") -> list[Done]:
+        """Runs a training for every core side by side as a check does, all new."""
         tasks = [
             make_task(
                 TrainingJob(
@@ -124,24 +125,24 @@ class Bench:
                     n_steps=n_steps,
                     n_labels=10,
                     image_shape=IMAGE,
-                    settings=SETTINGS,
+                    settings=SETTINGS.model_copy(update={"precision": precision}),
                     seed=next(self.seeds),
                     device="cpu",
                     arithmetic={},
                 ),
                 name=f"run {number}",
             )
-            for number in range(n_runs)
+            for number in range(N_CORES)
         ]
         return run_stored(tasks, self.store, self.engine, ignore_progress)
 
-    def images_a_second(self, filters: int) -> Callable[[], float]:
+    def images_a_second(self, filters: int, precision: str = "auto") -> Callable[[], float]:
         """A contender: images a second over all workers."""
         n_steps = {8: 80, 16: 40}[filters]
 
         def measure() -> float:
             started = time.perf_counter()
-            self.train(filters, n_steps, BATCH * n_steps)
+            self.train(filters, n_steps, BATCH * n_steps, precision=precision)
             return N_CORES * BATCH * n_steps / (time.perf_counter() - started)
 
         return measure
@@ -510,7 +511,7 @@ def row_10(bench: Bench) -> Iterator[Row]:
 def row_11(bench: Bench) -> Iterator[Row]:
     """A whole build beside its probes' trainings alone, from its own ledger."""
     if not bench.are_real:
-        raise NoDataError("row 11 builds cifar10-small, which wants CIFAR-10 in the folder that PROXYDS_DATA names")
+        raise LeftOutError("row 11 builds cifar10-small, which wants CIFAR-10 in the folder that PROXYDS_DATA names")
     from proxyds.pipeline.build import build
     from proxyds.recipe.yaml import read_recipe
 
@@ -527,8 +528,30 @@ def row_11(bench: Bench) -> Iterator[Row]:
     )  # fmt: skip
 
 
+def row_12(bench: Bench) -> Iterator[Row]:
+    """Training in bfloat16, beside a loader's loop in float32 and our own."""
+    if not has_bfloat16("cpu"):
+        raise LeftOutError("row 12 trains in bfloat16, for which this processor has no instructions")
+    bench.train(8, 2, 2 * BATCH)  # starts the workers
+    for filters, reach in ((8, 2.0), (16, 2.2)):
+        n_steps = {8: 60, 16: 36}[filters]
+        half, ours, alone, two = take_turns(
+            [
+                bench.images_a_second(filters, "bfloat16"),
+                bench.images_a_second(filters, "float32"),
+                lambda f=filters, n=n_steps: run_yardstick("train", bench.pixels_file, f, 0, n),
+                lambda f=filters, n=n_steps: run_yardstick("train", bench.pixels_file, f, 2, n),
+            ],
+            bench.repeats,
+        )
+        name = f"a check's trainings in bfloat16, ResNet20 B{filters}"
+        better = max(alone, two, key=statistics.median)
+        yield compare_rates("12", name, half, better, f"{LOADER}; in float32", "images/s", reach)
+        yield compare_rates("12", name, half, ours, "the same in float32", "images/s", 1.4)
+
+
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
-    "1": row_1_to_3, "4": row_4, "5": row_5, "6": row_6, "7": row_7, "8": row_8, "9": row_9, "10": row_10, "11": row_11,
+    "1": row_1_to_3, "4": row_4, "5": row_5, "6": row_6, "7": row_7, "8": row_8, "9": row_9, "10": row_10, "11": row_11, "12": row_12,
 }  # fmt: skip
 
 
@@ -547,7 +570,7 @@ def run(only: list[str], repeats: int) -> Report:
                     for row in ROWS[name](bench):
                         report.rows.append(row)
                         print(f"{row.row:>3} {row.what}: {row.ratio:.2f} (to reach: {row.reach})", flush=True)
-                except NoDataError as error:
+                except LeftOutError as error:
                     report.left_out.append(str(error))
                     print(error, flush=True)
     finally:
