@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-e2e test-all test-slow figures figures-check coverage bench bench-scale bench-gpu study study-pages paper-tables lint format schema constraints clean
+.PHONY: help install demo test test-e2e test-all test-slow figures figures-check coverage bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,15 @@ bench-scale: install ## measure seconds and memory of more samples than are held
 
 bench-gpu: install ## measure a training on one GPU beside what a user would write
 	$(BIN)/python -m tests.benchmarks.gpu
+
+gpu-wheels: install ## fetch what a machine without a registry needs besides torch, into WHEELS (docs/gpu.md)
+	$(BIN)/python -m tests.benchmarks.gpu_wheels $(or $(WHEELS),wheels)
+
+gpu-check: ## on a machine with a GPU: show what works and how fast, from a folder WHEELS of wheels (8 minutes, docs/gpu.md)
+	$(PYTHON) -m tests.benchmarks.gpu_check $(if $(WHEELS),--wheels $(WHEELS))
+
+gpu-rehearsal: install ## run what `make gpu-check` runs on the CPU, in small (a minute and a half)
+	$(BIN)/python -m tests.benchmarks.gpu_check --rehearse --out .gpu-rehearsal.md
 
 study: install ## run what is missing of the comparison of selection methods, its plan first (hours; CIFAR-10 and CIFAR-100 in PROXYDS_DATA)
 	$(BIN)/python -m tests.studies.fidelity
