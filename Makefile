@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-e2e test-all test-slow figures figures-check coverage bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-pages paper-tables lint format schema constraints clean
+.PHONY: help install demo test test-e2e test-all test-slow figures figures-check cards coverage bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-2 study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ figures: install ## write the figures of committed results into README, docs and
 figures-check: install ## say which figures are not current, and change nothing
 	$(BIN)/python -m tests.docs.figures --check
 
+cards: install ## build and check the recipes CARDS, and keep their cards and runs (the digits two minutes, each other one two hours)
+	$(BIN)/python -m tests.docs.cards $(or $(CARDS),digits)
+	$(BIN)/python -m tests.docs.figures
+
 coverage: install ## simulate checks whose truth is known, and count how often intervals hold it (an hour; goes on where it was stopped)
 	$(BIN)/python -m tests.studies.coverage
 
@@ -66,6 +70,9 @@ gpu-rehearsal: install ## run what `make gpu-check` runs on the CPU, in small (a
 study: install ## run what is missing of the comparison of selection methods, its plan first (hours; CIFAR-10 and CIFAR-100 in PROXYDS_DATA)
 	$(BIN)/python -m tests.studies.fidelity
 	$(BIN)/python -m tests.docs.figures
+
+study-2: install ## run what is missing of the second study, or of its STAGES, for MINUTES (hours; cards/fidelity/protocol.md)
+	$(BIN)/python -m tests.studies.second.run $(STAGES) $(if $(MINUTES),--minutes $(MINUTES))
 
 study-pages: install ## write the pages in cards/fidelity again from their rows, and the figures that are taken from them (minutes)
 	$(BIN)/python -m tests.studies.results

@@ -95,8 +95,8 @@ def train_network(
 
     epoch_steps = len(labels) // batch_size  # the rest of an epoch waits for another: no batch is short
     n_steps = n_steps or count_steps(settings, len(labels))
-    optimizer = _make_optimizer(network, settings, device)
-    schedule = _make_schedule(optimizer, settings, n_steps)
+    optimizer = make_optimizer(network, settings, device)
+    schedule = make_schedule(optimizer, settings, n_steps)
     loss_sum = torch.zeros((), device=device)
     own = parts.find_own(batch_size)
     n_own = own.stop - own.start
@@ -249,7 +249,8 @@ def cut_batch(padded: Tensor, settings: Training, chosen: Tensor, offsets: Tenso
     return images.permute(0, 3, 1, 2)
 
 
-def _make_optimizer(network: PixelNetwork, settings: Training, device: str) -> torch.optim.Optimizer:
+def make_optimizer(network: PixelNetwork, settings: Training, device: str) -> torch.optim.Optimizer:
+    """Makes the optimiser of a training's settings."""
     graphed = device.startswith("cuda")
     # a CUDA graph reads a tensor anew at every step
     rate = torch.tensor(settings.learning_rate, device=device) if graphed else settings.learning_rate
@@ -261,7 +262,7 @@ def _make_optimizer(network: PixelNetwork, settings: Training, device: str) -> t
     return adam
 
 
-def _make_schedule(optimizer: torch.optim.Optimizer, settings: Training, n_steps: int) -> LRScheduler:
+def make_schedule(optimizer: torch.optim.Optimizer, settings: Training, n_steps: int) -> LRScheduler:
     """Makes one-cycle (Smith 2018): up to the learning rate and down to nothing; step: a tenth at 1/2 and at 3/4."""
     if settings.schedule == "one-cycle":
         return OneCycleLR(optimizer, settings.learning_rate, total_steps=n_steps + 1, cycle_momentum=False)

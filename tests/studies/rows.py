@@ -38,15 +38,20 @@ def key_of(row: dict[str, Any]) -> Key:
     return Key(row["architecture"], row["dataset"], float(row["ratio"]), int(row["training_seed"]))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Reads the rows that are whole; a last line that a kill cut off is taken away from the file."""
+def read_whole_lines(path: Path) -> list[dict[str, str]]:
+    """Reads the rows that are whole, as text; a last line that a kill cut off is taken away from the file."""
     if not path.exists():
         return []
     text = path.read_text()
     if not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
         os.truncate(path, len(text.encode()))
-    rows = [dict(row) for row in csv.DictReader(text.splitlines())]
+    return [dict(row) for row in csv.DictReader(text.splitlines())]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Reads the rows of `read_whole_lines`, with numbers."""
+    rows: list[dict[str, Any]] = [*read_whole_lines(path)]
     for row in rows:
         numbers = ("ratio", "accuracy", *OTHER_MEASURES, "seconds")
         row |= {name: float(row[name]) if row[name] else None for name in numbers}

@@ -1,0 +1,113 @@
+"""What the second study runs: variants of training, and the trainings that each of its stages consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from proxyds.space.architecture import Architecture
+from tests.studies.parts import take_half
+
+Half = Literal["tuning", "judging"]
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        settings: What is changed of the recipe's training.
+        smoothing: Share of the targets that is spread over all labels.
+        temperature: Of the heaviest network's answers where these are the targets; None for labels.
+        side: Pixels of a side that images are shrunk to; None for what they are.
+        all_scores: Whether other scores than accuracy are measured.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    smoothing: float = 0.0
+    temperature: float | None = None
+    side: int | None = None
+    all_scores: bool = False
+
+
+BASE = "base"
+FACTORS: dict[str, Variant] = {
+    BASE: Variant(all_scores=True),
+    "padding-0": Variant({"crop_padding": 0}),
+    "padding-1": Variant({"crop_padding": 1}),
+    "padding-4": Variant({"crop_padding": 4}),
+    "not-mirrored": Variant({"horizontal_flip": False}),
+    "rate-.003": Variant({"learning_rate": 0.003}),
+    "rate-.03": Variant({"learning_rate": 0.03}),
+    "batch-32": Variant({"batch_size": 32}),
+    "batch-128": Variant({"batch_size": 128}),
+    "epochs-6": Variant({"epochs": 6}),
+    "epochs-26": Variant({"epochs": 26}),
+    "epochs-52": Variant({"epochs": 52}, all_scores=True),
+    "decay": Variant({"weight_decay": 5e-4}),
+    "smoothing": Variant(smoothing=0.1),
+    "soft-1": Variant(temperature=1.0),
+    "soft-4": Variant(temperature=4.0),
+    "side-12": Variant(side=12),
+    "side-8": Variant(side=8),
+}
+"""One factor at a time, on subsets of 5 %."""
+_OF_FULL = {"batch_size": 128, "crop_padding": 2}
+_SGD = {**_OF_FULL, "optimizer": "sgd", "weight_decay": 5e-4, "epochs": 20}
+FULL_TRIED: dict[str, Variant] = {
+    **{
+        f"full-adam-{rate:g}": Variant({**_OF_FULL, "epochs": 20, "learning_rate": rate})
+        for rate in (0.003, 0.01, 0.03)
+    },
+    **{f"full-sgd-{rate:g}": Variant({**_SGD, "learning_rate": rate}) for rate in (0.05, 0.1, 0.2)},
+}
+"""Trainings on everything that the reference's settings are chosen from, by accuracy on the evaluation samples."""
+VARIANTS = {**FACTORS, **FULL_TRIED}
+
+
+@dataclass(frozen=True)
+class Set:
+    """Trainings of some architectures on draws of one method.
+
+    Attributes:
+        variant: Of `VARIANTS`.
+        method: How samples are chosen; `FULL` for everything.
+        ratio: Their share.
+        n_draws: How often; of everything, trainings.
+        half: Of the architectures; None for all.
+        on_evaluation: Whether accuracy is that on the evaluation samples.
+        every: One of so many architectures, evenly by cost.
+    """
+
+    variant: str
+    method: str
+    ratio: float
+    n_draws: int
+    half: Half | None = None
+    on_evaluation: bool = False
+    every: int = 1
+
+    def choose(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """Takes the architectures that are trained."""
+        return take_half(architectures, self.half)[self.every // 2 :: self.every]
+
+
+STAGES: dict[str, tuple[Set, ...]] = {
+    "tune-reference": tuple(Set(name, FULL, 1.0, 1, "tuning", on_evaluation=True, every=4) for name in FULL_TRIED),
+    "factors": tuple(Set(name, method, 0.05, 3, "tuning") for name in FACTORS for method in ("random", "stratified")),
+}
+"""In the order of the protocol. What depends on results of one comes into the next when these are committed."""
+
+
+def list_methods(stages: Sequence[str]) -> Iterator[tuple[str, float, int]]:
+    """Lists which subsets some stages need: method, ratio, number of the draw; each once."""
+    seen = set()
+    for stage in stages:
+        for each in STAGES[stage]:
+            for number in range(each.n_draws if each.method != FULL else 0):
+                key = each.method, each.ratio, number
+                if key not in seen:
+                    seen.add(key)
+                    yield key

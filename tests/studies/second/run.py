@@ -1,0 +1,279 @@
+"""Runs what is missing of the second study, a row for each training: `make study-2 STAGES="tune-reference factors"`.
+
+Every row is written as its training ends, so that a run that was stopped goes on where it was; it depends on its key alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from proxyds.cli.progress import show_progress
+from proxyds.recipe.models import Training
+from proxyds.runtime.local import LocalWorkers
+from proxyds.runtime.storage.store import Store
+from proxyds.seeding import derive_seed
+from proxyds.space.architecture import Architecture
+from proxyds.space.networks.plugins import load_plugins
+from proxyds.text import duration
+from proxyds.training.model import make_network
+from tests.benchmarks.timing import processor
+from tests.studies.fidelity import prepare
+from tests.studies.parts import Study
+from tests.studies.rows import read_whole_lines
+from tests.studies.second.plan import FULL, STAGES, VARIANTS, Set, Variant, list_methods
+from tests.studies.second.training import Extras, ask, measure, train
+from tests.studies.subsets import Probes, find_subset
+
+PLUGIN = "tests.studies.second.networks"
+SCORES = (
+    "accuracy",
+    "loss",
+    "margin",
+    "train_loss_sum",
+    "accuracy_mirrored",
+    "accuracy_statistics",
+    "accuracy_mean_weights",
+)
+COLUMNS = (
+    "stage",
+    "variant",
+    "method",
+    "ratio",
+    "number",
+    "architecture",
+    "n_steps",
+    *SCORES,
+    "seconds",
+    "day",
+    "processor",
+    "torch",
+)
+TEACHER = Variant({"epochs": 13, "batch_size": 128})
+"""How the heaviest network is trained on everything, whose answers are targets."""
+STUDY = Study("second-cifar10", "second/cifar10", ())
+
+
+class Key(NamedTuple):
+    """What a row is of."""
+
+    stage: str
+    variant: str
+    method: str
+    ratio: float
+    number: int
+    architecture: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """What all trainings share; pixels are (N, 3, 16, 16) uint8, labels (N,).
+
+    Attributes:
+        train: Pixels and labels that may be drawn.
+        evaluation: Those that settings are chosen by.
+        test: Those that accuracies are measured on.
+        n_labels: How many labels there are.
+        seed: Of the recipe.
+        settings: The recipe's.
+    """
+
+    train: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    evaluation: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    test: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    n_labels: int
+    seed: int
+    settings: Training
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        key: Of its row.
+        architecture: The network.
+        chosen: (N,) bool, packed as bits; None for everything.
+        on_evaluation: Whether accuracy is that on the evaluation samples.
+        heaviest: Whose answers are targets where the variant asks for that.
+    """
+
+    key: Key
+    architecture: Architecture
+    chosen: NDArray[np.uint8] | None
+    on_evaluation: bool
+    heaviest: Architecture = field(repr=False)
+
+
+_images: Images | None = None  # in a worker
+
+
+def _start_worker(images: Images) -> None:
+    global _images
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    load_plugins([PLUGIN])
+    _images = images
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Trains and measures; returns the row."""
+    assert _images is not None
+    variant = VARIANTS[job.key.variant]
+    settings = _images.settings.model_copy(update=variant.settings)
+    pixels, labels = _images.train
+    teacher = None if variant.temperature is None else find_teacher(job.heaviest, variant.temperature)
+    if job.chosen is not None:
+        chosen = np.unpackbits(job.chosen, count=len(labels)).astype(np.bool_)
+        pixels, labels = pixels[chosen], labels[chosen]
+        teacher = None if teacher is None else teacher[chosen]
+    held_out, true = _images.evaluation if job.on_evaluation else _images.test
+    if variant.side is not None:
+        pixels, held_out = shrink(pixels, variant.side), shrink(held_out, variant.side)
+    n_steps = settings.epochs * (len(labels) // settings.batch_size)
+    use = "full" if job.key.method == FULL else "draw"
+    parts = ("second", use, job.key.number, job.architecture.name)
+    seed = derive_seed(_images.seed, *parts)
+    network = _make(job.architecture, pixels.shape[1:], derive_seed(seed, "weights"))
+    extras = Extras(variant.smoothing, teacher)
+    trained = train(network, pixels, labels, settings, extras, seed=seed, n_steps=n_steps)
+    scores = measure(trained, pixels, held_out, true, all_scores=variant.all_scores)
+    return {
+        **job.key._asdict(),
+        "n_steps": n_steps,
+        **{name: round(value, 5) for name, value in scores.items()},
+        "seconds": round(trained.seconds, 1),
+        "day": time.strftime("%Y-%m-%d"),
+        "processor": processor(),
+        "torch": torch.__version__,
+    }
+
+
+def _make(architecture: Architecture, image_shape: tuple[int, ...], seed: int) -> Any:
+    assert _images is not None
+    channels, height, width = image_shape
+    return make_network(
+        architecture.network, architecture.parameters, _images.n_labels, (channels, height, width), seed
+    )
+
+
+@lru_cache(maxsize=2)
+def find_teacher(heaviest: Architecture, temperature: float) -> NDArray[np.float32]:
+    """Computes what the heaviest network says of every training sample and its mirror image, as probabilities (N, L)."""
+    return np.asarray((_teach(heaviest) / temperature).softmax(1).numpy(), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _teach(heaviest: Architecture) -> torch.Tensor:
+    assert _images is not None
+    settings = _images.settings.model_copy(update=TEACHER.settings)
+    pixels, labels = _images.train
+    seed = derive_seed(_images.seed, "second", "teacher")
+    network = _make(heaviest, pixels.shape[1:], derive_seed(seed, "weights"))
+    n_steps = settings.epochs * (len(labels) // settings.batch_size)
+    train(network, pixels, labels, settings, Extras(), seed=seed, n_steps=n_steps)
+    return ask(network, pixels, mirrored=True)
+
+
+def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Shrinks images (N, C, H, W) to a smaller side by averaging areas."""
+    resized = torch.nn.functional.interpolate(torch.from_numpy(pixels).float(), size=(side, side), mode="area")
+    return np.asarray(resized.round().to(torch.uint8).numpy())
+
+
+def list_jobs(stages: Sequence[str], probes: Probes, path: Path) -> Iterator[Job]:
+    """Lists the trainings of some stages that have no row yet."""
+    done = {key_of(row) for row in read_whole_lines(path)}
+    heaviest = probes.architectures[-1]
+    for stage in stages:
+        for each in STAGES[stage]:
+            for number in range(each.n_draws):
+                chosen = None
+                for architecture in each.choose(probes.architectures):
+                    key = Key(stage, each.variant, each.method, each.ratio, number, architecture.name)
+                    if key in done:
+                        continue
+                    if each.method != FULL and chosen is None:
+                        chosen = np.packbits(find(each, number, probes))
+                    yield Job(key, architecture, chosen, each.on_evaluation, heaviest)
+
+
+def find(each: Set, number: int, probes: Probes) -> NDArray[np.bool_]:
+    """Finds the samples of a draw."""
+    return find_subset(STUDY.folder / "subsets.npz", each.method, each.ratio, number, probes)
+
+
+def key_of(row: dict[str, str]) -> Key:
+    """Reads a row's key."""
+    return Key(
+        row["stage"], row["variant"], row["method"], float(row["ratio"]), int(row["number"]), row["architecture"]
+    )
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Appends a row, and the header before the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists() or not path.stat().st_size
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+@click.command(help=__doc__)
+@click.argument("stages", nargs=-1, type=click.Choice([*STAGES]))
+@click.option("--minutes", type=float, help="Begin no training after so many minutes.")
+@click.option("--jobs", "n_workers", default=2, help="Trainings at once.")
+def main(stages: tuple[str, ...], minutes: float | None, n_workers: int) -> None:
+    """Runs what is missing of some stages, all unless some are named."""
+    load_plugins([PLUGIN])
+    ends = time.monotonic() + 60 * minutes if minutes else float("inf")
+    path = STUDY.folder / "rows.csv"
+    with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
+        probes = prepare(STUDY, Store(), engine, on_progress)
+        for method, ratio, number in list_methods(stages or [*STAGES]):
+            find_subset(STUDY.folder / "subsets.npz", method, ratio, number, probes)  # before any worker is busy
+        data = probes.data
+        pixels = [(each.pixels(), each.load().labels) for each in (data.train, data.evaluation, data.test)]
+        images = Images(
+            *((np.ascontiguousarray(x), np.asarray(y)) for x, y in pixels),
+            n_labels=len(data.label_names),
+            seed=probes.recipe.seed,
+            settings=probes.recipe.training,
+        )
+        jobs = list(list_jobs(stages or [*STAGES], probes, path))
+    print(f"{len(jobs)} trainings to do", flush=True)
+    started, n_done = time.monotonic(), 0
+    alone = get_context("spawn")  # without the threads of this process
+    with ProcessPoolExecutor(n_workers, alone, initializer=_start_worker, initargs=(images,)) as pool:
+        waiting = iter(jobs)
+        running = {pool.submit(run_job, job) for job, _ in zip(waiting, range(n_workers), strict=False)}
+        while running:
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for each in ended:
+                append_row(path, each.result())
+                n_done += 1
+                if n_done % 20 == 0:
+                    took = time.monotonic() - started
+                    left = duration(took / n_done * (len(jobs) - n_done))
+                    print(f"{time.strftime('%H:%M')} {n_done} of {len(jobs)}, about {left} left", flush=True)
+                if time.monotonic() < ends and (job := next(waiting, None)) is not None:
+                    running.add(pool.submit(run_job, job))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The second study: its loop is the shipped one where nothing more is asked for, and what else it measures is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from proxyds.recipe.models import Training
+from proxyds.recipe.yaml import read_recipe
+from proxyds.space.listing import list_architectures
+from proxyds.space.networks.plugins import load_plugins
+from proxyds.training.inference import measure_network
+from proxyds.training.loop import train_network
+from proxyds.training.model import PixelNetwork, make_network
+from tests.studies.rows import read_whole_lines
+from tests.studies.second.plan import FACTORS, STAGES, VARIANTS
+from tests.studies.second.run import COLUMNS, PLUGIN, Key, append_row, key_of, shrink
+from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
+
+STACKED = {"widths": (8, 8, 16), "blocks": (1, 1, 1)}
+N_LABELS, N = 4, 320
+SETTINGS = Training(epochs=3, batch_size=32, learning_rate=0.01, crop_padding=2)
+
+
+@pytest.fixture(autouse=True)
+def _alone():
+    load_plugins([PLUGIN])
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make() -> PixelNetwork:
+    return make_network("stacked", STACKED, N_LABELS, (3, 16, 16), seed=1)
+
+
+def images(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, N_LABELS, N)
+    return (rng.integers(0, 150, (N, 3, 16, 16)) + 30 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def test_without_extras_weights_are_those_of_the_shipped_loop_to_the_bit() -> None:
+    pixels, labels = images()
+    shipped = make()
+    history = train_network(shipped, pixels, labels, SETTINGS, seed=5)
+    trained = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=30)
+    assert list(trained.losses) == pytest.approx([epoch.loss for epoch in history], abs=1e-6)
+    ours = trained.network.state_dict()
+    assert all(torch.equal(weight, ours[name]) for name, weight in shipped.state_dict().items())
+
+
+def test_scores_are_those_of_the_shipped_inference() -> None:
+    pixels, labels = images()
+    trained = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=30)
+    held_out, true = images(1)
+    scores = measure(trained, pixels, held_out, true, all_scores=True)
+    accuracy, loss = measure_network(trained.network, held_out, true)
+    assert scores["accuracy"] == accuracy > 0.5
+    assert scores["loss"] == pytest.approx(loss, rel=1e-3)
+    assert set(scores) <= set(COLUMNS)
+    p = ask(trained.network, held_out).exp().numpy()
+    right = p[np.arange(N), true]
+    p[np.arange(N), true] = -1
+    assert scores["margin"] == pytest.approx((right - p.max(1)).mean(), abs=1e-6)
+
+
+def test_of_mirrored_images_probabilities_are_averaged() -> None:
+    pixels, labels = images()
+    trained = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=30)
+    both = ask(trained.network, pixels, mirrored=True).exp()
+    one, other = ask(trained.network, pixels).exp(), ask(trained.network, pixels[..., ::-1]).exp()
+    assert torch.allclose(both, (one + other) / 2, atol=1e-6)
+
+
+def test_statistics_are_taken_again_over_the_images_as_they_are() -> None:
+    pixels, _ = images()
+    network = make()
+    network.fit_normalisation(pixels)
+    again = take_statistics_again(network.eval(), pixels[:250])
+    stem = network.network.stem[0]
+    expected = stem((torch.from_numpy(pixels[:250]).float() - network.mean) / network.deviation).mean((0, 2, 3))
+    assert torch.allclose(again.network.stem[1].running_mean, expected, atol=1e-5)
+    assert torch.equal(network.network.stem[1].running_mean, torch.zeros(8))
+
+
+def test_mean_weights_are_those_of_the_last_quarter() -> None:
+    pixels, labels = images()
+    trained = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=4)  # the mean of one step: the last
+    for mean, last in zip(trained.mean_weights.parameters(), trained.network.parameters(), strict=True):
+        assert torch.allclose(mean, last)
+    longer = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=8)
+    pairs = zip(longer.mean_weights.parameters(), longer.network.parameters(), strict=True)
+    assert any(not torch.allclose(mean, last) for mean, last in pairs)
+
+
+def test_targets_are_smoothed_or_a_teachers() -> None:
+    pixels, labels = images()
+    certain = np.eye(N_LABELS, dtype=np.float32)[labels]
+    plain, taught, smoothed = (
+        train(make(), pixels, labels, SETTINGS, extras, seed=5, n_steps=10).losses
+        for extras in (Extras(), Extras(teacher=certain), Extras(smoothing=0.1))
+    )
+    assert taught == pytest.approx(plain, rel=1e-4)
+    assert smoothed[0] > plain[0]
+
+
+def test_images_are_shrunk_by_areas() -> None:
+    pixels = np.zeros((1, 1, 4, 4), np.uint8)
+    pixels[0, 0, :2, :2] = [[10, 20], [30, 40]]
+    assert shrink(pixels, 2).tolist() == [[[[25, 0], [0, 0]]]]
+
+
+def test_rows_go_on_where_they_stop(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    key = Key("factors", "base", "random", 0.05, 2, "stacked widths=8x8x16")
+    row = {**dict.fromkeys(COLUMNS), **key._asdict(), "accuracy": 0.5}
+    append_row(path, row)
+    with path.open("a") as file:
+        file.write("factors,ba")  # a kill
+    assert [key_of(each) for each in read_whole_lines(path)] == [key]
+    append_row(path, {**row, "number": 3})
+    assert [key_of(each).number for each in read_whole_lines(path)] == [2, 3]
+
+
+def test_the_plan_is_that_of_the_protocol() -> None:
+    recipe = read_recipe(Path(__file__).parent / "second" / "cifar10.yaml")
+    architectures = list_architectures(recipe.space, 10, (3, 16, 16), seed=recipe.seed)
+    assert len(architectures) == 24
+    assert 1e6 < architectures[0].training_flops < architectures[-1].training_flops < 6.5e6
+    tuning = STAGES["factors"][0].choose(architectures)
+    assert len(tuning) == 12
+    assert [each.name for each in tuning] == [each.name for each in architectures[::2]]
+    assert all(each in tuning for each in STAGES["tune-reference"][0].choose(architectures))
+    for variant in VARIANTS.values():
+        Training.model_validate({**recipe.training.model_dump(), **variant.settings})
+    base = recipe.training.model_dump()
+    changed = [name for variant in FACTORS.values() for name, value in variant.settings.items() if base[name] == value]
+    assert not changed  # every value of a factor is another than the base's
