@@ -13,8 +13,8 @@ An interval says what an estimate would be with other architectures and other dr
   seeds, which are others for every architecture.
 - *Draws.* All architectures are trained on the same samples. How far draws differ beyond the noise of architectures is added.
 
-An agreement has Wilson's score interval (1927), which stays within its bounds; a difference has a normal one. Few draws know
-their variance badly, so both are widened by Welch and Satterthwaite's degrees of freedom (1946), as far as draws matter.
+An agreement has Wilson's score interval (1927), which stays within its bounds; a difference has a symmetric one. From few
+draws a variance is uncertain, so quantiles are Student's, with the degrees of freedom of Satterthwaite (1946).
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ CORRECTED_SHARE = 1 / 3
 """Share of the correction for pairs that is taken."""
 PAIRS_IN_DOUBT = 0.5
 """How many pairs are taken to be in doubt where all agree, and the jackknife sees no variance."""
-QUANTILE = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Estimate:
 
     def _find_quantile(self, freedom_of_architectures: float) -> float:
         of_each = (self.of_architectures, freedom_of_architectures), (self.of_draws, self.freedom_of_draws)
-        return float(stats.t.ppf((1 + LEVEL) / 2, find_freedom(*of_each)))
+        return find_quantile(min(find_freedom(*of_each), freedom_of_architectures))
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class LeftOut:
 
     @property
     def freedom_of_draws(self) -> float:
-        """The degrees of freedom of `excess_of_draws`, which is NaN where there would be none."""
+        """The degrees of freedom of the variance by draws; with one draw 1, and the variance is NaN."""
         return max(len(self.values) - 1, 1) if self.has_common_draws else math.inf
 
     @cached_property
@@ -168,6 +167,11 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         sum(each.n_architectures for each in estimates),
         sum(each.n_pairs for each in estimates),
     )
+
+
+def find_quantile(freedom: float) -> float:
+    """Finds how many standard errors an interval reaches, with so many degrees of freedom."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def find_freedom(*variances: tuple[float, float]) -> float:

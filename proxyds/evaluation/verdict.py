@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,7 @@ from proxyds.artifact.ranking_table import (
     RANDOM,
     RankedBy,
 )
-from proxyds.evaluation.intervals import QUANTILE, LeftOut, subtract
+from proxyds.evaluation.intervals import LeftOut, find_freedom, find_quantile, subtract
 
 NEGLIGIBLE = 0.05
 """A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
@@ -136,14 +137,15 @@ def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[int | 
     n, n_draws = proxy.n_architectures, len(proxy.values)
     of_trainings = min(proxy.noise_of_trainings + control.noise_of_trainings, difference.of_architectures)
     of_architectures_alone = difference.of_architectures - of_trainings
-    needed = max(
-        (gain / QUANTILE) ** 2 if gain > 0 else 0.0, ((NEGLIGIBLE - gain) / QUANTILE) ** 2 if gain < NEGLIGIBLE else 0.0
-    )
+    room = max(gain, NEGLIGIBLE - gain)
 
     def is_settled(n_then: int, n_draws_then: int) -> bool:
-        of_draws = (of_trainings * n / n_then + difference.of_draws) * n_draws / n_draws_then
+        of_architectures = of_architectures_alone * n / n_then + of_trainings * n / n_then * n_draws / n_draws_then
+        of_draws = difference.of_draws * n_draws / n_draws_then
+        freedom = difference.freedom_of_draws * (n_draws_then - 1) / max(n_draws - 1, 1)
         doubt = (2 / (n_then * (n_then - 1))) ** 2
-        return of_architectures_alone * n / n_then + of_draws + doubt <= needed
+        quantile = find_quantile(find_freedom((of_architectures, math.inf), (of_draws, freedom)))
+        return quantile**2 * (of_architectures + of_draws + doubt) <= room**2
 
     architectures = next((m for m in range(n + 1, MOST_TIMES * n) if is_settled(m, n_draws)), None)
     draws = next((d for d in range(n_draws + 1, MOST_TIMES * n_draws) if is_settled(n, d)), None)

@@ -204,6 +204,19 @@ def test_a_difference_has_a_normal_interval_and_a_gap_a_wider_one_by_hand() -> N
     assert (gap.low, gap.high) == pytest.approx((0.3 - 2.09302 * deviation, 0.3 + 2.09302 * deviation), abs=1e-5)
 
 
+@pytest.mark.parametrize("of_draws", [0.0, 1e-4, 0.001, 0.01, 1.0])
+@pytest.mark.parametrize("freedom", [1, 4, math.inf])
+def test_an_interval_is_never_narrower_than_one_of_as_much_variance_by_architectures(
+    of_draws: float, freedom: float
+) -> None:
+    given = Estimate(0.3, 0.01, of_draws, freedom, 12, 66)
+    plain = Estimate(0.3, 0.01 + of_draws, 0.0, math.inf, 12, 66)
+    for how in ("as_agreement", "as_difference", "as_gap"):
+        one, other = getattr(given, how)(), getattr(plain, how)()
+        assert one.low <= other.low
+        assert one.high >= other.high
+
+
 def test_few_draws_that_differ_widen_an_interval_by_satterthwaites_freedom_by_hand() -> None:
     # (.01 + .01)² / (.01² / 19 + .01² / 2) = 4 / (1/19 + 1/2) = 7.238 degrees, whose t is 2.348; without that of architectures 8: 2.306
     estimate = Estimate(0.3, 0.01, 0.01, 2, 20, 190)

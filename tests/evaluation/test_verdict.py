@@ -313,10 +313,10 @@ def test_at_the_number_that_settles_the_lower_end_is_near_0(which: str) -> None:
 def test_what_would_settle_a_comparison_by_hand() -> None:
     # draws alone differ: variance 0.01 / 2 each, together 0.01, that of d draws 0.02 / d; no architectures help
     apart = left_out([0.4, 0.5414213562])
-    # 0.02 / d + (1 / 190)² <= (0.1 / 1.96)² = 0.002603 from 7.8 on
-    assert find_settling(0.1, apart, apart) == (None, 8)
-    # no gain: one of 0.05 must be ruled out, 0.02 / d + (1 / 190)² <= 0.000651 from 32.1 on
-    assert find_settling(0.0, apart, apart) == (None, 33)
+    # with 2 (d - 1) degrees of freedom: t² (0.02 / d + (1 / 190)²) <= 0.1², of d = 9 it is .0101, of 10 .0090
+    assert find_settling(0.1, apart, apart) == (None, 10)
+    # no gain: one of 0.05 must be ruled out, of d = 33 it is .00253, of 34 .00246
+    assert find_settling(0.0, apart, apart) == (None, 34)
     # never as few as there are
     assert find_settling(9.0, apart, apart) == (21, 3)
 

@@ -18,6 +18,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from datasets import load_dataset
+from scipy.stats import kendalltau
 
 import proxyds
 from proxyds import errors
@@ -630,6 +631,44 @@ def test_strict_exits_with_3_unless_the_ranking_is_preserved(
     assert (verdict in done.stderr) == bool(done.returncode)
     assert f"> **{verdict[0].upper()}{verdict[1:]}.** " in (folder / "README.md").read_text()
     verify_proxy(folder)
+
+
+def reorder(places: np.ndarray, tau: float, seed: int) -> np.ndarray:
+    """Exchanges neighbours of a falling order until Kendall's tau with it is this, or just below."""
+    rng, order = np.random.default_rng(seed), places.copy()
+    while kendalltau(places, order).statistic > tau:
+        i = rng.choice(np.flatnonzero(np.diff(order) < 0))
+        order[[i, i + 1]] = order[[i + 1, i]]
+    return order
+
+
+def test_a_tau_of_26_beside_a_ceiling_of_96_preserves_no_ranking(
+    run_here: Run, no_pictures: None, sixteen: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sixteen, tmp_path / "proxy")
+    names = [each.name for each in list_architectures(read_recipe(folder / "recipe.yaml").space, 10, (1, 8, 8))]
+    best_first = np.arange(16)[::-1]  # the cheapest is the best, so that no counting ranks
+    taus = {"full": 0.97, "proxy": 0.25, "random": -0.6, "stratified": -0.6, "fewer-epochs": -0.6}
+    rows = []
+    for dataset, tau in taus.items():
+        for repeat in range(3):
+            order = reorder(best_first, tau, repeat + 10 * list(taus).index(dataset))
+            draw = "" if dataset in ("full", "fewer-epochs") else repeat
+            rows += [
+                f"{name},{dataset},{0.4 + place / 50},{draw},{repeat}" for name, place in zip(names, order, strict=True)
+            ]
+    (tmp_path / "runs.csv").write_text("\n".join(["architecture,dataset,accuracy,draw_seed,training_seed", *rows, ""]))
+    done = run_here(*quiet("proxy", "--runs", "runs.csv", "--strict"))
+    evidence = read_manifest(folder).evidence
+    assert evidence is not None
+    taus_found = {
+        each.method: each.statistics["tau"].value for each in evidence.methods if each.ranked_by == "accuracy"
+    }
+    assert taus_found["full"] == pytest.approx(0.96, abs=0.015)
+    assert taus_found["proxy"] == pytest.approx(0.26, abs=0.015)
+    assert evidence.compare_with("random", 0.1, "accuracy").outcome == "better"
+    assert evidence.verdict != "preserves the ranking"
+    assert (done.returncode, "not enough evidence" in done.stderr or "ranks better" in done.stderr) == (3, True)
 
 
 @pytest.mark.parametrize(("level", "words"), [(0.1, "train longer"), (0.995, "train shorter")])

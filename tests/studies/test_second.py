@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,29 @@ import torch
 
 from proxyds.recipe.models import Training
 from proxyds.recipe.yaml import read_recipe
+from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.space.networks.plugins import load_plugins
 from proxyds.training.inference import measure_network
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
 from tests.studies.rows import read_whole_lines
-from tests.studies.second.plan import FACTORS, STAGES, VARIANTS
-from tests.studies.second.run import COLUMNS, PLUGIN, Key, append_row, key_of, shrink
+from tests.studies.second import run
+from tests.studies.second.plan import FACTORS, STAGES, VARIANTS, Variant
+from tests.studies.second.run import (
+    COLUMNS,
+    PLUGIN,
+    Images,
+    Job,
+    Key,
+    append_row,
+    fingerprint,
+    key_of,
+    run_all,
+    run_job,
+    shrink,
+    teach,
+)
 from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
 
 STACKED = {"widths": (8, 8, 16), "blocks": (1, 1, 1)}
@@ -125,6 +142,67 @@ def test_rows_go_on_where_they_stop(tmp_path: Path) -> None:
     assert [key_of(each) for each in read_whole_lines(path)] == [key]
     append_row(path, {**row, "number": 3})
     assert [key_of(each).number for each in read_whole_lines(path)] == [2, 3]
+
+
+def small_images() -> Images:
+    train_set, held_out = images(), images(1)
+    return Images(train_set, held_out, held_out, N_LABELS, 7, SETTINGS.model_copy(update={"epochs": 1}))
+
+
+def make_job(variant: str, teacher: Path) -> Job:
+    key = Key("factors", variant, "random", 0.5, 0, "small")
+    chosen = np.packbits(np.arange(N) % 2 == 0)
+    return Job(key, Architecture("small", "stacked", STACKED, 1, 1, 1), chosen, False, teacher)
+
+
+@pytest.mark.parametrize("variant", FACTORS)
+def test_every_variant_gives_a_row(variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_images", small_images())
+    monkeypatch.setattr(
+        run,
+        "VARIANTS",
+        {name: replace(each, settings=dict(each.settings) | {"epochs": 1}) for name, each in FACTORS.items()},
+    )
+    monkeypatch.setitem(run.TEACHER, "epochs", 1)
+    job = make_job(variant, tmp_path / "teacher.npy")
+    teach(small_images(), job.architecture, job.teacher)
+    row = run_job(job)
+    assert set(row) <= set(COLUMNS)
+    assert 0 <= row["accuracy"] <= 1
+    assert row["n_steps"] == N // 2 // SETTINGS.model_copy(update=FACTORS[variant].settings).batch_size
+    assert run_job(job) | {"seconds": 0} == row | {"seconds": 0}
+
+
+def test_a_training_that_diverges_gives_a_row_without_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_images", small_images())
+    hopeless = Variant({"optimizer": "sgd", "learning_rate": 100.0, "weight_decay": 1.0, "epochs": 20})
+    monkeypatch.setitem(run.VARIANTS, "base", hopeless)
+    row = run_job(make_job("base", tmp_path / "none"))
+    assert "accuracy" not in row
+    append_row(tmp_path / "rows.csv", row)
+    assert [each["accuracy"] for each in read_whole_lines(tmp_path / "rows.csv")] == [""]
+
+
+def test_every_job_is_run_and_none_begins_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "run_job", lambda job: {"number": job.key.number})
+    jobs = [
+        replace(make_job("base", tmp_path), key=Key("factors", "base", "random", 0.5, n, "small")) for n in range(7)
+    ]
+    kept: list[int] = []
+    with ThreadPoolExecutor(2) as pool:
+        run_all(pool, jobs, 2, float("inf"), lambda row: kept.append(row["number"]))
+        assert sorted(kept) == list(range(7))
+        kept.clear()
+        run_all(pool, jobs, 2, 0.0, lambda row: kept.append(row["number"]))
+    assert sorted(kept) == [0, 1]
+
+
+def test_rows_of_another_variant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job("base", tmp_path)
+    before = fingerprint(job)
+    monkeypatch.setitem(run.VARIANTS, "base", Variant({"epochs": 14}))
+    assert fingerprint(job) != before
+    assert fingerprint(replace(job, chosen=None)) != before
 
 
 def test_the_plan_is_that_of_the_protocol() -> None:

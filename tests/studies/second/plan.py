@@ -20,9 +20,9 @@ class Variant:
     Attributes:
         settings: What is changed of the recipe's training.
         smoothing: Share of the targets that is spread over all labels.
-        temperature: Of the heaviest network's answers where these are the targets; None for labels.
+        temperature: Of the teacher's answers where these are the targets; None for labels.
         side: Pixels of a side that images are shrunk to; None for what they are.
-        all_scores: Whether other scores than accuracy are measured.
+        all_scores: Whether more is measured than accuracy, loss and margin.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)

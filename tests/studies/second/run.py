@@ -1,16 +1,17 @@
 """Runs what is missing of the second study, a row for each training: `make study-2 STAGES="tune-reference factors"`.
 
-Every row is written as its training ends, so that a run that was stopped goes on where it was; it depends on its key alone.
+Every row is written as its training ends, so that a run that was stopped goes on where it was. A row is that of its key and fingerprint.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ from tests.benchmarks.timing import processor
 from tests.studies.fidelity import prepare
 from tests.studies.parts import Study
 from tests.studies.rows import read_whole_lines
-from tests.studies.second.plan import FULL, STAGES, VARIANTS, Set, Variant, list_methods
+from tests.studies.second.plan import FULL, STAGES, VARIANTS, Set, list_methods
 from tests.studies.second.training import Extras, ask, measure, train
 from tests.studies.subsets import Probes, find_subset
 
@@ -55,6 +56,7 @@ COLUMNS = (
     "ratio",
     "number",
     "architecture",
+    "fingerprint",
     "n_steps",
     *SCORES,
     "seconds",
@@ -62,8 +64,12 @@ COLUMNS = (
     "processor",
     "torch",
 )
-TEACHER = Variant({"epochs": 13, "batch_size": 128})
-"""How the heaviest network is trained on everything, whose answers are targets."""
+TEACHER = {"epochs": 13, "batch_size": 128}
+"""How the network is trained on everything whose answers are targets."""
+TEACHER_AT = -2
+"""Its place by cost: the heaviest network of the tuning half."""
+IMAGE = (3, 16, 16)
+CODE = [Path(__file__).parent / name for name in ("networks.py", "training.py")]
 STUDY = Study("second-cifar10", "second/cifar10", ())
 
 
@@ -108,14 +114,14 @@ class Job:
         architecture: The network.
         chosen: (N,) bool, packed as bits; None for everything.
         on_evaluation: Whether accuracy is that on the evaluation samples.
-        heaviest: Whose answers are targets where the variant asks for that.
+        teacher: File of the answers that are targets where the variant asks for that.
     """
 
     key: Key
     architecture: Architecture
     chosen: NDArray[np.uint8] | None
     on_evaluation: bool
-    heaviest: Architecture = field(repr=False)
+    teacher: Path
 
 
 _images: Images | None = None  # in a worker
@@ -135,7 +141,7 @@ def run_job(job: Job) -> dict[str, Any]:
     variant = VARIANTS[job.key.variant]
     settings = _images.settings.model_copy(update=variant.settings)
     pixels, labels = _images.train
-    teacher = None if variant.temperature is None else find_teacher(job.heaviest, variant.temperature)
+    teacher = None if variant.temperature is None else soften(job.teacher, variant.temperature)
     if job.chosen is not None:
         chosen = np.unpackbits(job.chosen, count=len(labels)).astype(np.bool_)
         pixels, labels = pixels[chosen], labels[chosen]
@@ -147,45 +153,50 @@ def run_job(job: Job) -> dict[str, Any]:
     use = "full" if job.key.method == FULL else "draw"
     parts = ("second", use, job.key.number, job.architecture.name)
     seed = derive_seed(_images.seed, *parts)
-    network = _make(job.architecture, pixels.shape[1:], derive_seed(seed, "weights"))
+    channels, height, width = pixels.shape[1:]
+    network = make_network(
+        job.architecture.network,
+        job.architecture.parameters,
+        _images.n_labels,
+        (channels, height, width),
+        derive_seed(seed, "weights"),
+    )
     extras = Extras(variant.smoothing, teacher)
-    trained = train(network, pixels, labels, settings, extras, seed=seed, n_steps=n_steps)
-    scores = measure(trained, pixels, held_out, true, all_scores=variant.all_scores)
+    started, scores = time.monotonic(), {}
+    try:
+        trained = train(network, pixels, labels, settings, extras, seed=seed, n_steps=n_steps)
+        scores = measure(trained, pixels, held_out, true, all_scores=variant.all_scores)
+    except ArithmeticError:
+        pass  # a row without scores: the protocol says how it counts
     return {
         **job.key._asdict(),
+        "fingerprint": fingerprint(job),
         "n_steps": n_steps,
         **{name: round(value, 5) for name, value in scores.items()},
-        "seconds": round(trained.seconds, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "day": time.strftime("%Y-%m-%d"),
         "processor": processor(),
         "torch": torch.__version__,
     }
 
 
-def _make(architecture: Architecture, image_shape: tuple[int, ...], seed: int) -> Any:
-    assert _images is not None
-    channels, height, width = image_shape
-    return make_network(
-        architecture.network, architecture.parameters, _images.n_labels, (channels, height, width), seed
+def teach(images: Images, architecture: Architecture, path: Path) -> None:
+    """Trains a network on everything, and keeps its log probabilities of all training samples and their mirror images, (N, L) float32."""
+    settings = images.settings.model_copy(update=TEACHER)
+    pixels, labels = images.train
+    seed = derive_seed(images.seed, "second", "teacher")
+    network = make_network(
+        architecture.network, architecture.parameters, images.n_labels, IMAGE, derive_seed(seed, "weights")
     )
-
-
-@lru_cache(maxsize=2)
-def find_teacher(heaviest: Architecture, temperature: float) -> NDArray[np.float32]:
-    """Computes what the heaviest network says of every training sample and its mirror image, as probabilities (N, L)."""
-    return np.asarray((_teach(heaviest) / temperature).softmax(1).numpy(), np.float32)
-
-
-@lru_cache(maxsize=1)
-def _teach(heaviest: Architecture) -> torch.Tensor:
-    assert _images is not None
-    settings = _images.settings.model_copy(update=TEACHER.settings)
-    pixels, labels = _images.train
-    seed = derive_seed(_images.seed, "second", "teacher")
-    network = _make(heaviest, pixels.shape[1:], derive_seed(seed, "weights"))
     n_steps = settings.epochs * (len(labels) // settings.batch_size)
-    train(network, pixels, labels, settings, Extras(), seed=seed, n_steps=n_steps)
-    return ask(network, pixels, mirrored=True)
+    trained = train(network, pixels, labels, settings, Extras(), seed=seed, n_steps=n_steps)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, ask(trained.network, pixels, mirrored=True).numpy())
+
+
+def soften(path: Path, temperature: float) -> NDArray[np.float32]:
+    """Reads a teacher's answers as probabilities (N, L) at a temperature."""
+    return np.asarray((torch.from_numpy(np.load(path)) / temperature).softmax(1).numpy(), np.float32)
 
 
 def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -194,21 +205,35 @@ def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(resized.round().to(torch.uint8).numpy())
 
 
-def list_jobs(stages: Sequence[str], probes: Probes, path: Path) -> Iterator[Job]:
-    """Lists the trainings of some stages that have no row yet."""
-    done = {key_of(row) for row in read_whole_lines(path)}
-    heaviest = probes.architectures[-1]
+def fingerprint(job: Job) -> str:
+    """Names what a row is of besides its key: variant, parameters, code of the networks and of the training."""
+    held = [VARIANTS[job.key.variant], job.architecture.parameters, *(file.read_text() for file in CODE)]
+    return hashlib.sha256(repr(held).encode()).hexdigest()[:12]
+
+
+def list_jobs(stages: Sequence[str], probes: Probes, path: Path, teacher: Path) -> Iterator[Job]:
+    """Lists the trainings of some stages that have no row yet.
+
+    Raises:
+        SystemExit: A row is of another variant, network or code than those at hand.
+    """
+    done = {key_of(row): row["fingerprint"] for row in read_whole_lines(path)}
     for stage in stages:
         for each in STAGES[stage]:
             for number in range(each.n_draws):
                 chosen = None
                 for architecture in each.choose(probes.architectures):
                     key = Key(stage, each.variant, each.method, each.ratio, number, architecture.name)
+                    job = Job(key, architecture, chosen, each.on_evaluation, teacher)
                     if key in done:
+                        if done[key] != fingerprint(job):
+                            raise SystemExit(
+                                f"{path}: the row {key} is of another variant, network or code; move the file away"
+                            )
                         continue
                     if each.method != FULL and chosen is None:
                         chosen = np.packbits(find(each, number, probes))
-                    yield Job(key, architecture, chosen, each.on_evaluation, heaviest)
+                    yield replace(job, chosen=chosen)
 
 
 def find(each: Set, number: int, probes: Probes) -> NDArray[np.bool_]:
@@ -241,10 +266,9 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 def main(stages: tuple[str, ...], minutes: float | None, n_workers: int) -> None:
     """Runs what is missing of some stages, all unless some are named."""
     load_plugins([PLUGIN])
-    ends = time.monotonic() + 60 * minutes if minutes else float("inf")
-    path = STUDY.folder / "rows.csv"
+    path, store = STUDY.folder / "rows.csv", Store()
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
-        probes = prepare(STUDY, Store(), engine, on_progress)
+        probes = prepare(STUDY, store, engine, on_progress)
         for method, ratio, number in list_methods(stages or [*STAGES]):
             find_subset(STUDY.folder / "subsets.npz", method, ratio, number, probes)  # before any worker is busy
         data = probes.data
@@ -255,24 +279,35 @@ def main(stages: tuple[str, ...], minutes: float | None, n_workers: int) -> None
             seed=probes.recipe.seed,
             settings=probes.recipe.training,
         )
-        jobs = list(list_jobs(stages or [*STAGES], probes, path))
+        teacher = store.root / "second-teacher.npy"
+        jobs = list(list_jobs(stages or [*STAGES], probes, path, teacher))
     print(f"{len(jobs)} trainings to do", flush=True)
-    started, n_done = time.monotonic(), 0
-    alone = get_context("spawn")  # without the threads of this process
-    with ProcessPoolExecutor(n_workers, alone, initializer=_start_worker, initargs=(images,)) as pool:
-        waiting = iter(jobs)
-        running = {pool.submit(run_job, job) for job, _ in zip(waiting, range(n_workers), strict=False)}
-        while running:
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for each in ended:
-                append_row(path, each.result())
-                n_done += 1
-                if n_done % 20 == 0:
-                    took = time.monotonic() - started
-                    left = duration(took / n_done * (len(jobs) - n_done))
-                    print(f"{time.strftime('%H:%M')} {n_done} of {len(jobs)}, about {left} left", flush=True)
-                if time.monotonic() < ends and (job := next(waiting, None)) is not None:
-                    running.add(pool.submit(run_job, job))
+    if any(VARIANTS[job.key.variant].temperature is not None for job in jobs) and not teacher.exists():
+        torch.set_num_threads(1)
+        teach(images, probes.architectures[TEACHER_AT], teacher)
+    ends = time.monotonic() + 60 * minutes if minutes else float("inf")
+    with ProcessPoolExecutor(
+        n_workers, get_context("spawn"), initializer=_start_worker, initargs=(images,)
+    ) as pool:  # without the threads of this process
+        run_all(pool, jobs, n_workers, ends, lambda row: append_row(path, row))
+
+
+def run_all(
+    pool: Executor, jobs: Sequence[Job], n_workers: int, ends: float, keep: Callable[[dict[str, Any]], object]
+) -> None:
+    """Runs jobs, so many at once, and keeps each one's row as it ends; begins none after a time."""
+    started, n_done, waiting = time.monotonic(), 0, iter(jobs)
+    running = {pool.submit(run_job, job) for job in islice(waiting, n_workers)}
+    while running:
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        for each in ended:
+            keep(each.result())
+            n_done += 1
+            if n_done % 20 == 0:
+                left = duration((time.monotonic() - started) / n_done * (len(jobs) - n_done))
+                print(f"{time.strftime('%H:%M')} {n_done} of {len(jobs)}, about {left} left", flush=True)
+            if time.monotonic() < ends and (job := next(waiting, None)) is not None:
+                running.add(pool.submit(run_job, job))
 
 
 if __name__ == "__main__":

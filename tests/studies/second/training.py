@@ -82,7 +82,10 @@ def train(
 
     Raises:
         ArithmeticError: The loss became infinite or not a number.
+        ValueError: Another precision than float32 is asked for.
     """
+    if settings.precision == "bfloat16":
+        raise ValueError("the second study trains in float32")
     started = time.perf_counter()
     network.fit_normalisation(pixels)
     memory_format = choose_computation(network).torch_format
