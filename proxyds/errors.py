@@ -92,7 +92,7 @@ class MissingExtraError(UnavailableError):
 
 
 class DeviceError(UnavailableError):
-    """There is no such device to compute on."""
+    """There is no such device to compute on, or it does not compute in what the recipe asks for."""
 
 
 # The data

@@ -200,8 +200,9 @@ class Training(Section):
     horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="What layers compute in. bfloat16: half the bits, with weights, statistics and the loss in float32; only "
-        "where the processor or GPU has instructions for it. auto: float32 on CPUs, bfloat16 on GPUs that have it.",
+        description="What layers compute in. bfloat16: half the bits, with weights, statistics and the loss in float32; in training "
+        "and where networks are asked, only where the processor or GPU has instructions for it. auto: float32 on CPUs; on GPUs that "
+        "have it, bfloat16 in training alone.",
     )
 
     @property

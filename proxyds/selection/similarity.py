@@ -108,7 +108,7 @@ def feature_tasks(
     samples: Samples | StreamedSamples,
     role: str,
     device: str,
-    precision: str = "auto",
+    precision: str,
 ) -> list[Task]:
     """Splits feature extraction into tasks of `SHARD` samples.
 

@@ -28,6 +28,11 @@ class GraphedStep:
         self._inputs: tuple[Tensor, ...] = ()
         self._side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps are replayed by now."""
+        return self._graph is not None
+
     def __call__(self, *inputs: Tensor) -> None:
         """Takes one step."""
         if self._n_taken == N_EAGER:

@@ -1,4 +1,4 @@
-"""How a network computes: memory format, precision, threads. Fixed rules on its shape and the kind of device.
+"""How a network computes: memory format, precision, threads. Fixed rules on its shape, the kind of device and `training.precision`.
 
 What changes floating-point results never follows from timing or load, so that the same recipe gives the same bytes. The
 rules are what timing said, once: `tests/benchmarks/` measures them again.
@@ -84,15 +84,9 @@ def choose_computation(network: nn.Module, device: str = "cpu", precision: str =
     if precision == "auto":
         precision = "bfloat16" if is_cuda and has_bfloat16(device) else "float32"
     elif precision == "bfloat16" and not has_bfloat16(device):
-        name = torch.cuda.get_device_name(device) if is_cuda else "this processor"
-        wanted = (
-            "compute capability 8.0"
-            if is_cuda
-            else f"one of {', '.join(CPU_BFLOAT16)}, as torch {torch.__version__} sees it"
-        )
         raise DeviceError(
-            f"training.precision: bfloat16 must be what the device computes in; {name} has no instructions for it ({wanted}), and "
-            "would be many times slower. Take auto or float32"
+            f"training.precision: bfloat16 must be what the device computes in; {_tell_lack(device)}, so that it would be many times "
+            "slower. Take auto or float32"
         )
     return Computation(device, "channels_last" if convolutions and fits else "contiguous", precision)
 
@@ -104,6 +98,15 @@ def has_bfloat16(device: str) -> bool:
     # torch before 2.10 does not say what a processor has
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in CPU_BFLOAT16)
+
+
+def _tell_lack(device: str) -> str:
+    """Says why a device does not compute in bfloat16, as far as torch knows."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)} has no instructions for it (compute capability 8.0 has)"
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return f"torch {torch.__version__} does not say whether the processor has instructions for it (2.10 does)"
+    return f"the processor has no instructions for it (none of {', '.join(CPU_BFLOAT16)})"
 
 
 def describe_computations(

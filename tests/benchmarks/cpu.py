@@ -296,7 +296,7 @@ def row_5(bench: Bench) -> Iterator[Row]:
                 shutil.copy(weights, folder / "weights.safetensors")
             trained = bench.store.find("bench", key)
             assert trained is not None
-            tasks = feature_tasks(architecture, trained, "pool", samples, "bench", "cpu")
+            tasks = feature_tasks(architecture, trained, "pool", samples, "bench", "cpu", "auto")
             started = time.perf_counter()
             found[:] = run_stored(tasks, bench.store, bench.engine, ignore_progress)
             return n / (time.perf_counter() - started)

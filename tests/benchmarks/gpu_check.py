@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +32,7 @@ STEPS = {
 }
 MINUTES = 8
 LONGEST_STEP = 240
-"""Seconds after which a step is stopped, if the others have not used up the time before."""
+"""Seconds that a step may take, or what is left of all minutes where that is less."""
 
 
 @dataclass
@@ -54,18 +57,26 @@ def run_step(name: str, limit: float, environment: dict[str, str], *, rehearse: 
     if limit < 1:
         return Step(name, failure="not begun: the time was used up")
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="proxyds-gpu-") as folder:
+    with tempfile.TemporaryDirectory(prefix="proxyds-gpu-", ignore_cleanup_errors=True) as folder:
         found = Path(folder) / "findings.jsonl"
         command = [sys.executable, "-m", "tests.benchmarks.gpu_steps", name, str(found)]
         command += ["--rehearse"] if rehearse else []
-        environment = {**environment, "PROXYDS_STORE": str(Path(folder) / "store")}
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=limit
-            )
-            failure = _last_line(done.stderr) if done.returncode else ""
-        except subprocess.TimeoutExpired:
-            failure = f"stopped after {limit:.0f} s"
+        environment = {**environment, "TMPDIR": folder}
+        with (
+            (Path(folder) / "errors").open("w+", encoding="utf-8") as errors,
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=errors, stderr=errors, start_new_session=True
+            ) as process,
+        ):
+            try:
+                process.wait(limit)
+            except subprocess.TimeoutExpired:
+                failure = f"stopped after {limit:.0f} s"
+            else:
+                errors.seek(0)
+                failure = _last_line(errors.read()) if process.returncode else ""
+            with suppress(ProcessLookupError):  # what the step started may still be there
+                os.killpg(process.pid, signal.SIGKILL)
         lines = found.read_text(encoding="utf-8").splitlines() if found.exists() else []
     return Step(name, [json.loads(line) for line in lines], failure, time.monotonic() - started)
 
@@ -89,11 +100,16 @@ def render(steps: Sequence[Step], about: str) -> str:
     for step in steps:
         for finding in step.findings:
             mark = {True: "ok", False: "**failed**", None: ""}[finding["is_right"]]
-            rows.append(f"| {step.name} | {finding['what']} | {finding['found']} | {mark} |")
+            rows.append(f"| {step.name} | {_plain(finding['what'])} | {_plain(finding['found'])} | {mark} |")
         if step.failure:
-            rows.append(f"| {step.name} | {STEPS[step.name]} | {step.failure} | **failed** |")
+            rows.append(f"| {step.name} | {STEPS[step.name]} | {_plain(step.failure)} | **failed** |")
     took = ", ".join(f"{step.name} {step.seconds:.0f} s" for step in steps)
     return "\n".join([about, "", *rows, "", f"Took {took}.", ""])
+
+
+def _plain(text: str) -> str:
+    """Makes a text a table's cell that names no folder of this machine."""
+    return re.sub(r"(/[^\s/:'\"]+)+/", "", text).replace("|", "\\|")
 
 
 def failures(steps: Iterable[Step]) -> list[str]:
@@ -138,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             steps.append(run_step(name, limit, environment, rehearse=given.rehearse))
             for failure in failures(steps[-1:]):
                 print(f"  failed: {failure}", flush=True)
-    table = render(steps, about.stdout.strip())
-    given.out.write_text(table, encoding="utf-8")
+            table = render(steps, about.stdout.strip())
+            given.out.write_text(table, encoding="utf-8")  # whatever comes next
     failed = failures(steps)
     print(f"\n{table}\n{len(failed)} failed. The table is in {given.out}.")
     return 1 if failed else 0

@@ -20,12 +20,13 @@ THERE = ("torch", "torchvision")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
-def find_needed(names: Iterable[str], known: set[str]) -> dict[str, str]:
+def find_needed(names: Iterable[str], known: set[str], python_version: str) -> dict[str, str]:
     """Finds what packages need, and what that needs, as it is installed here.
 
     Args:
         names: Of packages.
         known: Names that are left out, and what they need with them.
+        python_version: That they are needed for.
 
     Returns:
         Versions by name.
@@ -41,7 +42,7 @@ def find_needed(names: Iterable[str], known: set[str]) -> dict[str, str]:
         waiting += [
             canonicalize_name(each.name)
             for each in requirements
-            if each.marker is None or each.marker.evaluate({"extra": ""})
+            if each.marker is None or each.marker.evaluate({"extra": "", "python_version": python_version})
         ]
     return needed
 
@@ -53,8 +54,8 @@ def main() -> None:
     parser.add_argument("--python-version", default="3.12", help="of the machine with the GPU (default 3.12)")
     parser.add_argument("--without", nargs="*", default=[], help="packages that it has already")
     given = parser.parse_args()
-    there = set(find_needed(THERE, set())) | {canonicalize_name(name) for name in given.without}
-    needed = find_needed(["proxyds", *TOOLS], there)
+    there = set(find_needed(THERE, set(), given.python_version)) | {canonicalize_name(name) for name in given.without}
+    needed = find_needed(["proxyds", *TOOLS], there, given.python_version)
     del needed["proxyds"]
     pip = [sys.executable, "-m", "pip"]
     platforms = [part for platform in PLATFORMS for part in ("--platform", platform)]

@@ -10,6 +10,7 @@ import torch
 
 from proxyds.errors import DeviceError, DivergedError
 from proxyds.recipe.models import Training
+from proxyds.training import numerics
 from proxyds.training.inference import extract_features, measure_network, predict_labels
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
@@ -101,6 +102,29 @@ def test_auto_is_float32_on_a_cpu_whatever_it_has() -> None:
     assert all((a == b).all() for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_what_bfloat16_computes_is_seen_on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps, emulated where the processor has no instructions: autocast is on, and weights stay float32."""
+    monkeypatch.setattr(numerics, "has_bfloat16", lambda device: True)
+    seen = []
+    network = make_network("resnet", RESNET, N_LABELS, IMAGE, seed=1)
+    network.network.stem[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    settings = Training(epochs=2, batch_size=16, crop_padding=2, precision="bfloat16")
+    pixels, labels = quarters(16)
+    (_, last) = train_network(network, pixels, labels, settings, seed=2)
+    assert seen == [torch.bfloat16] * 2
+    assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in network.parameters())
+    assert last.loss == pytest.approx(
+        train_network(
+            make_network("resnet", RESNET, N_LABELS, IMAGE, seed=1),
+            pixels,
+            labels,
+            settings.model_copy(update={"precision": "float32"}),
+            seed=2,
+        )[1].loss,
+        rel=0.05,
+    )
+
+
 @pytest.mark.parametrize(
     ("capabilities", "has"),
     [
@@ -122,6 +146,6 @@ def test_bfloat16_is_refused_with_the_reason_where_it_would_be_emulated(
     if has:
         assert choose_computation(network, "cpu", "bfloat16").precision == "bfloat16"
     else:
-        with pytest.raises(DeviceError, match=r"training\.precision.*avx512_bf16"):
+        with pytest.raises(DeviceError, match=r"training\.precision.*(avx512_bf16|2\.10)"):
             choose_computation(network, "cpu", "bfloat16")
     assert choose_computation(network, "cpu", "float32").precision == "float32"
