@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from proxyds.recipe.models import Training
 from proxyds.recipe.yaml import read_recipe
@@ -20,7 +22,7 @@ from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
-from tests.studies.second.plan import FACTORS, STAGES, VARIANTS, Variant
+from tests.studies.second.plan import FACTORS, GROUPS, STAGES, VARIANTS, Variant
 from tests.studies.second.run import (
     COLUMNS,
     PLUGIN,
@@ -36,6 +38,7 @@ from tests.studies.second.run import (
     teach,
 )
 from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
+from tests.studies.second.weighing import choose, find_cost, read_reference, weigh_factors
 
 STACKED = {"widths": (8, 8, 16), "blocks": (1, 1, 1)}
 N_LABELS, N = 4, 320
@@ -195,6 +198,82 @@ def test_every_job_is_run_and_none_begins_after_the_end(tmp_path: Path, monkeypa
         kept.clear()
         run_all(pool, jobs, 2, 0.0, lambda row: kept.append(row["number"]))
     assert sorted(kept) == [0, 1]
+
+
+def make_rows(noise: dict[str, float], n: int = 12, draws: int = 3) -> tuple[list[dict[str, str]], list[Architecture]]:
+    """Made-up rows: a variant's accuracies are the reference's with so much noise."""
+    rng = np.random.default_rng(0)
+    quality = rng.normal(size=n)
+    architectures = [Architecture(f"net {i:02}", "stacked", {}, 100 + 20 * i, 300 + 60 * i, 10 + i) for i in range(n)]
+    rows = []
+    for stage, variant, method, deviation, number in (
+        *(("reference", "full", "full", 0.05, seed) for seed in range(3)),
+        *(
+            ("factors", name, method, noise[name], draw)
+            for name in noise
+            for method in ("random", "stratified")
+            for draw in range(draws)
+        ),
+    ):
+        for each, worth in zip(architectures, quality, strict=True):
+            accuracy = 0.5 + 0.05 * (worth + deviation * rng.normal())
+            row = {
+                "stage": stage,
+                "variant": variant,
+                "method": method,
+                "number": number,
+                "architecture": each.name,
+                "accuracy": accuracy,
+            }
+            rows.append({name: str(value) for name, value in row.items()})
+    return rows, architectures
+
+
+def test_what_gains_is_chosen_by_the_protocols_rules() -> None:
+    rows, architectures = make_rows(
+        {"base": 1.2, "padding-1": 0.3, "padding-4": 0.5, "rate-.03": 1.2, "epochs-52": 1.1, "smoothing": 0.5}
+    )
+    gains = weigh_factors(rows, architectures, read_reference(rows, architectures))
+    of = {each.variant: each for each in gains}
+    assert list(of) == ["padding-1", "padding-4", "rate-.03", "epochs-52", "smoothing"]
+    assert of["padding-1"].gain.value > of["padding-4"].gain.value > 0.03
+    assert of["padding-1"].gain.low > 0
+    assert of["epochs-52"].cost == 4
+    assert of["epochs-52"].needed == pytest.approx(0.09)
+    chosen = choose(gains)
+    assert "padding-1" in chosen
+    assert "padding-4" not in chosen
+    assert chosen == sorted(chosen, key=lambda name: -of[name].gain.value)
+
+
+def test_taus_are_means_over_methods_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, architectures = make_rows({"base": 1.0, "decay": 0.8})
+    reference = read_reference(rows, architectures)
+    (gain,) = weigh_factors(rows, architectures, reference)
+    taus = []
+    for method, number in product(("random", "stratified"), range(3)):
+        of = {
+            row["architecture"]: float(row["accuracy"])
+            for row in rows
+            if (row["variant"], row["method"], row["number"]) == ("decay", method, str(number))
+        }
+        taus.append(kendalltau(reference[0], [of[each.name] for each in architectures]).statistic)
+    assert gain.tau == pytest.approx(np.mean(taus))
+
+
+def test_a_variant_with_a_training_that_diverged_is_left_out() -> None:
+    rows, architectures = make_rows({"base": 1.0, "decay": 0.1})
+    rows[-1]["accuracy"] = ""
+    assert weigh_factors(rows, architectures, read_reference(rows, architectures)) == []
+
+
+def test_every_factor_has_a_group_and_costs_are_those_of_epochs_pixels_and_teachers() -> None:
+    assert sorted(name for group in GROUPS.values() for name in group) == sorted(set(FACTORS) - {"base"})
+    costs = {name: find_cost(name) for name in FACTORS}
+    assert costs["base"] == costs["padding-0"] == costs["batch-32"] == 1
+    assert costs["epochs-26"] == 2
+    assert costs["side-8"] == 0.25
+    assert costs["soft-1"] == pytest.approx(1 + 20 / 24)
 
 
 def test_rows_of_another_variant_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,18 @@ FACTORS: dict[str, Variant] = {
     "side-8": Variant(side=8),
 }
 """One factor at a time, on subsets of 5 %."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "crop padding": ("padding-0", "padding-1", "padding-4"),
+    "mirroring": ("not-mirrored",),
+    "learning rate": ("rate-.003", "rate-.03"),
+    "batch": ("batch-32", "batch-128"),
+    "epochs": ("epochs-6", "epochs-26", "epochs-52"),
+    "weight decay": ("decay",),
+    "label smoothing": ("smoothing",),
+    "soft labels": ("soft-1", "soft-4"),
+    "image side": ("side-12", "side-8"),
+}
+"""The values of each factor besides the base's."""
 _OF_FULL = {"batch_size": 128, "crop_padding": 2}
 _SGD = {**_OF_FULL, "optimizer": "sgd", "weight_decay": 5e-4, "epochs": 20}
 FULL_TRIED: dict[str, Variant] = {
