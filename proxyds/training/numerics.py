@@ -95,7 +95,7 @@ def has_bfloat16(device: str) -> bool:
     """Tells whether a device has instructions for bfloat16."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    # torch before 2.10 does not say what a processor has
+    # an older torch does not say what a processor has
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in CPU_BFLOAT16)
 
@@ -105,7 +105,7 @@ def _tell_lack(device: str) -> str:
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)} has no instructions for it (compute capability 8.0 has)"
     if not hasattr(torch.cpu, "get_capabilities"):
-        return f"torch {torch.__version__} does not say whether the processor has instructions for it (2.10 does)"
+        return f"torch {torch.__version__} is too old to say whether the processor has instructions for it"
     return f"the processor has no instructions for it (none of {', '.join(CPU_BFLOAT16)})"
 
 

@@ -285,7 +285,7 @@ def test_rows_of_another_variant_are_refused(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_plan_is_that_of_the_protocol() -> None:
-    recipe = read_recipe(Path(__file__).parent / "second" / "cifar10.yaml")
+    recipe = read_recipe(run.RECIPE)
     architectures = list_architectures(recipe.space, 10, (3, 16, 16), seed=recipe.seed)
     assert len(architectures) == 24
     assert 1e6 < architectures[0].training_flops < architectures[-1].training_flops < 6.5e6

@@ -146,6 +146,6 @@ def test_bfloat16_is_refused_with_the_reason_where_it_would_be_emulated(
     if has:
         assert choose_computation(network, "cpu", "bfloat16").precision == "bfloat16"
     else:
-        with pytest.raises(DeviceError, match=r"training\.precision.*(avx512_bf16|2\.10)"):
+        with pytest.raises(DeviceError, match=r"training\.precision.*(avx512_bf16|too old)"):
             choose_computation(network, "cpu", "bfloat16")
     assert choose_computation(network, "cpu", "float32").precision == "float32"

@@ -70,6 +70,7 @@ TEACHER_AT = -2
 """Its place by cost: the heaviest network of the tuning half."""
 IMAGE = (3, 16, 16)
 CODE = [Path(__file__).parent / name for name in ("networks.py", "training.py")]
+RECIPE = Path(__file__).parent / "cifar10.yaml"
 STUDY = Study("second-cifar10", "second/cifar10", ())
 
 

@@ -1,0 +1,120 @@
+"""The page of the second study, from its rows: `python -m tests.studies.second.page`. What there are no rows of is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from proxyds.recipe.yaml import read_recipe
+from proxyds.space.architecture import Architecture
+from proxyds.space.listing import list_architectures
+from proxyds.space.networks.plugins import load_plugins
+from tests.studies.parts import take_half
+from tests.studies.rows import read_whole_lines
+from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS
+from tests.studies.second.run import IMAGE, PLUGIN, RECIPE, STUDY
+from tests.studies.second.weighing import Gain, Rows, choose, rank, read_reference, weigh_factors
+
+SCORES = {
+    "accuracy": "accuracy",
+    "accuracy_mirrored": "accuracy, with mirror images",
+    "accuracy_statistics": "accuracy, batch norm statistics taken again",
+    "accuracy_mean_weights": "accuracy of mean weights",
+    "margin": "mean margin",
+    "loss": "loss",
+    "train_loss_sum": "sum of training losses",
+}
+
+
+def tabulate_reference_trials(rows: Rows) -> list[str]:
+    """Tabulates the trainings on everything that were tried: accuracy on the evaluation samples."""
+    lines = ["| training on everything, 20 epochs | mean accuracy, points | of each network |", "|---|---|---|"]
+    for variant in FULL_TRIED:
+        of = [row for row in rows if (row["stage"], row["variant"]) == ("tune-reference", variant)]
+        accuracies = [100 * float(row["accuracy"]) for row in of if row["accuracy"]]
+        if accuracies and len(accuracies) == len(of):
+            each = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+            lines.append(
+                f"| {variant.removeprefix('full-').replace('-', ' at ')} | {np.mean(accuracies):.2f} | {each} |"
+            )
+        elif of:
+            lines.append(f"| {variant.removeprefix('full-').replace('-', ' at ')} | diverged | |")
+    return lines
+
+
+def tabulate_factors(gains: Sequence[Gain]) -> list[str]:
+    """Tabulates what each value gains in tau over the base."""
+    lines = [
+        "| factor | value | tau | less the base's | cost | needed | accuracy, points | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    of = {each.variant: each for each in gains}
+    found = [(factor, of[name]) for factor, variants in GROUPS.items() for name in variants if name in of]
+    return lines + [
+        f"| {factor} | {each.variant} | {each.tau:.3f} | {each.gain.shown()} | {each.cost:.2f} | {each.needed:.2f} | "
+        f"{100 * each.accuracy:.1f} | {'gains enough' if each.is_taken else ''} |"
+        for factor, each in found
+    ]
+
+
+def tabulate_scores(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
+    """Tabulates what other scores rank, of the trainings that measured them."""
+    reference = read_reference(rows, architectures)
+    of_stage = [row for row in rows if row["stage"] == "factors"]
+    lines = ["| score | tau, base | tau, 52 epochs |", "|---|---|---|"]
+    for score, told in SCORES.items():
+        taus = [rank(of_stage, architectures, reference, variant, score) for variant in (BASE, "epochs-52")]
+        lines.append(f"| {told} | {' | '.join('–' if tau is None else f'{tau.mean[0]:.3f}' for tau in taus)} |")
+    return lines
+
+
+def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
+    """Writes the page in Markdown."""
+    tuning = take_half(architectures, "tuning")
+    lines = [
+        "# The second study: training on a subset",
+        "",
+        "[The protocol](../protocol.md) says what is compared and what is concluded from what; it was written before the rows. `make study-2` makes rows, in",
+        "`rows.csv`, and `python -m tests.studies.second.page` this page.",
+        "",
+        "## The reference",
+        "",
+        *tabulate_reference_trials(rows),
+        "",
+    ]
+    if any(row["stage"] == "reference" for row in rows):
+        gains = weigh_factors(rows, tuning, read_reference(rows, tuning))
+        base = rank(
+            [row for row in rows if row["stage"] == "factors"], tuning, read_reference(rows, tuning), BASE, "accuracy"
+        )
+        if base is not None:
+            lines += [
+                "## One factor at a time",
+                "",
+                f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half. The base has a tau of {base.estimate().as_agreement().shown()}.",
+                "",
+                *tabulate_factors(gains),
+                "",
+                f"Chosen to be tried together: {', '.join(choose(gains)) or 'none'}.",
+                "",
+                "## Other scores",
+                "",
+                *tabulate_scores(rows, tuning),
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Writes the page."""
+    load_plugins([PLUGIN])
+    recipe = read_recipe(RECIPE)
+    architectures = list_architectures(recipe.space, 10, IMAGE, seed=recipe.seed)
+    page = STUDY.folder / "README.md"
+    page.write_text(render(read_whole_lines(STUDY.folder / "rows.csv"), architectures), encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
