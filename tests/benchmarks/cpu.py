@@ -585,7 +585,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], choices=list(ROWS), help="rows to measure; 1 gives 1 to 3")
     parser.add_argument("--repeats", type=int, default=5, help="turns of rows 1 to 3 and 5")
     parser.add_argument(
-        "-o", "--out", type=Path, help="where cpu.json and cpu.md go; a whole run's default is results/"
+        "-o", "--out", type=Path, help="where the table goes, as cpu.json and cpu.md, or cpu-ROWS; a whole run's default is results/"
     )
     given = parser.parse_args()
     if given.repeats < 1:
@@ -596,7 +596,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     measured = run(given.only, given.repeats)
     if out is not None:
-        write_report(measured, out, "cpu")
+        write_report(measured, out, "-".join(["cpu", *given.only]))
 
 
 if __name__ == "__main__":

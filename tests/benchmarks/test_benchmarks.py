@@ -27,6 +27,13 @@ def test_the_committed_speed_is_whole() -> None:
     assert report["seconds"] < 25 * 60
 
 
+def test_the_committed_speed_in_bfloat16_is_whole() -> None:
+    report = json.loads((RESULTS / "cpu-12.json").read_text(encoding="utf-8"))
+    assert (RESULTS / "cpu-12.md").read_text(encoding="utf-8") == timing.render(report)
+    assert {row["row"] for row in report["rows"]} == {"12"}
+    assert min(row["ratio"] for row in report["rows"]) > 1.4
+
+
 def test_the_committed_scale_reaches() -> None:
     report = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
     assert (RESULTS / "scale.md").read_text(encoding="utf-8") == scale.render_all(report)
@@ -97,7 +104,7 @@ def test_rows_can_be_measured_one_by_one_without_data(tmp_path: Path, monkeypatc
     monkeypatch.delenv("PROXYDS_DATA", raising=False)
     ran = run_module("cpu", "--only", "4", "11", "-o", tmp_path)
     assert ran.returncode == 0, ran.stderr
-    report = json.loads((tmp_path / "cpu.json").read_text())
+    report = json.loads((tmp_path / "cpu-4-11.json").read_text())
     assert [row["row"] for row in report["rows"]] == ["4"]
     assert any("row 11 builds cifar10-small" in reason for reason in report["left_out"])
 

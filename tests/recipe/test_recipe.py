@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
+from proxyds.recipe import yaml as recipe_yaml
 from proxyds.recipe.models import Recipe, choose_crop_padding, recipe_json_schema
 from proxyds.recipe.presets import SCHEMA_FILE, preset_names, preset_purpose, preset_text
 from proxyds.recipe.yaml import MAX_RECIPE_BYTES, read_recipe, write_recipe
@@ -407,10 +408,12 @@ def test_a_recipe_that_is_not_utf8_says_which_byte(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: a recipe must be UTF-8 text, byte 9 is not"
 
 
-def test_a_recipe_that_is_too_large_is_not_read(write_recipe_file: RecipeFile) -> None:
-    filling = "#" * (MAX_RECIPE_BYTES - len(MINIMAL) - 1) + "\n"
+def test_a_recipe_that_is_too_large_is_not_read(write_recipe_file: RecipeFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_RECIPE_BYTES == 1_000_000
+    monkeypatch.setattr(recipe_yaml, "MAX_RECIPE_BYTES", 10_000)  # a million take a minute to be read
+    filling = "#" * (10_000 - len(MINIMAL) - 1) + "\n"
     assert read_recipe(write_recipe_file(filling + MINIMAL)).name == "tiny"
-    with pytest.raises(RecipeSyntaxError, match=r"must be smaller than 1,000,000 bytes, this has 1,000,001$"):
+    with pytest.raises(RecipeSyntaxError, match=r"must be smaller than 10,000 bytes, this has 10,001$"):
         read_recipe(write_recipe_file("#" + filling + MINIMAL))
 
 
