@@ -22,8 +22,11 @@ CONFIGS = {
 }
 """For each configuration of the data set: its split and its folder. `ranking` is there once the ranking was checked."""
 
+RUNS_FILE = "ranking/ranking-00000-of-00001.parquet"
+"""The table of runs."""
+
 EVIDENCE_FILES = (
-    "ranking/ranking-00000-of-00001.parquet",
+    RUNS_FILE,
     "assets/correlation.png",
     "assets/orders.png",
     "assets/accuracy.png",

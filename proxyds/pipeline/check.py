@@ -15,7 +15,7 @@ from typing import Unpack
 import numpy as np
 
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, Manifest
+from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, RUNS_FILE, Manifest
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     PROXY,
@@ -314,7 +314,7 @@ def _write_evidence(
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
     files = render_card(checked, summarize_tables(tables))
-    files |= {RECIPE: write_recipe(recipe).encode(), EVIDENCE_FILES[0]: encode_runs(tables.ranking)}
+    files |= {RECIPE: write_recipe(recipe).encode(), RUNS_FILE: encode_runs(tables.ranking)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(
             "must stay as it is while it is checked, another command has written to it; finished runs are kept: "

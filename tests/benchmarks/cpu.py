@@ -585,7 +585,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], choices=list(ROWS), help="rows to measure; 1 gives 1 to 3")
     parser.add_argument("--repeats", type=int, default=5, help="turns of rows 1 to 3 and 5")
     parser.add_argument(
-        "-o", "--out", type=Path, help="where the table goes, as cpu.json and cpu.md, or cpu-ROWS; a whole run's default is results/"
+        "-o",
+        "--out",
+        type=Path,
+        help="where the table goes, as cpu.json and cpu.md, or cpu-ROWS; a whole run's default is results/",
     )
     given = parser.parse_args()
     if given.repeats < 1:

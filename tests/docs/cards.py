@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import proxyds
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, MANIFEST
+from proxyds.artifact.manifest import CARD, MANIFEST, RUNS_FILE
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.recipe.models import Check
 
@@ -30,7 +30,7 @@ def keep_card(proxy: Path, card: Path) -> None:
     for name in (CARD, MANIFEST):
         shutil.copy(proxy / name, card / name)
     shutil.copytree(proxy / "assets", card / "assets")
-    shutil.copy(proxy / EVIDENCE_FILES[0], card / RUNS)
+    shutil.copy(proxy / RUNS_FILE, card / RUNS)
 
 
 def weigh_again(card: Path) -> tuple[EvidenceRecord, EvidenceRecord]:

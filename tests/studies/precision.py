@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 import proxyds
-from proxyds.artifact.manifest import EVIDENCE_FILES
+from proxyds.artifact.manifest import RUNS_FILE
 from proxyds.artifact.ranking_table import FULL, RANDOM
 from proxyds.cli.progress import show_progress
 from proxyds.runtime.local import LocalWorkers
@@ -49,7 +49,7 @@ def train_digits() -> None:
         with tempfile.TemporaryDirectory() as folder:
             read = proxyds.read_recipe(recipe, [f"training.precision={precision}", "selection.method=random"])
             proxyds.build(read, Path(folder) / "proxy", device="cpu")
-            table = pq.read_table(Path(folder) / "proxy" / EVIDENCE_FILES[0]).to_pylist()
+            table = pq.read_table(Path(folder) / "proxy" / RUNS_FILE).to_pylist()
         rows += [
             (precision, row["dataset"], row["training_seed"], row["architecture"], row["accuracy"])
             for row in table
