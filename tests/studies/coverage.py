@@ -285,7 +285,7 @@ def render_page(results: dict[str, Any]) -> str:
         f"| architectures, draws, full seeds | {' | '.join(NOISES)} |",
         f"|---|{'---|' * len(NOISES)}",
     ]
-    for size in SIZES:
+    for size in sorted(SIZES):
         of = [counted.get(World(noise, *size).name) for noise in NOISES]
         cells = ["–" if each is None else f"{each['difference .15']['above_zero']:.0%}" for each in of]
         text.append(f"| {', '.join(map(str, size))} | {' | '.join(cells)} |")
