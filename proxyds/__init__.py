@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
     from proxyds.pipeline.pull import Pulled, pull
     from proxyds.pipeline.push import Pushed, push
-    from proxyds.pipeline.resample import resample
+    from proxyds.pipeline.resample import apply, index, resample
     from proxyds.pipeline.stages import Built
     from proxyds.recipe.models import Recipe
     from proxyds.recipe.yaml import read_recipe, write_recipe
@@ -43,7 +43,7 @@ _MODULES = {
     "pipeline.plan": ("BuildPlan", "CheckPlan", "plan_build", "plan_check"),
     "pipeline.pull": ("Pulled", "pull"),
     "pipeline.push": ("Pushed", "push"),
-    "pipeline.resample": ("resample",),
+    "pipeline.resample": ("apply", "index", "resample"),
     "recipe.models": ("Recipe",),
     "recipe.yaml": ("read_recipe", "write_recipe"),
     "runtime.storage.store": ("Store",),

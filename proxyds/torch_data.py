@@ -21,7 +21,7 @@ from proxyds.artifact.tables import FREE_BYTES, read_proxy
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.data.source import check_same, load_source
-from proxyds.errors import ArtifactError, SplitNotFoundError
+from proxyds.errors import ArtifactError, ChangedSourceError, SplitNotFoundError
 from proxyds.progress import ignore_progress
 from proxyds.recipe.source import Images
 from proxyds.recipe.yaml import read_recipe
@@ -109,8 +109,14 @@ def _read_held_out(
     recipe = read_recipe(folder / RECIPE, overrides)
     run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
     data = load_source(recipe, run)
-    ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
-    check_same(data, manifest.source.fingerprint, *ids)
+    if manifest.index_of is None:
+        ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
+        check_same(data, manifest.source.fingerprint, *ids)
+    elif data.facts.fingerprint != manifest.source.fingerprint:
+        raise ChangedSourceError(
+            f"source: must be the one that the proxy was made from, {data.facts.name} has another fingerprint; find the data that was used "
+            "(source.path)"
+        )
     samples = data.evaluation if split == "evaluation" else data.test
     if manifest.kept_labels is not None:
         samples = samples.keep_labels(np.array(manifest.kept_labels))

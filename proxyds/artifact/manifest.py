@@ -10,17 +10,18 @@ from pydantic import ConfigDict, Field, model_validator
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.recipe.models import FORMER_PADDING, MAX_IMPORTANCE, MAX_PADDING, MAX_PROBES, MAX_REPEATS, Training
 
-FORMAT_VERSION = "1.6"
+FORMAT_VERSION = "1.7"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
+INDEX = "indices.csv"
 CONFIGS = {
     "default": ("train", "data"),
     "importance": ("train", "importance"),
     "evaluation": ("evaluation", "evaluation"),
     "ranking": ("ranking", "ranking"),
 }
-"""For each configuration of the data set: its split and its folder. `ranking` is there once the ranking was checked."""
+"""For each configuration of the data set: its split and its folder. `has_table` says which are there."""
 
 RUNS_FILE = "ranking/ranking-00000-of-00001.parquet"
 """The table of runs."""
@@ -156,6 +157,13 @@ class ParentRecord(Part):
     manifest_sha256: _Sha256
 
 
+class IndexedRecord(ParentRecord):
+    """The proxy whose index a proxy was made from: also the sha256 of the index, and the fingerprint of the source that it is of."""
+
+    index_sha256: _Sha256
+    fingerprint: _Sha256
+
+
 class StageRecord(Part):
     """What one stage took: its work, task by task, in whichever build did it; and the wall clock of this build."""
 
@@ -193,6 +201,7 @@ class Manifest(Part):
     created: Time
     gallery: bool
     resampled_from: ParentRecord | None = None
+    index_of: IndexedRecord | None = None
     evidence: EvidenceRecord | None = None
     files: dict[str, FileFacts] = Field(default_factory=dict)
 
@@ -212,6 +221,12 @@ class Manifest(Part):
             raise ValueError(f"counts.proxy must be draw.ratio of counts.train, {n}, it is {self.counts.proxy}")
         if self.mapping.neighbours > self.counts.evaluation:
             raise ValueError("mapping.neighbours must be counts.evaluation at most")
+        return self
+
+    @model_validator(mode="after")
+    def _shows_no_more_than_an_index(self) -> Manifest:
+        if self.index_of is not None and (self.resampled_from is not None or self.evidence is not None):
+            raise ValueError("resampled_from and evidence must be null where index_of is not")
         return self
 
     @model_validator(mode="after")
@@ -257,6 +272,13 @@ class Manifest(Part):
         return probe.name if self.n_repeats == 1 else f"{probe.name}, seed {probe.repeat + 1}"
 
 
+def has_table(manifest: Manifest, config: str) -> bool:
+    """Tells whether a proxy has the table of a key of `CONFIGS`: `ranking` once it was checked; made from an index, `default` alone."""
+    if config == "ranking":
+        return manifest.evidence is not None
+    return config == "default" or manifest.index_of is None
+
+
 def list_configs(manifest: Manifest) -> list[dict[str, Any]]:
     """Lists the tables of a proxy as a card's metadata has them, for `datasets.load_dataset`."""
     return [
@@ -266,5 +288,5 @@ def list_configs(manifest: Manifest) -> list[dict[str, Any]]:
             "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"}],
         }
         for config, (split, folder) in CONFIGS.items()
-        if config != "ranking" or manifest.evidence is not None
+        if has_table(manifest, config)
     ]

@@ -17,7 +17,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from proxyds.artifact.manifest import CARD, CONFIGS, FORMAT_VERSION, MANIFEST, RECIPE, FileFacts, Manifest
+from proxyds.artifact.manifest import (
+    CARD,
+    CONFIGS,
+    FORMAT_VERSION,
+    INDEX,
+    MANIFEST,
+    RECIPE,
+    FileFacts,
+    Manifest,
+    has_table,
+)
 from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
 from proxyds.recipe.models import FORMER_PADDING, Recipe
 from proxyds.recipe.yaml import read_recipe
@@ -29,6 +39,7 @@ MAX_TEXT_LENGTH, MAX_DEPTH = 10_000, 50
 FILE_KINDS = (
     re.escape(CARD),
     re.escape(RECIPE),
+    re.escape(INDEX),
     *(rf"{folder}/{split}-[0-9]+-of-[0-9]+\.parquet" for split, folder in CONFIGS.values()),
     r"webdataset/train-[0-9]+\.tar",
     r"assets/[^/]+\.png",
@@ -157,15 +168,16 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
             yield f"{name!r} must not lie below another file"
         elif not re.fullmatch("|".join(FILE_KINDS), name):
             yield f"{name!r} must be a kind of file that a proxy holds (docs/format.md, Limits), and not the manifest"
-    for needed in (CARD, RECIPE):
+    for needed in (CARD, RECIPE) if manifest.index_of is None else (CARD, RECIPE, INDEX):
         if needed not in names:
             yield f"{needed} must be among them"
     shards = {name for name in names if name.endswith(".tar")}
     numbered = {f"webdataset/train-{i:06d}.tar" for i in range(len(shards))}
     for config, (split, subfolder) in CONFIGS.items():
         of_table = list_shards(manifest, config)
-        if bool(of_table) != (config != "ranking" or manifest.evidence is not None):
-            must = "must not hold parquet files unless there is evidence" if of_table else "must hold parquet files"
+        if bool(of_table) != has_table(manifest, config):
+            unless = "unless there is evidence" if config == "ranking" else "where the proxy was made from an index"
+            must = f"must not hold parquet files {unless}" if of_table else "must hold parquet files"
             yield f"{subfolder}/ {must}"
         shards.update(of_table)
         numbered |= {f"{subfolder}/{split}-{i:05d}-of-{len(of_table):05d}.parquet" for i in range(len(of_table))}
@@ -182,9 +194,16 @@ def list_shards(manifest: Manifest, config: str) -> list[str]:
 
 
 def list_tables(manifest: Manifest) -> dict[str, FileFacts]:
-    """Lists the recipe and every table without images, with their facts."""
+    """Lists the recipe and every table without images, with their facts; of a proxy that was made from an index, that in their place."""
+    if manifest.index_of is not None:
+        return list_index(manifest)
     shards = [name for config in CONFIGS if config != "default" for name in list_shards(manifest, config)]
     return {name: manifest.files[name] for name in (RECIPE, *shards)}
+
+
+def list_index(manifest: Manifest) -> dict[str, FileFacts]:
+    """Lists what a proxy's samples can be found by in their source, with their facts: recipe, and index where there is one."""
+    return {name: manifest.files[name] for name in (RECIPE, INDEX) if name in manifest.files}
 
 
 def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:

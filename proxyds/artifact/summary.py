@@ -93,7 +93,7 @@ def summarize_tables(tables: Tables) -> Summary:
 
 @dataclass(frozen=True)
 class Tables:
-    """A proxy's tables, as Arrow; `docs/format.md` names their columns.
+    """A proxy's tables, as Arrow; `docs/format.md` names their columns. Made from an index, it has `data` alone: others have no rows.
 
     Attributes:
         data: The proxy, a row for each sample.

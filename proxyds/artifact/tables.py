@@ -33,7 +33,7 @@ MAX_GROWTH, MAX_IMAGE_GROWTH, FREE_BYTES = 100, 20, 64_000_000
 """How many times the bytes of its files a table may take, or one with images; and how many bytes more any table may."""
 BYTES_OF_A_ROW = 8
 """A table of n samples has n times as many bytes at least: ids are hashes, which hardly compress unless pictures are repeated."""
-_SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
+SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": _TEXT})
@@ -93,12 +93,16 @@ def read_proxy(folder: Path, *, with_ranking: bool = True, with_images: bool = T
         folder: The proxy.
         with_ranking: Whether to read the runs behind its evidence, if it was checked.
         with_images: Whether to read the column `image` of `data`. Otherwise `data` is taken from the table `importance`, and
-            its own files need not be there.
+            its own files need not be there. A proxy that was made from an index has no other table: its images are read.
 
     Raises:
         ArtifactError: It is no proxy, or manifest and tables contradict each other.
     """
     manifest = read_manifest(folder)
+    if manifest.index_of is not None:
+        data = _read_table(folder, manifest, "default")
+        _check_alone(folder, manifest, data)
+        return manifest, with_no_others(data)
     importance = _read_table(folder, manifest, "importance")
     evaluation = _read_table(folder, manifest, "evaluation")
     _check_values(folder, manifest, importance, evaluation)
@@ -141,8 +145,14 @@ def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:
     return read_proxy(folder, with_ranking=with_ranking)[1]
 
 
+def with_no_others(data: pa.Table) -> Tables:
+    """Makes the tables of a proxy that was made from an index: all but `data` have no rows."""
+    columns = (list_columns(config, has_weight=False, keeps_labels=False) for config in ("importance", "evaluation"))
+    return Tables(data, *(pa.schema(list(each.items())).empty_table() for each in columns))
+
+
 def read_weights(importance: pa.Table) -> NDArray[np.float64]:
-    """Reads what the samples of the table `importance` were drawn by, (N,) float64."""
+    """Reads what the samples of the table `importance`, or `data`, were drawn by, (N,) float64."""
     weights: NDArray[np.float64] = importance[WEIGHT if WEIGHT in importance.column_names else "importance"].to_numpy()
     return weights
 
@@ -305,15 +315,35 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
     _refuse(folder, [("evaluation", "correct", bool((right == was_right).all()))])
 
 
-def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa.Table) -> None:
-    """Makes sure that `data` holds the very samples that `importance` selects."""
+def _check_images(folder: Path, manifest: Manifest, data: pa.Table) -> None:
+    """Makes sure that `data` is a table of samples with images."""
     encoded, paths = (pc.struct_field(data["image"], [i]) for i in range(2))
     has_images = encoded.null_count == 0 and paths.null_count == data.num_rows
     _refuse(folder, [*_common_checks("data", data, len(manifest.proxy_label_names)), ("data", "image", has_images)])
+
+
+def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa.Table) -> None:
+    """Makes sure that `data` holds the very samples that `importance` selects."""
+    _check_images(folder, manifest, data)
     expected = _select_data(manifest, importance)
     names = expected.column_names
     if differ := ", ".join(name for name in names if not data[name].equals(expected[name].cast(data[name].type))):
         raise _broken(folder, f"the table importance must select the very samples of data, they differ in {differ}")
+
+
+def _check_alone(folder: Path, manifest: Manifest, data: pa.Table) -> None:
+    """Makes sure that `data` can be what it says where no other table is there to compare it with."""
+    _check_images(folder, manifest, data)
+    every = np.ones(data.num_rows, np.bool_)
+    checks = [
+        ("data", WEIGHT, _are_weights(read_weights(data), every)),
+        ("data", "keep_probability", _are_amounts(data["keep_probability"].to_numpy(), 1.0)),
+        ("data", "inclusion_probability", _are_probabilities(data["inclusion_probability"])),
+    ]
+    if manifest.kept_labels is not None:
+        of_kept = np.array(manifest.kept_labels)[data["label"].to_numpy()]
+        checks.append(("data", "source_label", np.array_equal(data["source_label"].to_pylist(), of_kept)))
+    _refuse(folder, checks)
 
 
 def _select_data(manifest: Manifest, importance: pa.Table) -> pa.Table:
@@ -336,7 +366,7 @@ def _common_checks(name: str, table: pa.Table, n_labels: int) -> list[tuple[str,
 
     return [
         (name, "label", _are_labels(table["label"], n_labels)),
-        (name, "sample_id", matches("sample_id", _SAMPLE_ID) and _are_in_order(ids)),
+        (name, "sample_id", matches("sample_id", SAMPLE_ID) and _are_in_order(ids)),
         (name, "encoded_sha256", matches("encoded_sha256", "^[0-9a-f]{64}$")),
         (name, "case", bool(np.isin(table["case"].to_numpy(), list(CASE_MEANINGS)).all())),
         (name, "importance", _are_amounts(table["importance"].to_numpy(), MAX_IMPORTANCE)),

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
+from proxyds.artifact.index import HEADER, format_rows
+from proxyds.artifact.manifest import CONFIGS, INDEX, MANIFEST, Manifest
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
-from proxyds.artifact.summary import Summary, collect_images, count_samples
+from proxyds.artifact.summary import SampleCounts, Summary, collect_images, count_samples
 from proxyds.artifact.tables import WEIGHT, iter_rows, list_columns
 from proxyds.data.chunked import chunks_of, cut_chunks
 from proxyds.data.images import open_image
@@ -71,10 +72,53 @@ class _Shards:
         self.files.append(file)
 
 
+class _OwnFiles:
+    """The files of a proxy's own samples, written piece by piece: the table `data`, its tars, the index.
+
+    Attributes:
+        counts: What was written by now.
+        images: The first images of each case.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        source_index: NDArray[np.int64],
+        features: datasets.Features,
+        kept_labels: NDArray[np.int64] | None,
+        samples_per_shard: int,
+    ) -> None:
+        self.counts: SampleCounts = count_samples([])
+        self.images: dict[int, list[bytes]] = {}
+        self._folder, self._features, self._kept_labels = folder, features, kept_labels
+        self._split = source.train.origin.split
+        self._read_encoded = source.open_encoded(self._split, source_index)
+        self._formats: Counter[str] = Counter()
+        self._shards = _Shards(folder, "default", features, len(source_index), samples_per_shard)
+        (folder / INDEX).write_text(HEADER, encoding="utf-8")
+
+    def add(self, chosen: pa.Table, samples: Samples) -> None:
+        """Takes more samples, and their rows of the table `importance`."""
+        encoded = _read_unchanged(self._read_encoded, samples)
+        data = _data_table(chosen, encoded, self._kept_labels, self._features)
+        self._shards.add(data)
+        with (self._folder / INDEX).open("a", encoding="utf-8", newline="") as index:
+            index.write(format_rows(data, self._features["label"].names, self._split))
+        self._formats.update(map(_image_extension, encoded))
+        collect_images(self.images, data)
+        self.counts = self.counts.add(data)
+
+    def end(self) -> None:
+        """Writes the rest, and the tars."""
+        names = self._features["label"].names
+        write_tars(self._folder, self._shards.end(), names, self._formats.most_common(1)[0][0])
+
+
 def write_tables(
     folder: Path, source: Source, outcomes: Outcomes, mapping: NearestMap, draw: Draw, samples_per_shard: int
 ) -> Summary:
-    """Writes a build's tables and the proxy's tars, in one pass over the training samples, a shard of them in memory.
+    """Writes a build's tables, the proxy's tars and its index, in one pass over the training samples, a shard of them in memory.
 
     Args:
         folder: The folder to be filled.
@@ -90,30 +134,57 @@ def write_tables(
     Raises:
         SourceError: An image has changed since the build began.
     """
-    features = _list_features(source, draw)
+    features = _list_features(source.label_names, draw.kept_labels, has_weight=draw.weight is not None)
     evaluation = pa.table(_evaluation_columns(source, outcomes), schema=features["evaluation"].arrow_schema)
-    n_rows = {"default": int(draw.selected.sum()), "importance": len(source.train), "evaluation": evaluation.num_rows}
+    n_rows = {"importance": len(source.train), "evaluation": evaluation.num_rows}
     tables = {config: _Shards(folder, config, features[config], n, samples_per_shard) for config, n in n_rows.items()}
     tables["evaluation"].add(evaluation)
     tables["evaluation"].end()
-    images: dict[int, list[bytes]] = {}
-    formats: Counter[str] = Counter()
-    training, proxy = count_samples([]), count_samples([])
-    read_encoded = source.open_encoded(source.train.origin.split, _list_selected(source.train, draw.selected))
+    selected = _list_selected(source.train, draw.selected)
+    own = _OwnFiles(folder, source, selected, features["default"], draw.kept_labels, samples_per_shard)
+    training = count_samples([])
     for samples, row in _iter_rows(source, mapping, draw):
         importance = pa.table(row, schema=features["importance"].arrow_schema)
         tables["importance"].add(importance)
-        chosen = importance.filter(importance["selected"])
-        encoded = _read_unchanged(read_encoded, samples.take(row["selected"]))
-        data = _data_table(chosen, encoded, draw.kept_labels, features["default"])
-        tables["default"].add(data)
-        formats.update(map(_image_extension, encoded))
-        collect_images(images, data)
-        training, proxy = training.add(importance), proxy.add(data)
+        own.add(importance.filter(importance["selected"]), samples.take(row["selected"]))
+        training = training.add(importance)
     tables["importance"].end()
-    names = features["default"]["label"].names
-    write_tars(folder, tables["default"].end(), names, formats.most_common(1)[0][0])
-    return Summary(count_samples([evaluation]), training, proxy, images)
+    own.end()
+    return Summary(count_samples([evaluation]), training, own.counts, own.images)
+
+
+def write_indexed(
+    folder: Path,
+    source: Source,
+    samples: Samples,
+    index: pa.Table,
+    kept_labels: NDArray[np.int64] | None,
+    samples_per_shard: int,
+) -> Summary:
+    """Writes a proxy of the samples of an index: the table `data`, tars and its own index; other tables it has none.
+
+    Args:
+        folder: The folder to be filled.
+        source: The data set; images go into the proxy as their encoded bytes.
+        samples: (n,) the samples of the index, as the source has them now.
+        index: Their rows in the index; see `artifact.index.read_index`.
+        kept_labels: (L,) the labels that the proxy keeps; None for all.
+        samples_per_shard: Rows of each file, at most.
+
+    Returns:
+        The summary that a card is made from.
+
+    Raises:
+        SourceError: An image has changed since it was found.
+    """
+    features = _list_features(source.label_names, kept_labels, has_weight=WEIGHT in index.column_names)["default"]
+    own = _OwnFiles(folder, source, samples.source_index, features, kept_labels, samples_per_shard)
+    for start in range(0, len(samples), SHARD):
+        some, rows = samples[start : start + SHARD], index.slice(start, SHARD)
+        columns = {name: rows[name] for name in rows.column_names}
+        own.add(pa.table(columns | _identity_columns(some)), some)
+    own.end()
+    return Summary(count_samples([]), count_samples([]), own.counts, own.images)
 
 
 def _list_selected(train: Samples | StreamedSamples, selected: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -123,16 +194,18 @@ def _list_selected(train: Samples | StreamedSamples, selected: NDArray[np.bool_]
     return np.concatenate([samples.source_index[selected[start : start + SHARD]] for samples, start in shards])
 
 
-def _list_features(source: Source, draw: Draw) -> dict[str, datasets.Features]:
+def _list_features(
+    label_names: Sequence[str], kept_labels: NDArray[np.int64] | None, *, has_weight: bool
+) -> dict[str, datasets.Features]:
     """Lists the columns of each table of samples as readers of data sets take them."""
     import datasets
 
-    label = own_label = datasets.ClassLabel(names=list(source.label_names))
-    if draw.kept_labels is not None:
-        own_label = datasets.ClassLabel(names=[source.label_names[kept] for kept in draw.kept_labels])
+    label = own_label = datasets.ClassLabel(names=list(label_names))
+    if kept_labels is not None:
+        own_label = datasets.ClassLabel(names=[label_names[kept] for kept in kept_labels])
     features = {}
     for config in ("default", "importance", "evaluation"):
-        columns = list_columns(config, has_weight=draw.weight is not None, keeps_labels=draw.kept_labels is not None)
+        columns = list_columns(config, has_weight=has_weight, keeps_labels=kept_labels is not None)
         special = {
             "image": datasets.Image(),
             "label": own_label if config == "default" else label,

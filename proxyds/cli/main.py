@@ -8,7 +8,7 @@ import sys
 import click
 
 from proxyds.cli.output import print_json
-from proxyds.cli.proxies import build, card, check, inspect, resample, verify
+from proxyds.cli.proxies import apply, build, card, check, index, inspect, resample, verify
 from proxyds.cli.recipes import init, list_, validate
 from proxyds.cli.sharing import pull, push
 from proxyds.cli.store import store
@@ -48,5 +48,5 @@ def cli() -> None:
     """
 
 
-for command in (init, validate, build, check, inspect, push, pull, resample, verify, card, list_, store):
+for command in (init, validate, build, check, inspect, push, pull, resample, index, apply, verify, card, list_, store):
     cli.add_command(command)

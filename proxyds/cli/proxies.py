@@ -1,4 +1,4 @@
-"""Commands that make proxies and look at them: build, check, resample, inspect, verify, card."""
+"""Commands that make proxies and look at them: build, check, resample, index, apply, inspect, verify, card."""
 
 from __future__ import annotations
 
@@ -161,6 +161,58 @@ def resample(
         from proxyds.pipeline.resample import resample
 
         return resample(place, folder, overrides=changes, workers=workers, force=force, on_progress=on_progress)
+
+    _make_at(out, make, quiet=quiet, as_json=as_json)
+
+
+@click.command()
+@click.argument("place")
+@click.option("-o", "--output", "out", required=True, type=PATH, help="The folder to make.")
+@plugins
+@quiet
+@as_json
+def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
+    """Take the list of samples of the proxy at PLACE.
+
+    PLACE is a folder, user/name@v1.0.0 on the Hub or an address; no images are fetched. The folder gets indices.csv, a row for
+    each sample, with the recipe and the manifest that tell what it is of: `proxyds apply` makes the proxy from it.
+    """
+    with show_progress(quiet=quiet) as on_progress:
+        from proxyds.artifact.reader import read_manifest
+        from proxyds.pipeline.resample import index
+
+        file = index(place, out, on_progress=on_progress)
+        manifest = read_manifest(out)
+    n_samples, name = manifest.counts.proxy, f"{manifest.name} {manifest.version}"
+    if as_json:
+        of = {"name": manifest.name, "version": manifest.version, "source": manifest.source.model_dump(mode="json")}
+        print_json({"index": str(out / file.name), "n_samples": n_samples, **of})
+    else:
+        click.echo(f"{out / file.name}: {n_samples:,} samples of {manifest.source.name}, those of {name}")
+        click.echo(f"next: proxyds apply {out} [SOURCE] -o DIR")
+
+
+@click.command()
+@click.argument("index")
+@click.argument("source", type=PATH, required=False)
+@click.option("-o", "--output", "out", required=True, help="The folder to make, or an address.")
+@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@plugins
+@workers
+@quiet
+@as_json
+def apply(index: str, source: Path | None, out: str, force: bool, workers: int, quiet: bool, as_json: bool) -> None:
+    """Make the proxy of INDEX from its source.
+
+    Trains and draws nothing. INDEX is the folder of `proxyds index`, a proxy or a card; or user/name@v1.0.0 on the Hub or an
+    address, of which no images are fetched. SOURCE is a folder that holds the data set, or a recipe whose section source names it;
+    the default is the source of the index's own recipe. Samples are found by content, whatever their order and encoding.
+    """
+
+    def make(folder: Path, on_progress: OnProgress) -> Built:
+        from proxyds.pipeline.resample import apply
+
+        return apply(index, folder, source=source, workers=workers, force=force, on_progress=on_progress)
 
     _make_at(out, make, quiet=quiet, as_json=as_json)
 

@@ -16,14 +16,23 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CARD, MANIFEST, RECIPE, Manifest, list_configs
+from proxyds.artifact.index import read_index
+from proxyds.artifact.manifest import CARD, INDEX, MANIFEST, RECIPE, Manifest, list_configs
 from proxyds.artifact.ranking_table import BY_BOTH
-from proxyds.artifact.reader import list_tables, parse_json, read_manifest, refused, verify_files, verify_proxy
+from proxyds.artifact.reader import (
+    list_index,
+    list_tables,
+    parse_json,
+    read_manifest,
+    refused,
+    verify_files,
+    verify_proxy,
+)
 from proxyds.artifact.summary import Tables
-from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights
+from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights, with_no_others
 from proxyds.data.chunked import materialize
 from proxyds.data.images import DECODE_ERRORS, open_image
-from proxyds.errors import RecipeError
+from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.yaml import FORMER_DEFAULTS, MAX_RECIPE_BYTES, parse_mapping
@@ -46,7 +55,7 @@ _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, Overfl
 
 
 def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
-    """Verifies a proxy's bytes, then what they hold: tables, images, tars, card, recipe.
+    """Verifies a proxy's bytes, then what they hold: tables, images, tars, index, card, recipe.
 
     Importances must follow from the probes' answers, the evidence from its runs. Images are opened to tell their size, and not
     decoded.
@@ -60,6 +69,7 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     _audit_claims(folder, manifest, tables)
     _audit_images(folder, manifest, tables.data)
     _audit_tars(folder, manifest, tables.data)
+    _audit_index(folder, manifest, tables.data)
     _audit_card(folder, manifest)
     return manifest, tables
 
@@ -67,20 +77,57 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
 def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
     """Audits what can be told without the images: recipe, tables, importances, evidence; other files need not be there.
 
+    Of a proxy that was made from an index, `data` is what the index says.
+
     Raises:
         ArtifactError: The folder holds no proxy, or one with what it may not hold; the message names the file.
         VerificationError: One of these files is missing or changed.
     """
-    verify_files(folder, list_tables(read_manifest(folder)))
+    manifest = read_manifest(folder)
+    if manifest.index_of is not None:
+        manifest, index = audit_index(folder)
+        return manifest, with_no_others(index)
+    verify_files(folder, list_tables(manifest))
     manifest, tables = read_proxy(folder, with_images=False)
     _audit_claims(folder, manifest, tables)
     return manifest, tables
 
 
+def audit_index(folder: Path) -> tuple[Manifest, pa.Table]:
+    """Audits what a proxy can be made from with its source: recipe and index; other files need not be there.
+
+    Returns:
+        The manifest, and the samples; see `artifact.index.read_index`.
+
+    Raises:
+        ArtifactError: The folder holds no index, or one with what it may not hold; the message names the file.
+        VerificationError: One of these files is missing or changed.
+    """
+    manifest = read_manifest(folder)
+    verify_files(folder, list_index(manifest))
+    _audit_recipe(folder, manifest)
+    return manifest, read_index(folder, manifest)
+
+
+def refuse_without_tables(manifest: Manifest, place: Path | str, verb: str) -> None:
+    """Refuses a proxy that was made from an index for what needs tables of all samples.
+
+    Raises:
+        ArtifactError: It was; the message names the proxy that has them.
+    """
+    if (parent := manifest.index_of) is not None:
+        raise ArtifactError(
+            f"must have the tables importance and evaluation to be {verb}, it was made from the index of {parent.name} {parent.version} "
+            f"and has none; use that proxy (its manifest has the sha256 {parent.manifest_sha256[:16]}...)",
+            place=place,
+        )
+
+
 def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> None:
     """Checks that what the manifest says of itself follows from recipe and tables."""
     _audit_recipe(folder, manifest)
-    _audit_outcomes(folder, manifest, tables)
+    if manifest.index_of is None:
+        _audit_outcomes(folder, manifest, tables)
     if manifest.evidence is not None and tables.ranking is not None:
         _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
 
@@ -225,6 +272,16 @@ def _read_text(folder: Path, manifest: Manifest, name: str, n_most_bytes: int) -
         return (folder / name).read_bytes().decode()
     except UnicodeDecodeError:
         raise refused(folder / name, "must be UTF-8 text") from None
+
+
+def _audit_index(folder: Path, manifest: Manifest, data: pa.Table) -> None:
+    """Checks that the index, if there is one, says what `data` says and nothing else."""
+    if INDEX not in manifest.files:
+        return
+    index = read_index(folder, manifest)
+    for name in index.column_names:
+        if not index[name].equals(data[name].cast(index[name].type)):
+            raise refused(folder / INDEX, f"{name} must be what data says, it is something else")
 
 
 def _audit_card(folder: Path, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from typing import Unpack
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import CARD, RECIPE, Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
-from proxyds.artifact.summary import summarize_tables
+from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.artifact.writer import (
     another_proxy,
@@ -49,7 +49,6 @@ from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_f
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import draw_samples
-from proxyds.selection.records import Draw, NearestMap, Outcomes
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
 
@@ -114,16 +113,22 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     session.clock.end_stage("selection")
 
     check_destination(out, force)  # hours may have passed
+    write = partial(
+        write_tables,
+        source=session.data,
+        outcomes=scored.outcomes,
+        mapping=scored.mapping,
+        draw=draw,
+        samples_per_shard=recipe.output.samples_per_shard,
+    )
     describe = partial(describe_build, session, architectures, scored, draw, machine)
-    return write_proxy(session, out, scored.outcomes, scored.mapping, draw, describe, force=force)
+    return write_proxy(session, out, write, describe, force=force)
 
 
 def write_proxy(
     session: Session,
     out: Path,
-    outcomes: Outcomes,
-    mapping: NearestMap,
-    draw: Draw,
+    write: Callable[[Path], Summary],
     describe: Callable[[], Manifest],
     *,
     force: bool,
@@ -133,9 +138,7 @@ def write_proxy(
     Args:
         session: The recipe at work.
         out: The folder.
-        outcomes: Cases and importances of the evaluation samples.
-        mapping: Each training sample's nearest evaluation samples.
-        draw: The proxy's samples and labels.
+        write: Writes tables, tars and index into it.
         describe: Makes the manifest, but for its list of files, once the tables are written.
         force: Replace another proxy at `out`.
 
@@ -147,7 +150,7 @@ def write_proxy(
         translate_os_errors(out, "choose another -o"),
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
-        summary = write_tables(folder, session.data, outcomes, mapping, draw, recipe.output.samples_per_shard)
+        summary = write(folder)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         session.clock.end_stage("artifact")
         manifest = describe()
@@ -218,6 +221,7 @@ def _keep(session: Session, out: Path, existing: Manifest) -> Built:
     recipe = session.recipe
     code = describe_origin(recipe.space.network).get("plugin")
     is_same = existing.recipe_sha256 == recipe.sha256 and existing.space.origin.get("plugin") == code
+    is_same = is_same and existing.index_of is None  # which has no tables
     if not is_same or existing.source.fingerprint != session.data.facts.fingerprint:
         raise another_proxy(out, existing)
     # a check that is still to come writes its part again

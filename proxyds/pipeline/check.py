@@ -43,6 +43,7 @@ from proxyds.evaluation.runs import (
     show_together,
     tabulate_runs,
 )
+from proxyds.pipeline.audit import refuse_without_tables
 from proxyds.pipeline.stages import (
     Built,
     Session,
@@ -119,11 +120,12 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     """Reads a proxy's own recipe and how the proxy is to be checked.
 
     Raises:
-        ArtifactError: The folder is no proxy.
+        ArtifactError: The folder is no proxy, or one that was made from an index.
         VerificationError: A file besides those that a check writes is damaged.
         RecipeError: An override changes what the proxy was made from.
     """
     manifest = verify_for_check(folder)
+    refuse_without_tables(manifest, folder, "checked")
     recipe = read_own_recipe(folder, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(

@@ -13,6 +13,7 @@ from proxyds.artifact.manifest import (
     AgreementRecord,
     CountsRecord,
     DrawRecord,
+    IndexedRecord,
     Manifest,
     MappingRecord,
     ParentRecord,
@@ -22,7 +23,7 @@ from proxyds.artifact.manifest import (
     SpaceRecord,
     TrainingRecord,
 )
-from proxyds.pipeline.stages import Scored, Session
+from proxyds.pipeline.stages import Scored, Session, describe_machine
 from proxyds.selection.probe import Probe
 from proxyds.selection.records import Draw
 from proxyds.space.architecture import Architecture
@@ -89,6 +90,30 @@ def describe_resampling(session: Session, parent: Manifest, parent_sha256: str, 
                 recipe_sha256=parent.recipe_sha256,
                 manifest_sha256=parent_sha256,
             ),
+            "index_of": None,
+            "evidence": None,
+            "files": {},
+        }
+    )
+
+
+def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord) -> Manifest:
+    """Makes the manifest of a proxy that was made from an index: how its samples were chosen is as the other proxy's manifest says.
+
+    Args:
+        session: The recipe at work.
+        parent: The other proxy's manifest.
+        index_of: What tells of that proxy and its index.
+    """
+    return parent.model_copy(
+        update={
+            "format_version": FORMAT_VERSION,
+            "source": SourceRecord(**asdict(session.data.facts)),
+            "stages": tuple(session.clock.stages),
+            "machine": describe_machine("cpu"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "resampled_from": None,
+            "index_of": index_of,
             "evidence": None,
             "files": {},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,12 +229,17 @@ def _fetch_manifest(source: HubProxy | UrlProxy, folder: Path) -> Manifest:
 
 
 @contextmanager
-def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterator[tuple[Path, str]]:
+def open_tables(
+    place: str,
+    on_progress: OnProgress = ignore_progress,
+    choose: Callable[[Manifest], Mapping[str, FileFacts]] = list_tables,
+) -> Iterator[tuple[Path, str]]:
     """Opens a proxy's folder for `audit_tables`; for a place elsewhere, a temporary copy of the files that it reads, without images.
 
     Args:
         place: A folder, `user/name@v1.0.0`, or an address.
         on_progress: Called as files arrive.
+        choose: Lists the files that are read besides the manifest.
 
     Yields:
         The folder, and the place for people.
@@ -248,7 +253,7 @@ def open_tables(place: str, on_progress: OnProgress = ignore_progress) -> Iterat
         return
     source = open_published(target)
     with temporary_folder() as folder, named_as(source.origin.name, folder):
-        source.fetch_files(list_tables(_fetch_manifest(source, folder)), folder, on_progress)
+        source.fetch_files(choose(_fetch_manifest(source, folder)), folder, on_progress)
         yield folder, source.origin.name
 
 

@@ -1,7 +1,9 @@
-"""Draws another proxy from a published importance table: another size, draw law or seed. Nothing is trained."""
+"""Makes another proxy without training: drawn from a published importance table (size, draw law, seed), or the samples of an index."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,23 +11,44 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from proxyds.artifact.manifest import MANIFEST, RECIPE, Manifest
-from proxyds.artifact.reader import measure_file, read_own_recipe, verify_proxy
+from proxyds.artifact.index import HEADER, format_rows
+from proxyds.artifact.manifest import INDEX, MANIFEST, RECIPE, FileFacts, IndexedRecord, Manifest
+from proxyds.artifact.reader import (
+    list_index,
+    list_tables,
+    measure_file,
+    read_manifest,
+    read_own_recipe,
+    refused,
+    verify_proxy,
+)
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import read_weights
-from proxyds.artifact.writer import another_proxy
-from proxyds.errors import ArtifactError, RecipeError
-from proxyds.pipeline.audit import audit_tables
+from proxyds.artifact.writer import another_proxy, check_output, write_indexed, write_tables
+from proxyds.data.samples import Samples, Source, join_samples
+from proxyds.errors import (
+    ArtifactError,
+    ChangedSourceError,
+    OutputExistsError,
+    RecipeError,
+    SourceNotFoundError,
+    translate_os_errors,
+)
+from proxyds.pipeline.audit import audit_index, audit_tables, refuse_without_tables
 from proxyds.pipeline.build import check_destination, write_proxy
-from proxyds.pipeline.provenance import describe_resampling
+from proxyds.pipeline.provenance import describe_indexed, describe_resampling
 from proxyds.pipeline.pull import open_tables
 from proxyds.pipeline.stages import Built, open_session, read_scores
+from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.source import Images
+from proxyds.recipe.source import Columns, FolderSource, Images
+from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
+from proxyds.runtime.storage.atomic import whole_folder
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
@@ -66,6 +89,7 @@ def resample(
     out = out.resolve()
     with open_tables(str(place), execution.on_progress) as (folder, name):
         parent, tables = audit_tables(folder)
+        refuse_without_tables(parent, name, "drawn from again")
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, source = _read_changed_recipe(folder, name, parent, overrides)
     with open_session(recipe.model_copy(update={"source": source}), execution) as session:
@@ -76,7 +100,8 @@ def resample(
         data, chosen_by = session.data, recipe.selection
         check_ratio(data.label_counts, data.label_names, chosen_by.ratio, chosen_by.labels)
         if existing is not None and not force:
-            if (existing.recipe_sha256, existing.source.fingerprint) != (recipe.sha256, parent.source.fingerprint):
+            found = (existing.recipe_sha256, existing.source.fingerprint, existing.index_of)
+            if found != (recipe.sha256, parent.source.fingerprint, None):
                 raise another_proxy(out, existing)
             return Built(out, verify_proxy(out), was_there=True)
         has_weights = METHODS[chosen_by.method].is_weighting and chosen_by.method == parent.draw.method
@@ -85,18 +110,199 @@ def resample(
         draw = draw_samples(scores, case, data.label_names, rule, chosen_by, recipe.draw_seed)
         session.clock.end_stage("selection")
 
+        write = partial(
+            write_tables,
+            source=data,
+            outcomes=_read_outcomes(tables),
+            mapping=_read_mapping(parent, tables),
+            draw=draw,
+            samples_per_shard=recipe.output.samples_per_shard,
+        )
         describe = partial(describe_resampling, session, parent, parent_sha256, draw)
-        outcomes, mapping = _read_outcomes(tables), _read_mapping(parent, tables)
-        return Built(out, write_proxy(session, out, outcomes, mapping, draw, describe, force=force))
+        return Built(out, write_proxy(session, out, write, describe, force=force))
+
+
+def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
+    """Takes the index of a proxy: its list of samples, with the recipe and the manifest that tell what it is of.
+
+    Args:
+        place: The proxy: a folder, `user/name@v1.0.0`, or an address, of which no images are fetched.
+        out: The folder to make.
+        on_progress: Called as files arrive.
+
+    Returns:
+        The file of the list.
+
+    Raises:
+        ProxydsError: Anything that the user can mend; each class says what.
+    """
+    out = Path(out).absolute()
+    with translate_os_errors(out, "choose another -o"):
+        if check_output(out) is not None:
+            why = "must be a new folder, found a proxy or an index; it was not touched: choose another -o"
+            raise OutputExistsError(why, place=out)
+    with (
+        open_tables(str(place), on_progress, _list_index_or_tables) as (folder, _),
+        translate_os_errors(out, "choose another -o"),
+        whole_folder(out, "refuse") as taken,
+    ):
+        if INDEX in read_manifest(folder).files:
+            audit_index(folder)
+            shutil.copyfile(folder / INDEX, taken / INDEX)
+        else:  # of a format before 1.7
+            manifest, tables = audit_tables(folder)
+            split = getattr(read_own_recipe(folder).source, "train_split", "train")
+            rows = format_rows(tables.data, manifest.proxy_label_names, split)
+            (taken / INDEX).write_bytes((HEADER + rows).encode())
+        for name in (RECIPE, MANIFEST):
+            shutil.copyfile(folder / name, taken / name)
+    return out / INDEX
+
+
+@retry_if_damaged
+def apply(
+    place: str | Path,
+    out: str | Path,
+    *,
+    source: str | Path | None = None,
+    force: bool = False,
+    **options: Unpack[Options],
+) -> Built:
+    """Makes a proxy from an index and its source: nothing is trained and nothing drawn.
+
+    Its files in `data/` and `webdataset/` have the bytes of the indexed proxy's where the source has them, in the same order. It has
+    no other tables: it can be trained on, but neither checked nor drawn from again.
+
+    Args:
+        place: The index: a folder with `indices.csv`, `manifest.json` and `recipe.yaml` (of `index`, a proxy's own or a card's), the
+            file `indices.csv` in it, `user/name@v1.0.0`, or an address, of which no images are fetched.
+        out: The folder to make.
+        source: Where the source lies: a folder, or a recipe whose section `source` says so; None for where the index's own recipe
+            says. How the source is split is always as in the index's own recipe.
+        force: Replace another proxy at `out`.
+        options: How the work is done; see `Execution`. No network runs, so no device is chosen.
+
+    Raises:
+        ArtifactError: The index is none, or is not what its manifest says.
+        ChangedSourceError: The source lacks samples of the index; says how many.
+        ProxydsError: Anything else that the user can mend; each class says what.
+    """
+    execution, out = replace(Execution(**options), device="cpu"), Path(out).absolute()
+    existing = check_destination(out, force)
+    out = out.resolve()
+    with open_tables(_find_index(str(place)), execution.on_progress, list_index) as (folder, name):
+        parent, rows = audit_index(folder)
+        recipe = read_own_recipe(folder)
+        _check_own_recipe(recipe, parent, name)
+        index_of = IndexedRecord(
+            name=parent.name,
+            version=parent.version,
+            recipe_sha256=parent.recipe_sha256,
+            manifest_sha256=measure_file(folder / MANIFEST).sha256,
+            index_sha256=measure_file(folder / INDEX).sha256,
+            fingerprint=parent.source.fingerprint,
+        )
+    where = _choose_source(recipe.source, source)
+    with open_session(recipe.model_copy(update={"source": where}), execution) as session:
+        session = replace(session, recipe=recipe)
+        samples = _find_samples(session.data, rows, parent, name)
+        session.clock.end_stage("source")
+        if existing is not None and not force:
+            if (existing.index_of, existing.source.fingerprint) != (index_of, session.data.facts.fingerprint):
+                raise another_proxy(out, existing)
+            return Built(out, verify_proxy(out), was_there=True)
+        write = partial(
+            write_indexed,
+            source=session.data,
+            samples=samples,
+            index=rows,
+            kept_labels=None if parent.kept_labels is None else np.array(parent.kept_labels),
+            samples_per_shard=recipe.output.samples_per_shard,
+        )
+        describe = partial(describe_indexed, session, parent, index_of)
+        return Built(out, write_proxy(session, out, write, describe, force=force))
+
+
+def _list_index_or_tables(manifest: Manifest) -> dict[str, FileFacts]:
+    """Lists the files of a proxy's index, or where it has none what one can be made from."""
+    return list_index(manifest) if INDEX in manifest.files else list_tables(manifest)
+
+
+def _find_index(place: str) -> str:
+    """Finds the folder of an index that may be named by its file."""
+    if not os.path.isfile(place):  # noqa: PTH113 - a name that is too long is no error here
+        return place
+    folder = Path(place).parent
+    if Path(place).name != INDEX or not (folder / MANIFEST).is_file():
+        raise ArtifactError(
+            f"must be a folder with {INDEX}, {MANIFEST} and {RECIPE}, or the first beside the others, as `proxyds index` makes them",
+            place=Path(place),
+        )
+    return str(folder)
+
+
+def _choose_source(own: Images, given: str | Path | None) -> Images:
+    """Chooses where a source is read, a folder or what a recipe says; it is split, and images are seen, as the index's own recipe says."""
+    if given is None:
+        return own
+    path = Path(given).absolute()
+    if not path.exists():
+        why = "must be a folder that holds the source, or a recipe whose section `source` names it; there is neither"
+        raise SourceNotFoundError(why, place=Path(given))
+    if not path.is_dir():
+        fixed = {name: getattr(own, name) for name in Images.model_fields}
+        return read_recipe(given).source.model_copy(update=fixed)
+    if "path" in type(own).model_fields:
+        return own.model_copy(update={"path": str(path)})
+    known = {name: getattr(own, name) for name in Columns.model_fields if name in type(own).model_fields}
+    return FolderSource(**known, kind="folder", path=str(path))
+
+
+def _find_samples(data: Source, rows: pa.Table, parent: Manifest, name: str) -> Samples:
+    """Finds the samples of an index among those of a source that may be drawn, by their ids.
+
+    Raises:
+        ChangedSourceError: Some are not there, or labels have other names.
+        ArtifactError: The index gives some another label than they have.
+    """
+    ids = rows["sample_id"].to_pylist()
+    wanted, label_names = set(ids), parent.label_names
+    pieces = [
+        samples.take(np.array([each in wanted for each in samples.ids.tolist()], np.bool_))
+        for samples in data.train.shards()
+    ]
+    samples = join_samples(pieces)
+    if missing := sorted(wanted - set(samples.ids.tolist())):
+        held_out = {*data.evaluation.ids.tolist(), *data.test.ids.tolist()} & set(missing)
+        elsewhere = f", {len(held_out):,} of them stand among its evaluation or test samples" if held_out else ""
+        at = f" at revision {parent.source.revision}" if parent.source.revision else ""
+        raise ChangedSourceError(
+            f"source: must hold all {len(ids):,} samples of the index among those that may be drawn, {data.facts.name} lacks "
+            f"{len(missing):,}{elsewhere} (the first is {missing[0]}); give the source that the index is of, {parent.source.name}{at}"
+        )
+    if data.label_names != label_names:
+        raise ChangedSourceError(
+            f"source: must have the labels of the index, {len(label_names)} in its order, {data.facts.name} has others; give the source "
+            f"that the index is of, {parent.source.name}"
+        )
+    own = np.arange(len(label_names)) if parent.kept_labels is None else np.array(parent.kept_labels)
+    if not np.array_equal(samples.labels, own[rows["label"].to_numpy()]):
+        raise refused(Path(name) / INDEX, "label must be that of the sample with the id, it is another")
+    return samples
+
+
+def _check_own_recipe(recipe: Recipe, parent: Manifest, name: str) -> None:
+    """Refuses a proxy whose recipe is not the one that its manifest names."""
+    if recipe.sha256 != parent.recipe_sha256:
+        raise ArtifactError(
+            f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"
+        )
 
 
 def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
     """Reads the new proxy's recipe, and where the source lies now, which is no part of it; refuses changes beyond `MAY_CHANGE`."""
     before, after = (read_own_recipe(folder, changes) for changes in ((), overrides))
-    if before.sha256 != parent.recipe_sha256:
-        raise ArtifactError(
-            f"{name}: {RECIPE} must be the recipe that the proxy was built from, it is another; fetch or build it again"
-        )
+    _check_own_recipe(before, parent, name)
     fixed = [each.model_dump(exclude=MAY_CHANGE | {"source"}) for each in (before, after)]
     sources = [each.source.model_dump(exclude={"path"}) for each in (before, after)]
     if fixed[0] != fixed[1] or sources[0] != sources[1]:

@@ -32,7 +32,7 @@ from proxyds.errors import ArtifactError, ProxydsError, VerificationError
 from tests.conftest import read_tree
 
 WHOLE = Path(__file__).parent / "whole"
-MANIFEST, RECIPE, CARD = "manifest.json", "recipe.yaml", "README.md"
+MANIFEST, RECIPE, CARD, INDEX = "manifest.json", "recipe.yaml", "README.md", "indices.csv"
 DATA = "data/train-00000-of-00001.parquet"
 IMPORTANCE = "importance/train-00000-of-00001.parquet"
 EVALUATION = "evaluation/evaluation-00000-of-00001.parquet"
@@ -630,6 +630,47 @@ OF_THE_MANIFEST = {
     for key, value in (("version", "9.9.9"), ("seed", 77))
 }
 
+
+def in_index(keyword: str, change: Callable[[str], str]) -> Case:
+    """A case of an index that was changed."""
+
+    def add(proxy: Proxy) -> None:
+        text = list_samples(proxy)
+        assert change(text) != text
+        proxy.files[INDEX] = change(text).encode()
+
+    return Case(add, rf"indices\.csv: .*{keyword}")
+
+
+def list_samples(proxy: Proxy) -> str:
+    """The index of a proxy, as a writer has it."""
+    from proxyds.artifact.index import HEADER, format_rows
+
+    return HEADER + format_rows(proxy.table(DATA), proxy.manifest["label_names"], "train")
+
+
+INDICES = {
+    "a-sample-less": in_index("there must be 8 samples, there are 7", lambda text: text[: text[:-1].rindex("\n") + 1]),
+    "another-place": in_index("source_index must be what data says", lambda text: re.sub(r"(\n(?:[^,]*,){2})[^,]*", r"\g<1>9999", text, count=1)),
+    "a-formula": in_index("line 2: label must be one", lambda text: re.sub(r"(\n(?:[^,]*,){3})[^,]*", r"\g<1>=1+1", text, count=1)),
+    "another-split": in_index("split must be one of the source", lambda text: text.replace(",train,", ",=1+1,")),
+    "another-column": in_index("line 1: must name the columns", lambda text: text.replace("\n", ",=1+1\n")),
+    "nothing": in_index("must name the columns", lambda text: ""),
+}  # fmt: skip
+OF_ANOTHER = {
+    "name": "x",
+    "version": "1.0.0",
+    **dict.fromkeys(("recipe_sha256", "manifest_sha256", "index_sha256", "fingerprint"), "0" * 64),
+}
+"""The record of a proxy that was made from an index."""
+
+
+def say_made_from_index(proxy: Proxy) -> None:
+    """Says of a proxy with all tables that it was made from an index."""
+    proxy.files[INDEX] = list_samples(proxy).encode()
+    proxy.set("index_of", value=OF_ANOTHER)
+
+
 CASES: dict[str, Case] = {
     **{f"manifest-{name}": case for name, case in MANIFESTS.items()},
     **{f"table-{name}": case for name, case in TABLES.items()},
@@ -641,6 +682,12 @@ CASES: dict[str, Case] = {
         for name, (text, keyword) in RECIPES.items()
     },
     **{f"recipe-another-{name}": case for name, case in OF_THE_MANIFEST.items()},
+    **{f"index-{name}": case for name, case in INDICES.items()},
+    "index-not-utf8": with_files(r"indices\.csv: must be UTF-8", {INDEX: b"sample_id\xff\n"}),
+    "index-missing": in_manifest("indices.csv must be among them", "index_of", value=OF_ANOTHER),
+    "index-beside-tables": Case(
+        say_made_from_index, r"manifest\.json: .*importance/ must not hold parquet files where"
+    ),
     "picture-bomb": with_files("assets/x.png: it must be an image: .* pixels", {"assets/x.png": picture(9_000)}),
     "program": with_files("'load.py' must be a kind of file", {"load.py": b'print("hostile")\n'}),
     "pickle": with_files("'weights/w.pkl' must be a kind of file", {"weights/w.pkl": b"\x80\x04N."}),

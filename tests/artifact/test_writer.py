@@ -32,6 +32,7 @@ from proxyds.artifact.manifest import (
     AgreementRecord,
     CountsRecord,
     DrawRecord,
+    IndexedRecord,
     Manifest,
     MappingRecord,
     ParentRecord,
@@ -107,6 +108,7 @@ RECORDS = {
     "### stages": StageRecord,
     "### machine": MachineRecord,
     "### resampled_from": ParentRecord,
+    "### index_of": IndexedRecord,
     "### evidence": EvidenceRecord,
 }
 
@@ -276,8 +278,8 @@ def test_a_manifest_that_cannot_be_read_is_refused(text: str, said: str, copy: P
 
 def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": "1.7", "news": 1}))
-    assert read_manifest(copy).format_version == "1.7"
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": "1.9", "news": 1}))
+    assert read_manifest(copy).format_version == "1.9"
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_inspect_verify_card_and_list_read_a_proxy(run_proxyds: Run, tiny_proxy:
     for expected in ("130 of 1,295", "every probe right", "scikit-learn digits", "exact duplicates", "torch 2"):
         assert expected in inspected
     assert json.loads(run_proxyds("inspect", "here", "--json").stdout)["counts"]["proxy"] == 130
-    assert run_proxyds("verify", "here").stdout.startswith("here: whole, 11 files, ")
+    assert run_proxyds("verify", "here").stdout.startswith("here: whole, 12 files, ")
     assert json.loads(run_proxyds("verify", "here", "--json").stdout)["whole"] is True
     assert run_proxyds("card", "here", "--check").stdout == "here: the card is what its records render to\n"
     listed = run_proxyds("list").stdout

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import proxyds
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CARD, MANIFEST, RUNS_FILE
+from proxyds.artifact.manifest import CARD, INDEX, MANIFEST, RECIPE, RUNS_FILE
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.recipe.models import Check
 
@@ -22,12 +22,12 @@ RUNS = "ranking.parquet"
 
 
 def keep_card(proxy: Path, card: Path) -> None:
-    """Replaces a card by that of a proxy: its page, its pictures, its manifest and its table of runs."""
+    """Replaces a card by that of a proxy: its page, its pictures, its table of runs, and what `proxyds apply` makes the proxy from."""
     proxyds.verify_proxy(proxy)
     if card.exists():
         shutil.rmtree(card)
     card.mkdir(parents=True)
-    for name in (CARD, MANIFEST):
+    for name in (CARD, MANIFEST, RECIPE, INDEX):
         shutil.copy(proxy / name, card / name)
     shutil.copytree(proxy / "assets", card / "assets")
     shutil.copy(proxy / RUNS_FILE, card / RUNS)

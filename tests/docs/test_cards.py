@@ -1,4 +1,4 @@
-"""Cards that keep their runs say what these give when they are weighed again."""
+"""Cards that keep their runs say what these give when they are weighed again; what a card lists is what its proxy holds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import proxyds
+from proxyds.artifact.manifest import INDEX
+from proxyds.pipeline.audit import audit_index
 from tests.docs.cards import CARDS, RUNS, weigh_again
 
+WITH_INDEX = sorted(path.parent for path in CARDS.glob(f"*/{INDEX}"))
 WITH_RUNS = sorted(path.parent for path in CARDS.glob(f"*/{RUNS}"))
 
 
@@ -26,3 +30,20 @@ def test_a_card_says_what_its_runs_give(card: Path) -> None:
 
 def test_the_card_of_the_demo_keeps_its_runs() -> None:
     assert CARDS / "digits" in WITH_RUNS
+
+
+@pytest.mark.parametrize("card", WITH_INDEX, ids=lambda card: card.name)
+def test_an_index_of_a_card_is_what_its_manifest_and_recipe_say(card: Path) -> None:
+    manifest, index = audit_index(card)
+    assert index.num_rows == manifest.counts.proxy
+
+
+def test_the_demo_is_made_from_its_card_alone(tmp_path: Path) -> None:
+    assert CARDS / "digits" in WITH_INDEX
+    made, kept = (
+        proxyds.read_manifest(proxyds.apply(CARDS / "digits", tmp_path / "p").folder),
+        proxyds.read_manifest(CARDS / "digits"),
+    )
+    of_samples = {name for name in kept.files if name.startswith(("data/", "webdataset/"))}
+    assert of_samples
+    assert {name: made.files[name] for name in of_samples} == {name: kept.files[name] for name in of_samples}

@@ -65,6 +65,7 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_envi
     assert "digits-proxy 1.0.0 published: me/digits-proxy@v1.0.0" in shown
     assert "digits-proxy 1.0.0 fetched and verified: digits-again" in shown
     assert "digits-5pct 1.0.0 drawn again: digits-5pct" in shown
+    assert "digits-proxy 1.0.0 made from an index: digits-applied" in shown
     assert (checkout / "digits-from-the-shelf" / "manifest.json").is_file()
     python = str(checkout / ".venv" / "bin" / "python")
     printed = "".join(

@@ -32,7 +32,7 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
 from tests.conftest import TINY_RECIPE
 
-IDENTICAL = ("data", "importance", "evaluation", "webdataset", "recipe.yaml")
+IDENTICAL = ("data", "importance", "evaluation", "webdataset", "indices.csv", "recipe.yaml")
 """What two builds of one recipe share byte by byte; the rest holds times."""
 
 

@@ -43,15 +43,17 @@ def draw_pictures(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     """Draws every picture of a card.
 
     Returns:
-        PNG bytes by file name. The gallery is there only where the recipe allows it.
+        PNG bytes by file name. The gallery is there only where the recipe allows it; of a proxy that was made from an index it is all.
     """
+    pictures = {}
     with mpl.rc_context(STYLE):
-        pictures = {
-            "cases.png": _draw_cases(summary),
-            "labels.png": _draw_labels(manifest, summary),
-            "importance.png": _draw_importance(summary),
-            "probes.png": _draw_probes(manifest),
-        }
+        if manifest.index_of is None:
+            pictures = {
+                "cases.png": _draw_cases(summary),
+                "labels.png": _draw_labels(manifest, summary),
+                "importance.png": _draw_importance(summary),
+                "probes.png": _draw_probes(manifest),
+            }
         if manifest.gallery:
             pictures["gallery.png"] = _draw_gallery(summary)
     return pictures

@@ -49,9 +49,8 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         "settings": lambda settings: ", ".join(f"{name} {show_value(value)}" for name, value in settings.items()),
         "percent": lambda share: f"{share:.1%}",
     }
-    template = environment.from_string(
-        files("proxyds.artifact.card").joinpath("card.md.jinja").read_text(encoding="utf-8")
-    )
+    name = "card.md.jinja" if manifest.index_of is None else "indexed.md.jinja"
+    template = environment.from_string(files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8"))
     readme = template.render(
         metadata=_metadata(manifest),
         m=manifest,
@@ -198,7 +197,7 @@ def _case_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
     rows = []
     for case, meaning in CASE_MEANINGS.items():
         counts = {name: samples.count("case").get(case, 0) for name, samples in tables.items()}
-        shares = {f"{name}_share": counts[name] / samples.n for name, samples in tables.items()}
+        shares = {f"{name}_share": counts[name] / max(1, samples.n) for name, samples in tables.items()}
         again = manifest.agreement.of_cases[case - 1] if manifest.agreement else None
         rows.append({"case": case, "meaning": meaning, "again": again, **counts, **shares})
     return rows
@@ -211,7 +210,7 @@ def _label_rows(manifest: Manifest, summary: Summary) -> list[dict[str, Any]]:
         "name": manifest.label_names,
         "is_kept": [number in kept for number in range(len(before))],
         "before": before,
-        "before_share": before / before.sum(),
+        "before_share": before / max(1, before.sum()),
         "after": after,
         "after_share": after / after.sum(),
     }
