@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.recipe.models import FORMER_PADDING, MAX_IMPORTANCE, MAX_PADDING, MAX_PROBES, MAX_REPEATS, Training
 
-FORMAT_VERSION = "1.6"
+FORMAT_VERSION = "1.7"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
@@ -62,6 +62,9 @@ class SourceRecord(Part):
     bad_images: tuple[str, ...]
     evaluation_from: str
     test_from: str
+    layout: str = ""
+    left_out: dict[str, Count] = Field(default_factory=dict)
+    n_conflicting: Count = 0
 
 
 class ProbeRecord(Part):
