@@ -304,7 +304,7 @@ def _list_warnings(raw: RawSource, splits: Iterable[_Split], spec: Images, resul
         if n_enlarged:
             warnings.append(
                 f"source.image_size: {n_enlarged:,} of {split.starts[-1]:,} images in split {split.name} are enlarged to "
-                f"{spec.image_size} pixels, the smallest from {side}; networks learn no more from that, and cost more"
+                f"{spec.image_size} pixels, the smallest from {side}, which adds no detail and costs time"
             )
     return (*warnings, *tell_repeats(result.n_conflicting, result.n_shared))
 
