@@ -63,6 +63,9 @@ class SourceRecord(Part):
     bad_images: tuple[str, ...]
     evaluation_from: str
     test_from: str
+    layout: str = ""
+    left_out: dict[str, Count] = Field(default_factory=dict)
+    n_conflicting: Count = 0
 
 
 class ProbeRecord(Part):

@@ -44,9 +44,12 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
     read = read_recipe(recipe, overrides)
     if as_json:
-        print_json({"valid": True, "name": read.name, "version": read.version, "sha256": read.sha256, "problems": []})
-    else:
-        click.echo(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
+        identity = {"name": read.name, "version": read.version, "sha256": read.sha256}
+        print_json({"valid": True, **identity, "problems": [], "warnings": read.warnings})
+        return
+    click.echo(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
+    for warning in read.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 @click.command("list")

@@ -22,6 +22,7 @@ from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
 
 if TYPE_CHECKING:
+    from proxyds.data.samples import Source
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe
     from proxyds.pipeline.pull import Pulled
     from proxyds.pipeline.push import Pushed
@@ -34,18 +35,30 @@ MOST_VALUES = 50
 
 
 def print_space(
-    space: Space, architectures: Sequence[Architecture], probes: Sequence[Architecture], *, as_json: bool
+    space: Space,
+    architectures: Sequence[Architecture],
+    probes: Sequence[Architecture],
+    source: Source,
+    *,
+    as_json: bool,
 ) -> None:
-    """Prints a search space: what each choice costs, the architectures (for people a part, spread over cost), the probes."""
+    """Prints a search space and its source: what each choice costs, the architectures (for people a part, spread over cost), the probes."""
     values = {"network": space.network, "n_listed": space.n_listed, "choices": _weigh_choices(architectures)}
     if as_json:
         listed, names = [asdict(each) for each in architectures], [each.name for each in probes]
-        print_json({**values, "architectures": listed, "probes": names})
+        print_json({**values, "architectures": listed, "probes": names, "source": _summarize_source(source)})
         return
     last = len(architectures) - 1
     spread = range(last + 1) if last < MOST_SHOWN else {round(i * last / (MOST_SHOWN - 1)) for i in range(MOST_SHOWN)}
     shown = [each for number, each in enumerate(architectures) if number in spread or each in probes]
-    print_text("space", **values, architectures=architectures, probes=probes, shown=shown)
+    print_text("space", **values, architectures=architectures, probes=probes, shown=shown, source=source)
+
+
+def _summarize_source(source: Source) -> dict[str, Any]:
+    """Describes for programs what a survey found, and what in a source may not be meant so."""
+    facts = source.facts
+    counted = ("name", "n_samples", "n_duplicates", "n_shared", "n_conflicting", "layout", "left_out")
+    return {**{name: getattr(facts, name) for name in counted}, "warnings": list(source.warnings)}
 
 
 def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
@@ -76,6 +89,7 @@ def print_build_plan(plan: BuildPlan, *, as_json: bool) -> None:
         print_text("plan", plan=plan, source=plan.source, check=plan.check)
         return
     summary = {
+        "source": _summarize_source(plan.source),
         "n_train": len(plan.source.train),
         "reading": plan.source.reading,
         "n_evaluation": len(plan.source.evaluation),

@@ -17,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from proxyds.data.images import DECODE_ERRORS, open_image
+from proxyds.data.images import DECODE_ERRORS, check_depth, open_image
 from proxyds.data.parts import Part
+from proxyds.data.survey.naming import normalize
 from proxyds.errors import BadImageError, SourceError
 from proxyds.recipe.source import Images
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import Report, Task
+from proxyds.text import first_line
 
 STAGE = "source"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 CONVERSION_VERSION = 1
 """Raised when `convert_image` gives other pixels: then trainings on them are others too."""
 RUN, RUN_BYTES = 8192, 128_000_000
@@ -48,6 +50,8 @@ class Decoded:
         counts: How many images have each label.
         firsts: Index in the part of the first image of each label.
         bad_images: Index in the part of each image that does not decode, and its file's name.
+        n_enlarged: Images with a side of fewer pixels than `image_size`.
+        smallest_side: The shortest side of all, in pixels; 0 where there are none.
     """
 
     n_rows: int
@@ -57,6 +61,8 @@ class Decoded:
     counts: list[int]
     firsts: list[int]
     bad_images: list[tuple[int, str]]
+    n_enlarged: int
+    smallest_side: int
 
 
 def decoding_task(part: Part, spec: Images, split: str, label_names: Sequence[str] | None, number: int, n: int) -> Task:
@@ -112,7 +118,7 @@ def decode_part(
     bad_images: list[tuple[int, str]] = []
     runs: list[int] = []
     shapes: set[tuple[int, int, int]] = set()
-    n_rows = 0
+    n_rows = n_enlarged = smallest_side = 0
 
     def write_run() -> None:
         if len(shapes) == 1:  # else `source` refuses the split
@@ -122,6 +128,8 @@ def decode_part(
 
     for index, (encoded, value, name) in enumerate(part.rows()):  # one thread: Pillow's decoders are slower in several
         n_rows += 1
+        if isinstance(value, str):
+            value = normalize(value)
         label = label_indices.setdefault(value, len(counts))
         if label == len(counts):
             counts.append(0)
@@ -131,7 +139,7 @@ def decode_part(
             continue
         text = str(value) if label_names is None else label_names[value]
         try:
-            content_id, pixels = _decode_image(encoded, text, spec)
+            content_id, pixels, side = _decode_image(encoded, text, spec)
         except DECODE_ERRORS as error:
             if spec.on_bad_image == "fail":
                 place = f"[{index + part.first}]" if part.first is not None else f", part {number + 1} [{index}]"
@@ -141,6 +149,8 @@ def decode_part(
                 ) from None
             bad_images.append((index, name))
             continue
+        n_enlarged += spec.image_size is not None and side < spec.image_size
+        smallest_side = min(smallest_side or side, side)
         n_channels, height, width = pixels.shape
         shapes.add((n_channels, height, width))
         rows.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), label, index, len(rows)))
@@ -152,7 +162,9 @@ def decode_part(
     if images:
         write_run()
     np.save(folder / "rows.npy", sort_rows(np.array(rows, ROW)))
-    decoded = Decoded(n_rows, sorted(shapes), runs, list(label_indices), counts, firsts, bad_images)
+    decoded = Decoded(
+        n_rows, sorted(shapes), runs, list(label_indices), counts, firsts, bad_images, n_enlarged, smallest_side
+    )
     (folder / "part.json").write_text(json.dumps(asdict(decoded)))
     report(1, 1, "")
 
@@ -206,15 +218,22 @@ def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[bytes, NDArray[np.uint8]]:
-    """Returns an image's id and the pixels that networks see, (C, H, W)."""
+def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[bytes, NDArray[np.uint8], int]:
+    """Returns an image's id, the pixels that networks see, (C, H, W), and the shorter side of the image in pixels."""
     with open_image(encoded) as image:
+        check_depth(image, encoded)
         image.load()
-    return _content_id(image, label), convert_image(image, spec)
+        return _content_id(image, label), convert_image(image, spec), min(image.size)
 
 
 def _describe_damage(error: Exception) -> str:
-    return "no known image format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a format that is read"
+    return (
+        first_line(error)
+        if isinstance(error, ValueError | OSError | SyntaxError)
+        else f"{type(error).__name__}: {first_line(error)}"
+    )
 
 
 def _content_id(image: Image.Image, label: str) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from proxyds.data.survey.records import Label
+from proxyds.data.survey.tars import Members, read_samples
 from proxyds.errors import SourceError
 from proxyds.text import first_line, make_plain
 
@@ -101,6 +103,55 @@ class LoadedPart:
 
 
 @dataclass(frozen=True)
+class FilesPart:
+    """Image files, read as they are asked for.
+
+    Attributes:
+        folder: That all are in.
+        files: Their paths in there.
+        labels: As the source has them.
+        content: Names, sizes, times and labels of the files.
+        first: Index of the first one in the split.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    labels: tuple[Label, ...]
+    content: str
+    first: int
+
+    def rows(self) -> Iterator[Row]:
+        """See `Part`."""
+        for index, (file, label) in enumerate(zip(self.files, self.labels, strict=True)):
+            image = {"bytes": None, "path": str(self.folder / file)}
+            yield _read_image(image, f"[{self.first + index}]"), label, _name_image(image)
+
+
+@dataclass(frozen=True)
+class TarsPart:
+    """WebDataset tars, read as they are asked for.
+
+    Attributes:
+        tars: Their paths.
+        members: Which members are images and labels.
+        content: Names, sizes and times of the tars, and their members.
+        first: 0 for the first part.
+    """
+
+    tars: tuple[Path, ...]
+    members: Members
+    content: str
+    first: int | None
+
+    def rows(self) -> Iterator[Row]:
+        """See `Part`."""
+        for tar in self.tars:
+            with refusing_unreadable(tar.name):
+                for sample in read_samples(tar, self.members):
+                    yield sample.encoded, sample.label, _name_image({"path": sample.name})
+
+
+@dataclass(frozen=True)
 class StreamedPart:
     """A file of images, or several, read by `datasets` as they are asked for.
 
@@ -127,13 +178,13 @@ class StreamedPart:
                 yield _read_image(image, where), row[self.label_column], _name_image(image)
 
 
-def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
-    """Reads the bytes of an image file as `datasets` keeps it; none where the source holds none."""
-    if image is None:
-        return b""
+def _read_image(image: dict[str, Any] | bytes | None, where: str) -> bytes:
+    """Reads the bytes of an image file as `datasets` keeps it, or as a plain column does; none where the source holds none."""
+    if image is None or isinstance(image, bytes):
+        return image or b""
     encoded: bytes | None = image["bytes"]
-    if encoded is not None:
-        return encoded
+    if encoded is not None or image.get("path") is None:
+        return encoded or b""
     try:
         return Path(image["path"]).read_bytes()
     except OSError as error:
@@ -141,7 +192,7 @@ def _read_image(image: dict[str, Any] | None, where: str) -> bytes:
         raise SourceError(f"source: image {place} cannot be read: {error.strerror}") from None
 
 
-def _name_image(image: dict[str, Any] | None) -> str:
+def _name_image(image: dict[str, Any] | bytes | None) -> str:
     """Returns the file's name of an image where the source has one, for messages."""
-    path = (image or {}).get("path")
+    path = image.get("path") if isinstance(image, dict) else None
     return f" ({make_plain(Path(path).name)})" if path else ""

@@ -6,21 +6,29 @@ section in `recipe/source.py`, a reader here, and its line in `open_splits`.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 from PIL import Image
 
-from proxyds.data.parts import LoadedPart, Part, StreamedPart, refusing_unreadable
+from proxyds.data.parts import FilesPart, LoadedPart, Part, StreamedPart, TarsPart, refusing_unreadable
+from proxyds.data.survey.columns import find_image_column, find_label_column
+from proxyds.data.survey.folder import survey_folder
+from proxyds.data.survey.listing import list_folder
+from proxyds.data.survey.records import Survey, SurveyedSplit, identify
+from proxyds.data.survey.tars import check_end, find_members
 from proxyds.errors import (
-    LabelError,
     RemoteError,
     SourceError,
     SourceNotFoundError,
@@ -31,11 +39,6 @@ from proxyds.recipe.source import Columns, FolderSource, HubSource, Images, Torc
 from proxyds.runtime.storage import hub
 from proxyds.text import first_line
 
-LABEL_COLUMNS = ("label", "labels", "cls", "class", "target")
-"""Names by which a column of plain numbers or text is taken for the labels."""
-FINE_LABEL = "fine_label"
-"""The column that is taken where there are several of labels: CIFAR-100 and its like have coarse ones beside it."""
-
 PART = 8192
 """Images of one part of a split that is in memory; one that is streamed has a part for each of its files."""
 PART_BYTES = 500_000_000
@@ -44,6 +47,8 @@ MAX_FILE_GROUPS = 4096
 """Parts of a split that is streamed, at most: a folder of images has a file for each."""
 STREAMED_SHARE = 0.25
 """A source is streamed where its files are a larger share of the memory."""
+
+_IMAGES = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class RawSource:
         is_test_asked: Whether the recipe names the test split.
         n_bytes: Of its files; 0 where it has none.
         is_streamed: Whether its files are read as they are needed.
+        survey: Of a folder, what lies there and what of it is used.
     """
 
     name: str
@@ -77,6 +83,7 @@ class RawSource:
     is_test_asked: bool = False
     n_bytes: int = 0
     is_streamed: bool = False
+    survey: Survey | None = None
 
 
 def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSource:
@@ -90,8 +97,10 @@ def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSo
     match spec:
         case TorchvisionSource():
             return _open_torchvision(spec)
-        case HubSource() | FolderSource():
-            return _open_datasets(spec, streamed, memory_bytes)
+        case HubSource():
+            return _open_hub(spec, streamed, memory_bytes)
+        case FolderSource():
+            return _open_folder(spec, streamed, memory_bytes)
         case _:
             return _open_digits()
 
@@ -145,24 +154,104 @@ def _encode_png(pixels: NDArray[np.uint8]) -> pa.ChunkedArray:
         Image.fromarray(image).save(stream, "PNG")
         return {"bytes": stream.getvalue(), "path": None}
 
-    kind = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
-    return pa.chunked_array([pa.array([encode(image) for image in pixels], type=kind)])
+    return pa.chunked_array([pa.array([encode(image) for image in pixels], type=_IMAGES)])
 
 
-def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory_bytes: int) -> RawSource:
-    import datasets
-
+def _open_hub(spec: HubSource, streamed: bool | None, memory_bytes: int) -> RawSource:
     name, location, revision, is_local_copy = _locate(spec)
-    listing, n_bytes = _list_files(location)
+    listing = list_folder(location, follow_links=False)
+    n_bytes = sum(file.n_bytes for file in listing.files)
+    for file in listing.files:
+        if file.path.endswith(".tar"):
+            check_end(location / file.path, file.n_bytes)
     if streamed is None:
         streamed = n_bytes > STREAMED_SHARE * memory_bytes
-    config = spec.config if isinstance(spec, HubSource) and not is_local_copy else None
+    config = None if is_local_copy else spec.config
     opened = _load_dataset(location, name, config, streamed)
+    raw = _read_tables(opened, spec, name, identify(listing.files, config))
+    return replace(raw, revision=revision, is_local_copy=is_local_copy, n_bytes=n_bytes)
+
+
+def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -> RawSource:
+    folder = _find_folder(spec.path)
+    survey = survey_folder(folder, spec)
+    if streamed is None:
+        streamed = survey.n_bytes > STREAMED_SHARE * memory_bytes
+    if survey.form in ("images", "tars"):
+        roles = _find_roles(survey.splits, spec)
+        parts = {
+            role: _read_images(survey, survey.splits[name], streamed)
+            if survey.form == "images"
+            else _read_tars(survey, survey.splits[name], spec, streamed)
+            for role, name in roles.items()
+        }
+        splits = {role: RawSplit(name, parts[role]) for role, name in roles.items()}
+        is_test_asked = spec.test_split is not None
+        raw = RawSource(folder.name, survey.label_names, splits, is_test_asked=is_test_asked, is_streamed=streamed)
+    else:
+        data_files = None
+        if survey.form == "parquet":
+            data_files = {
+                name: [glob.escape(str(folder.absolute() / file.path)) for file in split.files]
+                for name, split in survey.splits.items()
+            }
+        opened = _load_dataset(folder, folder.name, None, streamed, data_files)
+        content = identify(file for split in survey.splits.values() for file in split.files)
+        raw = _read_tables(opened, spec, folder.name, content)
+    used = {split.name for split in raw.splits.values()}
+    if unused := sorted(set(survey.splits) - used) if survey.form != "configs" else []:
+        note = f"the recipe has no use for the splits {', '.join(unused)} of {folder.name}"
+        survey = replace(survey, notes=(*survey.notes, note))
+    return replace(raw, n_bytes=survey.n_bytes, survey=survey)
+
+
+def _read_images(survey: Survey, split: SurveyedSplit, streamed: bool) -> list[Part]:
+    """Cuts the images of a split's files into parts."""
+    names = {name: number for number, name in enumerate(survey.label_names or ())}
+    labels = [names[str(label)] for label in split.labels] if names else list(split.labels)
+    folder = survey.folder.absolute()
+    if not streamed:
+        paths = pa.array([str(folder / file.path) for file in split.files], pa.string())
+        nothing = pa.nulls(len(paths), pa.large_binary())
+        images = pa.StructArray.from_arrays([nothing, paths], ["bytes", "path"])
+        return _cut_parts(pa.chunked_array([images]), pa.chunked_array([pa.array(labels)]))
+    parts: list[Part] = []
+    for start in range(0, len(labels), PART):
+        some = slice(start, start + PART)
+        files, own_labels = split.files[some], tuple(labels[some])
+        content = identify(files, own_labels)
+        parts.append(FilesPart(folder, tuple(file.path for file in files), own_labels, content, start))
+    return parts
+
+
+def _read_tars(survey: Survey, split: SurveyedSplit, spec: FolderSource, streamed: bool) -> list[Part]:
+    """Cuts the samples of a split's tars into parts: one for each tar where they are streamed."""
+    folder = survey.folder.absolute()
+    tars = [folder / file.path for file in split.files]
+    with refusing_unreadable(tars[0].name):
+        members = find_members(tars, spec)
+    n_parts = min(len(tars), MAX_FILE_GROUPS)
+    bounds = [len(tars) * part // n_parts for part in range(n_parts + 1)]
+    parts = [
+        TarsPart(tuple(tars[start:end]), members, identify(split.files[start:end], members), None if start else 0)
+        for start, end in pairwise(bounds)
+    ]
+    if streamed:
+        return list(parts)
+    rows = [row for part in parts for row in part.rows()]
+    images = pa.array([{"bytes": encoded, "path": name[2:-1] or None} for encoded, _, name in rows], _IMAGES)
+    return _cut_parts(pa.chunked_array([images]), pa.chunked_array([pa.array([label for _, label, _ in rows])]))
+
+
+def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content: str) -> RawSource:
+    """Reads images and labels of what `datasets` has opened; `content` is that of all files."""
+    import datasets
+
+    streamed = isinstance(next(iter(opened.values())), datasets.IterableDataset)
     roles = _find_roles(opened, spec)
     columns = _list_columns(opened[roles["train"]])
-    images = [column for column, feature in columns.items() if isinstance(feature, datasets.Image)]
-    image_column = _choose_column(images, spec.image_column, "image", columns)
-    label_column = _find_label_column(columns, spec)
+    image_column = find_image_column(columns, spec)
+    label_column = find_label_column(columns, spec)
     splits: dict[str, RawSplit] = {}
     for role, split_name in roles.items():
         split = opened[split_name]
@@ -171,18 +260,30 @@ def _open_datasets(spec: HubSource | FolderSource, streamed: bool | None, memory
                 raise SourceError(
                     f"source: split {split_name} must have the columns of {spec.train_split}, it lacks {column}"
                 )
-        split = split.cast_column(image_column, datasets.Image(decode=False))
+        if isinstance(columns[image_column], datasets.Image):
+            split = split.cast_column(image_column, datasets.Image(decode=False))
         parts: list[Part]
         if streamed:
-            parts = _cut_stream(split, image_column, label_column, repr((listing, config, split_name)))
+            parts = _cut_stream(split, image_column, label_column, repr((content, split_name)))
         else:
             table = split.with_format("arrow")[:]
-            parts = _cut_parts(table[image_column], table[label_column])
+            parts = _cut_parts(_as_images(table[image_column]), table[label_column])
         splits[role] = RawSplit(split_name, parts)
     feature = columns[label_column]
     names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    is_test_asked = spec.test_split is not None
-    return RawSource(name, names, splits, revision, is_local_copy, is_test_asked, n_bytes, streamed)
+    return RawSource(name, names, splits, is_test_asked=spec.test_split is not None, is_streamed=streamed)
+
+
+def _as_images(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Takes plain bytes, or structs of bytes and perhaps more, for images as `datasets` keeps them."""
+    if pa.types.is_struct(column.type) and {field.name for field in column.type} == {"bytes", "path"}:
+        return column
+    chunks = []
+    for chunk in column.chunks:
+        encoded = chunk if not pa.types.is_struct(chunk.type) else pa.compute.struct_field(chunk, "bytes")
+        fields = [encoded.cast(pa.large_binary()), pa.nulls(len(chunk), pa.string())]
+        chunks.append(pa.StructArray.from_arrays(fields, ["bytes", "path"], mask=pa.compute.is_null(encoded)))
+    return pa.chunked_array(chunks, _IMAGES)
 
 
 def _cut_stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
@@ -200,47 +301,12 @@ def _cut_stream(split: Any, image_column: str, label_column: str, content: str) 
     ]
 
 
-def _list_files(folder: Path) -> tuple[str, int]:
-    """Lists all files in a folder: a hash of their names, sizes and times; and their bytes in all.
-
-    Raises:
-        SourceError: A tar was cut off, or cannot be read.
-    """
-    files = []
-    for path in sorted(folder.rglob("*")):
-        try:
-            status = path.stat()
-        except OSError:
-            continue  # a link to nowhere: who reads it says so
-        if path.is_file():
-            if path.suffix == ".tar":
-                _check_end(path, status.st_size)
-            files.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(repr(files).encode()).hexdigest(), sum(size for _, size, _ in files)
-
-
-def _check_end(tar: Path, n_bytes: int) -> None:
-    """Refuses a tar that does not end as tars do, in two blocks of 512 zeros: readers stop where the file does, and notice nothing."""
-    try:
-        with tar.open("rb") as file:
-            file.seek(max(0, n_bytes - 1024))
-            end = file.read()
-    except OSError as error:
-        raise SourceError(f"source: {tar.parent.name}/{tar.name} cannot be read: {error.strerror}") from None
-    if end != bytes(1024):
-        raise SourceError(
-            f"source: {tar.parent.name}/{tar.name} must be a whole tar, it has no end: it was cut off, or is no tar; fetch or write it again"
-        )
-
-
-def _locate(spec: HubSource | FolderSource) -> tuple[str, Path, str | None, bool]:
-    """Returns a source's name, the folder that holds it, its revision, and whether that is a local copy of a Hub one.
+def _locate(spec: HubSource) -> tuple[str, Path, str | None, bool]:
+    """Returns a source's name, the folder that holds it, its revision, and whether that is a local copy.
 
     The Hub is asked for exactly the revision, and what it resolves to is returned: `load_dataset` itself would take
     whatever revision is cached when it is offline, and a folder of that name before the Hub.
     """
-    if isinstance(spec, FolderSource):
-        return Path(spec.path).name, _find_folder(spec.path), None, False
     copies = os.environ.get("PROXYDS_DATA")
     copy = Path(copies) / spec.name.rpartition("/")[2] if copies else None
     if copy is not None and copy.is_dir():
@@ -268,7 +334,10 @@ def _find_folder(path: str) -> Path:
     )
 
 
-def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -> Any:
+def _load_dataset(
+    folder: Path, name: str, config: str | None, streamed: bool, data_files: dict[str, list[str]] | None = None
+) -> Any:
+    """Has `datasets` open parquet files by split, or a folder as it finds it."""
     import datasets
 
     # a cache for each folder: offline, `datasets` may answer with another folder of the same name
@@ -278,7 +347,10 @@ def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -
         try:
             with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
                 try:
-                    return datasets.load_dataset(str(folder), config, cache_dir=str(cache), streaming=streamed)
+                    path = str(folder) if data_files is None else "parquet"
+                    return datasets.load_dataset(
+                        path, config, data_files=data_files, cache_dir=str(cache), streaming=streamed
+                    )
                 except datasets.exceptions.DatasetGenerationError as error:
                     raise error.__cause__ or error from None
                 except PermissionError as error:
@@ -291,7 +363,7 @@ def _load_dataset(folder: Path, name: str, config: str | None, streamed: bool) -
             ) from error
 
 
-def _find_roles(opened: Any, spec: Columns) -> dict[str, str]:
+def _find_roles(opened: Collection[str], spec: Columns) -> dict[str, str]:
     """Finds which split serves as training, validation and test samples; the last two only where the source has them."""
     asked = {"train": spec.train_split, "validation": spec.validation_split, "test": spec.test_split}
     roles = {role: split_name for role, split_name in asked.items() if split_name is not None}
@@ -311,43 +383,9 @@ def _find_roles(opened: Any, spec: Columns) -> dict[str, str]:
     return roles
 
 
-_LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
-
-
 def _list_columns(split: Any) -> dict[str, Any]:
     """Lists a split's columns and their features, for which a stream may have to read its first rows."""
     if split.features is None:
         with refusing_unreadable("it"):
             split = split._resolve_features()
     return dict(split.features)
-
-
-def _find_label_column(columns: dict[str, Any], spec: Columns) -> str:
-    import datasets
-
-    named = [name for name, feature in columns.items() if isinstance(feature, datasets.ClassLabel)]
-    plain = [
-        name
-        for name, feature in columns.items()
-        if isinstance(feature, datasets.Value) and (name == spec.label_column or name in LABEL_COLUMNS)
-    ]
-    candidates = named if named and spec.label_column not in plain else plain
-    if spec.label_column is None and FINE_LABEL in candidates:
-        return FINE_LABEL
-    column = _choose_column(candidates, spec.label_column, "label", columns)
-    if column in plain and not columns[column].dtype.startswith(_LABEL_TYPES):
-        raise LabelError(
-            f"source.label_column: labels must be whole numbers or text, column {column} holds {columns[column].dtype}"
-        )
-    return column
-
-
-def _choose_column(candidates: list[str], wanted: str | None, what: str, columns: dict[str, Any]) -> str:
-    if wanted is not None and wanted in candidates:
-        return wanted
-    if wanted is None and len(candidates) == 1:
-        return candidates[0]
-    there = f", of which {', '.join(candidates)} hold {what}s" if candidates else f", none of {what}s"
-    asked = f"got {wanted!r}; " if wanted is not None else ""
-    message = f"source.{what}_column: must name the column of {what}s, {asked}found columns {', '.join(columns)}{there}"
-    raise (LabelError if what == "label" else SourceError)(message)

@@ -200,6 +200,9 @@ class SourceFacts:
         bad_images: Where each image that was left out stood (`train[17]`).
         evaluation_from: How the evaluation samples came about.
         test_from: How the test samples came about.
+        layout: Of a folder, what of it is used, and by which rule.
+        left_out: Of a folder, by reason the number of files that are not used; a folder that was not looked into counts once.
+        n_conflicting: Images whose very file also stands under another label, in whichever split.
     """
 
     name: str
@@ -213,6 +216,18 @@ class SourceFacts:
     bad_images: tuple[str, ...]
     evaluation_from: str
     test_from: str
+    layout: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
+    n_conflicting: int = 0
+
+
+def tell_repeats(n_conflicting: int, n_shared: int) -> list[str]:
+    """Says which images stand where they mislead; nothing where there are none. See `SourceFacts`."""
+    conflicting = (
+        f"source: images that stand under two labels or more: {n_conflicting:,}; no network can be right on all of them"
+    )
+    shared = f"source: training samples that also stand among the evaluation or test samples, on which networks are measured: {n_shared:,}"
+    return [conflicting] * bool(n_conflicting) + [shared] * bool(n_shared)
 
 
 ReadEncoded = Callable[[Samples], list[bytes]]
@@ -235,6 +250,7 @@ class Source:
         facts: What is recorded.
         reading: Whether it is held in memory or streamed, and why, for people.
         open_encoded: Gives access to encoded images.
+        warnings: What was left out of it, and what in it may not be meant so.
     """
 
     label_names: tuple[str, ...]
@@ -245,6 +261,7 @@ class Source:
     facts: SourceFacts
     reading: str
     open_encoded: OpenEncoded = field(repr=False)
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def label_counts(self) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ from proxyds.data.decoding import (
 )
 from proxyds.data.parts import LoadedPart, Part
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
-from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples
+from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
 from proxyds.errors import ChangedSourceError, LabelError, SourceError
 from proxyds.recipe.models import Recipe
@@ -63,6 +63,12 @@ class _Split:
         """Counts the images that have each label, as the source has it."""
         return sum((Counter(dict(zip(each.values, each.counts, strict=True))) for each in self.decoded), Counter())
 
+    @property
+    def enlarged(self) -> tuple[int, int]:
+        """Images with a side shorter than networks see, and the shortest side of all in pixels."""
+        sides = [each.smallest_side for each in self.decoded if each.smallest_side]
+        return sum(each.n_enlarged for each in self.decoded), min(sides, default=0)
+
     def list_bad_images(self) -> list[str]:
         """Says where each image that was left out stood."""
         parts = zip(self.decoded, self.starts, strict=False)
@@ -86,6 +92,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     """
     spec, protocol, memory = recipe.source, recipe.importance.protocol, measure_memory()
     raw = open_splits(spec, streamed, memory)
+    _check_names((*(raw.label_names or ()), *(split.name for split in raw.splits.values()), raw.name))
     splits = _decode(raw, [role for role in raw.splits if role != "validation" or protocol != "paper"], spec, run)
     label_names = raw.label_names or tuple(
         str(value) for value in sorted(value for value in splits["train"].count_labels() if not is_missing(value, None))
@@ -99,7 +106,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
         test_note = f"the source's split `{splits.pop('test').name}` has no labels; "
     for role, split in splits.items():
         _check_labels(split, label_names, raw.label_names, role)
-    _check_names((*label_names, *(split.name for split in raw.splits.values()), raw.name))
+    _check_names(label_names)
     image_shape = _find_shape(splits.values())
     roles = {role: _join_parts(split, label_names, raw.label_names, spec) for role, split in splits.items()}
     carving = Carving(
@@ -150,7 +157,11 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
             bad_images=tuple(place for split in splits.values() for place in split.list_bad_images()),
             evaluation_from=evaluation_from,
             test_from=test_note + _tell_origin(splits.get("test"), "training split", spec.test_fraction),
+            layout=raw.survey.describe() if raw.survey else "",
+            left_out={why: len(paths) for why, paths in raw.survey.left_out.items()} if raw.survey else {},
+            n_conflicting=result.n_conflicting,
         ),
+        warnings=_list_warnings(raw, splits.values(), spec, result),
         reading=_describe_reading(raw, n_pixel_bytes, memory, is_streamed),
         open_encoded=open_encoded,
     )
@@ -283,6 +294,19 @@ def _tell_origin(split: _Split | None, carved_from: str, fraction: float) -> str
     return (
         f"the source's split `{split.name}`" if split else f"carved from the {carved_from}, {fraction:g} of each label"
     )
+
+
+def _list_warnings(raw: RawSource, splits: Iterable[_Split], spec: Images, result: Splits) -> tuple[str, ...]:
+    """Says what was left out, and what of the images may not be meant so."""
+    warnings = list(raw.survey.warnings) if raw.survey else []
+    for split in splits:
+        n_enlarged, side = split.enlarged
+        if n_enlarged:
+            warnings.append(
+                f"source.image_size: {n_enlarged:,} of {split.starts[-1]:,} images in split {split.name} are enlarged to "
+                f"{spec.image_size} pixels, the smallest from {side}, which adds no detail and costs time"
+            )
+    return (*warnings, *tell_repeats(result.n_conflicting, result.n_shared))
 
 
 def _open_encoded(split: _Split, source_index: NDArray[np.int64], run: RunTasks) -> ReadEncoded:

@@ -1,7 +1,7 @@
 """Decoded parts become samples in the order of their ids, and these training, evaluation and test samples.
 
 The parts, each sorted, are merged a bucket of ids at a time: ids are hashes, so buckets are of like size. In memory are a bucket, the
-evaluation and test samples, and some 120 bytes of each training sample where some of these are to be carved out.
+evaluation and test samples, 12 bytes of each sample, and some 120 of each training sample where some of these are to be carved out.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Splits:
         content: sha256 of a source's content, whatever its order: names of the labels, then each role and its ids.
         n_duplicates: By role, samples whose picture and label stand in the split already.
         n_shared: Training samples that also stand in the evaluation or test samples.
+        n_conflicting: Images whose very file also stands under another label, in whichever split.
     """
 
     counts: tuple[int, ...]
@@ -94,6 +95,7 @@ class Splits:
     content: str
     n_duplicates: dict[str, int]
     n_shared: int
+    n_conflicting: int
 
 
 def splitting_task(
@@ -136,9 +138,11 @@ def split_samples(
     content = hashlib.sha256("\n".join(label_names).encode())
     carved: dict[str, list[Samples]] = {"test": [], "evaluation": []}
     n_duplicates, n_shared = dict.fromkeys(sorted(roles), 0), 0
+    files: list[NDArray[Any]] = []
 
     def note(role: str, samples: Samples) -> None:
-        """Counts a role's repeats, and takes its ids into the content."""
+        """Counts a role's repeats, takes its ids into the content, and keeps what tells its files and labels."""
+        files.append(_name_files(samples))
         ids = samples.ids.tolist()
         content.update("".join(f"\n{each}" for each in sorted(ids)).encode())
         n_duplicates[role] += sum(len(each) > ID_HEX_DIGITS for each in ids)
@@ -170,9 +174,35 @@ def split_samples(
     for name, samples in (("test", test), ("evaluation", evaluation)):
         if len(samples):
             write_shard(folder / f"{name}.npz", samples)
-    splits = Splits(counts, len(evaluation), len(test), fingerprint, content.hexdigest(), n_duplicates, n_shared)
+    n_conflicting = _count_conflicts(np.concatenate(files))
+    splits = Splits(
+        counts, len(evaluation), len(test), fingerprint, content.hexdigest(), n_duplicates, n_shared, n_conflicting
+    )
     (folder / "splits.json").write_text(json.dumps(asdict(splits)))
     report(1, 1, "")
+
+
+_FILE = np.dtype([("sha256", np.uint64), ("label", np.int32)])
+"""The first bits of the sha256 of an image's file, and the image's label."""
+
+
+def _name_files(samples: Samples) -> NDArray[Any]:
+    """Returns what tells whether a file stands under two labels, (n,) of `_FILE`."""
+    named = np.empty(len(samples), _FILE)
+    named["sha256"] = [int(each[:16], 16) for each in samples.encoded_sha256.tolist()]
+    named["label"] = samples.labels
+    return named
+
+
+def _count_conflicts(named: NDArray[Any]) -> int:
+    """Counts the images whose file stands under another label too."""
+    named = named[np.lexsort((named["label"], named["sha256"]))]
+    starts = np.flatnonzero(np.concatenate([[True], named["sha256"][1:] != named["sha256"][:-1]]))
+    if not len(named):
+        return 0
+    ends = np.append(starts[1:], len(named))
+    is_conflict = named["label"][starts] != named["label"][ends - 1]
+    return int((ends - starts)[is_conflict].sum())
 
 
 def _write_training(folder: Path, pieces: Iterable[Samples]) -> tuple[tuple[int, ...], str]:

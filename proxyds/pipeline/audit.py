@@ -346,11 +346,15 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
     weighed = weigh_evidence(table, said.check, provenance, manifest)
     claims, expected = _list_claims(said), _list_claims(weighed)
-    if tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 6):
+    if tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 7):
         claims, expected = claims | _list_later_claims(said), expected | _list_later_claims(weighed)
     else:  # its intervals were others, and what parameters add was not known
-        claims = {what: value for what, value in claims.items() if what not in _FROM_INTERVALS}
-        expected = {what: value for what, value in expected.items() if what not in _FROM_INTERVALS and _was_known(what)}
+        claims = {what: value for what, value in claims.items() if not what.startswith(_OTHERWISE)}
+        expected = {
+            what: value
+            for what, value in expected.items()
+            if not what.startswith(_OTHERWISE) and (what in claims or _was_known(what))
+        }
     for what in sorted(claims.keys() | expected.keys()):
         claim, value = claims.get(what), expected.get(what)
         if not _agree(claim, value):
@@ -358,12 +362,13 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
             raise refused(folder / MANIFEST, why)
 
 
-_FROM_INTERVALS = {"verdict", "passed", "sufficient_ratio"}
+_OTHERWISE = ("verdict", "passed", "sufficient_ratio", "regret_of_3", "regret_of_5")
+"""Claims that format 1.6 and earlier ones computed in another way, or from other intervals."""
 
 
 def _was_known(claim: str) -> bool:
     """Tells whether format 1.5 had such a claim."""
-    return not claim.endswith(f" by {BY_BOTH}") and not claim.startswith(("regret_of_3", "regret_of_5"))
+    return not claim.endswith(f" by {BY_BOTH}")
 
 
 def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def build(
     existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
     with open_session(recipe, Execution(**options)) as session:
-        session.clock.end_stage("source")
+        session.clock.end_stage("source", warning="; ".join([*recipe.warnings, *session.data.warnings]))
         architectures = list_space(session)
         ranked = choose_ranked(session, recipe.check, architectures) if recipe.check is not None else []
         if existing is not None and not force:

@@ -156,7 +156,8 @@ def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> Build
             check = _plan_runs(session, list_check_runs(session, recipe.check, ranked, scores, own_draws))
         n_selected = round(recipe.selection.ratio * len(data.train))
         fraction = "test_fraction" if recipe.importance.protocol == "paper" else "validation_fraction"
-        warnings = _warn_of_few(data.evaluation, "evaluation", fraction) + (check.warnings if check else [])
+        warnings = [*recipe.warnings, *data.warnings, *_warn_of_few(data.evaluation, "evaluation", fraction)]
+        warnings += check.warnings if check else []
         return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check, warnings)
 
 
@@ -177,7 +178,7 @@ def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: 
 
 
 @retry_if_damaged
-def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Architecture], list[Architecture]]:
+def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Architecture], list[Architecture], Source]:
     """Lists what a recipe searches, with what each architecture costs; reads the source, but trains nothing.
 
     Args:
@@ -185,7 +186,7 @@ def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Archi
         options: How the source is read; see `Execution`. No network runs, so no device is chosen.
 
     Returns:
-        The space, and those of it that a build trains as probes, both from the lightest to the heaviest.
+        The space, and those of it that a build trains as probes, both from the lightest to the heaviest; the source.
 
     Raises:
         ProxydsError: Whatever `build` would raise about source and space.
@@ -193,7 +194,7 @@ def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Archi
     with open_session(recipe, replace(Execution(**options), device="cpu")) as session:
         data = session.data
     architectures = list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
-    return architectures, choose_probes(architectures, recipe.probes)
+    return architectures, choose_probes(architectures, recipe.probes), data
 
 
 def _warn_of_few(samples: Samples, use: str, fraction: str) -> list[str]:

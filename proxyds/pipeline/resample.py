@@ -95,7 +95,7 @@ def resample(
     with open_session(recipe.model_copy(update={"source": source}), execution) as session:
         session = replace(session, recipe=recipe)
         scores = read_scores(session.data, parent, tables)
-        session.clock.end_stage("source")
+        session.clock.end_stage("source", warning="; ".join([*recipe.warnings, *session.data.warnings]))
 
         data, chosen_by = session.data, recipe.selection
         check_ratio(data.label_counts, data.label_names, chosen_by.ratio, chosen_by.labels)

@@ -22,7 +22,7 @@ from proxyds.artifact.evidence_records import MachineRecord
 from proxyds.artifact.manifest import Manifest, StageRecord
 from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values
-from proxyds.data.samples import Samples, Source
+from proxyds.data.samples import Samples, Source, tell_repeats
 from proxyds.data.source import check_same, load_source
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
@@ -255,8 +255,9 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
     order = sorted(range(len(jobs)), key=lambda i: (-(i % len(chosen)), i))  # the heaviest start first
     results = dict(zip(order, session.run([jobs[i].task for i in order]), strict=True))
     probes = [read_probe(job, results[i]) for i, job in enumerate(jobs)]
+    facts = session.data.facts
     for probe in probes:
-        check_above_chance(probe)
+        check_above_chance(probe, tell_repeats(facts.n_conflicting, facts.n_shared))
     check_some_wrong(probes, session.recipe.selection.method)
     warning = warn_of_likeness(probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)])
     flops = sum(job.training_flops + job.asking_flops for job in jobs)

@@ -291,12 +291,13 @@ LICENCES = tuple(
     cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
     cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
     cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0
-    etalab-2.0 eupl-1.1 eupl-1.2 gemma gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1
-    lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl
-    odc-by ofl-1.1 open-mdw openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+    etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0
+    grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2
+    llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0
+    other pddl postgresql unknown unlicense wtfpl zlib
     """.split()  # noqa: SIM905 - a table to read, not a hundred lines
 )
-"""As the Hub names licences in a card's metadata; it refuses others."""
+"""As the Hub names licences in a card's metadata; it may know others by now, and refuses those that it does not."""
 
 
 class Recipe(Section):
@@ -306,9 +307,10 @@ class Recipe(Section):
         description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
     )
     version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
-    licence: Annotated[str, *_one_of(LICENCES, "a licence as the Hub names it, `other` or `unknown`")] = Field(
+    licence: str = Field(
         "unknown",
-        description="Of the images, as the Hub names licences; `license` is taken too.",
+        pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$",
+        description="Of the images, as the Hub names licences, or `other`; `license` is taken too.",
         examples=["cc-by-4.0"],
         validation_alias=AliasChoices("licence", "license"),
     )
@@ -384,6 +386,16 @@ class Recipe(Section):
             if (trouble := find_active_text(text)) is not None:
                 raise fault(f"must be plain text, it holds {trouble}", ".".join(place))
         return self
+
+    @property
+    def warnings(self) -> list[str]:
+        """Says what is allowed and may not be meant: a licence that the Hub may not know."""
+        if self.licence in LICENCES:
+            return []
+        near = suggest_names(self.licence, LICENCES)
+        return [
+            f"licence: should be one that the Hub knows, or it refuses the card, got {self.licence!r}; {near}; `other` is always taken"
+        ]
 
     @property
     def draw_seed(self) -> int:

@@ -102,11 +102,23 @@ class HubSource(Columns):
 
 
 class FolderSource(Columns):
-    """A folder: parquet files, images in a folder for each label, or WebDataset tars."""
+    """A folder: parquet files, images in a folder for each label, or WebDataset tars; see `docs/sources.md`."""
+
+    later = frozenset({"split_folders", "labels_may_differ", "follow_links", "on_left_over"})
 
     kind: Literal["folder"]
     path: LocalPath = Field(
         description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", examples=["data/my-images"]
+    )
+    split_folders: bool = Field(
+        True, description="Whether folders named `train`, `validation`, `test` hold splits; else each is a label."
+    )
+    labels_may_differ: bool = Field(
+        False, description="Whether splits of image folders may have other labels than the training split."
+    )
+    follow_links: bool = Field(False, description="Whether links to folders are followed, wherever they lead.")
+    on_left_over: Literal["fail", "skip"] = Field(
+        "fail", description="Files that no rule has a use for stop the build, or are left out and counted on the card."
     )
 
 

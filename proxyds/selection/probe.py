@@ -189,8 +189,12 @@ def find_chance(labels: NDArray[np.int64]) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def check_above_chance(probe: Probe) -> None:
+def check_above_chance(probe: Probe, doubts: Sequence[str] = ()) -> None:
     """Refuses a probe that has learnt nothing, that is not three standard errors above chance: the cases of its outcomes would be noise.
+
+    Args:
+        probe: The probe.
+        doubts: What may be wrong with the source.
 
     Raises:
         ChanceLevelError: The probe is not.
@@ -202,6 +206,7 @@ def check_above_chance(probe: Probe) -> None:
             f"{probe.job.name}: must be better than chance, that is right on more than {needed:.1%} of the "
             f"{len(labels):,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
             f"{len(probe.losses)}), change training.learning_rate, or leave out the smallest choices of the space"
+            + "".join(f". {doubt}" for doubt in doubts)
         )
 
 

@@ -193,8 +193,18 @@ def test_values_of_older_evidence_are_compared(older: Path) -> None:
     refuse(older, "manifest.json: evidence: tau of .* must be what the runs in ranking/ give")
 
 
-def test_what_1_5_wrote_is_refused_as_1_6_where_runs_do_not_give_its_verdict(older: Path) -> None:
-    change_manifest(older, ("format_version",), "1.6")
+def test_intervals_of_1_6_are_not_compared_and_its_values_are(checked_proxy: Path, tmp_path: Path) -> None:
+    proxy = Path(shutil.copytree(checked_proxy, tmp_path / "1.6"))
+    change_manifest(proxy, ("format_version",), "1.6")
+    change_manifest(proxy, ("evidence", "verdict"), "no better than random")
+    change_manifest(proxy, ("evidence", "methods", 1, "statistics", "tau", "low"), -0.9)
+    audit_tables(proxy)
+    change_manifest(proxy, ("evidence", "methods", 1, "statistics", "tau", "value"), 0.123)
+    refuse(proxy, "manifest.json: evidence: tau of .* must be what the runs in ranking/ give")
+
+
+def test_what_1_5_wrote_is_refused_as_todays_where_runs_do_not_give_its_verdict(older: Path) -> None:
+    change_manifest(older, ("format_version",), FORMAT_VERSION)
     refuse(older, "manifest.json: evidence: .* must be what the runs in ranking/ give")
 
 

@@ -550,7 +550,7 @@ def test_a_flat_folder_of_images_has_no_labels(load: Load, tmp_path: Path) -> No
     (tmp_path / "pictures").mkdir()
     for number, (encoded, _) in enumerate(some_rows(8)):
         (tmp_path / "pictures" / f"{number}.png").write_bytes(encoded or b"")
-    with pytest.raises(LabelError, match="none of labels"):
+    with pytest.raises(LabelError, match=r"pictures/LABEL/NAME\.png.*8 .*\(0\.png"):
         load("{kind: folder, path: pictures}")
 
 
@@ -665,8 +665,8 @@ def test_a_folder_that_may_not_be_read_is_a_source_error(
     def refuse(location: str, config: str | None, **arguments: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", location)
 
+    write_parquet(tmp_path / "pictures", some_rows())
     monkeypatch.setattr("datasets.load_dataset", refuse)
-    (tmp_path / "pictures").mkdir()
     with pytest.raises(SourceError, match=r"pictures.*Permission denied"):
         load("{kind: folder, path: pictures}")
 
@@ -680,7 +680,7 @@ def test_an_empty_folder_is_no_source(load: Load, tmp_path: Path) -> None:
 def test_a_folder_of_texts_holds_no_images(load: Load, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "notes.txt").write_text("no picture\nnone here\n")
-    with pytest.raises(SourceError, match=r"source\.image_column: must name the column of images, .*none of images"):
+    with pytest.raises(SourceNotFoundError, match=r"pictures.*notes\.txt"):
         load("{kind: folder, path: pictures}")
 
 
@@ -731,8 +731,7 @@ def test_a_tar_that_may_not_be_read_is_a_source_error(
 def test_a_script_in_the_folder_is_not_run(load: Load, tmp_path: Path) -> None:
     write_parquet(tmp_path / "pictures", some_rows())
     (tmp_path / "pictures" / "pictures.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(SourceError, match="pictures"):
-        load("{kind: folder, path: pictures}")
+    assert load("{kind: folder, path: pictures}").facts.n_samples == {"train": 40}
     assert not (tmp_path / "ran").exists()
 
 

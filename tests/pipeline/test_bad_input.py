@@ -305,14 +305,19 @@ def _texts(folder: Path) -> None:
 BAD_SOURCES = {
     "missing": (None, "", 20, "source.path: must be a folder, found none at "),
     "empty": (Path.mkdir, "", 20, "source: must be a data set that can be opened, found none in pictures: "),
-    "no images": (_texts, "", 20, "source.image_column: must name the column of images, found columns text"),
+    "no images": (
+        _texts,
+        "",
+        20,
+        "source: must be a data set that can be opened, found none in pictures: it holds no ",
+    ),
     "unknown split": (
         _whole,
         ", train_split: trian",
         20,
         "source.train_split: must be a split of the source, got 'trian'",
     ),
-    "unlabelled": (_unlabelled, "", 20, "source.label_column: must name the column of labels, found columns image"),
+    "unlabelled": (_unlabelled, "", 20, "source: each image must lie in a folder that is named as its label, "),
     "single class": (_single, "", 20, "source: must have two labels or more, found 1"),
 }
 

@@ -653,13 +653,46 @@ def test_an_empty_value_is_reported_on_its_own_line(
 
 
 def test_text_that_is_no_unicode_is_reported_at_its_place(complaint: Callable[..., str]) -> None:
-    said = complaint(MINIMAL + 'licence: "\\ud800"\n', kind=UnknownNameError)
+    said = complaint(MINIMAL + 'licence: "\\ud800"\n')
     assert said.startswith("r.yaml:5:10 licence: must ")
 
 
 def test_a_home_folder_that_does_not_exist_is_a_recipe_error(write_recipe_file: RecipeFile) -> None:
     with pytest.raises(RecipeError, match=r"source\.path"):
         read_recipe(write_recipe_file(MINIMAL + "source: {kind: folder, path: '~nobody-of-that-name/images'}\n"))
+
+
+# Licences
+
+
+@pytest.mark.parametrize(
+    "licence", ["openmdw-1.0", "fair-noncommercial-research-license", "grok2-community", "other", "unknown"]
+)
+def test_a_licence_that_the_hub_knows_is_taken(read: Callable[..., Recipe], licence: str) -> None:
+    assert read(MINIMAL + f"licence: {licence}\n").warnings == []
+
+
+def test_a_licence_that_the_hub_may_not_know_is_warned_of(read: Callable[..., Recipe]) -> None:
+    recipe = read(MINIMAL + "licence: open-mdw\n")
+    assert recipe.licence == "open-mdw"
+    (warning,) = recipe.warnings
+    assert warning.startswith("licence: ")
+    assert "openmdw-1.0" in warning
+    assert "`other`" in warning
+
+
+@pytest.mark.parametrize("licence", ["MIT License", "''", "<b>", "javascript:alert(1)", "x" * 65])
+def test_a_licence_is_a_name(complaint: Callable[..., str], licence: str) -> None:
+    assert complaint(MINIMAL + f"licence: {licence}\n").startswith("r.yaml:5:10 licence: must be")
+
+
+# Lists
+
+
+def test_a_long_list_names_the_choice_that_stands_twice(complaint: Callable[..., str]) -> None:
+    numbers = ", ".join(map(str, [*range(4, 64), 17]))
+    said = complaint(MINIMAL.replace("[8, 14]", f"8, base_filters: [{numbers}]"))
+    assert "base_filters: must hold each choice once, 17 stands twice" in said
 
 
 # One key, two spellings

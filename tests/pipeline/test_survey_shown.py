@@ -1,0 +1,80 @@
+"""What a survey finds is shown before a build and after it: by `build --dry-run`, `inspect RECIPE`, the build itself, the card, `inspect PROXY`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.pipeline.test_bad_input import encoded_picture, folder_recipe, write_pictures
+
+
+@pytest.fixture
+def recipe(write_recipe_file: Callable[..., Path], tmp_path: Path) -> Path:
+    """Of a folder with something to leave out, and with one image under two labels."""
+    write_pictures(tmp_path / "pictures" / "Train")
+    for name in (".DS_Store", "notes.txt"):
+        (tmp_path / "pictures" / "Train" / "cat" / name).write_text("x")
+    for label in ("bee", "cat"):
+        (tmp_path / "pictures" / "Train" / label / "same.png").write_bytes(encoded_picture(0, 5000))
+    return write_recipe_file(folder_recipe())
+
+
+def test_the_survey_is_shown_before_a_build(run_here: Run, recipe: Path) -> None:
+    planned = run_here("build", recipe, "--dry-run", "-q", "--workers", "1")
+    inspected = run_here("inspect", recipe)
+    for done in (planned, inspected):
+        assert done.returncode == 0, done.stderr
+        assert "Train/" in done.stdout
+        assert "notes.txt" in done.stdout
+        assert ".DS_Store" in done.stdout
+        assert "under two labels or more: 2" in done.stdout
+    told = json.loads(run_here("build", recipe, "--dry-run", "-q", "--json", "--workers", "1").stdout)
+    assert told["source"]["n_conflicting"] == 2
+    assert sum(told["source"]["left_out"].values()) == 2
+    assert told["source"] == json.loads(run_here("inspect", recipe, "--json").stdout)["source"]
+
+
+def test_the_survey_is_shown_after_a_build(run_here: Run, recipe: Path, tmp_path: Path) -> None:
+    done = run_here("build", recipe, "-o", "out", "-q", "--json", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "notes.txt" in done.stderr
+    source = json.loads(done.stdout)["source"]
+    assert (source["n_conflicting"], sum(source["left_out"].values())) == (2, 2)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    shown = run_here("inspect", "out").stdout
+    for text in (card, shown):
+        assert "Train/" in text
+        assert "other files: 1" in text
+    assert "under two labels or more | 2 |" in card
+    assert str(tmp_path) not in card
+    assert run_here("verify", "out").returncode == 0
+
+
+def test_a_licence_that_the_hub_may_not_know_is_no_wall(run_here: Run, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text() + "licence: open-mdw\n")
+    done = run_here("validate", recipe)
+    assert done.returncode == 0
+    assert "openmdw-1.0" in done.stderr
+    (warning,) = json.loads(run_here("validate", recipe, "--json").stdout)["warnings"]
+    assert warning in done.stderr
+
+
+def test_a_probe_that_learns_nothing_is_told_of_images_under_two_labels_and_in_two_splits(
+    run_here: Run, write_recipe_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        for label in ("bee", "cat"):
+            (tmp_path / "pictures" / split / label).mkdir(parents=True)
+            for number in range(60):
+                place = tmp_path / "pictures" / split / label / f"{number}.png"
+                place.write_bytes(encoded_picture(0, number))
+    done = run_here("build", write_recipe_file(folder_recipe()), "-o", "out", "-q", "--workers", "1")
+    assert done.returncode == 30
+    said = done.stderr.splitlines()[-1]
+    assert "better than chance" in said
+    assert "under two labels or more: 240" in said
+    assert "among the evaluation or test samples" in said
