@@ -12,6 +12,7 @@ import pytest
 
 import proxyds
 from proxyds.artifact.card.render import render_card
+from proxyds.artifact.manifest import FORMAT_VERSION
 from proxyds.artifact.reader import parse_json, verify_proxy
 from proxyds.artifact.summary import summarize_tables
 from proxyds.errors import ArtifactError, ProxydsError, VerificationError
