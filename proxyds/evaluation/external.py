@@ -194,7 +194,7 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
     """
     by_name = {each.name: describe_architecture(each) for each in architectures}
     rows: list[dict[str, Any]] = []
-    identities = set()
+    identities: dict[tuple[object, ...], str] = {}
     for place, row in _read_rows(path, _RUN_COLUMNS):
         name, dataset = row["architecture"].strip(), row["dataset"].strip()
         if name not in by_name:
@@ -209,8 +209,11 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
             raise AccuracyTableError(f"{place} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05")
         identity = (name, dataset, ratio, draw_seed, training_seed)
         if identity in identities:
-            raise AccuracyTableError(f"{place}: each run must stand in the table once, this one is there twice")
-        identities.add(identity)
+            raise AccuracyTableError(
+                f"{place}: each run must stand in the table once, this one stands at {identities[identity]} too; columns draw_seed and "
+                "training_seed tell repeats apart"
+            )
+        identities[identity] = place
         rows.append(
             {
                 **by_name[name],
@@ -263,12 +266,13 @@ def _as_number(text: str, column: str, place: str) -> float:
 
 
 def _as_count(text: str, place: str) -> int:
-    if not text.strip().isdecimal() or len(text.strip()) > MAX_SEED_DIGITS:
+    digits = text.strip().removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
+    if not digits.isdecimal() or len(digits) > MAX_SEED_DIGITS:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise AccuracyTableError(
-            f"{place} a seed must be a number from 0, of {MAX_SEED_DIGITS} digits at most, got {shown!r}"
+            f"{place} a seed must be a whole number from 0, of {MAX_SEED_DIGITS} digits at most, got {shown!r}"
         )
-    return int(text)
+    return int(digits)
 
 
 def _as_shares(accuracies: Sequence[float], path: Path) -> list[float]:

@@ -165,6 +165,7 @@ def _run_in_worker(task: Task, store: Store) -> None:
 
 
 def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's alone, and loky may have let signals through
     import torch
 
     global _messages

@@ -773,3 +773,15 @@ def test_runs_bring_their_own_reference_and_train_nothing(
     ran = run_here(*quiet("proxy", "--runs", perfect, *other))
     assert ran.returncode == 2
     assert "neither --dry-run nor --reference" in " ".join(ran.stderr.split())
+
+
+def test_seeds_as_pandas_writes_them_are_read(
+    run_here: Run, no_pictures: None, proxy: Path, names: list[str], tmp_path: Path
+) -> None:
+    path = write_runs(tmp_path / "runs.csv", names, PERFECT)
+    header, *lines = path.read_text().splitlines()
+    cells = [line.split(",") for line in lines]
+    floats = [",".join([*row[:3], row[3] and f"{row[3]}.0", f"{row[4]}.0"]) for row in cells]
+    path.write_text("\n".join([header, *floats, ""]))
+    assert run_here(*quiet("proxy", "--runs", "runs.csv")).returncode == 0
+    assert read_manifest(proxy).evidence.n_draws == 2

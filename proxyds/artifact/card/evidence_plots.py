@@ -213,13 +213,14 @@ def _draw_searches(evidence: EvidenceRecord) -> bytes:
             linewidth=1,
             markerfacecolor="none" if with_parameters else None,
             label=label_search(points[0]),
+            zorder=4 if method == PROXY else 3,
         )
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="FLOP"))
     axes.minorticks_off()
     axes.set_ylim(bottom=min(-0.1, axes.get_ylim()[0]))
-    axes.set_xlabel("operations of the whole search (the best 1, 3, 5 trained on everything)")
+    axes.set_xlabel("operations of the whole search, logarithmic (the best 1, 3, 5 trained on everything)")
     axes.set_ylabel("accuracy lost, points")
     axes.set_title("What a search pays and loses")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from proxyds.artifact.card.evidence_plots import draw_evidence, label_search
 from proxyds.artifact.card.plots import count_labels, draw_pictures
-from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
+from proxyds.artifact.evidence_records import HALVING, EstimateRecord, EvidenceRecord
 from proxyds.artifact.manifest import CARD, Manifest, list_configs
 from proxyds.artifact.ranking_table import ALL_LABELS, BY_ACCURACY, BY_BOTH, METHOD_LABELS, RANDOM, REGRETS, STATISTICS
 from proxyds.artifact.summary import Summary
@@ -116,6 +116,7 @@ def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
         "evidence_rows": evidence_rows,
         "comparison_rows": _comparison_rows(evidence),
         "search_rows": _search_rows(evidence),
+        "has_halving": any(each.method == HALVING for each in evidence.searches),
         "without_price": _list_without_price(evidence),
         "ratio_rows": _ratio_rows(evidence),
         "label_worth": _weigh_reduction(evidence),
