@@ -375,14 +375,36 @@ FILES = (
     *("0.png", "1.JPG", "2.webp", "3.avif", "4.tga", "5", "all.zip", "notes.txt", ".DS_Store", "Thumbs.db", "._0.png"),
     *("train.png", "6.jpeg", "metadata.csv", "x.parquet", "x.tar"),
 )
-TREES = st.lists(
+WILD = st.lists(
     st.tuples(st.lists(st.sampled_from(PARTS), max_size=3), st.sampled_from(FILES)), min_size=1, max_size=12
 )
+"""Whatever can lie in a folder."""
+
+
+@st.composite
+def tidy_trees(draw: st.DrawFn) -> list[tuple[list[str], str]]:
+    """A folder with splits and labels, and a few things that do not belong there."""
+    above = draw(st.lists(st.sampled_from(["a b", "data"]), max_size=2))
+    chosen = draw(st.lists(st.sampled_from(["TRAIN", "val", "Test"]), max_size=3, unique=True))
+    labels = draw(st.lists(st.sampled_from(["cat", "dev", "test", COMPOSED, "y[1] set"]), min_size=2, unique=True))
+    tree = [
+        ([*above, *split, label], f"{number}.{suffix}")
+        for split in ([[each] for each in chosen] or [[]])
+        for label in labels
+        for number, suffix in enumerate(draw(st.lists(st.sampled_from(["png", "JPG", "webp"]), min_size=1, max_size=3)))
+    ]
+    names = [name for name in FILES if not name.startswith(("metadata", "x."))]
+    noise = st.tuples(
+        st.lists(st.sampled_from([*above, *chosen, *labels, "__MACOSX", "deep"]), max_size=4), st.sampled_from(names)
+    )
+    return tree + draw(st.lists(noise, max_size=3))
+
+
 PNG = encode(picture(0))
 
 
 @given(
-    tree=TREES,
+    tree=WILD | tidy_trees() | tidy_trees(),
     links=st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from(PARTS)), max_size=2),
     skip=st.booleans(),
     split_folders=st.booleans(),
