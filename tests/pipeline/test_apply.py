@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import proxyds
+from proxyds.artifact.card.render import escape_markdown
 from proxyds.artifact.manifest import INDEX
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.writer import rewrite_manifest
@@ -161,6 +162,8 @@ def test_a_folder_in_another_order_and_encoding_gives_the_same_samples(
     manifest = read_manifest(tmp_path / "new")
     assert (manifest.source.kind, manifest.source.name) == ("folder", "images")
     assert manifest.source.fingerprint == read_manifest(tiny_proxy).source.fingerprint
+    card = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
+    assert escape_markdown(manifest.source.layout) in card
     assert not [name for name, held in read_tree(tmp_path / "new").items() if str(tmp_path).encode() in held]
     shutil.rmtree(tmp_path / "new")
     recipe = TINY_RECIPE.replace("{kind: digits}", "{kind: folder, path: images, validation_fraction: 0.4}")
