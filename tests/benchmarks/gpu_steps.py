@@ -38,6 +38,9 @@ NETWORK = {"depth": 8, "base_filters": 8}
 FEWEST_TAU = 0.6
 """Ranks by both devices' trainings must agree at least so far: seeds and samples are the same, and rounding grows."""
 
+FEW = ("check.draws=1", "check.full_seeds=1", "check.architectures=5")
+"""What a rehearsal checks with."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -145,7 +148,7 @@ def check_speed(scope: Scope) -> Iterator[Finding]:
 
 def check_several(scope: Scope) -> Iterator[Finding]:
     """Times processes that train side by side on the device; all must end with the loss of one alone, to the bit."""
-    n_steps = 4 * scope.n_steps
+    n_steps = 3 * scope.n_steps
     alone: list[str] = []  # images a second and last loss
     for n in (1, 2, 4) if scope is not REHEARSED else (1, 2):
         command = [sys.executable, "-m", "tests.benchmarks.gpu_steps", "train", scope.device, str(n_steps)]
@@ -190,7 +193,7 @@ def train_once(device: str, n_steps: int) -> str:
 def check_digits(scope: Scope) -> Iterator[Finding]:
     """Builds and checks scikit-learn's digits."""
     same = ["training.precision=float32", "selection.method=random"]  # so that both devices train on the same samples
-    small = ["training.epochs=3", "check.draws=2", "check.full_seeds=2", "check.architectures=5"]
+    small = ["training.epochs=3", *FEW]
     yield from compare_devices(scope, ROOT / "recipes" / "digits.yaml", [*same, *(small if scope is REHEARSED else [])])
 
 
@@ -202,7 +205,7 @@ def check_cifar10(scope: Scope) -> Iterator[Finding]:
         return
     import datasets
 
-    n = 10_000 if scope is not REHEARSED else 1_500
+    n = 10_000 if scope is not REHEARSED else 2_000
     with tempfile.TemporaryDirectory(prefix="proxyds-cifar10-") as folder:
         for split in ("train", "test"):
             files = sorted(str(file) for file in source.rglob(f"*{split}*.parquet"))
@@ -211,7 +214,7 @@ def check_cifar10(scope: Scope) -> Iterator[Finding]:
             whole.select(range(n_taken)).to_parquet(Path(folder) / "data" / f"{split}-0.parquet")
         changes = [f"source={{kind: folder, path: {folder}/data, image_size: 16}}", "selection.ratio=0.1"]
         changes += ["check.draws=2", "check.full_seeds=2", "check.architectures=8"]
-        changes += ["training.epochs=1", "check.architectures=5"] if scope is REHEARSED else []
+        changes += ["training.epochs=4", *FEW] if scope is REHEARSED else []
         yield from compare_devices(scope, ROOT / "recipes" / "cifar10-small.yaml", changes, is_exact=False)
 
 
