@@ -40,7 +40,7 @@ FEWEST_TAU = 0.6
 
 FEW = ("check.draws=1", "check.full_seeds=1", "check.architectures=5")
 """What a rehearsal checks with."""
-LIGHT = "space={network: resnet, choices: {depth: 8, base_filters: [4, 8], multiplier: [1, 2, 3]}}"
+LIGHT = "space={network: resnet, choices: {depth: 8, base_filters: [8, 12, 16], multiplier: [1, 2]}}"
 """The search space of a rehearsal on CIFAR-10."""
 
 
@@ -150,7 +150,7 @@ def check_speed(scope: Scope) -> Iterator[Finding]:
 
 def check_several(scope: Scope) -> Iterator[Finding]:
     """Times processes that train side by side on the device; all must end with the loss of one alone, to the bit."""
-    n_steps = 4 * scope.n_steps
+    n_steps = 2 * scope.n_steps
     alone: list[str] = []  # images a second and last loss
     for n in (1, 2, 4) if scope is not REHEARSED else (1, 2):
         command = [sys.executable, "-m", "tests.benchmarks.gpu_steps", "train", scope.device, str(n_steps)]
@@ -216,7 +216,7 @@ def check_cifar10(scope: Scope) -> Iterator[Finding]:
             whole.select(range(n_taken)).to_parquet(Path(folder) / "data" / f"{split}-0.parquet")
         changes = [f"source={{kind: folder, path: {folder}/data, image_size: 16}}", "selection.ratio=0.1"]
         changes += ["check.draws=2", "check.full_seeds=2", "check.architectures=8"]
-        changes += ["training.epochs=4", LIGHT, *FEW] if scope is REHEARSED else []
+        changes += ["training.epochs=6", LIGHT, *FEW] if scope is REHEARSED else []
         yield from compare_devices(scope, ROOT / "recipes" / "cifar10-small.yaml", changes, is_exact=False)
 
 
