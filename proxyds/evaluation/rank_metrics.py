@@ -181,7 +181,7 @@ CORRELATIONS: dict[str, Callable[[Floats, Floats, Included, Floats], Floats]] = 
     "spearman": _without_cost(spearman),
     "pearson": _without_cost(pearson),
 }
-"""Those of `ranking_table.STATISTICS` that have an interval: each takes reference (n,), measured (n,), included (B, n) and cost (n,); returns (B,)."""
+"""The statistics of `ranking_table.STATISTICS` that have an interval. Each takes reference (n,), measured (n,), included (B, n) and cost (n,), and returns (B,)."""
 
 OF_FEW: dict[str, Callable[[Floats, Floats], float]] = {
     "tau_top": top_tau,

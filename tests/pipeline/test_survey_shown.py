@@ -14,7 +14,7 @@ from tests.pipeline.test_bad_input import encoded_picture, folder_recipe, write_
 
 @pytest.fixture
 def recipe(write_recipe_file: Callable[..., Path], tmp_path: Path) -> Path:
-    """Of a folder with something to leave out, and with one image under two labels."""
+    """Builds a proxy of a folder with something to leave out, and with one image under two labels."""
     write_pictures(tmp_path / "pictures" / "Train")
     for name in (".DS_Store", "notes.txt"):
         (tmp_path / "pictures" / "Train" / "cat" / name).write_text("x")
