@@ -24,12 +24,7 @@ FAMILIES = [
 SETTINGS = Training(epochs=3, batch_size=32, crop_padding=2)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Lying:

@@ -18,12 +18,7 @@ from proxyds.training.numerics import choose_computation
 SMALL = {"depth": 8, "base_filters": 4, "kernel_size": 3, "multiplier": 1}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def blobs(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -24,12 +24,7 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def quarters(n: int = 640) -> tuple[np.ndarray, np.ndarray]:
