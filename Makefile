@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-e2e test-all test-slow figures figures-check cards coverage bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-2 study-pages paper-tables lint format schema constraints clean
+.PHONY: help install demo test test-e2e test-all test-slow figures figures-check cards coverage calibration bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-2 study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ cards: install ## build and check the recipes CARDS, and keep their cards and ru
 
 coverage: install ## simulate checks whose truth is known, and count how often intervals hold it (an hour; goes on where it was stopped)
 	$(BIN)/python -m tests.studies.coverage
+
+calibration: install ## rehearse the chances of `proxyds rank` on the rows of the first study (four minutes; docs/calibration.md)
+	$(BIN)/python -m tests.studies.calibration
 
 bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
 	env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.cpu

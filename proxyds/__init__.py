@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
     from proxyds.pipeline.pull import Pulled, pull
     from proxyds.pipeline.push import Pushed, push
+    from proxyds.pipeline.rank import rank
     from proxyds.pipeline.resample import apply, index, resample
     from proxyds.pipeline.stages import Built
     from proxyds.recipe.models import Recipe
@@ -43,6 +44,7 @@ _MODULES = {
     "pipeline.plan": ("BuildPlan", "CheckPlan", "plan_build", "plan_check"),
     "pipeline.pull": ("Pulled", "pull"),
     "pipeline.push": ("Pushed", "push"),
+    "pipeline.rank": ("rank",),
     "pipeline.resample": ("apply", "index", "resample"),
     "recipe.models": ("Recipe",),
     "recipe.yaml": ("read_recipe", "write_recipe"),

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from proxyds.cli.decision import rank
 from proxyds.cli.output import print_json
 from proxyds.cli.proxies import apply, build, card, check, index, inspect, resample, verify
 from proxyds.cli.recipes import init, list_, validate
@@ -48,5 +49,21 @@ def cli() -> None:
     """
 
 
-for command in (init, validate, build, check, inspect, push, pull, resample, index, apply, verify, card, list_, store):
+for command in (
+    init,
+    validate,
+    build,
+    check,
+    rank,
+    inspect,
+    push,
+    pull,
+    resample,
+    index,
+    apply,
+    verify,
+    card,
+    list_,
+    store,
+):
     cli.add_command(command)

@@ -23,6 +23,7 @@ from proxyds.space.architecture import Architecture
 
 if TYPE_CHECKING:
     from proxyds.data.samples import Source
+    from proxyds.evaluation.decision.ranking import Ranking
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe
     from proxyds.pipeline.pull import Pulled
     from proxyds.pipeline.push import Pushed
@@ -155,6 +156,26 @@ def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:
         return
     print_text("evidence", **_gather_evidence(manifest))
     click.echo(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+
+
+def print_ranking(ranking: Ranking, *, as_json: bool) -> None:
+    """Prints candidates in order, the shortlist and what to do next; for people the best `MOST_SHOWN` and the shortlist."""
+    if as_json:
+        print_json(asdict(ranking))
+        return
+    by_name = {each.name: each for each in ranking.candidates}
+    shown = [each for place, each in enumerate(ranking.candidates) if place < MOST_SHOWN or each.is_listed]
+    known = [each for each in ranking.candidates if each.full_accuracy is not None]
+    is_open = {name: by_name[name].full_accuracy is None for name in ranking.shortlist}
+    print_text(
+        "ranking",
+        ranking=ranking,
+        shown=shown,
+        n_hidden=len(ranking.candidates) - len(shown),
+        open_listed=[name for name in ranking.shortlist if is_open[name]],
+        known_listed=[name for name in ranking.shortlist if not is_open[name]],
+        best_known=max(known, key=lambda each: each.full_accuracy or 0.0, default=None),
+    )
 
 
 def print_pushed(pushed: Pushed, *, as_json: bool) -> None:

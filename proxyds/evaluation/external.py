@@ -63,7 +63,7 @@ def keep_listed(architectures: Sequence[Architecture], reference: Reference) -> 
     if (path := find_reference(reference)).is_dir():
         return list(architectures)
     columns = reference.architecture_column, reference.accuracy_column
-    listed = {row[columns[0]].strip() for _, row in _read_rows(path, columns)}
+    listed = {row[columns[0]].strip() for _, row in read_csv(path, columns)}
     kept = [each for each in architectures if each.name in listed]
     if len(kept) < MIN_RANKED:
         raise AccuracyTableError(
@@ -133,7 +133,7 @@ def read_accuracies(path: Path, reference: Reference, architectures: Sequence[Ar
             in the table twice or is missing.
     """
     names, column = [each.name for each in architectures], reference.accuracy_column
-    rows = _read_rows(path, (reference.architecture_column, column))
+    rows = read_csv(path, (reference.architecture_column, column))
     wanted, accuracies = set(names), dict[str, float]()
     for place, row in rows:
         name = row[reference.architecture_column].strip()
@@ -195,7 +195,7 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
     by_name = {each.name: describe_architecture(each) for each in architectures}
     rows: list[dict[str, Any]] = []
     identities: dict[tuple[object, ...], str] = {}
-    for place, row in _read_rows(path, _RUN_COLUMNS):
+    for place, row in read_csv(path, _RUN_COLUMNS):
         name, dataset = row["architecture"].strip(), row["dataset"].strip()
         if name not in by_name:
             must = f"must be one of the search space's {len(by_name)}, got {name!r}; such as {next(iter(by_name))!r}"
@@ -229,7 +229,7 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
     return make_runs_table([{**row, "accuracy": share} for row, share in zip(rows, shares, strict=True)])
 
 
-def _read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Reads the rows of a CSV file, at least one, each with its place: file and line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -63,6 +63,25 @@ def measure_cost(
     )
 
 
+def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int, int, int]) -> Architecture:
+    """Counts the FLOPs and weights of a network that is at hand, by asking it about two images.
+
+    Raises:
+        RecipeError: It does not work on such images.
+    """
+    first = next(network.parameters(), None)
+    images = torch.zeros(2, *image_shape, device=None if first is None else first.device)
+    was_training = network.training
+    network.eval()
+    on_images = f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width)"
+    with FlopCounterMode(display=False) as forward, _as_recipe_error(on_images), torch.no_grad():
+        network(images)
+    network.train(was_training)
+    flops = forward.get_total_flops() // 2
+    weights = sum(weight.numel() for weight in network.parameters())
+    return Architecture(name, type(network).__name__, {}, flops, 3 * flops, weights)
+
+
 @contextmanager
 def _as_recipe_error(requirement: str) -> Iterator[None]:
     """Makes whatever a network complains of one message: it may be anybody's code."""

@@ -1,0 +1,372 @@
+"""Candidates in order, with what is expected of them on everything, chances, a shortlist and what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.ranking_table import FULL, PARAMETERS, PROXY, Measured, best_first, collect_accuracies
+from proxyds.errors import AccuracyTableError
+from proxyds.evaluation.decision.prediction import (
+    Architectures,
+    Model,
+    find_noise,
+    fit_model,
+    to_log_odds,
+)
+from proxyds.evaluation.decision.results import Candidate
+from proxyds.evaluation.decision.shortlist import choose_shortlist, find_chances, find_groups, weigh_steps
+from proxyds.evaluation.intervals import MIN_ARCHITECTURES
+from proxyds.evaluation.rank_metrics import Floats
+from proxyds.seeding import derive_seed
+
+N_SAMPLES = 20_000
+"""Draws of what candidates may have: a chance of 10 % is known to .2 points."""
+RANGE_MARGIN = 0.5
+"""Candidates may lie so far outside of the check's accuracies on the proxy, in widths of their range."""
+MIN_KNOWN = 3
+"""Known accuracies on everything from which on they are compared with what was expected."""
+
+
+@dataclass(frozen=True)
+class RankedCandidate:
+    """One candidate; accuracies in [0, 1].
+
+    Attributes:
+        name: As the results have it.
+        accuracy: On the proxy, the mean of its trainings.
+        n_runs: How many these are.
+        full_accuracy: On everything, where it is known.
+        expected: The accuracy that is expected on everything; None without evidence.
+        low: Lower end of its 90 % interval.
+        high: Upper end.
+        chance_of_best: Chance to be the best of the candidates.
+        chance_of_close: Chance to lack one point at most.
+        group: Number of its group; who is in one group cannot be told apart.
+        is_listed: Whether it is on the shortlist.
+    """
+
+    name: str
+    accuracy: float
+    n_runs: int
+    full_accuracy: float | None = None
+    expected: float | None = None
+    low: float | None = None
+    high: float | None = None
+    chance_of_best: float | None = None
+    chance_of_close: float | None = None
+    group: int | None = None
+    is_listed: bool = False
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """Something that would help to decide.
+
+    Attributes:
+        kind: `everything` for a training on everything, `proxy` for one more on the proxy.
+        name: The candidate to train.
+        gain: Accuracy that knowing the outcome is worth on average, if one decided after it.
+        flops: What it costs; None where unknown.
+    """
+
+    kind: Literal["everything", "proxy"]
+    name: str
+    gain: float
+    flops: float | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What to take, and how sure that is.
+
+    Attributes:
+        candidates: The best first: by what is expected on everything, without evidence by accuracy on the proxy.
+        confidence: With which the best is on the shortlist.
+        shortlist: The fewest to train on everything, the likeliest first; known ones among them need no training. Empty without evidence.
+        chance_of_shortlist: That the best is on it.
+        shortlist_flops: What training those costs that are not known yet; None where unknown.
+        all_flops: The same for all candidates.
+        loss_of_first: Accuracy that is lost on average by taking the first and training no other.
+        loss_of_known: The same by taking the best whose accuracy on everything is known; None where none is.
+        chance_of_known: That this one is the best of all; None where none is.
+        is_settled: Whether everything on the shortlist is known.
+        steps: What would help most.
+        n_fitted: Architectures that the expectations rest on; 0 without evidence.
+        uses_parameters: Whether the number of parameters counts in them.
+        notes: What must be known of this ranking, a sentence each.
+    """
+
+    candidates: tuple[RankedCandidate, ...]
+    confidence: float
+    shortlist: tuple[str, ...] = ()
+    chance_of_shortlist: float | None = None
+    shortlist_flops: float | None = None
+    all_flops: float | None = None
+    loss_of_first: float | None = None
+    loss_of_known: float | None = None
+    chance_of_known: float | None = None
+    is_settled: bool = False
+    steps: tuple[NextStep, ...] = ()
+    n_fitted: int = 0
+    uses_parameters: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def rank_candidates(
+    candidates: Sequence[Candidate],
+    evidence: EvidenceRecord | None,
+    runs: pa.Table | None,
+    *,
+    seed: int,
+    confidence: float,
+) -> Ranking:
+    """Ranks candidates by what is expected of them on everything.
+
+    Args:
+        candidates: Each with a training on the proxy at least.
+        evidence: The proxy's; None where its ranking was not checked.
+        runs: The table `ranking` behind the evidence.
+        seed: The recipe's; of the draws that chances are counted in.
+        confidence: With which the best is on the shortlist, in (0, 1).
+
+    Raises:
+        AccuracyTableError: A candidate has no accuracy on the proxy, or all have the same.
+    """
+    means = _average_runs(candidates)
+    if evidence is None or runs is None:
+        return _order(
+            candidates,
+            means,
+            confidence,
+            "No check says what accuracies on this proxy tell: run `proxyds check` on it for chances and a shortlist.",
+        )
+    measured = collect_accuracies(runs)
+    if len(measured.names) < MIN_ARCHITECTURES:
+        why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them."
+        return _order(candidates, means, confidence, why)
+    own = measured.accuracies[PROXY, evidence.own_ratio]
+    if unlike := _explain_unlike(means, own):
+        return _order(candidates, means, confidence, unlike)
+    candidates = [_take_known(each, measured) for each in candidates]
+    expected = expect(candidates, measured, evidence.own_ratio, derive_seed(seed, "rank"))
+    return _decide(candidates, means, expected, evidence, confidence)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What candidates may have on everything.
+
+    Attributes:
+        samples: (n_samples, m) accuracies in [0, 1], drawn together.
+        asked: What is known of the candidates.
+        model: Fitted to the check's architectures and the candidates that are known.
+        before: Fitted to the check's architectures alone.
+    """
+
+    samples: Floats
+    asked: Architectures
+    model: Model
+    before: Model
+
+
+def expect(candidates: Sequence[Candidate], measured: Measured, own_ratio: float, seed: int) -> Expected:
+    """Finds what candidates may have on everything.
+
+    Args:
+        candidates: Each with a training on the proxy at least.
+        measured: The check's accuracies.
+        own_ratio: The proxy's.
+        seed: Of the draws.
+    """
+    known, asked, noise = _align(candidates, measured, own_ratio)
+    is_of_check = np.isin([each.name for each in candidates], measured.names)
+    model = fit_model(known, asked, ~is_of_check & np.isfinite(asked.on_everything), noise)
+    before = fit_model(known, asked, np.zeros(len(candidates), np.bool_), noise)
+    return Expected(model.sample(asked, N_SAMPLES, seed), asked, model, before)
+
+
+def _average_runs(candidates: Sequence[Candidate]) -> Floats:
+    if without := [each.name for each in candidates if not each.runs]:
+        raise AccuracyTableError(
+            f"results: every candidate must have an accuracy on the proxy; {len(without)} of {len(candidates)} have none, such as {without[0]!r}"
+        )
+    means = np.array([np.mean([run.accuracy for run in each.runs]) for each in candidates])
+    if np.ptp(means) == 0:
+        raise AccuracyTableError(
+            f"results: accuracies on the proxy must differ to be ranked; all {len(means)} candidates have {means[0]:.4g}"
+        )
+    return means
+
+
+def _order(candidates: Sequence[Candidate], means: Floats, confidence: float, why: str) -> Ranking:
+    """Orders candidates by accuracy on the proxy, where nothing tells more."""
+    ordered = [
+        RankedCandidate(candidates[i].name, float(means[i]), len(candidates[i].runs), candidates[i].full_accuracy)
+        for i in best_first(means)
+    ]
+    return Ranking(tuple(ordered), confidence, notes=(f"The order is by accuracy on the proxy alone. {why}",))
+
+
+def _explain_unlike(means: Floats, own: Floats) -> str | None:
+    """Says where the candidates' accuracies are unlike the check's: they were trained or measured otherwise."""
+    low, high = float(own.mean(axis=0).min()), float(own.mean(axis=0).max())
+    margin = RANGE_MARGIN * (high - low)
+    outside = (means < low - margin) | (means > high + margin)
+    if outside.mean() <= 0.5:
+        return None
+    return (
+        f"{outside.sum()} of {len(means)} candidates lie far outside of the check's accuracies on the proxy, {low:.1%} to {high:.1%}: they were "
+        "trained or measured otherwise, so that the check says nothing of them. Train them as the recipe's section training says, or check "
+        "the proxy with your own trainings (`proxyds check --runs`)."
+    )
+
+
+def _take_known(candidate: Candidate, measured: Measured) -> Candidate:
+    """Takes a candidate's accuracy on everything from the check, where that trained it and the results do not say."""
+    if candidate.full_accuracy is not None or candidate.name not in measured.names:
+        return candidate
+    of_check = measured.accuracies[FULL, 1.0][:, measured.names.index(candidate.name)]
+    return replace(candidate, full_accuracy=float(of_check.mean()))
+
+
+def _align(
+    candidates: Sequence[Candidate], measured: Measured, own_ratio: float
+) -> tuple[Architectures, Architectures, float]:
+    """Puts the check's architectures and the candidates on one scale: trained on the same draws, less what these add to all.
+
+    Where the check has the very draws that candidates were trained on, only its trainings on these count: what a draw does to
+    some kinds of architectures is then in both.
+
+    Returns:
+        The check's architectures, the candidates, and the variance of one training.
+    """
+    own, draws = to_log_odds(measured.accuracies[PROXY, own_ratio]), measured.draws[PROXY, own_ratio]
+    drawn = {run.draw for each in candidates for run in each.runs}
+    are_there = drawn <= set(draws.tolist())
+    chosen = np.isin(draws, list(drawn)) if are_there else np.ones(len(draws), np.bool_)
+    of_draw = {int(draw): float(own[draws == draw].mean()) for draw in np.unique(draws)}
+    level = float(own[chosen].mean())
+
+    def centre(each: Candidate) -> Floats:
+        return np.array(
+            [float(to_log_odds(np.array(run.accuracy))) - of_draw.get(run.draw, level) for run in each.runs]
+        )
+
+    centred = own - np.array([of_draw[int(draw)] for draw in draws])[:, None]
+    repeats = [centre(each) for each in candidates]
+    noise = find_noise(repeats) or find_noise(list(centred[chosen].T)) or find_noise(list(centred.T))
+    counts = [each.n_parameters for each in candidates]
+    parameters = None if None in counts else np.log(np.array(counts, float))
+    known = Architectures(
+        on_proxy=centred[chosen].mean(axis=0),
+        n_runs=np.full(len(measured.names), int(chosen.sum())),
+        log_parameters=np.log(measured.costs[PARAMETERS]),
+        on_everything=to_log_odds(measured.accuracies[FULL, 1.0].mean(axis=0)),
+    )
+    full = [math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates]
+    asked = Architectures(
+        on_proxy=np.array([each.mean() for each in repeats]),
+        n_runs=np.array([len(each) for each in repeats]),
+        log_parameters=parameters,
+        on_everything=to_log_odds(np.array(full)),
+    )
+    return known, asked, noise
+
+
+def _list_notes(evidence: EvidenceRecord, candidates: Sequence[Candidate], expected: Expected) -> list[str]:
+    """Lists what must be known of a ranking."""
+    notes, asked = [], expected.asked
+    if evidence.verdict.startswith(("no better", "worse")):
+        notes.append(f"The check's verdict on this proxy is «{evidence.verdict}».")
+    if asked.log_parameters is None:
+        notes.append("Parameters do not count: give n_parameters for all candidates, which mostly ranks better.")
+    is_fitted = len(expected.model.fitted.on_proxy) - len(expected.before.fitted.on_proxy)
+    if is_fitted >= MIN_KNOWN:
+        unknown = replace(asked, on_everything=np.full(len(candidates), np.nan))
+        chances = find_chances(expected.before.sample(unknown, N_SAMPLES, 0))
+        true = np.array([math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates])
+        outside = np.isfinite(true) & ((true < chances.low) | (true > chances.high))
+        if outside.sum() > np.isfinite(true).sum() / 2:
+            notes.append(
+                f"{outside.sum()} of {np.isfinite(true).sum()} known accuracies on everything lie outside of what the check lets expect: the "
+                "candidates are trained otherwise than its architectures. Trust the known ones more than the chances."
+            )
+    return notes
+
+
+def _decide(
+    candidates: Sequence[Candidate], means: Floats, expected: Expected, evidence: EvidenceRecord, confidence: float
+) -> Ranking:
+    samples, asked, model = expected.samples, expected.asked, expected.model
+    chances = find_chances(samples)
+    order = best_first(chances.expected)
+    listed = choose_shortlist(chances.best, confidence)
+    groups = find_groups(samples, order, confidence)
+    known = np.isfinite(asked.on_everything)
+    full_flops, proxy_flops = (
+        _price(candidates, evidence, flops) for flops in (evidence.spending.full_flops, evidence.spending.proxy_flops)
+    )
+    ranked = tuple(
+        RankedCandidate(
+            name=candidates[i].name,
+            accuracy=float(means[i]),
+            n_runs=len(candidates[i].runs),
+            full_accuracy=candidates[i].full_accuracy,
+            expected=float(chances.expected[i]),
+            low=float(chances.low[i]),
+            high=float(chances.high[i]),
+            chance_of_best=float(chances.best[i]),
+            chance_of_close=float(chances.close[i]),
+            group=int(groups[i]),
+            is_listed=i in listed,
+        )
+        for i in order
+    )
+    best = samples.max(axis=1)
+    best_known = int(np.argmax(np.where(known, chances.expected, -1.0))) if known.any() else None
+    open_listed = [i for i in listed if not known[i]]
+    return Ranking(
+        candidates=ranked,
+        confidence=confidence,
+        shortlist=tuple(candidates[i].name for i in listed),
+        chance_of_shortlist=float(chances.best[listed].sum()),
+        shortlist_flops=None if full_flops is None else float(full_flops[open_listed].sum()),
+        all_flops=None if full_flops is None else float(full_flops.sum()),
+        loss_of_first=float((best - samples[:, order[0]]).mean()),
+        loss_of_known=None if best_known is None else float((best - samples[:, best_known]).mean()),
+        chance_of_known=None if best_known is None else float(chances.best[best_known]),
+        is_settled=not open_listed,
+        steps=tuple(
+            NextStep(
+                each.kind,
+                candidates[each.position].name,
+                each.gain,
+                None if prices is None else float(prices[each.position]),
+            )
+            for each in weigh_steps(samples, chances.expected, asked, model)
+            for prices in [full_flops if each.kind == "everything" else proxy_flops]
+        ),
+        n_fitted=len(model.fitted.on_proxy),
+        uses_parameters=model.uses_parameters,
+        notes=tuple(_list_notes(evidence, candidates, expected)),
+    )
+
+
+def _price(candidates: Sequence[Candidate], evidence: EvidenceRecord, flops: float | None) -> Floats | None:
+    """Prices a training of each candidate, (m,), by its forward FLOPs beside those of the check's architectures; None where unknown."""
+    if flops is None:
+        return None
+    mean = (
+        float(np.mean([each.forward_flops for each in evidence.architectures])) if evidence.architectures else math.nan
+    )
+    share = [
+        1.0 if each.forward_flops is None or math.isnan(mean) else each.forward_flops / mean for each in candidates
+    ]
+    return flops * np.array(share)

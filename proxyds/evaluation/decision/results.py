@@ -1,0 +1,289 @@
+"""Results of candidates that were trained on a proxy: tables, data frames and mappings, read and compared with what they must be."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from proxyds.artifact.ranking_table import FULL, PROXY
+from proxyds.errors import AccuracyTableError
+from proxyds.evaluation.external import read_csv
+from proxyds.text import short_json, suggest_names
+
+COLUMNS = (
+    "architecture",
+    "accuracy",
+    "draw_seed",
+    "training_seed",
+    "n_parameters",
+    "forward_flops",
+    "full_accuracy",
+)
+"""What is read of results; the first two must be there."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training on the proxy.
+
+    Attributes:
+        draw: Number of the draw; the proxy's own is 0.
+        seed: Number of the training.
+        accuracy: In [0, 1].
+    """
+
+    draw: int
+    seed: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture to choose or not.
+
+    Attributes:
+        name: As the results have it.
+        runs: Its trainings on the proxy; none where only its accuracy on everything is given.
+        n_parameters: Weights; None where unknown.
+        forward_flops: Of one image; None where unknown.
+        full_accuracy: On everything, in [0, 1], the mean of what is given; None where unknown.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    n_parameters: int | None = None
+    forward_flops: int | None = None
+    full_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """Candidates, and what of their table was not used.
+
+    Attributes:
+        candidates: In the order of the table.
+        unused: Names of columns that are not read.
+        in_percent: Whether accuracies were in percent.
+    """
+
+    candidates: tuple[Candidate, ...]
+    unused: tuple[str, ...]
+    in_percent: bool
+
+
+def read_results(given: Any, own_ratio: float) -> Results:
+    """Reads candidates' accuracies.
+
+    Args:
+        given: The path of a CSV, JSON or parquet file; a data frame; a mapping from names to accuracies, or to mappings of columns;
+            or rows as mappings. Of a table `ranking`, with the column `dataset`, the rows of the proxy and of everything are taken.
+        own_ratio: The proxy's; of a table `ranking` other ratios are left aside.
+
+    Raises:
+        AccuracyTableError: It cannot be read, lacks a column, holds an accuracy that is none, names a run twice, or mixes percent and shares.
+    """
+    place, rows = _list_rows(given)
+    columns = list(dict.fromkeys(name for _, row in rows for name in row))
+    if missing := [name for name in COLUMNS[:2] if name not in columns]:
+        near = f"; {suggest_names(missing[0], columns)}" if columns else ""
+        raise AccuracyTableError(
+            f"{place}: must have the columns architecture and accuracy; it lacks {', '.join(missing)}{near}"
+        )
+    is_ranking = "dataset" in columns
+    unused = tuple(
+        name for name in columns if name not in COLUMNS and not (is_ranking and name in ("dataset", "ratio"))
+    )
+    if is_ranking:
+        rows = [(at, _as_row_of_results(row)) for at, row in rows if _is_of_proxy(row, own_ratio)]
+        if not any("accuracy" in row for _, row in rows):
+            raise AccuracyTableError(
+                f"{place}: must hold rows of the data set `proxy` at the ratio {own_ratio:g}, it has none"
+            )
+    runs, about = _collect(rows)
+    scale = _find_scale(
+        [run.accuracy for each in runs.values() for run in each],
+        [each.get("full_accuracy") for each in about.values()],
+        place,
+    )
+    candidates = tuple(
+        Candidate(
+            name,
+            tuple(Run(run.draw, run.seed, run.accuracy / scale) for run in runs[name]),
+            n_parameters=of.get("n_parameters"),
+            forward_flops=of.get("forward_flops"),
+            full_accuracy=None if of.get("full_accuracy") is None else of["full_accuracy"] / scale,
+        )
+        for name, of in about.items()
+    )
+    if len(candidates) < 2:
+        raise AccuracyTableError(
+            f"{place}: must hold two candidates at least to choose from, it holds {len(candidates)}"
+        )
+    return Results(candidates, unused, in_percent=scale == 100)
+
+
+def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    """Lists rows as mappings, each with its place for messages."""
+    if isinstance(given, str | Path):
+        return _read_file(Path(given))
+    if isinstance(given, pa.Table):
+        given = given.to_pylist()
+    elif hasattr(given, "to_dict") and hasattr(given, "columns"):  # a data frame, of pandas or alike
+        given = given.to_dict("records")
+    elif isinstance(given, Mapping):
+        given = [{"architecture": name, **_as_columns(value)} for name, value in given.items()]
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        raise AccuracyTableError(
+            f"results: must be a file, a data frame, a mapping or rows, got {type(given).__name__}"
+        )
+    return "results", _check_rows("results", list(given))
+
+
+def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    place = str(path)
+    if path.suffix == ".csv":
+        return place, [(at, {k: v for k, v in row.items() if k}) for at, row in read_csv(path, COLUMNS[:2])]
+    try:
+        if path.suffix == ".json":
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(held, dict):
+                held = [{"architecture": name, **_as_columns(value)} for name, value in held.items()]
+            if not isinstance(held, list):
+                raise AccuracyTableError(
+                    f"{place}: must hold a list of rows or an object by name, found {short_json(held)}"
+                )
+            return place, _check_rows(place, held)
+        if path.suffix == ".parquet":
+            return place, _check_rows(place, pq.read_table(path).to_pylist())
+    except (OSError, ValueError, pa.ArrowException, RecursionError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise AccuracyTableError(
+            f"{place}: must be a {path.suffix[1:].upper()} file that can be read: {what}"
+        ) from None
+    raise AccuracyTableError(
+        f"{place}: must be a .csv, .json or .parquet file of results, its name ends in {path.suffix or 'nothing'}"
+    )
+
+
+def _as_columns(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"accuracy": value}
+
+
+def _check_rows(place: str, rows: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
+    if not rows:
+        raise AccuracyTableError(f"{place}: must hold rows, it has none")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise AccuracyTableError(f"{place}, row {number}: must be an object with columns, found {short_json(row)}")
+    return [(f"{place}, row {number}", dict(row)) for number, row in enumerate(rows, start=1)]
+
+
+def _is_of_proxy(row: Mapping[str, Any], own_ratio: float) -> bool:
+    if str(row.get("dataset")).strip() == FULL:
+        return True
+    ratio = _as_number(row.get("ratio"))
+    return str(row.get("dataset")).strip() == PROXY and (ratio is None or math.isclose(ratio, own_ratio))
+
+
+def _as_row_of_results(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns a row of the table `ranking` into one of results: an accuracy on everything has a column of its own."""
+    if str(row["dataset"]).strip() != FULL:
+        return dict(row)
+    return {**{name: value for name, value in row.items() if name != "accuracy"}, "full_accuracy": row["accuracy"]}
+
+
+def _collect(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, list[Run]], dict[str, dict[str, Any]]]:
+    """Collects each candidate's runs, and what else is said of it."""
+    runs: dict[str, list[Run]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    full: dict[str, list[float]] = {}
+    places: dict[tuple[str, int, int], str] = {}
+    for place, row in rows:
+        name = str(row.get("architecture") or "").strip()
+        if not name or name == "nan":
+            raise AccuracyTableError(f"{place} architecture: must be a name, it is empty")
+        of = about.setdefault(name, {})
+        runs.setdefault(name, [])
+        for column in ("n_parameters", "forward_flops"):
+            count = _read_count(row, column, place, least=1)
+            if count is not None and of.setdefault(column, count) != count:
+                raise AccuracyTableError(
+                    f"{place} {column}: must be the same in all rows of {name!r}, got {of[column]} and {count}"
+                )
+        if not _is_empty(row.get("full_accuracy")):
+            full.setdefault(name, []).append(_read_accuracy(row, "full_accuracy", place))
+        if "accuracy" not in row:
+            continue
+        if _is_empty(row["accuracy"]) and not _is_empty(row.get("full_accuracy")):
+            continue
+        draw = _read_count(row, "draw_seed", place) or 0
+        seed = _read_count(row, "training_seed", place)
+        key = name, draw, draw if seed is None else seed
+        if key in places:
+            raise AccuracyTableError(
+                f"{place}: {name!r} must stand in the results once for each training, it stands at {places[key]} too; the columns "
+                "draw_seed and training_seed tell trainings apart"
+            )
+        places[key] = place
+        runs[name].append(Run(key[1], key[2], _read_accuracy(row, "accuracy", place)))
+    for name, accuracies in full.items():
+        about[name]["full_accuracy"] = sum(accuracies) / len(accuracies)
+    return runs, about
+
+
+def _find_scale(accuracies: Sequence[float], full: Sequence[float | None], place: str) -> float:
+    """Finds whether accuracies are shares (1) or in percent (100)."""
+    every = [*accuracies, *(each for each in full if each is not None)]
+    if not every:
+        raise AccuracyTableError(f"{place}: must hold accuracies on the proxy, it has none")
+    if min(every) < 0 or max(every) > 100:
+        raise AccuracyTableError(
+            f"{place}: accuracies must be in [0, 1], or in percent, found {min(every):g} to {max(every):g}"
+        )
+    if max(every) > 1 and any(0 < each < 1 for each in every):
+        raise AccuracyTableError(
+            f"{place}: accuracies must all be in [0, 1], or all in percent, found both: {min(every):g} to {max(every):g}"
+        )
+    return 100 if max(every) > 1 else 1
+
+
+def _is_empty(value: Any) -> bool:
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        return None if _is_empty(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _read_accuracy(row: Mapping[str, Any], column: str, place: str) -> float:
+    number = _as_number(row[column])
+    if number is None or not math.isfinite(number):
+        raise AccuracyTableError(
+            f"{place} {column}: must be a finite number, got {short_json(row[column])}; leave out the row of a training that failed"
+        )
+    return number
+
+
+def _read_count(row: Mapping[str, Any], column: str, place: str, least: int = 0) -> int | None:
+    number = _as_number(row.get(column))
+    if number is None:
+        return None
+    if not math.isfinite(number) or number != int(number) or not least <= number < 2**62:
+        raise AccuracyTableError(
+            f"{place} {column}: must be a whole number from {least}, got {short_json(row[column])}"
+        )
+    return int(number)

@@ -1,0 +1,140 @@
+"""From what candidates may have on everything to a decision: chances, groups, a shortlist, what to do next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from proxyds.evaluation.decision.prediction import Architectures, Model
+from proxyds.evaluation.rank_metrics import Floats
+
+INTERVAL = 0.9
+"""Of the accuracies that are expected on everything."""
+CLOSE = 0.01
+"""A candidate is close to the best where it lacks so much accuracy at most."""
+
+
+@dataclass(frozen=True)
+class Chances:
+    """What m candidates may have on everything; accuracies in [0, 1].
+
+    Attributes:
+        expected: (m,) means.
+        low: (m,) lower ends of the 90 % intervals.
+        high: (m,) their upper ends.
+        best: (m,) chances to be the best; they sum to 1.
+        close: (m,) chances to lack `CLOSE` at most.
+    """
+
+    expected: Floats
+    low: Floats
+    high: Floats
+    best: Floats
+    close: Floats
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that would help to decide.
+
+    Attributes:
+        kind: `everything` for a training on everything, `proxy` for one more on the proxy.
+        position: Of the candidate that would be trained.
+        gain: Accuracy that knowing the outcome is worth on average, if one decided after it.
+    """
+
+    kind: Literal["everything", "proxy"]
+    position: int
+    gain: float
+
+
+def find_chances(samples: Floats) -> Chances:
+    """Finds expectations, intervals and chances from draws of what candidates may have, (n_samples, m)."""
+    best = samples.max(axis=1, keepdims=True)
+    is_best = samples == best
+    low, high = np.quantile(samples, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2], axis=0)
+    return Chances(
+        expected=samples.mean(axis=0),
+        low=low,
+        high=high,
+        best=(is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0),
+        close=(samples >= best - CLOSE).mean(axis=0),
+    )
+
+
+def choose_shortlist(best: Floats, confidence: float) -> NDArray[np.int64]:
+    """Chooses the fewest candidates among which the best is with some confidence.
+
+    Args:
+        best: (m,) chances to be the best.
+        confidence: In (0, 1).
+
+    Returns:
+        Their positions, the likeliest first.
+    """
+    order = np.argsort(-best, kind="stable")
+    n_needed = int(np.searchsorted(np.cumsum(best[order]), confidence - 1e-9)) + 1
+    return order[:n_needed]
+
+
+def find_groups(samples: Floats, order: NDArray[np.int64], confidence: float) -> NDArray[np.int64]:
+    """Numbers the groups of candidates that cannot be told apart, from 1.
+
+    A candidate opens a new group where it is worse than the first of the group above it with some confidence.
+
+    Args:
+        samples: (n_samples, m) of what candidates may have.
+        order: (m,) positions, the best first.
+        confidence: In (0, 1).
+
+    Returns:
+        (m,) each candidate's group.
+    """
+    groups = np.empty(len(order), np.int64)
+    number, first = 0, -1
+    for position in order:
+        if first < 0 or (samples[:, position] < samples[:, first]).mean() >= confidence:
+            number, first = number + 1, position
+        groups[position] = number
+    return groups
+
+
+def weigh_steps(samples: Floats, expected: Floats, candidates: Architectures, model: Model) -> list[Step]:
+    """Weighs what to do next: the training on everything that is worth most, and the further one on the proxy.
+
+    The worth is the knowledge gradient (Frazier, Powell and Dayanik 2008): how much better the best expectation is after it, on average.
+
+    Args:
+        samples: (n_samples, m) of what candidates may have.
+        expected: (m,) their means.
+        candidates: What is known of them.
+        model: Of `fit_model`.
+
+    Returns:
+        At most one of each kind, none that is worth nothing.
+    """
+    open_ones = np.flatnonzero(~np.isfinite(candidates.on_everything))
+    others = np.array([np.delete(expected, i).max(initial=-np.inf) for i in range(len(expected))])
+    of_everything = np.maximum(samples, others).mean(axis=0) - expected.max()
+    steps = [_best_of("everything", open_ones, of_everything)]
+    if model.noise > 0:
+        less = {
+            int(n): model.find_scatter(int(n)) - model.find_scatter(int(n) + 1) for n in np.unique(candidates.n_runs)
+        }
+        told = np.sqrt([max(less[int(n)], 0.0) for n in candidates.n_runs]) * expected * (1 - expected)
+        distance = np.abs(expected - others)
+        z = distance / np.maximum(told, 1e-12)
+        steps.append(_best_of("proxy", open_ones, told * (stats.norm.pdf(z) - z * stats.norm.sf(z))))
+    return [step for step in steps if step is not None]
+
+
+def _best_of(kind: Literal["everything", "proxy"], open_ones: NDArray[np.int64], gains: Floats) -> Step | None:
+    worth = [(float(gains[i]), int(i)) for i in open_ones if gains[i] > 1e-6]
+    if not worth:
+        return None
+    gain, position = max(worth, key=lambda each: (each[0], -each[1]))
+    return Step(kind, position, gain)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from proxyds.artifact.ranking_table import FULL, PROXY
+from proxyds.artifact.tables import read_proxy
+from proxyds.errors import AccuracyTableError
+from proxyds.pipeline.rank import rank
+from proxyds.space.cost import measure_network
+from tests.conftest import Run
+
+OTHERS = {f"mine-{i}": 0.55 + i / 40 for i in range(6)}
+"""Candidates of no search space, within the accuracies of the check."""
+
+
+@pytest.fixture(scope="session")
+def names(checked_proxy: Path) -> list[str]:
+    manifest, _ = read_proxy(checked_proxy)
+    assert manifest.evidence is not None
+    return [each.name for each in manifest.evidence.architectures]
+
+
+def test_candidates_come_with_chances_and_a_shortlist(checked_proxy: Path) -> None:
+    ranking = rank(str(checked_proxy), OTHERS)
+    assert ranking.n_fitted == 8
+    expected = [each.expected for each in ranking.candidates]
+    assert expected == sorted(expected, reverse=True)
+    assert sum(each.chance_of_best or 0 for each in ranking.candidates) == pytest.approx(1)
+    assert all(each.low < each.expected < each.high for each in ranking.candidates)
+    assert {each.name for each in ranking.candidates if each.is_listed} == set(ranking.shortlist)
+    assert ranking.chance_of_shortlist >= 0.9
+    assert any("search space" in note for note in ranking.notes)
+    assert rank(str(checked_proxy), OTHERS) == ranking
+
+
+def test_more_confidence_asks_for_no_shorter_list(checked_proxy: Path) -> None:
+    sizes = [len(rank(str(checked_proxy), OTHERS, confidence=confidence).shortlist) for confidence in (0.5, 0.9, 0.99)]
+    assert sizes == sorted(sizes)
+
+
+def test_accuracies_that_become_known_settle_it(checked_proxy: Path) -> None:
+    open_ranking = rank(str(checked_proxy), OTHERS)
+    first = open_ranking.shortlist[0]
+    results: dict[str, Any] = {name: {"accuracy": accuracy} for name, accuracy in OTHERS.items()}
+    results[first]["full_accuracy"] = 0.95
+    ranking = rank(str(checked_proxy), results)
+    of_first = next(each for each in ranking.candidates if each.name == first)
+    assert of_first.expected == pytest.approx(0.95)
+    assert ranking.n_fitted == 9
+    assert ranking.is_settled
+    assert ranking.chance_of_known > 0.9
+
+
+def test_the_check_knows_its_own_architectures_already(checked_proxy: Path, names: list[str]) -> None:
+    results = {name: 0.55 + i / 40 for i, name in enumerate(names)}
+    ranking = rank(str(checked_proxy), results)
+    assert ranking.is_settled
+    assert ranking.shortlist == (names[0],)
+    assert ranking.n_fitted == 8
+    assert ranking.notes == ()
+
+
+def test_a_table_of_the_check_is_taken_as_it_is(checked_proxy: Path, tmp_path: Path) -> None:
+    _, tables = read_proxy(checked_proxy)
+    rows = tables.ranking.to_pylist()
+    with (tmp_path / "ranking.csv").open("w", newline="") as file:  # as pandas writes what it has read
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    ranking = rank(str(checked_proxy), tmp_path / "ranking.csv")
+    full = {row["architecture"]: [] for row in rows}
+    for row in rows:
+        if row["dataset"] == FULL:
+            full[row["architecture"]].append(row["accuracy"])
+    n_repeats = sum(row["dataset"] == PROXY and row["architecture"] == rows[0]["architecture"] for row in rows)
+    for each in ranking.candidates:
+        assert each.full_accuracy == pytest.approx(np.mean(full[each.name]))
+        assert each.n_runs == n_repeats
+
+
+def test_names_of_the_search_space_are_counted(checked_proxy: Path, names: list[str]) -> None:
+    assert rank(str(checked_proxy), {names[1]: 0.6, names[2]: 0.7}).uses_parameters
+    ranking = rank(str(checked_proxy), OTHERS)
+    assert not ranking.uses_parameters
+    assert any("n_parameters" in note for note in ranking.notes)
+
+
+def test_networks_are_counted(checked_proxy: Path) -> None:
+    networks = {
+        name: nn.Sequential(nn.Flatten(), nn.Linear(64, 4 * i), nn.Linear(4 * i, 10))
+        for i, name in enumerate(OTHERS, 1)
+    }
+    ranking = rank(str(checked_proxy), OTHERS, networks=networks)
+    assert ranking.uses_parameters
+
+
+def test_a_network_at_hand_is_counted_and_left_as_it_was() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5, bias=False)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    cost = measure_network("x", network, (3, 2, 2))
+    assert (cost.forward_flops, cost.n_parameters) == (2 * 12 * 5, 60)
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_without_a_check_there_is_an_order_and_the_reason(tiny_proxy: Path) -> None:
+    ranking = rank(str(tiny_proxy), OTHERS)
+    assert [each.name for each in ranking.candidates] == sorted(OTHERS, key=lambda name: -OTHERS[name])
+    assert ranking.shortlist == ()
+    assert all(each.chance_of_best is None for each in ranking.candidates)
+    assert any("proxyds check" in note for note in ranking.notes)
+
+
+def test_accuracies_unlike_the_checks_get_no_chances(checked_proxy: Path) -> None:
+    ranking = rank(str(checked_proxy), {name: accuracy / 10 for name, accuracy in OTHERS.items()})
+    assert ranking.shortlist == ()
+    assert any("otherwise" in note for note in ranking.notes)
+
+
+def test_known_accuracies_unlike_what_was_expected_are_told(checked_proxy: Path) -> None:
+    results = {name: {"accuracy": accuracy, "full_accuracy": 0.2 + accuracy / 100} for name, accuracy in OTHERS.items()}
+    assert any("trained otherwise" in note for note in rank(str(checked_proxy), results).notes)
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        (dict.fromkeys(OTHERS, 0.5), "differ"),
+        ({"a": {"full_accuracy": 0.5}, "b": {"accuracy": 0.5}}, "accuracy on the proxy"),
+        ({"a": 0.5}, "two"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(checked_proxy: Path, results: Any, said: str) -> None:
+    with pytest.raises(AccuracyTableError, match=said):
+        rank(str(checked_proxy), results)
+
+
+def write(folder: Path, results: dict[str, float]) -> Path:
+    lines = ["architecture,accuracy", *(f"{name},{accuracy}" for name, accuracy in results.items())]
+    (folder / "results.csv").write_text("\n".join([*lines, ""]))
+    return folder / "results.csv"
+
+
+def test_the_command_says_which_to_train(run_proxyds: Run, checked_proxy: Path, tmp_path: Path) -> None:
+    ended = run_proxyds("rank", str(checked_proxy), str(write(tmp_path, OTHERS)), "--plot", str(tmp_path / "p.png"))
+    assert ended.returncode == 0
+    assert "train on everything" in ended.stdout
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    as_json = json.loads(run_proxyds("rank", str(checked_proxy), str(tmp_path / "results.csv"), "--json").stdout)
+    assert set(as_json["shortlist"]) <= set(OTHERS)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("none.csv",), ("results.csv", "--plot", "p.doc"), ("results.csv", "--confidence", "2")]
+)
+def test_the_command_names_what_it_cannot_use(
+    run_proxyds: Run, checked_proxy: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    write(tmp_path, OTHERS)
+    ended = run_proxyds("rank", str(checked_proxy), *(str(tmp_path / a) if "." in a else a for a in arguments))
+    assert ended.returncode not in (0, 1)
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) <= 4
