@@ -180,6 +180,26 @@ class RankedRecord(Part):
     proxy_place: Count
 
 
+class RehearsalRecord(Part):
+    """Whether what `proxyds rank` says comes true: parts of the check's architectures ranked by what the others tell.
+
+    Attributes:
+        n_fitted: Architectures that tell.
+        n_candidates: Architectures that are ranked.
+        intervals_hold: Share of the accuracies on everything that lie in their 90 % interval.
+        chance_of_best: Chance that the best candidate was given, the mean.
+        shortlists_hold: Share of the shortlists of 90 % that hold the best.
+        shortlist_size: Their mean length.
+    """
+
+    n_fitted: Count
+    n_candidates: Count
+    intervals_hold: Share
+    chance_of_best: Share
+    shortlists_hold: Share
+    shortlist_size: Amount
+
+
 class EvidenceRecord(Part):
     """How well the proxy ranks architectures, measured; see `evaluation/evidence.py`."""
 
@@ -203,6 +223,7 @@ class EvidenceRecord(Part):
     caution: str | None = None
     architectures: Annotated[tuple[RankedRecord, ...], Field(max_length=2000)] = ()
     searches: Annotated[tuple[SearchRecord, ...], Field(max_length=1000)] = ()
+    rehearsal: RehearsalRecord | None = None
     passed: bool | None
     sufficient_ratio: float | None
     spending: SpendingRecord

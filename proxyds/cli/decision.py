@@ -27,7 +27,7 @@ from proxyds.cli.progress import show_progress
 @quiet
 @as_json
 def rank(proxy: str, results: Path, confidence: float, plot: Path | None, quiet: bool, as_json: bool) -> None:
-    r"""Say which of the candidates in RESULTS to train on everything.
+    """Say which of the candidates in RESULTS to train on everything.
 
     PROXY is what they were trained on: a folder, user/name@v1.0.0 on the Hub or an address. RESULTS is a CSV, JSON or parquet
     file with the columns architecture and accuracy (as a share or in percent). More columns, where you have them:
@@ -40,7 +40,7 @@ def rank(proxy: str, results: Path, confidence: float, plot: Path | None, quiet:
 
     What to expect on everything follows from the proxy's own check. Run the command again with the full_accuracy of the first few: it
     says when to stop.
-    """
+    """  # noqa: D301 - \b keeps click from filling the lines below it
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.pipeline.rank import rank
 

@@ -42,6 +42,7 @@ from proxyds.artifact.ranking_table import (
 )
 from proxyds.errors import EvidenceError
 from proxyds.evaluation.cost import weigh_spending
+from proxyds.evaluation.decision.rehearsal import rehearse
 from proxyds.evaluation.intervals import (
     LeftOut,
     compare_repeats,
@@ -133,6 +134,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         caution=_find_caution(measured, manifest),
         architectures=tuple(_list_architectures(measured, table, own_ratio)),
         searches=tuple(list_searches(search, list_scores(measured, check.parameter_weight), measured, own_ratio)),
+        rehearsal=rehearse(measured, own_ratio, manifest.seed),
         passed=None,
         sufficient_ratio=None,
         spending=spending,

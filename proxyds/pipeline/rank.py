@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.errors import AccuracyTableError, ProxydsError
-from proxyds.evaluation.decision.ranking import Ranking, rank_candidates
+from proxyds.evaluation.decision.ranking import CONFIDENCE, Ranking, rank_candidates
 from proxyds.evaluation.decision.results import Candidate, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.pull import open_tables
@@ -21,8 +21,6 @@ from proxyds.space.listing import list_architectures
 
 if TYPE_CHECKING:
     from torch import nn
-
-CONFIDENCE = 0.9
 
 
 def rank(

@@ -87,6 +87,7 @@ def weigh(rows: Rows, check: Check | None = None, *, own_ratio: float = 0.1, **a
         "space": SpaceRecord.model_construct(n_architectures=1000),
         "label_names": tuple("0123456789"),
         "kept_labels": None,
+        "seed": 0,
         "stages": [StageRecord(stage="probe", work_seconds=2, elapsed_seconds=1, flops=10, was_stored=False)],
     }
     for name, value in about.items():

@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 from proxyds.artifact.ranking_table import (
     FEWER_EPOCHS,
     FULL,
-    PARAMETERS,
-    PROXY,
     Measured,
     best_first,
     collect_accuracies,
 )
-from proxyds.evaluation.decision.ranking import expect
-from proxyds.evaluation.decision.results import Candidate, Run
+from proxyds.evaluation.decision.ranking import CONFIDENCE, expect
+from proxyds.evaluation.decision.rehearsal import take, take_candidates
 from proxyds.evaluation.decision.shortlist import choose_shortlist, find_chances
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.yaml import read_recipe
@@ -37,7 +35,6 @@ from tests.studies.rows import read_rows
 from tests.studies.weighing import make_table
 
 RESULTS = Path(__file__).parent.parent.parent / "docs" / "calibration"
-CONFIDENCE = 0.9
 N_SPLITS = 200
 STUDIES = {"cifar10": 10, "cifar100": 100}
 """Studies whose rows are taken, with how many labels."""
@@ -110,20 +107,6 @@ def list_ways(measured: Measured) -> Iterator[tuple[str, float]]:
             yield method, ratio
 
 
-def take(measured: Measured, chosen: NDArray[np.int64], way: tuple[str, float]) -> Measured:
-    """Takes some architectures' accuracies on everything and one way's as those of a proxy."""
-    return Measured(
-        names=[measured.names[i] for i in chosen],
-        costs={name: cost[chosen] for name, cost in measured.costs.items()},
-        accuracies={
-            (FULL, 1.0): measured.accuracies[FULL, 1.0][:, chosen],
-            (PROXY, way[1]): measured.accuracies[way][:, chosen],
-        },
-        draws={(FULL, 1.0): measured.draws[FULL, 1.0], (PROXY, way[1]): measured.draws[way]},
-        left_out=(),
-    )
-
-
 def rehearse(study: str, measured: Measured, cost: Floats, way: tuple[str, float], number: int, bins: Bins) -> Split:
     """Ranks one half of the architectures by what the other half tells.
 
@@ -139,13 +122,8 @@ def rehearse(study: str, measured: Measured, cost: Floats, way: tuple[str, float
     order = generator.permutation(len(measured.names))
     fitted, asked = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     repeat = int(generator.integers(len(measured.accuracies[way])))
-    on_proxy, draw = measured.accuracies[way][repeat][asked], int(measured.draws[way][repeat])
-    candidates = [
-        Candidate(
-            measured.names[i], (Run(draw, draw, float(accuracy)),), n_parameters=int(measured.costs[PARAMETERS][i])
-        )
-        for i, accuracy in zip(asked, on_proxy, strict=True)
-    ]
+    on_proxy = measured.accuracies[way][repeat][asked]
+    candidates = take_candidates(measured, asked, way, repeat)
     expected = expect(candidates, take(measured, fitted, way), way[1], derive_seed(0, "samples", study, number))
     chances = find_chances(expected.samples)
     true = measured.accuracies[FULL, 1.0].mean(axis=0)[asked]

@@ -48,9 +48,8 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
         if ranking.n_fitted:
             axes.set_xlabel("accuracy on everything: expected, 90 % interval (known: black)")
             n, chance = len(ranking.shortlist), f"{ranking.chance_of_shortlist:.0%}"
-            axes.set_title(
-                f"The best of {len(ranking.candidates)} is among the {n} in colour with a chance of {chance}"
-            )
+            listed = "the one in colour" if n == 1 else f"one of the {n} in colour"
+            axes.set_title(f"The best of {len(ranking.candidates)} is {listed} with a chance of {chance}")
         else:
             axes.set_xlabel("accuracy on the proxy")
             axes.set_title("Candidates by accuracy on the proxy")

@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from proxyds.evaluation.rank_metrics import Floats
 
@@ -25,6 +26,8 @@ ENDS = 1e-4
 """Accuracies are kept so far from 0 and 1, where log odds have no end."""
 MOST_CORRECTED = 0.5
 """Share of what tells accuracies on the proxy apart, and of the scatter, that may be taken for noise, at most."""
+NEXT_TO_NOTHING = 1e-9
+"""Share of the normal equations that keeps them solvable where nothing tells architectures apart."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Model:
         """
         columns, y = self._columns, self.fitted.on_everything - self.fitted.on_everything.mean()
         product, towards = columns.T @ columns, columns.T @ y
+        product += NEXT_TO_NOTHING * np.trace(product) * np.eye(len(product))
         inverse = np.linalg.inv(product)
         least = (1 - MOST_CORRECTED) * float(y @ y - towards @ inverse @ towards)
         told_apart = 1 / inverse[1, 1]  # what only the accuracy on the proxy explains
@@ -168,7 +172,7 @@ def to_log_odds(accuracies: Floats) -> Floats:
 
 def to_accuracy(log_odds: Floats) -> Floats:
     """Turns log odds into accuracies."""
-    accuracies: Floats = 1 / (1 + np.exp(-log_odds))
+    accuracies: Floats = expit(log_odds)
     return accuracies
 
 

@@ -26,8 +26,12 @@ from proxyds.evaluation.intervals import MIN_ARCHITECTURES
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.seeding import derive_seed
 
-N_SAMPLES = 20_000
-"""Draws of what candidates may have: a chance of 10 % is known to .2 points."""
+CONFIDENCE = 0.9
+"""With which the best candidate is on a shortlist, unless another is asked for."""
+N_SAMPLES = 8_000
+"""Draws of what candidates may have, at most: a chance of 10 % is known to a third of a point."""
+MAX_DRAWN = 20_000_000
+"""Accuracies that are drawn in all, at most: of many candidates fewer draws."""
 RANGE_MARGIN = 0.5
 """Candidates may lie so far outside of the check's accuracies on the proxy, in widths of their range."""
 MIN_KNOWN = 3
@@ -189,7 +193,8 @@ def expect(candidates: Sequence[Candidate], measured: Measured, own_ratio: float
     is_of_check = np.isin([each.name for each in candidates], measured.names)
     model = fit_model(known, asked, ~is_of_check & np.isfinite(asked.on_everything), noise)
     before = fit_model(known, asked, np.zeros(len(candidates), np.bool_), noise)
-    return Expected(model.sample(asked, N_SAMPLES, seed), asked, model, before)
+    n_samples = min(N_SAMPLES, max(MAX_DRAWN // len(candidates), 100))
+    return Expected(model.sample(asked, n_samples, seed), asked, model, before)
 
 
 def _average_runs(candidates: Sequence[Candidate]) -> Floats:
@@ -290,7 +295,7 @@ def _list_notes(evidence: EvidenceRecord, candidates: Sequence[Candidate], expec
     is_fitted = len(expected.model.fitted.on_proxy) - len(expected.before.fitted.on_proxy)
     if is_fitted >= MIN_KNOWN:
         unknown = replace(asked, on_everything=np.full(len(candidates), np.nan))
-        chances = find_chances(expected.before.sample(unknown, N_SAMPLES, 0))
+        chances = find_chances(expected.before.sample(unknown, len(expected.samples), 0))
         true = np.array([math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates])
         outside = np.isfinite(true) & ((true < chances.low) | (true > chances.high))
         if outside.sum() > np.isfinite(true).sum() / 2:

@@ -99,3 +99,11 @@ def test_the_same_seed_gives_the_same_draws() -> None:
 def test_accuracies_of_none_and_all_have_log_odds() -> None:
     assert np.isfinite(to_log_odds(np.array([0.0, 1.0]))).all()
     assert np.allclose(to_accuracy(to_log_odds(np.array([0.1, 0.5, 0.99]))), [0.1, 0.5, 0.99])
+
+
+def test_accuracies_that_do_not_differ_tell_nothing_and_break_nothing() -> None:
+    x = np.linspace(-1, 1, 10)
+    candidates = make(np.array([0.5, -0.5]), parameters=np.array([1.0, 2.0]))
+    for on_proxy, parameters in ((np.zeros(10), x), (x, x)):
+        model = fit_model(make(on_proxy, np.sin(5 * x), parameters=parameters), candidates, nothing(candidates), 0.0)
+        assert np.isfinite(model.sample(candidates, 100, 0)).all()
