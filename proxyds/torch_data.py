@@ -108,7 +108,7 @@ def _read_held_out(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     recipe = read_recipe(folder / RECIPE, overrides)
     run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
-    data = load_source(recipe, run)
+    data = load_source(recipe, run, id_rule=manifest.source.id_rule)
     if manifest.index_of is None:
         ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
         check_same(data, manifest.source.fingerprint, *ids)

@@ -66,6 +66,7 @@ class SourceRecord(Part):
     layout: str = ""
     left_out: dict[str, Count] = Field(default_factory=dict)
     n_conflicting: Count = 0
+    id_rule: Literal[1, 2] = 1
 
 
 class ProbeRecord(Part):

@@ -1,7 +1,7 @@
 """Encoded images become pixels and ids: a part of a split at a time, by a worker that holds a few thousand images.
 
-A sample's id is the sha256 of its decoded mode, size and pixels, before any conversion, and its label's name: the same picture has one
-id as PNG and as WebP, in any order, shard or split.
+A sample's id is the sha256 of the picture that networks see (its mode, size and pixels, before they are made the recipe's) and of its
+label's name: the same picture has one id as PNG and as WebP, in any order, shard or split; see `docs/format.md`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from proxyds.data.images import DECODE_ERRORS, check_depth, open_image
+from proxyds.data.images import (
+    DECODE_ERRORS,
+    FORMER_ID_RULE,
+    ID_RULE,
+    check_depth,
+    convert_mode,
+    open_image,
+    see_picture,
+)
 from proxyds.data.parts import Part
 from proxyds.data.survey.naming import normalize
 from proxyds.errors import BadImageError, SourceError
@@ -27,15 +35,25 @@ from proxyds.runtime.task import Report, Task
 from proxyds.text import first_line
 
 STAGE = "source"
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 CONVERSION_VERSION = 1
 """Raised when `convert_image` gives other pixels: then trainings on them are others too."""
 RUN, RUN_BYTES = 8192, 128_000_000
 """Images of one file of pixels, and their bytes, at most."""
 
-ROW = np.dtype([("id", "S64"), ("sha256", "S64"), ("label", np.int64), ("index", np.int64), ("place", np.int64)])
+ROW = np.dtype(
+    [
+        ("id", "S64"),
+        ("sha256", "S64"),
+        ("label", np.int64),
+        ("index", np.int64),
+        ("place", np.int64),
+        ("picture", np.uint64),
+    ]
+)
 """Row of one decoded image: its id before repeats are numbered, the sha256 of its file, the index of its label among its
-part's labels, its own index in the part, and that of its pixels in the part's files, laid end to end."""
+part's labels, its own index in the part, that of its pixels in the part's files, laid end to end, and the first bits of the sha256 of
+these pixels, which tell what networks cannot tell apart."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,9 @@ class Decoded:
     smallest_side: int
 
 
-def decoding_task(part: Part, spec: Images, split: str, label_names: Sequence[str] | None, number: int, n: int) -> Task:
+def decoding_task(
+    part: Part, spec: Images, split: str, label_names: Sequence[str] | None, number: int, n: int, id_rule: int
+) -> Task:
     """Describes the decoding of part `number` of a split's n parts; see `decode_part`."""
     return Task(
         stage=STAGE,
@@ -77,9 +97,17 @@ def decoding_task(part: Part, spec: Images, split: str, label_names: Sequence[st
             "image_mode": spec.image_mode,
             "image_size": spec.image_size,
             "on_bad_image": spec.on_bad_image,
+            "id_rule": id_rule,
         },
         function=decode_part,
-        arguments={"part": part, "spec": spec, "split": split, "label_names": label_names, "number": number},
+        arguments={
+            "part": part,
+            "spec": spec,
+            "split": split,
+            "label_names": label_names,
+            "number": number,
+            "id_rule": id_rule,
+        },
     )
 
 
@@ -92,6 +120,7 @@ def decode_part(
     split: str,
     label_names: Sequence[str] | None,
     number: int,
+    id_rule: int = ID_RULE,
 ) -> None:
     """Decodes a part into `pixels-*.npy`, uint8 (n, C, H, W), `rows.npy` of `ROW` in the order of ids, and `part.json`.
 
@@ -105,6 +134,7 @@ def decode_part(
         split: The source's name of the split, for messages.
         label_names: Text for each label number; None where the labels are texts, or numbers of their own.
         number: Which part it is.
+        id_rule: By which rule ids are made.
 
     Raises:
         BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
@@ -113,7 +143,7 @@ def decode_part(
     label_indices: dict[Any, int] = {}
     counts: list[int] = []
     firsts: list[int] = []
-    rows: list[tuple[bytes, bytes, int, int, int]] = []
+    rows: list[tuple[bytes, bytes, int, int, int, int]] = []
     images: list[NDArray[np.uint8]] = []
     bad_images: list[tuple[int, str]] = []
     runs: list[int] = []
@@ -139,7 +169,7 @@ def decode_part(
             continue
         text = str(value) if label_names is None else label_names[value]
         try:
-            content_id, pixels, side = _decode_image(encoded, text, spec)
+            content_id, pixels, side = _decode_image(encoded, text, spec, id_rule)
         except DECODE_ERRORS as error:
             if spec.on_bad_image == "fail":
                 place = f"[{index + part.first}]" if part.first is not None else f", part {number + 1} [{index}]"
@@ -153,7 +183,8 @@ def decode_part(
         smallest_side = min(smallest_side or side, side)
         n_channels, height, width = pixels.shape
         shapes.add((n_channels, height, width))
-        rows.append((content_id, hashlib.sha256(encoded).hexdigest().encode(), label, index, len(rows)))
+        file_hash, pixels_hash = hashlib.sha256(encoded).hexdigest().encode(), hashlib.sha256(pixels.data).digest()
+        rows.append((content_id, file_hash, label, index, len(rows), int.from_bytes(pixels_hash[:8], "big")))
         images.append(pixels)
         if len(images) == RUN or len(images) * pixels.nbytes >= RUN_BYTES:
             write_run()
@@ -194,7 +225,7 @@ def is_missing(value: Any, label_names: Sequence[str] | None) -> bool:
 
 
 def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
-    """Turns an image of any mode and size into what networks see: upright by its EXIF, on white where it is transparent.
+    """Turns an image of any mode and size into the pixels that networks see; see `images.see_picture`.
 
     Args:
         image: As it was decoded.
@@ -206,24 +237,26 @@ def convert_image(image: Image.Image, spec: Images) -> NDArray[np.uint8]:
     Raises:
         ValueError: It has 16 bits or more a channel.
     """
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        raise ValueError(f"images of 16 bits or more a channel are not supported, this one is {image.mode}")
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert(spec.image_mode)
-    if spec.image_size is not None and image.size != (spec.image_size, spec.image_size):
-        image = ImageOps.fit(image, (spec.image_size, spec.image_size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return _fit_picture(see_picture(image), spec)
 
 
-def _decode_image(encoded: bytes, label: str, spec: Images) -> tuple[bytes, NDArray[np.uint8], int]:
+def _fit_picture(picture: Image.Image, spec: Images) -> NDArray[np.uint8]:
+    """Makes a picture of the mode and size that a recipe asks for; returns its pixels, (C, H, W) uint8."""
+    picture = convert_mode(picture, spec.image_mode)
+    if spec.image_size is not None and picture.size != (spec.image_size, spec.image_size):
+        picture = ImageOps.fit(picture, (spec.image_size, spec.image_size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def _decode_image(encoded: bytes, label: str, spec: Images, id_rule: int) -> tuple[bytes, NDArray[np.uint8], int]:
     """Returns an image's id, the pixels that networks see, (C, H, W), and the shorter side of the image in pixels."""
     with open_image(encoded) as image:
         check_depth(image, encoded)
         image.load()
-        return _content_id(image, label), convert_image(image, spec), min(image.size)
+        picture = see_picture(image)
+        named = image if id_rule == FORMER_ID_RULE else picture
+        return _content_id(named, label), _fit_picture(picture, spec), min(picture.size)
 
 
 def _describe_damage(error: Exception) -> str:
@@ -237,6 +270,7 @@ def _describe_damage(error: Exception) -> str:
 
 
 def _content_id(image: Image.Image, label: str) -> bytes:
+    """Returns the id of an image, before repeats are numbered; a palette is there by the former rule alone."""
     header = f"{image.mode} {image.width}x{image.height} {label}\n"
     pixels = image.tobytes()
     if image.mode == "P":

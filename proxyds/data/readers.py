@@ -10,9 +10,9 @@ import glob
 import hashlib
 import io
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from PIL import Image
 from proxyds.data.parts import FilesPart, LoadedPart, Part, StreamedPart, TarsPart, refusing_unreadable
 from proxyds.data.survey.columns import find_image_column, find_label_column
 from proxyds.data.survey.folder import survey_folder
-from proxyds.data.survey.listing import list_folder
-from proxyds.data.survey.records import Survey, SurveyedSplit, identify
+from proxyds.data.survey.listing import DATA_SUFFIXES, list_folder, suffix_of
+from proxyds.data.survey.records import FoundFile, Survey, SurveyedSplit, identify, name_paths
 from proxyds.data.survey.tars import check_end, find_members
 from proxyds.errors import (
     RemoteError,
@@ -45,6 +45,8 @@ PART_BYTES = 500_000_000
 """Bytes of their files, at most, about."""
 MAX_FILE_GROUPS = 4096
 """Parts of a split that is streamed, at most: a folder of images has a file for each."""
+NOT_READ = "files of data that `datasets` does not read"
+BY_DATASETS = "splits and labels as `datasets` finds them, by rules of its own"
 STREAMED_SHARE = 0.25
 """A source is streamed where its files are a larger share of the memory."""
 
@@ -167,9 +169,11 @@ def _open_hub(spec: HubSource, streamed: bool | None, memory_bytes: int) -> RawS
     if streamed is None:
         streamed = n_bytes > STREAMED_SHARE * memory_bytes
     config = None if is_local_copy else spec.config
-    opened = _load_dataset(location, name, config, streamed)
+    opened, read = _load_dataset(location, name, config, streamed)
     raw = _read_tables(opened, spec, name, identify(listing.files, config))
-    return replace(raw, revision=revision, is_local_copy=is_local_copy, n_bytes=n_bytes)
+    left_out = _find_unread(listing.files, read)
+    survey = Survey(Path(name), "configs", {}, BY_DATASETS, left_out=left_out)
+    return replace(raw, revision=revision, is_local_copy=is_local_copy, n_bytes=n_bytes, survey=survey)
 
 
 def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -> RawSource:
@@ -177,15 +181,20 @@ def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -
     survey = survey_folder(folder, spec)
     if streamed is None:
         streamed = survey.n_bytes > STREAMED_SHARE * memory_bytes
+    notes = list(survey.notes)
     if survey.form in ("images", "tars"):
-        roles = _find_roles(survey.splits, spec)
-        parts = {
-            role: _read_images(survey, survey.splits[name], streamed)
-            if survey.form == "images"
-            else _read_tars(survey, survey.splits[name], spec, streamed)
-            for role, name in roles.items()
-        }
-        splits = {role: RawSplit(name, parts[role]) for role, name in roles.items()}
+        roles, splits = _find_roles(survey.splits, spec), {}
+        for role, name in roles.items():
+            if survey.form == "images":
+                parts = _read_images(survey, survey.splits[name], streamed)
+            else:
+                parts, passed_over = _read_tars(survey, survey.splits[name], spec, streamed)
+                if passed_over:
+                    notes.append(
+                        f"tars of {name} hold members that are part of no sample and are passed over: at least {len(passed_over):,} "
+                        f"({name_paths(passed_over)})"
+                    )
+            splits[role] = RawSplit(name, parts)
         is_test_asked = spec.test_split is not None
         raw = RawSource(folder.name, survey.label_names, splits, is_test_asked=is_test_asked, is_streamed=streamed)
     else:
@@ -195,14 +204,14 @@ def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -
                 name: [glob.escape(str(folder.absolute() / file.path)) for file in split.files]
                 for name, split in survey.splits.items()
             }
-        opened = _load_dataset(folder, folder.name, None, streamed, data_files)
-        content = identify(file for split in survey.splits.values() for file in split.files)
-        raw = _read_tables(opened, spec, folder.name, content)
+        opened, read = _load_dataset(folder, folder.name, None, streamed, data_files)
+        files = [file for split in survey.splits.values() for file in split.files]
+        raw = _read_tables(opened, spec, folder.name, identify(files))
+        survey = replace(survey, left_out=survey.left_out | _find_unread(files, read))
     used = {split.name for split in raw.splits.values()}
     if unused := sorted(set(survey.splits) - used) if survey.form != "configs" else []:
-        note = f"the recipe has no use for the splits {', '.join(unused)} of {folder.name}"
-        survey = replace(survey, notes=(*survey.notes, note))
-    return replace(raw, n_bytes=survey.n_bytes, survey=survey)
+        notes.append(f"the recipe has no use for the splits {', '.join(unused)} of {folder.name}")
+    return replace(raw, n_bytes=survey.n_bytes, survey=replace(survey, notes=tuple(notes)))
 
 
 def _read_images(survey: Survey, split: SurveyedSplit, streamed: bool) -> list[Part]:
@@ -224,12 +233,14 @@ def _read_images(survey: Survey, split: SurveyedSplit, streamed: bool) -> list[P
     return parts
 
 
-def _read_tars(survey: Survey, split: SurveyedSplit, spec: FolderSource, streamed: bool) -> list[Part]:
-    """Cuts the samples of a split's tars into parts: one for each tar where they are streamed."""
+def _read_tars(
+    survey: Survey, split: SurveyedSplit, spec: FolderSource, streamed: bool
+) -> tuple[list[Part], list[str]]:
+    """Cuts the samples of a split's tars into parts: one for each tar where they are streamed; also returns what `find_members` passes over."""
     folder = survey.folder.absolute()
     tars = [folder / file.path for file in split.files]
     with refusing_unreadable(tars[0].name):
-        members = find_members(tars, spec)
+        members, passed_over = find_members(tars, spec)
     n_parts = min(len(tars), MAX_FILE_GROUPS)
     bounds = [len(tars) * part // n_parts for part in range(n_parts + 1)]
     parts = [
@@ -237,10 +248,11 @@ def _read_tars(survey: Survey, split: SurveyedSplit, spec: FolderSource, streame
         for start, end in pairwise(bounds)
     ]
     if streamed:
-        return list(parts)
+        return list(parts), passed_over
     rows = [row for part in parts for row in part.rows()]
     images = pa.array([{"bytes": encoded, "path": name[2:-1] or None} for encoded, _, name in rows], _IMAGES)
-    return _cut_parts(pa.chunked_array([images]), pa.chunked_array([pa.array([label for _, label, _ in rows])]))
+    labels = pa.array([label for _, label, _ in rows])
+    return _cut_parts(pa.chunked_array([images]), pa.chunked_array([labels])), passed_over
 
 
 def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content: str) -> RawSource:
@@ -336,8 +348,8 @@ def _find_folder(path: str) -> Path:
 
 def _load_dataset(
     folder: Path, name: str, config: str | None, streamed: bool, data_files: dict[str, list[str]] | None = None
-) -> Any:
-    """Has `datasets` open parquet files by split, or a folder as it finds it."""
+) -> tuple[Any, set[str]]:
+    """Has `datasets` open parquet files by split, or a folder as it finds it; also returns the paths in the folder that it reads."""
     import datasets
 
     # a cache for each folder: offline, `datasets` may answer with another folder of the same name
@@ -348,9 +360,12 @@ def _load_dataset(
             with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
                 try:
                     path = str(folder) if data_files is None else "parquet"
-                    return datasets.load_dataset(
+                    found = datasets.load_dataset_builder(path, config, data_files=data_files, cache_dir=str(cache))
+                    read = chain.from_iterable((found.config.data_files or {}).values())
+                    opened = datasets.load_dataset(
                         path, config, data_files=data_files, cache_dir=str(cache), streaming=streamed
                     )
+                    return opened, {os.path.relpath(file, folder) for file in read}
                 except datasets.exceptions.DatasetGenerationError as error:
                     raise error.__cause__ or error from None
                 except PermissionError as error:
@@ -361,6 +376,12 @@ def _load_dataset(
             raise SourceNotFoundError(
                 f"source: must be a data set that can be opened, found none in {name}: {first_line(error)}"
             ) from error
+
+
+def _find_unread(files: Iterable[FoundFile], read: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Finds files of data that `datasets` leaves alone, by the reason that is told; none where there are none."""
+    left = tuple(file.path for file in files if file.path not in read and suffix_of(file) in DATA_SUFFIXES)
+    return {NOT_READ: left} if left else {}
 
 
 def _find_roles(opened: Collection[str], spec: Columns) -> dict[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.chunked import Column, count, cut_chunks
+from proxyds.data.images import ID_RULE
 from proxyds.data.pixels import FileAt, ImageArray, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
@@ -49,7 +50,7 @@ class Samples:
     """Labelled images of one split.
 
     Attributes:
-        ids: (N,) text, sorted; sha256 of decoded mode, size, pixels and label, then `-2`, `-3`, ... for repeats.
+        ids: (N,) text, sorted; sha256 of the picture's mode, size and pixels and of the label, then `-2`, `-3`, ... for repeats.
         labels: (N,) int64 in [0, n_labels).
         source_index: (N,) int64, position in the source's split.
         encoded_sha256: (N,) text, of the image file's bytes as the source holds them.
@@ -196,13 +197,14 @@ class SourceFacts:
         fingerprint: sha256 over the sorted ids of all splits: the content, whatever its order.
         n_samples: For each split of the source, the samples read.
         n_duplicates: For each split, samples whose picture and label stand there already.
-        n_shared: Training samples that also stand in the evaluation or test samples.
+        n_shared: Training samples whose picture, as networks see it, also stands under the same label among evaluation or test samples.
         bad_images: Where each image that was left out stood (`train[17]`).
         evaluation_from: How the evaluation samples came about.
         test_from: How the test samples came about.
         layout: Of a folder, what of it is used, and by which rule.
         left_out: Of a folder, by reason the number of files that are not used; a folder that was not looked into counts once.
-        n_conflicting: Images whose very file also stands under another label, in whichever split.
+        n_conflicting: Images whose picture, as networks see it, also stands under another label, in whichever split.
+        id_rule: By which rule of `docs/format.md` sample ids are made.
     """
 
     name: str
@@ -219,6 +221,7 @@ class SourceFacts:
     layout: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     n_conflicting: int = 0
+    id_rule: int = ID_RULE
 
 
 def tell_repeats(n_conflicting: int, n_shared: int) -> list[str]:

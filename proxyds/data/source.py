@@ -28,6 +28,7 @@ from proxyds.data.decoding import (
     list_pixels,
     read_decoded,
 )
+from proxyds.data.images import ID_RULE
 from proxyds.data.parts import LoadedPart, Part
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
 from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
@@ -75,13 +76,14 @@ class _Split:
         return [f"{self.name}[{start + i}]{name}" for each, start in parts for i, name in each.bad_images]
 
 
-def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> Source:
+def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None, id_rule: int = ID_RULE) -> Source:
     """Reads a recipe's source and splits it.
 
     Args:
         recipe: Its source, seed and protocol.
         run: Decodes the parts that the store does not hold.
         streamed: Whether samples and pixels stay on disk; None to decide from their size.
+        id_rule: By which rule ids are made, and so how the source is split: that of the proxy whose source it is.
 
     Raises:
         SourceNotFoundError: There is no such data set.
@@ -93,7 +95,8 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
     spec, protocol, memory = recipe.source, recipe.importance.protocol, measure_memory()
     raw = open_splits(spec, streamed, memory)
     _check_names((*(raw.label_names or ()), *(split.name for split in raw.splits.values()), raw.name))
-    splits = _decode(raw, [role for role in raw.splits if role != "validation" or protocol != "paper"], spec, run)
+    used = [role for role in raw.splits if role != "validation" or protocol != "paper"]
+    splits = _decode(raw, used, spec, run, id_rule)
     label_names = raw.label_names or tuple(
         str(value) for value in sorted(value for value in splits["train"].count_labels() if not is_missing(value, None))
     )
@@ -153,13 +156,14 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None) -> 
             fingerprint=result.content,
             n_samples={split.name: len(roles[role]) for role, split in splits.items()},
             n_duplicates={split.name: result.n_duplicates[role] for role, split in splits.items()},
-            n_shared=result.n_shared,
+            n_shared=result.repeats.n_shared,
             bad_images=tuple(place for split in splits.values() for place in split.list_bad_images()),
             evaluation_from=evaluation_from,
             test_from=test_note + _tell_origin(splits.get("test"), "training split", spec.test_fraction),
             layout=raw.survey.describe() if raw.survey else "",
             left_out={why: len(paths) for why, paths in raw.survey.left_out.items()} if raw.survey else {},
-            n_conflicting=result.n_conflicting,
+            n_conflicting=result.repeats.n_conflicting,
+            id_rule=id_rule,
         ),
         warnings=_list_warnings(raw, splits.values(), spec, result),
         reading=_describe_reading(raw, n_pixel_bytes, memory, is_streamed),
@@ -196,10 +200,10 @@ def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluat
     )
 
 
-def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks) -> dict[str, _Split]:
+def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks, id_rule: int) -> dict[str, _Split]:
     """Decodes the parts of some splits, all at once."""
     tasks = [
-        decoding_task(part, spec, split.name, raw.label_names, number, len(split.parts))
+        decoding_task(part, spec, split.name, raw.label_names, number, len(split.parts), id_rule)
         for split in map(raw.splits.__getitem__, roles)
         for number, part in enumerate(split.parts)
     ]
@@ -306,7 +310,10 @@ def _list_warnings(raw: RawSource, splits: Iterable[_Split], spec: Images, resul
                 f"source.image_size: {n_enlarged:,} of {split.starts[-1]:,} images in split {split.name} are enlarged to "
                 f"{spec.image_size} pixels, the smallest from {side}, which adds no detail and costs time"
             )
-    return (*warnings, *tell_repeats(result.n_conflicting, result.n_shared))
+    warnings += tell_repeats(result.repeats.n_conflicting, result.repeats.n_shared)
+    if n := result.repeats.n_measured_twice:
+        warnings.append(f"source: evaluation samples that also stand among the test samples: {n:,}")
+    return tuple(warnings)
 
 
 def _open_encoded(split: _Split, source_index: NDArray[np.int64], run: RunTasks) -> ReadEncoded:

@@ -1,7 +1,7 @@
 """Decoded parts become samples in the order of their ids, and these training, evaluation and test samples.
 
 The parts, each sorted, are merged a bucket of ids at a time: ids are hashes, so buckets are of like size. In memory are a bucket, the
-evaluation and test samples, 12 bytes of each sample, and some 120 of each training sample where some of these are to be carved out.
+evaluation and test samples, 24 bytes of each sample, and some 120 of each training sample where some of these are to be carved out.
 """
 
 from __future__ import annotations
@@ -74,6 +74,21 @@ class Carving:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """Images that networks cannot tell apart, and that stand where this misleads.
+
+    Attributes:
+        n_conflicting: Images whose picture also stands under another label, in whichever split.
+        n_shared: Training samples whose picture also stands, under the same label, among the evaluation or test samples.
+        n_measured_twice: Evaluation samples whose picture also stands, under the same label, among the test samples.
+    """
+
+    n_conflicting: int
+    n_shared: int
+    n_measured_twice: int
+
+
+@dataclass(frozen=True)
 class Splits:
     """What `split_samples` says of its result.
 
@@ -84,8 +99,7 @@ class Splits:
         fingerprint: Of the training samples, see `samples.Samples`.
         content: sha256 of a source's content, whatever its order: names of the labels, then each role and its ids.
         n_duplicates: By role, samples whose picture and label stand in the split already.
-        n_shared: Training samples that also stand in the evaluation or test samples.
-        n_conflicting: Images whose very file also stands under another label, in whichever split.
+        repeats: What stands where it misleads.
     """
 
     counts: tuple[int, ...]
@@ -94,8 +108,7 @@ class Splits:
     fingerprint: str
     content: str
     n_duplicates: dict[str, int]
-    n_shared: int
-    n_conflicting: int
+    repeats: Repeats
 
 
 def splitting_task(
@@ -133,34 +146,32 @@ def split_samples(
     Roles without samples have no file.
     """
     other_roles = {role: join_samples(list(_merge(each))) for role, each in roles.items() if role != "train"}
-    other_ids = np.concatenate([np.zeros(0, "S64"), *map(_base_ids, other_roles.values())])
+    pictures = {role: _read_pictures(each) for role, each in roles.items()}
     is_test, is_evaluation = _carve_both(roles["train"], carving)
     content = hashlib.sha256("\n".join(label_names).encode())
     carved: dict[str, list[Samples]] = {"test": [], "evaluation": []}
-    n_duplicates, n_shared = dict.fromkeys(sorted(roles), 0), 0
-    files: list[NDArray[Any]] = []
+    n_duplicates = dict.fromkeys(sorted(roles), 0)
+    standings: list[NDArray[Any]] = []
 
-    def note(role: str, samples: Samples) -> None:
-        """Counts a role's repeats, takes its ids into the content, and keeps what tells its files and labels."""
-        files.append(_name_files(samples))
+    def note(role: str, samples: Samples, use: NDArray[np.int8] | int) -> None:
+        """Counts a role's repeats, takes its ids into the content, and keeps what tells pictures that stand twice."""
+        standing = np.empty(len(samples), _STANDING)
+        standing["picture"], standing["label"], standing["use"] = pictures[role][samples.rows], samples.labels, use
+        standings.append(standing)
         ids = samples.ids.tolist()
         content.update("".join(f"\n{each}" for each in sorted(ids)).encode())
         n_duplicates[role] += sum(len(each) > ID_HEX_DIGITS for each in ids)
 
     def carve_out(pieces: Iterable[Samples]) -> Iterator[Samples]:
-        """Sets test and evaluation samples aside; passes the others on, and counts those that stand elsewhere too."""
-        nonlocal n_shared
+        """Sets test and evaluation samples aside, and passes the others on."""
         start = 0
         for samples in pieces:
-            note("train", samples)
             here = slice(start, start + len(samples))
             start += len(samples)
-            is_carved = is_test[here] | is_evaluation[here]
+            note("train", samples, np.select([is_test[here], is_evaluation[here]], [_TEST, _EVALUATION], _TRAINING))
             carved["test"].append(samples.take(is_test[here]))
             carved["evaluation"].append(samples.take(is_evaluation[here]))
-            left, beside = samples.take(~is_carved), _base_ids(samples.take(is_carved))
-            n_shared += int(np.isin(_base_ids(left), np.concatenate([other_ids, beside])).sum())
-            yield left
+            yield samples.take(~(is_test[here] | is_evaluation[here]))
             report(start, len(is_test) + 1, "")
 
     for role in sorted(roles):
@@ -168,41 +179,48 @@ def split_samples(
         if role == "train":
             counts, fingerprint = _write_training(folder, carve_out(_merge(roles[role])))
         else:
-            note(role, other_roles[role])
+            note(role, other_roles[role], _TEST if role == "test" else _EVALUATION)
     test = other_roles.get("test") or join_samples(carved["test"])
     evaluation = other_roles.get("validation") or join_samples(carved["evaluation"])
     for name, samples in (("test", test), ("evaluation", evaluation)):
         if len(samples):
             write_shard(folder / f"{name}.npz", samples)
-    n_conflicting = _count_conflicts(np.concatenate(files))
-    splits = Splits(
-        counts, len(evaluation), len(test), fingerprint, content.hexdigest(), n_duplicates, n_shared, n_conflicting
-    )
+    repeats = _count_repeats(np.concatenate(standings))
+    splits = Splits(counts, len(evaluation), len(test), fingerprint, content.hexdigest(), n_duplicates, repeats)
     (folder / "splits.json").write_text(json.dumps(asdict(splits)))
     report(1, 1, "")
 
 
-_FILE = np.dtype([("sha256", np.uint64), ("label", np.int32)])
-"""The first bits of the sha256 of an image's file, and the image's label."""
+_STANDING = np.dtype([("picture", np.uint64), ("label", np.int32), ("use", np.int8)])
+"""What networks see of an image (see `decoding.ROW`), the image's label, and what it is used for."""
+_TRAINING, _EVALUATION, _TEST = range(3)
 
 
-def _name_files(samples: Samples) -> NDArray[Any]:
-    """Returns what tells whether a file stands under two labels, (n,) of `_FILE`."""
-    named = np.empty(len(samples), _FILE)
-    named["sha256"] = [int(each[:16], 16) for each in samples.encoded_sha256.tolist()]
-    named["label"] = samples.labels
-    return named
+def _read_pictures(decoded: DecodedSplit) -> NDArray[np.uint64]:
+    """Reads what networks see of a split's images, (n,), in the order of their pixels."""
+    pictures = np.empty(len(decoded), np.uint64)
+    for part in decoded.parts:
+        rows = np.load(part.rows.path, mmap_mode="r")
+        pictures[part.first_pixels + rows["place"]] = rows["picture"]
+    return pictures
 
 
-def _count_conflicts(named: NDArray[Any]) -> int:
-    """Counts the images whose file stands under another label too."""
-    named = named[np.lexsort((named["label"], named["sha256"]))]
-    starts = np.flatnonzero(np.concatenate([[True], named["sha256"][1:] != named["sha256"][:-1]]))
-    if not len(named):
-        return 0
-    ends = np.append(starts[1:], len(named))
-    is_conflict = named["label"][starts] != named["label"][ends - 1]
-    return int((ends - starts)[is_conflict].sum())
+def _count_repeats(standings: NDArray[Any]) -> Repeats:
+    """Counts what stands twice and misleads, of all images of all splits, (n,) of `_STANDING`."""
+    standings = standings[np.lexsort((standings["label"], standings["picture"]))]
+    is_new_picture, is_new_label = (
+        np.append(True, standings[name][1:] != standings[name][:-1]) for name in ("picture", "label")
+    )
+    is_new_pair = is_new_picture | is_new_label
+    of_picture, of_pair = np.cumsum(is_new_picture) - 1, np.cumsum(is_new_pair) - 1
+    n_labels = np.bincount(of_picture[is_new_pair])
+    last_use = np.maximum.reduceat(standings["use"], np.flatnonzero(is_new_pair))
+    stands_later_too = standings["use"] < last_use[of_pair]
+    return Repeats(
+        n_conflicting=int((n_labels > 1)[of_picture].sum()),
+        n_shared=int(stands_later_too[standings["use"] == _TRAINING].sum()),
+        n_measured_twice=int(stands_later_too[standings["use"] == _EVALUATION].sum()),
+    )
 
 
 def _write_training(folder: Path, pieces: Iterable[Samples]) -> tuple[tuple[int, ...], str]:
@@ -223,7 +241,7 @@ def _write_training(folder: Path, pieces: Iterable[Samples]) -> tuple[tuple[int,
 def read_splits(entry: Entry) -> Splits:
     """Reads what `split_samples` says of its result."""
     fields: dict[str, Any] = json.loads(entry.file("splits.json").path.read_text())
-    return Splits(**{**fields, "counts": tuple(fields["counts"])})
+    return Splits(**{**fields, "counts": tuple(fields["counts"]), "repeats": Repeats(**fields["repeats"])})
 
 
 def carve(ids: ParsedIds, labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -305,8 +323,3 @@ def _number_repeats(sorted_ids: Sequence[str]) -> NDArray[np.str_]:
         repeat = repeat + 1 if position and sorted_ids[position - 1] == content_id else 1
         numbered.append(content_id if repeat == 1 else f"{content_id}-{repeat}")
     return np.array(numbered)
-
-
-def _base_ids(samples: Samples) -> NDArray[np.bytes_]:
-    bases: NDArray[np.bytes_] = samples.ids.astype("<U64").astype("S64")
-    return bases

@@ -29,9 +29,10 @@ from proxyds.artifact.reader import read_manifest, read_own_recipe, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
+from proxyds.data.samples import Source
 from proxyds.errors import ArtifactError, EvidenceError, OutputExistsError, RecipeError, translate_os_errors
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
-from proxyds.evaluation.external import keep_listed, read_reference, read_runs
+from proxyds.evaluation.external import find_reference, keep_listed, read_reference, read_runs
 from proxyds.evaluation.runs import (
     STAGE,
     DrawAgain,
@@ -58,7 +59,7 @@ from proxyds.pipeline.stages import (
 )
 from proxyds.progress import StageEnded
 from proxyds.recipe.methods import METHODS, Need
-from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe
+from proxyds.recipe.models import MIN_RANKED, Check, LabelReduction, Recipe, Reference
 from proxyds.recipe.yaml import write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.machine import choose_device
@@ -101,7 +102,7 @@ def check(
     recipe, settings = read_checked_recipe(folder, overrides)
     if runs is not None:
         return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution.device))
-    with open_session(recipe, execution) as session:
+    with open_session(recipe, execution, read_manifest(folder).source.id_rule) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
@@ -157,8 +158,20 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
     if settings.reference is not None and len(architectures) > settings.architectures:
         architectures = keep_listed(architectures, settings.reference)
     ranked = sample_architectures(architectures, settings.architectures, recipe.seed)
-    read_reference(recipe, settings.reference, data, ranked)
+    read_reference(recipe, settings.reference, _read_as(session, settings.reference), ranked)
     return ranked
+
+
+def _read_as(session: Session, reference: Reference | None) -> Source:
+    """Reads the source by the rule that a reference proxy's ids follow, if by that rule the very same images are split from each other."""
+    path = None if reference is None else find_reference(reference)
+    if path is None or not path.is_dir():
+        return session.data
+    data = session.read_source(read_manifest(path).source.id_rule)
+    splits = [
+        [np.sort(samples.load().source_index) for samples in (each.train, each.test)] for each in (data, session.data)
+    ]
+    return data if all(map(np.array_equal, *splits)) else session.data
 
 
 def find_check_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
@@ -277,7 +290,9 @@ def check_ranking(
         scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
     own_draws = list_own_draws(recipe, scores, manifest, tables)
     runs = list_check_runs(session, settings, ranked, scores, own_draws)
-    reference, reference_rows = read_reference(recipe, settings.reference, session.data, ranked)
+    reference, reference_rows = read_reference(
+        recipe, settings.reference, _read_as(session, settings.reference), ranked
+    )
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(show_together, runs=runs, on_progress=session.on_progress)
     results, failures = run_each(tasks, session.store, session.engine, watch)

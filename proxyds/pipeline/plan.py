@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
+from proxyds.artifact.reader import read_manifest
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.samples import Samples, Source
 from proxyds.evaluation.runs import Run
@@ -166,7 +167,7 @@ def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: 
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder = Path(folder)
     recipe, settings = read_checked_recipe(folder, overrides)
-    with open_session(recipe, Execution(**options)) as session:
+    with open_session(recipe, Execution(**options), read_manifest(folder).source.id_rule) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()

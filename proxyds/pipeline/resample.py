@@ -92,7 +92,7 @@ def resample(
         refuse_without_tables(parent, name, "drawn from again")
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, source = _read_changed_recipe(folder, name, parent, overrides)
-    with open_session(recipe.model_copy(update={"source": source}), execution) as session:
+    with open_session(recipe.model_copy(update={"source": source}), execution, parent.source.id_rule) as session:
         session = replace(session, recipe=recipe)
         scores = read_scores(session.data, parent, tables)
         session.clock.end_stage("source", warning="; ".join([*recipe.warnings, *session.data.warnings]))
@@ -203,7 +203,7 @@ def apply(
             fingerprint=parent.source.fingerprint,
         )
     where = _choose_source(recipe.source, source)
-    with open_session(recipe.model_copy(update={"source": where}), execution) as session:
+    with open_session(recipe.model_copy(update={"source": where}), execution, parent.source.id_rule) as session:
         session = replace(session, recipe=recipe)
         samples = _find_samples(session.data, rows, parent, name)
         session.clock.end_stage("source")

@@ -22,6 +22,7 @@ from proxyds.artifact.evidence_records import MachineRecord
 from proxyds.artifact.manifest import Manifest, StageRecord
 from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values
+from proxyds.data.images import ID_RULE
 from proxyds.data.samples import Samples, Source, tell_repeats
 from proxyds.data.source import check_same, load_source
 from proxyds.progress import OnProgress, StageEnded
@@ -136,14 +137,23 @@ class Session:
         computations = self.ask(describe_computations, architectures, n_labels, image_shape, self.device, precision)
         return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
 
+    def read_source(self, id_rule: int) -> Source:
+        """Returns the source with ids by a rule, and split by them; see `load_source`."""
+        return self.data if id_rule == self.data.facts.id_rule else load_source(self.recipe, self.run, id_rule=id_rule)
+
     def in_memory(self) -> Session:
         """Returns the session with the columns of its training samples in memory."""
         return replace(self, data=replace(self.data, train=self.data.train.load()))
 
 
 @contextmanager
-def open_session(recipe: Recipe, execution: Execution) -> Iterator[Session]:
+def open_session(recipe: Recipe, execution: Execution, id_rule: int = ID_RULE) -> Iterator[Session]:
     """Starts an engine, and reads a recipe's source with it.
+
+    Args:
+        recipe: The recipe.
+        execution: How the work is done.
+        id_rule: By which rule the source's ids are made; for a proxy that is there its own, `Manifest.source.id_rule`.
 
     Raises:
         SourceError: The source cannot be read; see `load_source`.
@@ -153,7 +163,7 @@ def open_session(recipe: Recipe, execution: Execution) -> Iterator[Session]:
     device, engine = execution.choose_engine()
     with engine:
         run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = load_source(recipe, run, execution.streamed)
+        data = load_source(recipe, run, execution.streamed, id_rule)
         recipe = recipe.with_crop_padding(choose_crop_padding(min(data.image_shape[1:])))
         yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock)
 

@@ -214,6 +214,7 @@ MANIFESTS = {
     "wrong-size": in_manifest(f"{DATA}: must have 10 bytes", "files", DATA, "bytes", value=10, error=VerificationError),
     "wrong-sha256": in_manifest("bytes have changed", "files", DATA, "sha256", value="0" * 64, error=VerificationError),
     "negative-size": in_manifest("bytes: ", "files", DATA, "bytes", value=-1),
+    "rule-of-ids-unknown": in_manifest("id_rule: ", "source", "id_rule", value=3),
     "html": in_manifest(f"'label_names.0' {PLAIN} HTML", "label_names", 0, value="<script>alert(1)</script>"),
     "html-in-a-later-key": in_manifest(f"{PLAIN} HTML", "news", value=[{"<img src=x onerror=y>": 1}]),
     "template-code": in_manifest(f"'source.name' {PLAIN} HTML or template", "source", "name", value="{{ 7 * 7 }}"),

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from proxyds.data.readers import NOT_READ
 from proxyds.data.samples import Samples, Source, StreamedSamples
 from proxyds.data.source import load_source
 from proxyds.data.splits import carve
@@ -35,6 +36,11 @@ Load = Callable[..., Source]
 Row = tuple[bytes | None, Any]
 
 NAMES = ("0", "1", "2", "3")
+FINGERPRINTS = {
+    "cifar10": "547a43ce3c052dd5ca5ea24a36288b2fa0ccb700be3a41138e539c2f909f9e66",
+    "digits": "acca979775f46aa2347cc8026e67a87d35f9a431843ec397227d98c5d0a02331",
+}
+"""Of ids that published cards tell: no later rule of ids changes them."""
 
 
 @pytest.fixture(params=[False, True], ids=["held", "streamed"])
@@ -80,7 +86,7 @@ def write_parquet(
 ) -> None:
     import datasets
 
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     features = datasets.Features({"image": datasets.Image(), name: label or datasets.ClassLabel(names=list(NAMES))})
     for shard in range(n_shards):
         part = rows[shard::n_shards]
@@ -145,7 +151,7 @@ def test_another_label_another_mode_and_another_pixel_have_other_ids(load: Load,
     base = picture(0)
     touched = base.copy()
     touched.putpixel((7, 7), (1, 2, 3))
-    images = [(image, label) for image in (base, base.convert("RGBA"), touched) for label in range(4)]
+    images = [(image, label) for image in (base, base.convert("L"), touched) for label in range(4)]
     write_parquet(tmp_path / "pictures", [(encode(image), label) for image, label in images])
     source = load("{kind: folder, path: pictures}")
     assert len(set(every(source, "ids"))) == 12
@@ -818,6 +824,7 @@ def test_the_digits_are_scikit_learns(load: Load) -> None:
         assert np.array_equal(part.labels, digits.target[part.source_index])
         shown = part.pixels()[:, 0] * (16 / 255)
         assert np.abs(shown - digits.images[part.source_index]).max() < 16 / 255
+    assert source.facts.fingerprint == FINGERPRINTS["digits"]
 
 
 @pytest.fixture
@@ -886,6 +893,22 @@ def test_a_hub_source_is_read_from_its_local_copy(load: Load, tmp_path: Path, mo
     assert (facts.name, facts.revision, facts.kind) == ("someone/pictures", "abc123", "hub")
     assert facts.is_local_copy
     assert facts.n_samples == {"train": 40}
+    assert facts.left_out == {}
+
+
+def test_what_datasets_leaves_of_a_hub_source_is_counted_and_told(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copies").mkdir()
+    write_parquet(tmp_path / "copies" / "pictures" / "data", some_rows())
+    for path in ("more.zip", "example.png", "notes.txt"):
+        (tmp_path / "copies" / "pictures" / path).write_bytes(b"")
+    monkeypatch.setenv("PROXYDS_DATA", str(tmp_path / "copies"))
+    source = load(HUB)
+    assert source.facts.n_samples == {"train": 40}
+    assert source.facts.left_out == {NOT_READ: 2}
+    (warning,) = source.warnings
+    assert "example.png, more.zip" in warning
 
 
 @pytest.mark.parametrize("has_copies", [False, True])
@@ -927,6 +950,7 @@ def test_cifar10_is_read_whole_with_its_bytes(load: Load, data_folder: Path) -> 
     source = load("{kind: hub, name: uoft-cs/cifar10, revision: 0b27149}")
     assert [len(part) for part in parts(source)] == [45_000, 5_000, 10_000]
     assert source.image_shape == (3, 32, 32)
+    assert source.facts.fingerprint == FINGERPRINTS["cifar10"]
     assert source.label_names == (
         *("airplane", "automobile", "bird", "cat", "deer"),
         *("dog", "frog", "horse", "ship", "truck"),

@@ -10,7 +10,6 @@ import tarfile
 import tempfile
 import time
 import unicodedata
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from proxyds.data.images import FORMATS
+from proxyds.data.readers import NOT_READ
 from proxyds.data.survey.folder import survey_folder
 from proxyds.data.survey.listing import READ_SUFFIXES, UNREAD_SUFFIXES
 from proxyds.data.survey.records import Survey
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
 from proxyds.recipe.source import FolderSource
 from tests.data import test_source
+from tests.data.pngs import COLOUR, COLOUR_AND_ALPHA, GREY, GREY_AND_ALPHA, write_png
 from tests.data.test_source import NAMES, Load, encode, every, picture, some_rows, write_parquet
 
 load = test_source.load
@@ -325,6 +326,8 @@ def test_a_readme_over_parquet_is_followed_and_told(load: Load, tmp_path: Path) 
     source = load("{kind: folder, path: pictures}")
     assert source.facts.n_samples == {"train": 24}
     assert "README.md" in source.facts.layout
+    assert source.facts.left_out == {NOT_READ: 1}
+    assert any("train-00000-of-00001.parquet" in warning for warning in source.warnings)
 
 
 def test_a_class_folder_without_images_is_told(tmp_path: Path) -> None:
@@ -408,10 +411,11 @@ PNG = encode(picture(0))
     links=st.lists(st.tuples(st.sampled_from(PARTS), st.sampled_from(PARTS)), max_size=2),
     skip=st.booleans(),
     split_folders=st.booleans(),
+    follow_links=st.booleans(),
 )
 @settings(max_examples=300, deadline=None)
 def test_every_image_is_used_with_its_folders_label_or_accounted_for(
-    tree: list[tuple[list[str], str]], links: list[tuple[str, str]], skip: bool, split_folders: bool
+    tree: list[tuple[list[str], str]], links: list[tuple[str, str]], skip: bool, split_folders: bool, follow_links: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held) / "pictures"
@@ -426,6 +430,7 @@ def test_every_image_is_used_with_its_folders_label_or_accounted_for(
         choices = {
             "on_left_over": "skip" if skip else "fail",
             "split_folders": split_folders,
+            "follow_links": follow_links,
             "labels_may_differ": True,
         }
         try:
@@ -440,7 +445,7 @@ def test_every_image_is_used_with_its_folders_label_or_accounted_for(
         }
         used = [file.path for split in found.splits.values() for file in split.files]
         left = [path for paths in found.left_out.values() for path in paths]
-        assert len(used) == len(set(used))
+        assert len(used) == len({(folder / path).stat().st_ino for path in used})
         assert not set(used) & set(left)
         is_images = found.form == "images"
         for path in there - set(used):
@@ -699,17 +704,8 @@ def test_plain_parquet_is_read_where_its_columns_are_named(load: Load, tmp_path:
 # Images
 
 
-def png_of_16_bits(colour: bool) -> bytes:
-    """A picture of 16 bits a channel, by hand."""
-    n_channels = 3 if colour else 1
-    values = np.random.default_rng(1).integers(0, 2**16, (8, 8 * n_channels)).astype(">u2")
-    lines = b"".join(b"\0" + line.tobytes() for line in values)
-
-    def chunk(kind: bytes, held: bytes) -> bytes:
-        return struct.pack(">I", len(held)) + kind + held + struct.pack(">I", zlib.crc32(kind + held))
-
-    header = struct.pack(">IIBBBBB", 8, 8, 16, 2 if colour else 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+def png_of_16_bits(kind: int, *n_channels: int) -> bytes:
+    return write_png(np.random.default_rng(1).integers(0, 2**16, (8, 8, *n_channels)), kind, 16)
 
 
 def tiff_of_16_bits() -> bytes:
@@ -717,8 +713,11 @@ def tiff_of_16_bits() -> bytes:
 
 
 WIDE = {
-    "grey png": png_of_16_bits(False),
-    "colour png": png_of_16_bits(True),
+    "grey png": png_of_16_bits(GREY),
+    "colour png": png_of_16_bits(COLOUR, 3),
+    "grey png with alpha": png_of_16_bits(GREY_AND_ALPHA, 2),
+    "colour png with alpha": png_of_16_bits(COLOUR_AND_ALPHA, 4),
+    "grey jpeg 2000": encode(Image.fromarray(np.full((8, 8), 40_000, np.uint16)), "JPEG2000"),
     "grey tiff": tiff_of_16_bits(),
     "colour ppm": b"P6 8 8 65535\n" + bytes(range(192)) * 2,
     "colour ppm of 10 bits": b"P6 8 8 1023\n" + bytes(384),
@@ -770,12 +769,13 @@ def test_whatever_a_decoder_raises_is_the_images_fault(
         load("{kind: folder, path: pictures}")
 
 
-def test_the_same_image_under_two_labels_and_in_two_splits_is_counted(load: Load, tmp_path: Path) -> None:
+def test_the_same_picture_under_two_labels_and_in_two_splits_is_counted(load: Load, tmp_path: Path) -> None:
     lay_classes(tmp_path / "pictures" / "train")
     lay_classes(tmp_path / "pictures" / "test", n=4, first=100)
     assert load("{kind: folder, path: pictures}").facts.n_conflicting == 0
     twice, shared = encode(picture(500)), encode(picture(600))
-    for path, held in {"train/cat/a": twice, "train/dog/b": twice, "train/cat/c": shared, "test/cat/d": shared}.items():
+    again = encode(picture(500), "BMP")
+    for path, held in {"train/cat/a": twice, "train/dog/b": again, "train/cat/c": shared, "test/cat/d": shared}.items():
         (tmp_path / "pictures" / f"{path}.png").write_bytes(held)
     (tmp_path / "pictures" / "test" / "dog" / "e.png").write_bytes(encode(picture(0)))  # a cat in training
     source = load("{kind: folder, path: pictures}")

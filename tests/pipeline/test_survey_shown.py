@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import Run
 from tests.pipeline.test_bad_input import encoded_picture, folder_recipe, write_pictures
 
 
+def write_again(path: Path, encoded: bytes) -> None:
+    """Writes a picture in another format, whatever its file is named."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        image.save(path, "WEBP", lossless=True)
+
+
 @pytest.fixture
 def recipe(write_recipe_file: Callable[..., Path], tmp_path: Path) -> Path:
-    """Builds a proxy of a folder with something to leave out, and with one image under two labels."""
+    """Writes a recipe for a folder with something to leave out, a label without images, and one picture under two labels."""
     write_pictures(tmp_path / "pictures" / "Train")
     for name in (".DS_Store", "notes.txt"):
         (tmp_path / "pictures" / "Train" / "cat" / name).write_text("x")
-    for label in ("bee", "cat"):
-        (tmp_path / "pictures" / "Train" / label / "same.png").write_bytes(encoded_picture(0, 5000))
+    (tmp_path / "pictures" / "Train" / "yak").mkdir()
+    (tmp_path / "pictures" / "Train" / "bee" / "same.png").write_bytes(encoded_picture(0, 5000))
+    write_again(tmp_path / "pictures" / "Train" / "cat" / "same.png", encoded_picture(0, 5000))
     return write_recipe_file(folder_recipe())
 
 
 def test_the_survey_is_shown_before_a_build(run_here: Run, recipe: Path) -> None:
-    planned = run_here("build", recipe, "--dry-run", "-q", "--workers", "1")
+    enlarged = ("--set", "source.image_size=12")
+    planned = run_here("build", recipe, "--dry-run", "-q", "--workers", "1", *enlarged)
+    assert "enlarged to 12 pixels, the smallest from 8" in planned.stdout
     inspected = run_here("inspect", recipe)
     for done in (planned, inspected):
         assert done.returncode == 0, done.stderr
         assert "Train/" in done.stdout
         assert "notes.txt" in done.stdout
         assert ".DS_Store" in done.stdout
+        assert "Train/yak" in done.stdout
         assert "under two labels or more: 2" in done.stdout
     told = json.loads(run_here("build", recipe, "--dry-run", "-q", "--json", "--workers", "1").stdout)
     assert told["source"]["n_conflicting"] == 2
@@ -71,7 +83,10 @@ def test_a_probe_that_learns_nothing_is_told_of_images_under_two_labels_and_in_t
             (tmp_path / "pictures" / split / label).mkdir(parents=True)
             for number in range(60):
                 place = tmp_path / "pictures" / split / label / f"{number}.png"
-                place.write_bytes(encoded_picture(0, number))
+                if (split, label) == ("test", "cat"):
+                    write_again(place, encoded_picture(0, number))
+                else:
+                    place.write_bytes(encoded_picture(0, number))
     done = run_here("build", write_recipe_file(folder_recipe()), "-o", "out", "-q", "--workers", "1")
     assert done.returncode == 30
     said = done.stderr.splitlines()[-1]

@@ -74,12 +74,16 @@ UNREAD_SUFFIXES = frozenset(
 )
 """How the names of other images end: none of these formats is read."""
 ARCHIVE_SUFFIXES = frozenset({".zip", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".rar", ".7z", ".lzma"})
+DATA_SUFFIXES = READ_SUFFIXES | UNREAD_SUFFIXES | ARCHIVE_SUFFIXES | {".parquet", ".tar"}
+"""How the names of files end that may hold images."""
 
 _OF_SYSTEMS = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found"}
 )
 """What systems and programs leave in folders, besides names that begin with a dot: `.DS_Store`, `._1.png`, `.ipynb_checkpoints`."""
 
+BEGINNING = 16
+"""Bytes of a file that tell whether it begins as images do."""
 _BEGINNINGS = (
     b"\x89PNG\r\n",
     b"\xff\xd8\xff",
@@ -202,13 +206,17 @@ def suffix_of(file: FoundFile) -> str:
 
 def find_unnamed_images(folder: Path, files: Iterable[FoundFile]) -> list[str]:
     """Finds files that begin as images do although they are not named so."""
-    return [file.path for file in files if file.n_bytes and _begins_as_image(folder / file.path)]
+    return [file.path for file in files if file.n_bytes and begins_as_image(_read_beginning(folder / file.path))]
 
 
-def _begins_as_image(path: Path) -> bool:
+def _read_beginning(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            return file.read(BEGINNING)
     except OSError:
-        return False  # who cannot read it cannot use it
+        return b""  # who cannot read it cannot use it
+
+
+def begins_as_image(head: bytes) -> bool:
+    """Says whether a file begins as images do, from its first `BEGINNING` bytes."""
     return head.startswith(_BEGINNINGS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:12] in _BOXES

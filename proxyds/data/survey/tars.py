@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from proxyds.data.survey.listing import READ_SUFFIXES
+from proxyds.data.survey.listing import BEGINNING, READ_SUFFIXES, UNREAD_SUFFIXES, begins_as_image
 from proxyds.data.survey.metadata import LABEL_COLUMNS
 from proxyds.data.survey.naming import normalize
 from proxyds.data.survey.records import Label, name_paths
@@ -25,7 +25,7 @@ RULE = (
     "(tar --sort=name)"
 )
 MOST_LOOKED_AT = 10_000
-"""Members that are looked at to find out what samples hold, at most."""
+"""Samples that are looked at to find out what samples hold, at most."""
 
 _NUMBERS = frozenset({"cls", "cls2", "index", "inx", "id"})
 """Members that hold a whole number, as `datasets` and `webdataset` decode them."""
@@ -57,22 +57,52 @@ def _split_key(path: str) -> tuple[str, str] | None:
 
 
 def _is_image(ending: str) -> bool:
-    return PurePosixPath("x." + ending).suffix in READ_SUFFIXES
+    return PurePosixPath("x." + ending).suffix in READ_SUFFIXES | UNREAD_SUFFIXES
 
 
-def _group_members(tar: Path, opened: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Goes over a tar's samples: the key, and members by what follows it.
+def _name_tar(tar: Path) -> str:
+    return make_plain(f"{tar.parent.name}/{tar.name}")
+
+
+def _find_files(
+    tar: Path, opened: tarfile.TarFile, pass_over: Callable[[str], object]
+) -> Iterator[tuple[tuple[str, str], tarfile.TarInfo]]:
+    """Goes over a tar's files that are part of a sample: key, what follows it, and the member; others are told to `pass_over`.
+
+    Raises:
+        SourceError: One that is part of no sample may be an image.
+    """
+    while (member := opened.next()) is not None:
+        vars(opened)["members"] = []  # which would hold all of a large tar
+        if member.isdir():
+            continue
+        if not member.isfile():
+            raise SourceError(
+                f"source: members of a tar must be files, {_name_tar(tar)} holds a link, or a device, {make_plain(member.name)}; write it "
+                "again with the files themselves (tar --dereference --hard-dereference)"
+            )
+        if (parts := _split_key(member.name)) is not None:
+            yield parts, member
+        elif not PurePosixPath(member.name).name.startswith(".") and begins_as_image(_read(opened, member, BEGINNING)):
+            raise SourceError(
+                f"source: an image in a tar must have a name that ends as those of images do, {make_plain(member.name)} in "
+                f"{_name_tar(tar)} has none; {RULE}; write it again"
+            )
+        else:
+            pass_over(member.name)
+
+
+def _group_members(
+    tar: Path, opened: tarfile.TarFile, pass_over: Callable[[str], object]
+) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Goes over a tar's samples: the key, and members by what follows it; see `_find_files`.
 
     Raises:
         SourceError: A key stands in two places, or a sample holds two members of one kind.
     """
     key, members, done = "", dict[str, tarfile.TarInfo](), set[str]()
-    place = make_plain(f"{tar.parent.name}/{tar.name}")
-    while (member := opened.next()) is not None:
-        vars(opened)["members"] = []  # which would hold all of a large tar
-        parts = _split_key(member.name) if member.isfile() else None
-        if parts is None:
-            continue
+    place = _name_tar(tar)
+    for parts, member in _find_files(tar, opened, pass_over):
         if parts[0] != key:
             if members:
                 yield key, members
@@ -105,30 +135,30 @@ def check_end(tar: Path, n_bytes: int) -> None:
         )
 
 
-def find_members(tars: list[Path], spec: Columns) -> Members:
-    """Finds which members are images and labels, in the first tar.
+def find_members(tars: list[Path], spec: Columns) -> tuple[Members, list[str]]:
+    """Finds which members are images and labels, from the first samples.
 
     Args:
         tars: All of them.
         spec: The recipe's section; its columns are what follows the key.
 
+    Returns:
+        Which they are; and the names of members beside these samples that are part of none, and are passed over.
+
     Raises:
         SourceError: There are no images, or several in a sample.
         LabelError: There are no labels, or several kinds.
     """
-    endings: dict[str, int] = {}
-    place = make_plain(f"{tars[0].parent.name}/{tars[0].name}")
-    n_samples, crowded = 0, None
-    with _open(tars[0], "r:") as opened:
-        for key, members in islice(_group_members(tars[0], opened), MOST_LOOKED_AT):
-            n_samples += 1
-            for ending in members:
-                endings[ending] = endings.get(ending, 0) + 1
-            images = sorted(filter(_is_image, members))
-            if len(images) > 1 and crowded is None:
-                crowded = key, images
-            if len(endings) > MOST_LOOKED_AT:
-                break
+    endings: dict[str, None] = {}
+    place, n_samples, crowded, passed_over = _name_tar(tars[0]), 0, None, list[str]()
+    for tar, key, members in islice(_look_at(tars, passed_over.append), MOST_LOOKED_AT):
+        n_samples += 1
+        endings |= dict.fromkeys(members)
+        images = sorted(filter(_is_image, members))
+        if len(images) > 1 and crowded is None:
+            crowded = f"{make_plain(key)} in {_name_tar(tar)}", images
+        if len(endings) > MOST_LOOKED_AT:
+            break
     found = f"found {name_paths(['.' + each for each in endings])}" if endings else "it holds none"
     images = sorted(filter(_is_image, endings))
     if spec.image_column is not None and spec.image_column not in endings:
@@ -139,19 +169,28 @@ def find_members(tars: list[Path], spec: Columns) -> Members:
         )
     if spec.image_column is None and crowded is not None:
         raise SourceError(
-            f"source.image_column: must name the image of a sample that holds several, {make_plain(crowded[0])} in {place} holds "
+            f"source.image_column: must name the image of a sample that holds several, {crowded[0]} holds "
             f"{name_paths(['.' + each for each in crowded[1]])}; name one, or rename files whose names have dots: {RULE}"
         )
     labels = [each for each in LABEL_COLUMNS if each in endings]
     if spec.label_column is not None:
         if spec.label_column not in endings:
             raise LabelError(f"source.label_column: must name members of {place}, got {spec.label_column!r}; {found}")
-        return Members(spec.image_column, spec.label_column)
+        return Members(spec.image_column, spec.label_column), passed_over
     if len(labels) != 1:
         raise LabelError(
             f"source.label_column: must name the members that are labels, {place} has {', '.join(labels) or 'none that is named as such'}; {found}; {RULE}"
         )
-    return Members(spec.image_column, labels[0])
+    return Members(spec.image_column, labels[0]), passed_over
+
+
+def _look_at(
+    tars: list[Path], pass_over: Callable[[str], object]
+) -> Iterator[tuple[Path, str, dict[str, tarfile.TarInfo]]]:
+    for tar in tars:
+        with _open(tar, "r:") as opened:
+            for key, members in _group_members(tar, opened, pass_over):
+                yield tar, key, members
 
 
 def read_samples(tar: Path, wanted: Members) -> Iterator[TarSample]:
@@ -161,9 +200,9 @@ def read_samples(tar: Path, wanted: Members) -> Iterator[TarSample]:
         SourceError: It cannot be read, or is not as WebDataset's rules have it.
         LabelError: A label is no number where it must be one.
     """
-    place = make_plain(f"{tar.parent.name}/{tar.name}")
+    place = _name_tar(tar)
     with _open(tar, "r:") as opened:
-        for key, members in _group_members(tar, opened):
+        for key, members in _group_members(tar, opened, lambda _: None):
             images = [each for each in members if (_is_image(each) if wanted.image is None else each == wanted.image)]
             if len(images) > 1:
                 raise SourceError(
@@ -180,9 +219,9 @@ def _open(tar: Path, mode: str) -> tarfile.TarFile:
     return opened(tar, mode)
 
 
-def _read(opened: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read(opened: tarfile.TarFile, member: tarfile.TarInfo, n_bytes: int = -1) -> bytes:
     file: IO[bytes] | None = opened.extractfile(member)
-    return b"" if file is None else file.read()
+    return b"" if file is None else file.read(n_bytes)
 
 
 def _read_label(opened: tarfile.TarFile, members: dict[str, tarfile.TarInfo], ending: str, place: str) -> Label:
