@@ -200,6 +200,17 @@ class RehearsalRecord(Part):
     shortlist_size: Amount
 
 
+class OnEvaluationRecord(Part):
+    """Kendall's tau between two rankings by the same trainings: by accuracy on evaluation samples, and on test samples.
+
+    `full` is of the trainings on everything, `proxy` of those on the proxy at its own ratio, the mean over trainings; null where these
+    were not measured on evaluation samples.
+    """
+
+    full: EstimateRecord | None
+    proxy: EstimateRecord | None
+
+
 class EvidenceRecord(Part):
     """How well the proxy ranks architectures, measured; see `evaluation/evidence.py`."""
 
@@ -220,6 +231,7 @@ class EvidenceRecord(Part):
     explanation: str
     own_tau: EstimateRecord
     below_ceiling: EstimateRecord | None = None
+    on_evaluation: OnEvaluationRecord | None = None
     caution: str | None = None
     architectures: Annotated[tuple[RankedRecord, ...], Field(max_length=2000)] = ()
     searches: Annotated[tuple[SearchRecord, ...], Field(max_length=1000)] = ()

@@ -57,10 +57,12 @@ COLUMNS = pa.schema(
         **dict.fromkeys(("draw_seed", "training_seed", "n_samples", "n_labels", "n_steps"), _WHOLE),
         "n_epochs": _REAL,
         "run_flops": _WHOLE,
-        **dict.fromkeys(("accuracy", "training_seconds", "test_seconds"), _REAL),
+        **dict.fromkeys(("accuracy", "evaluation_accuracy", "training_seconds", "test_seconds"), _REAL),
         **dict.fromkeys(("device", "origin"), _TEXT),
     }
 )
+LATER_COLUMNS = ("n_labels", "evaluation_accuracy")
+"""Columns that tables of older proxies lack: they came with formats 1.2 and 2.0."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Measured:
         costs: (n,) each of `FREE_RANKINGS`.
         accuracies: For each data set and ratio (R, n): repeats by architectures.
         draws: For each of them (R,): the number of each repeat's draw; where nothing is drawn, of its training.
+        on_evaluation: Of those that were measured on the evaluation samples too, the accuracies there, as `accuracies`.
         left_out: Architectures that lack a run.
     """
 
@@ -79,6 +82,7 @@ class Measured:
     costs: dict[str, NDArray[np.float64]]
     accuracies: dict[tuple[str, float], NDArray[np.float64]]
     draws: dict[tuple[str, float], NDArray[np.int64]]
+    on_evaluation: dict[tuple[str, float], NDArray[np.float64]]
     left_out: tuple[str, ...]
 
     def count_draws(self, dataset: str, ratio: float) -> int:
@@ -121,16 +125,21 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
         planned: Architectures that were to be in it.
     """
     repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    costs = {}
+    costs, besides = {}, {}
     for row in runs.to_pylist():
         name = row["architecture"]
         costs[name] = (row["training_flops"], row["n_parameters"])
         if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
             repeat = (row["training_seed"] if row["draw_seed"] is None else row["draw_seed"], row["training_seed"])
             repeats[row["dataset"], row["ratio"]][repeat][name] = row["accuracy"]
+            besides[row["dataset"], row["ratio"], repeat, name] = row.get("evaluation_accuracy")
     ordered = sorted(costs, key=lambda name: (costs[name], name))
     kept = set(costs).intersection(*(of_repeat for of_set in repeats.values() for of_repeat in of_set.values()))
     names = [name for name in ordered if name in kept]
+    on_evaluation = {
+        key: [[besides[(*key, repeat, name)] for name in names] for repeat in sorted(of_set)]
+        for key, of_set in repeats.items()
+    }
     return Measured(
         names=names,
         costs={free: np.array([float(costs[name][i]) for name in names]) for i, free in enumerate(FREE_RANKINGS)},
@@ -139,6 +148,9 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
             for key, of_set in repeats.items()
         },
         draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
+        on_evaluation={
+            key: np.array(rows) for key, rows in on_evaluation.items() if not any(None in row for row in rows)
+        },
         left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in kept)),
     )
 

@@ -21,6 +21,7 @@ from proxyds.artifact.evidence_records import (
     EvidenceRecord,
     MachineRecord,
     MethodRecord,
+    OnEvaluationRecord,
     RankedRecord,
 )
 from proxyds.artifact.manifest import Manifest
@@ -45,6 +46,7 @@ from proxyds.evaluation.cost import weigh_spending
 from proxyds.evaluation.decision.rehearsal import rehearse
 from proxyds.evaluation.intervals import (
     LeftOut,
+    compare_pairs,
     compare_repeats,
     compare_seeds,
     make_record,
@@ -131,6 +133,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         explanation=explanation,
         own_tau=_estimate_own(measured, references, own_ratio),
         below_ceiling=below,
+        on_evaluation=_compare_held_out(measured, own_ratio),
         caution=_find_caution(measured, manifest),
         architectures=tuple(_list_architectures(measured, table, own_ratio)),
         searches=tuple(list_searches(search, list_scores(measured, check.parameter_weight), measured, own_ratio)),
@@ -199,6 +202,18 @@ def _estimate_own(measured: Measured, references: Floats, own_ratio: float) -> E
     own, draws = measured.accuracies[PROXY, own_ratio][is_own], measured.draws[PROXY, own_ratio][is_own]
     cost = measured.costs[FLOPS]
     return compare_repeats(references, own, draws, cost, "tau", has_common_draws=False).estimate().as_agreement()
+
+
+def _compare_held_out(measured: Measured, own_ratio: float) -> OnEvaluationRecord | None:
+    """Compares how each training ranks on evaluation samples with how it ranks on test samples; None where none was measured on both."""
+    taus = {}
+    for name, key in (("full", (FULL, 1.0)), ("proxy", (PROXY, own_ratio))):
+        if (on_evaluation := measured.on_evaluation.get(key)) is not None:
+            draws, is_drawn = measured.draws[key], name == "proxy"
+            on_test, cost = measured.accuracies[key], measured.costs[FLOPS]
+            compared = compare_pairs(on_test, on_evaluation, draws, cost, "tau", has_common_draws=is_drawn)
+            taus[name] = compared.estimate().as_agreement()
+    return OnEvaluationRecord(full=taus.get("full"), proxy=taus.get("proxy")) if taus else None
 
 
 def _list_architectures(measured: Measured, table: pa.Table, own_ratio: float) -> Iterator[RankedRecord]:

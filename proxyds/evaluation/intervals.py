@@ -250,9 +250,23 @@ def compare_repeats(
 
 def compare_seeds(references: Floats, full: Floats, cost: Floats, name: str) -> LeftOut:
     """Computes the noise ceiling: every full seed against the mean of the others; see `compare_repeats`."""
-    pairs = zip(references, full, strict=True)
-    mean = np.mean([_compute(name, reference, seed, cost) for reference, seed in pairs], axis=0)
-    return LeftOut(mean[None], len(cost), _count_pairs(name, cost), has_common_draws=False)
+    return compare_pairs(references, full, np.zeros(len(full), np.int64), cost, name, has_common_draws=False)
+
+
+def compare_pairs(
+    references: Floats,
+    measured: Floats,
+    draws: NDArray[np.int64],
+    cost: Floats,
+    name: str,
+    *,
+    has_common_draws: bool,
+) -> LeftOut:
+    """Computes a statistic of repeats, each with a reference of its own, (R, n); see `compare_repeats`."""
+    pairs = zip(references, measured, strict=True)
+    of_repeats = np.array([_compute(name, reference, repeat, cost) for reference, repeat in pairs])
+    of_draws = np.array([of_repeats[draws == draw].mean(axis=0) for draw in np.unique(draws)])
+    return LeftOut(of_draws, len(cost), _count_pairs(name, cost), has_common_draws)
 
 
 def make_record(value: float, low: float = math.nan, high: float = math.nan) -> EstimateRecord:

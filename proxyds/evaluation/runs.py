@@ -1,7 +1,7 @@
 """Architectures trained on everything, on the proxy and on its controls: the runs behind the evidence.
 
 Every run is a task of its own: the recipe's training settings, a data set, a training seed; then the accuracy on the test
-samples, which chose nothing. What is equal for all data sets: settings, epochs (a proxy of 5 % takes a twentieth of the
+samples, which chose nothing, and besides on the evaluation samples, which chose the proxy. What is equal for all data sets: settings, epochs (a proxy of 5 % takes a twentieth of the
 steps), test samples. The control `fewer epochs` trains on everything for as many steps as the proxy takes.
 
 The paper shows one run of each (section 4); here draws and training seeds are repeated, and nothing is trained twice.
@@ -71,6 +71,22 @@ class TrainingSet:
         return f"{self.dataset}{'' if self.dataset == FULL else f' {self.ratio:g}'}, number {self.training_seed + 1}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunJob(TrainingJob):
+    """The training of a run; the samples held out are those of its test.
+
+    Attributes:
+        evaluation: Samples that the accuracy is measured on besides; None for none.
+    """
+
+    evaluation: Samples | None = None
+
+    def list_inputs(self, held_out_as: str) -> dict[str, Any]:
+        """Lists what the result depends on; a run without evaluation samples has the key that it always had."""
+        besides = {} if self.evaluation is None else {"evaluation": self.evaluation.fingerprint}
+        return super().list_inputs(held_out_as) | besides
+
+
 @dataclass(frozen=True)
 class Run:
     """One training and test of one architecture.
@@ -85,7 +101,7 @@ class Run:
     architecture: Architecture
     training_set: TrainingSet
     flops: int
-    job: TrainingJob | None
+    job: RunJob | None
 
     @cached_property
     def task(self) -> Task | None:
@@ -148,7 +164,11 @@ def all_ratios(check: Check, own_ratio: float) -> list[float]:
 
 
 def list_runs(
-    architectures: Sequence[Architecture], sets: Sequence[TrainingSet], test: Samples, setup: TrainingSetup
+    architectures: Sequence[Architecture],
+    sets: Sequence[TrainingSet],
+    test: Samples,
+    setup: TrainingSetup,
+    evaluation: Samples | None = None,
 ) -> list[Run]:
     """Lists every architecture on every training set, the most expensive first.
 
@@ -159,15 +179,17 @@ def list_runs(
         sets: What they are trained on.
         test: What they are tested on.
         setup: What all trainings have in common.
+        evaluation: What they are measured on besides; None for nothing.
 
     Raises:
         LabelError: A training set's labels have no test sample.
     """
     runs = []
     for each in sets:
-        held_out, n_labels = test, setup.n_labels
+        held_out, besides, n_labels = test, evaluation, setup.n_labels
         if each.kept_labels is not None:
             held_out, n_labels = test.keep_labels(each.kept_labels), len(each.kept_labels)
+            besides = evaluation.keep_labels(each.kept_labels) if evaluation is not None else None
             if not len(held_out):
                 raise LabelError(
                     f"check: the labels of {each.name} must have test samples, its {n_labels} have none; keep more labels "
@@ -176,11 +198,12 @@ def list_runs(
         use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
         n_seen = each.n_steps * min(setup.settings.batch_size, each.n_samples)
         fields = vars(setup) | {"n_labels": n_labels, "held_out": held_out, "n_steps": each.n_steps}
+        fields |= {"evaluation": besides or None}  # of the labels that it keeps there may be none
         for architecture in architectures:
             parameters = parameters_text(architecture)
             seed = derive_seed(setup.seed, STAGE, use, each.training_seed, architecture.network, parameters)
             own = {"architecture": architecture, "train": each.samples, "seed": seed}
-            job = None if each.samples is None else TrainingJob(**fields | own)
+            job = None if each.samples is None else RunJob(**fields | own)
             flops = n_seen * architecture.training_flops + len(held_out) * architecture.forward_flops
             runs.append(Run(architecture, each, flops, job))
     return sorted(runs, key=lambda run: -run.flops)
@@ -198,25 +221,30 @@ def train_and_test(*, folder: Path, report: Report, **job_fields: Any) -> None:
     Args:
         folder: Filled with the result.
         report: Told of every epoch's end.
-        job_fields: Those of a `TrainingJob`.
+        job_fields: Those of a `RunJob`.
 
     Raises:
         DivergedError: The loss became infinite or not a number.
         TrainingError: There is not memory enough.
     """
-    job = TrainingJob(**job_fields)
+    job = RunJob(**job_fields)
+
+    def measure(samples: Samples) -> tuple[float, float]:
+        return measure_network(network, samples.pixels(), samples.labels, job.device, job.settings.precision)
+
     with job.within_memory():
         network, losses, training_seconds = job.run(report)
         started = time.perf_counter()
-        accuracy, loss = measure_network(
-            network, job.held_out.pixels(), job.held_out.labels, job.device, job.settings.precision
-        )
+        accuracy, loss = measure(job.held_out)
+        test_seconds = time.perf_counter() - started
+        evaluation_accuracy = None if job.evaluation is None else measure(job.evaluation)[0]
     result = {
         "accuracy": accuracy,
+        "evaluation_accuracy": evaluation_accuracy,
         "loss": loss,
         "losses": losses,
         "training_seconds": training_seconds,
-        "test_seconds": time.perf_counter() - started,
+        "test_seconds": test_seconds,
     }
     (folder / "run.json").write_text(json.dumps(result))
 

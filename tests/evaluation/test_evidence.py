@@ -510,3 +510,53 @@ def test_what_helps_against_accuracies_that_are_all_the_same_depends_on_them(acc
     rows = [{**row, "accuracy": accuracy} if row["dataset"] == PROXY else row for row in everything()]
     with pytest.raises(EvidenceError, match=advice):
         weigh(rows)
+
+
+# On evaluation samples
+
+
+def on_evaluation_too(rows: list[dict[str, Any]], noise: float) -> list[dict[str, Any]]:
+    """Adds to each run an accuracy on evaluation samples."""
+    rng = np.random.default_rng(7)
+    return [
+        {**row, "evaluation_accuracy": float(np.clip(row["accuracy"] + noise * rng.normal(), 0, 1))} for row in rows
+    ]
+
+
+def test_a_ranking_on_evaluation_samples_is_compared_run_by_run_with_that_on_test_samples() -> None:
+    rows = on_evaluation_too(everything(), 0.1)
+    record = weigh(rows).on_evaluation
+    assert record is not None
+    for name, dataset in (("full", FULL), ("proxy", PROXY)):
+        of_runs = []
+        for repeat in range(2):
+            of_run = [row for row in rows if (row["dataset"], row["training_seed"]) == (dataset, repeat)]
+            of_runs.append(taus(*(np.array([row[on] for row in of_run]) for on in ("accuracy", "evaluation_accuracy"))))
+        estimate = getattr(record, name)
+        assert estimate.value == pytest.approx(np.mean(of_runs))
+        assert estimate.low < estimate.value < estimate.high
+    same = weigh(on_evaluation_too(everything(), 0.0)).on_evaluation
+    assert same is not None
+    assert (same.full.value, same.proxy.value) == (1, 1)
+
+
+def test_what_was_not_measured_on_evaluation_samples_is_not_compared() -> None:
+    rows = on_evaluation_too(everything(), 0.1)
+    assert weigh(everything()).on_evaluation is None
+    record = weigh(
+        [{**row, "evaluation_accuracy": None} if row["dataset"] == FULL else row for row in rows]
+    ).on_evaluation
+    assert record is not None
+    assert record.full is None
+    assert record.proxy is not None
+    one = next(number for number, row in enumerate(rows) if row["dataset"] == PROXY)
+    holed = [{**row, "evaluation_accuracy": None} if number == one else row for number, row in enumerate(rows)]
+    assert weigh(holed).on_evaluation.proxy is None
+
+
+def test_one_draw_gives_a_comparison_on_evaluation_samples_without_an_interval() -> None:
+    rows = [row for row in on_evaluation_too(everything(), 0.1) if row["dataset"] != PROXY or row["draw_seed"] == 0]
+    record = weigh(rows).on_evaluation
+    assert record is not None
+    assert record.proxy.value is not None
+    assert record.proxy.low is None

@@ -457,6 +457,7 @@ def test_a_row_says_what_was_trained_on_what_and_what_it_took(
         "n_epochs": 3.0,
         "run_flops": 6 * 16 * 1200 + 40 * 400,
         "accuracy": 0.0,
+        "evaluation_accuracy": None,
         "training_seconds": 2.0,
         "test_seconds": 0.5,
         "device": "cpu x86_64",
@@ -642,7 +643,7 @@ def train_once(
     about = json.loads((folder / "run.json").read_text())
     assert about.pop("training_seconds") > 0
     assert about.pop("test_seconds") > 0
-    assert set(about) == {"accuracy", "loss", "losses"}
+    assert set(about) == {"accuracy", "evaluation_accuracy", "loss", "losses"}
     return about
 
 
@@ -710,3 +711,49 @@ def test_listed_runs_can_be_run_and_tabulated(train: Samples, held_out: Samples,
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
     assert tabulate_runs(runs, again, settings).to_pylist() == rows
     assert all(result is not None and result.was_stored for result in again)
+
+
+def test_a_run_is_measured_on_evaluation_samples_besides_and_nothing_else_changes(
+    make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
+    train, held_out, others = make_samples(64), make_samples(300, seed=1), make_samples(200, seed=2)
+    alone = train_once(tmp_path / "alone", train, held_out, n_steps=60)
+    both = train_once(tmp_path / "both", train, held_out, n_steps=60, evaluation=others)
+    swapped = train_once(tmp_path / "swapped", train, others, n_steps=60, evaluation=held_out)
+    assert alone.pop("evaluation_accuracy") is None
+    assert both.pop("evaluation_accuracy") == swapped["accuracy"]
+    assert swapped["evaluation_accuracy"] == alone["accuracy"]
+    assert both == alone
+
+
+def test_evaluation_samples_are_part_of_a_runs_key_and_of_its_row(
+    train: Samples, make_samples: Callable[..., Samples], tmp_path: Path
+) -> None:
+    held_out, others = make_samples(40, seed=1), make_samples(30, seed=2)
+    sets = sets_of(train, draws=1, full_seeds=1)
+    keys = {
+        str(evaluation and len(evaluation)): [
+            run.task.key for run in list_runs([LIGHT], sets, held_out, SETUP, evaluation) if run.task
+        ]
+        for evaluation in (None, others, make_samples(31, seed=3))
+    }
+    assert len({key for of_each in keys.values() for key in of_each}) == sum(map(len, keys.values()))
+    runs = list_runs([LIGHT], sets[:1], held_out, SETUP, others)
+    with InProcess() as engine:
+        results, _ = run_each([runs[0].task], Store(tmp_path / "store"), engine, lambda missing: ignore_progress)
+    (row,) = tabulate_runs(runs, results, SETUP.settings).to_pylist()
+    assert row["evaluation_accuracy"] * 30 == pytest.approx(round(row["evaluation_accuracy"] * 30))
+    assert row["run_flops"] == runs[0].flops
+
+
+def test_a_training_set_with_some_labels_is_measured_on_evaluation_samples_of_these_alone(
+    train: Samples, make_samples: Callable[..., Samples]
+) -> None:
+    held_out, others = make_samples(40, seed=1), make_samples(30, seed=2)
+    one = replace(sets_of(train)[0], kept_labels=np.array([1]))
+    (run,) = list_runs([LIGHT], [one], held_out, SETUP, others)
+    assert run.job is not None
+    assert len(run.job.evaluation) == (others.labels == 1).sum()
+    (run,) = list_runs([LIGHT], [one], held_out, SETUP, others.take(others.labels == 0))
+    assert run.job is not None
+    assert run.job.evaluation is None
