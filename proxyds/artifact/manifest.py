@@ -15,6 +15,7 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
 INDEX = "indices.csv"
+CROISSANT = "croissant.json"
 CONFIGS = {
     "default": ("train", "data"),
     "importance": ("train", "importance"),
@@ -281,6 +282,11 @@ def has_table(manifest: Manifest, config: str) -> bool:
     if config == "ranking":
         return manifest.evidence is not None
     return config == "default" or manifest.index_of is None
+
+
+def has_validation(manifest: Manifest) -> bool:
+    """Tells whether a proxy holds images of evaluation samples too, as the split `validation`."""
+    return any(name.startswith("data/validation-") for name in manifest.files)
 
 
 def list_configs(manifest: Manifest) -> list[dict[str, Any]]:

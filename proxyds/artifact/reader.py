@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from proxyds.artifact.manifest import (
     CARD,
     CONFIGS,
+    CROISSANT,
     FORMAT_VERSION,
     INDEX,
     MANIFEST,
@@ -40,6 +41,7 @@ FILE_KINDS = (
     re.escape(CARD),
     re.escape(RECIPE),
     re.escape(INDEX),
+    re.escape(CROISSANT),
     *(rf"{folder}/{split}-[0-9]+-of-[0-9]+\.parquet" for split, folder in CONFIGS.values()),
     r"webdataset/train-[0-9]+\.tar",
     r"assets/[^/]+\.png",
@@ -224,7 +226,7 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
     advice = "fetch or build it again"
     if set(problems) <= set(surplus):
         advice = "move away what is not in the manifest"
-    elif all(name == CARD or name.startswith("assets/") for name in problems):
+    elif all(name in (CARD, CROISSANT) or name.startswith("assets/") for name in problems):
         advice = f"`proxyds card {folder}` renders the card again, without what was edited"
     _refuse_differences(folder, problems, advice)
     return manifest
@@ -272,6 +274,11 @@ def measure_file(path: Path) -> FileFacts:
     """Measures a file's size and sha256."""
     with path.open("rb") as stream:
         return FileFacts(bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def measure_bytes(content: bytes) -> FileFacts:
+    """Measures the size and sha256 that a file of some bytes has."""
+    return FileFacts(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def present_files(folder: Path) -> set[str]:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
-from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, PROXY, collect_accuracies
+from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, LATER_COLUMNS, PROXY, collect_accuracies
 from proxyds.artifact.reader import list_shards, parse_json, read_manifest
-from proxyds.artifact.summary import COUNTED, Summary, Tables, count_samples
+from proxyds.artifact.summary import COUNTED, COUNTED_TOO, Summary, Tables, count_samples
 from proxyds.errors import ArtifactError
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, Method
 from proxyds.recipe.models import MAX_IMPORTANCE
@@ -81,7 +81,8 @@ def _broken(place: Path, why: str) -> ArtifactError:
     return ArtifactError(f"{why}; fetch or build it again", place=place)
 
 
-def _list_own_columns(manifest: Manifest, config: str) -> dict[str, pa.DataType]:
+def list_own_columns(manifest: Manifest, config: str) -> dict[str, pa.DataType]:
+    """Lists what a table of a proxy must hold; see `list_columns`."""
     has_weight = manifest.draw.method != BY_IMPORTANCE
     return list_columns(config, has_weight=has_weight, keeps_labels=manifest.kept_labels is not None)
 
@@ -129,7 +130,8 @@ def read_summary(folder: Path) -> tuple[Manifest, Summary]:
     def read(config: str) -> Iterator[pa.Table]:
         for name in list_shards(manifest, config):
             with pq.ParquetFile(folder / name) as shard:
-                yield from (pa.Table.from_batches([batch]) for batch in shard.iter_batches(columns=COUNTED))
+                names = [name for name in (*COUNTED, COUNTED_TOO) if name in shard.schema_arrow.names]
+                yield from (pa.Table.from_batches([batch]) for batch in shard.iter_batches(columns=names))
 
     try:
         evaluation, training, proxy = (
@@ -165,7 +167,7 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
     """Reads the columns of one table that the format names, and checks that it has as many rows as the manifest says."""
-    columns, shards = _list_own_columns(manifest, config), list_shards(manifest, config)
+    columns, shards = list_own_columns(manifest, config), list_shards(manifest, config)
     has_images, has_samples = config == "default", config != "ranking"
     label_names = manifest.proxy_label_names if has_images else manifest.label_names
     counts = manifest.counts
@@ -204,8 +206,8 @@ def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, n_most
     n_bytes, has_samples = path.stat().st_size, "sample_id" in columns
     with pq.ParquetFile(path) as shard:
         metadata, names = shard.metadata, shard.schema_arrow.names
-    lacks_n_labels = "n_labels" in columns and "n_labels" not in names  # format 1.1
-    columns = {name: kind for name, kind in columns.items() if not (lacks_n_labels and name == "n_labels")}
+    lacking = [] if has_samples else [name for name in LATER_COLUMNS if name not in names]
+    columns = {name: kind for name, kind in columns.items() if name not in lacking}
     for name in columns:
         if names.count(name) != 1:
             raise ValueError(f"it must have the column {name} once, it has it {names.count(name)} times")
@@ -229,9 +231,9 @@ def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, n_most
     for name in set(columns) - _MAY_BE_NULL if has_samples else ():
         if table[name].null_count:
             raise ValueError(f"the column {name} must have a value in every row")
-    if lacks_n_labels:
-        table = table.append_column("n_labels", pa.nulls(table.num_rows, _WHOLE)).select(COLUMNS.names)
-    return table
+    for name in lacking:
+        table = table.append_column(name, pa.nulls(table.num_rows, COLUMNS.field(name).type))
+    return table if has_samples else table.select(COLUMNS.names)
 
 
 def _check_features(path: Path, label_names: Sequence[str], *, has_images: bool) -> None:
@@ -349,7 +351,7 @@ def _check_alone(folder: Path, manifest: Manifest, data: pa.Table) -> None:
 def _select_data(manifest: Manifest, importance: pa.Table) -> pa.Table:
     """Takes the table `data` without images from the table `importance`."""
     selected = importance.filter(importance["selected"])
-    names = _list_own_columns(manifest, "default")
+    names = list_own_columns(manifest, "default")
     columns = {name: selected[name] for name in names if name in selected.column_names}
     if manifest.kept_labels is not None:
         columns["source_label"] = columns["label"]
@@ -422,6 +424,7 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
     is_sound = (
         not any(table[name].null_count for name in _NEVER_NULL_OF_RUNS)
         and all(row["dataset"] in DATASETS and 0 < row["ratio"] <= 1 and 0 <= row["accuracy"] <= 1 for row in rows)
+        and all(0 <= (row["evaluation_accuracy"] or 0) <= 1 for row in rows)
         and all(min(row["forward_flops"], row["training_flops"], row["n_parameters"]) >= 0 for row in rows)
         and len({tuple(row[name] for name in _KEY_OF_RUNS) for row in rows}) == len(rows)
     )

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from proxyds.artifact.croissant import render_croissant
 from proxyds.artifact.index import HEADER, format_rows
-from proxyds.artifact.manifest import CONFIGS, INDEX, MANIFEST, Manifest
+from proxyds.artifact.manifest import CONFIGS, CROISSANT, FORMAT_VERSION, INDEX, MANIFEST, Manifest
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import SampleCounts, Summary, collect_images, count_samples
 from proxyds.artifact.tables import WEIGHT, iter_rows, list_columns
@@ -285,16 +286,18 @@ def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str],
                 tar.write({"__key__": row["sample_id"], extension: image, "cls": b"%d" % label, "json": others})
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Writes `manifest.json` with the facts of every file in the folder; the last file of a proxy to be written."""
-    names = present_files(folder) - {MANIFEST}
-    return rewrite_manifest(folder, manifest.model_copy(update={"files": {}}), written=names)
+def list_written(folder: Path, manifest: Manifest) -> Manifest:
+    """Puts the facts of every file that is in the folder into a manifest, but for `manifest.json`."""
+    files = {name: measure_file(folder / name) for name in sorted(present_files(folder) - {MANIFEST})}
+    return manifest.model_copy(update={"files": files})
 
 
 def rewrite_manifest(
     folder: Path, manifest: Manifest, *, written: Collection[str], gone: Collection[str] = ()
 ) -> Manifest:
-    """Writes `manifest.json` again after some files of a proxy were written anew; the facts of the others stay.
+    """Writes `croissant.json` and, last, `manifest.json` after some files of a proxy were written; the facts of the others stay.
+
+    A proxy of an earlier format, which had no `croissant.json`, gets none.
 
     Args:
         folder: The proxy.
@@ -305,6 +308,10 @@ def rewrite_manifest(
     kept = {name: facts for name, facts in manifest.files.items() if name not in gone}
     files = {**kept, **{name: measure_file(folder / name) for name in written}}
     whole = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    if manifest.format_version == FORMAT_VERSION:
+        replace_file(folder / CROISSANT, render_croissant(whole))
+        files[CROISSANT] = measure_file(folder / CROISSANT)
+        whole = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
     return whole
 

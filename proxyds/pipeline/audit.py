@@ -15,13 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.croissant import render_croissant
+from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
 from proxyds.artifact.index import read_index
-from proxyds.artifact.manifest import CARD, INDEX, MANIFEST, RECIPE, Manifest, list_configs
+from proxyds.artifact.manifest import CARD, CROISSANT, INDEX, MANIFEST, RECIPE, Manifest, list_configs
 from proxyds.artifact.ranking_table import BY_BOTH
 from proxyds.artifact.reader import (
     list_index,
     list_tables,
+    measure_bytes,
     parse_json,
     read_manifest,
     refused,
@@ -55,7 +57,7 @@ _TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, Overfl
 
 
 def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
-    """Verifies a proxy's bytes, then what they hold: tables, images, tars, index, card, recipe.
+    """Verifies a proxy's bytes, then what they hold: tables, images, tars, index, card, recipe, `croissant.json`.
 
     Importances must follow from the probes' answers, the evidence from its runs. Images are opened to tell their size, and not
     decoded.
@@ -71,6 +73,7 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     _audit_tars(folder, manifest, tables.data)
     _audit_index(folder, manifest, tables.data)
     _audit_card(folder, manifest)
+    _audit_croissant(folder, manifest)
     return manifest, tables
 
 
@@ -303,6 +306,15 @@ def _audit_card(folder: Path, manifest: Manifest) -> None:
         raise refused(path, f"license must be the manifest's, {manifest.licence}, it is {metadata.get('license')!r}")
 
 
+def _audit_croissant(folder: Path, manifest: Manifest) -> None:
+    """Checks that `croissant.json`, if there is one, has the very bytes that follow from the manifest, so that nothing in it leads elsewhere."""
+    facts = manifest.files.get(CROISSANT)
+    if facts is not None and facts != measure_bytes(render_croissant(manifest)):
+        raise refused(
+            folder / CROISSANT, f"must be what {MANIFEST} gives (docs/format.md, Croissant), it is something else"
+        )
+
+
 def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     """Checks that the recipe is a plain mapping that leads to no place on the reader's machine, and says what the manifest says."""
     path, text = folder / RECIPE, _read_text(folder, manifest, RECIPE, MAX_RECIPE_BYTES)
@@ -345,6 +357,8 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
     weighed = weigh_evidence(table, said.check, provenance, manifest)
+    if said.on_evaluation is None:  # it may be left out
+        weighed = weighed.model_copy(update={"on_evaluation": None})
     claims, expected = _list_claims(said), _list_claims(weighed)
     if tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 7):
         claims, expected = claims | _list_later_claims(said), expected | _list_later_claims(weighed)
@@ -381,7 +395,15 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     for comparison in evidence.comparisons:
         name = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
         claims[name] = comparison.difference.value
-    return {**claims, "own tau": evidence.own_tau.value}
+    held_out = {name: each.value for name, each in _list_held_out(evidence).items()}
+    return {**claims, **held_out, "own tau": evidence.own_tau.value}
+
+
+def _list_held_out(evidence: EvidenceRecord) -> dict[str, EstimateRecord]:
+    """Lists how far a ranking on evaluation samples agrees with one on test samples, by what networks were trained on."""
+    record = evidence.on_evaluation
+    pairs = {} if record is None else {"full": record.full, "proxy": record.proxy}
+    return {f"tau on evaluation samples of {name}": each for name, each in pairs.items() if each is not None}
 
 
 def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
@@ -389,6 +411,7 @@ def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
     claims["n_listed"] = len(evidence.architectures)
     estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling}
+    estimates |= _list_held_out(evidence)
     for each in evidence.methods:
         place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"
         estimates |= {f"{name} of {place}": estimate for name, estimate in each.statistics.items()}

@@ -689,6 +689,7 @@ CASES: dict[str, Case] = {
     "index-beside-tables": Case(
         say_made_from_index, r"manifest\.json: .*importance/ must not hold parquet files where"
     ),
+    "croissant-another": with_files(r"croissant\.json: must be what", {"croissant.json": b"{}"}),
     "picture-bomb": with_files("assets/x.png: it must be an image: .* pixels", {"assets/x.png": picture(9_000)}),
     "program": with_files("'load.py' must be a kind of file", {"load.py": b'print("hostile")\n'}),
     "pickle": with_files("'weights/w.pkl' must be a kind of file", {"weights/w.pkl": b"\x80\x04N."}),
@@ -735,7 +736,7 @@ def make_source(folder: Path) -> None:
 def make_whole() -> None:
     """Builds a very small proxy without pictures."""
     from proxyds.artifact.reader import read_manifest
-    from proxyds.artifact.writer import write_manifest
+    from proxyds.artifact.writer import list_written, rewrite_manifest
     from proxyds.pipeline.audit import audit_proxy
     from proxyds.pipeline.build import build
     from proxyds.recipe.yaml import read_recipe
@@ -751,7 +752,7 @@ def make_whole() -> None:
         shutil.rmtree(WHOLE, ignore_errors=True)
         shutil.copytree(built, WHOLE)
     shutil.rmtree(WHOLE / "assets")
-    write_manifest(WHOLE, read_manifest(WHOLE))
+    rewrite_manifest(WHOLE, list_written(WHOLE, read_manifest(WHOLE)), written=[])
     assert audit_proxy(WHOLE)[0].counts.proxy == N_DRAWN
 
 

@@ -42,7 +42,7 @@ from proxyds.artifact.manifest import (
     StageRecord,
     TrainingRecord,
 )
-from proxyds.artifact.ranking_table import COLUMNS, DATASETS, STATISTICS
+from proxyds.artifact.ranking_table import COLUMNS, DATASETS, LATER_COLUMNS, STATISTICS
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.tables import read_proxy, read_tables
 from proxyds.artifact.writer import rewrite_manifest, write_tars
@@ -313,7 +313,7 @@ def test_tables_that_cannot_be_read_are_refused(copy: Path) -> None:
 # What a stranger may have changed: everything is refused, with the one error
 
 
-NEEDED = [name for name in COLUMNS.names if name != "n_labels"]  # which format 1.1 did not have
+NEEDED = [name for name in COLUMNS.names if name not in LATER_COLUMNS]
 
 
 def rewrite_table(folder: Path, change: Callable[[pa.Table], pa.Table]) -> None:

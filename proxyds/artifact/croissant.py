@@ -1,0 +1,250 @@
+"""What a proxy is, for programs that gather data sets: `croissant.json`, Croissant 1.1 with its vocabulary of responsible AI.
+
+It follows from the manifest alone, and a reader refuses one that does not: whoever goes by it never leaves the proxy. What it says
+is therefore part of the format: who changes a word here raises the format's version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.manifest import CONFIGS, Manifest, has_table, has_validation
+from proxyds.artifact.tables import list_own_columns
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "arrayShape": "cr:arrayShape",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "containedIn": "cr:containedIn",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isArray": "cr:isArray",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "name": {"@container": "@language"},
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+"""The specification's own context, whole: readers warn of another."""
+_CITATION = (
+    "@misc{park2019proxy, author={Minje Park}, title={Data Proxy Generation for Fast and Efficient Neural Architecture Search}, "
+    "year={2019}, eprint={1911.09322}, archivePrefix={arXiv}}"
+)
+_DATA_TYPES = {
+    pa.int64(): "cr:Int64",
+    pa.int8(): "cr:Int8",
+    pa.float64(): "cr:Float64",
+    pa.bool_(): "sc:Boolean",
+    pa.string(): "sc:Text",
+}
+_OF_SHOWN = ("image", "label", "sample_id", "source_index", "encoded_sha256")
+"""Columns that training and evaluation samples with images both have."""
+_PARQUET = "application/x-parquet"
+
+
+def render_croissant(manifest: Manifest) -> bytes:
+    """Renders a proxy's `croissant.json`, the same bytes for the same manifest.
+
+    Args:
+        manifest: The proxy's; its list of files holds every table.
+    """
+    counts, source = manifest.counts, manifest.source
+    own = "labels" if manifest.kept_labels is None else "kept_labels"
+    names = {"labels": manifest.label_names, own: manifest.proxy_label_names}
+    document = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "name": manifest.name,
+        "description": (
+            f"A data proxy: {counts.proxy} of the {counts.train} training samples of {source.name}, chosen so that a neural architecture "
+            "search can rank its candidates on them."
+        ),
+        "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
+        "citeAs": _CITATION,
+        "datePublished": manifest.created,
+        "keywords": ["data proxy", "neural architecture search"],
+        "license": manifest.licence,
+        "version": manifest.version,
+        **{f"rai:{name}": value for name, value in _describe_responsibly(manifest).items()},
+        "distribution": [*_list_files(manifest), *_list_file_sets(manifest)],
+        "recordSet": [
+            *(_list_names(record_set, of_set) for record_set, of_set in names.items()),
+            *_list_record_sets(manifest, own),
+        ],
+    }
+    return f"{json.dumps(document, indent=1, ensure_ascii=False)}\n".encode()
+
+
+def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
+    """Describes what the proxy was made from, how, what it is for and what it is not, in the terms of Croissant's RAI vocabulary."""
+    source, draw, counts = manifest.source, manifest.draw, manifest.counts
+    at, n_labels = f" at revision {source.revision}" if source.revision else "", len(manifest.label_names)
+    left_out = [f"{n} files of its folder ({why})" for why, n in source.left_out.items()]
+    probes = ", ".join(dict.fromkeys(probe.name for probe in manifest.probes))
+    biases = [
+        "Samples were chosen to rank architectures, not to stand for their source: what the method prefers is more frequent here.",
+        "What is biased in the source is biased here. Nobody looked for it.",
+    ]
+    if manifest.kept_labels is not None:
+        biases.append(f"Only {len(manifest.kept_labels)} of the source's {n_labels} labels are kept.")
+    return {
+        "dataCollection": (
+            f"Nothing was collected for this data set. Images and labels are those of {source.name}{at}; images have the bytes that they "
+            "have there."
+        ),
+        "dataCollectionType": ["Secondary Data Analysis"],
+        "dataCollectionRawData": f"{source.name}{at}; the sha256 of the ids of its samples is {source.fingerprint}.",
+        "dataCollectionMissingData": (
+            f"Left out of the source: {', '.join([f'{len(source.bad_images)} images that do not decode', *left_out])}."
+        ),
+        "dataPreprocessingProtocol": [
+            f"Probe networks ({probes}) were trained on all {counts.train} training samples, and asked about {counts.evaluation} "
+            f"evaluation samples: {source.evaluation_from}.",
+            f"{counts.proxy} training samples were chosen by the method {draw.method}, with the draw law {draw.law}, without replacement "
+            f"and with the seed {manifest.seed}.",
+            "Images are not changed.",
+        ],
+        "dataAnnotationProtocol": [
+            "Labels are the source's. The columns of cases and importances were computed from the probes' answers."
+        ],
+        "dataBiases": biases,
+        "dataUseCases": [
+            f"Ranking architectures of the family {manifest.space.network} in a search, trained with the settings in recipe.yaml.",
+            "Not for training a network that is to be used, nor for telling how accurate one is.",
+        ],
+        "dataLimitations": [*_list_limits(manifest)],
+        "personalSensitiveInformation": ["What the source holds of it is here too. Nobody looked for it."],
+    }
+
+
+def _list_limits(manifest: Manifest) -> Iterator[str]:
+    """Says what is known of how far to trust the proxy."""
+    evidence = manifest.evidence
+    if manifest.index_of is not None:
+        yield f"How well it ranks is not shown here; it is made from the index of {manifest.index_of.name} {manifest.index_of.version}."
+    elif evidence is None:
+        yield "How well it ranks was not checked: nothing shows that it ranks better than a random subset of its size."
+    else:
+        yield from _list_limits_of_evidence(evidence)
+    if manifest.protocol == "paper":
+        yield "The test samples chose it: a ranking that is measured on them is circular."
+    else:
+        yield "The evaluation samples chose it: a ranking on them is not independent. The test samples chose nothing."
+    if manifest.is_saturated:
+        yield "The heaviest probe is right on every evaluation sample: no architecture can be seen to be better."
+
+
+def _list_limits_of_evidence(evidence: EvidenceRecord) -> Iterator[str]:
+    yield f"Checked with {evidence.n_architectures} architectures: {evidence.verdict}. {evidence.explanation}"
+    yield "The check holds for its search space, training settings and source, and for no other."
+    if evidence.caution is not None:
+        yield evidence.caution
+
+
+def _list_splits(manifest: Manifest) -> Iterator[tuple[str, str, dict[str, pa.DataType]]]:
+    """Lists the tables that are there: each one's name here, the beginning of its files, its columns."""
+    for config, (split, folder) in CONFIGS.items():
+        if has_table(manifest, config):
+            columns = list_own_columns(manifest, config)
+            yield (split if config == "default" else config), f"{folder}/{split}-", columns
+            if config == "default" and has_validation(manifest):
+                yield "validation", f"{folder}/validation-", {name: columns[name] for name in _OF_SHOWN}
+
+
+def _list_files(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for _, beginning, _ in _list_splits(manifest):
+        for name, facts in sorted(manifest.files.items()):
+            if name.startswith(beginning):
+                yield {
+                    "@type": "cr:FileObject",
+                    "@id": name,
+                    "name": name,
+                    "contentUrl": name,
+                    "contentSize": f"{facts.bytes} B",
+                    "encodingFormat": _PARQUET,
+                    "sha256": facts.sha256,
+                }
+
+
+def _list_file_sets(manifest: Manifest) -> Iterator[dict[str, Any]]:
+    for split, beginning, _ in _list_splits(manifest):
+        includes = f"{beginning}*.parquet"
+        yield {"@type": "cr:FileSet", "@id": f"{split}-files", "encodingFormat": _PARQUET, "includes": includes}
+
+
+def _list_names(record_set: str, names: Sequence[str]) -> dict[str, Any]:
+    """Lists the names of labels by their numbers."""
+    number, name = f"{record_set}/number", f"{record_set}/name"
+    return {
+        "@type": "cr:RecordSet",
+        "@id": record_set,
+        "key": {"@id": number},
+        "field": [
+            {"@type": "cr:Field", "@id": number, "dataType": "sc:Integer"},
+            {"@type": "cr:Field", "@id": name, "dataType": "sc:Text"},
+        ],
+        "data": [{number: i, name: each} for i, each in enumerate(names)],
+    }
+
+
+def _list_record_sets(manifest: Manifest, own_labels: str) -> Iterator[dict[str, Any]]:
+    for split, _, columns in _list_splits(manifest):
+        labels = own_labels if split in ("train", "validation") else "labels"
+        yield {
+            "@type": "cr:RecordSet",
+            "@id": split,
+            **({"key": {"@id": f"{split}/sample_id"}} if "sample_id" in columns else {}),
+            "field": [_describe_field(split, name, kind, labels) for name, kind in columns.items()],
+        }
+
+
+def _describe_field(split: str, column: str, kind: pa.DataType, labels: str) -> dict[str, Any]:
+    """Describes a column; what numbers labels says in which record set their names are."""
+    is_list, is_image = pa.types.is_list(kind), pa.types.is_struct(kind)
+    numbered_in = {"label": labels, "source_label": "labels", "predicted": "labels"}.get(column)
+    return {
+        "@type": "cr:Field",
+        "@id": f"{split}/{column}",
+        **({"description": f"numbers of the record set {numbered_in}"} if numbered_in else {}),
+        "dataType": "sc:ImageObject" if is_image else _DATA_TYPES[kind.value_type if is_list else kind],
+        **({"isArray": True, "arrayShape": "-1"} if is_list else {}),
+        "source": {
+            "fileSet": {"@id": f"{split}-files"},
+            "extract": {"column": column},
+            **({"transform": {"jsonPath": "bytes"}} if is_image else {}),
+        },
+    }
