@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import pyarrow.compute as pc
 from proxyds.selection.records import CASE_MEANINGS
 
 COUNTED = ["label", "case", "importance"]
+COUNTED_TOO = "weight"
+"""A column that is counted where it is there."""
 _GROUPS = pa.schema([("label", pa.int64()), ("case", pa.int8()), ("importance", pa.float64()), ("n", pa.int64())])
 N_SHOWN = 12
 """Images of each case, at most."""
@@ -25,9 +28,12 @@ class SampleCounts:
 
     Attributes:
         groups: Columns `label`, `case`, `importance` and `n`, a row for each that are there, in order.
+        powers: By the power of ten that a sample's weight reaches at most, how many; None is a weight of 0. Empty where samples have no weight
+            besides their importance.
     """
 
     groups: pa.Table
+    powers: Mapping[int | None, int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -44,7 +50,19 @@ class SampleCounts:
         ones = pa.array(np.ones(piece.num_rows, np.int64))
         both = pa.concat_tables([self.groups, piece.select(COUNTED).append_column("n", ones).cast(_GROUPS)])
         grouped = both.group_by(COUNTED, use_threads=False).aggregate([("n", "sum")])
-        return SampleCounts(grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED]))
+        groups = grouped.rename_columns([*COUNTED, "n"]).sort_by([(name, "ascending") for name in COUNTED])
+        return SampleCounts(groups, Counter(self.powers) + _count_powers(piece))
+
+
+def _count_powers(piece: pa.Table) -> Counter[int | None]:
+    """Counts the powers of ten of a piece's weights, if it has any."""
+    if COUNTED_TOO not in piece.column_names:
+        return Counter()
+    weights = piece[COUNTED_TOO].to_numpy()
+    positive = weights[weights > 0]
+    powers, counts = np.unique(np.ceil(np.log10(positive)).astype(np.int64), return_counts=True)
+    n_never = len(weights) - len(positive)
+    return Counter({**dict(zip(powers.tolist(), counts.tolist(), strict=True)), **({None: n_never} if n_never else {})})
 
 
 @dataclass(frozen=True)

@@ -329,5 +329,8 @@ def card(folder: Path, check: bool, as_json: bool) -> None:
         print_json({"rendered": changed})
     elif changed:
         click.echo(f"{folder}: rendered {', '.join(changed)}")
+        click.echo(
+            "note: the proxy has other bytes now; if it was published, it needs another version to be published again"
+        )
     else:
         click.echo(f"{folder}: the card is what its records render to")

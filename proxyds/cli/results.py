@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from proxyds.artifact.card.plots import count_labels
+from proxyds.artifact.card.plots import count_labels, list_weights
 from proxyds.artifact.card.render import show_evidence
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
@@ -134,7 +134,9 @@ def print_built(manifest: Manifest, summary: Summary, out: str, *, was_there: bo
         return
     values = _gather_evidence(manifest) | name_programs()
     values |= {"card": Path(out) / "README.md", "pictures": Path(out) / "assets", "out": out, "was_there": was_there}
-    print_text("built", summary=summary, case_meanings=CASE_MEANINGS, whole=False, **values)
+    print_text(
+        "built", summary=summary, weights=list_weights(summary), case_meanings=CASE_MEANINGS, whole=False, **values
+    )
 
 
 def print_inspection(manifest: Manifest, tables: Tables, name: str, *, as_json: bool) -> None:
@@ -146,7 +148,9 @@ def print_inspection(manifest: Manifest, tables: Tables, name: str, *, as_json: 
     n_before, n_after = count_labels(manifest, summary)
     values = _gather_evidence(manifest) | {"n_before": n_before, "n_after": n_after}
     click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
-    print_text("inspection", summary=summary, case_meanings=CASE_MEANINGS, whole=True, **values)
+    print_text(
+        "inspection", summary=summary, weights=list_weights(summary), case_meanings=CASE_MEANINGS, whole=True, **values
+    )
 
 
 def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Unpack
 
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.manifest import CARD, RECIPE, Manifest
+from proxyds.artifact.croissant import render_croissant
+from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
@@ -19,8 +20,8 @@ from proxyds.artifact.writer import (
     another_proxy,
     check_only_own_files,
     check_output,
+    list_written,
     rewrite_manifest,
-    write_manifest,
     write_tables,
 )
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
@@ -82,7 +83,10 @@ def build(
     existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
     with open_session(recipe, Execution(**options)) as session:
-        session.clock.end_stage("source", warning="; ".join([*recipe.warnings, *session.data.warnings]))
+        warnings = [*recipe.warnings, *session.data.warnings]
+        if existing is not None and force:
+            warnings += _tell_same_version(session, existing)
+        session.clock.end_stage("source", warning="; ".join(warnings))
         architectures = list_space(session)
         ranked = choose_ranked(session, recipe.check, architectures) if recipe.check is not None else []
         if existing is not None and not force:
@@ -153,23 +157,25 @@ def write_proxy(
         summary = write(folder)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         session.clock.end_stage("artifact")
-        manifest = describe()
-        for name, content in render_card(manifest, summary).items():
+        manifest = list_written(folder, describe())
+        card = render_card(manifest, summary)
+        for name, content in card.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
-        write_manifest(folder, manifest)
+        rewrite_manifest(folder, manifest, written=card)
         return read_manifest(folder)  # what a reader would refuse is not written
 
 
 def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
-    """Renders a proxy's card again from its records.
+    """Renders a proxy's card again from its records, and `croissant.json` where it has one.
 
     Args:
         folder: The proxy.
         check_only: Compare and change nothing.
 
     Returns:
-        The card's files that differed from what the records render to (and, unless `check_only`, were replaced).
+        The card's files that differed from what the records render to (and, unless `check_only`, were replaced or, if the card has no such
+        picture any more, removed).
 
     Raises:
         ArtifactError: The folder is no proxy.
@@ -181,11 +187,15 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     if not check_only:
         with translate_os_errors(folder, "copy the proxy to another place"):
             sweep_half_files(folder)
-    own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
+    own = {name for name in manifest.files if name in (CARD, CROISSANT) or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
     manifest, tables = read_proxy(folder)
     files = render_card(manifest, summarize_tables(tables))
-    changed = [name for name in files if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]]
+    if CROISSANT in own:
+        files[CROISSANT] = render_croissant(manifest)
+    written = [name for name in files if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]]
+    gone = sorted(own - set(files))
+    changed = [*written, *gone]
     if changed and check_only:
         raise CardDriftError(
             f"{', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again",
@@ -193,9 +203,11 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
         )
     if changed:
         with translate_os_errors(folder, "copy the proxy to another place"):
-            for name in changed:
+            for name in written:
                 replace_file(folder / name, files[name])
-            rewrite_manifest(folder, manifest, written=changed)
+            for name in gone:
+                (folder / name).unlink(missing_ok=True)
+            rewrite_manifest(folder, manifest, written=written, gone=gone)
     return changed
 
 
@@ -214,6 +226,16 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
             check_only_own_files(out, existing)
         try_folder(out)
     return existing
+
+
+def _tell_same_version(session: Session, existing: Manifest) -> list[str]:
+    """Says that the proxy which gives way has the name and version of the new one, if it is another."""
+    recipe = session.recipe
+    is_same = (existing.recipe_sha256, existing.source.fingerprint) == (recipe.sha256, session.data.facts.fingerprint)
+    if is_same or (recipe.name, recipe.version) != (existing.name, existing.version):
+        return []
+    same = f"version: {existing.name} {existing.version} is the proxy that gives way, and the new one is another"
+    return [f"{same}; if the former was published, give the new one a version of its own (--set version=...)"]
 
 
 def _keep(session: Session, out: Path, existing: Manifest) -> Built:

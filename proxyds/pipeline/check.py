@@ -15,7 +15,7 @@ from typing import Unpack
 import numpy as np
 
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, RUNS_FILE, Manifest
+from proxyds.artifact.manifest import CARD, CROISSANT, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, RUNS_FILE, Manifest
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     PROXY,
@@ -114,7 +114,7 @@ def verify_for_check(folder: Path) -> Manifest:
     with translate_os_errors(folder, "copy the proxy to another place"):
         sweep_half_files(folder)
     of_card = {name for name in manifest.files if name.startswith("assets/")}
-    return verify_proxy(folder, but_for={CARD, RECIPE, *EVIDENCE_FILES, *of_card})
+    return verify_proxy(folder, but_for={CARD, CROISSANT, RECIPE, *EVIDENCE_FILES, *of_card})
 
 
 def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
@@ -200,7 +200,8 @@ def list_check_runs(
     recipe, data = session.recipe, session.data
     draws = {**own_draws, **_list_controls(recipe, settings, scores, own_draws[PROXY])}
     sets = list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training)
-    return list_runs(ranked, sets, data.test, session.set_up_training())
+    evaluation = None if recipe.importance.protocol == "paper" else data.evaluation  # else the test samples themselves
+    return list_runs(ranked, sets, data.test, session.set_up_training(), evaluation)
 
 
 def find_reduction(recipe: Recipe, scores: SampleScores) -> LabelReduction | None:
@@ -341,7 +342,8 @@ def _write_evidence(
     with translate_os_errors(folder, "copy the proxy to another place"):
         for name, content in files.items():
             replace_file(folder / name, content)
-        gone = set(EVIDENCE_FILES) - set(files)  # pictures of an earlier check
+        pictures = {name for name in manifest.files if name.startswith("assets/")}
+        gone = {*EVIDENCE_FILES, *pictures} - set(files)  # of an earlier check or card
         for name in gone:
             (folder / name).unlink(missing_ok=True)
         return rewrite_manifest(folder, checked, written=files, gone=gone)

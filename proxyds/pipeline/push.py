@@ -63,6 +63,7 @@ class Pushed:
         commit: Commit on the Hub; None for a dry run.
         pull_request: Address of the pull request, if it is one.
         replaced: Version of the proxy that the repository's `main` had, if another.
+        shares_version: Whether the repository has other bytes under the same version, on `main` until now or at the version's tag.
         is_new_place: Whether the repository was made for it.
         was_there: Whether the very proxy was there already, tag and all, and nothing was changed.
         is_plan: Whether nothing was done, only looked at.
@@ -75,6 +76,7 @@ class Pushed:
     commit: str | None = None
     pull_request: str | None = None
     replaced: str | None = None
+    shares_version: bool = False
     is_new_place: bool = False
     was_there: bool = False
     is_plan: bool = False
@@ -204,9 +206,23 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
         return Pushed(repo, upload.manifest, files, tag, repository.tags[tag], was_there=True, is_plan=upload.is_plan)
 
     contents, manifest = {} if repository is None else hub.list_contents(repo, repository.head), upload.manifest
-    replaced = _find_replaced(repo, contents, manifest)
-    files = upload.compare(contents)
-    planned = Pushed(repo, manifest, files, tag, replaced=replaced, is_new_place=is_new, is_plan=upload.is_plan)
+    before = _find_replaced(repo, contents, manifest)
+    files, same = upload.compare(contents), f"v{manifest.version}"
+    replaced = None if before in (None, manifest.version) else before
+    others = [files] if before == manifest.version else []
+    if repository is not None and same in repository.tags:
+        others.append(upload.compare(hub.list_contents(repo, repository.tags[same])))
+    shares_version = any(each.change != "unchanged" for held in others for each in held)
+    planned = Pushed(
+        place=repo,
+        manifest=manifest,
+        files=files,
+        tag=tag,
+        replaced=replaced,
+        shares_version=shares_version,
+        is_new_place=is_new,
+        is_plan=upload.is_plan,
+    )
     if upload.is_plan:
         return planned
     assert repository is not None
@@ -214,14 +230,14 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
 
 
 def _find_replaced(repo: str, contents: Collection[str], manifest: Manifest) -> str | None:
-    """Finds another version of the proxy at a repository's head; refuses what is no version of it."""
+    """Finds the version of the proxy at a repository's head; refuses what is no version of it."""
     before = _read_manifest_at(HubProxy(hub.find_revision(repo, None))) if MANIFEST in contents else None
     _refuse_foreign(repo, set(contents) - {hub.OWN_FILE} - _list_files(before), "another name")
     if before is not None and before.name != manifest.name:
         raise OutputExistsError(
             f"{repo}: must hold versions of {manifest.name}, it holds {before.name} {before.version}; it was not touched: use another name"
         )
-    return None if before is None or before.version == manifest.version else before.version
+    return None if before is None else before.version
 
 
 def _commit_to_hub(upload: _Upload, repository: hub.Repository, planned: Pushed) -> Pushed:

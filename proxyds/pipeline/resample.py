@@ -95,7 +95,8 @@ def resample(
     with open_session(recipe.model_copy(update={"source": source}), execution, parent.source.id_rule) as session:
         session = replace(session, recipe=recipe)
         scores = read_scores(session.data, parent, tables)
-        session.clock.end_stage("source", warning="; ".join([*recipe.warnings, *session.data.warnings]))
+        warnings = [*recipe.warnings, *session.data.warnings, *_tell_same_version(recipe, parent)]
+        session.clock.end_stage("source", warning="; ".join(warnings))
 
         data, chosen_by = session.data, recipe.selection
         check_ratio(data.label_counts, data.label_names, chosen_by.ratio, chosen_by.labels)
@@ -120,6 +121,14 @@ def resample(
         )
         describe = partial(describe_resampling, session, parent, parent_sha256, draw)
         return Built(out, write_proxy(session, out, write, describe, force=force))
+
+
+def _tell_same_version(recipe: Recipe, parent: Manifest) -> list[str]:
+    """Says that the new proxy has the name and version of the one that it is drawn from, if it has."""
+    if (recipe.name, recipe.version) != (parent.name, parent.version):
+        return []
+    same = f"version: {parent.name} {parent.version} is the proxy that is drawn from, and this one is another"
+    return [f"{same}; give it a version of its own (--set version=...), or nobody can tell the two apart"]
 
 
 def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:

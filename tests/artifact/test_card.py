@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,14 @@ import proxyds
 from proxyds.artifact.card import render as card
 from proxyds.artifact.card.render import escape_markdown
 from proxyds.artifact.card.render import render_card as render_shown
+from proxyds.artifact.evidence_records import EstimateRecord, OnEvaluationRecord
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_tables
+from proxyds.artifact.writer import rewrite_manifest
 from proxyds.errors import CardDriftError, VerificationError
+from proxyds.recipe.methods import METHODS
 
 HOSTILE = "cat | <script>alert(1)</script> {{ m.name }} [x](javascript:1) $\\frac$ \n# heading `x`"
 
@@ -51,14 +57,21 @@ def test_the_metadata_is_what_the_hub_reads(tiny_proxy: Path) -> None:
 def test_every_picture_is_named_by_the_card_and_every_named_picture_is_there(tiny_proxy: Path) -> None:
     named = set(re.findall(r"!\[[^]]*\]\((assets/[^)]+)\)", (tiny_proxy / "README.md").read_text()))
     assert named == {f"assets/{path.name}" for path in (tiny_proxy / "assets").iterdir()}
-    assert len(named) == 5
+    assert len(named) == 4
     for name in named:
         with Image.open(tiny_proxy / name) as picture:
             assert picture.width > 600
 
 
-def test_the_counts_on_the_card_are_the_tables(tiny_proxy: Path, records: tuple[Manifest, Tables]) -> None:
-    text, (manifest, tables) = (tiny_proxy / "README.md").read_text(), records
+def by_cases(manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"draw": manifest.draw.model_copy(update={"method": "cases"})})
+
+
+def test_the_counts_on_the_card_are_the_tables(records: tuple[Manifest, Tables]) -> None:
+    manifest, tables = records
+    files = render_card(by_cases(manifest), tables)
+    assert {"assets/cases.png", "assets/importance.png"} <= set(files)
+    text = files["README.md"].decode()
     rows = re.findall(
         r"^\| (\d): [^|]+\| (\S+) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(", text, re.MULTILINE
     )
@@ -69,6 +82,96 @@ def test_the_counts_on_the_card_are_the_tables(tiny_proxy: Path, records: tuple[
     for probe in manifest.probes:
         assert f"{probe.n_parameters:,}" in text
         assert f"{probe.accuracy:.1%}" in text
+
+
+def test_what_another_method_chose_shows_its_weights_and_no_cases(records: tuple[Manifest, Tables]) -> None:
+    manifest, tables = records
+    assert manifest.draw.method != "cases"
+    files = render_card(manifest, tables)
+    text = files["README.md"].decode()
+    assert not re.search(r"^\| \d: ", text, re.MULTILINE)
+    assert "assets/weights.png" in files
+    assert not {"assets/cases.png", "assets/importance.png"} & set(files)
+    shown = re.findall(r"^\| ([\d.e-]+) to ([\d.e-]+) \| ([\d,]+) \(.*?\) \| ([\d,]+) \(", text, re.MULTILINE)
+    assert shown
+    for low, high, *printed in shown:
+        for n, table in zip(printed, (tables.importance, tables.data), strict=True):
+            weights = table["weight"].to_numpy()
+            assert int(n.replace(",", "")) == ((weights > float(low)) & (weights <= float(high))).sum()
+    (rest,) = re.findall(r"^\| up to ([\d.e-]+) \| ([\d,]+) ", text, re.MULTILINE)
+    assert int(rest[1].replace(",", "")) == (tables.importance["weight"].to_numpy() <= float(rest[0])).sum()
+
+
+HEADINGS = ["May I trust it?", "How do I load it?", "What do I rank on?", "What does it cost me?"]
+
+
+def find_section(text: str, heading: str) -> str:
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_card_answers_first_what_a_reader_asks_first(tiny_proxy: Path, checked_proxy: Path) -> None:
+    for proxy in (tiny_proxy, checked_proxy):
+        text = (proxy / "README.md").read_text()
+        assert re.findall(r"^## (.*)$", text, re.MULTILINE)[:4] == HEADINGS
+        assert text.index("A *data proxy*") < text.index("## May I trust it?")
+        assert [len(re.findall(r"!\[", find_section(text, heading))) for heading in HEADINGS] == [
+            proxy == checked_proxy,
+            *[0] * 3,
+        ]
+    evidence = read_manifest(checked_proxy).evidence
+    assert evidence is not None
+    trust = find_section(text, HEADINGS[0])
+    assert evidence.verdict in trust.lower()
+    assert evidence.of("proxy", evidence.own_ratio).statistics["tau"].shown() in trust
+
+
+def test_the_code_on_the_card_runs_in_the_proxys_folder(checked_proxy: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (checked_proxy / "README.md").read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 10
+    own = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
+    code += 'print(train[0]["image"].size, len(importance["train"]), len(ranking["ranking"]))'
+    done = subprocess.run([sys.executable, "-c", code], cwd=checked_proxy, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2] == "(8, 8) 1295 80"
+
+
+def test_the_card_says_what_to_rank_on_with_and_without_images_of_evaluation_samples(
+    records: tuple[Manifest, Tables],
+) -> None:
+    manifest, tables = records
+    without = find_section(render_card(manifest, tables)["README.md"].decode(), HEADINGS[2])
+    facts = {"data/validation-00000-of-00001.parquet": manifest.files["README.md"]}
+    manifest = manifest.model_copy(update={"files": {**manifest.files, **facts}})
+    text = render_card(manifest, tables)["README.md"].decode()
+    assert "`validation`" in find_section(text, HEADINGS[2])
+    assert 'split="validation"' in find_section(text, HEADINGS[1])
+    assert "`validation`" not in without
+    assert "torch_dataset" in without
+    for shown in (without, text):
+        assert shown.count("**not independent**") == 1
+    caution = METHODS[manifest.draw.method].caution
+    assert caution
+    assert text.count(caution) == 1
+
+
+def test_the_card_shows_how_far_a_ranking_on_evaluation_samples_agrees(
+    checked_records: tuple[Manifest, Tables],
+) -> None:
+    manifest, tables = checked_records
+    assert "was not measured" in find_section(render_card(manifest, tables)["README.md"].decode(), HEADINGS[2])
+    measured = OnEvaluationRecord(
+        full=EstimateRecord(value=0.81, low=0.5, high=0.92), proxy=EstimateRecord(value=0.73, low=None, high=None)
+    )
+    evidence = manifest.evidence.model_copy(update={"on_evaluation": measured})
+    changed = manifest.model_copy(update={"evidence": evidence})
+    shown = find_section(render_card(changed, tables)["README.md"].decode(), HEADINGS[2])
+    assert "0.81 [0.50, 0.92]" in shown
+    assert "0.73 [no interval]" in shown
+    circular = find_section(
+        render_card(changed.model_copy(update={"protocol": "paper"}), tables)["README.md"].decode(), HEADINGS[2]
+    )
+    assert "circular" in circular
+    assert "0.81" not in circular
 
 
 def test_it_says_that_nothing_has_been_checked(tiny_proxy: Path) -> None:
@@ -205,11 +308,11 @@ def test_render_mends_a_changed_card_and_check_only_tells(tiny_proxy: Path, tmp_
     shutil.copytree(tiny_proxy, folder)
     assert proxyds.render(folder) == []
     (folder / "README.md").write_text("something else")
-    (folder / "assets" / "cases.png").unlink()
-    with pytest.raises(CardDriftError, match=r"README\.md, assets/cases\.png must be what the records render to"):
+    (folder / "assets" / "labels.png").unlink()
+    with pytest.raises(CardDriftError, match=r"README\.md, assets/labels\.png must be what the records render to"):
         proxyds.render(folder, check_only=True)
     assert (folder / "README.md").read_text() == "something else"
-    assert proxyds.render(folder) == ["README.md", "assets/cases.png"]
+    assert proxyds.render(folder) == ["README.md", "assets/labels.png"]
     assert verify_proxy(folder) == read_manifest(tiny_proxy)
 
 
@@ -220,3 +323,12 @@ def test_render_does_not_bless_a_damaged_proxy(tiny_proxy: Path, tmp_path: Path)
     (folder / "recipe.yaml").write_text("name: other")
     with pytest.raises(VerificationError, match=r"recipe\.yaml"):
         proxyds.render(folder)
+
+
+def test_render_removes_a_picture_that_the_card_has_no_more(tiny_proxy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    shutil.copytree(tiny_proxy, folder)
+    shutil.copyfile(folder / "assets" / "labels.png", folder / "assets" / "cases.png")
+    rewrite_manifest(folder, read_manifest(folder), written=["assets/cases.png"])
+    assert proxyds.render(folder) == ["assets/cases.png"]
+    assert verify_proxy(folder) == read_manifest(tiny_proxy)

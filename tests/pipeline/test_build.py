@@ -243,6 +243,10 @@ def test_small_shards_hold_the_same_samples(tiny_proxy: Path, tmp_path: Path, se
     assert pq.read_table(built.folder / "data" / files[2]).num_rows == 30
 
 
+def find_warnings(steps: list[Progress | StageEnded]) -> str:
+    return " ".join(step.warning for step in steps if isinstance(step, StageEnded))
+
+
 def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(tmp_path: Path, session_store: Path) -> None:
     out, store = tmp_path / "p", Store(session_store)
     first = proxyds.build(tiny(), out, store=store, device="cpu")
@@ -256,7 +260,12 @@ def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(tmp_path
     with pytest.raises(OutputExistsError, match=r"nothing else to be replaced, found data/my-notes\.txt"):
         proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu", force=True)
     (out / "data" / "my-notes.txt").unlink()
-    replaced = proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu", force=True)
+    steps, again = list[Progress | StageEnded](), list[Progress | StageEnded]()
+    larger = tiny(selection="{ratio: 0.2}")
+    replaced = proxyds.build(larger, out, store=store, device="cpu", force=True, on_progress=steps.append)
+    assert "version: tiny 1.0.0 is the proxy that gives way" in find_warnings(steps)
+    replaced = proxyds.build(larger, out, store=store, device="cpu", force=True, on_progress=again.append)
+    assert "version:" not in find_warnings(again)
     assert verify_proxy(out).counts.proxy == 259 == replaced.manifest.counts.proxy
     (out / "recipe.yaml").write_text("damaged")
     with pytest.raises(VerificationError, match="--force builds it anew"):

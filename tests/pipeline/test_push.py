@@ -90,6 +90,18 @@ def test_a_tag_is_never_moved(run_on_hub: Run, hub: Hub, repo: str, tiny_proxy: 
     assert (hub.tags(repo), hub.state(repo)) == (before, (2, ["best"]))
 
 
+def test_other_bytes_under_one_version_are_told(run_on_hub: Run, repo: str, tiny_proxy: Path, tmp_path: Path) -> None:
+    first = run_on_hub("push", tiny_proxy, repo)
+    assert "other bytes are published" not in first.stdout
+    edited = Path(shutil.copytree(tiny_proxy, tmp_path / "edited"))
+    text = (edited / "manifest.json").read_text()
+    (edited / "manifest.json").write_text(text + "\n")
+    planned = run_on_hub("push", edited, repo, "--tag", "words", "--dry-run")
+    assert "other bytes are published as version 1.0.0" in planned.stdout, planned.stderr
+    pushed = run_on_hub("push", edited, repo, "--tag", "words")
+    assert "other bytes are published as version 1.0.0" in pushed.stdout, pushed.stderr
+
+
 # Who may, and what
 
 

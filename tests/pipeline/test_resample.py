@@ -39,6 +39,15 @@ def test_another_seed_draws_others_and_as_many(run_here: Run, tiny_proxy: Path, 
     assert read_tree(tmp_path / "seeded") == made
 
 
+def test_a_proxy_with_its_parents_name_and_version_is_warned_of(
+    run_here: Run, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    same = run_here("resample", tiny_proxy, "--seed", "5", "-o", "same")
+    assert "version: tiny 1.0.0 is the proxy that is drawn from" in " ".join(same.stderr.split())
+    other = run_here("resample", tiny_proxy, "--seed", "5", "--set", "version=1.0.1", "-o", "other")
+    assert "version:" not in other.stderr
+
+
 def test_another_law_draws_others_and_as_many(run_here: Run, tiny_proxy: Path, tmp_path: Path) -> None:
     assert run_here("resample", tiny_proxy, "--draw", "successive", "--seed", "5", "-o", "new").returncode == 0
     drawn, before = column(tmp_path / "new", "sample_id"), column(tiny_proxy, "sample_id")

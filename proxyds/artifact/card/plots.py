@@ -20,6 +20,7 @@ from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.summary import N_SHOWN, Summary
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.errors import ArtifactError
+from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.selection.records import CASE_MEANINGS
 
 CASE_COLOURS = {1: "#56B4E9", 2: "#BBBBBB", 3: "#D55E00", 4: "#F0E442"}
@@ -27,6 +28,8 @@ BEFORE, AFTER = "#0072B2", "#E69F00"
 LONG_NAME = 60
 """Letters of an architecture's name that fit beside another; a longer name takes a line as wide as the picture."""
 MAX_NAMED_LABELS = 30
+MAX_POWERS = 5
+"""Powers of ten of weights that are told apart."""
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -48,12 +51,11 @@ def draw_pictures(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     pictures = {}
     with mpl.rc_context(STYLE):
         if manifest.index_of is None:
-            pictures = {
-                "cases.png": _draw_cases(summary),
-                "labels.png": _draw_labels(manifest, summary),
-                "importance.png": _draw_importance(summary),
-                "probes.png": _draw_probes(manifest),
-            }
+            pictures = {"labels.png": _draw_labels(manifest, summary), "probes.png": _draw_probes(manifest)}
+            if manifest.draw.method == BY_IMPORTANCE:
+                pictures |= {"cases.png": _draw_cases(summary), "importance.png": _draw_importance(summary)}
+            else:
+                pictures["weights.png"] = _draw_weights(summary)
         if manifest.gallery:
             pictures["gallery.png"] = _draw_gallery(summary)
     return pictures
@@ -130,6 +132,43 @@ def _draw_importance(summary: Summary) -> bytes:
     axes.yaxis.set_major_formatter(as_percent)
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
+    axes.legend()
+    return as_png(figure)
+
+
+def list_weights(summary: Summary) -> list[dict[str, Any]]:
+    """Counts samples by what they were drawn by: a row for each power of ten, the heaviest first, the lightest together.
+
+    Returns:
+        The range of weights as text, and counts and shares of training samples and of the proxy; no rows where samples were drawn by importance.
+    """
+    before, after = summary.training.powers, summary.proxy.powers
+    powers = sorted((power for power in before if power is not None), reverse=True)
+    groups: dict[str, list[int | None]] = {
+        f"{10.0 ** (power - 1):g} to {10.0**power:g}": [power] for power in powers[:MAX_POWERS]
+    }
+    if rest := powers[MAX_POWERS:]:
+        groups[f"up to {10.0 ** rest[0]:g}"] = [*rest]
+    if None in before:
+        groups["0, never drawn"] = [None]
+    rows = []
+    for shown, members in groups.items():
+        n_before, n_after = (sum(counts.get(power, 0) for power in members) for counts in (before, after))
+        shares = {"train_share": n_before / summary.training.n, "proxy_share": n_after / summary.proxy.n}
+        rows.append({"weight": shown, "train": n_before, "proxy": n_after, **shares})
+    return rows
+
+
+def _draw_weights(summary: Summary) -> bytes:
+    rows = list_weights(summary)[::-1]
+    figure, axes = new_axes(height=3)
+    positions = np.arange(len(rows))
+    axes.bar(positions - 0.2, [row["train_share"] for row in rows], 0.4, color=BEFORE, label="training")
+    axes.bar(positions + 0.2, [row["proxy_share"] for row in rows], 0.4, color=AFTER, label="proxy")
+    axes.set_xticks(positions, [row["weight"].replace(" to ", "\nto ") for row in rows], fontsize=9)
+    axes.yaxis.set_major_formatter(as_percent)
+    axes.set_xlabel("weight, by which samples are drawn")
+    axes.set_title("Share of samples by weight")
     axes.legend()
     return as_png(figure)
 

@@ -12,10 +12,19 @@ import jinja2
 from ruamel.yaml import YAML
 
 from proxyds.artifact.card.evidence_plots import draw_evidence, label_search
-from proxyds.artifact.card.plots import count_labels, draw_pictures
+from proxyds.artifact.card.plots import count_labels, draw_pictures, list_weights
 from proxyds.artifact.evidence_records import HALVING, EstimateRecord, EvidenceRecord
-from proxyds.artifact.manifest import CARD, Manifest, list_configs
-from proxyds.artifact.ranking_table import ALL_LABELS, BY_ACCURACY, BY_BOTH, METHOD_LABELS, RANDOM, REGRETS, STATISTICS
+from proxyds.artifact.manifest import CARD, Manifest, has_validation, list_configs
+from proxyds.artifact.ranking_table import (
+    ALL_LABELS,
+    BY_ACCURACY,
+    BY_BOTH,
+    FULL,
+    METHOD_LABELS,
+    RANDOM,
+    REGRETS,
+    STATISTICS,
+)
 from proxyds.artifact.summary import Summary
 from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
 from proxyds.selection.records import CASE_MEANINGS
@@ -23,13 +32,16 @@ from proxyds.text import duration, show_value, with_prefix
 
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 """The Hub's names for sizes of data sets, each by the number of samples that it stays under."""
+_TEMPLATES = jinja2.FunctionLoader(
+    lambda name: files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8")
+)
 
 
 def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     """Renders a proxy's card: Markdown with the YAML metadata that the Hub reads, and its pictures.
 
     Args:
-        manifest: The proxy's; the list of files is not looked at.
+        manifest: The proxy's; of its list of files it only matters whether there is a split `validation`.
         summary: The counts of the proxy's tables.
 
     Returns:
@@ -39,7 +51,11 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         jinja2.UndefinedError: The template names something that is not there (a defect, never printed as nothing).
     """
     environment = jinja2.Environment(  # noqa: S701 - Markdown: names are escaped by the filter `plain`
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        loader=_TEMPLATES,
     )
     environment.filters |= {
         "plain": escape_markdown,
@@ -49,14 +65,15 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         "settings": lambda settings: ", ".join(f"{name} {show_value(value)}" for name, value in settings.items()),
         "percent": lambda share: f"{share:.1%}",
     }
-    name = "card.md.jinja" if manifest.index_of is None else "indexed.md.jinja"
-    template = environment.from_string(files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8"))
+    template = environment.get_template("card.md.jinja" if manifest.index_of is None else "indexed.md.jinja")
     readme = template.render(
         metadata=_metadata(manifest),
         m=manifest,
         e=manifest.evidence,
         method=METHODS.get(manifest.draw.method, UNKNOWN_METHOD),
+        has_validation=has_validation(manifest),
         cases=_case_rows(manifest, summary),
+        weights=list_weights(summary),
         labels=_label_rows(manifest, summary),
         **(show_evidence(manifest.evidence) if manifest.evidence else {}),
     )
@@ -99,7 +116,8 @@ def _metadata(manifest: Manifest) -> str:
 def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
     """Prepares what templates show of the evidence besides its record, by the name of the template's variable."""
     evidence_rows = []
-    for each in evidence.list_ways():
+    ways = evidence.list_ways()
+    for each in ways:
         with_parameters = evidence.of(each.method, each.ratio, BY_BOTH)
         evidence_rows.append(
             {
@@ -114,6 +132,7 @@ def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
         )
     return {
         "evidence_rows": evidence_rows,
+        "taus": {**dict.fromkeys((FULL, RANDOM)), **{each.method: each.statistics["tau"].shown() for each in ways}},
         "comparison_rows": _comparison_rows(evidence),
         "search_rows": _search_rows(evidence),
         "has_halving": any(each.method == HALVING for each in evidence.searches),
