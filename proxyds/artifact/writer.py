@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from proxyds.artifact.croissant import render_croissant
+from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.index import HEADER, format_rows
 from proxyds.artifact.manifest import CONFIGS, CROISSANT, FORMAT_VERSION, INDEX, MANIFEST, Manifest
 from proxyds.artifact.reader import measure_file, present_files, read_manifest

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from proxyds.artifact.croissant import render_croissant
+from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
 from proxyds.artifact.index import read_index
 from proxyds.artifact.manifest import CARD, CROISSANT, INDEX, MANIFEST, RECIPE, Manifest, list_configs

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.croissant import render_croissant
 from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import proxyds
-from proxyds.artifact.croissant import render_croissant
+from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.manifest import CONFIGS, CROISSANT, FileFacts, Manifest, ReductionRecord
 from proxyds.artifact.reader import measure_file, read_manifest
 from proxyds.artifact.tables import read_proxy
