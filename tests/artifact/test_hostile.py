@@ -194,6 +194,13 @@ def test_values_of_older_evidence_are_compared(older: Path) -> None:
     refuse(older, "manifest.json: evidence: tau of .* must be what the runs in ranking/ give")
 
 
+def test_a_claim_about_evaluation_samples_must_follow_from_the_runs(checked_proxy: Path, tmp_path: Path) -> None:
+    proxy = Path(shutil.copytree(checked_proxy, tmp_path / "p"))
+    claim = {"full": {"value": 0.99, "low": None, "high": None}, "proxy": None}
+    change_manifest(proxy, ("evidence", "on_evaluation"), claim)
+    refuse(proxy, "manifest.json: evidence: tau on evaluation samples of full must be what the runs in ranking/ give")
+
+
 def test_intervals_of_1_6_are_not_compared_and_its_values_are(checked_proxy: Path, tmp_path: Path) -> None:
     proxy = Path(shutil.copytree(checked_proxy, tmp_path / "1.6"))
     change_manifest(proxy, ("format_version",), "1.6")

@@ -160,7 +160,7 @@ def tabulate_checks() -> str:
     ]
     for folder, told in CHECKED.items():
         text = (ROOT / "cards" / folder / "README.md").read_text(encoding="utf-8")
-        method = re.search(r"chosen by the method (`.*?`)", text)
+        method = re.search(r"(?:chosen by the method |The method (?=`[^`]*` chose))(`.*?`)", text)
         verdict = take_match(r"^> \*\*(.*?)\.\*\*", text, f"checks; {folder}")
         (table, *_) = list_tables(take_section(text, "Evidence", f"checks; {folder}"))
         taus = [table.rows[row]["Kendall tau"] for row in columns]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 from PIL import Image
+from scipy import stats
 
 import proxyds
 from proxyds.artifact import reader as opening
@@ -27,12 +28,14 @@ from proxyds.artifact.summary import summarize_tables
 from proxyds.artifact.tables import read_proxy, read_tables, read_weights
 from proxyds.errors import (
     AccuracyTableError,
+    ArtifactError,
     CardDriftError,
     ChangedSourceError,
     DivergedError,
     OutputExistsError,
     VerificationError,
 )
+from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.check import list_own_draws
 from proxyds.pipeline.stages import open_session, read_scores
 from proxyds.progress import Progress, StageEnded
@@ -60,6 +63,7 @@ training: {epochs: 3, batch_size: 32, learning_rate: 0.02, crop_padding: 1, hori
 CHECK = "check: {draws: 2, full_seeds: 2}\n"
 N_RUNS = 8 * (2 + 2 * 4)  # full, then proxy, random, stratified and fewer epochs of each draw
 TIMES = ("training_seconds", "test_seconds")
+ACCURACIES = ("accuracy", "evaluation_accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,7 @@ def test_every_run_is_a_row_and_the_proxy_is_whole(checked: Path, tmp_path: Path
         assert row["n_samples"] == n
         assert row["n_steps"] == (3 * (1295 // 32) if row["dataset"] == "full" else 3 * (130 // 32))
         assert 0 <= float(str(row["accuracy"])) <= 1
+        assert 0 <= float(str(row["evaluation_accuracy"])) <= 1
         assert row["run_flops"] == (
             int(str(row["n_steps"])) * 32 * int(str(row["training_flops"])) + 359 * int(str(row["forward_flops"]))
         )
@@ -131,6 +136,39 @@ def test_every_run_is_a_row_and_the_proxy_is_whole(checked: Path, tmp_path: Path
     loaded = load_dataset(str(checked), "ranking", split="ranking", cache_dir=str(tmp_path / "hf"))
     assert loaded.num_rows == N_RUNS
     assert not [name for name in loaded.column_names if "path" in name]
+
+
+def test_a_ranking_on_evaluation_samples_is_compared_and_must_follow_from_the_runs(checked: Path, copy: Path) -> None:
+    said = opening.read_manifest(checked).evidence.on_evaluation  # type: ignore[union-attr]
+    assert said is not None
+    of_full = [row for row in rows(checked) if row["dataset"] == "full"]
+    of_seeds = [
+        stats.kendalltau(*([row[on] for row in of_full if row["training_seed"] == seed] for on in ACCURACIES)).statistic
+        for seed in range(2)
+    ]
+    assert said.full.value == pytest.approx(np.mean(of_seeds))
+    assert said.proxy is not None
+    text = (checked / "README.md").read_text()
+    assert all(each.shown() in text for each in (said.full, said.proxy))
+    audit_proxy(copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for value, is_refused in (({**manifest["evidence"]["on_evaluation"], "proxy": None}, True), (None, False)):
+        manifest["evidence"]["on_evaluation"] = value
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        if is_refused:
+            with pytest.raises(ArtifactError, match="evaluation samples of proxy must be what the runs"):
+                audit_proxy(copy)
+        else:
+            audit_proxy(copy)
+
+
+def test_the_papers_protocol_has_no_ranking_on_evaluation_samples(tmp_path: Path, session_store: Path) -> None:
+    changes = ["importance.protocol=paper", "check.draws=1", "check.full_seeds=1", "check.architectures=5"]
+    (tmp_path / "recipe.yaml").write_text(RECIPE + CHECK)
+    recipe = proxyds.read_recipe(tmp_path / "recipe.yaml", changes)
+    built = proxyds.build(recipe, tmp_path / "p", store=Store(session_store), device="cpu")
+    assert built.manifest.evidence.on_evaluation is None  # type: ignore[union-attr]
+    assert {row["evaluation_accuracy"] for row in rows(built.folder)} == {None}
 
 
 def test_the_draws_differ_and_the_first_is_the_proxy_itself(checked: Path, recipe: Path, session_store: Path) -> None:

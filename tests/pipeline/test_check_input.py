@@ -579,13 +579,14 @@ def test_runs_made_elsewhere_become_the_proxys_evidence(
     assert run_here("card", "proxy", "--check").returncode == 0
     assert "verdict: preserves the ranking." in run_here("inspect", "proxy").stdout
     card = (proxy / "README.md").read_text()
-    assert "> **Preserves the ranking.** The proxy's Kendall tau is 2.00 \\[1.93, 2.07\\] above random subsets" in card
+    assert "> **Preserves the ranking.** Kendall tau " in card
+    assert "The proxy's Kendall tau is 2.00 \\[1.93, 2.07\\] above random subsets" in card
     assert "Not checked yet" not in card
 
     after = tree(proxy)
     changed = {name for name in after if after[name] is not None and after[name] != before.get(name)}
     assert changed == {
-        *("README.md", "manifest.json", "recipe.yaml", "ranking/ranking-00000-of-00001.parquet"),
+        *("README.md", "croissant.json", "manifest.json", "recipe.yaml", "ranking/ranking-00000-of-00001.parquet"),
         *("assets/correlation.png", "assets/orders.png", "assets/accuracy.png"),
     }
     assert not set(before) - set(after)

@@ -165,7 +165,7 @@ def _draw_weights(summary: Summary) -> bytes:
     positions = np.arange(len(rows))
     axes.bar(positions - 0.2, [row["train_share"] for row in rows], 0.4, color=BEFORE, label="training")
     axes.bar(positions + 0.2, [row["proxy_share"] for row in rows], 0.4, color=AFTER, label="proxy")
-    axes.set_xticks(positions, [row["weight"].replace(" to ", "\nto ") for row in rows], fontsize=9)
+    axes.set_xticks(positions, [row["weight"].replace(" to ", " to\n") for row in rows], fontsize=9)
     axes.yaxis.set_major_formatter(as_percent)
     axes.set_xlabel("weight, by which samples are drawn")
     axes.set_title("Share of samples by weight")
