@@ -1,7 +1,7 @@
 """Architectures trained on everything, on the proxy and on its controls: the runs behind the evidence.
 
 Every run is a task of its own: the recipe's training settings, a data set, a training seed; then the accuracy on the test
-samples, which chose nothing, and besides on the evaluation samples, which chose the proxy. What is equal for all data sets: settings, epochs (a proxy of 5 % takes a twentieth of the
+samples, which chose nothing, and besides on the evaluation samples, which may have chosen the proxy. What is equal for all data sets: settings, epochs (a proxy of 5 % takes a twentieth of the
 steps), test samples. The control `fewer epochs` trains on everything for as many steps as the proxy takes.
 
 The paper shows one run of each (section 4); here draws and training seeds are repeated, and nothing is trained twice.

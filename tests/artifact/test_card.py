@@ -147,8 +147,10 @@ def test_the_card_says_what_to_rank_on_with_and_without_images_of_evaluation_sam
     assert 'split="validation"' in find_section(text, HEADINGS[1])
     assert "`validation`" not in without
     assert "torch_dataset" in without
-    for shown in (without, text):
-        assert shown.count("**not independent**") == 1
+    assert "not independent" not in text
+    assert "did not choose by evaluation samples" in find_section(text, HEADINGS[2])
+    by_case = render_card(by_cases(manifest), tables)["README.md"].decode()
+    assert by_case.count("**not independent**") == 1
     caution = METHODS[manifest.draw.method].caution
     assert caution
     assert text.count(caution) == 1

@@ -163,7 +163,7 @@ def _list_limits(manifest: Manifest) -> Iterator[str]:
     if manifest.protocol == "paper":
         yield "The test samples chose it: a ranking that is measured on them is circular."
     else:
-        yield "The evaluation samples chose it: a ranking on them is not independent. The test samples chose nothing."
+        yield "A ranking on evaluation samples is less independent of how it was made than one on test samples, which chose nothing."
     if manifest.is_saturated:
         yield "The heaviest probe is right on every evaluation sample: no architecture can be seen to be better."
 

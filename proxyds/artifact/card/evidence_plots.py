@@ -219,7 +219,7 @@ def _draw_searches(evidence: EvidenceRecord) -> bytes:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="FLOP"))
     axes.minorticks_off()
-    axes.set_ylim(bottom=min(-0.1, axes.get_ylim()[0]))
+    axes.set_ylim(bottom=-0.05 * axes.get_ylim()[1])  # what is lost is 0 at least
     axes.set_xlabel("operations of the whole search, logarithmic (the best 1, 3, 5 trained on everything)")
     axes.set_ylabel("accuracy lost, points")
     axes.set_title("What a search pays and loses")

@@ -66,11 +66,13 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         "percent": lambda share: f"{share:.1%}",
     }
     template = environment.get_template("card.md.jinja" if manifest.index_of is None else "indexed.md.jinja")
+    method = METHODS.get(manifest.draw.method, UNKNOWN_METHOD)
     readme = template.render(
         metadata=_metadata(manifest),
         m=manifest,
         e=manifest.evidence,
-        method=METHODS.get(manifest.draw.method, UNKNOWN_METHOD),
+        method=method,
+        chose_by_evaluation=method is UNKNOWN_METHOD or "cases" in method.needs,
         has_validation=has_validation(manifest),
         cases=_case_rows(manifest, summary),
         weights=list_weights(summary),
