@@ -156,7 +156,7 @@ def test_a_ranking_on_evaluation_samples_is_compared_and_must_follow_from_the_ru
         manifest["evidence"]["on_evaluation"] = value
         (copy / "manifest.json").write_text(json.dumps(manifest))
         if is_refused:
-            with pytest.raises(ArtifactError, match="evaluation samples of proxy.* must be what the runs"):
+            with pytest.raises(ArtifactError, match=r"evaluation samples of proxy.* must be what the runs"):
                 audit_proxy(copy)
         else:
             audit_proxy(copy)
