@@ -258,6 +258,12 @@ class EvidenceRecord(Part):
         key = (control, ratio, ranked_by)
         return next((each for each in self.comparisons if (each.control, each.ratio, each.ranked_by) == key), None)
 
+    def list_held_out(self) -> dict[str, EstimateRecord]:
+        """Lists how far rankings on evaluation samples agree with those on test samples, by what is measured."""
+        record = self.on_evaluation
+        pairs = {} if record is None else {"full": record.full, "proxy": record.proxy}
+        return {f"tau on evaluation samples of {name}": each for name, each in pairs.items() if each is not None}
+
     def list_ways(self, ranked_by: RankedBy = BY_ACCURACY) -> list[MethodRecord]:
         """Lists the ways to rank at the proxy's own ratio, as tables and pictures do; those without statistics aside."""
         methods = [self.of(name, self.own_ratio if name in AT_ONE_RATIO else None, ranked_by) for name in METHOD_LABELS]

@@ -15,15 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from proxyds.artifact.card.croissant import render_croissant
-from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
+from proxyds.artifact.card.croissant import check_croissant
+from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.index import read_index
-from proxyds.artifact.manifest import CARD, CROISSANT, INDEX, MANIFEST, RECIPE, Manifest, list_configs
+from proxyds.artifact.manifest import CARD, INDEX, MANIFEST, RECIPE, Manifest, list_configs
 from proxyds.artifact.ranking_table import BY_BOTH
 from proxyds.artifact.reader import (
     list_index,
     list_tables,
-    measure_bytes,
     parse_json,
     read_manifest,
     refused,
@@ -73,7 +72,7 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     _audit_tars(folder, manifest, tables.data)
     _audit_index(folder, manifest, tables.data)
     _audit_card(folder, manifest)
-    _audit_croissant(folder, manifest)
+    check_croissant(folder, manifest)
     return manifest, tables
 
 
@@ -306,15 +305,6 @@ def _audit_card(folder: Path, manifest: Manifest) -> None:
         raise refused(path, f"license must be the manifest's, {manifest.licence}, it is {metadata.get('license')!r}")
 
 
-def _audit_croissant(folder: Path, manifest: Manifest) -> None:
-    """Checks that `croissant.json`, if there is one, has the very bytes that follow from the manifest, so that nothing in it leads elsewhere."""
-    facts = manifest.files.get(CROISSANT)
-    if facts is not None and facts != measure_bytes(render_croissant(manifest)):
-        raise refused(
-            folder / CROISSANT, f"must be what {MANIFEST} gives (docs/format.md, Croissant), it is something else"
-        )
-
-
 def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     """Checks that the recipe is a plain mapping that leads to no place on the reader's machine, and says what the manifest says."""
     path, text = folder / RECIPE, _read_text(folder, manifest, RECIPE, MAX_RECIPE_BYTES)
@@ -395,15 +385,8 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     for comparison in evidence.comparisons:
         name = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
         claims[name] = comparison.difference.value
-    held_out = {name: each.value for name, each in _list_held_out(evidence).items()}
+    held_out = {name: each.value for name, each in evidence.list_held_out().items()}
     return {**claims, **held_out, "own tau": evidence.own_tau.value}
-
-
-def _list_held_out(evidence: EvidenceRecord) -> dict[str, EstimateRecord]:
-    """Lists how far a ranking on evaluation samples agrees with one on test samples, by what networks were trained on."""
-    record = evidence.on_evaluation
-    pairs = {} if record is None else {"full": record.full, "proxy": record.proxy}
-    return {f"tau on evaluation samples of {name}": each for name, each in pairs.items() if each is not None}
 
 
 def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
@@ -411,7 +394,7 @@ def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
     claims["n_listed"] = len(evidence.architectures)
     estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling}
-    estimates |= _list_held_out(evidence)
+    estimates |= evidence.list_held_out()
     for each in evidence.methods:
         place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"
         estimates |= {f"{name} of {place}": estimate for name, estimate in each.statistics.items()}

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CONFIGS, Manifest, has_table, has_validation
+from proxyds.artifact.manifest import CONFIGS, CROISSANT, MANIFEST, Manifest, has_table, has_validation
+from proxyds.artifact.reader import measure_bytes, refused
 from proxyds.artifact.tables import list_own_columns
 
 _CONTEXT: dict[str, Any] = {
@@ -107,6 +109,19 @@ def render_croissant(manifest: Manifest) -> bytes:
         ],
     }
     return f"{json.dumps(document, indent=1, ensure_ascii=False)}\n".encode()
+
+
+def check_croissant(folder: Path, manifest: Manifest) -> None:
+    """Refuses a proxy whose `croissant.json`, if there is one, has other bytes than its manifest gives: nothing in it leads elsewhere.
+
+    Raises:
+        ArtifactError: It has.
+    """
+    facts = manifest.files.get(CROISSANT)
+    if facts is not None and facts != measure_bytes(render_croissant(manifest)):
+        raise refused(
+            folder / CROISSANT, f"must be what {MANIFEST} gives (docs/format.md, Croissant), it is something else"
+        )
 
 
 def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
