@@ -6,7 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -74,16 +74,16 @@ class Measured:
         costs: (n,) each of `FREE_RANKINGS`.
         accuracies: For each data set and ratio (R, n): repeats by architectures.
         draws: For each of them (R,): the number of each repeat's draw; where nothing is drawn, of its training.
-        on_evaluation: Of those that were measured on the evaluation samples too, the accuracies there, as `accuracies`.
         left_out: Architectures that lack a run.
+        on_evaluation: Of those that were measured on the evaluation samples too, the accuracies there, as `accuracies`.
     """
 
     names: list[str]
     costs: dict[str, NDArray[np.float64]]
     accuracies: dict[tuple[str, float], NDArray[np.float64]]
     draws: dict[tuple[str, float], NDArray[np.int64]]
-    on_evaluation: dict[tuple[str, float], NDArray[np.float64]]
     left_out: tuple[str, ...]
+    on_evaluation: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
 
     def count_draws(self, dataset: str, ratio: float) -> int:
         """Counts the draws of a data set; 1 where there is no training, as of a ranking that costs nothing."""
