@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import PydanticCustomError
 
+from proxyds.text import short_json
+
 
 class Section(BaseModel):
     """A part of a recipe: frozen, strict about types, without unknown keys.
@@ -48,10 +50,12 @@ def unknown_name(message: str) -> PydanticCustomError:
 
 def check_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuses a list that holds a value twice."""
-    seen = set()
-    for value in values:
-        identity = json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, sort_keys=True)
-        if identity in seen:
-            raise ValueError(f"must hold each choice once, {identity} stands twice")
-        seen.add(identity)
+    numbers: dict[str, int] = {}
+    for number, value in enumerate(values, 1):
+        plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        first = numbers.setdefault(json.dumps(plain, sort_keys=True), number)
+        if first != number:
+            raise ValueError(
+                f"must hold each choice once, {short_json(plain)} stands twice, as entries {first} and {number}; leave one out"
+            )
     return values

@@ -49,17 +49,19 @@ def first_line(error: BaseException, hide: Callable[[str], str] = str) -> str:
 
 
 def short_json(value: object) -> str:
-    """Shows a value as JSON, 60 letters at most."""
+    """Shows a value as JSON, 60 letters at most: of a longer one how it begins and how it ends."""
     text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else f"{text[:37]}...{text[-20:]}"
 
 
 def suggest_names(name: str, names: Collection[str]) -> str:
     """Says for a message which names a mistyped one may stand for: the nearest, and all of them; of many the five nearest."""
-    if len(names) <= MAX_SUGGESTED:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        return (f"did you mean `{nearest[0]}`? " if nearest else "") + "known: " + ", ".join(names)
-    return "near: " + ", ".join(difflib.get_close_matches(name, names, n=5, cutoff=0.4) or list(names)[:5])
+    likeness = {each: difflib.SequenceMatcher(None, each, name).ratio() for each in names}
+    nearest = sorted(names, key=likeness.__getitem__, reverse=True)[
+        :5
+    ]  # of equals the first, where difflib takes the last
+    meant = f"did you mean `{nearest[0]}`? " if nearest and likeness[nearest[0]] >= 0.5 else ""
+    return meant + ("known: " + ", ".join(names) if len(names) <= MAX_SUGGESTED else "near: " + ", ".join(nearest))
 
 
 def iter_texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

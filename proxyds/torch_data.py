@@ -15,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from proxyds.artifact.manifest import RECIPE, Manifest
+from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import FREE_BYTES, read_proxy
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
+from proxyds.data.samples import Source
 from proxyds.data.source import check_same, load_source
 from proxyds.errors import ArtifactError, ChangedSourceError, SplitNotFoundError
+from proxyds.pipeline.stages import find_source, naming_place, read_moved_recipe, remember_source
 from proxyds.progress import ignore_progress
+from proxyds.recipe.places import place_source
 from proxyds.recipe.source import Images
-from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store, retry_if_damaged
 from proxyds.runtime.task import run_stored
@@ -43,7 +45,12 @@ SPLITS = {
 
 @retry_if_damaged
 def torch_dataset(
-    folder: str | Path, split: str = "train", *, overrides: Sequence[str] = (), store: Store | None = None
+    folder: str | Path,
+    split: str = "train",
+    *,
+    source: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    store: Store | None = None,
 ) -> TensorDataset:
     """Opens a proxy for training, or its source's held-out samples for measuring.
 
@@ -53,7 +60,9 @@ def torch_dataset(
     Args:
         folder: The proxy.
         split: `train` for the proxy itself; `evaluation` or `test` for the samples that its source holds out.
-        overrides: `source.path=...` where the source has moved; for `evaluation` and `test` alone.
+        source: For `evaluation` and `test`, where the source lies: a folder or a recipe that says so; None for where this machine
+            last read it.
+        overrides: `source.path=...`, which says the same.
         store: Where decoded images are kept; None for the user's own.
 
     Returns:
@@ -72,7 +81,19 @@ def torch_dataset(
     if split == "train":
         pixels, labels = _decode_proxy(folder, manifest, tables.data)
     else:
-        pixels, labels = _read_held_out(folder, manifest, tables, split, overrides, store or Store())
+        recipe, moved = read_moved_recipe(folder, overrides)
+        store = store or Store()
+        place = find_source(recipe.source, manifest, source or moved, store)
+        if place is not None:
+            placed = recipe.model_copy(update={"source": place_source(recipe.source, place)})
+        else:
+            placed = recipe
+        run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
+        data = load_source(placed, run, id_rule=manifest.source.id_rule)
+        with naming_place(place):
+            _check_source(data, manifest, tables)
+        remember_source(recipe, data, place, store)
+        pixels, labels = _take_held_out(data, split, manifest)
     return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
 
 
@@ -103,20 +124,18 @@ def _decode_proxy(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDA
     return pixels, data["label"].to_numpy().astype(np.int64)
 
 
-def _read_held_out(
-    folder: Path, manifest: Manifest, tables: Tables, split: str, overrides: Sequence[str], store: Store
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    recipe = read_recipe(folder / RECIPE, overrides)
-    run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
-    data = load_source(recipe, run, id_rule=manifest.source.id_rule)
+def _check_source(data: Source, manifest: Manifest, tables: Tables) -> None:
     if manifest.index_of is None:
         ids = [table["sample_id"].to_pylist() for table in (tables.importance, tables.evaluation)]
         check_same(data, manifest.source.fingerprint, *ids)
     elif data.facts.fingerprint != manifest.source.fingerprint:
         raise ChangedSourceError(
             f"source: must be the one that the proxy was made from, {data.facts.name} has another fingerprint; find the data that was used "
-            "(source.path)"
+            "(source=...)"
         )
+
+
+def _take_held_out(data: Source, split: str, manifest: Manifest) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     samples = data.evaluation if split == "evaluation" else data.test
     if manifest.kept_labels is not None:
         samples = samples.keep_labels(np.array(manifest.kept_labels))

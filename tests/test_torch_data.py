@@ -120,7 +120,7 @@ def test_images_come_in_the_size_that_networks_saw(
     images = proxyds.torch_dataset(proxy).tensors[0]
     assert images.shape[1:] == (1, 9, 9)
     with pytest.raises(SourceError, match="images"):  # a recipe in a proxy does not know where the data lies
-        proxyds.torch_dataset(proxy, "test")
+        proxyds.torch_dataset(proxy, "test", store=Store(tmp_path / "empty"))
     held_out = proxyds.torch_dataset(proxy, "test", overrides=[f"source.path={tmp_path / 'images'}"])
     assert held_out.tensors[0].shape == (40, 1, 9, 9)
     (tmp_path / "images" / "test" / "dark" / "0.png").unlink()

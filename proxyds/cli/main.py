@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import NoReturn
 
 import click
 
@@ -21,6 +23,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: idle threads must not spin
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is: the bars here are our own
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the client logs every try, with an upload's signed address
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless a shell has told it to ignore Ctrl-C
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except ProxydsError as error:
@@ -38,6 +42,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+
+
+def _interrupt_once(*_: object) -> NoReturn:
+    """Ends the command at the first Ctrl-C; others would break off the cleaning up, and kill the programs that do it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -38,6 +38,12 @@ plugins = click.option(
     callback=lambda *given: _load_plugins(given[-1]),
     help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
 )
+source = click.option(
+    "--source",
+    type=PATH,
+    metavar="PATH",
+    help="Where the source lies: a folder, or a recipe that says so.  [default: where this machine last read it]",
+)
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error, only warnings.")
 
 

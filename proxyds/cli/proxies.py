@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
+from proxyds.cli.options import source as source_option
 from proxyds.cli.output import print_json
 from proxyds.cli.progress import show_progress
 from proxyds.errors import BelowThresholdError
@@ -79,6 +80,7 @@ def build(
 )
 @click.option("--runs", type=PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
 @click.option("--strict", is_flag=True, help="Exit with 3 unless the verdict is that the ranking is preserved.")
+@source_option
 @plugins
 @overrides
 @execution_options
@@ -91,6 +93,7 @@ def check(
     reference: Path | None,
     runs: Path | None,
     strict: bool,
+    source: Path | None,
     overrides: tuple[str, ...],
     execution: Options,
     quiet: bool,
@@ -102,9 +105,9 @@ def check(
     proxy. A check that was stopped goes on where it was. Exits with 3 where the evidence is below the recipe's
     check.threshold.
     """
-    if runs is not None and (dry_run or reference is not None):
+    if runs is not None and (dry_run or reference is not None or source is not None):
         raise click.UsageError(
-            "--runs trains nothing and brings its own full-data accuracies: neither --dry-run nor --reference"
+            "--runs trains nothing and brings its own full-data accuracies: neither --dry-run nor --reference nor --source"
         )
     settings = [*overrides, *_assign({"check.target": target, "check.reference": reference})]
     settings += [f"check.ratios=[{ratios}]"] if ratios is not None else []
@@ -113,9 +116,9 @@ def check(
         from proxyds.pipeline.plan import plan_check
 
         if dry_run:
-            plan = plan_check(folder, overrides=settings, **execution)
+            plan = plan_check(folder, overrides=settings, source=source, **execution)
         else:
-            checked = check(folder, overrides=settings, runs=runs, **execution)
+            checked = check(folder, overrides=settings, runs=runs, source=source, **execution)
     from proxyds.cli.results import print_check_plan, print_evidence
 
     if dry_run:
@@ -131,7 +134,7 @@ def check(
 @click.option("--ratio", type=float, help="Size, as a share of the samples that may be drawn.")
 @click.option("--seed", type=int, help="Seed of the draw.")
 @click.option("--draw", help="Draw law; `proxyds list` names them.")
-@click.option("--source", type=PATH, help="Where the source lies now, if not where the recipe says.")
+@source_option
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @plugins
 @overrides
@@ -154,13 +157,13 @@ def resample(
     Draws from its importance table and trains nothing. PLACE is a folder, user/name@v1.0.0 on the Hub or an address. The
     source must be at hand: its samples are found by content.
     """
-    settings = {f"selection.{name}": value for name, value in selection.items()}
-    changes = [*overrides, *_assign({**settings, "source.path": source})]
+    changes = [*overrides, *_assign({f"selection.{name}": value for name, value in selection.items()})]
 
     def make(folder: Path, on_progress: OnProgress) -> Built:
         from proxyds.pipeline.resample import resample
 
-        return resample(place, folder, overrides=changes, workers=workers, force=force, on_progress=on_progress)
+        options: Options = {"workers": workers, "on_progress": on_progress}
+        return resample(place, folder, overrides=changes, source=source, force=force, **options)
 
     _make_at(out, make, quiet=quiet, as_json=as_json)
 
@@ -194,25 +197,36 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("index")
-@click.argument("source", type=PATH, required=False)
+@click.argument("given", metavar="[SOURCE]", type=PATH, required=False)
 @click.option("-o", "--output", "out", required=True, help="The folder to make, or an address.")
+@source_option
 @click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
 @plugins
 @workers
 @quiet
 @as_json
-def apply(index: str, source: Path | None, out: str, force: bool, workers: int, quiet: bool, as_json: bool) -> None:
+def apply(
+    index: str,
+    given: Path | None,
+    out: str,
+    source: Path | None,
+    force: bool,
+    workers: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Make the proxy of INDEX from its source.
 
     Trains and draws nothing. INDEX is the folder of `proxyds index`, a proxy or a card; or user/name@v1.0.0 on the Hub or an
-    address, of which no images are fetched. SOURCE is a folder that holds the data set, or a recipe whose section source names it;
-    the default is the source of the index's own recipe. Samples are found by content, whatever their order and encoding.
+    address, of which no images are fetched. SOURCE means the same as --source. Samples are found by content, whatever their order and encoding.
     """
+    if given is not None and source is not None:
+        raise click.UsageError(f"SOURCE and --source mean the same, got {given} and {source}: give one of them")
 
     def make(folder: Path, on_progress: OnProgress) -> Built:
         from proxyds.pipeline.resample import apply
 
-        return apply(index, folder, source=source, workers=workers, force=force, on_progress=on_progress)
+        return apply(index, folder, source=given or source, workers=workers, force=force, on_progress=on_progress)
 
     _make_at(out, make, quiet=quiet, as_json=as_json)
 

@@ -13,24 +13,35 @@ from proxyds.errors import ArtifactError, OutputExistsError, translate_os_errors
 
 @click.command()
 @click.argument("path", type=PATH, default="recipe.yaml")
+@click.option("--preset", help="The recipe to start from; `proxyds list` names them.  [default: digits]")
 @click.option(
-    "--preset", default="digits", show_default=True, help="The recipe to start from; `proxyds list` names them."
+    "--from", "folder", type=PATH, metavar="FOLDER", help="Look into FOLDER and write the recipe for what lies there."
 )
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
-def init(path: Path, preset: str, force: bool) -> None:
+def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> None:
     """Write a commented recipe to PATH."""
     from proxyds.recipe.presets import preset_text
     from proxyds.runtime.storage.atomic import replace_file
 
-    text = preset_text(preset)
+    if folder is not None and preset is not None:
+        raise click.UsageError("--from writes the preset `folder` for what lies there: leave out --preset")
     if path.exists() and not force:
         raise OutputExistsError(
             "is there already and was not touched; choose another name, or replace it with --force", place=path
         )
+    notes: list[str] = []
+    if folder is None:
+        text = preset_text(preset or "digits")
+    else:
+        from proxyds.pipeline.plan import propose_recipe
+
+        proposed = propose_recipe(folder, path)
+        text, notes = proposed.text, [f"found {proposed.found}", *(f"warning: {each}" for each in proposed.warnings)]
     with translate_os_errors(path, "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())
-    click.echo(f"wrote {path}\nnext: proxyds validate {path}\n      proxyds build {path} -o my-proxy")
+    steps = [f"proxyds validate {path}", f"proxyds build {path} --dry-run", f"proxyds build {path} -o my-proxy"]
+    click.echo("\n".join([*notes, f"wrote {path}", "next: " + "\n      ".join(steps)]))
 
 
 @click.command()
@@ -41,13 +52,17 @@ def init(path: Path, preset: str, force: bool) -> None:
 def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check a recipe and print its identity. Reads nothing but the recipe."""
     from proxyds.recipe.yaml import read_recipe
+    from proxyds.space.known_models import list_unchecked
 
     read = read_recipe(recipe, overrides)
+    unchecked = list_unchecked(read.space)
     if as_json:
         identity = {"name": read.name, "version": read.version, "sha256": read.sha256}
-        print_json({"valid": True, **identity, "problems": [], "warnings": read.warnings})
+        print_json({"valid": True, **identity, "problems": [], "warnings": read.warnings, "unchecked": unchecked})
         return
     click.echo(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
+    if unchecked:
+        click.echo(f"not checked here: {'; '.join(unchecked)}; `proxyds build {recipe} --dry-run` does")
     for warning in read.warnings:
         click.echo(f"warning: {warning}", err=True)
 

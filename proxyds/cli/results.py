@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 24
 """Architectures of a space that are printed, at most, besides the probes."""
+MOST_NAMED = 20
+"""Images that were left out and are named, at most."""
 MOST_VALUES = 50
 """Values of one parameter whose cost is summed up, at most: more say nothing."""
 
@@ -58,7 +60,7 @@ def print_space(
 def _summarize_source(source: Source) -> dict[str, Any]:
     """Describes for programs what a survey found, and what in a source may not be meant so."""
     facts = source.facts
-    counted = ("name", "n_samples", "n_duplicates", "n_shared", "n_conflicting", "layout", "left_out")
+    counted = ("name", "n_samples", "n_duplicates", "n_shared", "n_conflicting", "layout", "left_out", "bad_images")
     return {**{name: getattr(facts, name) for name in counted}, "warnings": list(source.warnings)}
 
 
@@ -146,7 +148,7 @@ def print_inspection(manifest: Manifest, tables: Tables, name: str, *, as_json: 
         return
     summary = summarize_tables(tables)
     n_before, n_after = count_labels(manifest, summary)
-    values = _gather_evidence(manifest) | {"n_before": n_before, "n_after": n_after}
+    values = _gather_evidence(manifest) | {"n_before": n_before, "n_after": n_after, "most_named": MOST_NAMED}
     click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
     print_text(
         "inspection", summary=summary, weights=list_weights(summary), case_meanings=CASE_MEANINGS, whole=True, **values

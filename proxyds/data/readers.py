@@ -9,10 +9,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import math
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pyarrow.compute
 from numpy.typing import NDArray
 from PIL import Image
 
-from proxyds.data.parts import FilesPart, LoadedPart, Part, StreamedPart, TarsPart, refusing_unreadable
+from proxyds.data.parts import FilesPart, LoadedPart, Part, Row, StreamedPart, TarsPart, refusing_unreadable
 from proxyds.data.survey.columns import find_image_column, find_label_column
 from proxyds.data.survey.folder import survey_folder
 from proxyds.data.survey.listing import DATA_SUFFIXES, list_folder, suffix_of
@@ -107,6 +108,17 @@ def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSo
             return _open_digits()
 
 
+def read_some(split: RawSplit, n: int | None) -> Iterator[Row]:
+    """Reads about n images of a split, spread over its parts; None for all of them."""
+    n_of_part = None if n is None else math.ceil(n / len(split.parts))
+    for part in split.parts[:: 1 if n is None else max(1, len(split.parts) // n)]:
+        if isinstance(part, FilesPart) and n_of_part is not None:  # a file costs as much wherever it lies
+            step = max(1, len(part.files) // n_of_part)
+            yield from replace(part, files=part.files[::step], labels=part.labels[::step]).rows()
+        else:
+            yield from islice(part.rows(), n_of_part)
+
+
 def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
     """Cuts what is in memory into parts, each with bytes of its own: slices would be sent to workers with all that they are cut from."""
     n_rows = max(1, min(PART, PART_BYTES * len(labels) // max(1, images.nbytes)))
@@ -131,7 +143,7 @@ def _open_digits() -> RawSource:
 def _open_torchvision(spec: TorchvisionSource) -> RawSource:
     import torchvision
 
-    root = _find_folder(spec.path)
+    root = find_folder(spec.path)
     kind = getattr(torchvision.datasets, spec.dataset)
     splits, names = {}, ()
     for role in ("train", "test"):
@@ -177,7 +189,7 @@ def _open_hub(spec: HubSource, streamed: bool | None, memory_bytes: int) -> RawS
 
 
 def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -> RawSource:
-    folder = _find_folder(spec.path)
+    folder = find_folder(spec.path)
     survey = survey_folder(folder, spec)
     if streamed is None:
         streamed = survey.n_bytes > STREAMED_SHARE * memory_bytes
@@ -333,7 +345,12 @@ def _locate(spec: HubSource) -> tuple[str, Path, str | None, bool]:
     return spec.name, folder, folder.name, False
 
 
-def _find_folder(path: str) -> Path:
+def find_folder(path: str) -> Path:
+    """Finds the folder of a source: where its recipe says, or by its name in `PROXYDS_DATA`.
+
+    Raises:
+        SourceNotFoundError: It is at neither place.
+    """
     folders = [Path(path)]
     if copies := os.environ.get("PROXYDS_DATA"):
         folders.append(Path(copies) / Path(path).name)

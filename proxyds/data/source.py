@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, pairwise
@@ -33,6 +33,7 @@ from proxyds.data.parts import LoadedPart, Part
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
 from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
+from proxyds.data.survey.records import name_paths
 from proxyds.errors import ChangedSourceError, LabelError, SourceError
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
@@ -196,7 +197,7 @@ def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluat
         change = f"of {len(all_then):,} samples {n_gone:,} are gone and {n_moved:,} stand in another split, {n_new:,} are new"
     raise ChangedSourceError(
         f"source: must be the one that the proxy was made from, {data.facts.name} is not: {change}; find the data that was used "
-        "(source.path), or build again"
+        "(--source FOLDER), or build again"
     )
 
 
@@ -300,7 +301,7 @@ def _tell_origin(split: _Split | None, carved_from: str, fraction: float) -> str
     )
 
 
-def _list_warnings(raw: RawSource, splits: Iterable[_Split], spec: Images, result: Splits) -> tuple[str, ...]:
+def _list_warnings(raw: RawSource, splits: Collection[_Split], spec: Images, result: Splits) -> tuple[str, ...]:
     """Says what was left out, and what of the images may not be meant so."""
     warnings = list(raw.survey.warnings) if raw.survey else []
     for split in splits:
@@ -310,6 +311,10 @@ def _list_warnings(raw: RawSource, splits: Iterable[_Split], spec: Images, resul
                 f"source.image_size: {n_enlarged:,} of {split.starts[-1]:,} images in split {split.name} are enlarged to "
                 f"{spec.image_size} pixels, the smallest from {side}, which adds no detail and costs time"
             )
+    if bad := [place for split in splits for place in split.list_bad_images()]:
+        warnings.append(
+            f"source.on_bad_image: images that do not decode are left out: {len(bad):,} ({name_paths(bad)})"
+        )
     warnings += tell_repeats(result.repeats.n_conflicting, result.repeats.n_shared)
     if n := result.repeats.n_measured_twice:
         warnings.append(f"source: evaluation samples that also stand among the test samples: {n:,}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def read_reference(
     other = read_own_recipe(path)
     for what, there, here in (
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
-        ("section source", other.source.model_dump(), recipe.source.model_dump()),
+        ("section source", *(each.source.model_dump(exclude={"path"}) for each in (other, recipe))),
         ("seed, which carves the splits", other.seed, recipe.seed),
         ("training", other.training, recipe.training),
         ("protocol", other.importance.protocol, recipe.importance.protocol),
@@ -177,7 +177,9 @@ def take_full_runs(ranking: pa.Table, architectures: Sequence[Architecture], ori
     return rows
 
 
-def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: float) -> pa.Table:
+def read_runs(
+    path: Path, architectures: Sequence[Architecture], own_ratio: float, warn: Callable[[str], None] = lambda _: None
+) -> pa.Table:
     """Reads runs that were made elsewhere, with any trainer.
 
     Args:
@@ -185,6 +187,7 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
             proxy's own: `draw_seed`, `training_seed`, `ratio`.
         architectures: Those of the search space.
         own_ratio: The proxy's.
+        warn: Called where accuracies are taken as percent.
 
     Returns:
         A table `ranking`; what is not known is null.
@@ -225,7 +228,13 @@ def read_runs(path: Path, architectures: Sequence[Architecture], own_ratio: floa
                 "origin": f"table {path.name}",
             }
         )
-    shares = _as_shares([row["accuracy"] for row in rows], path)
+    accuracies = [row["accuracy"] for row in rows]
+    shares = _as_shares(accuracies, path)
+    if shares != accuracies:
+        warn(
+            f"{path.name}: accuracies are taken as percent and divided by 100, found {min(accuracies):g} to {max(accuracies):g}, all of them 0 or at "
+            "least 1"
+        )
     return make_runs_table([{**row, "accuracy": share} for row, share in zip(rows, shares, strict=True)])
 
 
@@ -243,7 +252,15 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, st
             if len(set(names)) < len(names):
                 raise AccuracyTableError(f"{path}: each column must stand in the header once, it is {', '.join(names)}")
             rows = [(f"{path}:{reader.line_num}", row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except FileNotFoundError:
+        raise AccuracyTableError(
+            f"{path}: must be a CSV file with the columns {', '.join(columns)}, there is none; see where it lies"
+        ) from None
+    except IsADirectoryError:
+        raise AccuracyTableError(f"{path}: must be a CSV file, it is a folder; name the file in it") from None
+    except OSError as error:
+        raise AccuracyTableError(f"{path}: must be a CSV file that can be read, it cannot: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise AccuracyTableError(f"{path}: must be a CSV file that can be read: {error}") from None
     for place, row in rows:
         if any(row[name] is None for name in columns):

@@ -25,7 +25,7 @@ from proxyds.artifact.ranking_table import (
     TRAINED_HERE,
     make_runs_table,
 )
-from proxyds.artifact.reader import read_manifest, read_own_recipe, verify_proxy
+from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
@@ -51,9 +51,10 @@ from proxyds.pipeline.stages import (
     describe_machine,
     join_needs,
     list_space,
-    open_session,
     prepare_probes,
+    read_moved_recipe,
     read_scores,
+    reopen_session,
     score_samples,
     train_probes,
 )
@@ -82,6 +83,7 @@ def check(
     *,
     overrides: Sequence[str] = (),
     runs: str | Path | None = None,
+    source: str | Path | None = None,
     **options: Unpack[Options],
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
@@ -91,18 +93,19 @@ def check(
 
     Args:
         folder: The proxy.
-        overrides: `check.a=b` assignments to its recipe; also `source.path=...`, where the source has moved.
+        overrides: `check.a=b` assignments to its recipe.
         runs: A CSV file of runs made elsewhere, so that nothing is trained here.
+        source: Where the source lies, a folder or a recipe that says so; None for where this machine last read it.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
     folder, execution = Path(folder).resolve(), Execution(**options)
-    recipe, settings = read_checked_recipe(folder, overrides)
+    recipe, settings, moved = read_checked_recipe(folder, overrides)
     if runs is not None:
-        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution.device))
-    with open_session(recipe, execution, read_manifest(folder).source.id_rule) as session:
+        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution))
+    with reopen_session(recipe, read_manifest(folder), execution, source or moved) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
@@ -117,8 +120,8 @@ def verify_for_check(folder: Path) -> Manifest:
     return verify_proxy(folder, but_for={CARD, CROISSANT, RECIPE, *EVIDENCE_FILES, *of_card})
 
 
-def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check]:
-    """Reads a proxy's own recipe and how the proxy is to be checked.
+def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check, str | None]:
+    """Reads a proxy's own recipe, how the proxy is to be checked, and the `source.path` of the overrides.
 
     Raises:
         ArtifactError: The folder is no proxy, or one that was made from an index.
@@ -127,14 +130,14 @@ def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe,
     """
     manifest = verify_for_check(folder)
     refuse_without_tables(manifest, folder, "checked")
-    recipe = read_own_recipe(folder, overrides)
+    recipe, moved = read_moved_recipe(folder, overrides)
     if recipe.sha256 != manifest.recipe_sha256:
         raise RecipeError(
             f"must be the recipe that the proxy was built from, but for the section check; "
             f"found another ({recipe.sha256[:16]} instead of {manifest.recipe_sha256[:16]}): set check.* alone, or build again",
             place=folder / RECIPE,
         )
-    return recipe, recipe.check or Check()
+    return recipe, recipe.check or Check(), moved
 
 
 def choose_ranked(session: Session, settings: Check, architectures: Sequence[Architecture]) -> list[Architecture]:
@@ -311,15 +314,19 @@ def check_ranking(
     return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
 
 
-def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:
+def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, execution: Execution) -> Manifest:
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
     manifest, tables = read_proxy(folder, with_ranking=False)
     if manifest.image_shape is None:
         raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
     architectures = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
-    tables = replace(tables, ranking=read_runs(path, architectures, recipe.selection.ratio))
+
+    def warn(message: str) -> None:
+        execution.on_progress(StageEnded("runs", warning=message))
+
+    tables = replace(tables, ranking=read_runs(path, architectures, recipe.selection.ratio, warn))
     settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
-    provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(device)))
+    provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))
     return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
 
 

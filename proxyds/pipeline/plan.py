@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Unpack
@@ -11,7 +15,10 @@ from typing import Unpack
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.reader import read_manifest
 from proxyds.artifact.tables import read_proxy
+from proxyds.data.readers import RawSource, RawSplit, open_splits, read_some
 from proxyds.data.samples import Samples, Source
+from proxyds.data.survey.proposal import MOST_OPENED, Look, look_at, propose_ratio, propose_source
+from proxyds.errors import SourceError, SourceNotFoundError
 from proxyds.evaluation.runs import Run
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
@@ -22,9 +29,20 @@ from proxyds.pipeline.check import (
     list_own_draws,
     read_checked_recipe,
 )
-from proxyds.pipeline.stages import Session, list_probe_jobs, list_space, open_session, prepare_probes, read_scores
+from proxyds.pipeline.stages import (
+    Session,
+    list_probe_jobs,
+    list_space,
+    open_session,
+    prepare_probes,
+    read_scores,
+    reopen_session,
+)
+from proxyds.progress import Progress
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
+from proxyds.recipe.presets import fill_folder_preset
+from proxyds.recipe.source import FolderSource
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
@@ -33,7 +51,22 @@ from proxyds.selection.probe import choose_probes, warn_of_few
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.listing import list_architectures
-from proxyds.training.job import expect_image_seconds
+from proxyds.text import find_active_text, make_plain, with_prefix
+from proxyds.training.job import MIN_TIMED, expect_image_seconds, measure_rate
+
+MOST_READ_BYTES = 200_000_000
+"""Bytes of parquet files and tars that are read as a whole to count labels for a recipe, at most."""
+TIMED_STEP_SECONDS = 0.5
+"""A training whose smallest step may take longer is not timed: its time is FLOPs over the machine's rate."""
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A recipe that was written for a folder: its text; what was found, and what of it may not be meant so, for people."""
+
+    text: str
+    found: str
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -146,7 +179,8 @@ def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> Build
     with open_session(recipe, Execution(**options)) as session:
         data, check = session.data, None
         architectures = list_space(session)
-        probes = _plan_probes(session, architectures, find_build_needs(recipe))
+        timing = Timing(session)
+        probes = _plan_probes(session, timing, architectures, find_build_needs(recipe))
         if recipe.check is not None:
             ranked = choose_ranked(session, recipe.check, architectures)
             scores = SampleScores(data.train.parsed_ids, data.train.labels)
@@ -154,28 +188,36 @@ def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> Build
             own_draws = dict.fromkeys(
                 [PROXY] if find_reduction(recipe, scores) is None else [PROXY, ALL_LABELS], lambda *_: None
             )
-            check = _plan_runs(session, list_check_runs(session, recipe.check, ranked, scores, own_draws))
+            check = _plan_runs(session, timing, list_check_runs(session, recipe.check, ranked, scores, own_draws))
         n_selected = round(recipe.selection.ratio * len(data.train))
         fraction = "test_fraction" if recipe.importance.protocol == "paper" else "validation_fraction"
         warnings = [*recipe.warnings, *data.warnings, *_warn_of_few(data.evaluation, "evaluation", fraction)]
-        warnings += check.warnings if check else []
+        warnings += [*(check.warnings if check else []), *timing.warnings]
         return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check, warnings)
 
 
 @retry_if_damaged
-def plan_check(folder: str | Path, *, overrides: Sequence[str] = (), **options: Unpack[Options]) -> CheckPlan:
+def plan_check(
+    folder: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    source: str | Path | None = None,
+    **options: Unpack[Options],
+) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder = Path(folder)
-    recipe, settings = read_checked_recipe(folder, overrides)
-    with open_session(recipe, Execution(**options), read_manifest(folder).source.id_rule) as session:
+    recipe, settings, moved = read_checked_recipe(folder, overrides)
+    with reopen_session(recipe, read_manifest(folder), Execution(**options), source or moved) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
         manifest, tables = read_proxy(folder, with_ranking=False)
         scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
-        probes = [] if scores.has(needs) else _plan_probes(session, architectures, needs)
+        timing = Timing(session)
+        probes = [] if scores.has(needs) else _plan_probes(session, timing, architectures, needs)
         own_draws = list_own_draws(recipe, scores, manifest, tables)
-        return _plan_runs(session, list_check_runs(session, settings, ranked, scores, own_draws), probes)
+        plan = _plan_runs(session, timing, list_check_runs(session, settings, ranked, scores, own_draws), probes)
+        return replace(plan, warnings=[*plan.warnings, *timing.warnings])
 
 
 @retry_if_damaged
@@ -198,6 +240,52 @@ def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Archi
     return architectures, choose_probes(architectures, recipe.probes), data
 
 
+def propose_recipe(folder: str | Path, recipe: str | Path) -> Proposed:
+    """Writes the text of a recipe for a folder of images, parquet files or tars, from what lies in it; reads some of the images.
+
+    Args:
+        folder: The folder; where it is relative, the recipe names it from its own place.
+        recipe: Where the recipe is to be.
+
+    Raises:
+        SourceError: There is no such folder, or what lies in it can be read in several ways; says what to decide.
+    """
+    place = Path(os.path.expanduser(folder))  # noqa: PTH111 - nobody's home is no error here
+    if not os.path.isdir(place):  # noqa: PTH112 - a name that is too long is none either
+        raise SourceNotFoundError("must be a folder with images, parquet files or tars, there is none", place=place)
+    full = place.resolve()
+    if (trouble := find_active_text(str(full))) is not None:
+        raise SourceError(f"must have a path of plain text for a recipe to name it, it holds {trouble}", place=place)
+    try:
+        raw = open_splits(FolderSource(kind="folder", path=str(full), on_left_over="skip"), True, 0)
+    except SourceError as error:
+        error.message += (
+            "\nnothing was written: mend the folder, or decide it in the recipe of `proxyds init --preset folder`"
+        )
+        raise
+    assert raw.survey is not None
+    looks = {role: _look_into(raw, split) for role, split in raw.splits.items()}
+    path = str(full) if place.is_absolute() else os.path.relpath(full, Path(recipe).absolute().parent)
+    text = fill_folder_preset(
+        f"A recipe for {make_plain(full.name)}, by what lies there. Read it, and change what you know better.",
+        Path(recipe).name,
+        re.sub(r"[^a-z0-9._-]+", "-", full.name.lower()).strip("-._")[:80] or "my",
+        propose_source(path, raw.survey, looks),
+        propose_ratio(looks),
+    )
+    return Proposed(text, raw.survey.describe(), raw.survey.warnings)
+
+
+def _look_into(raw: RawSource, split: RawSplit) -> Look:
+    """Looks at some of a split's images, and counts its labels where that costs little."""
+    labels = raw.survey.splits[split.name].labels if raw.survey and raw.survey.form == "images" else ()
+    is_sampled = bool(labels) or raw.n_bytes > MOST_READ_BYTES
+    look = look_at(read_some(split, MOST_OPENED if is_sampled else None))
+    if is_sampled:  # the labels of some tell nothing of the fewest
+        look.labels = Counter(labels)
+    return look
+
+
 def _warn_of_few(samples: Samples, use: str, fraction: str) -> list[str]:
     warning = warn_of_few(samples.labels, use, f"source.{fraction}")
     return [warning] if warning else []
@@ -207,28 +295,69 @@ def _is_stored(session: Session, task: Task | None) -> bool:
     return task is not None and session.store.find(task.stage, task.key) is not None
 
 
-def _plan_probes(session: Session, architectures: Sequence[Architecture], needs: frozenset[Need]) -> list[PlannedProbe]:
+def _plan_probes(
+    session: Session, timing: Timing, architectures: Sequence[Architecture], needs: frozenset[Need]
+) -> list[PlannedProbe]:
     chosen, _ = prepare_probes(session, architectures)
     jobs = [(job, _is_stored(session, job.task)) for job in list_probe_jobs(session, chosen, needs)]
-    seconds_per_flop = _time_architectures(session, [job.architecture for job, is_stored in jobs if not is_stored])
+    timing.time([job.architecture for job, is_stored in jobs if not is_stored])
     planned = []
     for job, is_stored in jobs:
         flops = job.training_flops + job.asking_flops
-        seconds = 0.0 if is_stored else flops * seconds_per_flop[job.architecture.name]
+        seconds = 0.0 if is_stored else timing.expect(job.architecture, flops)
         planned.append(PlannedProbe(job.name.removeprefix("probe "), job.architecture, is_stored, flops, seconds))
     return planned
 
 
-def _time_architectures(session: Session, architectures: Iterable[Architecture]) -> dict[str, float]:
-    """Times a few steps of each architecture's training; returns seconds for one FLOP, by name."""
-    setup, by_name = session.set_up_training(), {each.name: each for each in architectures}
-    return {
-        name: session.ask(expect_image_seconds, setup, each) / each.training_flops for name, each in by_name.items()
-    }
+class Timing:
+    """Expects how long trainings take on this machine, by a few steps of each architecture; of large ones by their FLOPs alone.
+
+    Args:
+        session: The recipe at work.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._setup = session.set_up_training()
+        self._seconds_per_flop: dict[str, float] = {}
+        self._estimated: list[Architecture] = []
+
+    @cached_property
+    def rate(self) -> float:
+        """FLOPs a second of one training here."""
+        return self._session.ask(measure_rate, self._session.device)
+
+    def time(self, architectures: Iterable[Architecture]) -> None:
+        """Times those that are not timed yet."""
+        new = {each.name: each for each in architectures if each.name not in self._seconds_per_flop}
+        for number, (name, each) in enumerate(new.items()):
+            self._session.on_progress(Progress("time a few steps", name, number, len(new)))
+            if MIN_TIMED * each.training_flops > TIMED_STEP_SECONDS * self.rate:
+                self._seconds_per_flop[name] = 1 / self.rate
+                self._estimated.append(each)
+            else:
+                seconds = self._session.ask(expect_image_seconds, self._setup, each)
+                self._seconds_per_flop[name] = seconds / each.training_flops
+
+    def expect(self, architecture: Architecture, flops: int) -> float:
+        """Returns the seconds of a training of an architecture that was timed, of so many FLOPs."""
+        return flops * self._seconds_per_flop[architecture.name]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Says which architectures were too large to be timed."""
+        if not self._estimated:
+            return []
+        n, largest = len(self._estimated), max(self._estimated, key=by_cost)
+        return [
+            f"expected: {n:,} architecture{'' if n == 1 else 's'} too large to time in a moment, such as {largest.name}: FLOPs over the "
+            f"{with_prefix(self.rate, 'FLOP')} a second that this machine does in one training; fewer layers or filters, or a smaller "
+            "source.image_size, make it quicker"
+        ]
 
 
-def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
-    seconds_per_flop = _time_architectures(session, [run.architecture for run in runs if run.job is not None])
+def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
+    timing.time(run.architecture for run in runs if run.job is not None)
 
     def find_kind(run: Run) -> tuple[int, float]:
         return DATASETS.index(run.training_set.dataset), run.training_set.ratio
@@ -238,7 +367,7 @@ def _plan_runs(session: Session, runs: Sequence[Run], probes: Sequence[PlannedPr
         of_kind = list(group)
         missing = [run for run in of_kind if not _is_stored(session, run.task)]
         flops = sum(run.flops for run in missing)
-        seconds = sum(run.flops * seconds_per_flop[run.architecture.name] for run in missing)
+        seconds = sum(timing.expect(run.architecture, run.flops) for run in missing)
         n_stored = len(of_kind) - len(missing)
         planned.append(PlannedRuns(DATASETS[dataset], ratio, len(of_kind), n_stored, flops, seconds))
     architectures = {run.architecture.name: run.architecture for run in runs}

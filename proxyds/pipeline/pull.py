@@ -16,6 +16,7 @@ from proxyds.errors import (
     NoSpaceError,
     OutputExistsError,
     ProxydsError,
+    RemoteError,
     VerificationError,
     translate_os_errors,
 )
@@ -251,7 +252,12 @@ def open_tables(
     if isinstance(target, Path):
         yield target, str(target)
         return
-    source = open_published(target)
+    try:
+        source = open_published(target)
+    except RemoteError as error:
+        if isinstance(target, OnHub) and "://" not in place:  # as a folder's name may read
+            error.message += f"; nor is there a folder {place} here"
+        raise
     with temporary_folder() as folder, named_as(source.origin.name, folder):
         source.fetch_files(choose(_fetch_manifest(source, folder)), folder, on_progress)
         yield folder, source.origin.name

@@ -34,19 +34,16 @@ from proxyds.errors import (
     ChangedSourceError,
     OutputExistsError,
     RecipeError,
-    SourceNotFoundError,
     translate_os_errors,
 )
 from proxyds.pipeline.audit import audit_index, audit_tables, refuse_without_tables
 from proxyds.pipeline.build import check_destination, write_proxy
 from proxyds.pipeline.provenance import describe_indexed, describe_resampling
 from proxyds.pipeline.pull import open_tables
-from proxyds.pipeline.stages import Built, open_session, read_scores
+from proxyds.pipeline.stages import Built, read_moved_recipe, read_scores, reopen_session
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.source import Columns, FolderSource, Images
-from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import whole_folder
 from proxyds.runtime.storage.store import retry_if_damaged
@@ -64,6 +61,7 @@ def resample(
     out: str | Path,
     *,
     overrides: Sequence[str] = (),
+    source: str | Path | None = None,
     force: bool = False,
     **options: Unpack[Options],
 ) -> Built:
@@ -74,8 +72,8 @@ def resample(
     Args:
         place: The proxy: a folder, `user/name@v1.0.0`, or an address.
         out: The folder to make.
-        overrides: `a.b=c` assignments to the parts of its recipe that are in `MAY_CHANGE`; also `source.path`, where the source
-            has moved.
+        overrides: `a.b=c` assignments to the parts of its recipe that are in `MAY_CHANGE`.
+        source: Where the source lies, a folder or a recipe that says so; None for where this machine last read it.
         force: Replace another proxy at `out`.
         options: How the work is done; see `Execution`. No network runs, so no device is chosen.
 
@@ -91,9 +89,8 @@ def resample(
         parent, tables = audit_tables(folder)
         refuse_without_tables(parent, name, "drawn from again")
         parent_sha256 = measure_file(folder / MANIFEST).sha256
-        recipe, source = _read_changed_recipe(folder, name, parent, overrides)
-    with open_session(recipe.model_copy(update={"source": source}), execution, parent.source.id_rule) as session:
-        session = replace(session, recipe=recipe)
+        recipe, moved = _read_changed_recipe(folder, name, parent, overrides)
+    with reopen_session(recipe, parent, execution, source or moved) as session:
         scores = read_scores(session.data, parent, tables)
         warnings = [*recipe.warnings, *session.data.warnings, *_tell_same_version(recipe, parent)]
         session.clock.end_stage("source", warning="; ".join(warnings))
@@ -187,7 +184,7 @@ def apply(
             file `indices.csv` in it, `user/name@v1.0.0`, or an address, of which no images are fetched.
         out: The folder to make.
         source: Where the source lies: a folder, or a recipe whose section `source` says so; None for where the index's own recipe
-            says. How the source is split is always as in the index's own recipe.
+            says, or where this machine last read it. How the source is split is always as in the index's own recipe.
         force: Replace another proxy at `out`.
         options: How the work is done; see `Execution`. No network runs, so no device is chosen.
 
@@ -211,9 +208,7 @@ def apply(
             index_sha256=measure_file(folder / INDEX).sha256,
             fingerprint=parent.source.fingerprint,
         )
-    where = _choose_source(recipe.source, source)
-    with open_session(recipe.model_copy(update={"source": where}), execution, parent.source.id_rule) as session:
-        session = replace(session, recipe=recipe)
+    with reopen_session(recipe, parent, execution, source) as session:
         samples = _find_samples(session.data, rows, parent, name)
         session.clock.end_stage("source")
         if existing is not None and not force:
@@ -248,23 +243,6 @@ def _find_index(place: str) -> str:
             place=Path(place),
         )
     return str(folder)
-
-
-def _choose_source(own: Images, given: str | Path | None) -> Images:
-    """Chooses where a source is read, a folder or what a recipe says; it is split, and images are seen, as the index's own recipe says."""
-    if given is None:
-        return own
-    path = Path(given).absolute()
-    if not path.exists():
-        why = "must be a folder that holds the source, or a recipe whose section `source` names it; there is neither"
-        raise SourceNotFoundError(why, place=Path(given))
-    if not path.is_dir():
-        fixed = {name: getattr(own, name) for name in Images.model_fields}
-        return read_recipe(given).source.model_copy(update=fixed)
-    if "path" in type(own).model_fields:
-        return own.model_copy(update={"path": str(path)})
-    known = {name: getattr(own, name) for name in Columns.model_fields if name in type(own).model_fields}
-    return FolderSource(**known, kind="folder", path=str(path))
 
 
 def _find_samples(data: Source, rows: pa.Table, parent: Manifest, name: str) -> Samples:
@@ -308,17 +286,18 @@ def _check_own_recipe(recipe: Recipe, parent: Manifest, name: str) -> None:
         )
 
 
-def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: Sequence[str]) -> tuple[Recipe, Images]:
-    """Reads the new proxy's recipe, and where the source lies now, which is no part of it; refuses changes beyond `MAY_CHANGE`."""
-    before, after = (read_own_recipe(folder, changes) for changes in ((), overrides))
+def _read_changed_recipe(
+    folder: Path, name: str, parent: Manifest, overrides: Sequence[str]
+) -> tuple[Recipe, str | None]:
+    """Reads the new proxy's recipe, and the `source.path` of the overrides; refuses changes beyond `MAY_CHANGE`."""
+    before, (after, moved) = read_own_recipe(folder), read_moved_recipe(folder, overrides)
     _check_own_recipe(before, parent, name)
-    fixed = [each.model_dump(exclude=MAY_CHANGE | {"source"}) for each in (before, after)]
-    sources = [each.source.model_dump(exclude={"path"}) for each in (before, after)]
-    if fixed[0] != fixed[1] or sources[0] != sources[1]:
-        changed = [part for part in fixed[0] if fixed[0][part] != fixed[1][part]] or ["source"]
+    fixed = [each.model_dump(exclude=MAY_CHANGE) for each in (before, after)]
+    if fixed[0] != fixed[1]:
+        changed = [part for part in fixed[0] if fixed[0][part] != fixed[1][part]]
         draws = "; the draw's own seed is --seed" if changed == ["seed"] else "; build a proxy with it"
         raise RecipeError(
-            f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} and source.path may change, {changed[0]} would "
+            f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} may change, {changed[0]} would "
             f"make other importances{draws}"
         )
     method = METHODS[after.selection.method]
@@ -328,7 +307,7 @@ def _read_changed_recipe(folder: Path, name: str, parent: Manifest, overrides: S
             f"--set: nothing is trained here, and the method {after.selection.method} must ask the probes anew; build a proxy with it, "
             f"or set selection.method to one that a proxy's tables are enough for: {fitting}"
         )
-    return after.model_copy(update={"source": before.source}), after.source
+    return after, moved
 
 
 def _read_outcomes(tables: Tables) -> Outcomes:

@@ -20,16 +20,22 @@ import loky
 
 from proxyds.artifact.evidence_records import MachineRecord
 from proxyds.artifact.manifest import Manifest, StageRecord
+from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values
 from proxyds.data.images import ID_RULE
+from proxyds.data.readers import find_folder
 from proxyds.data.samples import Samples, Source, tell_repeats
 from proxyds.data.source import check_same, load_source
+from proxyds.errors import ChangedSourceError
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import Recipe, choose_crop_padding
+from proxyds.recipe.places import find_place, identify_source, place_source
+from proxyds.recipe.source import Images
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
+from proxyds.runtime.storage.places import recall_place, remember_place
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, Engine, Task, run_stored
 from proxyds.selection.draw import check_ratio
@@ -147,25 +153,75 @@ class Session:
 
 
 @contextmanager
-def open_session(recipe: Recipe, execution: Execution, id_rule: int = ID_RULE) -> Iterator[Session]:
-    """Starts an engine, and reads a recipe's source with it.
+def open_session(
+    recipe: Recipe, execution: Execution, place: Path | None = None, id_rule: int = ID_RULE
+) -> Iterator[Session]:
+    """Starts an engine, and reads a recipe's source with it; the store remembers where that lies.
 
     Args:
         recipe: The recipe.
         execution: How the work is done.
+        place: Where the source lies, see `place_source`; None for where the recipe says.
         id_rule: By which rule the source's ids are made; for a proxy that is there its own, `Manifest.source.id_rule`.
 
     Raises:
         SourceError: The source cannot be read; see `load_source`.
         DeviceError: There is no such device or engine.
     """
+    spec = recipe.source if place is None else place_source(recipe.source, place)
     clock = StageClock(execution.on_progress)
     device, engine = execution.choose_engine()
     with engine:
         run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = load_source(recipe, run, execution.streamed, id_rule)
+        placed = recipe.model_copy(update={"source": spec})
+        data = load_source(placed, run, execution.streamed, id_rule)
+        remember_source(recipe, data, place, execution.store)
         recipe = recipe.with_crop_padding(choose_crop_padding(min(data.image_shape[1:])))
         yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock)
+
+
+@contextmanager
+def reopen_session(
+    recipe: Recipe, manifest: Manifest, execution: Execution, place: str | Path | None
+) -> Iterator[Session]:
+    """Starts an engine, and reads the source again that a proxy was made from.
+
+    Args:
+        recipe: The proxy's.
+        manifest: The proxy's; where an index is applied, the indexed proxy's.
+        execution: How work is done.
+        place: Where the user says that the source lies; see `find_source`.
+
+    Raises:
+        ChangedSourceError: In the block: what lies there is another; the error names the place.
+        SourceError: The source cannot be found or read.
+    """
+    found = find_source(recipe.source, manifest, place, execution.store)
+    with open_session(recipe, execution, found, manifest.source.id_rule) as session, naming_place(found):
+        yield session
+
+
+def remember_source(recipe: Recipe, data: Source, place: Path | None, store: Store) -> None:
+    """Lets a store remember where a source was read: at a place, or where the recipe says; of the Hub there is nothing to remember."""
+    if place is None and (path := getattr(recipe.source, "path", None)) is not None:
+        place = find_folder(path).absolute()
+    if place is not None:
+        remember_place(store, identify_source(recipe.source, data.facts.fingerprint), place)
+
+
+@contextmanager
+def naming_place(place: Path | None) -> Iterator[None]:
+    """Lets the error of a source that is another say where that was read."""
+    try:
+        yield
+    except ChangedSourceError as error:
+        error.place = place
+        raise
+
+
+def find_source(own: Images, manifest: Manifest, given: str | Path | None, store: Store) -> Path | None:
+    """Finds where the source of a proxy lies: see `find_place`, by what the store remembers."""
+    return find_place(own, given, recall_place(store, identify_source(own, manifest.source.fingerprint)))
 
 
 def list_space(session: Session) -> list[Architecture]:
@@ -316,6 +372,15 @@ def score_samples(session: Session, probes: Sequence[Probe], needs: frozenset[Ne
         open_answers([probe.result.entry for probe in heaviest]) if "answers" in needs else None,
     )
     return Scored(probes, layer, outcomes, mapping, case, scores)
+
+
+def read_moved_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, str | None]:
+    """Reads a proxy's own recipe, and the `source.path` of the overrides, which is no part of it; None where they hold none."""
+    before, after = (read_own_recipe(folder, changes) for changes in ((), overrides))
+    paths = [getattr(each.source, "path", None) for each in (before, after)]
+    if None in paths or paths[0] == paths[1]:
+        return after, None
+    return after.model_copy(update={"source": after.source.model_copy(update={"path": paths[0]})}), paths[1]
 
 
 def read_scores(data: Source, manifest: Manifest, tables: Tables) -> SampleScores:

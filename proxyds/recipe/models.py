@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator, model_validator
 
+from proxyds.recipe.licences import LICENCE, check_licence, doubt_licence
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
 from proxyds.section import Section, check_distinct, fault, unknown_name
@@ -284,22 +285,6 @@ class Check(Section):
     )
 
 
-LICENCES = tuple(
-    """
-    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
-    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
-    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
-    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
-    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0
-    etalab-2.0 eupl-1.1 eupl-1.2 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0
-    grok2-community h-research intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2
-    llama3.3 llama4 lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0
-    other pddl postgresql unknown unlicense wtfpl zlib
-    """.split()  # noqa: SIM905 - a table to read, not a hundred lines
-)
-"""As the Hub names licences in a card's metadata; it may know others by now, and refuses those that it does not."""
-
-
 class Recipe(Section):
     """A whole recipe. Frozen; recipes of equal proxies have equal `sha256`."""
 
@@ -307,9 +292,9 @@ class Recipe(Section):
         description="Of the proxy: lower case, digits, `.`, `_`, `-`.", pattern=_NAME, examples=["cifar10-proxy-5pct"]
     )
     version: str = Field("1.0.0", description="Of the proxy: major.minor.patch.", pattern=_VERSION, examples=["1.0.0"])
-    licence: str = Field(
+    licence: Annotated[str, AfterValidator(check_licence)] = Field(
         "unknown",
-        pattern=r"^[a-z0-9][a-z0-9.+-]{0,63}$",
+        json_schema_extra={"pattern": LICENCE},
         description="Of the images, as the Hub names licences, or `other`; `license` is taken too.",
         examples=["cc-by-4.0"],
         validation_alias=AliasChoices("licence", "license"),
@@ -390,12 +375,7 @@ class Recipe(Section):
     @property
     def warnings(self) -> list[str]:
         """Says what is allowed and may not be meant: a licence that the Hub may not know."""
-        if self.licence in LICENCES:
-            return []
-        near = suggest_names(self.licence, LICENCES)
-        return [
-            f"licence: should be one that the Hub knows, or it refuses the card, got {self.licence!r}; {near}; `other` is always taken"
-        ]
+        return [f"licence: {doubt}"] if (doubt := doubt_licence(self.licence)) else []
 
     @property
     def draw_seed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from proxyds.errors import UnknownNameError
@@ -40,3 +41,24 @@ def preset_text(name: str) -> str:
         raise UnknownNameError(f"--preset {name}: must be a known preset; {suggest_names(name, names)}")
     text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     return text.replace("$schema=../proxyds/recipe/recipe.schema.json", f"$schema={SCHEMA_FILE}", 1)
+
+
+def fill_folder_preset(purpose: str, recipe: str, name: str, source: str, ratio: float) -> str:
+    """Fills in the preset `folder`.
+
+    Args:
+        purpose: Its first line.
+        recipe: Name of its file.
+        name: Of the data set, as a proxy's name may begin.
+        source: The section `source`.
+        ratio: Size of the proxy.
+    """
+    text = preset_text("folder").replace("my-recipe.yaml", recipe)
+    for pattern, new in (
+        (r"\A# .*\n", f"# {purpose}\n"),
+        ("my-proxy", f"{name}-proxy"),
+        (r"^source:.*\n(?:  .*\n)+", source),
+        (r"^  ratio: [\d.]+", f"  ratio: {ratio:g}"),
+    ):
+        text = re.sub(pattern, new.replace("\\", "\\\\"), text, flags=re.MULTILINE)
+    return text

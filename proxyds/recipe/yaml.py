@@ -20,6 +20,7 @@ from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, 
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import FORMER_PADDING, Recipe
 from proxyds.recipe.problems import Fault, Place, explain
+from proxyds.space.known_models import find_unknown_models
 
 MAX_RECIPE_BYTES, MAX_LINES, MAX_VALUES, MAX_DEPTH = 1_000_000, 70_000, 70_000, 50
 """Limits for YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
@@ -63,10 +64,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _assign(data, place, override, assignment)
         overridden[place] = assignment
     try:
-        return Recipe.model_validate_json(json.dumps(data, default=str), context=path.parent)
+        recipe = Recipe.model_validate_json(json.dumps(data, default=str), context=path.parent)
     except ValidationError as error:
         problems = [_locate(fault, tree, overridden) for fault in explain(error.errors(include_url=False))]
         raise _as_error(problems, str(path)) from None
+    # a proxy's recipe may name what this torchvision does not have, and is read all the same
+    unknown = () if text.startswith(IN_FULL) else find_unknown_models(recipe.space)
+    if faults := [Fault(place, message, is_unknown_name=True) for place, message in unknown]:
+        raise _as_error([_locate(fault, tree, overridden) for fault in faults], str(path))
+    return recipe
 
 
 def write_recipe(recipe: Recipe) -> str:

@@ -31,7 +31,9 @@ from proxyds.training.loop import Epoch, count_steps, train_network
 from proxyds.training.model import PixelNetwork, make_network
 
 TIMING_FLOPS = 20_000_000_000
-"""Cost of one step of `expect_image_seconds`, at most (two images at least): under a second on one core."""
+"""Cost of one step of `expect_image_seconds`, at most: under a second on one core."""
+MIN_TIMED = 2
+"""Images of a step that is timed, at least: batch norm refuses one."""
 
 AfterEpoch = Callable[[PixelNetwork, ImageArray, NDArray[np.int64], int], None]
 """Takes the network in evaluation mode, the training samples' pixels and labels, and the epoch's index."""
@@ -183,6 +185,36 @@ class TrainingJob(TrainingSetup):
                 torch.cuda.empty_cache()
 
 
+def measure_rate(device: str) -> float:
+    """Measures FLOPs a second, in one thread, of a convolution's training step: a fraction of a second."""
+    n, channels, side, kernel = 8, 64, 32, 3
+    n_flops = 3 * 2 * n * side**2 * channels**2 * kernel**2  # forward, and as many for the gradient of each factor
+    images = torch.zeros(n, channels, side, side, device=device, requires_grad=True)
+    convolution = torch.nn.Conv2d(channels, channels, kernel, padding=1, bias=False, device=device)
+
+    def take_step() -> float:
+        started = time.perf_counter()
+        convolution(images).sum().backward()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    with in_one_thread():
+        take_step()  # the first one sets up
+        return n_flops / float(np.median([take_step() for _ in range(5)]))
+
+
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Lets torch compute in one thread, as workers do."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def expect_image_seconds(setup: TrainingSetup, architecture: Architecture) -> float:
     """Times a few small steps on made-up images, in one thread.
 
@@ -194,16 +226,12 @@ def expect_image_seconds(setup: TrainingSetup, architecture: Architecture) -> fl
         Seconds that one image of a training takes on this machine, alone.
     """
     settings, is_cuda = setup.settings, setup.device.startswith("cuda")
-    n = int(np.clip(TIMING_FLOPS // architecture.training_flops, 2, settings.batch_size))
+    n = int(np.clip(TIMING_FLOPS // architecture.training_flops, MIN_TIMED, settings.batch_size))
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (n, *setup.image_shape), np.uint8), rng.integers(0, setup.n_labels, n)
     n_warming_up = N_EAGER + 1 if is_cuda else 1
     short = settings.model_copy(update={"epochs": n_warming_up + 4, "batch_size": n})
     network = setup.make_network(architecture, seed=0)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with in_one_thread():
         steps = train_network(network, pixels, labels, short, seed=0, device=setup.device)
-    finally:
-        torch.set_num_threads(n_threads)
     return float(np.median([step.seconds for step in steps[n_warming_up:]])) / n

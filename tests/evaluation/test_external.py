@@ -180,11 +180,11 @@ def test_what_is_no_csv_file_is_refused(table: Table, held: str | bytes) -> None
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "No such file" in message(lambda: read(tmp_path / "nowhere.csv"))
+    assert "there is none" in message(lambda: read(tmp_path / "nowhere.csv"))
 
 
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
-    assert "Is a directory" in message(lambda: read(tmp_path))
+    assert "it is a folder" in message(lambda: read(tmp_path))
 
 
 @pytest.mark.parametrize("written", ["", "abc", "0,5", "50%", "nan", "NaN", "inf", "-inf", "1e999", "None", "0x1"])
@@ -354,6 +354,15 @@ def test_a_run_says_what_its_architecture_costs(table: Table) -> None:
     (row,) = runs(table("dataset,accuracy,architecture,note\n proxy ,0.5, net depth=14 ,x\n"))
     assert {name: row[name] for name in describe_architecture(MIDDLE)} == describe_architecture(MIDDLE)
     assert row["dataset"] == "proxy"
+
+
+@pytest.mark.parametrize(("accuracies", "is_told"), [(("50", "62.5"), True), (("0.5", "0.625"), False)])
+def test_runs_in_percent_are_told(table: Table, accuracies: tuple[str, str], is_told: bool) -> None:
+    path = table(f"{HEADER}net depth=8,proxy,{accuracies[0]},,,\nnet depth=14,proxy,{accuracies[1]},,,\n")
+    told: list[str] = []
+    found = read_runs(path, ALL, 0.05, told.append)
+    assert sorted(found["accuracy"].to_pylist()) == [0.5, 0.625]
+    assert [("percent" in each, "50 to 62.5" in each) for each in told] == [(True, True)] * is_told
 
 
 BAD_RUNS = {

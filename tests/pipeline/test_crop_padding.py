@@ -45,9 +45,9 @@ def make_images(folder: Path, width: int, height: int) -> None:
         Image.fromarray(rng.integers(0, 256, (height, width), np.uint8)).save(place / f"{number}.png")
 
 
-def look_up(recipe: Recipe, store: Path) -> tuple[int, str, list[str]]:
+def look_up(recipe: Recipe, store: Path, place: Path | None = None) -> tuple[int, str, list[str]]:
     """The padding that probes are trained with, the recipe's identity and the keys of their trainings, before any is done."""
-    with open_session(recipe, Execution(store=Store(store))) as session:
+    with open_session(recipe, Execution(store=Store(store)), place) as session:
         jobs = list_probe_jobs(session, list_space(session), frozenset())
         return session.set_up_training().settings.padding, session.recipe.sha256, [job.task.key for job in jobs]
 
@@ -123,8 +123,9 @@ def test_a_proxy_of_before_keeps_the_padding_that_it_was_trained_with(
     make_source(tmp_path / "few-digits")
     before = read_tree(folder)
     audit_proxy(folder)
-    read, _ = read_checked_recipe(folder, [source])
-    padding, identity, keys = look_up(read, tmp_path / "store")
+    read, _, moved = read_checked_recipe(folder, [source])
+    assert moved is not None
+    padding, identity, keys = look_up(read, tmp_path / "store", Path(moved))
     assert (padding, identity) == (4, FORMER_IDENTITY)
     again = proxyds.resample(folder, tmp_path / "again", overrides=["selection.ratio=0.5", source])
     audit_proxy(again.folder)

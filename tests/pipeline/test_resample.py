@@ -176,8 +176,9 @@ def test_from_python_a_source_is_found_by_an_override(of_images: Path, tmp_path:
 
 
 def test_a_source_that_is_not_at_hand_or_not_the_same_is_refused(
-    run_here: Run, of_images: Path, tmp_path: Path
+    run_here: Run, of_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PROXYDS_STORE", str(tmp_path / "store"))  # which remembers no place
     (tmp_path / "images").symlink_to(of_images / "images")  # a proxy does not say where its source lay
     assert run_here("resample", of_images / "built", "-o", "new").returncode == 20
     (tmp_path / "empty").mkdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.conftest import Run
+from tests.conftest import Run, check_manners
 from tests.pipeline.test_bad_input import encoded_picture, folder_recipe, write_pictures
 
 
@@ -64,6 +64,32 @@ def test_the_survey_is_shown_after_a_build(run_here: Run, recipe: Path, tmp_path
     assert "under two labels or more | 2 |" in card
     assert str(tmp_path) not in card
     assert run_here("verify", "out").returncode == 0
+
+
+def test_what_was_left_out_is_named_in_a_proxy(run_here: Run, recipe: Path, tmp_path: Path) -> None:
+    for number in (7, 9):
+        (tmp_path / "pictures" / "Train" / "owl" / f"{number:03d}.png").write_bytes(b"no image")
+    done = run_here("build", recipe, "-o", "out", "-q", "--workers", "1", "--set", "source.on_bad_image=skip")
+    assert done.returncode == 0, done.stderr
+    assert "007.png" in done.stderr
+    shown = run_here("inspect", recipe, "--set", "source.on_bad_image=skip", "--json").stdout
+    assert len(json.loads(shown)["source"]["bad_images"]) == 2
+    shown = run_here("inspect", "out").stdout
+    (line,) = [line for line in shown.splitlines() if "do not decode" in line]
+    for said in (": 2: ", "007.png", "009.png"):
+        assert said in line
+
+
+@pytest.mark.parametrize(("what", "code"), [("nowhere", 50), ("no where/x/y", 50), ("me/nowhere", 70)])
+def test_what_is_no_proxy_is_told_with_what_was_looked_for(
+    run_here: Run, monkeypatch: pytest.MonkeyPatch, what: str, code: int
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused = run_here("inspect", what)
+    check_manners(refused)
+    assert refused.returncode == code, refused.stderr
+    for said in (what, "folder", "Hub"):
+        assert said in refused.stderr
 
 
 def test_a_licence_that_the_hub_may_not_know_is_no_wall(run_here: Run, recipe: Path) -> None:

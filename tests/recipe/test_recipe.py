@@ -682,6 +682,13 @@ def test_a_licence_that_the_hub_may_not_know_is_warned_of(read: Callable[..., Re
     assert "`other`" in warning
 
 
+def test_a_licence_that_is_written_as_people_do_is_told_the_hubs_name(complaint: Callable[..., str]) -> None:
+    for written, meant in (("CC BY 4.0", "cc-by-4.0"), ("Apache-2.0", "apache-2.0"), ("MIT", "mit")):
+        said = complaint(MINIMAL + f"licence: {written}\n")
+        assert f"did you mean `{meant}`?" in said
+        assert "`other`" in said
+
+
 @pytest.mark.parametrize("licence", ["MIT License", "''", "<b>", "javascript:alert(1)", "x" * 65])
 def test_a_licence_is_a_name(complaint: Callable[..., str], licence: str) -> None:
     assert complaint(MINIMAL + f"licence: {licence}\n").startswith("r.yaml:5:10 licence: must be")
@@ -694,6 +701,13 @@ def test_a_long_list_names_the_choice_that_stands_twice(complaint: Callable[...,
     numbers = ", ".join(map(str, [*range(4, 64), 17]))
     said = complaint(MINIMAL.replace("[8, 14]", f"8, base_filters: [{numbers}]"))
     assert "base_filters: must hold each choice once, 17 stands twice" in said
+    assert "entries 14 and 61" in said
+
+
+def test_a_long_value_is_shown_with_its_end(complaint: Callable[..., str]) -> None:
+    said = complaint(MINIMAL.replace("name: tiny", f"name: {'a' * 70}!z"))
+    assert said.startswith("r.yaml:1:7 name: must ")
+    assert '!z"' in said
 
 
 # One key, two spellings

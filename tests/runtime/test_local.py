@@ -233,3 +233,39 @@ def session_members(session: int) -> list[int]:
         if int(fields[3]) == session:
             members.append(int(stat.parent.name))
     return members
+
+
+SLOW_TO_TIME = """\
+name: slow
+source: {kind: digits, image_size: 32}
+space:
+  network: resnet
+  choices: {depth: [8, 14, 20, 26, 32], base_filters: [8, 16], kernel_size: [3, 5], multiplier: [1, 2]}
+training: {epochs: 5}
+check: {draws: 1, full_seeds: 1, architectures: 40}
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
+@pytest.mark.parametrize(("gap", "times"), [(0.0, 1), (0.2, 4)])
+def test_an_interrupted_dry_run_says_so_and_nothing_else(tmp_path: Path, gap: float, times: int) -> None:
+    (tmp_path / "recipe.yaml").write_text(SLOW_TO_TIME)
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "proxyds", "build", str(tmp_path / "recipe.yaml"), "--dry-run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PROXYDS_STORE": str(store)},
+        start_new_session=True,
+        text=True,
+    )
+    wait_until(lambda: len(list(store.glob("source/[!.]*"))) >= 2, 240)  # decoded and split: steps are timed now
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of its processes
+        time.sleep(gap)
+    out, said = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, ""), said
+    (line,) = said.strip().splitlines()  # click ends the line that the terminal shows ^C in
+    assert "interrupted" in line
+    wait_until(lambda: not [pid for pid in session_members(process.pid) if is_running(pid)], 20)

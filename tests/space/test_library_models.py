@@ -350,11 +350,16 @@ def test_features_of_tokens_are_their_mean() -> None:
             "torchvision",
             {"model": "resnet81"},
             UnknownNameError,
-            r"models of torchvision, got 'resnet81'; near: resnet18",
+            r"models of torchvision, got 'resnet81'; did you mean `resnet18`\? near: resnet18",
         ),
         ("torchvision", {"model": "fcn_resnet50"}, UnknownNameError, r"models of torchvision, got .* near: .*resnet50"),
         ("torchvision", {"model": ""}, UnknownNameError, r"models of torchvision, got ''; near: alexnet"),
-        ("timm", {"model": "rsnet18"}, UnknownNameError, r"models of timm, got 'rsnet18'; near: resnet18"),
+        (
+            "timm",
+            {"model": "rsnet18"},
+            UnknownNameError,
+            r"models of timm, got 'rsnet18'; did you mean `resnet18`\? near: resnet18",
+        ),
         ("timm", {"model": "hf-hub:timm/resnet18.a1_in1k"}, UnknownNameError, r"models of timm, got 'hf-hub:"),
         (
             "torchvision",
@@ -512,7 +517,7 @@ def test_a_user_is_told_of_a_model_that_timm_does_not_have(
     write_recipe_file(RECIPE.replace("torchvision", "timm").replace("shufflenet_v2_x1_0", "rsnet18, resnet10t"))
     refused = run_proxyds("build", "recipe.yaml", "-o", "p", "--dry-run", "--quiet")
     assert refused.returncode == UnknownNameError.exit_code == 10
-    assert "models of timm, got 'rsnet18'; near: resnet18" in refused.stderr
+    assert "models of timm, got 'rsnet18'; did you mean `resnet18`?" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from proxyds.errors import RemoteNotFoundError
+from proxyds.errors import ArtifactError, RemoteNotFoundError
 
 _REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _HUB_ADDRESS = "hf://datasets/"
@@ -40,14 +40,18 @@ def read_place(text: str) -> Place:
     """Reads what a user gives as the place of a proxy: a folder that is there, an address, or `user/name@v1.0.0`.
 
     Raises:
-        RemoteNotFoundError: It is none of the three.
+        ArtifactError: It is none of the three.
+        RemoteNotFoundError: It is an address that names no place.
     """
     if os.path.exists(text):  # noqa: PTH110 - a name that is too long is no error here
         return Path(text)
-    try:
-        return read_address(text) or read_remote(text)
-    except RemoteNotFoundError as error:
-        raise RemoteNotFoundError(f"{error}; nor is there a folder of that name here") from None
+    if "://" not in text and _REPOSITORY.fullmatch(text) is None:
+        raise ArtifactError(
+            "must be a proxy: a folder, of which none has this name here; user/name@v1.0.0 on the Hub; or an address such as "
+            "s3://bucket/folder. `proxyds list` shows the proxies in this folder",
+            place=text,
+        )
+    return read_address(text) or read_remote(text)
 
 
 def read_remote(text: str) -> OnHub | AtUrl:

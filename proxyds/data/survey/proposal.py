@@ -1,0 +1,121 @@
+"""Proposes the section `source` of a recipe for a folder, from what a survey and a look at its images tell."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from proxyds.data.images import DECODE_ERRORS, check_depth, open_image
+from proxyds.data.survey.folder import OF_SYSTEMS, SIDE_CARS
+from proxyds.data.survey.records import Label, Survey, name_paths
+from proxyds.text import make_plain
+
+SIDES = (64, 48, 32, 24, 16, 8)
+"""Sides in pixels that are proposed: small ones, since the time of a training grows with the square."""
+RATIOS = (0.05, 0.1, 0.2, 0.5)
+LEAST_OF_LABEL = 2
+"""Samples that a label should expect in the proxy, at least."""
+MOST_OPENED = 500
+"""Images of a split whose sides are looked at, at most."""
+
+
+@dataclass
+class Look:
+    """What was seen of a split's images.
+
+    Attributes:
+        labels: How many of those that were read have each label.
+        sides: Width and height of images that were opened, with how many have them.
+        n_grey: Of these, how many are grey.
+        bad: Names of images that do not open.
+    """
+
+    labels: Counter[Label] = field(default_factory=Counter)
+    sides: Counter[tuple[int, int]] = field(default_factory=Counter)
+    n_grey: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+def look_at(rows: Iterable[tuple[bytes, Label, str]]) -> Look:
+    """Counts labels, and the sides of the first images; rows are those of `parts.Part`."""
+    look = Look()
+    for number, (encoded, label, name) in enumerate(rows):
+        look.labels[label] += 1
+        if number >= MOST_OPENED:
+            continue
+        try:
+            with open_image(encoded) as image:
+                check_depth(image, encoded)
+                look.sides[image.size] += 1
+                look.n_grey += image.mode in ("1", "L")
+        except DECODE_ERRORS:
+            look.bad.append(name.strip(" ()") or f"image {number}")
+    return look
+
+
+def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
+    """Writes the section `source`, with comments that say why.
+
+    Args:
+        path: The folder, as the recipe is to name it.
+        survey: Of the folder.
+        looks: What was seen of each split, by what it is for: `train`, perhaps `validation` and `test`.
+    """
+    lines = ["source:", "  kind: folder", f"  path: {json.dumps(path, ensure_ascii=False)}"]
+    lines.append(f"  # read as: {_on_one_line(survey.describe())}")
+    counts = looks["train"].labels
+    if counts:
+        few, many = min(counts.values()), max(counts.values())
+        lines.append(f"  # labels in train: {len(counts):,}, with {few:,} to {many:,} images each")
+    lines += _propose_size(looks)
+    for role, share in (("test", 0.2), ("validation", 0.1)):
+        if role not in looks:
+            lines.append(
+                f"  # {role}_fraction: {share:g} # there is no split {role}: this share of train is set aside for it"
+            )
+    amiss = {why: paths for why, paths in survey.left_out.items() if why not in (OF_SYSTEMS, SIDE_CARS)}
+    if amiss:
+        lines += [f"  # no rule has a use for {_name(why, paths)}" for why, paths in amiss.items()]
+        lines.append("  on_left_over: skip # leaves them out; `fail` stops the build until the folder is mended")
+    if bad := [name for look in looks.values() for name in look.bad]:
+        lines.append(f"  # {_name('images that do not open', bad)}")
+        lines.append("  on_bad_image: skip # leaves them out; `fail` stops the build until they are mended")
+    return "\n".join(lines) + "\n"
+
+
+def propose_ratio(looks: Mapping[str, Look]) -> float:
+    """Proposes the smallest size of a proxy at which every label can expect some samples."""
+    kept = (1.0 if "test" in looks else 0.8) * (1.0 if "validation" in looks else 0.9)
+    fewest = min(looks["train"].labels.values(), default=0) * kept
+    return next((ratio for ratio in RATIOS if fewest * ratio >= LEAST_OF_LABEL), RATIOS[-1])
+
+
+def _propose_size(looks: Mapping[str, Look]) -> list[str]:
+    """Proposes the side that networks see, and whether they see grey."""
+    sides = sum((look.sides for look in looks.values()), Counter[tuple[int, int]]())
+    n = sides.total()
+    if not n:
+        return ["  image_size: 32 # no image was looked at"]
+    shorter = sorted(side for width_height, times in sides.items() for side in [min(width_height)] * times)
+    span = f"{shorter[0]}" if shorter[0] == shorter[-1] else f"{shorter[0]} to {shorter[-1]}"
+    middle = int(median(shorter))
+    side = middle if len(sides) == 1 and middle <= SIDES[0] else next((each for each in SIDES if each <= middle), 8)
+    same = "all of one size; " if len(sides) == 1 else f"{len(sides):,} sizes; "
+    lines = [
+        f"  image_size: {max(side, 4)} # what networks see. Of {n:,} images the shorter side is {span}: {same}larger takes longer"
+    ]
+    if sum(look.n_grey for look in looks.values()) == n:
+        lines.append("  image_mode: L # all of these are grey")
+    return lines
+
+
+def _name(why: str, paths: Iterable[str]) -> str:
+    found = list(paths)
+    return _on_one_line(f"{why}: {len(found):,} ({name_paths(found)})")
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(make_plain(text).split())
