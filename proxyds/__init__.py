@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from proxyds.pipeline.build import build, render
     from proxyds.pipeline.check import check
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
-    from proxyds.pipeline.pull import Pulled, pull
-    from proxyds.pipeline.push import Pushed, push
+    from proxyds.pipeline.sharing.pull import Pulled, pull
+    from proxyds.pipeline.sharing.push import Pushed, push
     from proxyds.pipeline.rank import rank
     from proxyds.pipeline.resample import apply, index, resample
     from proxyds.pipeline.stages import Built
@@ -42,8 +42,8 @@ _MODULES = {
     "pipeline.check": ("check",),
     "pipeline.stages": ("Built",),
     "pipeline.plan": ("BuildPlan", "CheckPlan", "plan_build", "plan_check"),
-    "pipeline.pull": ("Pulled", "pull"),
-    "pipeline.push": ("Pushed", "push"),
+    "pipeline.sharing.pull": ("Pulled", "pull"),
+    "pipeline.sharing.push": ("Pushed", "push"),
     "pipeline.rank": ("rank",),
     "pipeline.resample": ("apply", "index", "resample"),
     "recipe.models": ("Recipe",),

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from proxyds.data.samples import Source
     from proxyds.evaluation.decision.ranking import Ranking
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe
-    from proxyds.pipeline.pull import Pulled
-    from proxyds.pipeline.push import Pushed
+    from proxyds.pipeline.sharing.pull import Pulled
+    from proxyds.pipeline.sharing.push import Pushed
     from proxyds.space.choices import Space
 
 MOST_SHOWN = 24

@@ -12,7 +12,7 @@ from proxyds.errors import AccuracyTableError, ProxydsError
 from proxyds.evaluation.decision.ranking import CONFIDENCE, Ranking, rank_candidates
 from proxyds.evaluation.decision.results import Candidate, read_results
 from proxyds.pipeline.audit import audit_tables
-from proxyds.pipeline.pull import open_tables
+from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.models import Recipe
 from proxyds.space.architecture import Architecture

@@ -35,7 +35,7 @@ def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -
     if options["create_pr"] and options["tag"] is not None:
         raise click.UsageError("--create-pr puts no tag: push again with --tag when the request was merged")
     with show_progress(quiet=quiet) as on_progress:
-        from proxyds.pipeline.push import push
+        from proxyds.pipeline.sharing.push import push
 
         pushed = push(folder, place, **options, on_progress=on_progress)
     from proxyds.cli.results import print_pushed
@@ -54,8 +54,8 @@ def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:
     PLACE is user/name@v1.0.0 on the Hub or an address.
     """
     with show_progress(quiet=quiet) as on_progress:
-        from proxyds.pipeline.pull import default_folder, pull
-        from proxyds.pipeline.push import output_at
+        from proxyds.pipeline.sharing.pull import default_folder, pull
+        from proxyds.pipeline.sharing.push import output_at
 
         out = out or default_folder(place)
         with output_at(out, on_progress) as folder:

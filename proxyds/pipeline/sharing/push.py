@@ -23,7 +23,7 @@ from proxyds.errors import (
     TagExistsError,
 )
 from proxyds.pipeline.audit import audit_proxy
-from proxyds.pipeline.pull import HubProxy, UrlProxy, fetch_proxy, named_as
+from proxyds.pipeline.sharing.pull import HubProxy, UrlProxy, fetch_proxy, named_as
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import OnHub, read_address, read_remote, show_address

@@ -241,7 +241,7 @@ def _make_at(out: str, make: Callable[[Path, OnProgress], Built], *, quiet: bool
     """Makes a proxy in a folder or for an address, and prints it."""
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.artifact.tables import read_summary
-        from proxyds.pipeline.push import output_at
+        from proxyds.pipeline.sharing.push import output_at
 
         with output_at(out, on_progress) as folder:
             built = make(folder, on_progress)
@@ -303,7 +303,7 @@ def _inspect_recipe(path: Path, overrides: tuple[str, ...], as_json: bool) -> No
 def _inspect_proxy(place: str, as_json: bool) -> None:
     with show_progress(quiet=False) as on_progress:
         from proxyds.pipeline.audit import audit_tables
-        from proxyds.pipeline.pull import open_tables
+        from proxyds.pipeline.sharing.pull import open_tables
 
         with open_tables(place, on_progress) as (folder, name):
             manifest, tables = audit_tables(folder)

@@ -1,0 +1,1 @@
+"""Proxies travel: to the Hub and other addresses, and back."""
