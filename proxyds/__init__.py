@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from proxyds.pipeline.build import build, render
     from proxyds.pipeline.check import check
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
-    from proxyds.pipeline.sharing.pull import Pulled, pull
-    from proxyds.pipeline.sharing.push import Pushed, push
     from proxyds.pipeline.rank import rank
     from proxyds.pipeline.resample import apply, index, resample
+    from proxyds.pipeline.sharing.pull import Pulled, pull
+    from proxyds.pipeline.sharing.push import Pushed, push
     from proxyds.pipeline.stages import Built
     from proxyds.recipe.models import Recipe
     from proxyds.recipe.yaml import read_recipe, write_recipe

@@ -10,11 +10,11 @@ from typing import NoReturn
 import click
 
 from proxyds.cli.commands.decision import rank
-from proxyds.cli.output import print_json
 from proxyds.cli.commands.proxies import apply, build, card, check, index, inspect, resample, verify
 from proxyds.cli.commands.recipes import init, list_, validate
 from proxyds.cli.commands.sharing import pull, push
 from proxyds.cli.commands.store import store
+from proxyds.cli.output import print_json
 from proxyds.errors import EXIT_INTERRUPTED, ProxydsError
 
 

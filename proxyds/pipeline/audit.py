@@ -49,6 +49,8 @@ _SIZES = re.compile(r"n<1K|\d+[KM]<n<\d+[KM]")
 """The Hub's names for sizes of data sets, which look like HTML."""
 _ROUNDING = 1e-6
 """How far a statistic may differ between machines and versions of numpy."""
+_REHEARSED = 0.05
+"""How far what is counted over random draws may."""
 _OF_CARDS = re.compile("</?(details|summary)>")
 """The HTML that cards themselves are made with."""
 _LABEL, _OTHERS = "cls", "json"
@@ -364,6 +366,12 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
         if not _agree(claim, value):
             why = f"evidence: {what} must be what the runs in ranking/ give, {value}, it is {claim}"
             raise refused(folder / MANIFEST, why)
+    rehearsed = said.rehearsal is None or weighed.rehearsal is not None
+    claims, expected = (dict(each.rehearsal or ()) if rehearsed else {} for each in (said, weighed))
+    far = {name for name, claim in claims.items() if abs(claim - expected[name]) > _REHEARSED * max(1.0, claim)}
+    if far or not rehearsed:
+        why = f"evidence: rehearsal must be what the runs in ranking/ give, {weighed.rehearsal!r}, it is {said.rehearsal!r}"
+        raise refused(folder / MANIFEST, why)
 
 
 _OTHERWISE = ("verdict", "passed", "sufficient_ratio", "regret_of_3", "regret_of_5")

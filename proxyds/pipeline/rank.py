@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.errors import AccuracyTableError, ProxydsError
-from proxyds.evaluation.decision.ranking import CONFIDENCE, Ranking, rank_candidates
+from proxyds.evaluation.decision.ranking import CONFIDENCE, MeasuredOn, Ranking, rank_candidates
 from proxyds.evaluation.decision.results import Candidate, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
@@ -29,6 +29,7 @@ def rank(
     *,
     networks: Mapping[str, nn.Module] | None = None,
     confidence: float = CONFIDENCE,
+    measured_on: MeasuredOn = "validation",
     on_progress: OnProgress = ignore_progress,
 ) -> Ranking:
     """Ranks candidates by their accuracies on a proxy.
@@ -41,6 +42,8 @@ def rank(
             Columns: `architecture`, `accuracy`; where there are any `draw_seed`, `training_seed`, `n_parameters`, `forward_flops`, `full_accuracy`.
         networks: Candidates by name, to count parameters and FLOPs of that the results do not give.
         confidence: With which the best candidate is on the shortlist, in [0.5, 1).
+        measured_on: Samples that the accuracies are of: the proxy's split `validation`, or the source's `test` samples. Those of a
+            check's own table are of test samples.
         on_progress: Called as files arrive.
 
     Raises:
@@ -56,7 +59,14 @@ def rank(
     read = read_results(results, manifest.draw.ratio)
     candidates, notes = _count_costs(read.candidates, networks or {}, manifest, recipe)
     evidence = manifest.evidence
-    ranking = rank_candidates(candidates, evidence, tables.ranking, seed=manifest.seed, confidence=confidence)
+    ranking = rank_candidates(
+        candidates,
+        evidence,
+        tables.ranking,
+        seed=manifest.seed,
+        confidence=confidence,
+        measured_on="test" if read.is_ranking else measured_on,
+    )
     if read.unused:
         notes.append(f"Not read of the results: {', '.join(read.unused)}.")
     if manifest.protocol == "paper" and evidence is not None:

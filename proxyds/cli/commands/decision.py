@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from proxyds.cli.options import PATH, as_json, plugins, quiet
 from proxyds.cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from proxyds.evaluation.decision.ranking import MeasuredOn
 
 
 @click.command()
@@ -21,12 +25,27 @@ from proxyds.cli.progress import show_progress
     help="With which the best candidate is on the shortlist.",
 )
 @click.option(
+    "--measured-on",
+    type=click.Choice(["validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="Samples that the accuracies are of: the proxy's split, or the source's test samples.",
+)
+@click.option(
     "--plot", type=PATH, metavar="FILE", help="Draw the candidates with their intervals: a PNG, PDF or SVG file."
 )
 @plugins
 @quiet
 @as_json
-def rank(proxy: str, results: Path, confidence: float, plot: Path | None, quiet: bool, as_json: bool) -> None:
+def rank(
+    proxy: str,
+    results: Path,
+    confidence: float,
+    measured_on: MeasuredOn,
+    plot: Path | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Say which of the candidates in RESULTS to train on everything.
 
     PROXY is what they were trained on: a folder, user/name@v1.0.0 on the Hub or an address. RESULTS is a CSV, JSON or parquet
@@ -44,7 +63,7 @@ def rank(proxy: str, results: Path, confidence: float, plot: Path | None, quiet:
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.pipeline.rank import rank
 
-        ranking = rank(proxy, results, confidence=confidence, on_progress=on_progress)
+        ranking = rank(proxy, results, confidence=confidence, measured_on=measured_on, on_progress=on_progress)
         if plot is not None:
             from proxyds.evaluation.decision.plot import draw_ranking
 

@@ -34,6 +34,8 @@ MAX_DRAWN = 20_000_000
 """Accuracies that are drawn in all, at most: of many candidates fewer draws."""
 RANGE_MARGIN = 0.5
 """Candidates may lie so far outside of the check's accuracies on the proxy, in widths of their range."""
+MeasuredOn = Literal["validation", "test"]
+"""Samples that accuracies on the proxy are measured on: the proxy's split of that name, or the source's test samples."""
 MIN_KNOWN = 3
 """Known accuracies on everything from which on they are compared with what was expected."""
 
@@ -130,6 +132,7 @@ def rank_candidates(
     *,
     seed: int,
     confidence: float,
+    measured_on: MeasuredOn = "test",
 ) -> Ranking:
     """Ranks candidates by what is expected of them on everything.
 
@@ -139,6 +142,7 @@ def rank_candidates(
         runs: The table `ranking` behind the evidence.
         seed: The recipe's; of the draws that chances are counted in.
         confidence: With which the best is on the shortlist, in (0, 1).
+        measured_on: Which samples the accuracies on the proxy are of; where the check did not measure on `validation`, its test samples stand for them.
 
     Raises:
         AccuracyTableError: A candidate has no accuracy on the proxy, or all have the same.
@@ -155,7 +159,10 @@ def rank_candidates(
     if len(measured.names) < MIN_ARCHITECTURES:
         why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them."
         return _order(candidates, means, confidence, why)
-    own = measured.accuracies[PROXY, evidence.own_ratio]
+    way = PROXY, evidence.own_ratio
+    if measured_on == "validation" and way in measured.on_evaluation:
+        measured = replace(measured, accuracies={**measured.accuracies, way: measured.on_evaluation[way]})
+    own = measured.accuracies[way]
     if unlike := _explain_unlike(means, own):
         return _order(candidates, means, confidence, unlike)
     candidates = [_take_known(each, measured) for each in candidates]

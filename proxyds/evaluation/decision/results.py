@@ -71,11 +71,13 @@ class Results:
         candidates: In the order of the table.
         unused: Names of columns that are not read.
         in_percent: Whether accuracies were in percent.
+        is_ranking: Whether it is the table of a check, whose accuracies are on test samples.
     """
 
     candidates: tuple[Candidate, ...]
     unused: tuple[str, ...]
     in_percent: bool
+    is_ranking: bool
 
 
 def read_results(given: Any, own_ratio: float) -> Results:
@@ -126,7 +128,7 @@ def read_results(given: Any, own_ratio: float) -> Results:
         raise AccuracyTableError(
             f"{place}: must hold two candidates at least to choose from, it holds {len(candidates)}"
         )
-    return Results(candidates, unused, in_percent=scale == 100)
+    return Results(candidates, unused, in_percent=scale == 100, is_ranking=is_ranking)
 
 
 def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
