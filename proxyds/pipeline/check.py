@@ -15,7 +15,7 @@ from typing import Unpack
 import numpy as np
 
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, RUNS_FILE, Manifest
+from proxyds.artifact.manifest import CARD, EVIDENCE_FILES, RECIPE, RUNS_FILE, Manifest, version_with_evidence
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     PROXY,
@@ -327,7 +327,7 @@ def _write_evidence(
 ) -> Manifest:
     """Weighs the runs, the table `ranking`, and writes evidence, card and recipe into the proxy, the manifest last."""
     evidence = weigh_evidence(tables.ranking, settings, provenance, manifest)
-    checked = manifest.model_copy(update={"evidence": evidence, "format_version": FORMAT_VERSION})
+    checked = manifest.model_copy(update={"evidence": evidence, "format_version": version_with_evidence(manifest)})
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
     files = render_card(checked, summarize_tables(tables))

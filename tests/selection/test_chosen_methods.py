@@ -172,7 +172,7 @@ def test_another_size_needs_no_probe_where_a_method_weighs(
     read = proxyds.read_recipe(recipe, [f"selection.method={method}", "selection.ratio=0.2"])
     built = proxyds.build(read, tmp_path / "built", store=Store(session_store), device="cpu")
     audit_proxy(resampled.folder)
-    for name in ("data/train-00000-of-00001.parquet", "importance/train-00000-of-00001.parquet"):
+    for name in ("data/train-00000-of-00004.parquet", "importance/train-00000-of-00001.parquet"):
         assert (resampled.folder / name).read_bytes() == (built.folder / name).read_bytes()
 
 
