@@ -482,7 +482,7 @@ TABLES = {
     "validation-image-path": in_table(VALIDATION, "the column image of validation", column("image", lambda v: [{**x, "path": "/etc/passwd"} for x in v])),
     "validation-image-of-other-bytes": in_table(VALIDATION, "validation: image 1 must have the bytes of its", cell("image", {"bytes": picture(8), "path": None})),
     "validation-features-that-name-others": in_table(VALIDATION, "features must name the labels", with_features('{"info": {"features": {"label": {"names": ["a"]}}}}')),
-    "validation-text-bomb": in_table(VALIDATION, BOMB, column("encoded_sha256", lambda v: ["0" * 3_000_000] * len(v))),
+    "validation-text-bomb": in_table(VALIDATION, BOMB, column("encoded_sha256", lambda v: ["0" * 4_000_000] * len(v))),
     "validation-million-rows": in_table(VALIDATION, r"1,000,000 rows, more than the \d+ that manifest", lambda t: t.take(np.zeros(1_000_000, np.int64))),
     "image-path": in_table(DATA, "the column image of data", column("image", lambda v: [{**x, "path": "/etc/passwd"} for x in v])),
     "image-null": in_table(DATA, "the column image of data", cell("image", None)),

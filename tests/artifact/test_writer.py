@@ -298,12 +298,15 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path, version: str) -> 
     [
         ({"label_names": ["one"]}, "its features must name the labels as manifest"),
         (
-            {"counts": {"train": 100, "evaluation": 2, "test": 3, "proxy": 10}},
+            {"counts": {"train": 100, "evaluation": 143, "validation": 143, "test": 3, "proxy": 10}},
             "rows, more than the 100 that manifest.json",
         ),
-        ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 500}}, "the tables must be those that"),
         (
-            {"counts": {"train": 1295, "evaluation": 2, "test": 3, "proxy": 4}},
+            {"counts": {"train": 5000, "evaluation": 143, "validation": 143, "test": 3, "proxy": 500}},
+            "the tables must be those that",
+        ),
+        (
+            {"counts": {"train": 1295, "evaluation": 143, "validation": 143, "test": 3, "proxy": 4}},
             r"counts\.proxy must be draw\.ratio of counts\.train, 130",
         ),
     ],
@@ -370,7 +373,9 @@ def test_labels_that_are_no_numbers_of_labels_are_refused(copy: Path, labels: li
         return table.set_column(table.schema.get_field_index("label"), "label", values)
 
     rewrite_table(copy / "data", change)
-    with pytest.raises(ArtifactError, match=r"column (label of data )?must (be as|hold|have)|column label must have"):
+    with pytest.raises(
+        ArtifactError, match=r"column (label of (data|validation) )?must (be as|hold|have)|column label must have"
+    ):
         read_proxy(copy)
 
 

@@ -338,7 +338,7 @@ def test_a_hostile_index_makes_no_proxy(
     change: Callable[[str], str], code: int, said: str, run_here: Run, tmp_path: Path
 ) -> None:
     make_source(tmp_path / "few-digits")
-    path = proxyds.index(WHOLE, tmp_path / "taken")
+    path = proxyds.index(OLDER, tmp_path / "taken")
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     before = read_tree(tmp_path)
     refused = run_here("apply", "taken", "few-digits", "-o", "new")

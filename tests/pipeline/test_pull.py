@@ -58,7 +58,7 @@ for tag in ("v1.0.0", "v1.1.0"):
     names = sorted(p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file())
     rows = load_dataset(repo, revision=tag, split="train")
     streamed = load_dataset(repo, revision=tag, split="train", streaming=True)
-    tars = load_dataset(repo, revision=tag, data_files="webdataset/*.tar", split="train")
+    tars = load_dataset(repo, revision=tag, data_files="webdataset/train-*.tar", split="train")
     assert [r["sample_id"] for r in rows] == [r["sample_id"] for r in streamed] == [r["__key__"] for r in tars]
     kept[tag] = [rows.num_rows, load_dataset(repo, "importance", revision=tag, split="train").num_rows, names]
 print(json.dumps(kept))
