@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from proxyds.artifact.manifest import INDEXES, Manifest
+from proxyds.artifact.manifest import INDEXES, Manifest, count_rows
 from proxyds.artifact.reader import refused
 from proxyds.artifact.tables import MIN_WEIGHT, SAMPLE_ID, WEIGHT, list_columns
 from proxyds.errors import ArtifactError, NoPermissionError
@@ -107,7 +107,7 @@ def read_index(folder: Path, manifest: Manifest, table: str = "data") -> pa.Tabl
         ArtifactError: There is none, or it is not what `docs/format.md` has; the message names the line.
         NoPermissionError: It may not be read.
     """
-    path, n_samples = folder / INDEXES[table], _count_samples(manifest, table)
+    path, n_samples = folder / INDEXES[table], count_rows(manifest, table)
     if path.is_symlink() or not path.is_file():
         raise ArtifactError(
             "must be a file, there is none: proxies of a format before 1.7 have no index; `proxyds index PLACE -o DIR` makes one",
@@ -125,11 +125,6 @@ def read_index(folder: Path, manifest: Manifest, table: str = "data") -> pa.Tabl
         raise NoPermissionError("may not be read", place=path) from None
 
 
-def _count_samples(manifest: Manifest, table: str) -> int:
-    """Counts the rows that a table must have, and the lines of its index."""
-    return manifest.counts.proxy if table == "data" else manifest.counts.validation
-
-
 def _count_most_bytes(manifest: Manifest, n_samples: int) -> int:
     """Counts the bytes that an index can have at most: names may be quoted, with each quote doubled."""
     longest = [
@@ -143,7 +138,7 @@ def _read_rows(path: Path, stream: TextIO, manifest: Manifest, table: str) -> pa
     rows = csv.reader(stream, strict=True)
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     numbers = {as_cell(name): number for number, name in enumerate(manifest.proxy_label_names)}
-    n_samples, splits = _count_samples(manifest, table), {as_cell(name) for name in manifest.source.n_samples}
+    n_samples, splits = count_rows(manifest, table), {as_cell(name) for name in manifest.source.n_samples}
     before, split = ("", 0), None
 
     def refuse(why: str) -> NoReturn:

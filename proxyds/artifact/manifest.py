@@ -316,6 +316,13 @@ def has_table(manifest: Manifest, table: str) -> bool:
     return is_there.get(table, manifest.index_of is None)
 
 
+def count_rows(manifest: Manifest, table: str) -> int:
+    """Counts the samples that a table of samples must have, by its key of `TABLES`."""
+    counts = manifest.counts
+    n_rows = {"data": counts.proxy, "validation": counts.validation, "importance": counts.train}
+    return n_rows.get(table, counts.evaluation)
+
+
 def list_configs(manifest: Manifest) -> list[dict[str, Any]]:
     """Lists the tables of a proxy as a card's metadata has them, for `datasets.load_dataset`."""
     configs: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
-"""One parquet file of a stranger's, read no larger than its bytes allow.
+"""The parquet files of a table: written piece by piece, for several readers; and a stranger's, read no larger than their bytes allow.
 
-What it says of itself is compared with its bytes before it is read, text is read as dictionaries, and what they would grow to is
-counted before they are written out: a small file cannot fill the memory.
+What such a file says of itself is compared with its bytes before it is read, text is read as dictionaries, and what they would grow to
+is counted before they are written out: a small file cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from proxyds.artifact.manifest import MANIFEST
+from proxyds.artifact.manifest import MANIFEST, TABLES
 from proxyds.artifact.ranking_table import COLUMNS
 from proxyds.artifact.reader import parse_json
 
+if TYPE_CHECKING:
+    import datasets
+
+READERS = 4
+"""Readers of a stream that share the files of a split evenly: each takes whole files."""
 BYTES_OF_A_ROW = 8
 """A table of n samples has n times as many bytes at least: ids are hashes, which hardly compress unless pictures are repeated."""
 
@@ -30,6 +35,41 @@ _KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
     lambda kind: kind in (pa.binary(), pa.large_binary()),
 )
 """Kinds of types, of which a column must have the one that the format has."""
+
+
+def count_shards(n_rows: int, samples_per_shard: int, *, n_readers: int = 1) -> int:
+    """Counts the files of a table: enough for its rows, and a multiple of the readers unless there are fewer rows."""
+    return min(n_rows, n_readers * -(-n_rows // (n_readers * samples_per_shard)))
+
+
+class ShardWriter:
+    """The files of a table that is written piece by piece: `FOLDER/SPLIT-00000-of-00001.parquet`, its rows shared evenly."""
+
+    def __init__(self, folder: Path, table: str, features: datasets.Features, n_rows: int, n_shards: int) -> None:
+        _, self.split, subfolder = TABLES[table]
+        self.folder = folder / subfolder
+        self.files: list[Path] = []
+        self._bounds = [n_rows * shard // n_shards for shard in range(n_shards + 1)]
+        self._waiting = features.arrow_schema.empty_table()
+        self.folder.mkdir(exist_ok=True)
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes more rows, and writes what fills a file: with the last row the last file."""
+        self._waiting = pa.concat_tables([self._waiting, rows])
+        while len(self.files) < len(self._bounds) - 1 and self._waiting.num_rows >= self._size_of_next():
+            self._write_rows(self._size_of_next())
+
+    def _size_of_next(self) -> int:
+        first, after = self._bounds[len(self.files) : len(self.files) + 2]
+        return after - first
+
+    def _write_rows(self, n: int) -> None:
+        import datasets
+
+        rows, self._waiting = self._waiting[:n], self._waiting[n:]
+        file = self.folder / f"{self.split}-{len(self.files):05d}-of-{len(self._bounds) - 1:05d}.parquet"
+        datasets.Dataset(rows.combine_chunks()).to_parquet(file)
+        self.files.append(file)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import INDEXES, MANIFEST, TABLES, Manifest, has_table
+from proxyds.artifact.manifest import INDEXES, MANIFEST, TABLES, Manifest, count_rows, has_table
 from proxyds.artifact.parquet import IMAGE, ExpectedShard, check_features, read_shard
 from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, PROXY, collect_accuracies
 from proxyds.artifact.reader import list_shards, read_manifest
@@ -174,12 +174,8 @@ def _read_table(folder: Path, manifest: Manifest, name: str) -> pa.Table:
     may_be_null = _MAY_BE_NULL.union(_OF_DRAW) if name == "validation" else _MAY_BE_NULL
     never_null = set(columns) - may_be_null if has_samples else set()
     label_names = manifest.proxy_label_names if has_images else manifest.label_names
-    counts = manifest.counts
-    n_rows = {"data": counts.proxy, "validation": counts.validation} | {
-        "importance": counts.train,
-        "evaluation": counts.evaluation,
-    }
-    n_left = n_rows.get(name, MAX_RANKING_ROWS)
+    n_rows = count_rows(manifest, name) if has_samples else MAX_RANKING_ROWS
+    n_left = n_rows
     growth = MAX_IMAGE_GROWTH if has_images else MAX_GROWTH
     n_left_bytes = FREE_BYTES + growth * sum(manifest.files[shard].bytes for shard in shards)
     parts = []
@@ -199,7 +195,7 @@ def _read_table(folder: Path, manifest: Manifest, name: str) -> pa.Table:
     if has_samples and (n_left or not table.num_rows):
         raise _broken(
             folder / TABLES[name].folder,
-            f"the tables must be those that {MANIFEST} describes, {name} has {table.num_rows:,} rows instead of {n_rows[name]:,}",
+            f"the tables must be those that {MANIFEST} describes, {name} has {table.num_rows:,} rows instead of {n_rows:,}",
         )
     return table
 
@@ -229,7 +225,7 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
 
 
 def _check_images(folder: Path, manifest: Manifest, name: str, table: pa.Table) -> None:
-    """Makes sure that a table is one of samples with images, of labels that the proxy keeps."""
+    """Makes sure that a table is one of samples with images, and of `validation` that none says it was drawn by weight."""
     encoded, paths = (pc.struct_field(table["image"], [i]) for i in range(2))
     has_images = encoded.null_count == 0 and paths.null_count == table.num_rows
     checks = [*_common_checks(name, table, len(manifest.proxy_label_names)), (name, "image", has_images)]
@@ -255,10 +251,8 @@ def _check_alone(folder: Path, data: pa.Table) -> None:
 
 def _check_validation(folder: Path, manifest: Manifest, validation: pa.Table, evaluation: pa.Table) -> None:
     """Makes sure that `validation` holds samples of `evaluation`, as they stand there."""
-    must, places = (
-        "the table validation must hold samples of evaluation",
-        pc.index_in(validation["sample_id"], evaluation["sample_id"]),
-    )
+    places = pc.index_in(validation["sample_id"], evaluation["sample_id"])
+    must = "the table validation must hold samples of evaluation"
     if places.null_count:
         raise _broken(folder, f"{must} and no others, it holds {places.null_count:,} others")
     expected = _number_as_own(folder, manifest, "validation", evaluation.take(places))
@@ -273,7 +267,7 @@ def _compare_rows(folder: Path, table: pa.Table, expected: pa.Table, must: str) 
 
 
 def _number_as_own(folder: Path, manifest: Manifest, name: str, rows: pa.Table) -> pa.Table:
-    """Makes rows of `importance` or `evaluation` those of a table with images, but for these: labels are numbered as in the proxy."""
+    """Makes of rows of `importance` or `evaluation` those of a table with images, without these: labels are numbered as in the proxy."""
     columns = {column: rows[column] for column in _list_own_columns(manifest, "data") if column in rows.column_names}
     if manifest.kept_labels is not None:
         labels = columns["label"].to_numpy()

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proxyds.artifact.index import HEADER, format_rows
-from proxyds.artifact.manifest import INDEXES, MANIFEST, TABLES, Manifest
+from proxyds.artifact.manifest import INDEXES, MANIFEST, Manifest
+from proxyds.artifact.parquet import READERS, ShardWriter, count_shards
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import SampleCounts, Summary, collect_images, count_samples
 from proxyds.artifact.tables import WEIGHT, iter_rows, list_columns
@@ -39,45 +40,8 @@ _TAR_METADATA: dict[str, Any] = {"user": "bigdata", "group": "bigdata", "mode": 
 """The metadata of every member, so that equal samples give equal bytes."""
 
 
-READERS = 4
-"""Readers of a stream that share the files of a split evenly: each takes whole files."""
 IMAGES_AT_ONCE = 1024
 """Images that are read at once, at most."""
-
-
-def count_shards(n_rows: int, samples_per_shard: int, *, n_readers: int = 1) -> int:
-    """Counts the files of a table: enough for its rows, and a multiple of the readers unless there are fewer rows."""
-    return min(n_rows, n_readers * -(-n_rows // (n_readers * samples_per_shard)))
-
-
-class _Shards:
-    """The files of a table that is written piece by piece: `FOLDER/SPLIT-00000-of-00001.parquet`, with as many rows as each other but for one."""
-
-    def __init__(self, folder: Path, table: str, features: datasets.Features, n_rows: int, n_shards: int) -> None:
-        _, self.split, subfolder = TABLES[table]
-        self.folder = folder / subfolder
-        self.files: list[Path] = []
-        self._bounds = [n_rows * shard // n_shards for shard in range(n_shards + 1)]
-        self._waiting = features.arrow_schema.empty_table()
-        self.folder.mkdir(exist_ok=True)
-
-    def add(self, rows: pa.Table) -> None:
-        """Takes more rows, and writes what fills a file; what is written after the last row is the last file."""
-        self._waiting = pa.concat_tables([self._waiting, rows])
-        while len(self.files) < len(self._bounds) - 1 and self._waiting.num_rows >= self._size_of_next():
-            self._write_rows(self._size_of_next())
-
-    def _size_of_next(self) -> int:
-        first, after = self._bounds[len(self.files) : len(self.files) + 2]
-        return after - first
-
-    def _write_rows(self, n: int) -> None:
-        import datasets
-
-        rows, self._waiting = self._waiting[:n], self._waiting[n:]
-        file = self.folder / f"{self.split}-{len(self.files):05d}-of-{len(self._bounds) - 1:05d}.parquet"
-        datasets.Dataset(rows.combine_chunks()).to_parquet(file)
-        self.files.append(file)
 
 
 @dataclass(frozen=True)
@@ -111,7 +75,7 @@ class _OwnFiles:
         self._layout, self._table = layout, table
         self._formats: Counter[str] = Counter()
         n_shards = count_shards(n_rows, layout.samples_per_shard, n_readers=READERS)
-        self._shards = _Shards(layout.folder, table, layout.features, n_rows, n_shards)
+        self._shards = ShardWriter(layout.folder, table, layout.features, n_rows, n_shards)
         (layout.folder / INDEXES[table]).write_text(HEADER, encoding="utf-8")
 
     def add(self, rows: pa.Table, samples: Samples, read_encoded: ReadEncoded) -> None:
@@ -158,7 +122,7 @@ def write_tables(
     evaluation = pa.table(_evaluation_columns(source, outcomes), schema=features["evaluation"].arrow_schema)
     n_rows = {"importance": len(source.train), "evaluation": evaluation.num_rows}
     tables = {
-        table: _Shards(folder, table, features[table], n, count_shards(n, samples_per_shard))
+        table: ShardWriter(folder, table, features[table], n, count_shards(n, samples_per_shard))
         for table, n in n_rows.items()
     }
     tables["evaluation"].add(evaluation)

@@ -184,7 +184,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
             sweep_half_files(folder)
     own = {name for name in manifest.files if name == CARD or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
-    manifest, tables = read_proxy(folder)
+    manifest, tables = read_proxy(folder, images_of=("data",))
     files = render_card(manifest, summarize_tables(tables))
     changed = [name for name in files if not (folder / name).is_file() or (folder / name).read_bytes() != files[name]]
     if changed and check_only:

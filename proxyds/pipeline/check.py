@@ -282,7 +282,7 @@ def check_ranking(
     """
     started = time.perf_counter()
     session, recipe = session.in_memory(), session.recipe
-    manifest, tables = read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
     if not scores.has(needs):
         chosen, layer = prepare_probes(session, architectures)
@@ -312,7 +312,7 @@ def check_ranking(
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, device: str) -> Manifest:
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
-    manifest, tables = read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     if manifest.image_shape is None:
         raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
     architectures = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)

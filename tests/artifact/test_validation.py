@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import proxyds
+from proxyds.artifact import writer
 from proxyds.artifact.manifest import version_with_evidence
-from proxyds.artifact.writer import READERS, count_shards
+from proxyds.artifact.parquet import READERS, count_shards
+from proxyds.data.samples import ReadEncoded, Samples
 from proxyds.errors import RecipeError
 from tests.artifact.hostile import OLDER, WHOLE, make_source
 from tests.conftest import TINY_RECIPE, read_tree
@@ -90,6 +92,21 @@ def test_none_is_a_whole_proxy_with_nothing_of_it(tiny_proxy: Path, tmp_path: Pa
     assert list(datasets.load_dataset(str(proxy), cache_dir=str(tmp_path / "hf"))) == ["train"]
     train = {name: held for name, held in read_tree(proxy).items() if "train-" in name}
     assert train == {name: held for name, held in read_tree(tiny_proxy).items() if "train-" in name}
+
+
+def test_images_are_read_a_few_at_a_time(tiny_proxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, sizes = writer._read_unchanged, list[int]()
+
+    def note(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:
+        sizes.append(len(samples))
+        return read(read_encoded, samples)
+
+    monkeypatch.setattr(writer, "_read_unchanged", note)
+    monkeypatch.setattr(writer, "IMAGES_AT_ONCE", 16)
+    proxy = draw(tiny_proxy, tmp_path / "p", "version=1.0.1")
+    assert (max(sizes), sum(sizes)) == (16, 130 + 143)
+    assert read_tree(proxy / "data") == read_tree(tiny_proxy / "data")
+    assert read_tree(proxy / "webdataset") == read_tree(tiny_proxy / "webdataset")
 
 
 def test_a_proxy_of_an_earlier_format_is_drawn_again_with_it(tmp_path: Path) -> None:
