@@ -43,5 +43,5 @@ class Output(Section):
 
     def count_validation(self, n: int) -> int:
         """Counts the samples that the proxy holds to rank on, of n evaluation samples of the labels that it keeps."""
-        most = {"all": n, "none": 0, "auto": MAX_VALIDATION}.get(self.validation, self.validation)
-        return min(n, int(most))
+        words = {"all": n, "none": 0, "auto": MAX_VALIDATION}
+        return min(n, self.validation if isinstance(self.validation, int) else words[self.validation])
