@@ -51,7 +51,8 @@ class Proxy:
     """A copy of `whole/`, or `older/`, in memory: the bytes of every file by its path, to be changed."""
 
     def __init__(self, folder: Path = WHOLE) -> None:
-        self.files = dict(_read(folder))
+        self._whole = _read(folder)
+        self.files = dict(self._whole)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -79,9 +80,10 @@ class Proxy:
 
     def sign(self) -> None:
         """Makes the manifest tell the truth about files that were changed or added; without them it stays as it is, byte for byte."""
-        whole = _read(WHOLE)
         changed = {
-            name: content for name, content in self.files.items() if name != MANIFEST and content != whole.get(name)
+            name: content
+            for name, content in self.files.items()
+            if name != MANIFEST and content != self._whole.get(name)
         }
         if changed:
             facts = {name: measure(content) for name, content in changed.items()}
