@@ -1,6 +1,6 @@
 """Opens a proxy, and the samples that its source holds out, as torch data sets: all that a search needs.
 
-A proxy needs nothing but its folder; held-out samples come from the source that its recipe names.
+A proxy's own splits need nothing but its folder; held-out samples come from the source that its recipe names.
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ MAX_DECODED_GROWTH = 1000
 _BYTES_OF_A_VALUE = 5
 """One as decoded, four as float32."""
 
+_OWN_TABLES = {"train": ("data",), "validation": ("validation",)}
+"""The table of each split that the proxy itself holds."""
 SPLITS = {
     "train": "the proxy",
-    "evaluation": "what its probes were asked about: rank candidates on it",
+    "validation": "the evaluation samples that the proxy holds: rank candidates on it",
+    "evaluation": "what its probes were asked about, all of it",
     "test": "what chose nothing: measure the winner on it, once",
 }
 
@@ -52,14 +55,14 @@ def torch_dataset(
     overrides: Sequence[str] = (),
     store: Store | None = None,
 ) -> TensorDataset:
-    """Opens a proxy for training, or its source's held-out samples for measuring.
+    """Opens a proxy for training and for ranking, or its source's held-out samples for measuring.
 
     Images are as the probe networks saw them, in the recipe's mode and size; where the proxy keeps some labels only, so do the
-    held-out samples, and labels are numbered as in the proxy. Everything is in memory, four bytes a value.
+    other samples, and labels are numbered as in the proxy. Everything is in memory, four bytes a value.
 
     Args:
         folder: The proxy.
-        split: `train` for the proxy itself; `evaluation` or `test` for the samples that its source holds out.
+        split: `train` to train on, `validation` to rank on; `evaluation` or `test` for the samples that its source holds out.
         source: For `evaluation` and `test`, where the source lies: a folder or a recipe that says so; None for where this machine
             last read it.
         overrides: `source.path=...`, which says the same.
@@ -69,7 +72,7 @@ def torch_dataset(
         Pairs of an image, float32 (C, H, W) in [0, 1], and its label, int64; all of them are in `.tensors`.
 
     Raises:
-        SplitNotFoundError: There is no such split.
+        SplitNotFoundError: There is no such split, or the proxy holds no samples to rank on.
         ArtifactError: The folder is no proxy.
         SourceError: The source is not at hand.
         ChangedSourceError: The source is not the one that the proxy was made from.
@@ -77,9 +80,16 @@ def torch_dataset(
     folder = Path(folder)
     if split not in SPLITS:
         raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    manifest, tables = read_proxy(folder, with_ranking=False, with_images=split == "train")
-    if split == "train":
-        pixels, labels = _decode_proxy(folder, manifest, tables.data)
+    images_of = _OWN_TABLES.get(split, ())
+    manifest, tables = read_proxy(folder, with_ranking=False, images_of=images_of)
+    if images_of:
+        table = tables.data if split == "train" else tables.validation
+        if table is None:
+            raise SplitNotFoundError(
+                f"{folder}: must hold samples to rank on, it holds none: its recipe or its format leaves them out; rank on those of its "
+                "source, split `evaluation`"
+            )
+        pixels, labels = _decode_table(folder, manifest, images_of[0], table)
     else:
         recipe, moved = read_moved_recipe(folder, overrides)
         store = store or Store()
@@ -97,31 +107,33 @@ def torch_dataset(
     return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
 
 
-def _decode_proxy(folder: Path, manifest: Manifest, data: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _decode_table(
+    folder: Path, manifest: Manifest, name: str, table: pa.Table
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     n_channels, height, width = manifest.image_shape
     size = height if height == width else None  # others are as they are
-    images = [image["bytes"] for image in data["image"].to_pylist()]
+    images = [image["bytes"] for image in table["image"].to_pylist()]
     n_encoded = sum(map(len, images))
-    n_decoded = _BYTES_OF_A_VALUE * data.num_rows * n_channels * height * width
+    n_decoded = _BYTES_OF_A_VALUE * table.num_rows * n_channels * height * width
     if n_decoded > MAX_DECODED_GROWTH * n_encoded + FREE_BYTES:
         raise ArtifactError(
             f"{folder}: image_shape must be one that its images can have, {n_channels}x{height}x{width} makes {n_decoded:,} bytes of "
             f"{n_encoded:,}; do not use this proxy"
         )
     spec = Images.model_construct(image_mode="L" if n_channels == 1 else "RGB", image_size=size)
-    pixels = np.empty((data.num_rows, n_channels, height, width), np.uint8)
+    pixels = np.empty((table.num_rows, n_channels, height, width), np.uint8)
     for i, encoded in enumerate(images):
         try:
             with open_image(encoded) as image:
                 pixels[i] = convert_image(image, spec)
         except DECODE_ERRORS as error:
             raise ArtifactError(
-                f"{folder}: image {i} of data must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "
+                f"{folder}: image {i} of {name} must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "
                 "it again"
             ) from None
-    return pixels, data["label"].to_numpy().astype(np.int64)
+    return pixels, table["label"].to_numpy().astype(np.int64)
 
 
 def _check_source(data: Source, manifest: Manifest, tables: Tables) -> None:

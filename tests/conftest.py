@@ -144,7 +144,7 @@ def second_proxy(tiny_proxy: Path, session_store: Path, tmp_path_factory: pytest
     from proxyds.runtime.storage.store import Store
 
     out = tmp_path_factory.mktemp("second") / "proxy"
-    overrides = ["version=1.1.0", "selection.ratio=0.2", "output.samples_per_shard=100"]
+    overrides = ["version=1.1.0", "selection.ratio=0.2", "output.samples_per_shard=50"]
     return resample(tiny_proxy, out, overrides=overrides, store=Store(session_store)).folder
 
 

@@ -24,7 +24,7 @@ license: cc0-1.0
 configs:
 - config_name: default
   default: true
-  data_files: [{split: train, path: data/train-*.parquet}]
+  data_files: [SPLITS]
 - config_name: importance
   data_files: [{split: train, path: importance/train-*.parquet}]
 - config_name: evaluation
@@ -33,6 +33,14 @@ configs:
 
 # A proxy by hand
 """
+OWN_SPLITS = {
+    "1.3": "{split: train, path: data/train-*.parquet}",
+    "2.0": "{split: train, path: data/train-*.parquet}, {split: validation, path: data/validation-*.parquet}",
+}
+INDEX_COLUMNS = [
+    *("sample_id", "split", "source_index", "label", "case", "importance"),
+    *("weight", "keep_probability", "inclusion_probability"),
+]
 RECIPE = "name: by-hand\nspace: {network: resnet, choices: {depth: [8, 14]}}\n"
 
 CLASS_LABEL = {"names": LABELS, "_type": "ClassLabel"}
@@ -60,8 +68,8 @@ TYPES = {
 }
 
 
-def write_proxy(folder: Path) -> None:
-    """Writes a proxy of six 8x8 grey images, two probes, no evidence."""
+def write_proxy(folder: Path, version: str = "2.0") -> None:
+    """Writes a proxy of six 8x8 grey images, two probes, no evidence; of 2.0 with samples to rank on, of 1.3 without."""
     rng = np.random.default_rng(0)
     train, evaluation = draw_samples(rng, N_TRAIN), draw_samples(rng, N_EVALUATION)
     for i, sample in enumerate(evaluation):
@@ -89,9 +97,15 @@ def write_proxy(folder: Path) -> None:
     outcome = ["predicted", "correct", *[name for name in FEATURES if name.startswith("pairs_")]]
     write_table(folder / "evaluation" / "evaluation-00000-of-00001.parquet", evaluation, [*common, *outcome])
     write_tar(folder / "webdataset" / "train-000000.tar", chosen, [*common, *drawn])
-    (folder / "README.md").write_text(CARD)
+    if version == "2.0":
+        held = [sample | dict.fromkeys(drawn) for sample in evaluation]
+        write_table(folder / "data" / "validation-00000-of-00001.parquet", held, ["image", *common, *drawn])
+        write_tar(folder / "webdataset" / "validation-000000.tar", held, [*common, *drawn])
+        write_index(folder / "indices.csv", [sample | {"weight": sample["importance"]} for sample in chosen])
+        write_index(folder / "validation.csv", held)
+    (folder / "README.md").write_text(CARD.replace("SPLITS", OWN_SPLITS[version]))
     (folder / "recipe.yaml").write_text(RECIPE)
-    write_manifest(folder)
+    write_manifest(folder, version)
 
 
 def draw_samples(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
@@ -109,7 +123,7 @@ def draw_samples(rng: np.random.Generator, n: int) -> list[dict[str, Any]]:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     types = [TYPES.get(name) or pa.type_for_alias(FEATURES[name]["dtype"]) for name in columns]
     arrays = [pa.array([row[name] for row in rows], kind) for name, kind in zip(columns, types, strict=True)]
     info = json.dumps({"info": {"features": {name: FEATURES[name] for name in columns}}})
@@ -118,7 +132,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> N
 
 
 def write_tar(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for row in rows:
             about = {"label_name": LABELS[row["label"]], **{name: row[name] for name in columns if name != "label"}}
@@ -133,7 +147,16 @@ def write_tar(path: Path, rows: list[dict[str, Any]], columns: list[str]) -> Non
                 archive.addfile(member, io.BytesIO(held))
 
 
-def write_manifest(folder: Path) -> None:
+def write_index(path: Path, rows: list[dict[str, Any]]) -> None:
+    lines = [",".join(INDEX_COLUMNS)]
+    for row in rows:
+        cells = row | {"split": "train", "label": LABELS[row["label"]]}
+        values = [cells.get(name) for name in INDEX_COLUMNS]
+        lines.append(",".join("" if value is None else str(value) for value in values))
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def write_manifest(folder: Path, version: str) -> None:
     def probe(name: str, flops: int, accuracy: float) -> dict[str, Any]:
         return {
             "name": name,
@@ -158,7 +181,7 @@ def write_manifest(folder: Path) -> None:
     }
     manifest = {
         "format": "proxyds",
-        "format_version": "1.3",
+        "format_version": version,
         "name": "by-hand",
         "version": "1.0.0",
         "licence": "cc0-1.0",
@@ -167,7 +190,8 @@ def write_manifest(folder: Path) -> None:
         "seed": 0,
         "label_names": LABELS,
         "image_shape": [1, 8, 8],
-        "counts": {"train": N_TRAIN, "evaluation": N_EVALUATION, "test": 10, "proxy": N_PROXY},
+        "counts": {"train": N_TRAIN, "evaluation": N_EVALUATION, "test": 10, "proxy": N_PROXY}
+        | ({"validation": N_EVALUATION} if version == "2.0" else {}),
         "source": {
             "name": "noise",
             "revision": None,

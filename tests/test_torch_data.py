@@ -21,10 +21,11 @@ import proxyds
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.samples import Source
 from proxyds.data.source import load_source
-from proxyds.errors import ArtifactError, ChangedSourceError, SourceError, SplitNotFoundError
+from proxyds.errors import ArtifactError, ChangedSourceError, ProxydsError, SourceError, SplitNotFoundError
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
+from tests.artifact.hostile import OLDER
 from tests.conftest import TINY_RECIPE
 
 
@@ -67,7 +68,7 @@ def test_held_out_samples_are_the_sources(tiny_proxy: Path, session_store: Path,
 def test_the_splits_share_no_sample(tiny_proxy: Path) -> None:
     rows = [
         {(label.item(), image.numpy().tobytes()) for image, label in proxyds.torch_dataset(tiny_proxy, split)}
-        for split in ("train", "evaluation", "test")
+        for split in ("train", "validation", "test")
     ]
     assert not rows[0] & rows[1]
     assert not rows[0] & rows[2]
@@ -84,16 +85,36 @@ def test_with_kept_labels_all_splits_number_them_alike(reduced: Path) -> None:
     manifest, tables = read_proxy(reduced)
     kept = manifest.kept_labels
     assert kept is not None
-    train, evaluation, test = (proxyds.torch_dataset(reduced, split).tensors[1] for split in proxyds.torch_data.SPLITS)
+    train, validation, evaluation, test = (
+        proxyds.torch_dataset(reduced, split).tensors[1] for split in proxyds.torch_data.SPLITS
+    )
     assert train.tolist() == tables.data["label"].to_pylist()
     of_kept = [kept.index(label) for label in tables.evaluation["label"].to_pylist() if label in kept]
-    assert evaluation.tolist() == of_kept
+    assert validation.tolist() == evaluation.tolist() == of_kept
     assert set(test.tolist()) == {0, 1, 2, 3}
 
 
-def test_plain_datasets_is_enough_to_train_on(tiny_proxy: Path, tmp_path: Path) -> None:
-    loaded = datasets.load_dataset(str(tiny_proxy), split="train", cache_dir=str(tmp_path)).with_format("torch")
-    images, labels = proxyds.torch_dataset(tiny_proxy).tensors
+def test_samples_to_rank_on_need_no_source(tmp_path: Path, tiny_proxy: Path) -> None:
+    proxy = Path(shutil.copytree(tiny_proxy, tmp_path / "proxy"))
+    held_out = proxyds.torch_dataset(proxy, "evaluation").tensors
+    (proxy / "recipe.yaml").unlink()  # which tells where the source lies
+    assert all(map(torch.equal, proxyds.torch_dataset(proxy, "validation").tensors, held_out))
+    with pytest.raises(ProxydsError):
+        proxyds.torch_dataset(proxy, "evaluation")
+
+
+def test_a_proxy_that_holds_none_says_where_they_are(tmp_path: Path, tiny_proxy: Path) -> None:
+    bare = proxyds.resample(tiny_proxy, tmp_path / "bare", overrides=["output.validation=none"]).folder
+    for proxy in (bare, OLDER):
+        with pytest.raises(SplitNotFoundError, match="split `evaluation`"):
+            proxyds.torch_dataset(proxy, "validation")
+    assert len(proxyds.torch_dataset(bare)) == len(proxyds.torch_dataset(tiny_proxy))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_plain_datasets_is_enough(tiny_proxy: Path, tmp_path: Path, split: str) -> None:
+    loaded = datasets.load_dataset(str(tiny_proxy), split=split, cache_dir=str(tmp_path)).with_format("torch")
+    images, labels = proxyds.torch_dataset(tiny_proxy, split).tensors
     assert torch.equal(loaded[:]["label"], labels)
     assert torch.equal(torch.stack(list(loaded[:]["image"])).reshape(images.shape).float() / 255, images)
 
@@ -129,8 +150,8 @@ def test_images_come_in_the_size_that_networks_saw(
 
 
 def test_what_is_not_there_is_refused_by_name(tiny_proxy: Path, tmp_path: Path) -> None:
-    with pytest.raises(SplitNotFoundError, match="must be one of train, evaluation, test, got 'validation'"):
-        proxyds.torch_dataset(tiny_proxy, "validation")
+    with pytest.raises(SplitNotFoundError, match="must be one of train, validation, evaluation, test, got 'val'"):
+        proxyds.torch_dataset(tiny_proxy, "val")
     with pytest.raises(ArtifactError):
         proxyds.torch_dataset(tmp_path)
     damaged = Path(shutil.copytree(tiny_proxy, tmp_path / "proxy"))
@@ -142,7 +163,7 @@ def test_what_is_not_there_is_refused_by_name(tiny_proxy: Path, tmp_path: Path) 
 @pytest.mark.parametrize("held", [b"", b"GIF89a"])
 def test_a_strangers_image_that_does_not_decode_is_named(tiny_proxy: Path, tmp_path: Path, held: bytes) -> None:
     proxy = Path(shutil.copytree(tiny_proxy, tmp_path / "proxy"))
-    (file,) = (proxy / "data").glob("*.parquet")
+    file = min((proxy / "data").glob("train-*.parquet"))
     table = pq.read_table(file)
     images = table["image"].to_pylist()
     images[2]["bytes"] = held

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
@@ -10,19 +10,34 @@ from pydantic import ConfigDict, Field, model_validator
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.recipe.models import FORMER_PADDING, MAX_IMPORTANCE, MAX_PADDING, MAX_PROBES, MAX_REPEATS, Training
 
-FORMAT_VERSION = "1.7"
+FORMAT_VERSION = "2.0"
+FORMER_VERSION = "1.7"
+"""The last version before 2.0. A check adds no more than its evidence: proxies of 1.x stay of 1.x."""
 MANIFEST = "manifest.json"
 CARD = "README.md"
 RECIPE = "recipe.yaml"
 INDEX = "indices.csv"
 CROISSANT = "croissant.json"
-CONFIGS = {
-    "default": ("train", "data"),
-    "importance": ("train", "importance"),
-    "evaluation": ("evaluation", "evaluation"),
-    "ranking": ("ranking", "ranking"),
+INDEXES = {"data": INDEX, "validation": "validation.csv"}
+"""The list of the samples of each table with images. These tables have tars, too, and labels as the proxy numbers them."""
+
+
+class TablePlace(NamedTuple):
+    """Where a table stands: configuration and split of the data set, and the folder of its files."""
+
+    config: str
+    split: str
+    folder: str
+
+
+TABLES = {
+    "data": TablePlace("default", "train", "data"),
+    "validation": TablePlace("default", "validation", "data"),
+    "importance": TablePlace("importance", "train", "importance"),
+    "evaluation": TablePlace("evaluation", "evaluation", "evaluation"),
+    "ranking": TablePlace("ranking", "ranking", "ranking"),
 }
-"""For each configuration of the data set: its split and its folder. `has_table` says which are there."""
+"""Every table by name. `has_table` says which are there."""
 
 RUNS_FILE = "ranking/ranking-00000-of-00001.parquet"
 """The table of runs."""
@@ -145,12 +160,13 @@ class DrawRecord(Part):
 
 
 class CountsRecord(Part):
-    """Samples: that may be drawn, that importance was measured on, that chose nothing, in the proxy."""
+    """Samples: that may be drawn, that importance was measured on, that chose nothing, in the proxy to train on and to rank on."""
 
     train: Count
     evaluation: Count
     test: Count
     proxy: Count
+    validation: Count = 0
 
 
 class ParentRecord(Part):
@@ -229,6 +245,14 @@ class Manifest(Part):
         return self
 
     @model_validator(mode="after")
+    def _keeps_test_samples_at_home(self) -> Manifest:
+        if self.counts.validation > (0 if self.protocol == "paper" else self.counts.evaluation):
+            raise ValueError(
+                "counts.validation must be counts.evaluation at most, and 0 where protocol is paper: those are the test samples"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _shows_no_more_than_an_index(self) -> Manifest:
         if self.index_of is not None and (self.resampled_from is not None or self.evidence is not None):
             raise ValueError("resampled_from and evidence must be null where index_of is not")
@@ -249,6 +273,11 @@ class Manifest(Part):
         if (self.agreement is None) != (n_repeats == 1):
             raise ValueError("agreement must be there where probes were trained several times, and only there")
         return self
+
+    @property
+    def major(self) -> int:
+        """The first number of the format's version."""
+        return int(self.format_version.partition(".")[0])
 
     @property
     def n_repeats(self) -> int:
@@ -277,26 +306,30 @@ class Manifest(Part):
         return probe.name if self.n_repeats == 1 else f"{probe.name}, seed {probe.repeat + 1}"
 
 
-def has_table(manifest: Manifest, config: str) -> bool:
-    """Tells whether a proxy has the table of a key of `CONFIGS`: `ranking` once it was checked; made from an index, `default` alone."""
-    if config == "ranking":
-        return manifest.evidence is not None
-    return config == "default" or manifest.index_of is None
+def version_with_evidence(manifest: Manifest) -> str:
+    """Names the version that a proxy has once evidence is written into it: what its files are does not change."""
+    return FORMER_VERSION if manifest.major < 2 else FORMAT_VERSION
 
 
-def has_validation(manifest: Manifest) -> bool:
-    """Tells whether a proxy holds images of evaluation samples too, as the split `validation`."""
-    return any(name.startswith("data/validation-") for name in manifest.files)
+def has_table(manifest: Manifest, table: str) -> bool:
+    """Tells whether a proxy has the table of a key of `TABLES`: those of all samples unless it was made from an index."""
+    is_there = {"data": True, "validation": manifest.counts.validation > 0, "ranking": manifest.evidence is not None}
+    return is_there.get(table, manifest.index_of is None)
+
+
+def count_rows(manifest: Manifest, table: str) -> int:
+    """Counts the samples that a table of samples must have, by its key of `TABLES`."""
+    counts = manifest.counts
+    n_rows = {"data": counts.proxy, "validation": counts.validation, "importance": counts.train}
+    return n_rows.get(table, counts.evaluation)
 
 
 def list_configs(manifest: Manifest) -> list[dict[str, Any]]:
     """Lists the tables of a proxy as a card's metadata has them, for `datasets.load_dataset`."""
-    return [
-        {
-            "config_name": config,
-            **({"default": True} if config == "default" else {}),
-            "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"}],
-        }
-        for config, (split, folder) in CONFIGS.items()
-        if has_table(manifest, config)
-    ]
+    configs: dict[str, dict[str, Any]] = {}
+    for table, (config, split, folder) in TABLES.items():
+        if has_table(manifest, table):
+            default = {"default": True} if config == "default" else {}
+            listed = configs.setdefault(config, {"config_name": config, **default, "data_files": []})
+            listed["data_files"].append({"split": split, "path": f"{folder}/{split}-*.parquet"})
+    return list(configs.values())

@@ -19,12 +19,13 @@ from pydantic import ValidationError
 
 from proxyds.artifact.manifest import (
     CARD,
-    CONFIGS,
     CROISSANT,
     FORMAT_VERSION,
-    INDEX,
+    FORMER_VERSION,
+    INDEXES,
     MANIFEST,
     RECIPE,
+    TABLES,
     FileFacts,
     Manifest,
     has_table,
@@ -40,10 +41,10 @@ MAX_TEXT_LENGTH, MAX_DEPTH = 10_000, 50
 FILE_KINDS = (
     re.escape(CARD),
     re.escape(RECIPE),
-    re.escape(INDEX),
     re.escape(CROISSANT),
-    *(rf"{folder}/{split}-[0-9]+-of-[0-9]+\.parquet" for split, folder in CONFIGS.values()),
-    r"webdataset/train-[0-9]+\.tar",
+    *map(re.escape, INDEXES.values()),
+    *(rf"{folder}/{split}-[0-9]+-of-[0-9]+\.parquet" for _, split, folder in TABLES.values()),
+    *(rf"webdataset/{TABLES[table].split}-[0-9]+\.tar" for table in INDEXES),
     r"assets/[^/]+\.png",
     r"weights/[^/]+\.safetensors",
 )
@@ -64,13 +65,14 @@ def read_manifest(folder: Path) -> Manifest:
         tree = parse_json(_read_manifest_text(folder, path))
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"must be JSON: {error}", place=path) from None
-    major = FORMAT_VERSION.partition(".")[0]
+    majors = [version.partition(".")[0] for version in (FORMER_VERSION, FORMAT_VERSION)]
     version = tree.get("format_version") if isinstance(tree, dict) else None
     if not isinstance(version, str) or tree.get("format") != "proxyds":
         raise ArtifactError("must be a proxy's manifest, it names no format and format_version", place=path)
-    if not re.fullmatch(rf"{major}\.[0-9]{{1,9}}", version):
+    if not re.fullmatch(rf"({'|'.join(majors)})\.[0-9]{{1,9}}", version):
+        known = " or ".join(f"{major}.x" for major in majors)
         raise ArtifactError(
-            f"format_version must be {major}.x, got {version[:20]!r}; use another version of proxyds", place=path
+            f"format_version must be {known}, got {version[:20]!r}; use another version of proxyds", place=path
         )
     for parts, text in iter_texts(tree):
         name = ".".join(parts)[:100]
@@ -170,42 +172,65 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
             yield f"{name!r} must not lie below another file"
         elif not re.fullmatch("|".join(FILE_KINDS), name):
             yield f"{name!r} must be a kind of file that a proxy holds (docs/format.md, Limits), and not the manifest"
-    for needed in (CARD, RECIPE) if manifest.index_of is None else (CARD, RECIPE, INDEX):
+    for needed in (CARD, RECIPE, *_list_needed_indexes(manifest)):
         if needed not in names:
             yield f"{needed} must be among them"
-    shards = {name for name in names if name.endswith(".tar")}
-    numbered = {f"webdataset/train-{i:06d}.tar" for i in range(len(shards))}
-    for config, (split, subfolder) in CONFIGS.items():
-        of_table = list_shards(manifest, config)
-        if bool(of_table) != has_table(manifest, config):
-            unless = "unless there is evidence" if config == "ranking" else "where the proxy was made from an index"
-            must = f"must not hold parquet files {unless}" if of_table else "must hold parquet files"
-            yield f"{subfolder}/ {must}"
-        shards.update(of_table)
-        numbered |= {f"{subfolder}/{split}-{i:05d}-of-{len(of_table):05d}.parquet" for i in range(len(of_table))}
-    for name in sorted(shards - numbered):
-        yield f"{name!r} must be numbered with its like, from 0 and without gaps"
+    for table, index in INDEXES.items():
+        surplus = () if has_table(manifest, table) else {index, *list_tars(manifest, table)} & set(names)
+        for name in sorted(surplus):
+            yield f"{name} must not be among them where counts.{table} is 0"
+    for table, (_, split, subfolder) in TABLES.items():
+        shards, tars = list_shards(manifest, table), list_tars(manifest, table)
+        if bool(shards) != has_table(manifest, table):
+            must = f"must not hold parquet files {_WHERE_THERE[table]}" if shards else "must hold parquet files"
+            yield f"{subfolder}/{split}-* {must}"
+        numbered = {f"{subfolder}/{split}-{i:05d}-of-{len(shards):05d}.parquet" for i in range(len(shards))}
+        numbered |= {f"webdataset/{split}-{i:06d}.tar" for i in range(len(tars))}
+        for name in sorted({*shards, *tars} - numbered):
+            yield f"{name!r} must be numbered with its like, from 0 and without gaps"
 
 
-def list_shards(manifest: Manifest, config: str) -> list[str]:
-    """Lists the parquet files of one table, in order."""
-    split, subfolder = CONFIGS[config]
+_OF_INDEXED = "where the proxy was made from an index"
+_WHERE_THERE = {
+    "ranking": "unless there is evidence",
+    "validation": "where counts.validation is 0",
+    **dict.fromkeys(("importance", "evaluation"), _OF_INDEXED),
+}
+"""Where a table must not be."""
+
+
+def _list_needed_indexes(manifest: Manifest) -> list[str]:
+    """Lists the indexes that a proxy must have: all since 2.0, and before where there is nothing else to tell its samples by."""
+    if manifest.major < 2 and manifest.index_of is None:
+        return []
+    return [index for table, index in INDEXES.items() if has_table(manifest, table)]
+
+
+def list_shards(manifest: Manifest, table: str) -> list[str]:
+    """Lists the parquet files of one table, a key of `TABLES`, in order."""
+    _, split, subfolder = TABLES[table]
     return sorted(
         name for name in manifest.files if re.fullmatch(rf"{subfolder}/{split}-[0-9]+-of-[0-9]+\.parquet", name)
     )
+
+
+def list_tars(manifest: Manifest, table: str) -> list[str]:
+    """Lists the tars of one table, a key of `INDEXES` (others have none), in order."""
+    pattern = rf"webdataset/{TABLES[table].split}-[0-9]+\.tar"
+    return sorted(name for name in manifest.files if table in INDEXES and re.fullmatch(pattern, name))
 
 
 def list_tables(manifest: Manifest) -> dict[str, FileFacts]:
     """Lists the recipe and every table without images, with their facts; of a proxy that was made from an index, that in their place."""
     if manifest.index_of is not None:
         return list_index(manifest)
-    shards = [name for config in CONFIGS if config != "default" for name in list_shards(manifest, config)]
+    shards = [name for table in TABLES if table not in INDEXES for name in list_shards(manifest, table)]
     return {name: manifest.files[name] for name in (RECIPE, *shards)}
 
 
 def list_index(manifest: Manifest) -> dict[str, FileFacts]:
-    """Lists what a proxy's samples can be found by in their source, with their facts: recipe, and index where there is one."""
-    return {name: manifest.files[name] for name in (RECIPE, INDEX) if name in manifest.files}
+    """Lists what a proxy's samples can be found by in their source, with their facts: recipe, and indexes where there are some."""
+    return {name: manifest.files[name] for name in (RECIPE, *INDEXES.values()) if name in manifest.files}
 
 
 def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:

@@ -111,16 +111,18 @@ def summarize_tables(tables: Tables) -> Summary:
 
 @dataclass(frozen=True)
 class Tables:
-    """A proxy's tables, as Arrow; `docs/format.md` names their columns. Made from an index, it has `data` alone: others have no rows.
+    """A proxy's tables, as Arrow; `docs/format.md` names their columns. Made from an index, those of all samples have no rows.
 
     Attributes:
         data: The proxy, a row for each sample.
         importance: Every sample that could have been drawn.
         evaluation: Every evaluation sample with the probes' outcomes.
+        validation: The evaluation samples that the proxy holds with their images; None where it holds none, or they were not read.
         ranking: Every run behind the evidence; None where the ranking was not checked.
     """
 
     data: pa.Table
     importance: pa.Table
     evaluation: pa.Table
+    validation: pa.Table | None = None
     ranking: pa.Table | None = None

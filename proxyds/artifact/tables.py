@@ -1,13 +1,12 @@
 """A proxy's tables, read as those of a stranger: no larger than their bytes allow, of the right types, and all saying one thing.
 
-What a parquet file says of itself is compared with its bytes before it is read, text is read as dictionaries, and what they
-would grow to is counted before they are written out: a small file cannot fill the memory.
+`parquet.py` reads one file; here they become tables, whose values must be possible and agree with each other.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CONFIGS, MANIFEST, Manifest
-from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, LATER_COLUMNS, PROXY, collect_accuracies
-from proxyds.artifact.reader import list_shards, parse_json, read_manifest
+from proxyds.artifact.manifest import INDEXES, MANIFEST, TABLES, Manifest, count_rows, has_table
+from proxyds.artifact.parquet import IMAGE, ExpectedShard, check_features, read_shard
+from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, PROXY, collect_accuracies
+from proxyds.artifact.reader import list_shards, read_manifest
 from proxyds.artifact.summary import COUNTED, COUNTED_TOO, Summary, Tables, count_samples
 from proxyds.errors import ArtifactError
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, Method
@@ -31,24 +31,17 @@ from proxyds.text import first_line
 MAX_RANKING_ROWS = 200_000
 MAX_GROWTH, MAX_IMAGE_GROWTH, FREE_BYTES = 100, 20, 64_000_000
 """How many times the bytes of its files a table may take, or one with images; and how many bytes more any table may."""
-BYTES_OF_A_ROW = 8
-"""A table of n samples has n times as many bytes at least: ids are hashes, which hardly compress unless pictures are repeated."""
 SAMPLE_ID = r"^[0-9a-f]{64}(-[1-9][0-9]{0,9})?$"
 
 _TEXT, _WHOLE, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_IMAGE = pa.struct({"bytes": pa.binary(), "path": _TEXT})
 _IDENTITY = {"label": _WHOLE, "sample_id": _TEXT, "source_index": _WHOLE, "encoded_sha256": _TEXT}
 _SCORES = {"case": pa.int8(), "importance": _REAL}
 WEIGHT = "weight"
 """The column of what samples were drawn by; not there where the method is `cases`, which draws by importance."""
 MIN_WEIGHT = 1e-250
 """The least weight of a sample that may be drawn: chances that follow from smaller ones would overflow."""
-_KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
-    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_list),
-    lambda kind: kind in (pa.string(), pa.large_string()),
-    lambda kind: kind in (pa.binary(), pa.large_binary()),
-)
-"""Kinds of types, of which a column must have the one that the format has."""
+_OF_DRAW = (WEIGHT, "keep_probability", "inclusion_probability")
+"""Columns that tell how a sample was drawn: null for those of `validation`, which were not drawn by weight."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 _KEY_OF_RUNS = ["architecture", "dataset", "ratio", "draw_seed", "training_seed"]
 _NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "forward_flops", "training_flops", "n_parameters", "accuracy", "origin"} - {
@@ -56,11 +49,11 @@ _NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "forward_flops", "training_flops", "n_para
 }
 
 
-def list_columns(config: str, *, has_weight: bool, keeps_labels: bool) -> dict[str, pa.DataType]:
+def list_columns(table: str, *, has_weight: bool, keeps_labels: bool) -> dict[str, pa.DataType]:
     """Lists what a table must hold, in the order in which it is written; other columns are of a later version and not read.
 
     Args:
-        config: A key of `CONFIGS`.
+        table: A key of `TABLES`.
         has_weight: Whether samples were drawn by something else than their importance.
         keeps_labels: Whether the proxy keeps some labels only.
     """
@@ -69,54 +62,66 @@ def list_columns(config: str, *, has_weight: bool, keeps_labels: bool) -> dict[s
     source_label = {"source_label": _WHOLE} if keeps_labels else {}
     nearest = {"nearest_evaluation_id": _TEXT, "nearest_distance": _REAL}
     answers = {"predicted": pa.list_(_WHOLE), "correct": pa.list_(_FLAG), **dict.fromkeys(PAIRS, _WHOLE)}
+    own = {"image": IMAGE, **_IDENTITY, **source_label, **_SCORES, **draw}
     return {
-        "default": {"image": _IMAGE, **_IDENTITY, **source_label, **_SCORES, **draw},
+        **dict.fromkeys(INDEXES, own),
         "importance": {**_IDENTITY, **nearest, **_SCORES, **draw, "selected": _FLAG},
         "evaluation": {**_IDENTITY, **answers, **_SCORES},
         "ranking": dict(zip(COLUMNS.names, COLUMNS.types, strict=True)),
-    }[config]
+    }[table]
 
 
 def _broken(place: Path, why: str) -> ArtifactError:
     return ArtifactError(f"{why}; fetch or build it again", place=place)
 
 
-def list_own_columns(manifest: Manifest, config: str) -> dict[str, pa.DataType]:
+def list_own_columns(manifest: Manifest, table: str) -> dict[str, pa.DataType]:
     """Lists what a table of a proxy must hold; see `list_columns`."""
     has_weight = manifest.draw.method != BY_IMPORTANCE
-    return list_columns(config, has_weight=has_weight, keeps_labels=manifest.kept_labels is not None)
+    return list_columns(table, has_weight=has_weight, keeps_labels=manifest.kept_labels is not None)
 
 
-def read_proxy(folder: Path, *, with_ranking: bool = True, with_images: bool = True) -> tuple[Manifest, Tables]:
+def read_proxy(
+    folder: Path, *, with_ranking: bool = True, images_of: Collection[str] = tuple(INDEXES)
+) -> tuple[Manifest, Tables]:
     """Reads a proxy's manifest and tables, which must say one thing.
 
     Args:
         folder: The proxy.
         with_ranking: Whether to read the runs behind its evidence, if it was checked.
-        with_images: Whether to read the column `image` of `data`. Otherwise `data` is taken from the table `importance`, and
-            its own files need not be there. A proxy that was made from an index has no other table: its images are read.
+        images_of: The tables that are read with their images, keys of `INDEXES`. Files of the others need not be there: `data` is
+            then taken from the table `importance`, and `validation` left out. A proxy that was made from an index has no table
+            `importance`: its images are read.
 
     Raises:
         ArtifactError: It is no proxy, or manifest and tables contradict each other.
     """
     manifest = read_manifest(folder)
+    validation = None
+    if "validation" in images_of and has_table(manifest, "validation"):
+        validation = _read_table(folder, manifest, "validation")
+        _check_images(folder, manifest, "validation", validation)
     if manifest.index_of is not None:
-        data = _read_table(folder, manifest, "default")
-        _check_alone(folder, manifest, data)
-        return manifest, with_no_others(data)
+        data = _read_table(folder, manifest, "data")
+        _check_images(folder, manifest, "data", data)
+        _check_alone(folder, data)
+        return manifest, with_no_others(data, validation)
     importance = _read_table(folder, manifest, "importance")
     evaluation = _read_table(folder, manifest, "evaluation")
     _check_values(folder, manifest, importance, evaluation)
-    if with_images:
-        data = _read_table(folder, manifest, "default")
-        _check_data(folder, manifest, data, importance)
-    else:
-        data = _select_data(manifest, importance)
+    chosen = _number_as_own(folder, manifest, "importance", importance.filter(importance["selected"]))
+    data = chosen
+    if "data" in images_of:
+        data = _read_table(folder, manifest, "data")
+        _check_images(folder, manifest, "data", data)
+        _compare_rows(folder, data, chosen, "the table importance must select the very samples of data")
+    if validation is not None:
+        _check_validation(folder, manifest, validation, evaluation)
     ranking = None
     if with_ranking and manifest.evidence is not None:
         ranking = _read_table(folder, manifest, "ranking")
         _check_ranking(folder, manifest.evidence, manifest.draw.ratio, ranking)
-    return manifest, Tables(data, importance, evaluation, ranking)
+    return manifest, Tables(data, importance, evaluation, validation, ranking)
 
 
 def read_summary(folder: Path) -> tuple[Manifest, Summary]:
@@ -127,16 +132,14 @@ def read_summary(folder: Path) -> tuple[Manifest, Summary]:
     """
     manifest = read_manifest(folder)
 
-    def read(config: str) -> Iterator[pa.Table]:
-        for name in list_shards(manifest, config):
+    def read(table: str) -> Iterator[pa.Table]:
+        for name in list_shards(manifest, table):
             with pq.ParquetFile(folder / name) as shard:
                 names = [name for name in (*COUNTED, COUNTED_TOO) if name in shard.schema_arrow.names]
                 yield from (pa.Table.from_batches([batch]) for batch in shard.iter_batches(columns=names))
 
     try:
-        evaluation, training, proxy = (
-            count_samples(read(config)) for config in ("evaluation", "importance", "default")
-        )
+        evaluation, training, proxy = (count_samples(read(table)) for table in ("evaluation", "importance", "data"))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _broken(folder, f"must hold the tables that docs/format.md describes: {first_line(error)}") from None
     return manifest, Summary(evaluation, training, proxy, {})
@@ -147,10 +150,11 @@ def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:
     return read_proxy(folder, with_ranking=with_ranking)[1]
 
 
-def with_no_others(data: pa.Table) -> Tables:
-    """Makes the tables of a proxy that was made from an index: all but `data` have no rows."""
-    columns = (list_columns(config, has_weight=False, keeps_labels=False) for config in ("importance", "evaluation"))
-    return Tables(data, *(pa.schema(list(each.items())).empty_table() for each in columns))
+def with_no_others(data: pa.Table, validation: pa.Table | None = None) -> Tables:
+    """Makes the tables of a proxy that was made from an index: those of all samples have no rows."""
+    columns = [list_columns(table, has_weight=False, keeps_labels=False) for table in ("importance", "evaluation")]
+    importance, evaluation = (pa.schema(list(each.items())).empty_table() for each in columns)
+    return Tables(data, importance, evaluation, validation)
 
 
 def read_weights(importance: pa.Table) -> NDArray[np.float64]:
@@ -165,132 +169,37 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _read_table(folder: Path, manifest: Manifest, config: str) -> pa.Table:
+def _read_table(folder: Path, manifest: Manifest, name: str) -> pa.Table:
     """Reads the columns of one table that the format names, and checks that it has as many rows as the manifest says."""
-    columns, shards = list_own_columns(manifest, config), list_shards(manifest, config)
-    has_images, has_samples = config == "default", config != "ranking"
+    columns, shards = list_own_columns(manifest, name), list_shards(manifest, name)
+    has_images, has_samples = name in INDEXES, name != "ranking"
+    may_be_null = _MAY_BE_NULL.union(_OF_DRAW) if name == "validation" else _MAY_BE_NULL
+    never_null = set(columns) - may_be_null if has_samples else set()
     label_names = manifest.proxy_label_names if has_images else manifest.label_names
-    counts = manifest.counts
-    n_rows = {"default": counts.proxy, "importance": counts.train, "evaluation": counts.evaluation}
-    n_left = n_rows.get(config, MAX_RANKING_ROWS)
+    n_rows = count_rows(manifest, name) if has_samples else MAX_RANKING_ROWS
+    n_left = n_rows
     growth = MAX_IMAGE_GROWTH if has_images else MAX_GROWTH
-    n_left_bytes = FREE_BYTES + growth * sum(manifest.files[name].bytes for name in shards)
+    n_left_bytes = FREE_BYTES + growth * sum(manifest.files[shard].bytes for shard in shards)
     parts = []
-    for name in shards:
+    for shard in shards:
         try:
-            part = _read_shard(folder / name, columns, n_left, n_left_bytes, len(manifest.probes))
+            expected = ExpectedShard(columns, never_null, n_left, n_left_bytes, len(manifest.probes))
+            part = read_shard(folder / shard, expected)
             if has_samples:
-                _check_features(folder / name, label_names, has_images=has_images)
+                check_features(folder / shard, label_names, has_images=has_images)
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError, OverflowError, RecursionError) as error:
             why = f"must be a parquet file as docs/format.md has it: {first_line(error)}"
-            raise _broken(folder / name, why) from None
+            raise _broken(folder / shard, why) from None
         n_left -= part.num_rows
         n_left_bytes -= part.nbytes
         parts.append(part)
     table = pa.concat_tables(parts)
     if has_samples and (n_left or not table.num_rows):
         raise _broken(
-            folder / CONFIGS[config][1],
-            f"the tables must be those that {MANIFEST} describes, it has {table.num_rows:,} rows instead of {n_rows[config]:,}",
+            folder / TABLES[name].folder,
+            f"the tables must be those that {MANIFEST} describes, {name} has {table.num_rows:,} rows instead of {n_rows:,}",
         )
     return table
-
-
-def _read_shard(path: Path, columns: dict[str, pa.DataType], n_most: int, n_most_bytes: int, n_probes: int) -> pa.Table:
-    """Reads one parquet file, if it has no more than `n_most` rows and takes no more than `n_most_bytes`.
-
-    Raises:
-        ValueError: The file is larger, lacks columns, or holds other types.
-        pyarrow.ArrowException: The file is damaged.
-    """
-    n_bytes, has_samples = path.stat().st_size, "sample_id" in columns
-    with pq.ParquetFile(path) as shard:
-        metadata, names = shard.metadata, shard.schema_arrow.names
-    lacking = [] if has_samples else [name for name in LATER_COLUMNS if name not in names]
-    columns = {name: kind for name, kind in columns.items() if name not in lacking}
-    for name in columns:
-        if names.count(name) != 1:
-            raise ValueError(f"it must have the column {name} once, it has it {names.count(name)} times")
-    if metadata.num_rows > n_most:
-        raise ValueError(f"it has {metadata.num_rows:,} rows, more than the {n_most:,} that {MANIFEST} leaves for it")
-    if has_samples and metadata.num_rows * BYTES_OF_A_ROW > n_bytes:
-        raise ValueError(f"it says {metadata.num_rows:,} rows in {n_bytes:,} bytes: a decompression bomb")
-    _check_declared(metadata, n_bytes, n_most_bytes, n_probes)
-    # as dictionaries: a value that is repeated a million times stays one value until its size is known
-    repeated = [name if kind == _TEXT else f"{name}.bytes" for name, kind in columns.items() if kind in (_TEXT, _IMAGE)]
-    with pq.ParquetFile(path, read_dictionary=repeated) as shard:
-        batches, n_grown = [], 0
-        for batch in shard.iter_batches(batch_size=256 if "image" in columns else 4096, columns=list(columns)):
-            n_grown += _dense_bytes(batch)
-            if n_grown > n_most_bytes:
-                raise ValueError(f"it grows to {n_grown:,} bytes and more out of {n_bytes:,}: a decompression bomb")
-            arrays = [_as_type(batch[name], kind) for name, kind in columns.items()]
-            batches.append(pa.RecordBatch.from_arrays(arrays, list(columns)))
-    table = pa.Table.from_batches(batches, pa.schema(list(columns.items())))
-    table.validate(full=True)  # text that is not UTF-8, lists that reach beyond their values
-    for name in set(columns) - _MAY_BE_NULL if has_samples else ():
-        if table[name].null_count:
-            raise ValueError(f"the column {name} must have a value in every row")
-    for name in lacking:
-        table = table.append_column(name, pa.nulls(table.num_rows, COLUMNS.field(name).type))
-    return table if has_samples else table.select(COLUMNS.names)
-
-
-def _check_features(path: Path, label_names: Sequence[str], *, has_images: bool) -> None:
-    """Checks what readers of data sets take a table of samples for: labels with the manifest's names, and images.
-
-    Raises:
-        ValueError: The file says something else.
-    """
-    info: Any = parse_json((pq.read_schema(path).metadata or {}).get(b"huggingface", b"null"))
-    for key in ("info", "features"):
-        info = info.get(key) if isinstance(info, dict) else None
-    features: dict[str, Any] = info if isinstance(info, dict) else {}
-    label, image = (features.get(name) for name in ("label", "image"))
-    if not isinstance(label, dict) or (label.get("_type"), label.get("names")) != ("ClassLabel", list(label_names)):
-        raise ValueError(f"its features must name the labels as {MANIFEST} does")
-    if has_images and not (isinstance(image, dict) and image.get("_type") == "Image"):
-        raise ValueError("its features must make the column image an Image")
-
-
-def _check_declared(metadata: pq.FileMetaData, n_bytes: int, n_most_bytes: int, n_probes: int) -> None:
-    """Compares what a parquet file says of its own size with its bytes."""
-    n_rows = metadata.num_rows
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for chunk in map(group.column, range(metadata.num_columns)):
-            if chunk.total_uncompressed_size > n_most_bytes:
-                raise ValueError(
-                    f"{chunk.path_in_schema} says {chunk.total_uncompressed_size:,} bytes in a file of {n_bytes:,}: a decompression bomb"
-                )
-            if chunk.num_values > n_probes * max(n_rows, 1):
-                raise ValueError(f"{chunk.path_in_schema} says {chunk.num_values:,} values in {n_rows:,} rows")
-
-
-def _dense_bytes(batch: pa.RecordBatch) -> int:
-    """Counts the bytes that a batch takes when its dictionaries are written out."""
-    total = 0
-    for column in batch.columns:
-        leaf = pc.struct_field(column, [0]) if pa.types.is_struct(column.type) else column
-        if pa.types.is_dictionary(leaf.type):
-            lengths = pc.binary_length(leaf.dictionary).fill_null(0)
-            total += pc.sum(lengths.take(leaf.indices.drop_null())).as_py() or 0
-        else:
-            total += leaf.nbytes
-    return total
-
-
-def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Casts a column to what the format has; whole numbers may be narrower."""
-    if pa.types.is_struct(kind):
-        if not pa.types.is_struct(column.type) or [f.name for f in column.type] != [f.name for f in kind]:
-            raise ValueError("the column image must hold bytes and path")
-        fields = [_as_type(pc.struct_field(column, [i]), kind.field(i).type) for i in range(kind.num_fields)]
-        return pa.StructArray.from_arrays(fields, fields=list(kind))
-    own = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    is_alike = any(is_of(own) and is_of(kind) for is_of in _KINDS)
-    if not is_alike and not pa.types.is_null(own):
-        raise ValueError(f"a column must hold {kind}, it holds {own}")
-    return column.cast(kind)
 
 
 def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evaluation: pa.Table) -> None:
@@ -317,45 +226,56 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
     _refuse(folder, [("evaluation", "correct", bool((right == was_right).all()))])
 
 
-def _check_images(folder: Path, manifest: Manifest, data: pa.Table) -> None:
-    """Makes sure that `data` is a table of samples with images."""
-    encoded, paths = (pc.struct_field(data["image"], [i]) for i in range(2))
-    has_images = encoded.null_count == 0 and paths.null_count == data.num_rows
-    _refuse(folder, [*_common_checks("data", data, len(manifest.proxy_label_names)), ("data", "image", has_images)])
+def _check_images(folder: Path, manifest: Manifest, name: str, table: pa.Table) -> None:
+    """Makes sure that a table is one of samples with images, and of `validation` that none says it was drawn by weight."""
+    encoded, paths = (pc.struct_field(table["image"], [i]) for i in range(2))
+    has_images = encoded.null_count == 0 and paths.null_count == table.num_rows
+    checks = [*_common_checks(name, table, len(manifest.proxy_label_names)), (name, "image", has_images)]
+    if name == "validation":
+        nulls = (column for column in _OF_DRAW if column in table.column_names)
+        checks += [(name, column, table[column].null_count == table.num_rows) for column in nulls]
+    _refuse(folder, checks)
+    if manifest.kept_labels is not None:
+        of_kept = np.array(manifest.kept_labels)[table["label"].to_numpy()]
+        _refuse(folder, [(name, "source_label", np.array_equal(table["source_label"].to_pylist(), of_kept))])
 
 
-def _check_data(folder: Path, manifest: Manifest, data: pa.Table, importance: pa.Table) -> None:
-    """Makes sure that `data` holds the very samples that `importance` selects."""
-    _check_images(folder, manifest, data)
-    expected = _select_data(manifest, importance)
-    names = expected.column_names
-    if differ := ", ".join(name for name in names if not data[name].equals(expected[name].cast(data[name].type))):
-        raise _broken(folder, f"the table importance must select the very samples of data, they differ in {differ}")
-
-
-def _check_alone(folder: Path, manifest: Manifest, data: pa.Table) -> None:
+def _check_alone(folder: Path, data: pa.Table) -> None:
     """Makes sure that `data` can be what it says where no other table is there to compare it with."""
-    _check_images(folder, manifest, data)
     every = np.ones(data.num_rows, np.bool_)
     checks = [
         ("data", WEIGHT, _are_weights(read_weights(data), every)),
         ("data", "keep_probability", _are_amounts(data["keep_probability"].to_numpy(), 1.0)),
         ("data", "inclusion_probability", _are_probabilities(data["inclusion_probability"])),
     ]
-    if manifest.kept_labels is not None:
-        of_kept = np.array(manifest.kept_labels)[data["label"].to_numpy()]
-        checks.append(("data", "source_label", np.array_equal(data["source_label"].to_pylist(), of_kept)))
     _refuse(folder, checks)
 
 
-def _select_data(manifest: Manifest, importance: pa.Table) -> pa.Table:
-    """Takes the table `data` without images from the table `importance`."""
-    selected = importance.filter(importance["selected"])
-    names = list_own_columns(manifest, "default")
-    columns = {name: selected[name] for name in names if name in selected.column_names}
+def _check_validation(folder: Path, manifest: Manifest, validation: pa.Table, evaluation: pa.Table) -> None:
+    """Makes sure that `validation` holds samples of `evaluation`, as they stand there."""
+    places = pc.index_in(validation["sample_id"], evaluation["sample_id"])
+    must = "the table validation must hold samples of evaluation"
+    if places.null_count:
+        raise _broken(folder, f"{must} and no others, it holds {places.null_count:,} others")
+    expected = _number_as_own(folder, manifest, "validation", evaluation.take(places))
+    _compare_rows(folder, validation, expected, f"{must} as they stand there")
+
+
+def _compare_rows(folder: Path, table: pa.Table, expected: pa.Table, must: str) -> None:
+    """Makes sure that a table holds the very rows that another one expects."""
+    names = expected.column_names
+    if differ := ", ".join(name for name in names if not table[name].equals(expected[name].cast(table[name].type))):
+        raise _broken(folder, f"{must}, they differ in {differ}")
+
+
+def _number_as_own(folder: Path, manifest: Manifest, name: str, rows: pa.Table) -> pa.Table:
+    """Makes of rows of `importance` or `evaluation` those of a table with images, without these: labels are numbered as in the proxy."""
+    columns = {column: rows[column] for column in list_own_columns(manifest, "data") if column in rows.column_names}
     if manifest.kept_labels is not None:
+        labels = columns["label"].to_numpy()
+        _refuse(folder, [(name, "label", bool(np.isin(labels, manifest.kept_labels).all()))])
         columns["source_label"] = columns["label"]
-        columns["label"] = pa.chunked_array([np.searchsorted(manifest.kept_labels, columns["label"].to_numpy())])
+        columns["label"] = pa.chunked_array([np.searchsorted(manifest.kept_labels, labels)])
     return pa.table(columns)
 
 

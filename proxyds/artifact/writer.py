@@ -8,7 +8,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.index import HEADER, format_rows
-from proxyds.artifact.manifest import CONFIGS, CROISSANT, FORMAT_VERSION, INDEX, MANIFEST, Manifest
+from proxyds.artifact.manifest import CROISSANT, FORMAT_VERSION, INDEXES, MANIFEST, Manifest
+from proxyds.artifact.parquet import READERS, ShardWriter, count_shards
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import SampleCounts, Summary, collect_images, count_samples
 from proxyds.artifact.tables import WEIGHT, iter_rows, list_columns
@@ -39,94 +41,76 @@ _TAR_METADATA: dict[str, Any] = {"user": "bigdata", "group": "bigdata", "mode": 
 """The metadata of every member, so that equal samples give equal bytes."""
 
 
-class _Shards:
-    """The files of a table that is written piece by piece: `FOLDER/SPLIT-00000-of-00001.parquet`, so many rows each."""
+IMAGES_AT_ONCE = 1024
+"""Images that are read at once, at most."""
 
-    def __init__(
-        self, folder: Path, config: str, features: datasets.Features, n_rows: int, samples_per_shard: int
-    ) -> None:
-        self.split, subfolder = CONFIGS[config]
-        self.folder = folder / subfolder
-        self.samples_per_shard, self.n_shards = samples_per_shard, -(-n_rows // samples_per_shard)
-        self.files: list[Path] = []
-        self._waiting = features.arrow_schema.empty_table()
-        self.folder.mkdir()
 
-    def add(self, rows: pa.Table) -> None:
-        """Takes more rows, and writes what fills a file."""
-        self._waiting = pa.concat_tables([self._waiting, rows])
-        while self._waiting.num_rows >= self.samples_per_shard:
-            self._write_rows()
+@dataclass(frozen=True)
+class _Layout:
+    """What the files of all of a proxy's samples have in common.
 
-    def end(self) -> list[Path]:
-        """Writes the rest; returns the files."""
-        if self._waiting.num_rows:
-            self._write_rows()
-        return self.files
+    Attributes:
+        folder: The proxy.
+        features: The columns of `data` and `validation`.
+        kept_labels: (L,) the labels that the proxy keeps; None for all.
+        samples_per_shard: Rows of each file, at most.
+    """
 
-    def _write_rows(self) -> None:
-        import datasets
-
-        rows, self._waiting = self._waiting[: self.samples_per_shard], self._waiting[self.samples_per_shard :]
-        file = self.folder / f"{self.split}-{len(self.files):05d}-of-{self.n_shards:05d}.parquet"
-        datasets.Dataset(rows.combine_chunks()).to_parquet(file)
-        self.files.append(file)
+    folder: Path
+    features: datasets.Features
+    kept_labels: NDArray[np.int64] | None
+    samples_per_shard: int
 
 
 class _OwnFiles:
-    """The files of a proxy's own samples, written piece by piece: the table `data`, its tars, the index.
+    """The files of some of a proxy's samples, written piece by piece: the table `data` or `validation`, its tars, its index.
 
     Attributes:
         counts: What was written by now.
         images: The first images of each case.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        source: Source,
-        source_index: NDArray[np.int64],
-        features: datasets.Features,
-        kept_labels: NDArray[np.int64] | None,
-        samples_per_shard: int,
-    ) -> None:
+    def __init__(self, layout: _Layout, table: str, n_rows: int) -> None:
         self.counts: SampleCounts = count_samples([])
         self.images: dict[int, list[bytes]] = {}
-        self._folder, self._features, self._kept_labels = folder, features, kept_labels
-        self._split = source.train.origin.split
-        self._read_encoded = source.open_encoded(self._split, source_index)
+        self._layout, self._table = layout, table
         self._formats: Counter[str] = Counter()
-        self._shards = _Shards(folder, "default", features, len(source_index), samples_per_shard)
-        (folder / INDEX).write_text(HEADER, encoding="utf-8")
+        n_shards = count_shards(n_rows, layout.samples_per_shard, n_readers=READERS)
+        self._shards = ShardWriter(layout.folder, table, layout.features, n_rows, n_shards)
+        (layout.folder / INDEXES[table]).write_text(HEADER, encoding="utf-8")
 
-    def add(self, chosen: pa.Table, samples: Samples) -> None:
-        """Takes more samples, and their rows of the table `importance`."""
-        encoded = _read_unchanged(self._read_encoded, samples)
-        data = _data_table(chosen, encoded, self._kept_labels, self._features)
-        self._shards.add(data)
-        with (self._folder / INDEX).open("a", encoding="utf-8", newline="") as index:
-            index.write(format_rows(data, self._features["label"].names, self._split))
+    def add(self, rows: pa.Table, samples: Samples, read_encoded: ReadEncoded) -> None:
+        """Takes more samples, with their rows of another table; what reads their images is given too."""
+        for start in range(0, len(samples), IMAGES_AT_ONCE):
+            self._add(rows.slice(start, IMAGES_AT_ONCE), samples[start : start + IMAGES_AT_ONCE], read_encoded)
+
+    def _add(self, rows: pa.Table, samples: Samples, read_encoded: ReadEncoded) -> None:
+        encoded, features = _read_unchanged(read_encoded, samples), self._layout.features
+        own = _own_table(rows, encoded, self._layout.kept_labels, features)
+        self._shards.add(own)
+        with (self._layout.folder / INDEXES[self._table]).open("a", encoding="utf-8", newline="") as index:
+            index.write(format_rows(own, features["label"].names, samples.origin.split))
         self._formats.update(map(_image_extension, encoded))
-        collect_images(self.images, data)
-        self.counts = self.counts.add(data)
+        collect_images(self.images, own)
+        self.counts = self.counts.add(own)
 
     def end(self) -> None:
-        """Writes the rest, and the tars."""
-        names = self._features["label"].names
-        write_tars(self._folder, self._shards.end(), names, self._formats.most_common(1)[0][0])
+        """Writes the tars, once all samples are there."""
+        extension, names = self._formats.most_common(1)[0][0], self._layout.features["label"].names
+        write_tars(self._layout.folder, self._shards.files, names, extension)
 
 
 def write_tables(
     folder: Path, source: Source, outcomes: Outcomes, mapping: NearestMap, draw: Draw, samples_per_shard: int
 ) -> Summary:
-    """Writes a build's tables, the proxy's tars and its index, in one pass over the training samples, a shard of them in memory.
+    """Writes a build's tables, the proxy's tars and its indexes, in one pass over the training samples, a shard of them in memory.
 
     Args:
         folder: The folder to be filled.
         source: The data set; images go into the proxy as their encoded bytes.
         outcomes: What the table `evaluation` says of the evaluation samples.
         mapping: The nearest evaluation samples, for the table `importance`.
-        draw: The samples that are chosen.
+        draw: The samples that are chosen, to train on and to rank on.
         samples_per_shard: Rows of each file, at most.
 
     Returns:
@@ -138,37 +122,62 @@ def write_tables(
     features = _list_features(source.label_names, draw.kept_labels, has_weight=draw.weight is not None)
     evaluation = pa.table(_evaluation_columns(source, outcomes), schema=features["evaluation"].arrow_schema)
     n_rows = {"importance": len(source.train), "evaluation": evaluation.num_rows}
-    tables = {config: _Shards(folder, config, features[config], n, samples_per_shard) for config, n in n_rows.items()}
+    tables = {
+        table: ShardWriter(folder, table, features[table], n, count_shards(n, samples_per_shard))
+        for table, n in n_rows.items()
+    }
     tables["evaluation"].add(evaluation)
-    tables["evaluation"].end()
+    layout = _Layout(folder, features["data"], draw.kept_labels, samples_per_shard)
+    is_held = np.zeros(len(source.evaluation), np.bool_) if draw.validation is None else draw.validation
+    validation = source.evaluation.take(is_held)
     selected = _list_selected(source.train, draw.selected)
-    own = _OwnFiles(folder, source, selected, features["default"], draw.kept_labels, samples_per_shard)
+    read_encoded = _open_chosen(
+        source, (source.train.origin.split, selected), (validation.origin.split, validation.source_index)
+    )
+    own = _OwnFiles(layout, "data", len(selected))
     training = count_samples([])
     for samples, row in _iter_rows(source, mapping, draw):
         importance = pa.table(row, schema=features["importance"].arrow_schema)
         tables["importance"].add(importance)
-        own.add(importance.filter(importance["selected"]), samples.take(row["selected"]))
+        own.add(importance.filter(importance["selected"]), samples.take(row["selected"]), read_encoded)
         training = training.add(importance)
-    tables["importance"].end()
     own.end()
+    _write_validation(layout, validation, evaluation.filter(pa.array(is_held)), read_encoded)
     return Summary(count_samples([evaluation]), training, own.counts, own.images)
+
+
+def _write_validation(layout: _Layout, samples: Samples, rows: pa.Table, read_encoded: ReadEncoded) -> None:
+    """Writes the evaluation samples that the proxy holds, if it holds some, with their rows of another table."""
+    if len(samples):
+        own = _OwnFiles(layout, "validation", len(samples))
+        own.add(rows, samples, read_encoded)
+        own.end()
+
+
+def _open_chosen(source: Source, *chosen: tuple[str, NDArray[np.int64]]) -> ReadEncoded:
+    """Opens the images of some splits at some places, those of one split together: a streamed split is read once."""
+    places: dict[str, list[NDArray[np.int64]]] = {}
+    for split, source_index in chosen:
+        if len(source_index):
+            places.setdefault(split, []).append(source_index)
+    read_of = {split: source.open_encoded(split, np.concatenate(of_split)) for split, of_split in places.items()}
+    return lambda samples: read_of[samples.origin.split](samples)
 
 
 def write_indexed(
     folder: Path,
     source: Source,
-    samples: Samples,
-    index: pa.Table,
+    indexed: Mapping[str, tuple[Samples, pa.Table]],
     kept_labels: NDArray[np.int64] | None,
     samples_per_shard: int,
 ) -> Summary:
-    """Writes a proxy of the samples of an index: the table `data`, tars and its own index; other tables it has none.
+    """Writes a proxy of the samples of an index: the table `data`, `validation` if it lists some, tars and indexes of its own; no others.
 
     Args:
         folder: The folder to be filled.
         source: The data set; images go into the proxy as their encoded bytes.
-        samples: (n,) the samples of the index, as the source has them now.
-        index: Their rows in the index; see `artifact.index.read_index`.
+        indexed: By table, a key of `INDEXES`, the samples as the source has them now, and their rows in the index; see
+            `artifact.index.read_index`.
         kept_labels: (L,) the labels that the proxy keeps; None for all.
         samples_per_shard: Rows of each file, at most.
 
@@ -178,13 +187,17 @@ def write_indexed(
     Raises:
         SourceError: An image has changed since it was found.
     """
-    features = _list_features(source.label_names, kept_labels, has_weight=WEIGHT in index.column_names)["default"]
-    own = _OwnFiles(folder, source, samples.source_index, features, kept_labels, samples_per_shard)
-    for start in range(0, len(samples), SHARD):
-        some, rows = samples[start : start + SHARD], index.slice(start, SHARD)
+    has_weight = WEIGHT in indexed["data"][1].column_names
+    features = _list_features(source.label_names, kept_labels, has_weight=has_weight)["data"]
+    layout = _Layout(folder, features, kept_labels, samples_per_shard)
+    places = ((samples.origin.split, samples.source_index) for samples, _ in indexed.values())
+    read_encoded, written = _open_chosen(source, *places), {}
+    for table, (samples, rows) in indexed.items():
         columns = {name: rows[name] for name in rows.column_names}
-        own.add(pa.table(columns | _identity_columns(some)), some)
-    own.end()
+        written[table] = _OwnFiles(layout, table, len(samples))
+        written[table].add(pa.table(columns | _identity_columns(samples)), samples, read_encoded)
+        written[table].end()
+    own = written["data"]
     return Summary(count_samples([]), count_samples([]), own.counts, own.images)
 
 
@@ -205,16 +218,16 @@ def _list_features(
     if kept_labels is not None:
         own_label = datasets.ClassLabel(names=[label_names[kept] for kept in kept_labels])
     features = {}
-    for config in ("default", "importance", "evaluation"):
-        columns = list_columns(config, has_weight=has_weight, keeps_labels=kept_labels is not None)
+    for table in ("data", "importance", "evaluation"):
+        columns = list_columns(table, has_weight=has_weight, keeps_labels=kept_labels is not None)
         special = {
             "image": datasets.Image(),
-            "label": own_label if config == "default" else label,
+            "label": own_label if table == "data" else label,
             "source_label": label,
             "predicted": datasets.List(label),
         }
-        features[config] = datasets.Features.from_arrow_schema(pa.schema(list(columns.items())))
-        features[config].update({name: special[name] for name in columns if name in special})
+        features[table] = datasets.Features.from_arrow_schema(pa.schema(list(columns.items())))
+        features[table].update({name: special[name] for name in columns if name in special})
     return features
 
 
@@ -248,11 +261,12 @@ def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tupl
         yield samples, {"inclusion_probability": [None] * len(samples), **row, **_identity_columns(samples)}
 
 
-def _data_table(
+def _own_table(
     chosen: pa.Table, encoded: list[bytes], kept_labels: NDArray[np.int64] | None, features: datasets.Features
 ) -> pa.Table:
-    """Makes rows of the table `data`, from those of `importance` that are selected and their images."""
-    columns: dict[str, Any] = {name: chosen[name] for name in chosen.column_names if name in features}
+    """Makes rows of a table with images, from those of another table and their images; columns that this one lacks are null."""
+    columns: dict[str, Any] = {name: [None] * len(encoded) for name in features}
+    columns |= {name: chosen[name] for name in chosen.column_names if name in features}
     columns["image"] = [{"bytes": each, "path": None} for each in encoded]
     if kept_labels is not None:
         columns["source_label"] = chosen["label"]
@@ -270,15 +284,15 @@ def encode_runs(table: pa.Table) -> bytes:
 
 
 def write_tars(folder: Path, shards: Sequence[Path], label_names: Sequence[str], extension: str) -> None:
-    """Writes the proxy as WebDataset tars, from its parquet files: for each sample its image, `.cls` (label number) and `.json` (the rest).
+    """Writes a split as WebDataset tars, from its parquet files: for each sample its image, `.cls` (label number) and `.json` (the rest).
 
-    All images carry the extension of the commonest format: readers infer the members of a shard from its first samples.
+    All images of a split carry the extension of the commonest format: readers infer the members of a shard from its first samples.
     """
     from webdataset import TarWriter
 
-    (folder / "webdataset").mkdir()
+    (folder / "webdataset").mkdir(exist_ok=True)
     for number, shard in enumerate(shards):
-        file = folder / "webdataset" / f"train-{number:06d}.tar"
+        file = folder / "webdataset" / f"{shard.name.partition('-')[0]}-{number:06d}.tar"
         with file.open("wb") as stream, TarWriter(stream, **_TAR_METADATA, encoder=False) as tar:
             for row in iter_rows(pq.read_table(shard)):
                 image, label = row.pop("image")["bytes"], row.pop("label")

@@ -100,7 +100,7 @@ def read_reference(
         of_all = {"dataset": FULL, "ratio": 1.0, "training_seed": 0, "n_samples": len(data.train), "origin": origin}
         rows = [{**describe_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
         return origin, rows
-    manifest, tables = read_proxy(path)
+    manifest, tables = read_proxy(path, images_of=("data",))
     origin = f"proxy {manifest.name} {manifest.version}"
     other = read_own_recipe(path)
     for what, there, here in (

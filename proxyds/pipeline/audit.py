@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from proxyds.artifact.card.croissant import check_croissant
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.index import read_index
-from proxyds.artifact.manifest import CARD, INDEX, MANIFEST, RECIPE, Manifest, list_configs
+from proxyds.artifact.manifest import CARD, INDEXES, MANIFEST, RECIPE, TABLES, Manifest, has_table, list_configs
 from proxyds.artifact.ranking_table import BY_BOTH
 from proxyds.artifact.reader import (
     list_index,
     list_tables,
+    list_tars,
     parse_json,
     read_manifest,
     refused,
@@ -70,9 +71,12 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     verify_proxy(folder)
     manifest, tables = read_proxy(folder)
     _audit_claims(folder, manifest, tables)
-    _audit_images(folder, manifest, tables.data)
-    _audit_tars(folder, manifest, tables.data)
-    _audit_index(folder, manifest, tables.data)
+    for name, table in (("data", tables.data), ("validation", tables.validation)):
+        if table is not None:
+            _audit_images(folder, name, table)
+            _audit_tars(folder, manifest, name, table)
+            _audit_index(folder, manifest, name, table)
+    _audit_pictures(folder, manifest)
     _audit_card(folder, manifest)
     check_croissant(folder, manifest)
     return manifest, tables
@@ -81,7 +85,7 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
 def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
     """Audits what can be told without the images: recipe, tables, importances, evidence; other files need not be there.
 
-    Of a proxy that was made from an index, `data` is what the index says.
+    Of a proxy that was made from an index, `data` and `validation` are what the index says; of others `validation` is not read.
 
     Raises:
         ArtifactError: The folder holds no proxy, or one with what it may not hold; the message names the file.
@@ -89,19 +93,19 @@ def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
     """
     manifest = read_manifest(folder)
     if manifest.index_of is not None:
-        manifest, index = audit_index(folder)
-        return manifest, with_no_others(index)
+        manifest, indexes = audit_index(folder)
+        return manifest, with_no_others(**indexes)
     verify_files(folder, list_tables(manifest))
-    manifest, tables = read_proxy(folder, with_images=False)
+    manifest, tables = read_proxy(folder, images_of=())
     _audit_claims(folder, manifest, tables)
     return manifest, tables
 
 
-def audit_index(folder: Path) -> tuple[Manifest, pa.Table]:
-    """Audits what a proxy can be made from with its source: recipe and index; other files need not be there.
+def audit_index(folder: Path) -> tuple[Manifest, dict[str, pa.Table]]:
+    """Audits what a proxy can be made from with its source: recipe and indexes; other files need not be there.
 
     Returns:
-        The manifest, and the samples; see `artifact.index.read_index`.
+        The manifest, and the samples by table, a key of `INDEXES`; see `artifact.index.read_index`.
 
     Raises:
         ArtifactError: The folder holds no index, or one with what it may not hold; the message names the file.
@@ -110,7 +114,7 @@ def audit_index(folder: Path) -> tuple[Manifest, pa.Table]:
     manifest = read_manifest(folder)
     verify_files(folder, list_index(manifest))
     _audit_recipe(folder, manifest)
-    return manifest, read_index(folder, manifest)
+    return manifest, {table: read_index(folder, manifest, table) for table in INDEXES if has_table(manifest, table)}
 
 
 def refuse_without_tables(manifest: Manifest, place: Path | str, verb: str) -> None:
@@ -192,13 +196,18 @@ def _are_means(column: pa.ChunkedArray, of_all: NDArray[np.float64], nearest: ND
     return bool(np.all((values >= least * (1 - _ROUNDING)) & (values <= most * (1 + _ROUNDING))))
 
 
-def _audit_images(folder: Path, manifest: Manifest, data: pa.Table) -> None:
-    """Checks that images have the bytes that were chosen, and that these and the card's pictures are images of an allowed size."""
-    for i, row in enumerate(iter_rows(data.select(["image", "encoded_sha256"]))):
-        encoded = row["image"]["bytes"]
+def _audit_images(folder: Path, name: str, table: pa.Table) -> None:
+    """Checks that images have the bytes that were chosen, and are images of an allowed size."""
+    place = folder / TABLES[name].folder
+    for i, row in enumerate(iter_rows(table.select(["image", "encoded_sha256"]))):
+        encoded, what = row["image"]["bytes"], f"{name}: image {i}"
         if hashlib.sha256(encoded).hexdigest() != row["encoded_sha256"]:
-            raise refused(folder / "data", f"image {i} must have the bytes of its encoded_sha256, it has others")
-        _audit_image(folder / "data", f"image {i}", encoded)
+            raise refused(place, f"{what} must have the bytes of its encoded_sha256, it has others")
+        _audit_image(place, what, encoded)
+
+
+def _audit_pictures(folder: Path, manifest: Manifest) -> None:
+    """Checks that the card's pictures are images of an allowed size."""
     for name in manifest.files:
         if name.endswith(".png"):
             _audit_image(folder / name, "it", (folder / name).read_bytes())
@@ -212,10 +221,9 @@ def _audit_image(place: Path, what: str, encoded: bytes) -> None:
         raise refused(place, f"{what} must be an image: {str(error) or type(error).__name__}") from None
 
 
-def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
-    """Checks that the tars, where there are any, hold the samples of `data` and nothing else, as plain files in its order."""
-    names = sorted(name for name in manifest.files if name.endswith(".tar"))
-    rows = iter_rows(data)
+def _audit_tars(folder: Path, manifest: Manifest, table: str, own: pa.Table) -> None:
+    """Checks that a table's tars, where there are any, hold its samples and nothing else, as plain files in its order."""
+    names, rows = list_tars(manifest, table), iter_rows(own)
     for name in names:
         try:
             with tarfile.open(folder / name, "r:") as archive:
@@ -225,7 +233,7 @@ def _audit_tars(folder: Path, manifest: Manifest, data: pa.Table) -> None:
         except _TAR_ERRORS as error:
             raise refused(folder / name, str(error) or type(error).__name__) from None
     if names and next(rows, None) is not None:
-        raise refused(folder / names[-1], "the tars must hold every sample of data, they end before")
+        raise refused(folder / names[-1], f"the tars must hold every sample of {table}, they end before")
 
 
 def _iter_members(archive: tarfile.TarFile, n_bytes: int) -> Iterator[tuple[str, str, bytes]]:
@@ -246,15 +254,15 @@ def _iter_members(archive: tarfile.TarFile, n_bytes: int) -> Iterator[tuple[str,
 def _compare_sample(
     members: Sequence[tuple[str, str, bytes]], row: dict[str, Any] | None, label_names: Sequence[str]
 ) -> None:
-    """Compares a sample of a tar, three adjacent members, with its row in `data`; raises ValueError where they differ."""
+    """Compares a sample of a tar, three adjacent members, with its row; raises ValueError where they differ."""
     if row is None:
-        raise ValueError("it must hold the samples of data, it holds more")
+        raise ValueError("it must hold the samples of its split, it holds more")
     id_, label, image = row.pop("sample_id"), row.pop("label"), row.pop("image")["bytes"]
     contents = {ending: content for _, ending, content in members}
     if len(members) < 3:
         raise ValueError(f"the last sample must have three members, it has {len(members)}")
     if keys := sorted({key for key, _, _ in members} - {id_}):
-        raise ValueError(f"the members {id_}.* must come next, as in data, it has {keys[0]}.*")
+        raise ValueError(f"the members {id_}.* must come next, as in data/, it has {keys[0]}.*")
     if len(contents) < 3:
         raise ValueError(f"each member of {id_} must stand once")
     endings = set(contents) - {_LABEL, _OTHERS}
@@ -265,7 +273,7 @@ def _compare_sample(
     if not isinstance(others, dict) or any(others.get(name) != value for name, value in expected.items()):
         raise ValueError(f"{id_}.{_OTHERS} must hold the other columns of its row, it holds others")
     if contents[_LABEL] != str(label).encode() or contents[endings.pop()] != image:
-        raise ValueError(f"{id_} must have the image and label that data has, it has others")
+        raise ValueError(f"{id_} must have the image and label of its row, it has others")
 
 
 def _read_text(folder: Path, manifest: Manifest, name: str, n_most_bytes: int) -> str:
@@ -278,14 +286,14 @@ def _read_text(folder: Path, manifest: Manifest, name: str, n_most_bytes: int) -
         raise refused(folder / name, "must be UTF-8 text") from None
 
 
-def _audit_index(folder: Path, manifest: Manifest, data: pa.Table) -> None:
-    """Checks that the index, if there is one, says what `data` says and nothing else."""
-    if INDEX not in manifest.files:
+def _audit_index(folder: Path, manifest: Manifest, table: str, own: pa.Table) -> None:
+    """Checks that a table's index, if there is one, says what the table says and nothing else."""
+    if INDEXES[table] not in manifest.files:
         return
-    index = read_index(folder, manifest)
+    index = read_index(folder, manifest, table)
     for name in index.column_names:
-        if not index[name].equals(data[name].cast(index[name].type)):
-            raise refused(folder / INDEX, f"{name} must be what data says, it is something else")
+        if not index[name].equals(own[name].cast(index[name].type)):
+            raise refused(folder / INDEXES[table], f"{name} must be what {table} says, it is something else")
 
 
 def _audit_card(folder: Path, manifest: Manifest) -> None:

@@ -49,7 +49,7 @@ from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
-from proxyds.selection.draw import draw_samples
+from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
 
@@ -114,6 +114,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
     rule = DESIGNS[recipe.selection.method]
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)
+    draw = add_validation(draw, session.data.evaluation, recipe)
     session.clock.end_stage("selection")
 
     check_destination(out, force)  # hours may have passed
@@ -189,7 +190,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
             sweep_half_files(folder)
     own = {name for name in manifest.files if name in (CARD, CROISSANT) or name.startswith("assets/")}
     verify_proxy(folder, but_for=own)
-    manifest, tables = read_proxy(folder)
+    manifest, tables = read_proxy(folder, images_of=("data",))
     files = render_card(manifest, summarize_tables(tables))
     if CROISSANT in own:
         files[CROISSANT] = render_croissant(manifest)

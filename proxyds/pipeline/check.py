@@ -15,7 +15,15 @@ from typing import Unpack
 import numpy as np
 
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.manifest import CARD, CROISSANT, EVIDENCE_FILES, FORMAT_VERSION, RECIPE, RUNS_FILE, Manifest
+from proxyds.artifact.manifest import (
+    CARD,
+    CROISSANT,
+    EVIDENCE_FILES,
+    RECIPE,
+    RUNS_FILE,
+    Manifest,
+    version_with_evidence,
+)
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     PROXY,
@@ -286,7 +294,7 @@ def check_ranking(
     """
     started = time.perf_counter()
     session, recipe = session.in_memory(), session.recipe
-    manifest, tables = read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
     if not scores.has(needs):
         chosen, layer = prepare_probes(session, architectures)
@@ -316,7 +324,7 @@ def check_ranking(
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, execution: Execution) -> Manifest:
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
-    manifest, tables = read_proxy(folder, with_ranking=False)
+    manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     if manifest.image_shape is None:
         raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
     architectures = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
@@ -335,7 +343,7 @@ def _write_evidence(
 ) -> Manifest:
     """Weighs the runs, the table `ranking`, and writes evidence, card and recipe into the proxy, the manifest last."""
     evidence = weigh_evidence(tables.ranking, settings, provenance, manifest)
-    checked = manifest.model_copy(update={"evidence": evidence, "format_version": FORMAT_VERSION})
+    checked = manifest.model_copy(update={"evidence": evidence, "format_version": version_with_evidence(manifest)})
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
     files = render_card(checked, summarize_tables(tables))

@@ -211,7 +211,7 @@ def plan_check(
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
-        manifest, tables = read_proxy(folder, with_ranking=False)
+        manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
         scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
         timing = Timing(session)
         probes = [] if scores.has(needs) else _plan_probes(session, timing, architectures, needs)

@@ -123,6 +123,7 @@ def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord
 def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
     """Describes what was drawn, by which recipe and from which source: whether probes were trained for it or not."""
     recipe, data, n_proxy, labels = session.recipe, session.data, int(draw.selected.sum()), None
+    n_validation = 0 if draw.validation is None else int(draw.validation.sum())
     reduction = recipe.selection.labels
     if reduction is not None and draw.kept_labels is not None:
         n_of_kept = int(data.label_counts[draw.kept_labels].sum())
@@ -134,7 +135,11 @@ def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
         "recipe_sha256": recipe.sha256,
         "kept_labels": None if draw.kept_labels is None else tuple(draw.kept_labels.tolist()),
         "counts": CountsRecord(
-            train=len(data.train), evaluation=len(data.evaluation), test=len(data.test), proxy=n_proxy
+            train=len(data.train),
+            evaluation=len(data.evaluation),
+            test=len(data.test),
+            proxy=n_proxy,
+            validation=n_validation,
         ),
         "source": SourceRecord(**asdict(data.facts)),
         "draw": DrawRecord(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from proxyds.artifact.index import HEADER, format_rows
-from proxyds.artifact.manifest import INDEX, MANIFEST, RECIPE, FileFacts, IndexedRecord, Manifest
+from proxyds.artifact.manifest import INDEX, INDEXES, MANIFEST, RECIPE, FileFacts, IndexedRecord, Manifest
 from proxyds.artifact.reader import (
     list_index,
     list_tables,
@@ -28,7 +28,7 @@ from proxyds.artifact.reader import (
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import read_weights
 from proxyds.artifact.writer import another_proxy, check_output, write_indexed, write_tables
-from proxyds.data.samples import Samples, Source, join_samples
+from proxyds.data.samples import Samples, Source, StreamedSamples, join_samples
 from proxyds.errors import (
     ArtifactError,
     ChangedSourceError,
@@ -48,7 +48,7 @@ from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import whole_folder
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
-from proxyds.selection.draw import check_ratio, design_by, draw_samples
+from proxyds.selection.draw import add_validation, check_ratio, design_by, draw_samples
 from proxyds.selection.records import PAIRS, NearestMap, Outcomes
 
 MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
@@ -106,6 +106,7 @@ def resample(
         rule = design_by(read_weights(tables.importance)) if has_weights else DESIGNS[chosen_by.method]
         case = tables.importance["case"].to_numpy().astype(np.int64)
         draw = draw_samples(scores, case, data.label_names, rule, chosen_by, recipe.draw_seed)
+        draw = add_validation(draw, data.evaluation, recipe)
         session.clock.end_stage("selection")
 
         write = partial(
@@ -152,15 +153,15 @@ def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignor
         translate_os_errors(out, "choose another -o"),
         whole_folder(out, "refuse") as taken,
     ):
-        if INDEX in read_manifest(folder).files:
+        listed = list_index(read_manifest(folder))
+        if INDEX in listed:
             audit_index(folder)
-            shutil.copyfile(folder / INDEX, taken / INDEX)
         else:  # of a format before 1.7
             manifest, tables = audit_tables(folder)
             split = getattr(read_own_recipe(folder).source, "train_split", "train")
             rows = format_rows(tables.data, manifest.proxy_label_names, split)
             (taken / INDEX).write_bytes((HEADER + rows).encode())
-        for name in (RECIPE, MANIFEST):
+        for name in (*listed, MANIFEST):
             shutil.copyfile(folder / name, taken / name)
     return out / INDEX
 
@@ -177,11 +178,11 @@ def apply(
     """Makes a proxy from an index and its source: nothing is trained and nothing drawn.
 
     Its files in `data/` and `webdataset/` have the bytes of the indexed proxy's where the source has them, in the same order. It has
-    no other tables: it can be trained on, but neither checked nor drawn from again.
+    no other tables: it can be trained on and ranked on, but neither checked nor drawn from again.
 
     Args:
-        place: The index: a folder with `indices.csv`, `manifest.json` and `recipe.yaml` (of `index`, a proxy's own or a card's), the
-            file `indices.csv` in it, `user/name@v1.0.0`, or an address, of which no images are fetched.
+        place: The index: a folder with `indices.csv`, `manifest.json` and `recipe.yaml`, and `validation.csv` where the manifest
+            lists it (of `index`, a proxy's own or a card's), the file `indices.csv` in it, `user/name@v1.0.0`, or an address, of which no images are fetched.
         out: The folder to make.
         source: Where the source lies: a folder, or a recipe whose section `source` says so; None for where the index's own recipe
             says, or where this machine last read it. How the source is split is always as in the index's own recipe.
@@ -197,7 +198,7 @@ def apply(
     existing = check_destination(out, force)
     out = out.resolve()
     with open_tables(_find_index(str(place)), execution.on_progress, list_index) as (folder, name):
-        parent, rows = audit_index(folder)
+        parent, indexes = audit_index(folder)
         recipe = read_own_recipe(folder)
         _check_own_recipe(recipe, parent, name)
         index_of = IndexedRecord(
@@ -209,7 +210,9 @@ def apply(
             fingerprint=parent.source.fingerprint,
         )
     with reopen_session(recipe, parent, execution, source) as session:
-        samples = _find_samples(session.data, rows, parent, name)
+        indexed = {
+            table: (_find_samples(session.data, table, rows, parent, name), rows) for table, rows in indexes.items()
+        }
         session.clock.end_stage("source")
         if existing is not None and not force:
             if (existing.index_of, existing.source.fingerprint) != (index_of, session.data.facts.fingerprint):
@@ -218,8 +221,7 @@ def apply(
         write = partial(
             write_indexed,
             source=session.data,
-            samples=samples,
-            index=rows,
+            indexed=indexed,
             kept_labels=None if parent.kept_labels is None else np.array(parent.kept_labels),
             samples_per_shard=recipe.output.samples_per_shard,
         )
@@ -245,8 +247,12 @@ def _find_index(place: str) -> str:
     return str(folder)
 
 
-def _find_samples(data: Source, rows: pa.Table, parent: Manifest, name: str) -> Samples:
-    """Finds the samples of an index among those of a source that may be drawn, by their ids.
+_AMONG = {"data": "those that may be drawn", "validation": "its evaluation samples"}
+"""Where a source must hold the samples of each index."""
+
+
+def _find_samples(data: Source, table: str, rows: pa.Table, parent: Manifest, name: str) -> Samples:
+    """Finds the samples of an index among those of a source that may be drawn or are measured on, by their ids.
 
     Raises:
         ChangedSourceError: Some are not there, or labels have other names.
@@ -254,28 +260,33 @@ def _find_samples(data: Source, rows: pa.Table, parent: Manifest, name: str) -> 
     """
     ids = rows["sample_id"].to_pylist()
     wanted, label_names = set(ids), parent.label_names
-    pieces = [
-        samples.take(np.array([each in wanted for each in samples.ids.tolist()], np.bool_))
-        for samples in data.train.shards()
-    ]
-    samples = join_samples(pieces)
-    if missing := sorted(wanted - set(samples.ids.tolist())):
-        held_out = {*data.evaluation.ids.tolist(), *data.test.ids.tolist()} & set(missing)
-        elsewhere = f", {len(held_out):,} of them stand among its evaluation or test samples" if held_out else ""
+    own, others = (data.train, data.evaluation) if table == "data" else (data.evaluation, data.train)
+    samples = _take_those(own, wanted)
+    if missing := wanted - set(samples.ids.tolist()):
+        n_elsewhere = len(_take_those(others, missing)) + len(_take_those(data.test, missing))
+        elsewhere = f", {n_elsewhere:,} of them stand among its other samples" if n_elsewhere else ""
         at = f" at revision {parent.source.revision}" if parent.source.revision else ""
         raise ChangedSourceError(
-            f"source: must hold all {len(ids):,} samples of the index among those that may be drawn, {data.facts.name} lacks "
-            f"{len(missing):,}{elsewhere} (the first is {missing[0]}); give the source that the index is of, {parent.source.name}{at}"
+            f"source: must hold all {len(ids):,} samples of the index among {_AMONG[table]}, {data.facts.name} lacks "
+            f"{len(missing):,}{elsewhere} (the first is {min(missing)}); give the source that the index is of, {parent.source.name}{at}"
         )
     if data.label_names != label_names:
         raise ChangedSourceError(
             f"source: must have the labels of the index, {len(label_names)} in its order, {data.facts.name} has others; give the source "
             f"that the index is of, {parent.source.name}"
         )
-    own = np.arange(len(label_names)) if parent.kept_labels is None else np.array(parent.kept_labels)
-    if not np.array_equal(samples.labels, own[rows["label"].to_numpy()]):
-        raise refused(Path(name) / INDEX, "label must be that of the sample with the id, it is another")
+    kept = np.arange(len(label_names)) if parent.kept_labels is None else np.array(parent.kept_labels)
+    if not np.array_equal(samples.labels, kept[rows["label"].to_numpy()]):
+        raise refused(Path(name) / INDEXES[table], "label must be that of the sample with the id, it is another")
     return samples
+
+
+def _take_those(samples: Samples | StreamedSamples, ids: Collection[str]) -> Samples:
+    """Takes the samples that have one of some ids."""
+    shards = samples.shards()
+    return join_samples(
+        [shard.take(np.array([each in ids for each in shard.ids.tolist()], np.bool_)) for shard in shards]
+    )
 
 
 def _check_own_recipe(recipe: Recipe, parent: Manifest, name: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Plain
 
 from proxyds.recipe.licences import LICENCE, check_licence, doubt_licence
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
+from proxyds.recipe.output import Output
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
 from proxyds.section import Section, check_distinct, fault, unknown_name
 from proxyds.space.choices import SpaceSpec
@@ -218,15 +219,6 @@ def choose_crop_padding(side: int) -> int:
     return min((side + 4) // 8, MAX_PADDING)
 
 
-class Output(Section):
-    """How the proxy is laid out."""
-
-    samples_per_shard: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        10_000, description="Samples in each parquet file and tar, at most.", examples=[10_000]
-    )
-    gallery: bool = Field(True, description="Sample images on the card; off where images may not be redistributed.")
-
-
 class Reference(Section):
     """Full-data accuracies that are known already: a table, or another proxy's own runs."""
 
@@ -361,6 +353,16 @@ class Recipe(Section):
                 f"must be left out with the method {method}, which does not choose by weights alone; possible: "
                 f"{', '.join(name for name in METHODS if METHODS[name].is_weighting)}",
                 "selection.labels",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_test_samples_at_home(self) -> Recipe:
+        if self.importance.protocol == "paper" and self.output.validation not in ("auto", "none"):
+            raise fault(
+                "must be auto or none where importance.protocol is paper: evaluation samples are the test samples then, which never "
+                f"travel, got {self.output.validation}",
+                "output.validation",
             )
         return self
 

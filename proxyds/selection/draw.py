@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.chunked import Values, map_chunks, materialize, sum_by
+from proxyds.data.samples import Samples
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe.methods import BY_IMPORTANCE
-from proxyds.recipe.models import LabelReduction, Selection
+from proxyds.recipe.models import LabelReduction, Recipe, Selection
 from proxyds.seeding import derive_seed
-from proxyds.selection.designs import Rule
+from proxyds.selection.designs import DESIGNS, Rule
 from proxyds.selection.labels import count_kept, draw_reduced, keeps_all
 from proxyds.selection.records import Draw, Drawn, SampleScores
 from proxyds.selection.sampling import Design, draw_designed, find_inclusion, find_keep_probability, find_supply
@@ -112,6 +114,24 @@ def draw_samples(
         selected=drawn.selected,
         kept_labels=kept,
     )
+
+
+def add_validation(draw: Draw, evaluation: Samples, recipe: Recipe) -> Draw:
+    """Adds the evaluation samples that the proxy holds: all of the labels that it keeps, or as many as the recipe says.
+
+    Of more samples the same share of every label is drawn by the recipe's seed: another draw of the proxy ranks on the same samples.
+    """
+    kept = draw.kept_labels
+    n_of_kept = len(evaluation) if kept is None else int(np.isin(evaluation.labels, kept).sum())
+    n = recipe.output.count_validation(n_of_kept)
+    if not n or recipe.importance.protocol == "paper":  # whose evaluation samples are the test samples
+        return draw
+    scores, seed = (
+        SampleScores(evaluation.parsed_ids, evaluation.labels),
+        derive_seed(recipe.seed, "validation samples"),
+    )
+    drawn = draw_control(DESIGNS["stratified"], scores, n, law="systematic", seed=seed, kept=kept)
+    return replace(draw, validation=drawn.selected)
 
 
 def draw_again(scores: SampleScores, rule: Rule, selection: Selection, seed: int, number: int = 0) -> Drawn:

@@ -95,7 +95,7 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw(Drawn):
-    """The samples of the proxy, exactly round(ratio * N), and why.
+    """The samples of the proxy, exactly round(ratio * N), and why; and those that it holds to rank on.
 
     Attributes:
         case: (N,) whole numbers in 1..4, of the nearest evaluation sample.
@@ -103,6 +103,7 @@ class Draw(Drawn):
         weight: (N,) float64, what the samples were drawn by; None where that is the importance.
         keep_probability: (N,) float64, the weight over its sum (the paper's; a draw distribution); by strata where the method deals them out.
         inclusion_probability: (N,) float64, chance of being in the proxy; None where draw law or choice of labels leave it no closed form.
+        validation: (M,) bool, the evaluation samples that the proxy holds; None where it holds none.
     """
 
     case: Values
@@ -110,6 +111,7 @@ class Draw(Drawn):
     weight: Values | None
     keep_probability: Values
     inclusion_probability: Values | None
+    validation: NDArray[np.bool_] | None = None
 
 
 Measure = Literal["loss", "entropy", "el2n", "margin"]

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ def fuzz_table(rng: random.Random, path: Path) -> None:
 
 def fuzz(rng: random.Random, proxy: Path) -> None:
     parquets, tars = sorted(proxy.glob("*/*.parquet")), sorted(proxy.glob("*/*.tar"))
+    texts = [proxy / "README.md", proxy / "recipe.yaml", *sorted(proxy.glob("*.csv"))]
     kind = rng.randrange(8)
     if kind == 0:
         path = proxy / "manifest.json"
@@ -158,10 +160,10 @@ def fuzz(rng: random.Random, proxy: Path) -> None:
     elif kind in (4, 5):
         fuzz_table(rng, rng.choice(parquets))
     elif kind == 6:
-        path = rng.choice([*tars, proxy / "README.md", proxy / "recipe.yaml"])
+        path = rng.choice([*tars, *texts])
         path.write_bytes(fuzz_bytes(rng, path.read_bytes()))
     else:
-        one, other = rng.sample([*parquets, *tars, proxy / "README.md"], 2)
+        one, other = rng.sample([*parquets, *tars, *texts], 2)
         shutil.copy(one, other)
     if kind > 2 and rng.random() < 0.85:
         sign(proxy)
@@ -174,7 +176,7 @@ def render_again(proxy: Path) -> None:
 
 def attempt(proxy: Path) -> list[str]:
     outcomes = []
-    for do in (audit_proxy, render_again, proxyds.torch_dataset):
+    for do in (audit_proxy, render_again, proxyds.torch_dataset, partial(proxyds.torch_dataset, split="validation")):
         try:
             do(proxy)
             outcomes.append("loaded")

@@ -1,7 +1,8 @@
 """Hostile files, made in memory from `whole/`, a very small proxy: `CASES` names each, changes a copy and says how it is refused.
 
 Nothing here does harm when it is opened by mistake: the pickle holds None, the program prints a word. Where the format
-changes, `python -m tests.artifact.hostile` builds `whole/` anew out of a few digits (some 15 seconds).
+changes, `python -m tests.artifact.hostile` builds `whole/` anew out of a few digits (some 15 seconds). `older/` is the same proxy as
+format 1.4 had it, and is never built again.
 """
 
 from __future__ import annotations
@@ -32,22 +33,26 @@ from proxyds.errors import ArtifactError, ProxydsError, VerificationError
 from tests.conftest import read_tree
 
 WHOLE = Path(__file__).parent / "whole"
-MANIFEST, RECIPE, CARD, INDEX = "manifest.json", "recipe.yaml", "README.md", "indices.csv"
+OLDER = Path(__file__).parent / "older"
+MANIFEST, RECIPE, CARD = "manifest.json", "recipe.yaml", "README.md"
+INDEX, VALIDATION_INDEX = "indices.csv", "validation.csv"
 DATA = "data/train-00000-of-00001.parquet"
+VALIDATION = "data/validation-00000-of-00001.parquet"
 IMPORTANCE = "importance/train-00000-of-00001.parquet"
 EVALUATION = "evaluation/evaluation-00000-of-00001.parquet"
-TAR = "webdataset/train-000000.tar"
-N_DRAWN = 8
+TAR, VALIDATION_TAR = "webdataset/train-000000.tar", "webdataset/validation-000000.tar"
+N_DRAWN, N_EVALUATED = 8, 18
 
 
 # A proxy in memory
 
 
 class Proxy:
-    """A copy of `whole/` in memory: the bytes of every file by its path, to be changed."""
+    """A copy of `whole/`, or `older/`, in memory: the bytes of every file by its path, to be changed."""
 
-    def __init__(self) -> None:
-        self.files = dict(_read_whole())
+    def __init__(self, folder: Path = WHOLE) -> None:
+        self._whole = _read(folder)
+        self.files = dict(self._whole)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -75,9 +80,10 @@ class Proxy:
 
     def sign(self) -> None:
         """Makes the manifest tell the truth about files that were changed or added; without them it stays as it is, byte for byte."""
-        whole = _read_whole()
         changed = {
-            name: content for name, content in self.files.items() if name != MANIFEST and content != whole.get(name)
+            name: content
+            for name, content in self.files.items()
+            if name != MANIFEST and content != self._whole.get(name)
         }
         if changed:
             facts = {name: measure(content) for name, content in changed.items()}
@@ -92,8 +98,8 @@ class Proxy:
 
 
 @cache
-def _read_whole() -> dict[str, bytes]:
-    return read_tree(WHOLE)
+def _read(folder: Path) -> dict[str, bytes]:
+    return read_tree(folder)
 
 
 def measure(content: bytes) -> dict[str, Any]:
@@ -190,7 +196,7 @@ MANIFESTS = {
     "deep": with_files(r"manifest\.json: must be JSON", {MANIFEST: b"[" * 20_000}),
     "deep-objects": with_files(r"manifest\.json: must be JSON", {MANIFEST: b'{"a":' * 5_000 + b"1" + b"}" * 5_000}),
     "empty": with_files(r"manifest\.json: must be JSON", {MANIFEST: b""}),
-    "unknown-version": in_manifest("format_version must be", "format_version", value="2.0"),
+    "unknown-version": in_manifest("format_version must be 1.x or 2.x, got '3.0'", "format_version", value="3.0"),
     "version-no-text": in_manifest("names no format and format_version", "format_version", value=1.3),
     "version-no-number": in_manifest("format_version must be", "format_version", value="1.\u0663x"),
     "absolute-path": listed("/etc/x.png", "'/etc/x.png' must be a path inside the folder"),
@@ -207,9 +213,17 @@ MANIFESTS = {
     "shard-too-many": listed("data/train-00001-of-00002.parquet", "must be numbered"),
     "tar-out-of-count": listed("webdataset/train-000007.tar", "'webdataset/train-000007.tar' must be numbered"),
     "missing-file": listed("assets/gone.png", r"assets/gone\.png: missing", VerificationError),
-    "evidence-table-without-evidence": listed("ranking/ranking-00000-of-00001.parquet", "ranking/ must not hold"),
+    "evidence-table-without-evidence": listed("ranking/ranking-00000-of-00001.parquet", r"ranking/ranking-\* must not hold"),
     "no-card": unlisted(CARD, "README.md must be among them"),
-    "no-data": unlisted(DATA, "data/ must hold parquet files"),
+    "no-data": unlisted(DATA, r"data/train-\* must hold parquet files"),
+    "no-validation": unlisted(VALIDATION, r"data/validation-\* must hold parquet files"),
+    "no-index": unlisted(INDEX, "indices.csv must be among them"),
+    "no-index-of-validation": unlisted(VALIDATION_INDEX, "validation.csv must be among them"),
+    "validation-out-of-count": listed("data/validation-00001-of-00002.parquet", "must be numbered"),
+    "validation-tar-out-of-count": listed("webdataset/validation-000007.tar", "must be numbered"),
+    "another-split": listed("data/test-00000-of-00001.parquet", "must be a kind of file"),
+    "another-tar": listed("webdataset/test-000000.tar", "must be a kind of file"),
+    "test-samples": in_manifest("counts.validation must be counts.evaluation at most, and 0 where", "protocol", value="paper"),
     "sha256-none": in_manifest("sha256: ", "files", DATA, "sha256", value="x"),
     "wrong-size": in_manifest(f"{DATA}: must have 10 bytes", "files", DATA, "bytes", value=10, error=VerificationError),
     "wrong-sha256": in_manifest("bytes have changed", "files", DATA, "sha256", value="0" * 64, error=VerificationError),
@@ -243,6 +257,9 @@ MANIFESTS = {
     "enormous-shape": in_manifest(r"image_shape\.1", "image_shape", value=[1, 10**9, 8]),
     "counts-fewer": with_counts(r"importance/.*more than the 9 that manifest\.json", train=9, proxy=3),
     "counts-more": with_counts("evaluation: the tables must be those that manifest", evaluation=900_000),
+    "counts-more-validation-than-evaluation": with_counts(r"manifest\.json: counts\.validation must be", validation=N_EVALUATED + 1),
+    "counts-no-validation": with_counts(r"files: (validation\.csv|webdataset/.*) must not be among them", validation=0),
+    "counts-less-validation": with_counts(r"data/validation.*more than the 17 that manifest\.json", validation=N_EVALUATED - 1),
     "counts-of-the-proxy": with_counts(r"manifest\.json: counts\.proxy must be draw\.ratio", proxy=N_DRAWN + 1),
     "probes-once-more": with_probes("probes must be two or more, each once", lambda p: [*p, p[0]]),
     "probes-repeat-out-of-count": with_probes("probes must be two or more, each once", lambda p: [p[0], {**p[1], "repeat": 10**15}]),
@@ -322,6 +339,26 @@ def draw_by(proxy: Proxy, importances: dict[str, float]) -> None:
         proxy.set_table(path, replace(table, "keep_probability", [each / total for each in values]))
 
 
+def change_evaluation(proxy: Proxy, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Changes a column of evaluation samples in both tables that have them."""
+    for path in (EVALUATION, VALIDATION):
+        proxy.set_table(path, change(proxy.table(path)))
+
+
+def in_evaluation(refused: str, change: Callable[[pa.Table], pa.Table]) -> Case:
+    """A case of a column of evaluation samples, in both tables that have them."""
+    return Case(lambda proxy: change_evaluation(proxy, change), refused)
+
+
+def hold_a_training_sample(proxy: Proxy) -> None:
+    """Puts a sample that the proxy is trained on among those to rank on."""
+    train, own = proxy.table(DATA), proxy.table(VALIDATION)
+    rows = [*train.slice(0, 1).to_pylist(), *own.slice(1).to_pylist()]
+    rows[0] |= {"keep_probability": None, "inclusion_probability": None}
+    rows.sort(key=lambda row: row["sample_id"])
+    proxy.set_table(VALIDATION, pa.Table.from_pylist(rows, own.schema))
+
+
 def change_training_cases(proxy: Proxy) -> None:
     """Gives training samples another case, in both tables."""
     for path in (DATA, IMPORTANCE):
@@ -349,7 +386,7 @@ def draw_at_random(proxy: Proxy, scale: float) -> None:
 def make_tiny_importances(proxy: Proxy) -> None:
     """Importances so small that a loose comparison lets others through."""
     draw_at_random(proxy, 9e-9)
-    proxy.set_table(EVALUATION, column("importance", lambda values: [1e-9] * len(values))(proxy.table(EVALUATION)))
+    change_evaluation(proxy, column("importance", lambda values: [1e-9] * len(values)))
     proxy.set("draw", "constants", value=[1e-9] * 4)
     proxy.files[RECIPE] = re.sub(rb"(?s)constants: \[.*?\]", b"constants: [1.0e-9, 1.0e-9, 1.0e-9, 1.0e-9]", proxy.files[RECIPE])  # fmt: skip
 
@@ -361,21 +398,19 @@ def make_importances_of_neighbours(proxy: Proxy) -> None:
     proxy.files[RECIPE] = proxy.files[RECIPE].replace(b"neighbours: 1", b"neighbours: 2")
 
 
-def in_image(keyword: str, *images: bytes, **options: Any) -> Case:
-    """A case of other images in `data`, which both tables know by their sha256."""
+def in_image(keyword: str, *images: bytes, paths: tuple[str, str] = (DATA, IMPORTANCE), **options: Any) -> Case:
+    """A case of other images in `data`, or another table with images, which the table of all samples knows by their sha256, too."""
 
     def change(proxy: Proxy) -> None:
-        data, importance = proxy.table(DATA), proxy.table(IMPORTANCE)
+        data, importance = map(proxy.table, paths)
         encoded = [each["bytes"] for each in data["image"].to_pylist()]
         encoded[: len(images)] = images
         digests = [hashlib.sha256(each).hexdigest() for each in encoded]
         of_id = dict(zip(data["sample_id"].to_pylist(), digests, strict=True))
         data = replace(data, "image", [{"bytes": each, "path": None} for each in encoded])
-        proxy.set_table(DATA, replace(data, "encoded_sha256", digests), **options)
+        proxy.set_table(paths[0], replace(data, "encoded_sha256", digests), **options)
         before = zip(importance["sample_id"].to_pylist(), importance["encoded_sha256"].to_pylist(), strict=True)
-        proxy.set_table(
-            IMPORTANCE, replace(importance, "encoded_sha256", [of_id.get(each, had) for each, had in before])
-        )
+        proxy.set_table(paths[1], replace(importance, "encoded_sha256", [of_id.get(each, had) for each, had in before]))
 
     return Case(change, keyword)  # fmt: skip
 
@@ -428,13 +463,29 @@ TABLES = {
     "features-without-image": in_table(DATA, "features must make the column image an Image", leave_out_image),
     "features-that-name-others": in_table(DATA, "features must name the labels", with_features('{"info": {"features": {"label": {"names": ["a"]}}}}')),
     "features-deep": in_table(DATA, r"train-00000-of-00001\.parquet: must be a parquet file", with_features("[" * 20_000)),
-    "case-of-its-own": in_table(EVALUATION, f"evaluation/: case {ANSWERS}", column("case", next_cases)),
-    "importance-of-its-own": in_table(EVALUATION, f"evaluation/: importance {ANSWERS}", cell("importance", 5.5)),
+    "case-of-its-own": in_evaluation(f"evaluation/: case {ANSWERS}", column("case", next_cases)),
+    "importance-of-its-own": in_evaluation(f"evaluation/: importance {ANSWERS}", cell("importance", 5.5)),
     "pairs-of-their-own": in_table(EVALUATION, f"evaluation/: pairs {ANSWERS}", cell("pairs_all_right", 7)),
     "training-case": Case(change_training_cases, f"importance/: case {ANSWERS}"),
     "training-importance": Case(change_training_importances, f"importance/: importance {ANSWERS}"),
     "importances-tiny": Case(make_tiny_importances, f"importance/: importance {ANSWERS}"),
     "importances-of-neighbours": Case(make_importances_of_neighbours, f"importance/: importance {ANSWERS}"),
+    "validation-of-nobody": in_table(VALIDATION, "must hold samples of evaluation and no others", cell("sample_id", "0" * 64, row=0)),
+    "validation-of-training": Case(hold_a_training_sample, "must hold samples of evaluation and no others"),
+    "validation-of-another-label": in_table(VALIDATION, "as they stand there, they differ in label", column("label", lambda v: [(x + 1) % 3 for x in v])),
+    "validation-of-another-case": in_table(VALIDATION, "as they stand there, they differ in case", column("case", next_cases)),
+    "validation-of-another-place": in_table(VALIDATION, "as they stand there, they differ in source_index", cell("source_index", 777)),
+    "validation-out-of-order": in_table(VALIDATION, "the column sample_id of validation", lambda t: t.take(np.arange(t.num_rows)[::-1])),
+    "validation-with-chances": in_table(VALIDATION, "the column keep_probability of validation", cell("keep_probability", 0.5)),
+    "validation-included": in_table(VALIDATION, "the column inclusion_probability of validation", column("inclusion_probability", lambda v: [1.0] * len(v))),
+    "validation-label-null": in_table(VALIDATION, "the column label must have a value in every row", cell("label", None)),
+    "validation-less": in_table(VALIDATION, "validation has 17 rows instead of 18", lambda t: t.slice(1)),
+    "validation-without-image": in_table(VALIDATION, "must have the column image once", lambda t: t.drop_columns(["image"])),
+    "validation-image-path": in_table(VALIDATION, "the column image of validation", column("image", lambda v: [{**x, "path": "/etc/passwd"} for x in v])),
+    "validation-image-of-other-bytes": in_table(VALIDATION, "validation: image 1 must have the bytes of its", cell("image", {"bytes": picture(8), "path": None})),
+    "validation-features-that-name-others": in_table(VALIDATION, "features must name the labels", with_features('{"info": {"features": {"label": {"names": ["a"]}}}}')),
+    "validation-text-bomb": in_table(VALIDATION, BOMB, column("encoded_sha256", lambda v: ["0" * 4_000_000] * len(v))),
+    "validation-million-rows": in_table(VALIDATION, r"1,000,000 rows, more than the \d+ that manifest", lambda t: t.take(np.zeros(1_000_000, np.int64))),
     "image-path": in_table(DATA, "the column image of data", column("image", lambda v: [{**x, "path": "/etc/passwd"} for x in v])),
     "image-null": in_table(DATA, "the column image of data", cell("image", None)),
     "image-bytes-null": in_table(DATA, "the column image of data", cell("image", {"bytes": None, "path": None})),
@@ -446,6 +497,8 @@ IMAGES = {
     "svg": in_image("image 0 must be an image: cannot identify", SVG),
     "bomb": in_image("image 0 must be an image: .*(400000000 pixels|20,000 x 20,000)", picture(20_000)),
     "large": in_image("image 0 must be an image: it has 9,000 x 9,000 pixels", picture(9_000)),
+    "validation-none": in_image("validation: image 0 must be an image: cannot identify", b"not an image", paths=(VALIDATION, EVALUATION)),
+    "validation-large": in_image("validation: image 0 must be an image: it has 9,000", picture(9_000), paths=(VALIDATION, EVALUATION)),
     # 96 MB once the dictionary is written out, more than a table of a few KB may take
     "dictionary-bomb": in_image(f"grows to .*: {BOMB}", *[b"\0" * 12_000_000] * N_DRAWN, dictionary_pagesize_limit=2**25),
 }  # fmt: skip
@@ -456,20 +509,20 @@ IMAGES = {
 Member = tuple[tarfile.TarInfo, bytes]
 
 
-def in_tar(keyword: str, change: Callable[[list[Member]], list[Member]]) -> Case:
+def in_tar(keyword: str, change: Callable[[list[Member]], list[Member]], tar: str = TAR) -> Case:
     """A case of the members of a tar."""
 
     def rewrite(proxy: Proxy) -> None:
-        with tarfile.open(fileobj=io.BytesIO(proxy.files[TAR])) as archive:
+        with tarfile.open(fileobj=io.BytesIO(proxy.files[tar])) as archive:
             members = [(info, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr]
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for info, content in change(members):
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-        proxy.files[TAR] = stream.getvalue()
+        proxy.files[tar] = stream.getvalue()
 
-    return Case(rewrite, rf"webdataset/train-000000\.tar: .*{keyword}")
+    return Case(rewrite, rf"{re.escape(tar)}: .*{keyword}")
 
 
 def describe_member(name: str, **fields: Any) -> tarfile.TarInfo:
@@ -515,7 +568,7 @@ def in_tar_bytes(change: Callable[[bytes], bytes], keyword: str = "") -> Case:
     return Case(rewrite, rf"webdataset/train-000000\.tar: .*{keyword}")
 
 
-OTHERS = "must have the image and label that data has"
+OTHERS = "must have the image and label of its row"
 ENORMOUS = r"says 1,000,000,000,000,000 bytes in a tar of"
 TARS = {
     "leaves": renamed("../x.png"),
@@ -538,6 +591,11 @@ TARS = {
     "sample-more": in_tar("it holds more", lambda m: [*m, *((describe_member(f"{'f' * 64}.{end}"), b"{}") for end in ("png", "cls", "json"))]),
     "sample-less": in_tar("must hold every sample of data", lambda m: m[:-3]),
     "part-of-a-sample": in_tar("the last sample must have three members", lambda m: m[:-1]),
+    "validation-order": in_tar("must come next", lambda m: [*m[3:6], *m[:3], *m[6:]], VALIDATION_TAR),
+    "validation-less": in_tar("must hold every sample of validation", lambda m: m[:-3], VALIDATION_TAR),
+    "validation-link": in_tar("must be a plain file", lambda m: [(describe_member("x", type=tarfile.SYMTYPE, linkname="/etc/passwd"), b""), *m], VALIDATION_TAR),
+    "validation-image": in_tar(OTHERS, lambda m: [(info, picture(8) if info.name.endswith(".png") else had) for info, had in m], VALIDATION_TAR),
+    "validation-of-training": Case(lambda proxy: proxy.files.update({VALIDATION_TAR: proxy.files[TAR]}), "validation-000000.tar: .* must come next"),
     "gz": in_tar_bytes(lambda content: gzip.compress(content, mtime=0)),
     "empty": in_tar_bytes(lambda content: b""),
     "zeros": in_tar_bytes(lambda content: b"\0" * 100),
@@ -632,22 +690,15 @@ OF_THE_MANIFEST = {
 }
 
 
-def in_index(keyword: str, change: Callable[[str], str]) -> Case:
+def in_index(keyword: str, change: Callable[[str], str], index: str = INDEX) -> Case:
     """A case of an index that was changed."""
 
-    def add(proxy: Proxy) -> None:
-        text = list_samples(proxy)
+    def rewrite(proxy: Proxy) -> None:
+        text = proxy.files[index].decode()
         assert change(text) != text
-        proxy.files[INDEX] = change(text).encode()
+        proxy.files[index] = change(text).encode()
 
-    return Case(add, rf"indices\.csv: .*{keyword}")
-
-
-def list_samples(proxy: Proxy) -> str:
-    """The index of a proxy, as a writer has it."""
-    from proxyds.artifact.index import HEADER, format_rows
-
-    return HEADER + format_rows(proxy.table(DATA), proxy.manifest["label_names"], "train")
+    return Case(rewrite, rf"{re.escape(index)}: .*{keyword}")
 
 
 INDICES = {
@@ -657,6 +708,13 @@ INDICES = {
     "another-split": in_index("split must be one of the source", lambda text: text.replace(",train,", ",=1+1,")),
     "another-column": in_index("line 1: must name the columns", lambda text: text.replace("\n", ",=1+1\n")),
     "nothing": in_index("must name the columns", lambda text: ""),
+}  # fmt: skip
+VALIDATION_INDICES = {
+    "validation-less": in_index("there must be 18 samples, there are 17", lambda text: text[: text[:-1].rindex("\n") + 1], VALIDATION_INDEX),
+    "validation-weighted": in_index("weight must be empty", lambda text: text.replace(",,,\n", ",1.0,,\n", 1), VALIDATION_INDEX),
+    "validation-of-training": Case(lambda proxy: proxy.files.update({VALIDATION_INDEX: proxy.files[INDEX]}), r"validation\.csv: "),
+    "validation-a-formula": in_index("line 2: label must be one", lambda text: re.sub(r"(\n(?:[^,]*,){3})[^,]*", r"\g<1>=1+1", text, count=1), VALIDATION_INDEX),
+    "data-of-validation": Case(lambda proxy: proxy.files.update({INDEX: proxy.files[VALIDATION_INDEX]}), r"indices\.csv: line 2: "),
 }  # fmt: skip
 OF_ANOTHER = {
     "name": "x",
@@ -668,7 +726,6 @@ OF_ANOTHER = {
 
 def say_made_from_index(proxy: Proxy) -> None:
     """Says of a proxy with all tables that it was made from an index."""
-    proxy.files[INDEX] = list_samples(proxy).encode()
     proxy.set("index_of", value=OF_ANOTHER)
 
 
@@ -683,11 +740,10 @@ CASES: dict[str, Case] = {
         for name, (text, keyword) in RECIPES.items()
     },
     **{f"recipe-another-{name}": case for name, case in OF_THE_MANIFEST.items()},
-    **{f"index-{name}": case for name, case in INDICES.items()},
+    **{f"index-{name}": case for name, case in (INDICES | VALIDATION_INDICES).items()},
     "index-not-utf8": with_files(r"indices\.csv: must be UTF-8", {INDEX: b"sample_id\xff\n"}),
-    "index-missing": in_manifest("indices.csv must be among them", "index_of", value=OF_ANOTHER),
     "index-beside-tables": Case(
-        say_made_from_index, r"manifest\.json: .*importance/ must not hold parquet files where"
+        say_made_from_index, r"manifest\.json: .*importance/train-\* must not hold parquet files where"
     ),
     "croissant-another": with_files(r"croissant\.json: must be what", {"croissant.json": b"{}"}),
     "picture-bomb": with_files("assets/x.png: it must be an image: .* pixels", {"assets/x.png": picture(9_000)}),
@@ -715,8 +771,8 @@ source: {kind: folder, path: few-digits, image_size: 8}
 space:
   network: resnet
   choices: {depth: 8, base_filters: [4, 8], multiplier: [1, 2]}
-selection: {ratio: 0.3333}
-training: {epochs: 20, batch_size: 6, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
+selection: {method: cases, ratio: 0.3333}
+training: {epochs: 10, batch_size: 6, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
 output: {gallery: false}
 """
 
@@ -731,6 +787,20 @@ def make_source(folder: Path) -> None:
             for number in range(n):
                 pixels = np.round(next(pictures) * (255 / 16)).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / split / label / f"{number}.png")
+
+
+def join_shards(proxy: Path) -> None:
+    """Makes one file of each table with images, so that a case changes all of it, and one tar."""
+    from proxyds.artifact.writer import write_tars
+
+    shutil.rmtree(proxy / "webdataset")
+    for path in (DATA, VALIDATION):
+        shards = sorted((proxy / "data").glob(f"{Path(path).name.partition('-')[0]}-*.parquet"))
+        table = pa.concat_tables([pq.read_table(shard) for shard in shards])
+        for shard in shards:
+            shard.unlink()
+        pq.write_table(table, proxy / path)
+        write_tars(proxy, [proxy / path], ["0", "1", "2"], "png")
 
 
 def make_whole() -> None:
@@ -752,8 +822,10 @@ def make_whole() -> None:
         shutil.rmtree(WHOLE, ignore_errors=True)
         shutil.copytree(built, WHOLE)
     shutil.rmtree(WHOLE / "assets")
+    join_shards(WHOLE)
     rewrite_manifest(WHOLE, list_written(WHOLE, read_manifest(WHOLE)), written=[])
-    assert audit_proxy(WHOLE)[0].counts.proxy == N_DRAWN
+    counts = audit_proxy(WHOLE)[0].counts
+    assert (counts.proxy, counts.validation) == (N_DRAWN, N_EVALUATED)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The index of a proxy: a plain table that says what `data` says, and one that a stranger sends is read cell by cell."""
+"""The indexes of a proxy: plain tables that say what `data` and `validation` say, and one that a stranger sends is read cell by cell."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import pytest
 
 import proxyds
 from proxyds.artifact.index import COLUMNS, HEADER, as_cell, format_rows, read_index
-from proxyds.artifact.manifest import INDEX, Manifest
+from proxyds.artifact.manifest import INDEX, INDEXES, Manifest
 from proxyds.artifact.reader import read_manifest
 from proxyds.errors import ArtifactError
 from proxyds.pipeline.audit import audit_proxy
-from tests.artifact.hostile import DATA, WHOLE, Proxy, list_samples
+from tests.artifact.hostile import DATA, OLDER, Proxy
 
 
 @pytest.fixture
 def taken(tmp_path: Path) -> Path:
     """The index of a small proxy of an earlier format, which its manifest does not list: what a cell says is all that is looked at."""
-    return proxyds.index(WHOLE, tmp_path / "taken").parent
+    return proxyds.index(OLDER, tmp_path / "taken").parent
 
 
 def test_it_says_what_the_data_say(tiny_proxy: Path) -> None:
@@ -45,16 +45,23 @@ def test_it_says_what_the_data_say(tiny_proxy: Path) -> None:
         assert [row["sample_id"] for row in csv.DictReader(stream)] == data["sample_id"].to_pylist()
 
 
-def test_it_reads_back_to_the_last_bit(tiny_proxy: Path) -> None:
-    data, read = proxyds.read_tables(tiny_proxy).data, read_index(tiny_proxy, read_manifest(tiny_proxy))
+@pytest.mark.parametrize("table", INDEXES)
+def test_it_reads_back_to_the_last_bit(table: str, tiny_proxy: Path) -> None:
+    data = getattr(proxyds.read_tables(tiny_proxy), table)
+    read = read_index(tiny_proxy, read_manifest(tiny_proxy), table)
     assert read.num_rows == data.num_rows
     assert set(data.column_names) - set(read.column_names) == {"image", "encoded_sha256"}
     for name in read.column_names:
         assert read[name].to_pylist() == data[name].to_pylist(), name
 
 
-def test_a_proxy_may_have_one_or_lack_it(tmp_path: Path) -> None:
-    proxy = Proxy()
+def list_samples(proxy: Proxy) -> str:
+    """The index of a proxy, as a writer has it."""
+    return HEADER + format_rows(proxy.table(DATA), proxy.manifest["label_names"], "train")
+
+
+def test_a_proxy_of_an_earlier_format_may_have_one_or_lack_it(tmp_path: Path) -> None:
+    proxy = Proxy(OLDER)
     audit_proxy(proxy.write(tmp_path / "without"))
     proxy.files[INDEX] = list_samples(proxy).encode()
     proxy.sign()
@@ -62,9 +69,9 @@ def test_a_proxy_may_have_one_or_lack_it(tmp_path: Path) -> None:
 
 
 def test_that_of_a_proxy_of_an_earlier_format_is_made_from_its_tables(taken: Path) -> None:
-    assert (taken / INDEX).read_text(encoding="utf-8") == list_samples(Proxy())
+    assert (taken / INDEX).read_text(encoding="utf-8") == list_samples(Proxy(OLDER))
     assert sorted(path.name for path in taken.iterdir()) == [INDEX, "manifest.json", "recipe.yaml"]
-    assert (taken / "manifest.json").read_bytes() == (WHOLE / "manifest.json").read_bytes()
+    assert (taken / "manifest.json").read_bytes() == (OLDER / "manifest.json").read_bytes()
 
 
 ODD_NAMES = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "'", "''=x", 'a "b", c', "two\nlines", "ö", ""]
@@ -72,13 +79,13 @@ ODD_NAMES = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "'", "''=x", 'a "b", c', "tw
 
 def named(*names: str) -> Manifest:
     """The manifest of the small proxy with other names of labels."""
-    manifest = read_manifest(WHOLE)
+    manifest = read_manifest(OLDER)
     return manifest.model_copy(update={"label_names": (*names, *map(str, range(3 - len(names))))})
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_no_cell_is_a_formula_and_every_name_is_read_back(name: str, tmp_path: Path) -> None:
-    manifest, data = named(name), pq.read_table(WHOLE / DATA)
+    manifest, data = named(name), pq.read_table(OLDER / DATA)
     text = HEADER + format_rows(data, manifest.label_names, "train")
     (tmp_path / INDEX).write_text(text, encoding="utf-8", newline="")
     cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
@@ -173,7 +180,7 @@ def test_one_that_is_no_text_or_no_file_is_refused(taken: Path) -> None:
     os.mkfifo(path)
     refuse("must be a file, there is none")
     path.unlink()
-    path.symlink_to(WHOLE / "README.md")
+    path.symlink_to(OLDER / "README.md")
     refuse("must be a file, there is none")
 
 
@@ -186,7 +193,7 @@ def test_the_index_of_a_damaged_proxy_is_not_taken(tiny_proxy: Path, tmp_path: P
 
 
 def test_a_table_without_a_weight_lists_the_importance(tmp_path: Path) -> None:
-    data = pq.read_table(WHOLE / DATA)
+    data = pq.read_table(OLDER / DATA)
     assert "weight" not in data.column_names
     rows = list(csv.DictReader(io.StringIO(HEADER + format_rows(data, ("0", "1", "2"), "train"))))
     assert [float(row["weight"]) for row in rows] == data["importance"].to_pylist()
@@ -196,4 +203,4 @@ def test_a_table_without_a_weight_lists_the_importance(tmp_path: Path) -> None:
         pa.nulls(data.num_rows, pa.float64()),
     )
     (tmp_path / INDEX).write_text(HEADER + format_rows(nulls, ("0", "1", "2"), "train"))
-    assert read_index(tmp_path, read_manifest(WHOLE))["inclusion_probability"].null_count == data.num_rows
+    assert read_index(tmp_path, read_manifest(OLDER))["inclusion_probability"].null_count == data.num_rows

@@ -47,6 +47,7 @@ from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.tables import read_proxy, read_tables
 from proxyds.artifact.writer import rewrite_manifest, write_tars
 from proxyds.errors import ArtifactError, VerificationError
+from tests.conftest import read_tree
 
 FORMAT = (Path(__file__).parent.parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
 
@@ -71,9 +72,9 @@ def described_columns(table: str) -> set[str]:
     names: set[str] = set()
     for row in re.findall(r"^\|(.+)\|$", text, re.MULTILINE):
         cells = [cell.strip() for cell in row.split("|")]
-        owner = cells[0].strip("`")
-        if owner in ("data", "importance", "evaluation") and len(cells) == 4:
-            names |= set(re.findall(r"`(\w+)`", cells[1])) if owner == table else set()
+        owners = set(re.findall(r"`(\w+)`", cells[0]))
+        if owners <= {"data", "validation", "importance", "evaluation"} and len(cells) == 4:
+            names |= set(re.findall(r"`(\w+)`", cells[1])) if table in owners else set()
         elif cells[0].startswith("`") and not (
             table == "evaluation" and ("probability" in cells[0] or cells[0] == "`weight`")
         ):
@@ -82,9 +83,11 @@ def described_columns(table: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("table", ["data", "importance", "evaluation"])
+@pytest.mark.parametrize("table", ["data", "validation", "importance", "evaluation"])
 def test_the_specification_names_every_column(table: str, tiny_proxy: Path) -> None:
-    of_some_labels = {"source_label"} if table == "data" else set()  # see tests/selection/test_labels.py
+    of_some_labels = (
+        {"source_label"} if table in ("data", "validation") else set()
+    )  # see tests/selection/test_labels.py
     assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table) - of_some_labels
 
 
@@ -160,7 +163,8 @@ def test_ids_can_be_computed_from_the_specification_alone(tiny_proxy: Path) -> N
     from PIL import Image
 
     names = json.loads((tiny_proxy / "manifest.json").read_text())["label_names"]
-    for row in read_tables(tiny_proxy).data.to_pylist():
+    tables = read_tables(tiny_proxy)
+    for row in (*tables.data.to_pylist(), *tables.validation.to_pylist()):
         with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
             header = f"{image.mode} {image.width}x{image.height} {names[row['label']]}\n".encode()
             assert row["sample_id"] == hashlib.sha256(header + np.asarray(image).tobytes()).hexdigest()
@@ -169,7 +173,7 @@ def test_ids_can_be_computed_from_the_specification_alone(tiny_proxy: Path) -> N
 
 def test_rows_stand_in_the_order_of_ids(tiny_proxy: Path) -> None:
     tables = read_tables(tiny_proxy)
-    for table in (tables.data, tables.importance, tables.evaluation):
+    for table in (tables.data, tables.validation, tables.importance, tables.evaluation):
         ids = table["sample_id"].to_pylist()
         assert ids == sorted(ids)
 
@@ -182,15 +186,21 @@ def test_parquet_carries_the_features(tiny_proxy: Path) -> None:
 
 
 def test_equal_samples_give_equal_tars_in_the_order_of_the_data(tiny_proxy: Path, tmp_path: Path) -> None:
-    manifest, shards = read_manifest(tiny_proxy), sorted((tiny_proxy / "data").iterdir())
-    write_tars(tmp_path, shards, manifest.proxy_label_names, "png")
-    (written,) = (tmp_path / "webdataset").iterdir()
-    assert written.read_bytes() == (tiny_proxy / "webdataset" / written.name).read_bytes()
-    with tarfile.open(written) as tar:
-        members = list(tar)
-    ids = read_tables(tiny_proxy).data["sample_id"].to_pylist()
-    assert [each.name for each in members] == [f"{each}.{end}" for each in ids for end in ("cls", "json", "png")]
-    assert {(each.mtime, each.mode, each.uname, each.gname) for each in members} == {(0, 0o444, "bigdata", "bigdata")}
+    manifest = read_manifest(tiny_proxy)
+    for split in ("train", "validation"):
+        shards = sorted((tiny_proxy / "data").glob(f"{split}-*"))
+        write_tars(tmp_path, shards, manifest.proxy_label_names, "png")
+    assert read_tree(tmp_path / "webdataset") == read_tree(tiny_proxy / "webdataset")
+    members: dict[str, list[tarfile.TarInfo]] = {"train": [], "validation": []}
+    for path in sorted((tmp_path / "webdataset").iterdir()):
+        with tarfile.open(path) as tar:
+            members[path.name.partition("-")[0]] += list(tar)
+    tables = read_tables(tiny_proxy)
+    for split, table in (("train", tables.data), ("validation", tables.validation)):
+        names = [f"{each}.{end}" for each in table["sample_id"].to_pylist() for end in ("cls", "json", "png")]
+        assert [each.name for each in members[split]] == names
+    metadata = {(each.mtime, each.mode, each.uname, each.gname) for split in members.values() for each in split}
+    assert metadata == {(0, 0o444, "bigdata", "bigdata")}
 
 
 def test_a_whole_proxy_verifies(tiny_proxy: Path) -> None:
@@ -202,7 +212,7 @@ def test_a_whole_proxy_verifies(tiny_proxy: Path) -> None:
 
 
 def change_byte(copy: Path) -> None:
-    path = copy / "data" / "train-00000-of-00001.parquet"
+    path = copy / "data" / "train-00000-of-00004.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -237,7 +247,7 @@ def leave_the_folder(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (change_byte, r"data/train-00000-of-00001\.parquet: its bytes have changed"),
+        (change_byte, r"data/train-00000-of-00004\.parquet: its bytes have changed"),
         (lose_file, r"recipe\.yaml: missing"),
         (add_file, r"data/extra\.parquet: not in the manifest"),
         (cut_file, r"README\.md: must have [\d,]+ bytes, has 5"),
@@ -263,8 +273,8 @@ def test_a_manifest_that_leaves_the_folder_is_refused(copy: Path) -> None:
         ("[]", "names no format"),
         ('{"format": "other", "format_version": "1.0"}', "names no format"),
         (
-            '{"format": "proxyds", "format_version": "2.0"}',
-            r"format_version must be 1\.x, got '2\.0'; use another version",
+            '{"format": "proxyds", "format_version": "3.0"}',
+            r"format_version must be 1\.x or 2\.x, got '3\.0'; use another version",
         ),
         ('{"format": "proxyds", "format_version": "1.0"}', "name: Field required"),
         ("\udcff", "UTF-8"),
@@ -276,10 +286,11 @@ def test_a_manifest_that_cannot_be_read_is_refused(text: str, said: str, copy: P
         read_manifest(copy)
 
 
-def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
+@pytest.mark.parametrize("version", ["1.9", "2.9"])
+def test_keys_of_a_later_minor_version_are_ignored(copy: Path, version: str) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": "1.9", "news": 1}))
-    assert read_manifest(copy).format_version == "1.9"
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": version, "news": 1}))
+    assert read_manifest(copy).format_version == version
 
 
 @pytest.mark.parametrize(
@@ -287,12 +298,15 @@ def test_keys_of_a_later_minor_version_are_ignored(copy: Path) -> None:
     [
         ({"label_names": ["one"]}, "its features must name the labels as manifest"),
         (
-            {"counts": {"train": 100, "evaluation": 2, "test": 3, "proxy": 10}},
+            {"counts": {"train": 100, "evaluation": 143, "validation": 143, "test": 3, "proxy": 10}},
             "rows, more than the 100 that manifest.json",
         ),
-        ({"counts": {"train": 5000, "evaluation": 2, "test": 3, "proxy": 500}}, "the tables must be those that"),
         (
-            {"counts": {"train": 1295, "evaluation": 2, "test": 3, "proxy": 4}},
+            {"counts": {"train": 5000, "evaluation": 143, "validation": 143, "test": 3, "proxy": 500}},
+            "the tables must be those that",
+        ),
+        (
+            {"counts": {"train": 1295, "evaluation": 143, "validation": 143, "test": 3, "proxy": 4}},
             r"counts\.proxy must be draw\.ratio of counts\.train, 130",
         ),
     ],
@@ -359,7 +373,9 @@ def test_labels_that_are_no_numbers_of_labels_are_refused(copy: Path, labels: li
         return table.set_column(table.schema.get_field_index("label"), "label", values)
 
     rewrite_table(copy / "data", change)
-    with pytest.raises(ArtifactError, match=r"column (label of data )?must (be as|hold|have)|column label must have"):
+    with pytest.raises(
+        ArtifactError, match=r"column (label of (data|validation) )?must (be as|hold|have)|column label must have"
+    ):
         read_proxy(copy)
 
 
@@ -503,7 +519,7 @@ def test_a_manifest_written_again_keeps_the_facts_of_files_that_were_not_written
     written = rewrite_manifest(checked, manifest, written=["README.md"], gone=["assets/orders.png"])
     assert written == read_manifest(checked)
     assert written.files["README.md"].bytes == len("another card")
-    assert written.files["data/train-00000-of-00001.parquet"] == manifest.files["data/train-00000-of-00001.parquet"]
+    assert written.files["data/train-00000-of-00004.parquet"] == manifest.files["data/train-00000-of-00004.parquet"]
     assert set(manifest.files) - set(written.files) == {"assets/orders.png"}
     assert list(written.files) == sorted(written.files)
     with pytest.raises(VerificationError, match="its bytes have changed") as caught:

@@ -28,7 +28,7 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
 from tests.conftest import TINY_RECIPE, read_tree
 
-SAME = ("data", "importance", "evaluation", "webdataset", "assets")
+SAME = ("data", "importance", "evaluation", "webdataset", "assets", "indices.csv", "validation.csv")
 SMALL_CIFAR = """\
 name: streamed
 source: {kind: folder, path: tars, image_size: 8}
@@ -91,6 +91,7 @@ def test_a_streamed_build_gives_the_same_bytes(
     streamed = proxyds.build(recipe, tmp_path / "streamed", store=Store(tmp_path / "two"), streamed=True)
     assert same_files(held.folder) == same_files(streamed.folder)
     assert len(list((streamed.folder / "importance").iterdir())) > 20
+    assert streamed.manifest.counts.validation == streamed.manifest.counts.evaluation
     assert streamed.manifest.probes[0].losses == held.manifest.probes[0].losses  # trained from disk
     proxyds.verify_proxy(streamed.folder)
 

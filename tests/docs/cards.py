@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import proxyds
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CARD, INDEX, MANIFEST, RECIPE, RUNS_FILE
+from proxyds.artifact.manifest import CARD, INDEXES, MANIFEST, RECIPE, RUNS_FILE
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.recipe.models import Check
 
@@ -27,7 +27,8 @@ def keep_card(proxy: Path, card: Path) -> None:
     if card.exists():
         shutil.rmtree(card)
     card.mkdir(parents=True)
-    for name in (CARD, MANIFEST, RECIPE, INDEX):
+    indexes = [name for name in INDEXES.values() if (proxy / name).exists()]
+    for name in (CARD, MANIFEST, RECIPE, *indexes):
         shutil.copy(proxy / name, card / name)
     shutil.copytree(proxy / "assets", card / "assets")
     shutil.copy(proxy / RUNS_FILE, card / RUNS)

@@ -13,6 +13,7 @@ import pytest
 
 from proxyds.recipe.yaml import read_recipe
 from proxyds.space.listing import list_architectures
+from tests.conftest import Run
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,9 +73,38 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_envi
         run([python, "-W", "error", "-c", code], checkout, session_store, **hub_environment)
         for code in blocks("python")
     )
+    for reader in ("datasets", "webdataset"):
+        assert re.search(rf"^by {reader} \['wide', 'narrow'\]", printed, re.MULTILINE)
     assert (checkout / "digits-20pct" / "manifest.json").is_file()
     assert re.search(r"^at random \{'depth': \d+, .*\} by halving \{'depth': \d+, .*\}$", printed, re.MULTILINE)
     assert re.search(r"^one shot resnet depth=\d+ base_filters=\d+ multiplier=\d+$", printed, re.MULTILINE)
+
+
+@pytest.mark.e2e
+def test_two_networks_are_ranked_without_proxyds_and_without_the_source(
+    run_on_hub: Run, hub_environment: dict[str, str], repo: str, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    assert run_on_hub("push", tiny_proxy, repo).returncode == 0
+    alone = {
+        reader: next(code for code in blocks("python") if f'print("by {reader}"' in code)
+        for reader in ("datasets", "webdataset")
+    }
+    found = []
+    for reader, code in alone.items():
+        script = tmp_path / reader / "rank.py"
+        script.parent.mkdir()
+        without = "import sys\n\nsys.modules['proxyds'] = sys.modules['sklearn'] = None  # the package, and the source of the digits\n"
+        script.write_text(without + code.replace("me/digits-proxy", repo))
+        environment = {**os.environ, **hub_environment, "HF_HOME": str(script.parent / "hf")}
+        environment["PYTHONPATH"] = ""
+        ran = subprocess.run(
+            [sys.executable, str(script)], cwd=script.parent, env=environment, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
+        said = re.fullmatch(rf"by {reader} (\['wide', 'narrow'\] .*)\n", ran.stdout)
+        assert said, ran.stdout
+        found.append(said[1])
+    assert found[0] == found[1]  # both read the very samples
 
 
 @pytest.mark.e2e
@@ -107,12 +137,13 @@ def test_the_sections_that_are_shown_are_valid_and_make_what_they_say(tmp_path: 
     for section in sections:
         name = section.partition(":")[0]
         path = tmp_path / "my-recipe.yaml"
-        path.write_text(re.sub(rf"^{name}:.*\n(  .*\n)+", section, recipe, flags=re.MULTILINE))
+        text, n = re.subn(rf"^{name}:.*\n(  .*\n)+", section, recipe, flags=re.MULTILINE)
+        path.write_text(text if n else recipe + section)
         read = read_recipe(path)
         made.append((name, len(list_architectures(read.space, 10, (3, 32, 32))), read.selection.labels is not None))
         if read.space.network == "efficientnet":
             assert read.space.n_listed == 4 * 2 * 2
-    assert made == [("space", 8, False), ("space", 5, False), ("selection", 6, True)]
+    assert made == [("space", 8, False), ("space", 5, False), ("selection", 6, True), ("output", 6, False)]
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

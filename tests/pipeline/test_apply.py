@@ -19,25 +19,28 @@ from sklearn.datasets import load_digits
 
 import proxyds
 from proxyds.artifact.card.render import escape_markdown
-from proxyds.artifact.manifest import INDEX
+from proxyds.artifact.manifest import INDEX, INDEXES
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.writer import rewrite_manifest
 from proxyds.errors import ChangedSourceError
-from tests.artifact.hostile import DATA, INDICES, WHOLE, Proxy, list_samples, make_source
+from tests.artifact.hostile import INDICES, OLDER, VALIDATION_INDICES, WHOLE, Proxy, make_source
 from tests.conftest import TINY_RECIPE, Run, check_manners, read_tree
 from tests.docs.cards import keep_card
 from tests.pipeline.test_resample import write_images
 
-OF_SAMPLES = ("data/", "webdataset/", INDEX, "recipe.yaml")
+OF_SAMPLES = ("data/", "webdataset/", *INDEXES.values(), "recipe.yaml")
 """What an index gives back byte by byte where the source has its bytes."""
+
+
+IMAGES = "data/train-00000-of-00004.parquet"
 
 
 def of_samples(folder: Path) -> dict[str, bytes]:
     return {name: held for name, held in read_tree(folder).items() if name.startswith(OF_SAMPLES)}
 
 
-def ids(folder: Path) -> list[str]:
-    found: list[str] = proxyds.read_tables(folder).data["sample_id"].to_pylist()
+def ids(folder: Path, table: str = "data") -> list[str]:
+    found: list[str] = getattr(proxyds.read_tables(folder), table)["sample_id"].to_pylist()
     return found
 
 
@@ -57,7 +60,7 @@ def test_the_very_source_gives_the_very_bytes(run_here: Run, tiny_proxy: Path, t
     taken = run_here("index", tiny_proxy, "-o", "taken", "--json")
     assert taken.returncode == 0, taken.stderr
     assert json.loads(taken.stdout)["n_samples"] == 130
-    assert sorted(path.name for path in (tmp_path / "taken").iterdir()) == [INDEX, "manifest.json", "recipe.yaml"]
+    assert {path.name for path in (tmp_path / "taken").iterdir()} == {*INDEXES.values(), "manifest.json", "recipe.yaml"}
     done = run_here("apply", "taken", "-o", "new")
     assert done.returncode == 0, done.stderr
     assert "tiny 1.0.0 made from an index: new" in done.stdout
@@ -93,12 +96,13 @@ def test_readers_of_data_sets_and_trainers_open_it(tiny_proxy: Path, tmp_path: P
     code = """
 import sys
 from datasets import get_dataset_config_names, load_dataset
-print(get_dataset_config_names(sys.argv[1]), *load_dataset(sys.argv[1], split="train", cache_dir=sys.argv[2])["sample_id"])
+proxy = load_dataset(sys.argv[1], cache_dir=sys.argv[2])
+print(get_dataset_config_names(sys.argv[1]), *proxy["train"]["sample_id"], *proxy["validation"]["sample_id"])
 """
     command = [sys.executable, "-c", code, str(tmp_path / "new"), str(tmp_path / "cache")]
     configs, *found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert (configs, found) == ("['default']", ids(tiny_proxy))
-    for split in ("train", "test"):
+    assert (configs, found) == ("['default']", [*ids(tiny_proxy), *ids(tiny_proxy, "validation")])
+    for split in ("train", "validation", "test"):
         own, others = (proxyds.torch_dataset(folder, split) for folder in (tmp_path / "new", tiny_proxy))
         assert all(one.equal(other) for one, other in zip(own.tensors, others.tensors, strict=True)), split
 
@@ -154,11 +158,12 @@ def test_a_folder_in_another_order_and_encoding_gives_the_same_samples(
     done = run_here("apply", tiny_proxy, "images", "-o", "new")
     assert done.returncode == 0, done.stderr
     assert run_here("verify", "new").returncode == 0
-    new, before = proxyds.read_tables(tmp_path / "new").data, proxyds.read_tables(tiny_proxy).data
     found = {"image", "source_index", "encoded_sha256"}
-    for name in set(before.column_names) - found:
-        assert new[name].to_pylist() == before[name].to_pylist(), name
-    assert new["encoded_sha256"] != before["encoded_sha256"]
+    for table in INDEXES:
+        new, before = (getattr(proxyds.read_tables(folder), table) for folder in (tmp_path / "new", tiny_proxy))
+        for name in set(before.column_names) - found:
+            assert new[name].to_pylist() == before[name].to_pylist(), (table, name)
+        assert new["encoded_sha256"] != before["encoded_sha256"]
     manifest = read_manifest(tmp_path / "new")
     assert (manifest.source.kind, manifest.source.name) == ("folder", "images")
     assert manifest.source.fingerprint == read_manifest(tiny_proxy).source.fingerprint
@@ -198,8 +203,10 @@ def test_colour_images_are_found_too(
         ["selection.labels={keep: 4}"],
         ["selection.method=cases", "output.samples_per_shard=50"],
         ["selection.draw=successive", "output.gallery=false"],
+        ["output.validation=none"],
+        ["output.validation=30", "selection.labels={keep: 4}"],
     ],
-    ids=["some labels", "by cases, in shards", "chances unknown"],
+    ids=["some labels", "by cases, in shards", "chances unknown", "nothing to rank on", "a part to rank on"],
 )
 def test_every_kind_of_draw_comes_back(overrides: list[str], tiny_proxy: Path, tmp_path: Path) -> None:
     drawn = proxyds.resample(tiny_proxy, tmp_path / "drawn", overrides=overrides).folder
@@ -219,13 +226,15 @@ def test_a_card_is_an_index(checked_proxy: Path, tmp_path: Path) -> None:
 
 def test_a_proxy_of_an_earlier_format_gives_one(run_here: Run, tmp_path: Path) -> None:
     make_source(tmp_path / "few-digits")
-    refused = run_here("apply", WHOLE, "few-digits", "-o", "new")
+    refused = run_here("apply", OLDER, "few-digits", "-o", "new")
     assert (refused.returncode, "proxyds index" in refused.stderr) == (50, True), refused.stderr
-    assert run_here("index", WHOLE, "-o", "taken").returncode == 0
+    assert run_here("index", OLDER, "-o", "taken").returncode == 0
     done = run_here("apply", "taken", "few-digits", "-o", "new")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "new" / INDEX).read_text(encoding="utf-8") == list_samples(Proxy())
-    assert (tmp_path / "new" / DATA).read_bytes() == (WHOLE / DATA).read_bytes()
+    assert (tmp_path / "new" / INDEX).read_bytes() == (tmp_path / "taken" / INDEX).read_bytes()
+    new, before = (proxyds.read_tables(folder) for folder in (tmp_path / "new", OLDER))
+    assert new.data.equals(before.data)
+    assert new.validation is None  # which its index did not know of
     assert run_here("verify", "new").returncode == 0
 
 
@@ -233,7 +242,7 @@ def test_one_that_is_published_is_applied_without_its_images(run_here: Run, tiny
     shelf = "memory://shelf/tiny"
     assert run_here("push", tiny_proxy, shelf).returncode == 0
     memory = fsspec.filesystem("memory")
-    for name in (DATA, "importance/train-00000-of-00001.parquet"):
+    for name in (IMAGES, "data/validation-00003-of-00004.parquet", "importance/train-00000-of-00001.parquet"):
         memory.pipe(f"/shelf/tiny/{name}", bytes((tiny_proxy / name).stat().st_size))  # as long, and of no use
     done = run_here("apply", shelf, "-o", "new")
     assert done.returncode == 0, done.stderr
@@ -241,7 +250,7 @@ def test_one_that_is_published_is_applied_without_its_images(run_here: Run, tiny
     assert run_here("index", shelf, "-o", "taken").returncode == 0
     assert (tmp_path / "taken" / INDEX).read_bytes() == (tiny_proxy / INDEX).read_bytes()
     assert run_here("push", "new", "memory://shelf/new").returncode == 0
-    memory.pipe(f"/shelf/new/{DATA}", bytes((tmp_path / "new" / DATA).stat().st_size))
+    memory.pipe(f"/shelf/new/{IMAGES}", bytes((tmp_path / "new" / IMAGES).stat().st_size))
     assert "made from the index of tiny 1.0.0" in run_here("inspect", "memory://shelf/new").stdout
 
 
@@ -284,7 +293,7 @@ def test_samples_that_a_source_measures_on_are_refused(tmp_path: Path) -> None:
     for label in "012":
         for path in sorted((train / label).iterdir())[:6]:
             path.rename(held_out / label / f"was-{path.name}")
-    with pytest.raises(ChangedSourceError, match="stand among its evaluation or test samples"):
+    with pytest.raises(ChangedSourceError, match="stand among its other samples"):
         proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "few-digits")
     assert not (tmp_path / "new").exists()
 
@@ -329,7 +338,7 @@ def test_a_hostile_index_makes_no_proxy(
     change: Callable[[str], str], code: int, said: str, run_here: Run, tmp_path: Path
 ) -> None:
     make_source(tmp_path / "few-digits")
-    path = proxyds.index(WHOLE, tmp_path / "taken")
+    path = proxyds.index(OLDER, tmp_path / "taken")
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
     before = read_tree(tmp_path)
     refused = run_here("apply", "taken", "few-digits", "-o", "new")
@@ -354,17 +363,28 @@ def test_one_that_its_manifest_does_not_know_is_refused(run_here: Run, tiny_prox
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("case", INDICES.values(), ids=INDICES)
+def test_samples_to_rank_on_are_found_where_the_source_measures(tmp_path: Path) -> None:
+    make_source(tmp_path / "few-digits")
+    proxyds.index(WHOLE, tmp_path / "taken")
+    (moved, *_) = sorted((tmp_path / "few-digits" / "validation" / "0").iterdir())
+    moved.rename(tmp_path / "few-digits" / "test" / "0" / "moved.png")
+    with pytest.raises(ChangedSourceError, match=r"lacks 1, 1 of them stand among its other samples"):
+        proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "few-digits")
+
+
+@pytest.mark.parametrize("case", (INDICES | VALIDATION_INDICES).values(), ids=INDICES | VALIDATION_INDICES)
 def test_an_applied_proxy_is_audited_as_others(case: object, tmp_path: Path) -> None:
     make_source(tmp_path / "few-digits")
     proxyds.index(WHOLE, tmp_path / "taken")
     new = proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "few-digits").folder
     proxy = Proxy()
     case.change(proxy)  # type: ignore[attr-defined]
-    (new / INDEX).write_bytes(proxy.files[INDEX])
-    with pytest.raises(proxyds.ProxydsError, match=r"indices\.csv"):
+    changed = [name for name in INDEXES.values() if proxy.files[name] != (new / name).read_bytes()]
+    for name in changed:
+        (new / name).write_bytes(proxy.files[name])
+    with pytest.raises(proxyds.ProxydsError, match=rf"{changed[0]}: "):
         proxyds.push(new, f"file://{tmp_path / 'shelf'}")
-    rewrite_manifest(new, read_manifest(new), written=[INDEX])
+    rewrite_manifest(new, read_manifest(new), written=changed)
     verify_proxy(new)
     with pytest.raises(proxyds.ProxydsError, match=case.refused):  # type: ignore[attr-defined]
         proxyds.push(new, f"file://{tmp_path / 'shelf'}")

@@ -513,7 +513,7 @@ def proxy(tiny_proxy: Path, tmp_path: Path) -> Path:
 
 
 def _change_a_byte(proxy: Path) -> None:
-    file = proxy / "data" / "train-00000-of-00001.parquet"
+    file = proxy / "data" / "train-00000-of-00004.parquet"
     held = bytearray(file.read_bytes())
     held[len(held) // 2] ^= 1
     file.write_bytes(held)
@@ -535,7 +535,7 @@ def _link_a_folder(proxy: Path) -> None:
 
 
 DAMAGE = {
-    "a changed byte": (_change_a_byte, "data/train-00000-of-00001.parquet: its bytes have changed (sha256)"),
+    "a changed byte": (_change_a_byte, "data/train-00000-of-00004.parquet: its bytes have changed (sha256)"),
     "a byte less": (_cut, "webdataset/train-000000.tar: must have "),
     "a missing file": (lambda proxy: (proxy / "recipe.yaml").unlink(), "recipe.yaml: missing"),
     "a file more": (lambda proxy: (proxy / "data" / "x.parquet").touch(), "data/x.parquet: not in the manifest"),
@@ -574,14 +574,14 @@ def test_verify_names_every_file_that_differs_at_once(refused: Callable[..., str
     (proxy / "x").touch()
     lines = refused(50, run_here, "verify", "proxy").splitlines()
     assert [line.split(":")[0].strip() for line in lines[1:-1]] == [
-        "data/train-00000-of-00001.parquet",
+        "data/train-00000-of-00004.parquet",
         "webdataset/train-000000.tar",
         "x",
     ]
 
 
 def test_a_proxy_that_may_not_be_read_is_refused(refused: Callable[..., str], run_after: Run, proxy: Path) -> None:
-    file = proxy / "data" / "train-00000-of-00001.parquet"
+    file = proxy / "data" / "train-00000-of-00004.parquet"
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         file.chmod(0)
@@ -590,7 +590,7 @@ def test_a_proxy_that_may_not_be_read_is_refused(refused: Callable[..., str], ru
         finally:
             file.chmod(0o600)
 
-    assert refused(40, run, "verify", "proxy").startswith("proxy/data/train-00000-of-00001.parquet: may not be read")
+    assert refused(40, run, "verify", "proxy").startswith("proxy/data/train-00000-of-00004.parquet: may not be read")
 
 
 def _manifest(**changes: object) -> Callable[[str], str]:
@@ -612,9 +612,9 @@ BAD_MANIFESTS = {
     "a list": (lambda text: "[]", 50, "proxy/manifest.json: must be a proxy's manifest"),
     "another format": (_manifest(format="safetensors"), 50, "proxy/manifest.json: must be a proxy's manifest"),
     "a later version": (
-        _manifest(format_version="2.0"),
+        _manifest(format_version="3.0"),
         50,
-        "proxy/manifest.json: format_version must be 1.x, got '2.0'; use another version of proxyds",
+        "proxy/manifest.json: format_version must be 1.x or 2.x, got '3.0'; use another version of proxyds",
     ),
     "a version that is a number": (
         _manifest(format_version=1.0),

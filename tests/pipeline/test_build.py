@@ -32,7 +32,7 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
 from tests.conftest import TINY_RECIPE
 
-IDENTICAL = ("data", "importance", "evaluation", "webdataset", "indices.csv", "recipe.yaml")
+IDENTICAL = ("data", "importance", "evaluation", "webdataset", "indices.csv", "validation.csv", "recipe.yaml")
 """What two builds of one recipe share byte by byte; the rest holds times."""
 
 
@@ -88,9 +88,10 @@ sys.modules["proxyds"] = None
 from datasets import load_dataset
 d = load_dataset({str(tiny_proxy)!r}, split="train")
 s = next(iter(load_dataset({str(tiny_proxy)!r}, split="train", streaming=True)))
-t = load_dataset({str(tiny_proxy)!r}, data_files="webdataset/*.tar", split="train")
+t = load_dataset({str(tiny_proxy)!r}, data_files="webdataset/train-*.tar", split="train")
+v = load_dataset({str(tiny_proxy)!r})["validation"]
 print(json.dumps({{
-    "n": len(d), "image": d[0]["image"].size, "label": d.features["label"].names, "kinds": [type(f).__name__ for f in d.features.values()],
+    "n": len(d), "n_validation": len(v), "same_columns": v.features == d.features, "image": d[0]["image"].size, "label": d.features["label"].names, "kinds": [type(f).__name__ for f in d.features.values()],
     "importance": len(load_dataset({str(tiny_proxy)!r}, "importance", split="train")),
     "evaluation": load_dataset({str(tiny_proxy)!r}, "evaluation")["evaluation"].num_rows,
     "streamed": s["sample_id"] == d[0]["sample_id"] and s["image"].tobytes() == d[0]["image"].tobytes(),
@@ -105,6 +106,8 @@ print(json.dumps({{
     seen = json.loads(ran.stdout)
     assert seen == {
         "n": 130,
+        "n_validation": 143,
+        "same_columns": True,
         "image": [8, 8],
         "label": [str(digit) for digit in range(10)],
         "kinds": ["Image", "ClassLabel", *["Value"] * 8],
@@ -119,10 +122,11 @@ print(json.dumps({{
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # webdataset leaves its files to the collector
-def test_webdataset_reads_the_tars(tiny_proxy: Path) -> None:
-    tars = sorted(str(path) for path in (tiny_proxy / "webdataset").glob("*.tar"))
+@pytest.mark.parametrize(("split", "table"), [("train", "data"), ("validation", "validation")])
+def test_webdataset_reads_the_tars(split: str, table: str, tiny_proxy: Path) -> None:
+    tars = sorted(str(path) for path in (tiny_proxy / "webdataset").glob(f"{split}-*.tar"))
     samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode("pil"))
-    rows = read_tables(tiny_proxy).data.to_pylist()
+    rows = getattr(read_tables(tiny_proxy), table).to_pylist()
     assert [sample["__key__"] for sample in samples] == [row["sample_id"] for row in rows]
     for sample, row in zip(samples, rows, strict=True):
         assert sample["cls"] == row["label"]
@@ -130,13 +134,15 @@ def test_webdataset_reads_the_tars(tiny_proxy: Path) -> None:
         assert sample["png"].size == (8, 8)
 
 
-def test_images_are_the_sources_bytes(tiny_proxy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("split", "table"), [("train", "data"), ("evaluation", "validation")])
+def test_images_are_the_sources_bytes(split: str, table: str, tiny_proxy: Path, tmp_path: Path) -> None:
     source = load_source(
         tiny(), partial(run_stored, store=Store(tmp_path), engine=InProcess(), on_progress=ignore_progress)
     )
-    rows = read_tables(tiny_proxy).data.to_pylist()
-    position = {sample_id: i for i, sample_id in enumerate(source.train.ids)}
-    chosen = source.train.take(np.array([position[row["sample_id"]] for row in rows]))
+    rows = getattr(read_tables(tiny_proxy), table).to_pylist()
+    samples = getattr(source, split)
+    position = {sample_id: i for i, sample_id in enumerate(samples.ids)}
+    chosen = samples.take(np.array([position[row["sample_id"]] for row in rows]))
     assert [row["image"]["bytes"] for row in rows] == source.open_encoded(chosen.origin.split, chosen.source_index)(
         chosen
     )
@@ -214,6 +220,9 @@ def test_the_papers_protocol_draws_from_everything_and_says_so(tmp_path: Path, s
     )
     counts = built.manifest.counts
     assert (counts.train, counts.evaluation, counts.test) == (1438, 359, 359)
+    assert counts.validation == 0  # they are the test samples
+    assert not [name for name in built.manifest.files if "validation" in name]
+    assert "the test samples are the evaluation samples here" in (built.folder / "README.md").read_text()
     assert "The paper's own protocol" in (built.folder / "README.md").read_text()
     assert "choose the proxy, see above" in (built.folder / "README.md").read_text()
 
@@ -234,13 +243,15 @@ def test_more_probes_another_layer_and_several_neighbours(tmp_path: Path, sessio
 
 def test_small_shards_hold_the_same_samples(tiny_proxy: Path, tmp_path: Path, session_store: Path) -> None:
     built = proxyds.build(
-        tiny(output="{samples_per_shard: 50}"), tmp_path / "p", store=Store(session_store), device="cpu"
+        tiny(output="{samples_per_shard: 20}"), tmp_path / "p", store=Store(session_store), device="cpu"
     )
     files = sorted(path.name for path in (built.folder / "data").iterdir())
-    assert files == [f"train-0000{i}-of-00003.parquet" for i in range(3)]
-    assert len(list((built.folder / "webdataset").iterdir())) == 3
-    assert read_tables(built.folder).data.to_pylist() == read_tables(tiny_proxy).data.to_pylist()
-    assert pq.read_table(built.folder / "data" / files[2]).num_rows == 30
+    assert files == [f"{split}-0000{i}-of-00008.parquet" for split in ("train", "validation") for i in range(8)]
+    assert len(list((built.folder / "webdataset").iterdir())) == 16
+    for table in ("data", "validation"):
+        assert getattr(read_tables(built.folder), table).equals(getattr(read_tables(tiny_proxy), table))
+    sizes = [pq.read_table(built.folder / "data" / name).num_rows for name in files]
+    assert sizes == [16, 16, 16, 17, 16, 16, 16, 17, 17, 18, 18, 18, 18, 18, 18, 18]
 
 
 def find_warnings(steps: list[Progress | StageEnded]) -> str:

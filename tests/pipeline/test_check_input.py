@@ -175,7 +175,7 @@ def damage(path: Path) -> None:
     path.write_bytes(held)
 
 
-DATA = "data/train-00000-of-00001.parquet"
+DATA = "data/train-00000-of-00004.parquet"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a byte": (lambda proxy: damage(proxy / DATA), f"{DATA}: its bytes have changed (sha256)"),
     "missing": (lambda proxy: (proxy / DATA).unlink(), f"{DATA}: missing"),

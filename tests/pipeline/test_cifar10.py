@@ -75,14 +75,18 @@ def check_whole(proxy: Path, data_folder: Path) -> None:
     assert streamed["image"].size == (32, 32)
     assert streamed["sample_id"] == rows[0]["sample_id"]
 
-    held, known = read_tables(proxy).data.to_pylist(), source_bytes(data_folder)
-    assert all(row["image"]["bytes"] == known[row["encoded_sha256"]] for row in held)
-    tars = sorted(str(path) for path in (proxy / "webdataset").glob("*.tar"))
-    samples = list(webdataset.WebDataset(tars, shardshuffle=False))
-    assert [sample["__key__"] for sample in samples] == [row["sample_id"] for row in held]
-    assert all(sample["webp"] == row["image"]["bytes"] for sample, row in zip(samples, held, strict=True))
-    assert [int(sample["cls"]) for sample in samples] == [row["label"] for row in held]
+    tables, known = read_tables(proxy), source_bytes(data_folder)
+    assert tables.validation is not None
+    for split, table in (("train", tables.data), ("validation", tables.validation)):
+        held = table.to_pylist()
+        assert all(row["image"]["bytes"] == known[row["encoded_sha256"]] for row in held)
+        tars = sorted(str(path) for path in (proxy / "webdataset").glob(f"{split}-*.tar"))
+        samples = list(webdataset.WebDataset(tars, shardshuffle=False))
+        assert [sample["__key__"] for sample in samples] == [row["sample_id"] for row in held]
+        assert all(sample["webp"] == row["image"]["bytes"] for sample, row in zip(samples, held, strict=True))
+        assert [int(sample["cls"]) for sample in samples] == [row["label"] for row in held]
     manifest = verify_proxy(proxy)
+    assert np.bincount(tables.validation["label"].to_numpy()).tolist() == [500] * 10
     assert manifest.source.is_local_copy
     assert manifest.counts.evaluation == 5_000
     assert manifest.counts.test == 10_000

@@ -19,7 +19,7 @@ from proxyds.recipe.models import Recipe
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from tests.artifact.hostile import RECIPE, Proxy, make_source
+from tests.artifact.hostile import OLDER, RECIPE, Proxy, make_source
 from tests.conftest import TINY_RECIPE, read_tree
 
 FEW = """\
@@ -114,7 +114,7 @@ FORMER_TRAININGS: dict[str, Callable[[Proxy], None]] = {
 def test_a_proxy_of_before_keeps_the_padding_that_it_was_trained_with(
     recipe: Callable[[str], str], training: Callable[[Proxy], None], tmp_path: Path
 ) -> None:
-    proxy = Proxy()
+    proxy = Proxy(OLDER)
     proxy.files[RECIPE] = recipe(proxy.files[RECIPE].decode().replace("crop_padding: 1", "crop_padding: 4")).encode()
     proxy.set("recipe_sha256", value=FORMER_IDENTITY)
     training(proxy)
@@ -135,7 +135,7 @@ def test_a_proxy_of_before_keeps_the_padding_that_it_was_trained_with(
 
 
 def test_a_recipe_that_says_another_training_than_the_manifest_is_refused(tmp_path: Path) -> None:
-    proxy = Proxy()
+    proxy = Proxy(OLDER)
     proxy.set("training", "crop_padding", value=4)
     with pytest.raises(ArtifactError, match=r"training\.crop_padding"):
         audit_proxy(proxy.write(tmp_path / "proxy"))

@@ -72,7 +72,7 @@ def test_a_second_version_takes_the_place_of_the_first_whose_tag_keeps_its_bytes
     planned = json.loads(run_on_hub("push", second_proxy, f"hf://datasets/{repo}", "--dry-run", "--json").stdout)
     gone = {each["name"] for each in planned["files"] if each["change"] == "removed"}
     assert gone == set(read_tree(tiny_proxy)) - set(read_tree(second_proxy))
-    assert "data/train-00000-of-00001.parquet" in gone
+    assert "data/train-00000-of-00004.parquet" in gone
     assert hub.state(repo) == (2, ["v1.0.0"])
     assert run_on_hub("push", second_proxy, repo).returncode == 0
     first = run_on_hub("push", tiny_proxy, repo)

@@ -880,7 +880,14 @@ _RECIPES = _section(
                 "horizontal_flip": st.booleans(),
             },
         ),
-        "output": _section({}, {"gallery": st.booleans(), "samples_per_shard": st.integers(1, 10_000_000)}),
+        "output": _section(
+            {},
+            {
+                "gallery": st.booleans(),
+                "samples_per_shard": st.integers(1, 10_000_000),
+                "validation": st.sampled_from(["auto", "none"]),
+            },
+        ),
     },
 )
 

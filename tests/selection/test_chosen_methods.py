@@ -172,7 +172,7 @@ def test_another_size_needs_no_probe_where_a_method_weighs(
     read = proxyds.read_recipe(recipe, [f"selection.method={method}", "selection.ratio=0.2"])
     built = proxyds.build(read, tmp_path / "built", store=Store(session_store), device="cpu")
     audit_proxy(resampled.folder)
-    for name in ("data/train-00000-of-00001.parquet", "importance/train-00000-of-00001.parquet"):
+    for name in ("data/train-00000-of-00004.parquet", "importance/train-00000-of-00001.parquet"):
         assert (resampled.folder / name).read_bytes() == (built.folder / name).read_bytes()
 
 
@@ -237,11 +237,12 @@ def change_weights(proxy: Path, out: Path, change: Callable[[np.ndarray, np.ndar
     weights = change(table[WEIGHT].to_numpy().copy(), selected)
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, values in (("importance", weights), ("data", weights[selected])):
-        (path,) = (folder / name).glob("*.parquet")
-        held = pq.read_table(path)
-        held = held.set_column(held.column_names.index(WEIGHT), WEIGHT, [values])
-        pq.write_table(held.replace_schema_metadata(pq.read_schema(path).metadata), path)
-        manifest["files"][path.relative_to(folder).as_posix()] = measure_file(path).model_dump()
+        for path in sorted((folder / name).glob("train-*.parquet")):
+            held = pq.read_table(path)
+            own, values = values[: held.num_rows], values[held.num_rows :]
+            held = held.set_column(held.column_names.index(WEIGHT), WEIGHT, [own])
+            pq.write_table(held.replace_schema_metadata(pq.read_schema(path).metadata), path)
+            manifest["files"][path.relative_to(folder).as_posix()] = measure_file(path).model_dump()
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -280,8 +280,11 @@ def test_the_proxys_labels_are_numbered_without_gaps_and_keep_their_names(reduce
     whole = tables.importance
     assert set(whole["label"].to_pylist()) == set(range(10))  # the audit table keeps the source's
     assert set(whole.filter(whole["selected"])["label"].to_pylist()) == set(manifest.kept_labels)
-    with tarfile.open(next((reduced / "webdataset").iterdir())) as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    members: dict[str, bytes] = {}
+    for path in (reduced / "webdataset").iterdir():
+        with tarfile.open(path) as tar:
+            members |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert len(members) == 3 * (manifest.counts.proxy + manifest.counts.validation)
     for name, held in members.items():
         if name.endswith(".json"):
             about, label = json.loads(held), int(members[name.replace(".json", ".cls")])

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.manifest import CONFIGS, CROISSANT, MANIFEST, Manifest, has_table, has_validation
+from proxyds.artifact.manifest import CROISSANT, INDEXES, MANIFEST, TABLES, Manifest, has_table
 from proxyds.artifact.reader import measure_bytes, refused
 from proxyds.artifact.tables import list_own_columns
 
@@ -73,8 +73,6 @@ _DATA_TYPES = {
     pa.bool_(): "sc:Boolean",
     pa.string(): "sc:Text",
 }
-_OF_SHOWN = ("image", "label", "sample_id", "source_index", "encoded_sha256")
-"""Columns that training and evaluation samples with images both have."""
 _PARQUET = "application/x-parquet"
 
 
@@ -192,12 +190,10 @@ def _list_limits_of_evidence(evidence: EvidenceRecord) -> Iterator[str]:
 
 def _list_splits(manifest: Manifest) -> Iterator[tuple[str, str, dict[str, pa.DataType]]]:
     """Lists the tables that are there: each one's name here, the beginning of its files, its columns."""
-    for config, (split, folder) in CONFIGS.items():
-        if has_table(manifest, config):
-            columns = list_own_columns(manifest, config)
-            yield (split if config == "default" else config), f"{folder}/{split}-", columns
-            if config == "default" and has_validation(manifest):
-                yield "validation", f"{folder}/validation-", {name: columns[name] for name in _OF_SHOWN}
+    for table, (_, split, folder) in TABLES.items():
+        if has_table(manifest, table):
+            columns = list_own_columns(manifest, table)
+            yield (split if table in INDEXES else table), f"{folder}/{split}-", columns
 
 
 def _list_files(manifest: Manifest) -> Iterator[dict[str, Any]]:

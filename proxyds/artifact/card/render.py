@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from proxyds.artifact.card.evidence_plots import draw_evidence, label_search
 from proxyds.artifact.card.plots import count_labels, draw_pictures, list_weights
 from proxyds.artifact.evidence_records import HALVING, EstimateRecord, EvidenceRecord
-from proxyds.artifact.manifest import CARD, Manifest, has_validation, list_configs
+from proxyds.artifact.manifest import CARD, Manifest, list_configs
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     BY_ACCURACY,
@@ -41,7 +41,7 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     """Renders a proxy's card: Markdown with the YAML metadata that the Hub reads, and its pictures.
 
     Args:
-        manifest: The proxy's; of its list of files it only matters whether there is a split `validation`.
+        manifest: The proxy's; the list of files is not looked at.
         summary: The counts of the proxy's tables.
 
     Returns:
@@ -73,7 +73,6 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         e=manifest.evidence,
         method=method,
         chose_by_evaluation=method is UNKNOWN_METHOD or "cases" in method.needs,
-        has_validation=has_validation(manifest),
         cases=_case_rows(manifest, summary),
         weights=list_weights(summary),
         labels=_label_rows(manifest, summary),

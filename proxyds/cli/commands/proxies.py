@@ -178,7 +178,7 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
     """Take the list of samples of the proxy at PLACE.
 
     PLACE is a folder, user/name@v1.0.0 on the Hub or an address; no images are fetched. The folder gets indices.csv, a row for
-    each sample, with the recipe and the manifest that tell what it is of: `proxyds apply` makes the proxy from it.
+    each sample, and validation.csv of those to rank on, with the recipe and the manifest that tell what it is of: `proxyds apply` makes the proxy from it.
     """
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.artifact.reader import read_manifest
