@@ -17,9 +17,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: install ## build the digits proxy and check it and say what to do next (two minutes)
+demo: install ## build the digits proxy and check it, train twelve candidates on it and say which to take (two minutes)
 	$(BIN)/proxyds build recipes/digits.yaml -o digits-proxy --force
 	$(BIN)/proxyds verify digits-proxy
+	$(BIN)/python docs/examples/candidates.py digits-proxy candidates.csv
+	$(BIN)/proxyds rank digits-proxy candidates.csv
 
 TEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
@@ -101,4 +103,4 @@ constraints: install ## pin the versions that are installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 clean: ## remove what was built here
-	rm -rf $(VENV) digits-proxy build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) digits-proxy candidates.csv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

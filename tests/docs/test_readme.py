@@ -28,6 +28,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands need of a checkout, with this environment's programs where the README finds them; the demo's check is a smaller one."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
+    shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     demo = folder / "recipes" / "digits.yaml"
     text = demo.read_text(encoding="utf-8")
     for setting, smaller in (

@@ -1,0 +1,61 @@
+"""Trains twelve candidates on a proxy, as its recipe says, and writes their accuracies: `python docs/examples/candidates.py PROXY OUT.csv`."""
+
+import csv
+import itertools
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms.v2 import RandomCrop
+
+import proxyds
+
+SHAPES = list(itertools.product((8, 14, 20), (6, 10), (1, 2)))
+
+
+def name(shape: tuple[int, int, int]) -> str:
+    """Names a candidate."""
+    return "depth {}, {} filters, x{}".format(*shape)
+
+
+def make(shape: tuple[int, int, int]) -> torch.nn.Module:
+    """Makes a candidate: depth, filters of the first stage, by how much each stage is wider."""
+    parameters = dict(zip(("depth", "base_filters", "multiplier"), shape, strict=True))
+    torch.manual_seed(0)
+    return proxyds.build_network("resnet", parameters, n_labels=10, image_shape=(1, 8, 8))
+
+
+def train(network: torch.nn.Module, data: TensorDataset, held_out: TensorDataset, recipe: str | Path) -> float:
+    """Trains a network as a recipe says; returns its accuracy on other samples."""
+    settings = proxyds.read_recipe(recipe).training
+    mean, deviation = data.tensors[0].mean(), data.tensors[0].std()
+    augment = RandomCrop(data.tensors[0].shape[-2:], padding=settings.crop_padding)
+    batches = DataLoader(data, settings.batch_size, shuffle=True, drop_last=True)
+    optimizer = torch.optim.Adam(network.parameters())
+    n_steps = settings.epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=n_steps)
+    for _ in range(settings.epochs):
+        for images, labels in batches:
+            optimizer.zero_grad()
+            cropped = torch.stack([augment(image) for image in images])
+            cross_entropy(network((cropped - mean) / deviation), labels).backward()
+            optimizer.step()
+            schedule.step()
+    network.eval()
+    images, labels = held_out.tensors
+    with torch.inference_mode():
+        return (network((images - mean) / deviation).argmax(1) == labels).float().mean().item()
+
+
+if __name__ == "__main__":
+    proxy, out = sys.argv[1:]
+    data, held_out = proxyds.torch_dataset(proxy), proxyds.torch_dataset(proxy, "validation")
+    with Path(out).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["architecture", "accuracy", "n_parameters"])
+        for shape in SHAPES:
+            network = make(shape)
+            n_parameters = sum(weight.numel() for weight in network.parameters())
+            writer.writerow([name(shape), train(network, data, held_out, Path(proxy, "recipe.yaml")), n_parameters])
