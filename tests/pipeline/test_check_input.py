@@ -455,7 +455,7 @@ def perfect(names: list[str], tmp_path: Path) -> Path:
 
 
 TABLES = {
-    "no such file": (None, "runs.csv: must be a CSV file that can be read: "),
+    "no such file": (None, "runs.csv: must be a CSV file"),
     "empty": ("", "runs.csv: must be a CSV file with the columns architecture, dataset, accuracy; it lacks "),
     "header only": ("architecture,dataset,accuracy\n", "runs.csv: must hold rows, it has none"),
     "no data set": ("architecture,accuracy\nx,0.5\n", "it lacks dataset and has architecture, accuracy"),

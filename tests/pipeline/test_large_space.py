@@ -15,7 +15,7 @@ from tests.conftest import TINY_RECIPE
 
 
 def test_what_is_too_large_to_time_is_expected_from_its_flops(
-    write_recipe_file: Callable[..., Path], session_store: Path, monkeypatch: pytest.MonkeyPatch
+    write_recipe_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = []
 
@@ -25,7 +25,7 @@ def test_what_is_too_large_to_time_is_expected_from_its_flops(
 
     monkeypatch.setattr(plan, "expect_image_seconds", expect)
     text = TINY_RECIPE.replace("depth: 8, base_filters: [4, 8]", "depth: [8, 110], base_filters: [4, 1024]")
-    planned = plan.plan_build(write_recipe_file(text), store=Store(session_store), device="cpu", workers=1)
+    planned = plan.plan_build(write_recipe_file(text), store=Store(tmp_path / "store"), device="cpu", workers=1)
     light, heavy = planned.probes
     assert timed == [light.name]
     assert light.expected_seconds == pytest.approx(1e-3 * light.flops / light.architecture.training_flops)
