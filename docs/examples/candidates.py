@@ -1,4 +1,4 @@
-"""Trains twelve candidates on a proxy, as its recipe says, and writes their accuracies: `python docs/examples/candidates.py PROXY OUT.csv`."""
+"""Trains twelve candidates on the digits proxy, nearly as its recipe says, and writes their accuracies: `python docs/examples/candidates.py PROXY OUT.csv`."""
 
 import csv
 import itertools
@@ -28,7 +28,7 @@ def make(shape: tuple[int, int, int]) -> torch.nn.Module:
 
 
 def train(network: torch.nn.Module, data: TensorDataset, held_out: TensorDataset, recipe: str | Path) -> float:
-    """Trains a network as a recipe says; returns its accuracy on other samples."""
+    """Trains a network with a recipe's epochs, batches, learning rate and crops; returns its accuracy on other samples."""
     settings = proxyds.read_recipe(recipe).training
     mean, deviation = data.tensors[0].mean(), data.tensors[0].std()
     augment = RandomCrop(data.tensors[0].shape[-2:], padding=settings.crop_padding)

@@ -1,4 +1,4 @@
-"""Trains the likeliest candidate on everything until one is surely the best: `python docs/examples/decide.py PROXY EVERYTHING CANDIDATES.csv`.
+"""Trains the likeliest candidates of the digits on everything until a shortlist of 90 % is known: `python docs/examples/decide.py PROXY EVERYTHING CANDIDATES.csv`.
 
 EVERYTHING is the proxy drawn again with all samples: `proxyds resample PROXY -o EVERYTHING --ratio 1`.
 """
@@ -16,6 +16,8 @@ with Path(table).open() as file:
     results = {row["architecture"]: row for row in csv.DictReader(file)}
 shapes = {name(shape): shape for shape in SHAPES}
 data, test = proxyds.torch_dataset(everything), proxyds.torch_dataset(proxy, "test")
+if not proxyds.rank(proxy, list(results.values())).shortlist:
+    sys.exit("no check of this proxy says which candidates to train: run `proxyds check` on it")
 while not (ranking := proxyds.rank(proxy, list(results.values()))).is_settled:
     following = next(each for each in ranking.shortlist if "full_accuracy" not in results[each])
     results[following]["full_accuracy"] = train(make(shapes[following]), data, test, Path(proxy, "recipe.yaml"))

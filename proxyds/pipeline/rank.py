@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
+from proxyds.artifact.evidence_records import RankedRecord
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
-from proxyds.errors import AccuracyTableError, ProxydsError
+from proxyds.errors import AccuracyTableError, RecipeError, UnavailableError
 from proxyds.evaluation.decision.ranking import CONFIDENCE, MeasuredOn, Ranking, rank_candidates
 from proxyds.evaluation.decision.results import Candidate, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
-from proxyds.recipe.models import Recipe
 from proxyds.space.architecture import Architecture
 from proxyds.space.cost import measure_network
 from proxyds.space.listing import list_architectures
+from proxyds.text import suggest_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +41,8 @@ def rank(
     Args:
         proxy: A folder, `user/name@v1.0.0` on the Hub, or an address; no images are fetched.
         results: Path of a CSV, JSON or parquet file, a data frame, rows as mappings, or a mapping from names to accuracies.
-            Columns: `architecture`, `accuracy`; where there are any `draw_seed`, `training_seed`, `n_parameters`, `forward_flops`, `full_accuracy`.
+            Columns: `architecture`, `accuracy`; where there are any `draw_seed`, `training_seed`, `n_parameters`, `forward_flops`, and
+            `full_accuracy`, which is on the source's test samples.
         networks: Candidates by name, to count parameters and FLOPs of that the results do not give.
         confidence: With which the best candidate is on the shortlist, in [0.5, 1).
         measured_on: Samples that the accuracies are of: the proxy's split `validation`, or the source's `test` samples. Those of a
@@ -48,74 +51,103 @@ def rank(
 
     Raises:
         AccuracyTableError: Results cannot be used.
+        RecipeError: A network does not work on the proxy's images.
         ArtifactError: There is no proxy, or one that says of itself what is not so.
         RemoteError: The place cannot be reached.
     """
     if not 0.5 <= confidence < 1:
         raise AccuracyTableError(f"confidence: must be in [0.5, 1), got {confidence:g}")
+    if measured_on not in get_args(MeasuredOn):
+        raise AccuracyTableError(f"measured_on: must be one of {', '.join(get_args(MeasuredOn))}, got {measured_on!r}")
     with open_tables(str(proxy), on_progress) as (folder, _):
         manifest, tables = audit_tables(folder)
-        recipe = read_own_recipe(folder)
-    read = read_results(results, manifest.draw.ratio)
-    candidates, notes = _count_costs(read.candidates, networks or {}, manifest, recipe)
-    evidence = manifest.evidence
+        read = read_results(results, manifest.draw.ratio)
+        candidates, notes = _count_costs(read.candidates, networks or {}, manifest, folder)
     ranking = rank_candidates(
         candidates,
-        evidence,
+        manifest.evidence,
         tables.ranking,
         seed=manifest.seed,
         confidence=confidence,
         measured_on="test" if read.is_ranking else measured_on,
     )
+    if manifest.index_of is not None:
+        notes.append(
+            f"This proxy was made from an index: rank with {manifest.index_of.name} {manifest.index_of.version}, which has the check."
+        )
     if read.unused:
         notes.append(f"Not read of the results: {', '.join(read.unused)}.")
-    if manifest.protocol == "paper" and evidence is not None:
+    if manifest.protocol == "paper" and manifest.evidence is not None:
         notes.append("The check's test samples chose this proxy, too (the paper's protocol): chances may flatter.")
     return replace(ranking, notes=(*ranking.notes, *notes))
 
 
 def _count_costs(
-    candidates: Sequence[Candidate], networks: Mapping[str, nn.Module], manifest: Manifest, recipe: Recipe
+    candidates: Sequence[Candidate], networks: Mapping[str, nn.Module], manifest: Manifest, folder: Path
 ) -> tuple[list[Candidate], list[str]]:
     """Counts parameters and FLOPs of candidates that are given as networks or are of the proxy's search space; returns notes besides."""
-    of_space: dict[str, Any] = (
-        {} if manifest.evidence is None else {each.name: each for each in manifest.evidence.architectures}
+    names = {each.name for each in candidates}
+    if unknown := [name for name in networks if name not in names]:
+        raise AccuracyTableError(
+            f"networks: must be of candidates, {unknown[0]!r} is none; {suggest_names(unknown[0], sorted(names))}"
+        )
+    of_space = (
+        {} if manifest.evidence is None else {each.name: _Cost.of(each) for each in manifest.evidence.architectures}
     )
-    if any(each.name not in of_space for each in candidates):
-        of_space |= _list_space(recipe, manifest)
-    costs = {**of_space, **{name: _measure(name, network, manifest) for name, network in networks.items()}}
-    counted = [each if each.name not in costs else _complete(each, costs[each.name]) for each in candidates]
+    why = None
+    if not names <= set(of_space):
+        listed, why = _list_space(manifest, folder)
+        of_space |= listed
+    costs = of_space | {
+        name: _Cost(*measure_network(name, network, _shape_of(manifest))) for name, network in networks.items()
+    }
+    counted = [each if each.name not in costs else costs[each.name].complete(each) for each in candidates]
     others = [each.name for each in candidates if each.name not in of_space]
     if not others or manifest.evidence is None:
         return counted, []
+    if why is not None:
+        return counted, [
+            f"The proxy's search space cannot be listed here, so that candidates may be of another one: {why}"
+        ]
     of_others = "its evidence is of other architectures"
     return counted, [
         f"{len(others)} of {len(candidates)} candidates are not of the proxy's search space, such as {others[0]!r}: {of_others}."
     ]
 
 
-def _complete(candidate: Candidate, cost: Any) -> Candidate:
-    return replace(
-        candidate,
-        n_parameters=candidate.n_parameters or cost.n_parameters,
-        forward_flops=candidate.forward_flops or cost.forward_flops,
-    )
+@dataclass(frozen=True)
+class _Cost:
+    n_parameters: int
+    forward_flops: int
+
+    @classmethod
+    def of(cls, counted: Architecture | RankedRecord) -> _Cost:
+        return cls(counted.n_parameters, counted.forward_flops)
+
+    def complete(self, candidate: Candidate) -> Candidate:
+        """Adds what the results do not give."""
+        return replace(
+            candidate,
+            n_parameters=candidate.n_parameters or self.n_parameters,
+            forward_flops=candidate.forward_flops or self.forward_flops,
+        )
 
 
-def _measure(name: str, network: nn.Module, manifest: Manifest) -> Architecture:
+def _shape_of(manifest: Manifest) -> tuple[int, int, int]:
     if manifest.image_shape is None:
         raise AccuracyTableError(
-            f"networks: {name} cannot be counted, since this old proxy does not say what images it is for"
+            "networks: cannot be counted, since this proxy of format 1.0 does not say what images it is for"
         )
-    return measure_network(name, network, manifest.image_shape)
+    return manifest.image_shape
 
 
-def _list_space(recipe: Recipe, manifest: Manifest) -> dict[str, Architecture]:
-    """Lists the proxy's search space by name; nothing where it cannot be listed here, such as for want of its plugin."""
+def _list_space(manifest: Manifest, folder: Path) -> tuple[dict[str, _Cost], str | None]:
+    """Lists the proxy's search space by name; or says why it cannot be listed here, such as for want of its plugin."""
     if manifest.image_shape is None:
-        return {}
+        return {}, "a proxy of format 1.0 does not say what images it is for."
     try:
+        recipe = read_own_recipe(folder)
         listed = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
-    except ProxydsError:
-        return {}
-    return {each.name: each for each in listed}
+    except (RecipeError, UnavailableError) as error:
+        return {}, str(error)
+    return {each.name: _Cost.of(each) for each in listed}, None

@@ -63,23 +63,34 @@ def measure_cost(
     )
 
 
-def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int, int, int]) -> Architecture:
-    """Counts the FLOPs and weights of a network that is at hand, by asking it about two images.
+def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Counts the weights and the FLOPs of a network that is at hand, by asking it about two images; it stays as it is.
+
+    Returns:
+        How many parameters it has, and its FLOPs forward on one image.
 
     Raises:
-        RecipeError: It does not work on such images.
+        RecipeError: It is no network, has no parameters, or does not work on such images.
     """
-    first = next(network.parameters(), None)
-    images = torch.zeros(2, *image_shape, device=None if first is None else first.device)
-    was_training = network.training
-    network.eval()
-    on_images = f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width)"
-    with FlopCounterMode(display=False) as forward, _as_recipe_error(on_images), torch.no_grad():
-        network(images)
-    network.train(was_training)
-    flops = forward.get_total_flops() // 2
-    weights = sum(weight.numel() for weight in network.parameters())
-    return Architecture(name, type(network).__name__, {}, flops, 3 * flops, weights)
+    first = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
+    if first is None:
+        raise RecipeError(f"networks: {name} must be a torch module with parameters, got {type(network).__name__}")
+    images = torch.zeros(2, *image_shape, device=first.device, dtype=first.dtype)
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            network(images)
+    except Exception as error:
+        shape = "x".join(map(str, image_shape))
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise RecipeError(
+            f"networks: {name} must work on images of {shape} (channels, height, width); it says {said}"
+        ) from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return sum(weight.numel() for weight in network.parameters()), forward.get_total_flops() // 2
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from proxyds.errors import AccuracyTableError, translate_os_errors
 from proxyds.evaluation.decision.ranking import Ranking
 
 MOST_DRAWN = 40
-"""Candidates that are drawn, at most: the best."""
+"""Candidates that are drawn, at most, besides the shortlist: the best."""
 _LISTED, _OTHER, _KNOWN = "#D55E00", "#999999", "#000000"
 
 
@@ -30,13 +30,21 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
         raise AccuracyTableError(
             f"{path}: a picture's name must end in .png, .pdf or .svg, it ends in {path.suffix or 'nothing'}"
         )
-    shown = ranking.candidates[:MOST_DRAWN]
+    shown = [each for place, each in enumerate(ranking.candidates) if place < MOST_DRAWN or each.is_listed]
     with mpl.rc_context(STYLE):
         figure, axes = new_axes(height=1.2 + 0.24 * len(shown))
         for position, each in enumerate(shown):
             colour = _LISTED if each.is_listed else _OTHER
             if each.full_accuracy is not None:
-                axes.plot([each.full_accuracy], [position], "D", color=_KNOWN, markersize=6)
+                axes.plot(
+                    [each.full_accuracy],
+                    [position],
+                    "D",
+                    color=_KNOWN,
+                    markeredgecolor=colour if each.is_listed else _KNOWN,
+                    markeredgewidth=2,
+                    markersize=7,
+                )
             elif each.expected is None or each.low is None or each.high is None:
                 axes.plot([each.accuracy], [position], "o", color=_OTHER, markersize=6)
             else:
@@ -46,9 +54,9 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(as_percent)
         if ranking.n_fitted:
-            axes.set_xlabel("accuracy on everything: expected, 90 % interval (known: black)")
+            axes.set_xlabel("accuracy on everything: expected, 90 % interval (known: black diamond)")
             n, chance = len(ranking.shortlist), f"{ranking.chance_of_shortlist:.0%}"
-            listed = "the one in colour" if n == 1 else f"one of the {n} in colour"
+            listed = "the one in orange" if n == 1 else f"one of {n}, in orange"
             axes.set_title(f"The best of {len(ranking.candidates)} is {listed} with a chance of {chance}")
         else:
             axes.set_xlabel("accuracy on the proxy")

@@ -39,12 +39,14 @@ class Architectures:
         n_runs: (n,) how many trainings that is the mean of.
         log_parameters: (n,) logarithm of the number of parameters; None where unknown.
         on_everything: (n,) log odds of the accuracy on everything; NaN where unknown.
+        noise: (n,) variance of these that fewer trainings than the check's leave; None for none.
     """
 
     on_proxy: Floats
     n_runs: NDArray[np.int64]
     log_parameters: Floats | None
     on_everything: Floats
+    noise: Floats | None = None
 
     def take(self, chosen: NDArray[np.bool_]) -> Architectures:
         """Takes some of the architectures, (n,) bool."""
@@ -107,7 +109,7 @@ class Model:
         """Draws what the candidates may have on everything, together.
 
         Args:
-            candidates: What is known of m candidates; a known accuracy on everything stays as it is.
+            candidates: What is known of m candidates; a known accuracy on everything stays, but for its noise.
             n_samples: How many draws.
             seed: Of the draws.
 
@@ -127,7 +129,8 @@ class Model:
             slopes = coefficients + deviation * (of_coefficients @ root.T)
             drawn[:, of_these] = centre + slopes @ columns[of_these].T + deviation * deviations[:, of_these]
         known = np.isfinite(candidates.on_everything)
-        drawn[:, known] = candidates.on_everything[known]
+        left = 0.0 if candidates.noise is None else np.sqrt(candidates.noise[known])
+        drawn[:, known] = candidates.on_everything[known] + left * deviations[:, known]
         return to_accuracy(drawn)
 
     def find_scatter(self, n_runs: int) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.ranking_table import FULL, PARAMETERS, PROXY, Measured, best_first, collect_accuracies
@@ -30,14 +31,14 @@ CONFIDENCE = 0.9
 """With which the best candidate is on a shortlist, unless another is asked for."""
 N_SAMPLES = 8_000
 """Draws of what candidates may have, at most: a chance of 10 % is known to a third of a point."""
-MAX_DRAWN = 20_000_000
-"""Accuracies that are drawn in all, at most: of many candidates fewer draws."""
+MAX_DRAWN = 40_000_000
+"""Accuracies that are drawn in all, at most: of more than 5,000 candidates fewer draws."""
 RANGE_MARGIN = 0.5
 """Candidates may lie so far outside of the check's accuracies on the proxy, in widths of their range."""
 MeasuredOn = Literal["validation", "test"]
 """Samples that accuracies on the proxy are measured on: the proxy's split of that name, or the source's test samples."""
 MIN_KNOWN = 3
-"""Known accuracies on everything from which on they are compared with what was expected."""
+"""With so many known accuracies on everything, these are compared with what was expected."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class RankedCandidate:
         high: Upper end.
         chance_of_best: Chance to be the best of the candidates.
         chance_of_close: Chance to lack one point at most.
-        group: Number of its group; who is in one group cannot be told apart.
+        group: Number of its group: nobody in it is worse than its first with the confidence.
         is_listed: Whether it is on the shortlist.
     """
 
@@ -132,7 +133,7 @@ def rank_candidates(
     *,
     seed: int,
     confidence: float,
-    measured_on: MeasuredOn = "test",
+    measured_on: MeasuredOn,
 ) -> Ranking:
     """Ranks candidates by what is expected of them on everything.
 
@@ -159,15 +160,19 @@ def rank_candidates(
     if len(measured.names) < MIN_ARCHITECTURES:
         why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them."
         return _order(candidates, means, confidence, why)
-    way = PROXY, evidence.own_ratio
+    way, notes = (PROXY, evidence.own_ratio), list[str]()
     if measured_on == "validation" and way in measured.on_evaluation:
         measured = replace(measured, accuracies={**measured.accuracies, way: measured.on_evaluation[way]})
-    own = measured.accuracies[way]
-    if unlike := _explain_unlike(means, own):
+    elif measured_on == "validation":
+        notes.append("The check measured on test samples alone: these stand for the split validation.")
+    if unlike := _explain_unlike(means, measured.accuracies[way]):
         return _order(candidates, means, confidence, unlike)
     candidates = [_take_known(each, measured) for each in candidates]
     expected = expect(candidates, measured, evidence.own_ratio, derive_seed(seed, "rank"))
-    return _decide(candidates, means, expected, evidence, confidence)
+    ranking = _decide(candidates, means, expected, evidence, confidence)
+    beyond = _list_beyond(ranking, measured.accuracies[way])
+    notes += _list_notes(evidence, candidates, expected)
+    return replace(ranking, notes=(*notes, *beyond))
 
 
 @dataclass(frozen=True)
@@ -179,15 +184,19 @@ class Expected:
         asked: What is known of the candidates.
         model: Fitted to the check's architectures and the candidates that are known.
         before: Fitted to the check's architectures alone.
+        learned: (m,) bool, candidates that the model is fitted to besides.
     """
 
     samples: Floats
     asked: Architectures
     model: Model
     before: Model
+    learned: NDArray[np.bool_]
 
 
-def expect(candidates: Sequence[Candidate], measured: Measured, own_ratio: float, seed: int) -> Expected:
+def expect(
+    candidates: Sequence[Candidate], measured: Measured, own_ratio: float, seed: int, n_samples: int = N_SAMPLES
+) -> Expected:
     """Finds what candidates may have on everything.
 
     Args:
@@ -195,13 +204,15 @@ def expect(candidates: Sequence[Candidate], measured: Measured, own_ratio: float
         measured: The check's accuracies.
         own_ratio: The proxy's.
         seed: Of the draws.
+        n_samples: How many, at most.
     """
     known, asked, noise = _align(candidates, measured, own_ratio)
     is_of_check = np.isin([each.name for each in candidates], measured.names)
-    model = fit_model(known, asked, ~is_of_check & np.isfinite(asked.on_everything), noise)
+    learned = ~is_of_check & np.isfinite(asked.on_everything)
+    model = fit_model(known, asked, learned, noise)
     before = fit_model(known, asked, np.zeros(len(candidates), np.bool_), noise)
-    n_samples = min(N_SAMPLES, max(MAX_DRAWN // len(candidates), 100))
-    return Expected(model.sample(asked, n_samples, seed), asked, model, before)
+    n_samples = min(n_samples, max(MAX_DRAWN // len(candidates), 100))
+    return Expected(model.sample(asked, n_samples, seed), asked, model, before, learned)
 
 
 def _average_runs(candidates: Sequence[Candidate]) -> Floats:
@@ -245,7 +256,7 @@ def _take_known(candidate: Candidate, measured: Measured) -> Candidate:
     if candidate.full_accuracy is not None or candidate.name not in measured.names:
         return candidate
     of_check = measured.accuracies[FULL, 1.0][:, measured.names.index(candidate.name)]
-    return replace(candidate, full_accuracy=float(of_check.mean()))
+    return replace(candidate, full_accuracy=float(of_check.mean()), n_full=len(of_check))
 
 
 def _align(
@@ -273,7 +284,7 @@ def _align(
 
     centred = own - np.array([of_draw[int(draw)] for draw in draws])[:, None]
     repeats = [centre(each) for each in candidates]
-    noise = find_noise(repeats) or find_noise(list(centred[chosen].T)) or find_noise(list(centred.T))
+    noise = find_noise([*repeats, *centred[chosen].T]) or find_noise(list(centred.T))
     counts = [each.n_parameters for each in candidates]
     parameters = None if None in counts else np.log(np.array(counts, float))
     known = Architectures(
@@ -283,11 +294,14 @@ def _align(
         on_everything=to_log_odds(measured.accuracies[FULL, 1.0].mean(axis=0)),
     )
     full = [math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates]
+    of_check = to_log_odds(measured.accuracies[FULL, 1.0])
+    fewer = np.array([1 / max(each.n_full, 1) - 1 / len(of_check) for each in candidates])
     asked = Architectures(
         on_proxy=np.array([each.mean() for each in repeats]),
         n_runs=np.array([len(each) for each in repeats]),
         log_parameters=parameters,
         on_everything=to_log_odds(np.array(full)),
+        noise=find_noise(list(of_check.T)) * np.maximum(fewer, 0.0),
     )
     return known, asked, noise
 
@@ -299,15 +313,15 @@ def _list_notes(evidence: EvidenceRecord, candidates: Sequence[Candidate], expec
         notes.append(f"The check's verdict on this proxy is «{evidence.verdict}».")
     if asked.log_parameters is None:
         notes.append("Parameters do not count: give n_parameters for all candidates, which mostly ranks better.")
-    is_fitted = len(expected.model.fitted.on_proxy) - len(expected.before.fitted.on_proxy)
-    if is_fitted >= MIN_KNOWN:
+    learned = expected.learned
+    if learned.sum() >= MIN_KNOWN:
         unknown = replace(asked, on_everything=np.full(len(candidates), np.nan))
         chances = find_chances(expected.before.sample(unknown, len(expected.samples), 0))
         true = np.array([math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates])
-        outside = np.isfinite(true) & ((true < chances.low) | (true > chances.high))
-        if outside.sum() > np.isfinite(true).sum() / 2:
+        outside = learned & ((true < chances.low) | (true > chances.high))
+        if outside.sum() > learned.sum() / 2:
             notes.append(
-                f"{outside.sum()} of {np.isfinite(true).sum()} known accuracies on everything lie outside of what the check lets expect: the "
+                f"{outside.sum()} of {learned.sum()} known accuracies on everything lie outside of what the check lets expect: the "
                 "candidates are trained otherwise than its architectures. Trust the known ones more than the chances."
             )
     return notes
@@ -319,7 +333,7 @@ def _decide(
     samples, asked, model = expected.samples, expected.asked, expected.model
     chances = find_chances(samples)
     order = best_first(chances.expected)
-    listed = choose_shortlist(chances.best, confidence)
+    listed, chance_of_shortlist = choose_shortlist(samples, confidence)
     groups = find_groups(samples, order, confidence)
     known = np.isfinite(asked.on_everything)
     full_flops, proxy_flops = (
@@ -348,7 +362,7 @@ def _decide(
         candidates=ranked,
         confidence=confidence,
         shortlist=tuple(candidates[i].name for i in listed),
-        chance_of_shortlist=float(chances.best[listed].sum()),
+        chance_of_shortlist=chance_of_shortlist,
         shortlist_flops=None if full_flops is None else float(full_flops[open_listed].sum()),
         all_flops=None if full_flops is None else float(full_flops.sum()),
         loss_of_first=float((best - samples[:, order[0]]).mean()),
@@ -367,18 +381,24 @@ def _decide(
         ),
         n_fitted=len(model.fitted.on_proxy),
         uses_parameters=model.uses_parameters,
-        notes=tuple(_list_notes(evidence, candidates, expected)),
     )
+
+
+def _list_beyond(ranking: Ranking, own: Floats) -> list[str]:
+    """Says where candidates of the shortlist lie outside of the check's accuracies on the proxy."""
+    low, high = float(own.min()), float(own.max())
+    beyond = [each.name for each in ranking.candidates if each.is_listed and not low <= each.accuracy <= high]
+    if not beyond:
+        return []
+    return [
+        f"{', '.join(beyond)}: on the proxy outside of the check's {low:.1%} to {high:.1%}, so that what is expected is less sure."
+    ]
 
 
 def _price(candidates: Sequence[Candidate], evidence: EvidenceRecord, flops: float | None) -> Floats | None:
-    """Prices a training of each candidate, (m,), by its forward FLOPs beside those of the check's architectures; None where unknown."""
-    if flops is None:
+    """Prices a training of each candidate, (m,), by its forward FLOPs beside those of the check's architectures; None where one is unknown."""
+    counts = [each.forward_flops for each in candidates]
+    if flops is None or not evidence.architectures or None in counts:
         return None
-    mean = (
-        float(np.mean([each.forward_flops for each in evidence.architectures])) if evidence.architectures else math.nan
-    )
-    share = [
-        1.0 if each.forward_flops is None or math.isnan(mean) else each.forward_flops / mean for each in candidates
-    ]
-    return flops * np.array(share)
+    prices: Floats = flops * np.array(counts, float) / np.mean([each.forward_flops for each in evidence.architectures])
+    return prices

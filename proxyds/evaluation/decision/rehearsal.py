@@ -14,6 +14,8 @@ from proxyds.evaluation.intervals import MIN_ARCHITECTURES
 from proxyds.seeding import derive_seed
 
 N_SPLITS = 100
+N_SAMPLES = 1_000
+"""Draws of each part: shares over a hundred parts need no more."""
 MIN_CANDIDATES = 3
 
 
@@ -40,9 +42,10 @@ def rehearse(measured: Measured, own_ratio: float, seed: int) -> RehearsalRecord
         order = np.random.default_rng(derive_seed(seed, "rehearsal", number)).permutation(n)
         asked, fitted = np.sort(order[:n_candidates]), np.sort(order[n_candidates:])
         candidates = take_candidates(measured, asked, (PROXY, own_ratio), repeat=0)
-        samples = expect(candidates, take(measured, fitted, (PROXY, own_ratio)), own_ratio, seed).samples
+        of_check = take(measured, fitted, (PROXY, own_ratio))
+        samples = expect(candidates, of_check, own_ratio, seed, N_SAMPLES).samples
         chances, best = find_chances(samples), int(true[asked].argmax())
-        listed = choose_shortlist(chances.best, CONFIDENCE)
+        listed, _ = choose_shortlist(samples, CONFIDENCE)
         held.append(float(((true[asked] >= chances.low) & (true[asked] <= chances.high)).mean()))
         chances_of_best.append(float(chances.best[best]))
         has_best.append(best in listed)

@@ -54,6 +54,7 @@ class Candidate:
         n_parameters: Weights; None where unknown.
         forward_flops: Of one image; None where unknown.
         full_accuracy: On everything, in [0, 1], the mean of what is given; None where unknown.
+        n_full: Trainings that this is the mean of.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Candidate:
     n_parameters: int | None = None
     forward_flops: int | None = None
     full_accuracy: float | None = None
+    n_full: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,11 @@ class Results:
     Attributes:
         candidates: In the order of the table.
         unused: Names of columns that are not read.
-        in_percent: Whether accuracies were in percent.
         is_ranking: Whether it is the table of a check, whose accuracies are on test samples.
     """
 
     candidates: tuple[Candidate, ...]
     unused: tuple[str, ...]
-    in_percent: bool
     is_ranking: bool
 
 
@@ -121,6 +121,7 @@ def read_results(given: Any, own_ratio: float) -> Results:
             n_parameters=of.get("n_parameters"),
             forward_flops=of.get("forward_flops"),
             full_accuracy=None if of.get("full_accuracy") is None else of["full_accuracy"] / scale,
+            n_full=of.get("n_full", 0),
         )
         for name, of in about.items()
     )
@@ -128,7 +129,7 @@ def read_results(given: Any, own_ratio: float) -> Results:
         raise AccuracyTableError(
             f"{place}: must hold two candidates at least to choose from, it holds {len(candidates)}"
         )
-    return Results(candidates, unused, in_percent=scale == 100, is_ranking=is_ranking)
+    return Results(candidates, unused, is_ranking=is_ranking)
 
 
 def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
@@ -137,10 +138,12 @@ def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
         return _read_file(Path(given))
     if isinstance(given, pa.Table):
         given = given.to_pylist()
-    elif hasattr(given, "to_dict") and hasattr(given, "columns"):  # a data frame, of pandas or alike
+    elif hasattr(given, "to_dicts"):  # a data frame of polars
+        given = given.to_dicts()
+    elif hasattr(given, "to_dict") and hasattr(given, "columns"):  # of pandas
         given = given.to_dict("records")
     elif isinstance(given, Mapping):
-        given = [{"architecture": name, **_as_columns(value)} for name, value in given.items()]
+        given = _name_rows(given)
     if not isinstance(given, Iterable) or isinstance(given, bytes):
         raise AccuracyTableError(
             f"results: must be a file, a data frame, a mapping or rows, got {type(given).__name__}"
@@ -150,19 +153,19 @@ def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
 
 def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     place = str(path)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         return place, [(at, {k: v for k, v in row.items() if k}) for at, row in read_csv(path, COLUMNS[:2])]
     try:
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             held = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(held, dict):
-                held = [{"architecture": name, **_as_columns(value)} for name, value in held.items()]
+                held = _name_rows(held)
             if not isinstance(held, list):
                 raise AccuracyTableError(
                     f"{place}: must hold a list of rows or an object by name, found {short_json(held)}"
                 )
             return place, _check_rows(place, held)
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return place, _check_rows(place, pq.read_table(path).to_pylist())
     except (OSError, ValueError, pa.ArrowException, RecursionError) as error:
         what = getattr(error, "strerror", None) or error
@@ -174,8 +177,12 @@ def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     )
 
 
-def _as_columns(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {"accuracy": value}
+def _name_rows(by_name: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Turns a mapping from names to accuracies, or to columns, into rows."""
+    return [
+        {"architecture": str(name), **(value if isinstance(value, Mapping) else {"accuracy": value})}
+        for name, value in by_name.items()
+    ]
 
 
 def _check_rows(place: str, rows: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -183,8 +190,13 @@ def _check_rows(place: str, rows: Sequence[Any]) -> list[tuple[str, dict[str, An
         raise AccuracyTableError(f"{place}: must hold rows, it has none")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
-            raise AccuracyTableError(f"{place}, row {number}: must be an object with columns, found {short_json(row)}")
-    return [(f"{place}, row {number}", dict(row)) for number, row in enumerate(rows, start=1)]
+            raise AccuracyTableError(
+                f"{place}, row {number}: must be an object with columns, found {type(row).__name__}"
+            )
+    return [
+        (f"{place}, row {number}", {str(name): value for name, value in row.items()})
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
 def _is_of_proxy(row: Mapping[str, Any], own_ratio: float) -> bool:
@@ -236,7 +248,7 @@ def _collect(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, l
         places[key] = place
         runs[name].append(Run(key[1], key[2], _read_accuracy(row, "accuracy", place)))
     for name, accuracies in full.items():
-        about[name]["full_accuracy"] = sum(accuracies) / len(accuracies)
+        about[name] |= {"full_accuracy": sum(accuracies) / len(accuracies), "n_full": len(accuracies)}
     return runs, about
 
 
@@ -257,11 +269,9 @@ def _find_scale(accuracies: Sequence[float], full: Sequence[float | None], place
 
 
 def _is_empty(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))
-    )
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    return type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))  # pandas' NA
 
 
 def _as_number(value: Any) -> float | None:

@@ -55,36 +55,47 @@ class Step:
 def find_chances(samples: Floats) -> Chances:
     """Finds expectations, intervals and chances from draws of what candidates may have, (n_samples, m)."""
     best = samples.max(axis=1, keepdims=True)
-    is_best = samples == best
     low, high = np.quantile(samples, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2], axis=0)
     return Chances(
         expected=samples.mean(axis=0),
         low=low,
         high=high,
-        best=(is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0),
+        best=count_best(samples),
         close=(samples >= best - CLOSE).mean(axis=0),
     )
 
 
-def choose_shortlist(best: Floats, confidence: float) -> NDArray[np.int64]:
+def choose_shortlist(samples: Floats, confidence: float) -> tuple[NDArray[np.int64], float]:
     """Chooses the fewest candidates among which the best is with some confidence.
 
+    One half of the draws says which candidates come first, the other how many are needed: on the draws that chose them, lists
+    would hold the best too often.
+
     Args:
-        best: (m,) chances to be the best.
+        samples: (n_samples, m) of what candidates may have.
         confidence: In (0, 1).
 
     Returns:
-        Their positions, the likeliest first.
+        Their positions, the likeliest first, and the chance that the best is among them.
     """
-    order = np.argsort(-best, kind="stable")
-    n_needed = int(np.searchsorted(np.cumsum(best[order]), confidence - 1e-9)) + 1
-    return order[:n_needed]
+    choosing, counting = count_best(samples[::2]), count_best(samples[1::2])
+    order = np.argsort(-choosing, kind="stable")
+    reached = np.cumsum(counting[order])
+    n_needed = min(int(np.searchsorted(reached, confidence - 1e-9)) + 1, len(order))
+    return order[:n_needed], min(float(reached[n_needed - 1]), 1.0)
+
+
+def count_best(samples: Floats) -> Floats:
+    """Counts each candidate's share of the draws, (n_samples, m), in which it is the best, (m,); ties share a draw."""
+    is_best = samples == samples.max(axis=1, keepdims=True)
+    shares: Floats = (is_best / is_best.sum(axis=1, keepdims=True)).mean(axis=0)
+    return shares
 
 
 def find_groups(samples: Floats, order: NDArray[np.int64], confidence: float) -> NDArray[np.int64]:
-    """Numbers the groups of candidates that cannot be told apart, from 1.
+    """Numbers groups of candidates, from 1: nobody in a group is worse than its first with the confidence.
 
-    A candidate opens a new group where it is worse than the first of the group above it with some confidence.
+    The first of the next group is.
 
     Args:
         samples: (n_samples, m) of what candidates may have.
@@ -107,6 +118,7 @@ def weigh_steps(samples: Floats, expected: Floats, candidates: Architectures, mo
     """Weighs what to do next: the training on everything that is worth most, and the further one on the proxy.
 
     The worth is the knowledge gradient (Frazier, Powell and Dayanik 2008): how much better the best expectation is after it, on average.
+    What others are expected to have is held as it is, so that the worth is a rough one.
 
     Args:
         samples: (n_samples, m) of what candidates may have.
@@ -118,7 +130,8 @@ def weigh_steps(samples: Floats, expected: Floats, candidates: Architectures, mo
         At most one of each kind, none that is worth nothing.
     """
     open_ones = np.flatnonzero(~np.isfinite(candidates.on_everything))
-    others = np.array([np.delete(expected, i).max(initial=-np.inf) for i in range(len(expected))])
+    second, first = np.sort(expected)[-2:]
+    others = np.where(np.arange(len(expected)) == expected.argmax(), second, first)
     of_everything = np.maximum(samples, others).mean(axis=0) - expected.max()
     steps = [_best_of("everything", open_ones, of_everything)]
     if model.noise > 0:

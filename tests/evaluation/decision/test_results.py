@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,11 +27,8 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_every_form_gives_the_same_candidates(tmp_path: Path) -> None:
-    class Frame:  # what pandas and polars have in common
-        columns = ("architecture", "accuracy", "n_parameters")
-
-        def to_dict(self, orient: str) -> list[dict[str, Any]]:
-            assert orient == "records"
+    class Polars:  # what is used of it
+        def to_dicts(self) -> list[dict[str, Any]]:
             return ROWS
 
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "r.parquet")
@@ -42,7 +40,8 @@ def test_every_form_gives_the_same_candidates(tmp_path: Path) -> None:
         write(tmp_path, "named.json", json.dumps(by_name)),
         tmp_path / "r.parquet",
         pa.Table.from_pylist(ROWS),
-        Frame(),
+        pd.DataFrame(ROWS),
+        Polars(),
         by_name,
         ROWS,
     ]
@@ -55,7 +54,6 @@ def test_every_form_gives_the_same_candidates(tmp_path: Path) -> None:
 
 def test_names_with_accuracies_are_enough() -> None:
     read = read_results({"a": 50, "b": 60.5}, 0.1)
-    assert read.in_percent
     assert [each.runs[0].accuracy for each in read.candidates] == [0.5, 0.605]
 
 
@@ -93,6 +91,13 @@ def test_a_table_of_a_check_is_taken_as_it_is() -> None:
     a, b = read_results(rows, 0.1).candidates
     assert [run.accuracy for run in a.runs] == [0.5, 0.52]
     assert b.full_accuracy == pytest.approx(0.9)
+
+
+def test_gaps_of_a_data_frame_are_gaps() -> None:
+    frame = pd.DataFrame({**pd.DataFrame(ROWS), "full_accuracy": pd.array([0.9, None], dtype="Float64"), 0: [1, 2]})
+    read = read_results(frame, 0.1)
+    assert [each.full_accuracy for each in read.candidates] == [0.9, None]
+    assert read.unused == ("0",)
 
 
 def test_columns_that_are_not_read_are_told() -> None:

@@ -19,19 +19,40 @@ def test_chances_are_counted_over_draws() -> None:
     assert chances.expected.tolist() == pytest.approx([0.775, 0.77375, 0.5])
 
 
+def draw_best(*shares: int) -> np.ndarray:
+    """Draws in which each candidate is the best so many times, in both halves alike."""
+    best = np.repeat(np.arange(len(shares)), shares)
+    return np.repeat(np.eye(len(shares))[best], 2, axis=0)
+
+
 def test_the_shortlist_is_the_fewest_that_reach_the_confidence() -> None:
-    best = np.array([0.3, 0.5, 0.15, 0.05])
-    assert choose_shortlist(best, 0.5).tolist() == [1]
-    assert choose_shortlist(best, 0.8).tolist() == [1, 0]
-    assert choose_shortlist(best, 0.81).tolist() == [1, 0, 2]
+    samples = draw_best(30, 50, 15, 5)
+    for confidence, expected, chance in (
+        (0.5, [1], 0.5),
+        (0.8, [1, 0], 0.8),
+        (0.81, [1, 0, 2], 0.95),
+        (1.0, [1, 0, 2, 3], 1.0),
+    ):
+        listed, reached = choose_shortlist(samples, confidence)
+        assert listed.tolist() == expected
+        assert reached == pytest.approx(chance)
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=30).filter(lambda values: sum(values) > 0), st.floats(0.5, 0.999))
-def test_a_shortlist_holds_enough_and_not_one_too_many(weights: list[float], confidence: float) -> None:
-    best = np.array(weights) / sum(weights)
-    listed = choose_shortlist(best, confidence)
-    assert best[listed].sum() >= confidence - 1e-6
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=12).filter(any), st.floats(0.5, 0.999))
+def test_a_shortlist_holds_enough_and_not_one_too_many(shares: list[int], confidence: float) -> None:
+    best = np.array(shares) / sum(shares)
+    listed, chance = choose_shortlist(draw_best(*shares), confidence)
+    assert best[listed].sum() == pytest.approx(chance)
+    assert chance >= confidence - 1e-6
     assert best[listed[:-1]].sum() < confidence
+
+
+def test_what_a_list_says_of_itself_holds_on_other_draws() -> None:
+    generator = np.random.default_rng(0)
+    means = 0.3 * generator.normal(size=300)
+    listed, chance = choose_shortlist(means + generator.normal(size=(1_000, 300)), 0.9)
+    others = (means + generator.normal(size=(20_000, 300))).argmax(axis=1)
+    assert np.isin(others, listed).mean() == pytest.approx(chance, abs=0.04)
 
 
 def test_a_group_opens_where_a_candidate_is_surely_worse_than_the_first_of_the_last() -> None:
