@@ -17,7 +17,7 @@ SHAPES = list(itertools.product((8, 14, 20), (6, 10), (1, 2)))
 
 def name(shape: tuple[int, int, int]) -> str:
     """Names a candidate."""
-    return "depth {}, {} filters, x{}".format(*shape)
+    return "resnet depth={} base_filters={} multiplier={}".format(*shape)
 
 
 def make(shape: tuple[int, int, int]) -> torch.nn.Module:
