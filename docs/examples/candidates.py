@@ -39,7 +39,7 @@ def train(network: torch.nn.Module, data: TensorDataset, held_out: TensorDataset
     for _ in range(settings.epochs):
         for images, labels in batches:
             optimizer.zero_grad()
-            cropped = torch.stack([augment(image) for image in images])
+            cropped = augment(images)  # a batch at once
             cross_entropy(network((cropped - mean) / deviation), labels).backward()
             optimizer.step()
             schedule.step()
