@@ -229,7 +229,8 @@ def apply(
     """Make the proxy of INDEX from its source.
 
     Trains and draws nothing. INDEX is the folder of `proxyds index`, a proxy or a card; or user/name@v1.0.0 on the Hub or an
-    address, of which no images are fetched. SOURCE means the same as --source. Samples are found by content, whatever their order and encoding.
+    address, of which no images are fetched. SOURCE means the same as --source. Samples are found by
+    content: no shuffle and no lossless re-encoding changes it, unless grey becomes colour.
     """
     if given is not None and source is not None:
         raise click.UsageError(f"SOURCE and --source mean the same, got {given} and {source}: give one of them")
