@@ -281,11 +281,12 @@ def test_a_source_that_lacks_samples_is_refused_by_count(run_here: Run, tiny_pro
 
 def test_a_larger_source_will_do_and_the_card_says_so(tmp_path: Path) -> None:
     """It has splits of its own, so that what is added changes none of them."""
-    make_source(tmp_path / "few-digits")
-    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "few-digits" / "train" / "0" / "more.png")
+    make_source(tmp_path / "more-digits")
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "more-digits" / "train" / "0" / "more.png")
     proxyds.index(WHOLE, tmp_path / "taken")
-    new = proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "few-digits")
+    new = proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "more-digits")
     assert new.manifest.source.fingerprint != new.manifest.index_of.fingerprint  # type: ignore[union-attr]
+    assert new.manifest.source.name == "more-digits"  # another source has a name of its own
     assert ids(new.folder) == ids(WHOLE)
     assert new.manifest.counts == read_manifest(WHOLE).counts
     assert new.manifest.index_of.fingerprint in (new.folder / "README.md").read_text(encoding="utf-8")  # type: ignore[union-attr]

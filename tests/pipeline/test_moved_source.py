@@ -70,7 +70,7 @@ def test_a_copy_of_what_is_on_the_hub_is_remembered_and_known_by_its_name_there(
     write_pictures(tmp_path / "copies" / "moved-pictures")
     monkeypatch.setenv("PROXYDS_DATA", str(tmp_path / "copies"))
     monkeypatch.setenv("PROXYDS_STORE", str(tmp_path / "store"))
-    recipe = write_recipe_file(RECIPE.replace(FOLDER, HUB), "mine/recipe.yaml")
+    recipe = write_recipe_file(RECIPE.replace(FOLDER, HUB), "recipe.yaml")
     built = run_here("build", recipe, "-o", "proxy", "-q", "--workers", "1")
     assert built.returncode == 0, built.stderr
     known = proxyds.read_manifest(tmp_path / "proxy").source
