@@ -1,7 +1,7 @@
 """Encoded images become pixels and ids: a part of a split at a time, by a worker that holds a few thousand images.
 
 A sample's id is the sha256 of the picture that networks see (its mode, size and pixels, before they are made the recipe's) and of its
-label's name: the same picture has one id as PNG and as WebP, in any order, shard or split; see `docs/format.md`.
+label's name. No shuffle and no lossless re-encoding changes it, unless grey becomes colour; see `docs/format.md`.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None, id_
 
 
 def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluation_ids: Sequence[str]) -> None:
-    """Makes sure that a source is the one that a proxy was made from, in whatever order and encoding it is now.
+    """Makes sure that a source is the one that a proxy was made from, in whatever order; re-encoded without loss, unless grey became colour.
 
     Args:
         data: The source.

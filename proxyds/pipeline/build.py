@@ -40,6 +40,7 @@ from proxyds.pipeline.stages import (
     open_session,
     prepare_probes,
     score_samples,
+    tell_same_version,
     train_probes,
 )
 from proxyds.recipe.methods import Need
@@ -85,7 +86,7 @@ def build(
     with open_session(recipe, Execution(**options)) as session:
         warnings = [*recipe.warnings, *session.data.warnings]
         if existing is not None and force:
-            warnings += _tell_same_version(session, existing)
+            warnings += _tell_of_former(session, existing)
         session.clock.end_stage("source", warning="; ".join(warnings))
         architectures = list_space(session)
         ranked = choose_ranked(session, recipe.check, architectures) if recipe.check is not None else []
@@ -229,14 +230,12 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
     return existing
 
 
-def _tell_same_version(session: Session, existing: Manifest) -> list[str]:
+def _tell_of_former(session: Session, existing: Manifest) -> list[str]:
     """Says that the proxy which gives way has the name and version of the new one, if it is another."""
     recipe = session.recipe
     is_same = (existing.recipe_sha256, existing.source.fingerprint) == (recipe.sha256, session.data.facts.fingerprint)
-    if is_same or (recipe.name, recipe.version) != (existing.name, existing.version):
-        return []
-    same = f"version: {existing.name} {existing.version} is the proxy that gives way, and the new one is another"
-    return [f"{same}; if the former was published, give the new one a version of its own (--set version=...)"]
+    remedy = "if the former was published, give the new one a version of its own"
+    return [] if is_same else tell_same_version(recipe, existing, "gives way", remedy)
 
 
 def _keep(session: Session, out: Path, existing: Manifest) -> Built:

@@ -23,6 +23,7 @@ from proxyds.artifact.manifest import (
     SpaceRecord,
     TrainingRecord,
 )
+from proxyds.data.samples import SourceFacts
 from proxyds.pipeline.stages import Scored, Session, describe_machine
 from proxyds.selection.probe import Probe
 from proxyds.selection.records import Draw
@@ -79,6 +80,7 @@ def describe_resampling(session: Session, parent: Manifest, parent_sha256: str, 
     return parent.model_copy(
         update={
             **_describe_draw(session, draw),
+            "source": _describe_source(session.data.facts, parent.source),
             "format_version": FORMAT_VERSION,
             "stages": tuple(
                 again.get(each.stage) or each.model_copy(update={"elapsed_seconds": 0.0, "was_stored": True})
@@ -108,7 +110,7 @@ def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord
     return parent.model_copy(
         update={
             "format_version": FORMAT_VERSION,
-            "source": SourceRecord(**asdict(session.data.facts)),
+            "source": _describe_source(session.data.facts, parent.source),
             "stages": tuple(session.clock.stages),
             "machine": describe_machine("cpu"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,6 +120,22 @@ def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord
             "files": {},
         }
     )
+
+
+def _describe_source(facts: SourceFacts, known: SourceRecord) -> SourceRecord:
+    """Describes a source that was read again: the very one keeps the name by which it is known, wherever it lies now.
+
+    Args:
+        facts: Of what was read.
+        known: What the other proxy's manifest says of its own source.
+    """
+    read = SourceRecord(**asdict(facts))
+    if read.fingerprint != known.fingerprint:
+        return read
+    is_from_hub = (read.kind, read.name, read.revision) == (known.kind, known.name, known.revision)
+    is_local_copy = known.kind == "hub" and (read.is_local_copy or not is_from_hub)
+    origin = {"name": known.name, "revision": known.revision, "kind": known.kind}
+    return read.model_copy(update={**origin, "is_local_copy": is_local_copy})
 
 
 def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from proxyds.pipeline.audit import audit_index, audit_tables, refuse_without_tab
 from proxyds.pipeline.build import check_destination, write_proxy
 from proxyds.pipeline.provenance import describe_indexed, describe_resampling
 from proxyds.pipeline.sharing.pull import open_tables
-from proxyds.pipeline.stages import Built, read_moved_recipe, read_scores, reopen_session
+from proxyds.pipeline.stages import Built, read_moved_recipe, read_scores, reopen_session, tell_same_version
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
@@ -92,7 +92,9 @@ def resample(
         recipe, moved = _read_changed_recipe(folder, name, parent, overrides)
     with reopen_session(recipe, parent, execution, source or moved) as session:
         scores = read_scores(session.data, parent, tables)
-        warnings = [*recipe.warnings, *session.data.warnings, *_tell_same_version(recipe, parent)]
+        remedy = "give it a version of its own, or nobody can tell the two apart"
+        same = tell_same_version(recipe, parent, "is drawn from", remedy)
+        warnings = [*recipe.warnings, *session.data.warnings, *same]
         session.clock.end_stage("source", warning="; ".join(warnings))
 
         data, chosen_by = session.data, recipe.selection
@@ -119,14 +121,6 @@ def resample(
         )
         describe = partial(describe_resampling, session, parent, parent_sha256, draw)
         return Built(out, write_proxy(session, out, write, describe, force=force))
-
-
-def _tell_same_version(recipe: Recipe, parent: Manifest) -> list[str]:
-    """Says that the new proxy has the name and version of the one that it is drawn from, if it has."""
-    if (recipe.name, recipe.version) != (parent.name, parent.version):
-        return []
-    same = f"version: {parent.name} {parent.version} is the proxy that is drawn from, and this one is another"
-    return [f"{same}; give it a version of its own (--set version=...), or nobody can tell the two apart"]
 
 
 def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:

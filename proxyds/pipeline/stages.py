@@ -202,11 +202,26 @@ def reopen_session(
 
 
 def remember_source(recipe: Recipe, data: Source, place: Path | None, store: Store) -> None:
-    """Lets a store remember where a source was read: at a place, or where the recipe says; of the Hub there is nothing to remember."""
+    """Lets a store remember where a source was read: at a place, or where the recipe says; of the Hub itself there is nothing to remember."""
     if place is None and (path := getattr(recipe.source, "path", None)) is not None:
         place = find_folder(path).absolute()
     if place is not None:
         remember_place(store, identify_source(recipe.source, data.facts.fingerprint), place)
+
+
+def tell_same_version(recipe: Recipe, other: Manifest, what: str, remedy: str) -> list[str]:
+    """Says that another proxy has the name and version of the new one, if it has.
+
+    Args:
+        recipe: The new proxy's.
+        other: The other proxy's manifest.
+        what: What the other proxy is to the new one.
+        remedy: What to do.
+    """
+    if (recipe.name, recipe.version) != (other.name, other.version):
+        return []
+    is_another = f"{other.name} {other.version} is the proxy that {what}, and the new one is another"
+    return [f"version: {is_another}; {remedy} (--set version=...)"]
 
 
 @contextmanager

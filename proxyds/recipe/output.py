@@ -13,7 +13,8 @@ MAX_VALIDATION = 10_000
 """Evaluation samples that a proxy holds unless the recipe says more: an accuracy on so many has a standard error of half a point at most."""
 
 
-def _is_count_or_word(validation: Any) -> Any:
+def _check_validation(validation: Any) -> Any:
+    """Refuses what is neither a count nor one of the words."""
     is_count = isinstance(validation, int) and not isinstance(validation, bool) and validation >= 1
     if not is_count and validation not in ("auto", "all", "none"):
         raise ValueError(
@@ -32,7 +33,7 @@ class Output(Section):
     )
     gallery: bool = Field(True, description="Sample images on the card; off where images may not be redistributed.")
     validation: Annotated[
-        int | str, PlainValidator(_is_count_or_word, json_schema_input_type=int | Literal["auto", "all", "none"])
+        int | str, PlainValidator(_check_validation, json_schema_input_type=int | Literal["auto", "all", "none"])
     ] = Field(
         "auto",
         description="Evaluation samples that the proxy holds with their images, to rank on without the source: at most so many, the same "

@@ -21,7 +21,7 @@ def find_place(own: Images, given: str | Path | None, lay: Path | None) -> Path 
         lay: Where it lay when this machine last read it; None where nothing remembers.
 
     Returns:
-        The place, for `place_source`; None where the section needs none, as the Hub does.
+        The place, for `place_source`; None where the section needs none, as the Hub's, and none is given or remembered.
 
     Raises:
         SourceNotFoundError: It is at none of these places; says which.
@@ -34,19 +34,19 @@ def find_place(own: Images, given: str | Path | None, lay: Path | None) -> Path 
             )
             raise SourceNotFoundError(why, place=Path(given))
         return place
-    if (path := getattr(own, "path", None)) is None:
-        return None
     if lay is not None and os.path.exists(lay):  # noqa: PTH110 - one that may not be looked at is none
         return lay
+    if (path := getattr(own, "path", None)) is None:
+        return None
     name, copies = Path(path).name, os.environ.get("PROXYDS_DATA")
-    looked = [f"{lay}, where it lay" if lay else "no place of this machine, where none is remembered"]
+    looked = [f"it lies no longer at {lay}" if lay else "this machine remembers no place of it"]
     if copies:
         copy = Path(copies).absolute() / name
         if copy.is_dir():
             return copy
-        looked.append(f"{copy} (PROXYDS_DATA)")
+        looked.append(f"nor does it lie at {copy} (PROXYDS_DATA)")
     raise SourceNotFoundError(
-        f"source: must be at hand, {name!r} of which the proxy was made; looked at {' and at '.join(looked)}. Say where it is: add "
+        f"source: must be at hand, {name!r} of which the proxy was made; {', '.join(looked)}. Say where it is: add "
         "--source FOLDER to the command (in Python source=...)"
     )
 

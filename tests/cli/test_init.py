@@ -92,6 +92,16 @@ def test_a_recipe_for_a_folder_says_what_lies_there_and_runs_as_it_is(run_here: 
     assert planned.returncode == 0, planned.stderr
 
 
+def test_where_labels_are_not_counted_the_size_stays_the_presets(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyds.pipeline.plan.MOST_READ_BYTES", 0)
+    parquet(tmp_path / "images")
+    assert run_here("init", "r.yaml", "--from", "images").returncode == 0
+    assert "labels in train were not counted" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    assert read_recipe(tmp_path / "r.yaml").selection.ratio == 0.05
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_recipe_for_a_folder_dry_runs(run_here: Run, tmp_path: Path, name: str) -> None:

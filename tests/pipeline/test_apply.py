@@ -59,7 +59,10 @@ def write_digits(folder: Path, suffix: str, *, leave_out: tuple[int, ...] = (), 
 def test_the_very_source_gives_the_very_bytes(run_here: Run, tiny_proxy: Path, tmp_path: Path) -> None:
     taken = run_here("index", tiny_proxy, "-o", "taken", "--json")
     assert taken.returncode == 0, taken.stderr
-    assert json.loads(taken.stdout)["n_samples"] == 130
+    told = json.loads(taken.stdout)
+    assert (told["index"], told["n_samples"]) == (f"taken/{INDEX}", 130)
+    n_validation = read_manifest(tiny_proxy).counts.validation
+    assert (told["validation"], told["n_validation"]) == ("taken/validation.csv", n_validation)
     assert {path.name for path in (tmp_path / "taken").iterdir()} == {*INDEXES.values(), "manifest.json", "recipe.yaml"}
     done = run_here("apply", "taken", "-o", "new")
     assert done.returncode == 0, done.stderr
@@ -84,7 +87,8 @@ def test_it_is_a_proxy_as_others(run_here: Run, tiny_proxy: Path, tmp_path: Path
         assert shown.returncode == 0, shown.stderr
         assert "made from the index of tiny 1.0.0" in shown.stdout
     assert json.loads(run_here("inspect", "new", "--json").stdout)["evidence"] is None
-    assert run_here("index", "new", "-o", "taken").returncode == 0
+    taken = run_here("index", "new", "-o", "taken")
+    assert (taken.returncode, "taken/validation.csv: " in taken.stdout) == (0, True), taken.stderr
     assert (tmp_path / "taken" / INDEX).read_bytes() == (tiny_proxy / INDEX).read_bytes()
     assert run_here("apply", "taken", "-o", "second").returncode == 0
     assert of_samples(tmp_path / "second") == of_samples(tiny_proxy)
@@ -228,7 +232,8 @@ def test_a_proxy_of_an_earlier_format_gives_one(run_here: Run, tmp_path: Path) -
     make_source(tmp_path / "few-digits")
     refused = run_here("apply", OLDER, "few-digits", "-o", "new")
     assert (refused.returncode, "proxyds index" in refused.stderr) == (50, True), refused.stderr
-    assert run_here("index", OLDER, "-o", "taken").returncode == 0
+    taken = run_here("index", OLDER, "-o", "taken")
+    assert (taken.returncode, "validation.csv" in taken.stdout) == (0, False), taken.stderr
     done = run_here("apply", "taken", "few-digits", "-o", "new")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "new" / INDEX).read_bytes() == (tmp_path / "taken" / INDEX).read_bytes()
@@ -276,11 +281,12 @@ def test_a_source_that_lacks_samples_is_refused_by_count(run_here: Run, tiny_pro
 
 def test_a_larger_source_will_do_and_the_card_says_so(tmp_path: Path) -> None:
     """It has splits of its own, so that what is added changes none of them."""
-    make_source(tmp_path / "few-digits")
-    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "few-digits" / "train" / "0" / "more.png")
+    make_source(tmp_path / "more-digits")
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "more-digits" / "train" / "0" / "more.png")
     proxyds.index(WHOLE, tmp_path / "taken")
-    new = proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "few-digits")
+    new = proxyds.apply(tmp_path / "taken", tmp_path / "new", source=tmp_path / "more-digits")
     assert new.manifest.source.fingerprint != new.manifest.index_of.fingerprint  # type: ignore[union-attr]
+    assert new.manifest.source.name == "more-digits"  # another source has a name of its own
     assert ids(new.folder) == ids(WHOLE)
     assert new.manifest.counts == read_manifest(WHOLE).counts
     assert new.manifest.index_of.fingerprint in (new.folder / "README.md").read_text(encoding="utf-8")  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.conftest import Run, check_manners, read_tree
 from tests.pipeline.test_bad_input import folder_recipe, write_pictures
 
 RECIPE = folder_recipe().replace("base_filters: [4, 8]", "base_filters: [2, 4, 6], multiplier: [1, 2]")
+FOLDER, HUB = "kind: folder, path: pictures", "kind: hub, name: me/moved-pictures, revision: 0b2714987fa4"
 AGAIN = {
     "check": ("check", "proxy", "--dry-run", "-q"),
     "resample": ("resample", "proxy", "--ratio", "0.3", "-o", "new", "-q"),
@@ -51,12 +53,39 @@ def test_elsewhere_it_is_said_where_the_source_was_sought_and_what_to_type(
     lost = run_here(*AGAIN[command])
     check_manners(lost)
     assert lost.returncode == 20, lost.stderr
-    for said in ("'pictures'", "remembered", "--source"):
+    for said in ("'pictures'", "this machine remembers no place of it", "--source"):
         assert said in lost.stderr
     told = run_here(*AGAIN[command], "--source", "of another name")
     assert told.returncode == 0, told.stderr
-    (tmp_path / "new").exists() and (tmp_path / "new").rename(tmp_path / "first")
+    if (tmp_path / "new").exists():
+        assert proxyds.read_manifest(tmp_path / "new").source == proxyds.read_manifest(proxy).source
+        assert not [name for name, held in read_tree(tmp_path / "new").items() if b"of another name" in held]
+        (tmp_path / "new").rename(tmp_path / "first")
     assert run_here(*AGAIN[command]).returncode == 0  # remembered now
+
+
+def test_a_copy_of_what_is_on_the_hub_is_remembered_and_known_by_its_name_there(
+    run_here: Run, write_recipe_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "copies" / "moved-pictures")
+    monkeypatch.setenv("PROXYDS_DATA", str(tmp_path / "copies"))
+    monkeypatch.setenv("PROXYDS_STORE", str(tmp_path / "store"))
+    recipe = write_recipe_file(RECIPE.replace(FOLDER, HUB), "recipe.yaml")
+    built = run_here("build", recipe, "-o", "proxy", "-q", "--workers", "1")
+    assert built.returncode == 0, built.stderr
+    known = proxyds.read_manifest(tmp_path / "proxy").source
+    monkeypatch.delenv("PROXYDS_DATA")
+    (tmp_path / "copies" / "moved-pictures").rename(tmp_path / "tmp123")
+    for place in (["--source", "tmp123"], []):  # the second time from where it was read
+        for command in ("resample", "apply"):
+            done = run_here(*AGAIN[command], *place)
+            assert done.returncode == 0, done.stderr
+            source = proxyds.read_manifest(tmp_path / "new").source
+            assert (source.kind, source.name, source.revision) == ("hub", "me/moved-pictures", "0b2714987fa4")
+            assert (source.is_local_copy, source.fingerprint) == (True, known.fingerprint)
+            assert not [name for name, held in read_tree(tmp_path / "new").items() if b"tmp123" in held]
+            shutil.rmtree(tmp_path / "new")
+    assert run_here(*AGAIN["check"]).returncode == 0
 
 
 def test_what_was_moved_away_is_told_with_the_place_where_it_lay(run_here: Run, proxy: Path, tmp_path: Path) -> None:

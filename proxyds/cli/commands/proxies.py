@@ -181,17 +181,28 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
     each sample, and validation.csv of those to rank on, with the recipe and the manifest that tell what it is of: `proxyds apply` makes the proxy from it.
     """
     with show_progress(quiet=quiet) as on_progress:
+        from proxyds.artifact.manifest import INDEXES
         from proxyds.artifact.reader import read_manifest
         from proxyds.pipeline.resample import index
 
         file = index(place, out, on_progress=on_progress)
         manifest = read_manifest(out)
     n_samples, name = manifest.counts.proxy, f"{manifest.name} {manifest.version}"
+    validation = str(out / INDEXES["validation"]) if INDEXES["validation"] in manifest.files else None
+    n_validation = manifest.counts.validation
     if as_json:
         of = {"name": manifest.name, "version": manifest.version, "source": manifest.source.model_dump(mode="json")}
-        print_json({"index": str(out / file.name), "n_samples": n_samples, **of})
+        lists = {
+            "index": str(out / file.name),
+            "n_samples": n_samples,
+            "validation": validation,
+            "n_validation": n_validation,
+        }
+        print_json({**lists, **of})
     else:
         click.echo(f"{out / file.name}: {n_samples:,} samples of {manifest.source.name}, those of {name}")
+        if validation is not None:
+            click.echo(f"{validation}: {n_validation:,} samples to rank on")
         click.echo(f"next: proxyds apply {out} [SOURCE] -o DIR")
 
 
@@ -218,7 +229,8 @@ def apply(
     """Make the proxy of INDEX from its source.
 
     Trains and draws nothing. INDEX is the folder of `proxyds index`, a proxy or a card; or user/name@v1.0.0 on the Hub or an
-    address, of which no images are fetched. SOURCE means the same as --source. Samples are found by content, whatever their order and encoding.
+    address, of which no images are fetched. SOURCE means the same as --source. Samples are found by
+    content: no shuffle and no lossless re-encoding changes it, unless grey becomes colour.
     """
     if given is not None and source is not None:
         raise click.UsageError(f"SOURCE and --source mean the same, got {given} and {source}: give one of them")

@@ -131,7 +131,7 @@ def _survey_images(
     layout = find_layout(images, spec)
     left_over[BESIDE] = layout.beside
     labelling, others = read_tables(folder, tables, spec)
-    shown = ", ".join(f"{split} from {layout.show(split) or folder.name}/" for split in layout.places)
+    shown = ", ".join(f"{split} from {layout.show(split) or '.'}/" for split in layout.places)
     if labelling:
         splits, left_over[UNLISTED] = label_by_tables(layout, labelling)
         _refuse_left_over(folder, left_over, splits, spec)

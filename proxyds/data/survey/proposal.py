@@ -70,6 +70,8 @@ def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
     if counts:
         few, many = min(counts.values()), max(counts.values())
         lines.append(f"  # labels in train: {len(counts):,}, with {few:,} to {many:,} images each")
+    else:
+        lines.append("  # labels in train were not counted: whether selection.ratio is enough for each, see --dry-run")
     lines += _propose_size(looks)
     for role, share in (("test", 0.2), ("validation", 0.1)):
         if role not in looks:
@@ -87,9 +89,11 @@ def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
 
 
 def propose_ratio(looks: Mapping[str, Look]) -> float:
-    """Proposes the smallest size of a proxy at which every label can expect some samples."""
+    """Proposes the smallest size of a proxy at which every label can expect some samples, or the preset's where labels were not counted."""
+    if not looks["train"].labels:
+        return RATIOS[0]
     kept = (1.0 if "test" in looks else 0.8) * (1.0 if "validation" in looks else 0.9)
-    fewest = min(looks["train"].labels.values(), default=0) * kept
+    fewest = min(looks["train"].labels.values()) * kept
     return next((ratio for ratio in RATIOS if fewest * ratio >= LEAST_OF_LABEL), RATIOS[-1])
 
 
