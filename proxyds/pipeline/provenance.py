@@ -78,7 +78,7 @@ def describe_resampling(session: Session, parent: Manifest, parent_sha256: str, 
     again = {each.stage: each for each in session.clock.stages}
     return parent.model_copy(
         update={
-            **_describe_draw(session, draw),
+            **_describe_draw(session, draw, parent),
             "format_version": FORMAT_VERSION,
             "stages": tuple(
                 again.get(each.stage) or each.model_copy(update={"elapsed_seconds": 0.0, "was_stored": True})
@@ -108,7 +108,7 @@ def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord
     return parent.model_copy(
         update={
             "format_version": FORMAT_VERSION,
-            "source": SourceRecord(**asdict(session.data.facts)),
+            "source": _describe_source(session, parent),
             "stages": tuple(session.clock.stages),
             "machine": describe_machine("cpu"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,8 +120,24 @@ def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord
     )
 
 
-def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
-    """Describes what was drawn, by which recipe and from which source: whether probes were trained for it or not."""
+def _describe_source(session: Session, parent: Manifest | None) -> SourceRecord:
+    """Describes the source as it was read; one with the samples of another proxy's keeps the name that it has there, wherever it lies."""
+    found = SourceRecord(**asdict(session.data.facts))
+    if parent is None or found.fingerprint != parent.source.fingerprint:
+        return found
+    known = {name: getattr(parent.source, name) for name in ("name", "revision", "kind")}
+    is_copy = known["kind"] == "hub" and (found.is_local_copy or found.kind != "hub")
+    return found.model_copy(update={**known, "is_local_copy": is_copy})
+
+
+def _describe_draw(session: Session, draw: Draw, parent: Manifest | None = None) -> dict[str, Any]:
+    """Describes what was drawn, by which recipe and from which source: whether probes were trained for it or not.
+
+    Args:
+        session: The recipe at work.
+        draw: The samples and labels.
+        parent: The manifest of the proxy that is drawn from, if it is one.
+    """
     recipe, data, n_proxy, labels = session.recipe, session.data, int(draw.selected.sum()), None
     n_validation = 0 if draw.validation is None else int(draw.validation.sum())
     reduction = recipe.selection.labels
@@ -141,7 +157,7 @@ def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
             proxy=n_proxy,
             validation=n_validation,
         ),
-        "source": SourceRecord(**asdict(data.facts)),
+        "source": _describe_source(session, parent),
         "draw": DrawRecord(
             method=recipe.selection.method,
             law=recipe.selection.draw,

@@ -201,7 +201,7 @@ def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
     """Describes what the proxy was made from, how, what it is for and what it is not, in the terms of Croissant's RAI vocabulary."""
     source, draw, counts = manifest.source, manifest.draw, manifest.counts
     at, n_labels = f" at revision {source.revision}" if source.revision else "", len(manifest.label_names)
-    left_out = [f"{n} files of its folder ({why})" for why, n in source.left_out.items()]
+    left_out = [f"{n} files that were not used ({why})" for why, n in source.left_out.items()]
     probes = ", ".join(dict.fromkeys(probe.name for probe in manifest.probes))
     biases = [
         "Samples were chosen to rank architectures, not to stand for their source: what the method prefers is more frequent here.",

@@ -181,17 +181,22 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
     each sample, and validation.csv of those to rank on, with the recipe and the manifest that tell what it is of: `proxyds apply` makes the proxy from it.
     """
     with show_progress(quiet=quiet) as on_progress:
+        from proxyds.artifact.manifest import INDEXES
         from proxyds.artifact.reader import read_manifest
         from proxyds.pipeline.resample import index
 
         file = index(place, out, on_progress=on_progress)
         manifest = read_manifest(out)
-    n_samples, name = manifest.counts.proxy, f"{manifest.name} {manifest.version}"
+    n_samples, name, n_validation = manifest.counts.proxy, f"{manifest.name} {manifest.version}", manifest.counts.validation
+    to_rank_on = str(out / INDEXES["validation"]) if n_validation else None
     if as_json:
         of = {"name": manifest.name, "version": manifest.version, "source": manifest.source.model_dump(mode="json")}
-        print_json({"index": str(out / file.name), "n_samples": n_samples, **of})
+        validation = {"validation_index": to_rank_on, "n_validation": n_validation}
+        print_json({"index": str(out / file.name), "n_samples": n_samples, **validation, **of})
     else:
         click.echo(f"{out / file.name}: {n_samples:,} samples of {manifest.source.name}, those of {name}")
+        if to_rank_on is not None:
+            click.echo(f"{to_rank_on}: {n_validation:,} evaluation samples, to rank on")
         click.echo(f"next: proxyds apply {out} [SOURCE] -o DIR")
 
 
