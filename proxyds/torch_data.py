@@ -85,7 +85,9 @@ def torch_dataset(
     if images_of:
         table = tables.data if split == "train" else tables.validation
         if table is None:
-            raise SplitNotFoundError(f"{folder}: must hold samples to rank on, it holds none: {_advise_ranking(manifest)}")
+            raise SplitNotFoundError(
+                f"{folder}: must hold samples to rank on, it holds none: {_advise_ranking(manifest)}"
+            )
         pixels, labels = _decode_table(folder, manifest, images_of[0], table)
     else:
         recipe, moved = read_moved_recipe(folder, overrides)

@@ -758,12 +758,12 @@ CASES: dict[str, Case] = {
     "index-beside-tables": Case(
         say_made_from_index, r"manifest\.json: .*importance/train-\* must not hold parquet files where"
     ),
-    "croissant-another": with_files(
-        r"croissant\.json: must be an object with the @context", {"croissant.json": b"{}"}
-    ),
+    "croissant-another": with_files(r"croissant\.json: must be an object with the @context", {"croissant.json": b"{}"}),
     "croissant-no-json": with_files(r"croissant\.json: must be JSON", {"croissant.json": b"\xff{"}),
     "croissant-deep": with_files(r"croissant\.json: must be JSON", {"croissant.json": b"[" * 100_000}),
-    "validation-before-2.0": in_manifest("counts.validation must be 0 before format 2.0", "format_version", value="1.7"),
+    "validation-before-2.0": in_manifest(
+        "counts.validation must be 0 before format 2.0", "format_version", value="1.7"
+    ),
     "picture-bomb": with_files("assets/x.png: it must be an image: .* pixels", {"assets/x.png": picture(9_000)}),
     "program": with_files("'load.py' must be a kind of file", {"load.py": b'print("hostile")\n'}),
     "pickle": with_files("'weights/w.pkl' must be a kind of file", {"weights/w.pkl": b"\x80\x04N."}),

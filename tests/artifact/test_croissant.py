@@ -238,7 +238,7 @@ def test_a_proxy_before_2_0_may_hold_none(copy: Path) -> None:
     (copy / CROISSANT).write_text("{}")
     manifest["files"][CROISSANT] = measure_file(copy / CROISSANT).model_dump()
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match="must not be among them before format 2.0"):
+    with pytest.raises(ArtifactError, match=r"must not be among them before format 2\.0"):
         read_manifest(copy)
 
 

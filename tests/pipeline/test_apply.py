@@ -163,7 +163,12 @@ def test_a_copy_of_a_hub_data_set_keeps_its_name_and_revision(tiny_proxy: Path, 
     manifest["source"]["fingerprint"] = "0" * 64
     (taken / "manifest.json").write_text(json.dumps(manifest))
     of_other = proxyds.apply(taken, tmp_path / "other", source=own).manifest.source
-    assert (of_other.kind, of_other.name, of_other.revision, of_other.is_local_copy) == ("folder", "images", None, False)
+    assert (of_other.kind, of_other.name, of_other.revision, of_other.is_local_copy) == (
+        "folder",
+        "images",
+        None,
+        False,
+    )
 
 
 @pytest.mark.parametrize(("suffix", "options"), [("png", {"compress_level": 0}), ("tiff", {})])

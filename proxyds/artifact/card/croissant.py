@@ -259,9 +259,7 @@ def _tell_independence(manifest: Manifest) -> str:
     if is_paper and chose:
         return "The test samples chose it: a ranking that is measured on them is circular."
     if is_paper:
-        return (
-            "Evaluation samples and test samples are the same. They did not choose it, but no others are left to measure the winner on."
-        )
+        return "Evaluation samples and test samples are the same. They did not choose it, but no others are left to measure the winner on."
     if chose:
         return "The evaluation samples chose it: a ranking on them is not independent. The test samples chose nothing."
     return f"The method {manifest.draw.method} did not choose by evaluation samples. The test samples chose nothing."

@@ -187,7 +187,11 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
 
         file = index(place, out, on_progress=on_progress)
         manifest = read_manifest(out)
-    n_samples, name, n_validation = manifest.counts.proxy, f"{manifest.name} {manifest.version}", manifest.counts.validation
+    n_samples, name, n_validation = (
+        manifest.counts.proxy,
+        f"{manifest.name} {manifest.version}",
+        manifest.counts.validation,
+    )
     to_rank_on = str(out / INDEXES["validation"]) if n_validation else None
     if as_json:
         of = {"name": manifest.name, "version": manifest.version, "source": manifest.source.model_dump(mode="json")}
