@@ -86,8 +86,7 @@ def torch_dataset(
         table = tables.data if split == "train" else tables.validation
         if table is None:
             raise SplitNotFoundError(
-                f"{folder}: must hold samples to rank on, it holds none: its recipe or its format leaves them out; rank on those of its "
-                "source, split `evaluation`"
+                f"{folder}: must hold samples to rank on, it holds none: {_advise_ranking(manifest)}"
             )
         pixels, labels = _decode_table(folder, manifest, images_of[0], table)
     else:
@@ -105,6 +104,16 @@ def torch_dataset(
         remember_source(recipe, data, place, store)
         pixels, labels = _take_held_out(data, split, manifest)
     return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
+
+
+def _advise_ranking(manifest: Manifest) -> str:
+    """Says why a proxy holds no samples to rank on, and which there are instead."""
+    if manifest.protocol == "paper":
+        return (
+            "by the paper's protocol they are the test samples, which never travel; the source has them, split `evaluation`, but a ranking "
+            "on them is circular where they chose the proxy, and no others are left to measure the winner on"
+        )
+    return "its recipe or its format leaves them out; rank on those of its source, split `evaluation`"
 
 
 def _decode_table(

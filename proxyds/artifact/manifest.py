@@ -253,6 +253,12 @@ class Manifest(Part):
         return self
 
     @model_validator(mode="after")
+    def _has_what_its_format_has(self) -> Manifest:
+        if self.major < 2 and self.counts.validation:
+            raise ValueError(f"counts.validation must be 0 before format 2.0, it is {self.counts.validation}")
+        return self
+
+    @model_validator(mode="after")
     def _shows_no_more_than_an_index(self) -> Manifest:
         if self.index_of is not None and (self.resampled_from is not None or self.evidence is not None):
             raise ValueError("resampled_from and evidence must be null where index_of is not")

@@ -175,6 +175,8 @@ def _find_bad_files(manifest: Manifest) -> Iterator[str]:
     for needed in (CARD, RECIPE, *_list_needed_indexes(manifest)):
         if needed not in names:
             yield f"{needed} must be among them"
+    if manifest.major < 2 and CROISSANT in names:
+        yield f"{CROISSANT} must not be among them before format 2.0"
     for table, index in INDEXES.items():
         surplus = () if has_table(manifest, table) else {index, *list_tars(manifest, table)} & set(names)
         for name in sorted(surplus):
@@ -299,11 +301,6 @@ def measure_file(path: Path) -> FileFacts:
     """Measures a file's size and sha256."""
     with path.open("rb") as stream:
         return FileFacts(bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
-
-
-def measure_bytes(content: bytes) -> FileFacts:
-    """Measures the size and sha256 that a file of some bytes has."""
-    return FileFacts(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def present_files(folder: Path) -> set[str]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.index import HEADER, format_rows
-from proxyds.artifact.manifest import CROISSANT, FORMAT_VERSION, INDEXES, MANIFEST, Manifest
+from proxyds.artifact.manifest import CROISSANT, INDEXES, MANIFEST, Manifest
 from proxyds.artifact.parquet import READERS, ShardWriter, count_shards
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import SampleCounts, Summary, collect_images, count_samples
@@ -306,12 +306,19 @@ def list_written(folder: Path, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"files": files})
 
 
+def write_croissant(folder: Path, manifest: Manifest) -> Manifest:
+    """Writes `croissant.json` of the tables that a manifest lists, and returns the manifest with its facts."""
+    replace_file(folder / CROISSANT, render_croissant(manifest))
+    files = {**manifest.files, CROISSANT: measure_file(folder / CROISSANT)}
+    return manifest.model_copy(update={"files": dict(sorted(files.items()))})
+
+
 def rewrite_manifest(
     folder: Path, manifest: Manifest, *, written: Collection[str], gone: Collection[str] = ()
 ) -> Manifest:
-    """Writes `croissant.json` and, last, `manifest.json` after some files of a proxy were written; the facts of the others stay.
+    """Writes `manifest.json` after some files of a proxy were written; the facts of the others stay.
 
-    A proxy of an earlier format, which had no `croissant.json`, gets none.
+    `croissant.json` is written again before it, where there is one; a proxy that has none gets none.
 
     Args:
         folder: The proxy.
@@ -322,10 +329,8 @@ def rewrite_manifest(
     kept = {name: facts for name, facts in manifest.files.items() if name not in gone}
     files = {**kept, **{name: measure_file(folder / name) for name in written}}
     whole = manifest.model_copy(update={"files": dict(sorted(files.items()))})
-    if manifest.format_version == FORMAT_VERSION:
-        replace_file(folder / CROISSANT, render_croissant(whole))
-        files[CROISSANT] = measure_file(folder / CROISSANT)
-        whole = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    if CROISSANT in files:
+        whole = write_croissant(folder, whole)
     replace_file(folder / MANIFEST, f"{whole.model_dump_json(indent=1)}\n".encode())
     return whole
 

@@ -22,6 +22,7 @@ from proxyds.artifact.writer import (
     check_output,
     list_written,
     rewrite_manifest,
+    write_croissant,
     write_tables,
 )
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
@@ -159,7 +160,7 @@ def write_proxy(
         summary = write(folder)
         (folder / RECIPE).write_text(write_recipe(recipe), encoding="utf-8")
         session.clock.end_stage("artifact")
-        manifest = list_written(folder, describe())
+        manifest = write_croissant(folder, list_written(folder, describe()))
         card = render_card(manifest, summary)
         for name, content in card.items():
             (folder / name).parent.mkdir(exist_ok=True)

@@ -120,3 +120,9 @@ BY_IMPORTANCE = "cases"
 """The paper's method, whose weights are the importances: an artifact holds them once. Proxies without a method were drawn by it."""
 UNKNOWN_METHOD = Method("of another version", "")
 """Stands for a method that a proxy of a later version was drawn by."""
+
+
+def chooses_by_evaluation(name: str) -> bool:
+    """Tells whether a method looks at the cases of evaluation samples; one that is not known may."""
+    method = METHODS.get(name, UNKNOWN_METHOD)
+    return method is UNKNOWN_METHOD or "cases" in method.needs

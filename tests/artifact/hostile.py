@@ -44,6 +44,19 @@ TAR, VALIDATION_TAR = "webdataset/train-000000.tar", "webdataset/validation-0000
 N_DRAWN, N_EVALUATED = 8, 18
 
 
+def make_former(folder: Path, version: str) -> dict[str, Any]:
+    """Makes a proxy on disk one of a version before 2.0, without samples to rank on and `croissant.json`; returns its manifest."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for name in list(manifest["files"]):
+        if name in ("croissant.json", VALIDATION_INDEX) or re.match("(data|webdataset)/validation-", name):
+            del manifest["files"][name]
+            (folder / name).unlink()
+    manifest["format_version"] = version
+    manifest["counts"].pop("validation", None)
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    return manifest
+
+
 # A proxy in memory
 
 
@@ -745,7 +758,12 @@ CASES: dict[str, Case] = {
     "index-beside-tables": Case(
         say_made_from_index, r"manifest\.json: .*importance/train-\* must not hold parquet files where"
     ),
-    "croissant-another": with_files(r"croissant\.json: must be what", {"croissant.json": b"{}"}),
+    "croissant-another": with_files(r"croissant\.json: must be an object with the @context", {"croissant.json": b"{}"}),
+    "croissant-no-json": with_files(r"croissant\.json: must be JSON", {"croissant.json": b"\xff{"}),
+    "croissant-deep": with_files(r"croissant\.json: must be JSON", {"croissant.json": b"[" * 100_000}),
+    "validation-before-2.0": in_manifest(
+        "counts.validation must be 0 before format 2.0", "format_version", value="1.7"
+    ),
     "picture-bomb": with_files("assets/x.png: it must be an image: .* pixels", {"assets/x.png": picture(9_000)}),
     "program": with_files("'load.py' must be a kind of file", {"load.py": b'print("hostile")\n'}),
     "pickle": with_files("'weights/w.pkl' must be a kind of file", {"weights/w.pkl": b"\x80\x04N."}),

@@ -15,12 +15,15 @@ import pytest
 from PIL import Image
 
 import proxyds
-from proxyds.artifact.card.croissant import render_croissant
+from proxyds.artifact.card.croissant import check_croissant, render_croissant
+from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import CROISSANT, TABLES, ReductionRecord
 from proxyds.artifact.reader import measure_file, read_manifest
-from proxyds.artifact.tables import read_proxy
+from proxyds.artifact.summary import summarize_tables
+from proxyds.artifact.tables import read_proxy, read_tables
 from proxyds.errors import ArtifactError
 from proxyds.pipeline.audit import audit_proxy
+from tests.artifact.hostile import make_former
 
 LOAD = """\
 import json, sys, warnings
@@ -132,26 +135,79 @@ def test_evaluation_samples_with_images_and_labels_that_are_kept_have_sets_of_th
     assert any(each["@id"].startswith("data/validation-0") for each in document["distribution"])
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"contentUrl": "data/', '"contentUrl": "https://evil.example/data/'),
-        ('"includes": "data/', '"includes": "../'),
-        ('"license": "', '"license": "free of '),
-        ('"rai:dataBiases": [', '"rai:dataBiases": [\n  "None.",'),
-    ],
-    ids=["another place", "files outside", "another licence", "another word"],
-)
-def test_one_that_says_something_else_is_refused(old: str, new: str, copy: Path) -> None:
-    audit_proxy(copy)
-    text = (copy / CROISSANT).read_text(encoding="utf-8")
+def replace_in(folder: Path, old: str, new: str) -> None:
+    """Changes a word of `croissant.json` and signs it."""
+    text = (folder / CROISSANT).read_text(encoding="utf-8")
     assert old in text
-    (copy / CROISSANT).write_text(text.replace(old, new, 1), encoding="utf-8")
+    (folder / CROISSANT).write_text(text.replace(old, new, 1), encoding="utf-8")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][CROISSANT] = measure_file(folder / CROISSANT).model_dump()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"contentUrl": "data/', '"contentUrl": "https://evil.example/data/', "must not name an address"),
+        ('"contentUrl": "data/', '"contentUrl": "../data/', "contentUrl must be a file"),
+        ('"contentUrl": "data/', '"sc:contentUrl": "/etc/', "contentUrl must be a file"),
+        ('"contentUrl": "data/train', '"contentUrl": "README.md", "x": "data/train', "with its sha256"),
+        ('"includes": "data/', '"includes": "../', "includes must be a pattern"),
+        ('"includes": "data/', '"includes": "/data/', "includes must be a pattern"),
+        ('"license": "', '"license": "free of ', "license must be 'unknown'"),
+        ('"@vocab": "https://schema.org/"', '"@vocab": "https://evil.example/"', "must be an object with the @context"),
+        ('"distribution": [', '"x": {"@context": {}},\n "distribution": [', "@context must not stand within"),
+        ('"version": "', '"sameAs": "//evil.example/x",\n "version": "', "must not name an address"),
+        ('"Images are not changed."', '"See https://evil.example."', "must not name an address"),
+        ('"Images are not changed."', '"<script>x</script>"', "must be plain text"),
+        ('"@type": "sc:Dataset"', '"@type": "sc:Dataset", "@type": "sc:Dataset"', "must be JSON: the key '@type'"),
+    ],
+)
+def test_one_that_leads_elsewhere_or_gives_another_licence_is_refused(
+    old: str, new: str, said: str, copy: Path
+) -> None:
+    replace_in(copy, old, new)
+    with pytest.raises(ArtifactError, match=rf"croissant\.json: .*{said}"):
+        audit_proxy(copy)
+
+
+def test_one_with_the_words_and_columns_of_another_version_is_taken(copy: Path) -> None:
+    replace_in(copy, '"rai:dataBiases": [', '"rai:news": {"a": [1, null]},\n "rai:dataBiases": [\n  "As of 2.1.",')
+    replace_in(copy, '"field": [', '"field": [\n {"@type": "cr:Field", "@id": "labels/new", "dataType": "sc:Text"},')
+    audit_proxy(copy)
+
+
+def test_an_address_that_the_manifest_holds_may_stand_in_it(copy: Path) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["source"]["name"] = "https://example.org/pictures"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    (copy / CROISSANT).write_bytes(render_croissant(read_manifest(copy)))
     manifest["files"][CROISSANT] = measure_file(copy / CROISSANT).model_dump()
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=r"croissant\.json.*must be what"):
-        audit_proxy(copy)
+    check_croissant(copy, read_manifest(copy))
+
+
+@pytest.mark.parametrize("protocol", ["validation", "paper"])
+@pytest.mark.parametrize("method", ["cases", "easier", "of-a-later-version"])
+def test_it_tells_of_independence_as_the_card_does(tiny_proxy: Path, method: str, protocol: str) -> None:
+    manifest = read_manifest(tiny_proxy)
+    draw = manifest.draw.model_copy(update={"method": method})
+    manifest = manifest.model_copy(update={"draw": draw, "protocol": protocol})
+    card = render_card(manifest, summarize_tables(read_tables(tiny_proxy)))["README.md"].decode()
+    said = " ".join(json.loads(render_croissant(manifest))["rai:dataLimitations"])
+    words = {"validation": ("not independent", "**not independent**"), "paper": ("circular", "test set is circular")}
+    for text, word in zip((said, card), words[protocol], strict=True):
+        assert (word in text) == (method != "easier"), word
+    assert ("did not choose" in said) == ("did not choose by" in card) == (method == "easier")
+
+
+def test_it_cites_the_paper_and_who_proposed_the_method(tiny_proxy: Path) -> None:
+    manifest = read_manifest(tiny_proxy)
+    for method, source in (("easier", "Shleifer"), ("cases", "")):
+        draw = manifest.draw.model_copy(update={"method": method})
+        cited = json.loads(render_croissant(manifest.model_copy(update={"draw": draw})))["citeAs"]
+        assert "1911.09322" in cited
+        assert (source in cited, "selection method" in cited) == (True, bool(source))
 
 
 def test_a_changed_one_is_rendered_again_with_the_card(copy: Path) -> None:
@@ -160,15 +216,30 @@ def test_a_changed_one_is_rendered_again_with_the_card(copy: Path) -> None:
     audit_proxy(copy)
 
 
-def test_a_proxy_of_an_earlier_format_gets_none(copy: Path) -> None:
-    (copy / CROISSANT).unlink()
-    manifest = json.loads((copy / "manifest.json").read_text())
-    del manifest["files"][CROISSANT]
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": "1.6"}))
+@pytest.mark.parametrize("version", ["1.6", "2.0"])
+def test_a_proxy_that_has_none_gets_none_and_its_card_names_none(copy: Path, version: str) -> None:
+    if version == "1.6":
+        make_former(copy, version)
+    else:
+        (copy / CROISSANT).unlink()
+        manifest = json.loads((copy / "manifest.json").read_text())
+        del manifest["files"][CROISSANT]
+        (copy / "manifest.json").write_text(json.dumps(manifest))
     (copy / "README.md").write_text("something else")
     proxyds.render(copy)
     assert not (copy / CROISSANT).exists()
+    card = (copy / "README.md").read_text(encoding="utf-8")
+    assert [name in card for name in (CROISSANT, "indices.csv", "`validation.csv`")] == [False, True, version == "2.0"]
     audit_proxy(copy)
+
+
+def test_a_proxy_before_2_0_may_hold_none(copy: Path) -> None:
+    manifest = make_former(copy, "1.7")
+    (copy / CROISSANT).write_text("{}")
+    manifest["files"][CROISSANT] = measure_file(copy / CROISSANT).model_dump()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"must not be among them before format 2\.0"):
+        read_manifest(copy)
 
 
 # What the Hub makes of the proxy's parquet files

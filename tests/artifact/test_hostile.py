@@ -18,7 +18,7 @@ from proxyds.artifact.summary import summarize_tables
 from proxyds.errors import ArtifactError, ProxydsError, VerificationError
 from proxyds.pipeline.audit import audit_proxy, audit_tables
 from proxyds.selection.records import PAIRS
-from tests.artifact.hostile import CASES, EVALUATION, MANIFEST, RECIPE, Case, Proxy, column
+from tests.artifact.hostile import CASES, EVALUATION, MANIFEST, RECIPE, Case, Proxy, column, make_former
 
 
 @pytest.fixture
@@ -175,8 +175,8 @@ def older(checked_proxy: Path, tmp_path: Path) -> Path:
         for name in ("regret_of_3", "regret_of_5"):
             method["statistics"].pop(name, None)
     evidence["verdict"] = "no better than random"
-    manifest["format_version"] = "1.5"
     (proxy / "manifest.json").write_text(json.dumps(manifest))
+    make_former(proxy, "1.5")
     return proxy
 
 
@@ -203,7 +203,7 @@ def test_a_claim_about_evaluation_samples_must_follow_from_the_runs(checked_prox
 
 def test_intervals_of_1_6_are_not_compared_and_its_values_are(checked_proxy: Path, tmp_path: Path) -> None:
     proxy = Path(shutil.copytree(checked_proxy, tmp_path / "1.6"))
-    change_manifest(proxy, ("format_version",), "1.6")
+    make_former(proxy, "1.6")
     change_manifest(proxy, ("evidence", "verdict"), "no better than random")
     change_manifest(proxy, ("evidence", "methods", 1, "statistics", "tau", "low"), -0.9)
     audit_tables(proxy)

@@ -154,6 +154,26 @@ def test_it_takes_no_other_proxys_place_nor_another_its(run_here: Run, tiny_prox
 # Wherever and however the source lies
 
 
+def test_a_copy_of_a_hub_data_set_keeps_its_name_and_revision(tiny_proxy: Path, tmp_path: Path) -> None:
+    taken = proxyds.index(tiny_proxy, tmp_path / "taken").parent
+    manifest = json.loads((taken / "manifest.json").read_text())
+    manifest["source"] |= {"kind": "hub", "name": "user/digits", "revision": "0b2714987fa4"}
+    (taken / "manifest.json").write_text(json.dumps(manifest))
+    own = write_digits(tmp_path / "images", "png")
+    of_same = proxyds.apply(taken, tmp_path / "same", source=own).manifest.source
+    assert (of_same.kind, of_same.name, of_same.revision) == ("hub", "user/digits", "0b2714987fa4")
+    assert of_same.is_local_copy
+    manifest["source"]["fingerprint"] = "0" * 64
+    (taken / "manifest.json").write_text(json.dumps(manifest))
+    of_other = proxyds.apply(taken, tmp_path / "other", source=own).manifest.source
+    assert (of_other.kind, of_other.name, of_other.revision, of_other.is_local_copy) == (
+        "folder",
+        "images",
+        None,
+        False,
+    )
+
+
 @pytest.mark.parametrize(("suffix", "options"), [("png", {"compress_level": 0}), ("tiff", {})])
 def test_a_folder_in_another_order_and_encoding_gives_the_same_samples(
     run_here: Run, tiny_proxy: Path, tmp_path: Path, suffix: str, options: dict[str, object]
@@ -169,7 +189,7 @@ def test_a_folder_in_another_order_and_encoding_gives_the_same_samples(
             assert new[name].to_pylist() == before[name].to_pylist(), (table, name)
         assert new["encoded_sha256"] != before["encoded_sha256"]
     manifest = read_manifest(tmp_path / "new")
-    assert (manifest.source.kind, manifest.source.name) == ("folder", "images")
+    assert (manifest.source.kind, manifest.source.name) == ("digits", read_manifest(tiny_proxy).source.name)
     assert manifest.source.fingerprint == read_manifest(tiny_proxy).source.fingerprint
     card = (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
     assert escape_markdown(manifest.source.layout) in card

@@ -652,7 +652,7 @@ def test_a_manifest_that_is_too_deep_is_refused(refused: Callable[..., str], run
 
 def test_a_later_minor_version_is_read(run_here: Run, proxy: Path) -> None:
     manifest = proxy / "manifest.json"
-    later = _manifest(format_version="1.9", something="new")
+    later = _manifest(format_version="2.9", something="new")
     manifest.write_text(later(manifest.read_text(encoding="utf-8")), encoding="utf-8")
     assert run_here("verify", "proxy").returncode == 0
 

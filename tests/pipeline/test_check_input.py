@@ -31,6 +31,7 @@ from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.space import listing as space
 from proxyds.space.listing import list_architectures
+from tests.artifact.hostile import make_former
 from tests.conftest import TINY_RECIPE, Run
 
 EIGHT = TINY_RECIPE.replace("depth: 8", "depth: [8, 14]")
@@ -514,9 +515,9 @@ def test_runs_of_too_few_architectures_are_refused(
 def test_a_proxy_of_the_first_format_must_be_built_again_for_runs_made_elsewhere(
     refused: Callable[..., str], proxy: Path, perfect: Path
 ) -> None:
-    manifest = json.loads((proxy / "manifest.json").read_text())
+    manifest = make_former(proxy, "1.0")
     del manifest["image_shape"], manifest["evidence"]
-    (proxy / "manifest.json").write_text(json.dumps({**manifest, "format_version": "1.0"}))
+    (proxy / "manifest.json").write_text(json.dumps(manifest))
     verify_proxy(proxy)
     said = refused(50, *quiet("proxy", "--runs", perfect))
     assert said.endswith("must say its images' shape, which format 1.0 did not; build it again")

@@ -165,6 +165,8 @@ def test_a_source_in_another_order_or_encoding_gives_the_samples_that_a_build_wo
     assert column(new, "encoded_sha256") != column(larger, "encoded_sha256")
     assert proxyds.read_manifest(new).recipe_sha256 == proxyds.read_manifest(larger).recipe_sha256
     assert str(tmp_path) not in (new / "recipe.yaml").read_text()
+    facts = proxyds.read_manifest(new).source
+    assert (facts.name, facts.kind) == ("images", "folder")  # as the proxy knows it, wherever it lies
 
 
 def test_from_python_a_source_is_found_by_an_override(of_images: Path, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """What a proxy is, for programs that gather data sets: `croissant.json`, Croissant 1.1 with its vocabulary of responsible AI.
 
-It follows from the manifest alone, and a reader refuses one that does not: whoever goes by it never leaves the proxy. What it says
-is therefore part of the format: who changes a word here raises the format's version.
+It follows from the manifest alone. A reader takes other words too, but nothing that leads out of the proxy, nor another licence.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ import pyarrow as pa
 
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CROISSANT, INDEXES, MANIFEST, TABLES, Manifest, has_table
-from proxyds.artifact.reader import measure_bytes, refused
+from proxyds.artifact.reader import MAX_DEPTH, parse_json, refused
 from proxyds.artifact.tables import list_own_columns
+from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, UNKNOWN_METHOD, chooses_by_evaluation
+from proxyds.text import find_active_text, iter_texts
 
 _CONTEXT: dict[str, Any] = {
     "@language": "en",
@@ -62,10 +64,7 @@ _CONTEXT: dict[str, Any] = {
     "transform": "cr:transform",
 }
 """The specification's own context, whole: readers warn of another."""
-_CITATION = (
-    "@misc{park2019proxy, author={Minje Park}, title={Data Proxy Generation for Fast and Efficient Neural Architecture Search}, "
-    "year={2019}, eprint={1911.09322}, archivePrefix={arXiv}}"
-)
+_OF_PROXIES = "Park, Data Proxy Generation for Fast and Efficient Neural Architecture Search, 2019, arXiv 1911.09322"
 _DATA_TYPES = {
     pa.int64(): "cr:Int64",
     pa.int8(): "cr:Int8",
@@ -74,6 +73,12 @@ _DATA_TYPES = {
     pa.string(): "sc:Text",
 }
 _PARQUET = "application/x-parquet"
+_CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
+MAX_CROISSANT_BYTES = 32_000_000
+_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//\S+")
+_URLS = {*_CONFORMS_TO, *(value for value in _CONTEXT.values() if isinstance(value, str) and "//" in value)}
+"""Addresses that every Croissant file names: they say what words mean, and nobody loads data from them."""
+_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.*-]*(/[A-Za-z0-9_*][A-Za-z0-9_.*-]*)*")
 
 
 def render_croissant(manifest: Manifest) -> bytes:
@@ -93,8 +98,8 @@ def render_croissant(manifest: Manifest) -> bytes:
             f"A data proxy: {counts.proxy} of the {counts.train} training samples of {source.name}, chosen so that a neural architecture "
             "search can rank its candidates on them."
         ),
-        "conformsTo": ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"],
-        "citeAs": _CITATION,
+        "conformsTo": _CONFORMS_TO,
+        "citeAs": _cite(manifest.draw.method),
         "datePublished": manifest.created,
         "keywords": ["data proxy", "neural architecture search"],
         "license": manifest.licence,
@@ -110,23 +115,93 @@ def render_croissant(manifest: Manifest) -> bytes:
 
 
 def check_croissant(folder: Path, manifest: Manifest) -> None:
-    """Refuses a proxy whose `croissant.json`, if there is one, has other bytes than its manifest gives: nothing in it leads elsewhere.
+    """Refuses a proxy whose `croissant.json`, if there is one, leads out of it or has another licence; words and columns may be others.
 
     Raises:
-        ArtifactError: It has.
+        ArtifactError: It does, or is none.
     """
     facts = manifest.files.get(CROISSANT)
-    if facts is not None and facts != measure_bytes(render_croissant(manifest)):
-        raise refused(
-            folder / CROISSANT, f"must be what {MANIFEST} gives (docs/format.md, Croissant), it is something else"
-        )
+    if facts is None:
+        return
+    place = folder / CROISSANT
+    if facts.bytes > MAX_CROISSANT_BYTES:
+        raise refused(place, f"must have {MAX_CROISSANT_BYTES:,} bytes at most, has {facts.bytes:,}")
+    try:
+        problem = next(_find_ways_out(parse_json(place.read_bytes().decode()), manifest), None)
+    except (ValueError, RecursionError) as error:
+        problem = f"must be JSON: {error}"
+    if problem is not None:
+        raise refused(place, problem)
+
+
+def _find_ways_out(document: Any, manifest: Manifest) -> Iterator[str]:
+    """Says what of a Croissant file leads out of its proxy, or says another licence."""
+    if not isinstance(document, dict) or document.get("@context") != _CONTEXT:
+        yield "must be an object with the @context of Croissant 1.1, and no other"
+        return
+    if document.get("license") != manifest.licence:
+        yield f"license must be {manifest.licence!r} as in {MANIFEST}"
+    within = {name: value for name, value in document.items() if name != "@context"}
+    known = {url for _, text in iter_texts(manifest.model_dump(mode="json")) for url in _list_urls(text)}
+    for parts, text in iter_texts(within):
+        name = ".".join(parts)[:100]
+        if len(parts) > MAX_DEPTH:
+            yield f"must be {MAX_DEPTH} levels deep at most"
+        if (active := find_active_text(text)) is not None:
+            yield f"{name!r} must be plain text, it holds {active}: {text[:60]!r}"
+        for url in _list_urls(text) - known - _URLS:
+            yield f"{name!r} must not name an address that {MANIFEST} does not name, it names {url[:60]!r}"
+    for node in _iter_objects(within):
+        yield from _find_ways_out_of(node, manifest)
+
+
+def _find_ways_out_of(node: dict[str, Any], manifest: Manifest) -> Iterator[str]:
+    """Says what of one object leads elsewhere: a name of a file that is none, a pattern of others, another licence or meaning of names."""
+    for name, value in node.items():
+        last = re.split("[:#]", name)[-1]
+        if last in ("@context", "@import", "@base", "@vocab"):
+            yield f"{last} must not stand within"
+        elif last == "license" and value != manifest.licence:
+            yield f"license must be {manifest.licence!r} as in {MANIFEST}"
+        elif last == "contentUrl":
+            facts = manifest.files.get(value) if isinstance(value, str) else None
+            if facts is None or node.get("sha256") != facts.sha256:
+                yield f"contentUrl must be a file of {MANIFEST}, with its sha256, it is {str(value)[:60]!r}"
+        elif last in ("includes", "excludes"):
+            patterns = value if isinstance(value, list) else [value]
+            if not all(isinstance(each, str) and _PATTERN.fullmatch(each) and ".." not in each for each in patterns):
+                yield f"{last} must be a pattern of files in the folder, it is {str(value)[:60]!r}"
+
+
+def _iter_objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Goes through all objects of a JSON value."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+
+
+def _list_urls(text: str) -> set[str]:
+    """Lists what a program could take for an address, without the punctuation that follows it."""
+    return {url.rstrip(".,;:!?)]}'\"") for url in _URL.findall(text)}
+
+
+def _cite(method: str) -> str:
+    """Says whose the proxy's ways are: data proxies are Park's, and so is `cases`; other methods are others'."""
+    source = METHODS.get(method, UNKNOWN_METHOD).source
+    own = f" The selection method {method}: {source}." if source and method != BY_IMPORTANCE else ""
+    return f"Data proxies: {_OF_PROXIES}.{own}"
 
 
 def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
     """Describes what the proxy was made from, how, what it is for and what it is not, in the terms of Croissant's RAI vocabulary."""
     source, draw, counts = manifest.source, manifest.draw, manifest.counts
     at, n_labels = f" at revision {source.revision}" if source.revision else "", len(manifest.label_names)
-    left_out = [f"{n} files of its folder ({why})" for why, n in source.left_out.items()]
+    left_out = [f"{n} files that were not used ({why})" for why, n in source.left_out.items()]
     probes = ", ".join(dict.fromkeys(probe.name for probe in manifest.probes))
     biases = [
         "Samples were chosen to rank architectures, not to stand for their source: what the method prefers is more frequent here.",
@@ -173,12 +248,21 @@ def _list_limits(manifest: Manifest) -> Iterator[str]:
         yield "How well it ranks was not checked: nothing shows that it ranks better than a random subset of its size."
     else:
         yield from _list_limits_of_evidence(evidence)
-    if manifest.protocol == "paper":
-        yield "The test samples chose it: a ranking that is measured on them is circular."
-    else:
-        yield "A ranking on evaluation samples is less independent of how it was made than one on test samples, which chose nothing."
+    yield _tell_independence(manifest)
     if manifest.is_saturated:
         yield "The heaviest probe is right on every evaluation sample: no architecture can be seen to be better."
+
+
+def _tell_independence(manifest: Manifest) -> str:
+    """Says how far a ranking is independent of the choice, as the card does."""
+    chose, is_paper = chooses_by_evaluation(manifest.draw.method), manifest.protocol == "paper"
+    if is_paper and chose:
+        return "The test samples chose it: a ranking that is measured on them is circular."
+    if is_paper:
+        return "Evaluation samples and test samples are the same. They did not choose it, but no others are left to measure the winner on."
+    if chose:
+        return "The evaluation samples chose it: a ranking on them is not independent. The test samples chose nothing."
+    return f"The method {manifest.draw.method} did not choose by evaluation samples. The test samples chose nothing."
 
 
 def _list_limits_of_evidence(evidence: EvidenceRecord) -> Iterator[str]:

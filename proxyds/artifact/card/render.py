@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from proxyds.artifact.card.evidence_plots import draw_evidence, label_search
 from proxyds.artifact.card.plots import count_labels, draw_pictures, list_weights
 from proxyds.artifact.evidence_records import HALVING, EstimateRecord, EvidenceRecord
-from proxyds.artifact.manifest import CARD, Manifest, list_configs
+from proxyds.artifact.manifest import CARD, CROISSANT, INDEXES, Manifest, list_configs
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     BY_ACCURACY,
@@ -26,7 +26,7 @@ from proxyds.artifact.ranking_table import (
     STATISTICS,
 )
 from proxyds.artifact.summary import Summary
-from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD
+from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD, chooses_by_evaluation
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.text import duration, show_value, with_prefix
 
@@ -41,7 +41,7 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     """Renders a proxy's card: Markdown with the YAML metadata that the Hub reads, and its pictures.
 
     Args:
-        manifest: The proxy's; the list of files is not looked at.
+        manifest: The proxy's; its list of files holds all but the card's: the card names what is there.
         summary: The counts of the proxy's tables.
 
     Returns:
@@ -72,7 +72,8 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         m=manifest,
         e=manifest.evidence,
         method=method,
-        chose_by_evaluation=method is UNKNOWN_METHOD or "cases" in method.needs,
+        chose_by_evaluation=chooses_by_evaluation(manifest.draw.method),
+        files=_list_named(manifest),
         cases=_case_rows(manifest, summary),
         weights=list_weights(summary),
         labels=_label_rows(manifest, summary),
@@ -94,6 +95,16 @@ def code_span(text: object) -> str:
     """Writes a name as a code span, in a table or out of it: on one line, without what would end it."""
     line = " ".join(str(text).split()).replace("`", "'")
     return f"`{line}`".replace("|", "\\|")
+
+
+def _list_named(manifest: Manifest) -> dict[str, list[str]]:
+    """Lists the files for other readers that are there, as the card names them: tars, lists of samples, `croissant.json`."""
+    tars = any(name.startswith("webdataset/") for name in manifest.files)
+    return {
+        "tars": ["webdataset/*.tar"] if tars else [],
+        "lists": [name for name in INDEXES.values() if name in manifest.files],
+        "croissant": [name for name in (CROISSANT,) if name in manifest.files],
+    }
 
 
 def _metadata(manifest: Manifest) -> str:
