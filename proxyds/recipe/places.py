@@ -34,6 +34,8 @@ def find_place(own: Images, given: str | Path | None, lay: Path | None) -> Path 
             )
             raise SourceNotFoundError(why, place=Path(given))
         return place
+    if getattr(own, "kind", None) == "digits":
+        return None  # they come with scikit-learn, whatever else was read as them
     if lay is not None and os.path.exists(lay):  # noqa: PTH110 - one that may not be looked at is none
         return lay
     if (path := getattr(own, "path", None)) is None:
