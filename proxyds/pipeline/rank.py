@@ -75,7 +75,7 @@ def rank(
         notes.append(
             f"This proxy was made from an index: rank with {manifest.index_of.name} {manifest.index_of.version}, which has the check."
         )
-    if read.unused:
+    if read.unused and not read.is_ranking:
         notes.append(f"Not read of the results: {', '.join(read.unused)}.")
     if manifest.protocol == "paper" and manifest.evidence is not None:
         notes.append("The check's test samples chose this proxy, too (the paper's protocol): chances may flatter.")
