@@ -16,8 +16,9 @@ with Path(table).open() as file:
     results = {row["architecture"]: row for row in csv.DictReader(file)}
 shapes = {name(shape): shape for shape in SHAPES}
 data, test = proxyds.torch_dataset(everything), proxyds.torch_dataset(proxy, "test")
-if not proxyds.rank(proxy, list(results.values())).shortlist:
-    sys.exit("no check of this proxy says which candidates to train: run `proxyds check` on it")
+if not (ranking := proxyds.rank(proxy, list(results.values()))).shortlist:
+    print(f"{ranking.candidates[0].name} comes first. {ranking.notes[0]}")
+    sys.exit()
 while not (ranking := proxyds.rank(proxy, list(results.values()))).is_settled:
     following = next(each for each in ranking.shortlist if "full_accuracy" not in results[each])
     results[following]["full_accuracy"] = train(make(shapes[following]), data, test, Path(proxy, "recipe.yaml"))
