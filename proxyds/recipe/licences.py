@@ -22,7 +22,7 @@ LICENCES = tuple(
     other pddl postgresql unknown unlicense wtfpl zlib
     """.split()  # noqa: SIM905 - a table to read, not a hundred lines
 )
-"""Those of the Hub's page «Licenses» (huggingface.co/docs/hub/repositories-licenses), compared on 1 December 2026."""
+"""Names that the Hub documents (huggingface.co/docs/hub/repositories-licenses), compared with copies of that page in public repositories, December 2026."""
 
 
 def check_licence(name: str) -> str:

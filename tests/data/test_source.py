@@ -40,7 +40,7 @@ FINGERPRINTS = {
     "cifar10": "547a43ce3c052dd5ca5ea24a36288b2fa0ccb700be3a41138e539c2f909f9e66",
     "digits": "acca979775f46aa2347cc8026e67a87d35f9a431843ec397227d98c5d0a02331",
 }
-"""Of ids that published cards tell: no later rule of ids changes them."""
+"""Fingerprints that published cards tell: no later rule of ids changes them."""
 
 
 @pytest.fixture(params=[False, True], ids=["held", "streamed"])

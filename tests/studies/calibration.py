@@ -40,7 +40,7 @@ STUDIES = {"cifar10": 10, "cifar100": 100}
 """Studies whose rows are taken, with how many labels."""
 MIN_RATIO = 0.05
 BUDGETS = (0.05, 0.1)
-"""Of successive halving: shares of the epochs on everything."""
+"""Shares of the epochs on everything that successive halving trains for."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from proxyds.evaluation.decision.prediction import Architectures, Model
 from proxyds.evaluation.rank_metrics import Floats
 
 INTERVAL = 0.9
-"""Of the accuracies that are expected on everything."""
+"""Share of the draws that an interval of expected accuracies holds."""
 CLOSE = 0.01
 """A candidate is close to the best where it lacks so much accuracy at most."""
 
