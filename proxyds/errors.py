@@ -87,6 +87,10 @@ class PluginError(UnavailableError):
     """A plugin cannot be imported, offers no family of networks, or takes a name that is taken."""
 
 
+class CallableError(UnavailableError):
+    """Python code that a program hands over cannot be copied to workers, does not do what it must, or was not handed over."""
+
+
 class MissingExtraError(UnavailableError):
     """Something asked for needs a package that is not installed."""
 

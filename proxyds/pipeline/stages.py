@@ -107,6 +107,7 @@ class Session:
         store: Where finished tasks are kept.
         on_progress: Called as work goes on.
         clock: Records each stage's end.
+        place: Where the source lies; None for where the recipe says.
     """
 
     recipe: Recipe
@@ -116,6 +117,7 @@ class Session:
     store: Store
     on_progress: OnProgress
     clock: StageClock
+    place: Path | None = None
 
     def run(self, tasks: Sequence[Task]) -> list[Done]:
         """Runs the tasks that the store does not hold; returns every task's result in the order given."""
@@ -145,7 +147,9 @@ class Session:
 
     def read_source(self, id_rule: int) -> Source:
         """Returns the source with ids by a rule, and split by them; see `load_source`."""
-        return self.data if id_rule == self.data.facts.id_rule else load_source(self.recipe, self.run, id_rule=id_rule)
+        if id_rule == self.data.facts.id_rule:
+            return self.data
+        return load_source(_place_recipe(self.recipe, self.place), self.run, id_rule=id_rule)
 
     def in_memory(self) -> Session:
         """Returns the session with the columns of its training samples in memory."""
@@ -168,16 +172,19 @@ def open_session(
         SourceError: The source cannot be read; see `load_source`.
         DeviceError: There is no such device or engine.
     """
-    spec = recipe.source if place is None else place_source(recipe.source, place)
     clock = StageClock(execution.on_progress)
     device, engine = execution.choose_engine()
     with engine:
         run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        placed = recipe.model_copy(update={"source": spec})
-        data = load_source(placed, run, execution.streamed, id_rule)
+        data = load_source(_place_recipe(recipe, place), run, execution.streamed, id_rule)
         remember_source(recipe, data, place, execution.store)
         recipe = recipe.with_crop_padding(choose_crop_padding(min(data.image_shape[1:])))
-        yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock)
+        yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock, place)
+
+
+def _place_recipe(recipe: Recipe, place: Path | None) -> Recipe:
+    """Returns the recipe whose source lies at a place; see `place_source`."""
+    return recipe if place is None else recipe.model_copy(update={"source": place_source(recipe.source, place)})
 
 
 @contextmanager

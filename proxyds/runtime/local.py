@@ -20,7 +20,7 @@ from proxyds.errors import TrainingError, WorkerDiedError
 from proxyds.progress import OnProgress, Progress
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import REPORT_SECONDS, WORKER_ENVIRONMENT, Engine, Failure, Task, run_task
-from proxyds.space.networks.plugins import load_plugins, loaded_plugins
+from proxyds.space.networks.plugins import LoadedCode, list_code, load_code
 
 
 class InProcess(Engine):
@@ -143,7 +143,7 @@ class LocalWorkers(Engine):
                 max_workers=self.n_workers,
                 context=LokyContext(),
                 initializer=_start_worker,
-                initargs=(os.getpid(), self._messages, loaded_plugins()),
+                initargs=(os.getpid(), self._messages, list_code()),
                 env=WORKER_ENVIRONMENT,
             )
         return self._executor
@@ -164,7 +164,7 @@ def _run_in_worker(task: Task, store: Store) -> None:
     run_task(task, store, send)
 
 
-def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
+def _start_worker(parent: int, messages: Any, code: LoadedCode) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's alone, and loky may have let signals through
     import torch
 
@@ -172,7 +172,7 @@ def _start_worker(parent: int, messages: Any, plugins: list[str]) -> None:
     _messages = messages
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    load_plugins(plugins)
+    load_code(code)
 
 
 def _end_with(parent: int) -> None:

@@ -50,7 +50,7 @@ from proxyds.runtime.ray_worker import (
 )
 from proxyds.runtime.storage.store import LOCKS, Store
 from proxyds.runtime.task import WORKER_ENVIRONMENT, Engine, Failure, Task
-from proxyds.space.networks.plugins import loaded_plugins
+from proxyds.space.networks.plugins import list_code
 from proxyds.text import first_line
 
 _Answer = TypeVar("_Answer")
@@ -124,7 +124,7 @@ class RayCluster(Engine):
         require_room()
         remote = _remote(answer_question, needs, max_retries=TRIES - 1)
         try:
-            answer, stuck_since = remote.remote(loaded_plugins(), function, arguments), None
+            answer, stuck_since = remote.remote(list_code(), function, arguments), None
             while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
                 stuck_since = self._look_for_room(stuck_since, require_room)
             return cast(_Answer, ray.get(answer))
@@ -219,7 +219,7 @@ class RayCluster(Engine):
         needs, computing = self._needs(task.device), self._ask_computing(task.device)
         small, large = packed.split(task.arguments)
         task, mailbox = replace(task, arguments=small), self._find_mailbox()
-        assignment = Assignment(task, store, marker, computing, loaded_plugins(), mailbox, self._n_started)
+        assignment = Assignment(task, store, marker, computing, list_code(), mailbox, self._n_started)
         if task.n_processes == 1:
             return _remote(work, needs).remote(assignment, **large)
         return _remote(work_together, {"CPU": 0}).remote(assignment, needs, **large)

@@ -25,7 +25,7 @@ from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.atomic import temporary_folder
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import REPORT_SECONDS, WORKER_ENVIRONMENT, Task, run_task
-from proxyds.space.networks.plugins import load_plugins
+from proxyds.space.networks.plugins import LoadedCode, load_code
 
 _Answer = TypeVar("_Answer")
 
@@ -44,7 +44,7 @@ class Assignment:
         store: Where its result goes.
         marker: A file in the store by which this node shows that it sees that; None where that is at an address.
         computing: What results depend on besides a task's inputs, as it is elsewhere.
-        plugins: To load.
+        code: To load.
         mailbox: The actor that takes its reports, a `Mailbox`.
         number: Of this try, among all that the driver began.
     """
@@ -53,7 +53,7 @@ class Assignment:
     store: Store
     marker: Path | None
     computing: dict[str, str]
-    plugins: list[str]
+    code: LoadedCode
     mailbox: Any
     number: int
 
@@ -74,9 +74,9 @@ class Mailbox:
         return reports
 
 
-def answer_question(plugins: list[str], function: Callable[..., _Answer], arguments: Sequence[object]) -> _Answer:
-    """Calls a function on this node, with plugins loaded."""
-    _prepare(plugins)
+def answer_question(code: LoadedCode, function: Callable[..., _Answer], arguments: Sequence[object]) -> _Answer:
+    """Calls a function on this node, with code from elsewhere loaded."""
+    _prepare(code)
     return function(*arguments)
 
 
@@ -180,17 +180,17 @@ class _Reporter:
                 self._assignment.mailbox.put.remote(self._assignment.number, progress)
 
 
-def _prepare(plugins: list[str]) -> None:
+def _prepare(code: LoadedCode) -> None:
     import torch
 
     torch.set_num_threads(1)
-    load_plugins(plugins)
+    load_code(code)
 
 
 def _begin(assignment: Assignment, large: Mapping[str, bytes]) -> Task:
     """Makes this process fit for a task, or refuses it where results would differ or be lost; returns it with all arguments."""
     task, node = assignment.task, socket.gethostname()
-    _prepare(assignment.plugins)
+    _prepare(assignment.code)
     if assignment.marker is not None and not assignment.marker.exists():
         raise OutputError(
             f"the store {assignment.store.name}: must be seen by every node of the cluster, {node} does not see it: {SHARED}"

@@ -18,6 +18,7 @@ from proxyds.errors import ArtifactError, RecipeError, StarvedLabelError
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.recipe.methods import METHODS
 from proxyds.runtime.storage.store import Store
+from tests.artifact.hostile import make_former
 from tests.conftest import Run
 
 pytestmark = pytest.mark.e2e
@@ -292,14 +293,14 @@ def test_a_proxy_from_before_there_were_methods_is_checked_and_drawn_again(
     proxies: dict[str, Path], tmp_path: Path, session_store: Path
 ) -> None:
     folder = Path(shutil.copytree(proxies["cases"], tmp_path / "earlier"))
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = make_former(folder, "1.4")
     del manifest["draw"]["method"]
-    manifest["format_version"] = "1.4"
     recipe = folder / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("  method: cases\n", ""))
     assert "method" not in recipe.read_text()
     manifest["files"]["recipe.yaml"] = measure_file(recipe).model_dump()
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    proxyds.render(folder)
     audit_proxy(folder)
     store = Store(session_store)
     assert proxyds.read_recipe(recipe).selection.method == "cases"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxyds.callables import hash_files
 from proxyds.errors import MissingExtraError
 from proxyds.space.networks.plugins import find_family
 
@@ -43,12 +41,7 @@ def describe_origin(network: str) -> dict[str, str]:
         return {}
     module = family.module.partition(":")[0]
     import_module(module)
-    top = sys.modules[module.partition(".")[0]]
-    files = [file for folder in getattr(top, "__path__", []) for file in sorted(Path(folder).rglob("*.py"))]
-    if not hasattr(top, "__path__") and top.__file__:
-        files = [Path(top.__file__)]
-    content = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
-    return {"plugin": f"{family.module} {hashlib.sha256(content).hexdigest()}"}
+    return {"plugin": f"{family.module} {hash_files(module)}"}
 
 
 def build_network(

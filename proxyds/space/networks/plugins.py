@@ -8,6 +8,7 @@ named by whoever runs the command, with `--plugin` or `load_plugin`; it holds a 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -15,6 +16,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from proxyds.callables import list_handed_over, receive
 from proxyds.errors import PluginError, UnknownNameError
 from proxyds.space.networks.families import FAMILIES, Family
 from proxyds.space.networks.parameters import Parameters
@@ -38,9 +40,32 @@ def load_plugins(modules: list[str]) -> None:
             _loaded.append(module)
 
 
-def loaded_plugins() -> list[str]:
-    """Returns the modules of `load_plugins`, for a worker that must know them too."""
-    return list(_loaded)
+@dataclass(frozen=True)
+class LoadedCode:
+    """Code from elsewhere, which a worker must know too.
+
+    Attributes:
+        plugins: The modules of `load_plugins`.
+        handed_over: See `callables.list_handed_over`.
+    """
+
+    plugins: list[str]
+    handed_over: dict[str, bytes]
+
+
+def list_code() -> LoadedCode:
+    """Returns all code from elsewhere that this process knows."""
+    return LoadedCode(list(_loaded), list_handed_over())
+
+
+def load_code(code: LoadedCode) -> None:
+    """Lets a worker know what `list_code` of the main process returned.
+
+    Raises:
+        PluginError: See `load_plugins`.
+    """
+    load_plugins(code.plugins)
+    receive(code.handed_over)
 
 
 @cache

@@ -1,0 +1,116 @@
+"""Code that a program hands over: its identity is that of what it does, and it reaches workers as it is."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyds.callables import hand_over, identify_code, list_handed_over, receive, take_over
+from proxyds.errors import CallableError
+
+SCRIPT = """
+import functools
+from proxyds.callables import identify_code
+
+WIDTH, NAMES = 4, {"a", "bb", "ccc", "dddd", "eeeee"}
+
+class Net:
+    depth = 2
+
+    def __init__(self, width):
+        super().__init__()
+        self.layer = [width] * WIDTH
+
+    def __call__(self, x):
+        return self.layer[x]
+
+    @property
+    def size(self):
+        return WIDTH
+
+def count(n):
+    return count(n - 1) if n > 0 and "x" not in {"y", "z", "w"} else len(NAMES)
+
+print(identify_code(functools.partial(Net, 8), "net"), identify_code(count, "count"))
+"""
+
+
+def run_script(folder: Path, text: str, seed: str) -> list[str]:
+    folder.mkdir()
+    (folder / "script.py").write_text(text)
+    env = {**os.environ, "PYTHONHASHSEED": seed}
+    told = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=env, capture_output=True, text=True, check=True
+    )
+    return told.stdout.split()
+
+
+def test_an_identity_is_the_same_in_another_session_from_another_file_on_other_lines(tmp_path: Path) -> None:
+    first = run_script(tmp_path / "one", SCRIPT, "1")
+    assert run_script(tmp_path / "two", f"# a comment\n\n{SCRIPT}", "2") == first
+    assert len(set(first)) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("WIDTH, NAMES = 4", "WIDTH, NAMES = 5"), ("Net, 8", "Net, 9"), ("depth = 2", "depth = 3")]
+)
+def test_another_global_argument_or_member_is_another_identity(tmp_path: Path, old: str, new: str) -> None:
+    assert old in SCRIPT
+    first, changed = (
+        run_script(tmp_path / name, text, "1") for name, text in [("a", SCRIPT), ("b", SCRIPT.replace(old, new))]
+    )
+    assert first[0] != changed[0]
+
+
+def make_adder(n: int) -> Any:
+    return lambda x: x + n
+
+
+def make_subtracter(n: int) -> Any:
+    return lambda x: x - n
+
+
+def test_what_a_function_does_and_closes_over_counts() -> None:
+    identities = [identify_code(each, "f") for each in (make_adder(1), make_adder(2), make_subtracter(1), make_adder)]
+    assert len(set(identities)) == 4
+    assert identities[0] == identify_code(make_adder(1), "another name")
+
+
+def test_the_files_of_an_imported_module_count(tmp_path: Path) -> None:
+    identities = []
+    text = "import nets; from proxyds.callables import identify_code; print(identify_code(nets.make, 'n'))"
+    for width in (3, 4):
+        (tmp_path / "nets.py").write_text(f"WIDTH = {width}\ndef make():\n    return WIDTH\n")
+        told = subprocess.run(
+            [sys.executable, "-B", "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        identities.append(told.stdout)
+    assert identities[0] != identities[1]
+
+
+def test_a_value_that_was_handed_over_reaches_workers() -> None:
+    identity = hand_over(functools.partial(make_adder, 3), "adder")
+    receive(list_handed_over())
+    assert take_over(identity, "missing")()(1) == 4
+
+
+def test_what_was_not_handed_over_is_asked_for() -> None:
+    with pytest.raises(CallableError, match="hand it over"):
+        take_over("0" * 64, "hand it over")
+
+
+def nothing() -> Any:
+    yield
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), nothing()], ids=["lock", "generator"])
+def test_what_cannot_be_copied_is_named(value: Any) -> None:
+    with pytest.raises(CallableError, match="net-a"):
+        hand_over(value, "net-a")
