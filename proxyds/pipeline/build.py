@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
@@ -38,7 +38,7 @@ from proxyds.pipeline.stages import (
     Session,
     join_needs,
     list_space,
-    open_session,
+    open_build,
     prepare_probes,
     score_samples,
     tell_same_version,
@@ -61,6 +61,7 @@ def build(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
+    source: Any = None,
     force: bool = False,
     **options: Unpack[Options],
 ) -> Built:
@@ -72,6 +73,9 @@ def build(
     Args:
         recipe: What to build, or the file that says so.
         out: The folder to make.
+        source: What to build it from in place of the recipe's section `source`: data in memory (`(images, labels)`, a `datasets.Dataset`,
+            a torch data set of pairs, a mapping of split names to these; see `docs/sources.md`), a folder, or another recipe, whose
+            section is taken. What the recipe itself says of images and splits stays. None for what the recipe says.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
         options: How the work is done; see `Execution`.
 
@@ -84,7 +88,7 @@ def build(
     out = Path(out).absolute()
     existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
-    with open_session(recipe, Execution(**options)) as session:
+    with open_build(recipe, Execution(**options), source) as session:
         warnings = [*recipe.warnings, *session.data.warnings]
         if existing is not None and force:
             warnings += _tell_of_former(session, existing)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def check(
     *,
     overrides: Sequence[str] = (),
     runs: str | Path | None = None,
-    source: str | Path | None = None,
+    source: Any = None,
     **options: Unpack[Options],
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
@@ -103,7 +103,8 @@ def check(
         folder: The proxy.
         overrides: `check.a=b` assignments to its recipe.
         runs: A CSV file of runs made elsewhere, so that nothing is trained here.
-        source: Where the source lies, a folder or a recipe that says so; None for where this machine last read it.
+        source: Where the source lies, a folder or a recipe that says so, or the same data in memory; None for where this machine last
+            read it.
         options: How the work is done; see `Execution`.
 
     Raises:
@@ -113,7 +114,7 @@ def check(
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     if runs is not None:
         return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution))
-    with reopen_session(recipe, read_manifest(folder), execution, source or moved) as session:
+    with reopen_session(recipe, read_manifest(folder), execution, moved if source is None else source) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         return Built(folder, check_ranking(session, folder, settings, architectures, ranked))

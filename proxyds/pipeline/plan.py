@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.reader import read_manifest
@@ -33,6 +33,7 @@ from proxyds.pipeline.stages import (
     Session,
     list_probe_jobs,
     list_space,
+    open_build,
     open_session,
     prepare_probes,
     read_scores,
@@ -165,18 +166,19 @@ class BuildPlan:
 
 
 @retry_if_damaged
-def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> BuildPlan:
+def plan_build(recipe: Recipe | str | Path, *, source: Any = None, **options: Unpack[Options]) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
 
     Args:
         recipe: What to build, or the file that says so.
+        source: What to build it from; see `build`.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    with open_session(recipe, Execution(**options)) as session:
+    with open_build(recipe, Execution(**options), source) as session:
         data, check = session.data, None
         architectures = list_space(session)
         timing = Timing(session)
@@ -201,13 +203,15 @@ def plan_check(
     folder: str | Path,
     *,
     overrides: Sequence[str] = (),
-    source: str | Path | None = None,
+    source: Any = None,
     **options: Unpack[Options],
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder = Path(folder)
     recipe, settings, moved = read_checked_recipe(folder, overrides)
-    with reopen_session(recipe, read_manifest(folder), Execution(**options), source or moved) as session:
+    with reopen_session(
+        recipe, read_manifest(folder), Execution(**options), moved if source is None else source
+    ) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
