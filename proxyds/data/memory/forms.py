@@ -104,7 +104,7 @@ def hold_pairs(pairs: Any, place: str) -> Held:
         LabelError: Labels are neither whole numbers nor texts.
     """
     places, base = None, pairs
-    while type(base).__name__ == "Subset" and type(base).__module__ == "torch.utils.data.dataset":
+    while _is_subset(base):
         indices = np.asarray(as_array(base.indices), np.int64)
         places, base = indices if places is None else indices[places], base.dataset
     if not len(pairs):
@@ -174,8 +174,14 @@ def _ask(pairs: Any, index: int, place: str) -> tuple[Any, Any]:
     return pair[0], pair[1]
 
 
+def _is_subset(pairs: Any) -> bool:
+    return type(pairs).__name__ == "Subset" and type(pairs).__module__ == "torch.utils.data.dataset"
+
+
 def _find_classes(pairs: Any) -> tuple[str, ...] | None:
     """Finds the names of labels that a data set of torchvision has, or all of those that one is put together from."""
+    if _is_subset(pairs):
+        return _find_classes(pairs.dataset)
     if isinstance(members := getattr(pairs, "datasets", None), list) and members:
         of_members = {_find_classes(member) for member in members}
         return of_members.pop() if len(of_members) == 1 else None
