@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
@@ -53,7 +53,11 @@ from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
+from proxyds.space.candidates import hand_over_again
 from proxyds.space.networks.build import describe_origin
+
+if TYPE_CHECKING:
+    from proxyds.space.candidates import Candidates
 
 
 @retry_if_damaged
@@ -63,6 +67,7 @@ def build(
     *,
     source: Any = None,
     force: bool = False,
+    space: Candidates | None = None,
     **options: Unpack[Options],
 ) -> Built:
     """Builds a proxy (Algorithm 1 of the paper, whole).
@@ -77,12 +82,14 @@ def build(
             a torch data set of pairs, a mapping of split names to these; see `docs/sources.md`), a folder, or another recipe, whose
             section is taken. What the recipe itself says of images and splits stays. None for what the recipe says.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
+        space: The networks of a recipe that was made with `proxyds.Recipe(space=...)`, where another program made it.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    hand_over_again(recipe.space, space)
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
     out = Path(out).absolute()
