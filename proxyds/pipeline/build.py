@@ -54,6 +54,7 @@ from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
+from proxyds.training.trainer import train_by
 
 
 @retry_if_damaged
@@ -61,6 +62,7 @@ def build(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
+    trainer: object | None = None,
     force: bool = False,
     **options: Unpack[Options],
 ) -> Built:
@@ -72,13 +74,15 @@ def build(
     Args:
         recipe: What to build, or the file that says so.
         out: The folder to make.
+        trainer: Trains all networks in place of the shipped loop: a function `(network, train, *, seed, device)` that returns the
+            network, or an object with `fit`; see docs/trainer.md.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    recipe = train_by(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), trainer)
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
     out = Path(out).absolute()
@@ -113,6 +117,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     session.clock.end_stage("space")
 
     needs = find_build_needs(recipe)
+    session.try_trainer(chosen[0], recipe.selection.ratio)
     scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
     rule = DESIGNS[recipe.selection.method]
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)
