@@ -37,7 +37,7 @@ from proxyds.pipeline.reading import (
 )
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
-from proxyds.recipe.models import Recipe, choose_crop_padding
+from proxyds.recipe.models import Check, Recipe, choose_crop_padding
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store
@@ -68,8 +68,9 @@ from proxyds.selection.similarity import (
 )
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
-from proxyds.training.job import TrainingSetup
+from proxyds.training.job import TrainingSetup, list_trials
 from proxyds.training.numerics import describe_computations
+from proxyds.training.trainer import require_trainer
 
 _Answer = TypeVar("_Answer")
 LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
@@ -83,8 +84,8 @@ class StageClock:
         self._on_progress = on_progress
         self._started = time.perf_counter()
 
-    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0, warning: str = "") -> None:
-        """Ends a stage: with the results of its tasks, if it has any, the floating-point operations of its networks, and a warning."""
+    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int | None = 0, warning: str = "") -> None:
+        """Ends a stage: with its tasks' results, if it has any, the operations of its networks, None where nobody knows, and a warning."""
         now = time.perf_counter()
         elapsed = now - self._started
         record = StageRecord(
@@ -143,11 +144,22 @@ class Session:
         )
 
     def describe_machine(self, architectures: Sequence[Architecture]) -> MachineRecord:
-        """Describes where some networks are trained, and how each computes there."""
+        """Describes where some networks are trained, and how each computes there, unless that is a trainer's matter."""
         n_labels, image_shape = len(self.data.label_names), self.data.image_shape
-        precision = self.recipe.training.precision
-        computations = self.ask(describe_computations, architectures, n_labels, image_shape, self.device, precision)
+        training, computations = self.recipe.training, {}
+        if training.trainer is None:
+            known = architectures, n_labels, image_shape, self.device, training.precision
+            computations = self.ask(describe_computations, *known)
         return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
+
+    def try_trainer(self, architecture: Architecture, ratio: float) -> None:
+        """Tries out the trainer that the recipe names, if it does, on a training set of a proxy's size; see `job.list_trials`."""
+        self.run(list_trials(self.set_up_training(), architecture, self.data.train, ratio))
+
+    def for_check(self, settings: Check) -> Session:
+        """Returns the session with networks trained as in a check."""
+        training = settings.choose_training(self.recipe.training)
+        return replace(self, recipe=self.recipe.model_copy(update={"training": training}))
 
     def read_source(self, id_rule: int) -> Source:
         """Returns the source with ids by a rule, and split by them; see `reading.read_source`."""
@@ -309,6 +321,7 @@ def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> t
 def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[ProbeJob]:
     """Lists the trainings of a build's probes, for each repeat every probe; the heaviest is asked on the way where that is needed."""
     recipe, data, setup = session.recipe, session.data, session.set_up_training()
+    require_trainer(setup.settings)
     return [
         ProbeJob(
             **vars(setup),
@@ -340,7 +353,8 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
         check_above_chance(probe, tell_repeats(facts.n_conflicting, facts.n_shared))
     check_some_wrong(probes, session.recipe.selection.method)
     warning = warn_of_likeness(probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)])
-    flops = sum(job.training_flops + job.asking_flops for job in jobs)
+    known = [job.flops for job in jobs if job.flops is not None]
+    flops = sum(known) if len(known) == len(jobs) else None
     session.clock.end_stage("probes", [probe.result for probe in probes], flops, warning)
     return probes
 

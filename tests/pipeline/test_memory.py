@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.delenv("PROXYDS_DATA", raising=False)
-    yield {"store": Store(tmp_path / "store")}
+    return {"store": Store(tmp_path / "store")}
 
 
 def test_it_has_the_bytes_of_the_one_from_files(folder: Path) -> None:

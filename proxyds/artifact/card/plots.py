@@ -51,7 +51,9 @@ def draw_pictures(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     pictures = {}
     with mpl.rc_context(STYLE):
         if manifest.index_of is None:
-            pictures = {"labels.png": _draw_labels(manifest, summary), "probes.png": _draw_probes(manifest)}
+            pictures = {"labels.png": _draw_labels(manifest, summary)}
+            if manifest.has_losses:
+                pictures["probes.png"] = _draw_probes(manifest)
             if manifest.draw.method == BY_IMPORTANCE:
                 pictures |= {"cases.png": _draw_cases(summary), "importance.png": _draw_importance(summary)}
             else:
@@ -174,6 +176,7 @@ def _draw_weights(summary: Summary) -> bytes:
 
 
 def _draw_probes(manifest: Manifest) -> bytes:
+    """Draws the loss over epochs of each probe."""
     labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
     is_long = max(map(len, labels)) > LONG_NAME
     figure, axes = new_axes(height=3 + (0.17 * len(labels) if is_long else 0))
