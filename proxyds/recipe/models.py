@@ -19,6 +19,7 @@ from proxyds.recipe.output import Output
 from proxyds.recipe.problems import Fault, refuse_faults, validate_words
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
 from proxyds.section import Section, check_distinct, fault
+from proxyds.space.candidates import is_candidates, make_space
 from proxyds.space.choices import SpaceSpec
 from proxyds.space.known_models import find_unknown_models
 from proxyds.text import find_active_text, iter_texts, short_json
@@ -306,12 +307,15 @@ class Recipe(Section):
         Args:
             ratio: The same as `selection={"ratio": ...}`.
             method: The same as `selection={"method": ...}`.
-            sections: The fields by name; `name` and `space` must be given.
+            sections: The fields by name; `name` and `space` must be given. `space` may also be networks at hand, see `make_space`.
 
         Raises:
             UnknownNameError: The first problem is a name that is not registered.
+            CallableError: Networks at hand cannot be used.
             RecipeError: Anything else is wrong; the message lists every problem.
         """
+        if is_candidates(sections.get("space")):
+            sections["space"] = make_space(sections["space"])
         shorthands = {"ratio": ("selection", "ratio"), "method": ("selection", "method")}
         validate_words(self, {**sections, "ratio": ratio, "method": method}, shorthands)
         unknown = find_unknown_models(self.space)

@@ -85,6 +85,10 @@ class Space(Section):
                 "must hold either choices (for each parameter a value or a list) or architectures (a list), it holds "
                 + ("neither" if self.choices is None else "both")
             )
+        if self.architectures is None and FAMILIES[self.network].parameters.named_by is not None:
+            raise fault(
+                f"must list networks of the family {self.network} one by one, as architectures, it holds choices"
+            )
         return self
 
     @property
@@ -117,7 +121,9 @@ class Space(Section):
         return {name: parameters[name] for name in self._values}
 
     def name_of(self, parameters: Mapping[str, Any]) -> str:
-        """Names an architecture by the network and what varies in this space; a text that alone varies is the name."""
+        """Names an architecture by the network and what varies in this space; a text that alone varies is the name; some families' have names."""
+        if (named_by := FAMILIES[self.network].parameters.named_by) is not None:
+            return str(parameters[named_by])
         varied = self._varied
         shown = {name: value for name, value in _flatten(parameters).items() if name in varied}
         if len(shown) == 1 and isinstance(alone := next(iter(shown.values())), str):

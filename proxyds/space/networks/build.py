@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from proxyds.callables import hash_files
+from proxyds.code_identity import hash_files
 from proxyds.errors import MissingExtraError
 from proxyds.space.networks.plugins import find_family
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from proxyds.space.networks.parameters import (
     EfficientNetParameters,
+    HandedOverParameters,
     LibraryParameters,
     NASBench201Parameters,
     Parameters,
@@ -39,6 +40,9 @@ class Family:
     summary: str
     library: str | None = None
 
+
+HANDED_OVER = "python"
+"""The family of networks that a program hands over."""
 
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
@@ -73,5 +77,11 @@ FAMILIES: dict[str, Family] = {
         None,
         "timm's models, by name (proxyds[timm])",
         "timm",
+    ),
+    HANDED_OVER: Family(
+        HandedOverParameters,
+        "proxyds.space.networks.handed_over",
+        None,
+        "networks of a Python program, handed over with space=",
     ),
 }

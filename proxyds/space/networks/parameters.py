@@ -23,11 +23,13 @@ class Parameters(BaseModel):
 
     Attributes:
         every: For a field whose values can be listed, the function that lists them; a recipe then says `every`.
+        named_by: The field that is each network's name; such networks are listed one by one. None: they are named by what varies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     every: ClassVar[dict[str, Callable[[], Sequence[object]]]] = {}
+    named_by: ClassVar[str | None] = None
 
     def cost_parts(self) -> Mapping[Hashable, int] | None:
         """Counts what the cost is the sum of; None: each network has to be measured.
@@ -175,4 +177,23 @@ class LibraryParameters(Parameters):
         False,
         description="For small images: the first convolution 3x3 at most and of stride 1, no pooling after it.",
         examples=[True],
+    )
+
+
+def _is_name(name: str) -> str:
+    if name != name.strip() or not name.isprintable():
+        raise ValueError(f"must be a name on one line, without blanks around it, got {short_json(name)}")
+    return name
+
+
+class HandedOverParameters(Parameters):
+    """A network that a program hands over: which one."""
+
+    named_by = "name"
+
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_name)] = Field(
+        "network", description="What the program calls it.", examples=["wide"]
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        "0" * 64, description="Of its code, as proxyds.build writes it.", examples=["0" * 64]
     )
