@@ -198,9 +198,7 @@ def _read_place(text: str) -> Place:
 
 
 def _explain_name(place: Place, name: Any, names: Sequence[str]) -> Fault:
-    elsewhere = (
-        " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
-    )
+    elsewhere = " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
     message = f"must be a known name{elsewhere}, got {short_json(name)}; {suggest_names(str(name), names)}"
     return Fault(place, message, is_unknown_name=True)
 
