@@ -48,6 +48,11 @@ def take_over(identity: str, missing: str) -> Any:
     return pickle.loads(_PICKLED[identity])  # noqa: S301 - pickled by this program
 
 
+def is_handed_over(identity: str) -> bool:
+    """Says whether a value of this identity was handed over."""
+    return identity in _PICKLED
+
+
 def list_handed_over() -> dict[str, bytes]:
     """Returns everything that was handed over, pickled, by identity: for a worker that must know it too."""
     return dict(_PICKLED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
@@ -53,7 +53,11 @@ from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
+from proxyds.space.candidates import hand_over_again
 from proxyds.space.networks.build import describe_origin
+
+if TYPE_CHECKING:
+    from proxyds.space.candidates import Candidates
 
 
 @retry_if_damaged
@@ -62,6 +66,7 @@ def build(
     out: str | Path,
     *,
     force: bool = False,
+    space: Candidates | None = None,
     **options: Unpack[Options],
 ) -> Built:
     """Builds a proxy (Algorithm 1 of the paper, whole).
@@ -73,12 +78,14 @@ def build(
         recipe: What to build, or the file that says so.
         out: The folder to make.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
+        space: The networks of a recipe that was made with `proxyds.Recipe(space=...)`, where another program made it.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    hand_over_again(recipe.space, space)
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
     out = Path(out).absolute()

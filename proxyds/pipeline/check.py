@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -81,8 +81,12 @@ from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_cont
 from proxyds.selection.labels import count_kept, draw_random_labels, keeps_all
 from proxyds.selection.records import Drawn, SampleScores
 from proxyds.space.architecture import Architecture
+from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
+
+if TYPE_CHECKING:
+    from proxyds.space.candidates import Candidates
 
 
 @retry_if_damaged
@@ -92,6 +96,7 @@ def check(
     overrides: Sequence[str] = (),
     runs: str | Path | None = None,
     source: str | Path | None = None,
+    space: Candidates | None = None,
     **options: Unpack[Options],
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
@@ -104,6 +109,7 @@ def check(
         overrides: `check.a=b` assignments to its recipe.
         runs: A CSV file of runs made elsewhere, so that nothing is trained here.
         source: Where the source lies, a folder or a recipe that says so; None for where this machine last read it.
+        space: See `build.build`.
         options: How the work is done; see `Execution`.
 
     Raises:
@@ -111,6 +117,7 @@ def check(
     """
     folder, execution = Path(folder).resolve(), Execution(**options)
     recipe, settings, moved = read_checked_recipe(folder, overrides)
+    hand_over_again(recipe.space, space)
     if runs is not None:
         return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution))
     with reopen_session(recipe, read_manifest(folder), execution, source or moved) as session:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.reader import read_manifest
@@ -50,9 +50,13 @@ from proxyds.runtime.task import Task
 from proxyds.selection.probe import choose_probes, warn_of_few
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
+from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import find_active_text, make_plain, with_prefix
 from proxyds.training.job import MIN_TIMED, expect_image_seconds, measure_rate
+
+if TYPE_CHECKING:
+    from proxyds.space.candidates import Candidates
 
 MOST_READ_BYTES = 200_000_000
 """Bytes of parquet files and tars that are read as a whole to count labels for a recipe, at most."""
@@ -165,17 +169,21 @@ class BuildPlan:
 
 
 @retry_if_damaged
-def plan_build(recipe: Recipe | str | Path, **options: Unpack[Options]) -> BuildPlan:
+def plan_build(
+    recipe: Recipe | str | Path, *, space: Candidates | None = None, **options: Unpack[Options]
+) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
 
     Args:
         recipe: What to build, or the file that says so.
+        space: See `build.build`.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
     """
     recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    hand_over_again(recipe.space, space)
     with open_session(recipe, Execution(**options)) as session:
         data, check = session.data, None
         architectures = list_space(session)
@@ -202,11 +210,13 @@ def plan_check(
     *,
     overrides: Sequence[str] = (),
     source: str | Path | None = None,
+    space: Candidates | None = None,
     **options: Unpack[Options],
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder = Path(folder)
     recipe, settings, moved = read_checked_recipe(folder, overrides)
+    hand_over_again(recipe.space, space)
     with reopen_session(recipe, read_manifest(folder), Execution(**options), source or moved) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)

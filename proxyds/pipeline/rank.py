@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,8 +17,10 @@ from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.space.architecture import Architecture
+from proxyds.space.candidates import list_identities
 from proxyds.space.cost import measure_network
 from proxyds.space.listing import list_architectures
+from proxyds.space.networks.families import HANDED_OVER
 from proxyds.text import suggest_names
 
 if TYPE_CHECKING:
@@ -94,15 +96,16 @@ def _count_costs(
     of_space = (
         {} if manifest.evidence is None else {each.name: _Cost.of(each) for each in manifest.evidence.architectures}
     )
+    named: Set[str] = set()
     why = None
     if not names <= set(of_space):
-        listed, why = _list_space(manifest, folder)
+        listed, named, why = _list_space(manifest, folder)
         of_space |= listed
     costs = of_space | {
         name: _Cost(*measure_network(name, network, _shape_of(manifest))) for name, network in networks.items()
     }
     counted = [each if each.name not in costs else costs[each.name].complete(each) for each in candidates]
-    others = [each.name for each in candidates if each.name not in of_space]
+    others = [each.name for each in candidates if each.name not in of_space and each.name not in named]
     if not others or manifest.evidence is None:
         return counted, []
     if why is not None:
@@ -141,13 +144,20 @@ def _shape_of(manifest: Manifest) -> tuple[int, int, int]:
     return manifest.image_shape
 
 
-def _list_space(manifest: Manifest, folder: Path) -> tuple[dict[str, _Cost], str | None]:
-    """Lists the proxy's search space by name; or says why it cannot be listed here, such as for want of its plugin."""
+def _list_space(manifest: Manifest, folder: Path) -> tuple[dict[str, _Cost], Set[str], str | None]:
+    """Lists the proxy's search space by name; or says why it cannot be listed here, such as for want of its plugin.
+
+    Returns:
+        What architectures cost; the names of those whose cost cannot be told, since they are code of another program; why there are no others.
+    """
     if manifest.image_shape is None:
-        return {}, "a proxy of format 1.0 does not say what images it is for."
+        return {}, set(), "a proxy of format 1.0 does not say what images it is for."
+    named: Set[str] = set()
     try:
         recipe = read_own_recipe(folder)
+        if recipe.space.network == HANDED_OVER:
+            named = list_identities(recipe.space).keys()
         listed = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
     except (RecipeError, UnavailableError) as error:
-        return {}, str(error)
-    return {each.name: _Cost.of(each) for each in listed}, None
+        return {}, named, str(error)
+    return {each.name: _Cost.of(each) for each in listed}, named, None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
 from proxyds.data.chunked import Column, Values, cut_chunks, map_chunks, materialize
 from proxyds.data.pixels import FileAt
@@ -24,7 +24,7 @@ from proxyds.runtime.storage.store import Entry
 from proxyds.runtime.task import Done, Report, Task
 from proxyds.selection.records import NearestMap, Outcomes
 from proxyds.space.architecture import Architecture
-from proxyds.space.networks.build import sketch_network
+from proxyds.space.networks.build import ask_network
 from proxyds.space.networks.plugins import find_family
 from proxyds.training.inference import extract_features, list_layers
 from proxyds.training.model import load_network
@@ -57,24 +57,41 @@ def check_layer(architecture: Architecture, layer: str | None, n_labels: int, im
 
     Raises:
         UnknownNameError: The network has no such layer.
+        RecipeError: None is asked for, and the network has no head to go by.
     """
     asked = layer or find_family(architecture.network).feature_layer
-    network = sketch_network(architecture.network, architecture.parameters, n_labels, image_shape)
-    layers = list_layers(network, image_shape)
+
+    def ask(network: nn.Module, images: Tensor) -> tuple[list[str], str | None]:
+        layers = list_layers(network, images)
+        return layers, asked or _before_heads(network, layers, n_labels)
+
+    layers, asked = ask_network(architecture.network, architecture.parameters, n_labels, image_shape, ask)
     if asked is None:
-        return _before_heads(network, layers, n_labels)
+        raise RecipeError(
+            f"similarity.layer: must name the layer of {architecture.name} that features are taken from, since it has no linear layer to "
+            f"take them before; it has: {_show(layers)}"
+        )
     if asked not in layers:
         place = "similarity.layer" if layer else f"feature_layer of the family {architecture.network}"
-        top = ", ".join(name for name in layers if name.count(".") < 2)
-        raise UnknownNameError(f"{place}: must be a layer of {architecture.name}, got {asked!r}; it has: {top}, ...")
+        raise UnknownNameError(
+            f"{place}: must be a layer of {architecture.name}, got {asked!r}; it has: {_show(layers)}"
+        )
     return asked
 
 
-def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> str:
+def _show(layers: Sequence[str]) -> str:
+    shown = [name for name in layers if name.count(".") < 2] or layers[:9]
+    return (
+        ", ".join([*shown, *(["..."] if len(shown) < len(layers) else [])])
+        or "none, make its parts modules of their own"
+    )
+
+
+def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> str | None:
     """Finds the last layer that is computed before the head, or before the first of several heads that are computed side by side.
 
     A head is linear, or a 1x1 convolution, and gives as many values as there are labels; where there is none, the last linear
-    layer stands for it; where there is none either, the last of the layers, which are in the order of computation, is taken.
+    layer stands for it; None where there is none either. The layers are in the order of computation.
     """
 
     def can_be_head(module: nn.Module) -> bool:
@@ -86,7 +103,7 @@ def _before_heads(network: nn.Module, layers: Sequence[str], n_labels: int) -> s
     linear = [index for index, module in enumerate(modules) if isinstance(module, nn.Linear)]
     heads = [index for index, module in enumerate(modules) if can_be_head(module)] or linear
     if not heads:
-        return layers[-1]
+        return None
     head = heads[-1]
     while head - 1 in heads:
         head -= 1

@@ -1,4 +1,4 @@
-"""Candidates as a program has them, from which a recipe's section `space` is made: factories of networks, and modules."""
+"""Candidates as a program has them: factories of networks, and modules. A recipe's section `space` is made from them, and names them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from proxyds.callables import is_handed_over
 from proxyds.errors import CallableError
+from proxyds.space.choices import Space
 from proxyds.space.networks.families import HANDED_OVER
 
 if TYPE_CHECKING:
     from torch import nn
 
+    Candidate = Callable[..., nn.Module] | nn.Module
+    Candidates = Mapping[str, Candidate] | Sequence[Candidate]
 
-def make_space(
-    candidates: Mapping[str, Callable[..., nn.Module] | nn.Module] | Sequence[Callable[..., nn.Module] | nn.Module],
-) -> dict[str, Any]:
+
+def make_space(candidates: Candidates) -> dict[str, Any]:
     """Makes a recipe's section `space` of networks at hand, and keeps them for this process and its workers.
 
     Args:
@@ -48,6 +51,60 @@ def make_space(
 def is_candidates(space: object) -> bool:
     """Tells whether what is given for a space is networks at hand, and not a recipe's section."""
     return isinstance(space, list | tuple) or (isinstance(space, Mapping) and any(map(callable, space.values())))
+
+
+def hand_over_again(space: Space, candidates: Candidates | None) -> None:
+    """Keeps the networks that a recipe's section `space` names; where it is of another family there is nothing to do.
+
+    Args:
+        space: The section.
+        candidates: What `make_space` takes; None where this program made the recipe, or has handed the networks over before.
+
+    Raises:
+        CallableError: The section names networks that were never handed over, or candidates are given that it does not name.
+    """
+    if space.network != HANDED_OVER:
+        if candidates is not None:
+            raise CallableError(
+                f"space: must be left out, the recipe's own is of the family {space.network}; a recipe for networks at hand is made with "
+                "proxyds.Recipe(space=...)"
+            )
+        return
+    wanted = list_identities(space)
+    if candidates is not None:
+        given = {each["name"]: each["sha256"] for each in make_space(candidates)["architectures"]}
+        problems = [
+            f"space: {name!r} must be the network that the recipe names, of the sha256 {sha256[:16]}; "
+            + (
+                f"the one given has {given[name][:16]}: its code or what it uses has changed"
+                if name in given
+                else "none is given"
+            )
+            for name, sha256 in wanted.items()
+            if given.get(name) != sha256
+        ]
+        problems += [
+            f"space: {name!r} must be left out, the recipe names no such network"
+            for name in given
+            if name not in wanted
+        ]
+        if problems:
+            raise CallableError(
+                "\n".join([*problems, "a recipe for these networks is made with proxyds.Recipe(space=...)"])
+            )
+    if missing := [name for name, sha256 in wanted.items() if not is_handed_over(sha256)]:
+        shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise CallableError(
+            f"space: must be given, the recipe names {len(wanted):,} networks that are code of a Python program, and this one lacks {shown}; "
+            "code is never read from files: call proxyds.build, proxyds.check or proxyds.plan_build with space= and the networks that "
+            "the recipe was made with"
+        )
+
+
+def list_identities(space: Space) -> dict[str, str]:
+    """Lists the sha256 of each network that a section `space` of handed-over networks names, by name."""
+    listed = map(space.parameters_at, range(space.n_listed))
+    return {each["name"]: each["sha256"] for each in listed}
 
 
 def _name(candidates: Any) -> dict[str, Any]:

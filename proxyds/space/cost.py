@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from proxyds.errors import ProxydsError, RecipeError
 from proxyds.space.architecture import Architecture
-from proxyds.space.networks.build import sketch_network
+from proxyds.space.networks.build import ask_network
 from proxyds.space.networks.families import FAMILIES
 from proxyds.space.networks.parameters import Parameters
 from proxyds.text import first_line
@@ -24,22 +24,21 @@ from proxyds.text import first_line
 def measure_cost(
     name: str, network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int]
 ) -> Architecture:
-    """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed.
+    """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed, unless its code needs values.
 
     Raises:
         RecipeError: It cannot be built, or not work on such images.
+        CallableError: It is of a program that did not hand it over.
     """
-    n_images = 2  # batch norm refuses a single image whose map is one pixel
-    with _as_recipe_error(f"{name} must be built of its parameters, got {parameters}"):
-        built = sketch_network(network, parameters, n_labels, image_shape)
-        if not isinstance(built, torch.nn.Module):
-            raise TypeError(f"build gave {type(built).__name__}, no network")
     on_images = (
         f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
         "larger ones (source.image_size), a small_stem or smaller patches may help"
     )
-    with torch.device("meta"):
-        images = torch.zeros(n_images, *image_shape)
+
+    def ask(built: torch.nn.Module, images: torch.Tensor) -> Architecture:
+        if not isinstance(built, torch.nn.Module):
+            raise TypeError(f"build gave {type(built).__name__}, no network")
+        n_images = len(images)
         targets = torch.zeros(n_images, dtype=torch.long)
         with FlopCounterMode(display=False) as forward, _as_recipe_error(on_images):
             logits = built(images)
@@ -49,18 +48,23 @@ def measure_cost(
                 f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}; models with auxiliary outputs "
                 "need aux_logits: false among their arguments"
             )
-        loss = F.cross_entropy(logits, targets)
-        with FlopCounterMode(display=False, custom_mapping=_BACKWARD_FLOPS) as backward:
-            torch.autograd.backward(loss)
-    forward_flops = forward.get_total_flops() // n_images
-    return Architecture(
-        name=name,
-        network=network,
-        parameters=parameters,
-        forward_flops=forward_flops,
-        training_flops=forward_flops + backward.get_total_flops() // n_images,
-        n_parameters=sum(weight.numel() for weight in built.parameters()),
-    )
+        with (
+            FlopCounterMode(display=False, custom_mapping=_BACKWARD_FLOPS) as backward,
+            _as_recipe_error(f"{name} must have weights that can be trained"),
+        ):
+            torch.autograd.backward(F.cross_entropy(logits, targets))
+        forward_flops = forward.get_total_flops() // n_images
+        return Architecture(
+            name=name,
+            network=network,
+            parameters=parameters,
+            forward_flops=forward_flops,
+            training_flops=forward_flops + backward.get_total_flops() // n_images,
+            n_parameters=sum(weight.numel() for weight in built.parameters()),
+        )
+
+    with _as_recipe_error(f"{name} must be built of its parameters, got {parameters}"):
+        return ask_network(network, parameters, n_labels, image_shape, ask)
 
 
 def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int]:

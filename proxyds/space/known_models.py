@@ -52,6 +52,7 @@ def find_unknown_models(space: Space) -> Iterator[tuple[tuple[str | int, ...], s
 def list_unchecked(space: Space) -> list[str]:
     """Lists what only a dry run checks of the names in a space, since it takes torch."""
     unchecked = {
+        "python": ["space: networks, which a Python program hands over"],
         "torchvision": ["space: arguments of models"],
         "timm": ["space: names of timm's models, and their arguments"],
     }

@@ -7,16 +7,22 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from proxyds.errors import RecipeError
+from proxyds.errors import CallableError, ProxydsError, RecipeError
 from proxyds.seeding import derive_seed
 from proxyds.space.architecture import Architecture, by_cost
+from proxyds.space.candidates import hand_over_again
 from proxyds.space.choices import Bounds, Space
 from proxyds.space.cost import measure_cost, read_parameters
+from proxyds.space.networks.families import HANDED_OVER
+from proxyds.space.networks.handed_over import check_initial_weights
 
 MAX_LISTED = 200_000
 """Architectures that are listed, at most."""
 MAX_MEASURED = 5_000
 """Networks that are built to be measured, at most: some ten to a hundred a second."""
+
+MAX_TOLD = 10
+"""Networks that cannot be built which one message names."""
 
 
 def list_architectures(
@@ -37,11 +43,15 @@ def list_architectures(
         Every architecture, or the sample, within the bounds; by FLOPs, then parameters, then name.
 
     Raises:
-        RecipeError: Too many to be looked at one by one, none within the bounds, or a network cannot be built.
+        RecipeError: Too many to be looked at one by one, none within the bounds, or a network cannot be built; of those of a program
+            the message names all.
+        CallableError: A program's networks were not handed over, or cannot be used.
     """
+    hand_over_again(space, None)
     measured = _Measured()
     listed: dict[str, Architecture] = {}
     outside: list[Architecture] = []
+    faults: list[ProxydsError] = []
     for number in _numbers(space, seed):
         parameters = space.parameters_at(number)
         name = space.name_of(parameters)
@@ -58,7 +68,17 @@ def list_architectures(
         elif measured.n == MAX_MEASURED:  # what bounds leave of a sample
             break
         else:
-            architecture = measure_cost(name, space.network, parameters, n_labels, image_shape)
+            try:
+                architecture = measure_cost(name, space.network, parameters, n_labels, image_shape)
+                if space.network == HANDED_OVER:
+                    check_initial_weights(parameters, n_labels, image_shape)
+            except (RecipeError, CallableError) as error:
+                if space.network != HANDED_OVER:
+                    raise
+                faults.append(error)
+                if len(faults) == MAX_TOLD:
+                    break
+                continue
             measured.add(parts, architecture)
         if _is_within(architecture, space.bounds):
             listed[name] = architecture
@@ -66,6 +86,8 @@ def list_architectures(
             outside.append(architecture)
         if len(listed) == space.sample:
             break
+    if faults:
+        raise type(faults[0])("\n".join(map(str, faults)))
     if not listed:
         raise _nothing_within(space, outside)
     return sorted(listed.values(), key=by_cost)

@@ -219,12 +219,12 @@ def _is_within(module: str, layer: str) -> bool:
     return module == layer or module.startswith(f"{layer}.")
 
 
-def list_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+def list_layers(network: nn.Module, images: Tensor) -> list[str]:
     """Names every layer that features can be read from, in the order of computation.
 
     Args:
-        network: On the meta device: nothing is computed.
-        image_shape: (C, H, W).
+        network: On any device; on torch's meta device nothing is computed.
+        images: (n, C, H, W) float32 on that device.
 
     Returns:
         The modules whose output for n images is one tensor (n, D) or (n, D, ...).
@@ -238,5 +238,6 @@ def list_layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[s
     for name, module in network.named_modules():
         if name:
             module.register_forward_hook(partial(note, name))
-    network.eval()(torch.zeros(2, *image_shape, device="meta"))
+    with torch.no_grad():
+        network.eval()(images)
     return layers

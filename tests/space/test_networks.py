@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,17 +13,34 @@ from proxyds.errors import RecipeError
 from proxyds.recipe.models import Probes, Recipe
 from proxyds.selection.probe import choose_probes
 from proxyds.selection.similarity import check_layer
+from proxyds.space.candidates import make_space
 from proxyds.space.cost import measure_cost
 from proxyds.space.listing import list_architectures
-from proxyds.space.networks.build import build_network, sketch_network
-from proxyds.space.networks.families import FAMILIES
+from proxyds.space.networks.build import ask_network, build_network
+from proxyds.space.networks.families import FAMILIES, HANDED_OVER
 from proxyds.training.inference import extract_features, list_layers
 from proxyds.training.model import make_network
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (3, 17, 23)]
 
 
-def defaults(network: str) -> dict[str, int]:
+class HandedOver(torch.nn.Module):
+    """A network as a program might have it."""
+
+    def __init__(self, n_labels: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.body = torch.nn.Conv2d(image_shape[0], 4, 3)
+        self.head = torch.nn.Linear(4, n_labels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(images).relu().mean((2, 3)))
+        return logits
+
+
+def defaults(network: str) -> dict[str, Any]:
+    if network == HANDED_OVER:
+        (given,) = make_space({"own": HandedOver})["architectures"]
+        return dict(given)
     return FAMILIES[network].parameters().model_dump()
 
 
@@ -42,7 +61,7 @@ def test_a_family_maps_images_to_logits_and_learns_from_them(network: str, shape
 def test_a_family_has_its_feature_layer_defaults_and_descriptions(network: str) -> None:
     family, shape = FAMILIES[network], (3, 16, 16)
     layer = check_layer(measure_cost(network, network, defaults(network), 2, shape), None, 2, shape)
-    assert layer in list_layers(sketch_network(network, defaults(network), 2, shape), shape)
+    assert layer in ask_network(network, defaults(network), 2, shape, list_layers)
     assert family.feature_layer in (layer, None)
     built = make_network(network, defaults(network), 2, shape, seed=0).eval()
     last = [module for module in built.modules() if isinstance(module, torch.nn.Linear)][-1]
@@ -132,6 +151,6 @@ def test_a_space_smaller_than_the_number_of_probes_is_refused() -> None:
 def test_layers_are_those_that_give_one_tensor() -> None:
     with torch.device("meta"):
         built = build_network("resnet", defaults("resnet"), 2, (3, 16, 16))
-    layers = list_layers(built, (3, 16, 16))
+    layers = list_layers(built, torch.zeros(2, 3, 16, 16, device="meta"))
     assert {"stem", "stages.0", "stages.1.0.conv1", "stages.2", "pool", "classifier"} <= set(layers)
     assert "stages" not in layers  # a list of modules has no output of its own

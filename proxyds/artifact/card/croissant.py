@@ -231,12 +231,18 @@ def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
         ],
         "dataBiases": biases,
         "dataUseCases": [
-            f"Ranking architectures of the family {manifest.space.network} in a search, trained with the settings in recipe.yaml.",
+            f"Ranking {_name_space(manifest)} in a search, trained with the settings in recipe.yaml.",
             "Not for training a network that is to be used, nor for telling how accurate one is.",
         ],
         "dataLimitations": [*_list_limits(manifest)],
         "personalSensitiveInformation": ["What the source holds of it is here too. Nobody looked for it."],
     }
+
+
+def _name_space(manifest: Manifest) -> str:
+    if "code" in manifest.space.origin:
+        return "networks of a Python program, whose names are in recipe.yaml and whose code is not here,"
+    return f"architectures of the family {manifest.space.network}"
 
 
 def _list_limits(manifest: Manifest) -> Iterator[str]:

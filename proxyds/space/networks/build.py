@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxyds.code_identity import hash_files
 from proxyds.errors import MissingExtraError
+from proxyds.space.networks.families import HANDED_OVER
 from proxyds.space.networks.plugins import find_family
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+_Answer = TypeVar("_Answer")
 
 
 def describe_origin(network: str) -> dict[str, str]:
@@ -24,7 +28,8 @@ def describe_origin(network: str) -> dict[str, str]:
 
     Returns:
         Nothing for the families of this package; `library` with its version; `plugin` with the sha256 of the module that
-        holds `build`, or of all modules of its package.
+        holds `build`, or of all modules of its package; `code` where the recipe has the sha256 of each network's code, which is that of
+        one version of Python.
 
     Raises:
         MissingExtraError: The library is not installed.
@@ -37,6 +42,9 @@ def describe_origin(network: str) -> dict[str, str]:
             raise MissingExtraError(
                 f"network {network!r}: must have {family.library} installed, it is not; pip install 'proxyds[{family.library}]'"
             ) from None
+    if network == HANDED_OVER:
+        major, minor, _ = platform.python_version_tuple()
+        return {"code": f"of a program, identified by the sha256 of each network's code in Python {major}.{minor}"}
     if family.module.startswith("proxyds."):
         return {}
     module = family.module.partition(":")[0]
@@ -81,5 +89,39 @@ def sketch_network(
         try:
             with torch.device("meta"):
                 return build_network(network, parameters, n_labels, image_shape)
-        except RuntimeError:  # for want of values; any other mistake is one on the CPU too
+        except (RuntimeError, TypeError):  # for want of values; any other mistake is one on the CPU too
             return build_network(network, parameters, n_labels, image_shape).to("meta")
+
+
+def ask_network(
+    network: str,
+    parameters: Mapping[str, Any],
+    n_labels: int,
+    image_shape: tuple[int, int, int],
+    ask: Callable[[nn.Module, Tensor], _Answer],
+) -> _Answer:
+    """Builds a network and asks it something, on torch's meta device; where its code needs values, which that has not, on the CPU.
+
+    Args:
+        network: See `build_network`.
+        parameters: See `build_network`.
+        n_labels: See `build_network`.
+        image_shape: See `build_network`.
+        ask: Called with the network and two images (2, channels, height, width).
+
+    Returns:
+        What `ask` returns.
+
+    Raises:
+        Exception: Whatever building or asking raises on the CPU.
+    """
+    import torch
+
+    try:
+        built = sketch_network(network, parameters, n_labels, image_shape)
+        with torch.device("meta"):
+            return ask(built, torch.zeros(2, *image_shape))  # batch norm refuses a single image whose map is one pixel
+    except Exception:  # noqa: BLE001 - whatever is wrong besides is wrong on the CPU too
+        with torch.random.fork_rng(devices=[]):
+            built = build_network(network, parameters, n_labels, image_shape)
+            return ask(built, torch.zeros(2, *image_shape))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,9 +35,7 @@ def build(parameters: HandedOverParameters, n_labels: int, image_shape: tuple[in
         CallableError: Nothing of that identity was handed over, or it is no factory of networks.
     """
     name = parameters.name
-    factory = take_over(
-        parameters.sha256, f"space: {name!r} (sha256 {parameters.sha256[:16]}) must be handed over, it is not; {HOW}"
-    )
+    factory = take_over(parameters.sha256, f"space: {name!r} must be handed over with space=, it is not")
     network = factory(**_choose_arguments(factory, n_labels, image_shape))
     if not isinstance(network, nn.Module):
         raise CallableError(
@@ -49,11 +48,36 @@ def build(parameters: HandedOverParameters, n_labels: int, image_shape: tuple[in
     return network
 
 
-HOW = (
-    "networks that are Python code are never read from files: call proxyds.build or proxyds.check with space= and the "
-    "networks that the recipe was made with"
-)
-"""What to do where a recipe names networks that this program does not have."""
+@cache
+def _draws_weights(sha256: str, n_labels: int, image_shape: tuple[int, int, int]) -> tuple[bool, bool]:
+    """Says whether a network that was handed over has the same weights with the same seed, and others with another."""
+    parameters, drawn = HandedOverParameters(sha256=sha256), []
+    for seed in (1, 1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn.append(list(build(parameters, n_labels, image_shape).parameters()))
+    first, again, other = drawn
+    is_same, stays = (len(first) == len(each) and all(map(torch.equal, first, each)) for each in (again, other))
+    return is_same, not stays
+
+
+def check_initial_weights(parameters: Mapping[str, str], n_labels: int, image_shape: tuple[int, int, int]) -> None:
+    """Refuses a network whose initial weights do not depend on torch's seed alone; arguments as of `build`, parameters as JSON has them.
+
+    Raises:
+        CallableError: They are the same whatever the seed, or others each time.
+    """
+    repeats, varies = _draws_weights(parameters["sha256"], n_labels, image_shape)
+    if not repeats:
+        raise CallableError(
+            f"space: {parameters['name']!r} must draw its weights from torch's generator alone, they are others with the same seed; use "
+            "torch's functions in place of numpy's and random's"
+        )
+    if not varies:
+        raise CallableError(
+            f"space: {parameters['name']!r} must draw new weights for each seed, they are the same; make the layers in the function, "
+            "and set no seed there"
+        )
 
 
 def hand_over_network(candidate: object, where: str) -> str:
