@@ -12,6 +12,7 @@ import dis
 import hashlib
 import io
 import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
@@ -186,8 +187,14 @@ def _list_origins(modules: set[str]) -> set[str]:
 def _find_version(top: str) -> str | None:
     """Returns the version of an installed package; None of one whose files are being edited, or that is none."""
     is_installed = any({"site-packages", "dist-packages"} & set(file.parts) for file in _list_files(top)[:1])
-    owners = packages_distributions().get(top) if is_installed else None
+    owners = _list_owners().get(top) if is_installed else None
     return version(owners[0]) if owners else None
+
+
+@cache
+def _list_owners() -> Mapping[str, list[str]]:
+    """Lists the installed packages by the modules that are theirs, which reads a file of each."""
+    return packages_distributions()
 
 
 def _list_files(module: str) -> list[Path]:

@@ -54,6 +54,14 @@ def short_json(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:37]}...{text[-20:]}"
 
 
+def describe_type(value: object) -> str:
+    """Names a value's type for a message, such as `a Path` or `None`."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def suggest_names(name: str, names: Collection[str]) -> str:
     """Says for a message which names a mistyped one may stand for: the nearest, and all of them; of many the five nearest."""
     likeness = {each: difflib.SequenceMatcher(None, each, name).ratio() for each in names}

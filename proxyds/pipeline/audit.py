@@ -36,8 +36,9 @@ from proxyds.data.chunked import materialize
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.errors import ArtifactError, RecipeError
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
+from proxyds.plain_values import parse_mapping
 from proxyds.recipe.methods import METHODS
-from proxyds.recipe.yaml import FORMER_DEFAULTS, MAX_RECIPE_BYTES, parse_mapping
+from proxyds.recipe.yaml import FORMER_DEFAULTS, MAX_RECIPE_BYTES
 from proxyds.seeding import parse_ids
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.importance import score_importance

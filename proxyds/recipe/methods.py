@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from proxyds.section import unknown_name
+from proxyds.text import suggest_names
 
 Need = Literal["cases", "features", "answers"]
 """What a method needs: importances by cases; features of the heaviest probe; its answers for every sample after each epoch."""
@@ -121,6 +126,16 @@ METHODS: dict[str, Method] = {
     ),
 }
 """Every method by its name."""
+
+
+def _check_known(name: str) -> str:
+    if name not in METHODS:
+        raise unknown_name(f"must be a selection method, got {name!r}; {suggest_names(name, METHODS)}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_check_known), Field(json_schema_extra={"enum": list(METHODS)})]
+"""The name of a method, as a recipe holds it."""
 BY_IMPORTANCE = "cases"
 """The paper's method, whose weights are the importances: an artifact holds them once. Proxies without a method were drawn by it."""
 UNKNOWN_METHOD = Method("of another version", "")

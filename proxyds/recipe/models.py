@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator, model_validator
 
+from proxyds.plain_values import write_mapping
 from proxyds.recipe.licences import LICENCE, check_licence, doubt_licence
-from proxyds.recipe.methods import BY_IMPORTANCE, METHODS
+from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, MethodName
 from proxyds.recipe.output import Output
+from proxyds.recipe.problems import Fault, refuse_faults, validate_words
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
-from proxyds.section import CodeSpec, Section, check_distinct, fault, unknown_name
+from proxyds.section import CodeSpec, Section, check_distinct, fault
+from proxyds.space.candidates import is_candidates, make_space
 from proxyds.space.choices import SpaceSpec
-from proxyds.text import find_active_text, iter_texts, short_json, suggest_names
+from proxyds.space.known_models import find_unknown_models
+from proxyds.text import find_active_text, iter_texts, short_json
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
@@ -132,20 +135,6 @@ class LabelReduction(Section):
     )
 
 
-def _one_of(names: Collection[str], what: str) -> tuple[AfterValidator, Any]:
-    """Makes what annotates a text that must be one of some names; messages say `what` they are."""
-
-    def check(name: str) -> str:
-        if name not in names:
-            raise unknown_name(f"must be {what}, got {name!r}; {suggest_names(name, names)}")
-        return name
-
-    return AfterValidator(check), Field(json_schema_extra={"enum": list(names)})
-
-
-_Method = Annotated[str, *_one_of(METHODS, "a selection method")]
-
-
 def _is_ratio(ratio: float) -> float:
     if not 0 < ratio <= 1:
         raise ValueError(f"must be in (0, 1], got {ratio:g}; for five percent write 0.05")
@@ -160,7 +149,7 @@ class Selection(Section):
 
     later = frozenset({"labels", "seed"})
 
-    method: _Method = Field(
+    method: MethodName = Field(
         "easier",
         description="What is chosen: `easier` is more of what a probe finds easy; `cases` is the paper's, in proportion to importance; "
         "`proxyds list` tells the others.",
@@ -272,7 +261,7 @@ class Check(Section):
     full_seeds: Annotated[int, Field(ge=1, le=1000)] = Field(
         3, description="Trainings on everything; the noise ceiling needs two.", examples=[3]
     )
-    controls: Annotated[tuple[_Method, ...], AfterValidator(check_distinct)] = Field(
+    controls: Annotated[tuple[MethodName, ...], AfterValidator(check_distinct)] = Field(
         (),
         description="Selection methods to compare with, besides `random` and `stratified`.",
         examples=[["easiest", "herding"]],
@@ -305,6 +294,10 @@ class Check(Section):
         return own if self.trainer is None else Training(trainer=self.trainer)
 
 
+IN_FULL = "# The recipe as run, with every default filled in."
+"""First line of the recipe in a proxy."""
+
+
 class Recipe(Section):
     """A whole recipe. Frozen; recipes of equal proxies have equal `sha256`."""
 
@@ -333,6 +326,30 @@ class Recipe(Section):
     check: Check | None = Field(
         None, description="Check the ranking after the build; null: leave it to `proxyds check`."
     )
+
+    def __init__(self, /, *, ratio: float | None = None, method: str | None = None, **sections: Any) -> None:
+        """Makes a recipe in Python: `Recipe(name="mine", space={...}, ratio=0.05, training={"epochs": 10})`.
+
+        Values are those of a file. A section is a mapping, and a folder is taken from the working folder.
+
+        Args:
+            ratio: The same as `selection={"ratio": ...}`.
+            method: The same as `selection={"method": ...}`.
+            sections: The fields by name; `name` and `space` must be given. `space` may also be networks at hand, see `make_space`.
+
+        Raises:
+            UnknownNameError: The first problem is a name that is not registered.
+            CallableError: Networks at hand cannot be used.
+            RecipeError: Anything else is wrong; the message lists every problem.
+        """
+        if is_candidates(sections.get("space")):
+            sections["space"] = make_space(sections["space"])
+        shorthands = {"ratio": ("selection", "ratio"), "method": ("selection", "method")}
+        validate_words(self, {**sections, "ratio": ratio, "method": method}, shorthands)
+        unknown = find_unknown_models(self.space)
+        refuse_faults([Fault(place, message, is_unknown_name=True) for place, message in unknown], {})
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # or pydantic would call it for files, too
 
     @model_validator(mode="after")
     def _has_enough_architectures(self) -> Recipe:
@@ -421,6 +438,13 @@ class Recipe(Section):
         if self.training.crop_padding is not None or self.training.trainer is not None:
             return self
         return self.model_copy(update={"training": self.training.model_copy(update={"crop_padding": padding})})
+
+    def to_yaml(self) -> str:
+        """Writes the recipe as YAML with every default filled in (but for `Section.later`); reading it gives an equal `sha256`.
+
+        Of a folder it holds the name alone. A crop padding that is left to the images is null until a build has read them.
+        """
+        return f"{IN_FULL} Identity (sha256): {self.sha256}\n{write_mapping(self.model_dump(mode='json'))}"
 
     @property
     def canonical(self) -> str:

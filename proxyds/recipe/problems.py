@@ -6,16 +6,19 @@ checks by itself (types, ranges, keys), with what a model says of its field.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isclass
+from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from proxyds.recipe.models import Recipe
+from proxyds.errors import RecipeError, UnknownNameError
+from proxyds.plain_values import from_python
 from proxyds.space.choices import Space, space_sections
 from proxyds.text import short_json, show_value, suggest_names
 
@@ -58,10 +61,84 @@ class Fault:
     is_unknown_name: bool = False
 
 
-def explain(errors: Sequence[ErrorDetails]) -> list[Fault]:
-    """Explains everything that pydantic found, each fault once."""
+def explain(errors: Sequence[ErrorDetails], root: type[BaseModel]) -> list[Fault]:
+    """Explains everything that pydantic found in a recipe, whose model is the root, each fault once."""
     locations = {error["loc"] for error in errors}
-    return [_explain(error) for error in errors if not _is_echo(error, locations)]
+    return [_explain(error, root) for error in errors if not _is_echo(error, locations)]
+
+
+def name_field(place: Place) -> str:
+    """Names a place for people: `space.choices.depth[0]`."""
+    return ".".join(f"[{part}]" if isinstance(part, int) else part for part in place).replace(".[", "[")
+
+
+def as_error(problems: list[dict[str, Any]], name: str) -> RecipeError:
+    """Makes one error of every problem, in the order of the file.
+
+    Args:
+        problems: Each with `line` and `column`, 0 where it stands in no file, `field`, `message` and `is_unknown_name`.
+        name: Of the file, or what else the recipe is.
+    """
+    problems.sort(key=lambda problem: (problem["line"], problem["column"]))
+    lines = [
+        (f"{name}:{each['line']}:{each['column']} " if each["line"] else "") + f"{each['field']}: {each['message']}"
+        for each in problems
+    ]
+    if len(lines) > 1:
+        lines.append(f"{len(lines)} problems in {name}")
+    error = (UnknownNameError if problems[0]["is_unknown_name"] else RecipeError)("\n".join(lines))
+    error.problems = problems
+    return error
+
+
+def validate_words(recipe: BaseModel, words: Mapping[str, Any], shorthands: Mapping[str, tuple[str, str]]) -> None:
+    """Fills in a recipe that a program makes, from what it passes; a path is taken from the working folder.
+
+    Args:
+        recipe: Without values yet.
+        words: Sections and values by name; None where a shorthand is not given.
+        shorthands: Section and key that a word stands for.
+
+    Raises:
+        UnknownNameError: The first problem is a name that is not registered.
+        RecipeError: Anything else is wrong; the message lists every problem.
+    """
+    not_plain: list[tuple[Place, str]] = []
+    data = from_python(words, not_plain)
+    faults = [Fault(place, message) for place, message in not_plain]
+    called: dict[Place, str] = {}
+    for name, (section, key) in shorthands.items():
+        if (value := data.pop(name, None)) is None:
+            continue
+        within = data.setdefault(section, {})
+        if isinstance(within, dict) and key in within:
+            faults.append(Fault((name,), f"must be left out where `{section}.{key}` is given, which means the same"))
+        elif isinstance(within, dict):
+            within[key] = value
+            called[section, key] = name
+    if not faults:
+        try:
+            validate = type(recipe).__pydantic_validator__.validate_json
+            validate(json.dumps(data), self_instance=recipe, context=Path())
+        except ValidationError as error:
+            faults = explain(error.errors(include_url=False), type(recipe))
+    refuse_faults(faults, called)
+
+
+def refuse_faults(faults: Sequence[Fault], called: Mapping[Place, str]) -> None:
+    """Raises what is wrong with a recipe that stands in no file, if anything is; some places may be `called` otherwise."""
+    problems = [
+        {
+            "line": 0,
+            "column": 0,
+            "field": called.get(each.place, name_field(each.place)),
+            "message": each.message,
+            "is_unknown_name": each.is_unknown_name,
+        }
+        for each in faults
+    ]
+    if problems:
+        raise as_error(problems, "the recipe")
 
 
 def _is_echo(error: ErrorDetails, locations: set[Place]) -> bool:
@@ -74,8 +151,8 @@ def _is_echo(error: ErrorDetails, locations: set[Place]) -> bool:
     )
 
 
-def _explain(error: ErrorDetails) -> Fault:
-    place, model, field, is_of_field = _follow(error["loc"])
+def _explain(error: ErrorDetails, root: type[BaseModel]) -> Fault:
+    place, model, field, is_of_field = _follow(error["loc"], root)
     value, details = error["input"], error.get("ctx", {})
     is_of_key = error["loc"][-1:] == (_KEY,)
     match error["type"]:
@@ -134,7 +211,7 @@ def _explain_key(place: Place, model: type[BaseModel] | None) -> Fault:
     return Fault(place, f"unknown key; {suggest_names(key, sorted(fields))}", is_of_key=True, is_unknown_name=True)
 
 
-def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, bool]:
+def _follow(location: Place, root: type[BaseModel]) -> tuple[Place, type[BaseModel] | None, FieldInfo, bool]:
     """Follows a location of pydantic's through the models of a recipe.
 
     Returns:
@@ -142,7 +219,7 @@ def _follow(location: Place) -> tuple[Place, type[BaseModel] | None, FieldInfo, 
         field on the way; whether the location ends at that field.
     """
     place: list[str | int] = []
-    model: type[BaseModel] | None = Recipe
+    model: type[BaseModel] | None = root
     field, is_of_field = FieldInfo(), False
     alternatives: Mapping[str, type[BaseModel]] = {}
     for part in location:

@@ -48,6 +48,11 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
     return {"network": HANDED_OVER, "architectures": architectures}
 
 
+def is_candidates(space: object) -> bool:
+    """Tells whether what is given for a space is networks at hand, and not a recipe's section."""
+    return isinstance(space, list | tuple) or (isinstance(space, Mapping) and any(map(callable, space.values())))
+
+
 def hand_over_again(space: Space, candidates: Candidates | None) -> None:
     """Keeps the networks that a recipe's section `space` names; where it is of another family there is nothing to do.
 
