@@ -85,7 +85,7 @@ class DigitsSource(Images):
 
 
 class HubSource(Columns):
-    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA` in the README."""
+    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA`."""
 
     kind: Literal["hub"]
     name: str = Field(
