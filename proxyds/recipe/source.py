@@ -134,7 +134,7 @@ class MemorySource(Columns):
     """Data that a Python program passes as `source=`: arrays, or a data set of `datasets` or torch; see `docs/sources.md`."""
 
     kind: Literal["memory"]
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+    name: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="What the data are called, for people; null: as what was passed is called.",
         examples=["flowers"],

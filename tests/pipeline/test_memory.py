@@ -23,17 +23,17 @@ pytestmark = pytest.mark.e2e
 RECIPE = """\
 name: tiny
 source: {kind: folder, path: pictures, image_mode: L}
-space: {network: resnet, choices: {depth: 8, base_filters: [2, 4, 6], multiplier: [1, 2]}}
+space: {network: resnet, choices: {depth: 8, base_filters: [4, 6, 8], multiplier: [1, 2]}}
 selection: {ratio: 0.2}
-training: {epochs: 2, batch_size: 16, learning_rate: 0.02, crop_padding: 0, horizontal_flip: false}
+training: {epochs: 5, batch_size: 16, learning_rate: 0.02, crop_padding: 0, horizontal_flip: false}
 """
 SAME = ("data", "importance", "evaluation", "webdataset", "indices.csv", "validation.csv")
-N = 300
 
 
 def load_some_digits() -> tuple[Any, list[str]]:
-    digits = load_digits()
-    return np.round(digits.images[:N] * (255 / 16)).astype(np.uint8), [f"digit {label}" for label in digits.target[:N]]
+    """Loads the digits 0 to 3."""
+    images, labels = load_digits(n_class=4, return_X_y=True)
+    return np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), [f"digit {label}" for label in labels]
 
 
 IMAGES, LABELS = load_some_digits()
@@ -159,7 +159,10 @@ def test_the_real_cifar10_gives_the_same_proxy_from_memory_and_from_disk(data_fo
         "pairs": Subset([*zip(map(Image.fromarray, images), texts, strict=True)], range(len(two))),
     }
     (tmp_path / "recipe.yaml").write_text(
-        RECIPE.replace("kind: folder, path: pictures, image_mode: L", "kind: memory, image_size: 8, image_mode: RGB")
+        RECIPE.replace(
+            "kind: folder, path: pictures, image_mode: L",
+            "kind: memory, image_size: 8, image_mode: RGB, validation_fraction: 0.3",
+        )
     )
     built = {}
     for name, source in sources.items():
