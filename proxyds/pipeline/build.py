@@ -81,7 +81,7 @@ def build(
         recipe: What to build, or the file that says so.
         out: The folder to make.
         source: What to build it from in place of the recipe's section `source`: data in memory (`(images, labels)`, a `datasets.Dataset`,
-            a torch data set of pairs, a mapping of split names to these; see `docs/sources.md`), a folder, or another recipe, whose
+            a torch data set of pairs, a mapping of split names to these; see `docs/images.md`), a folder, or another recipe, whose
             section is taken. What the recipe itself says of images and splits stays. None for what the recipe says.
         space: The networks of a recipe that was made with `proxyds.Recipe(space=...)`, where another program made it.
         trainer: Trains all networks in place of the shipped loop: a function `(network, train, *, seed, device)` that returns the

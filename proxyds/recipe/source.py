@@ -131,7 +131,7 @@ class TorchvisionSource(Images):
 
 
 class MemorySource(Columns):
-    """Data that a Python program passes as `source=`: arrays, or a data set of `datasets` or torch; see `docs/sources.md`."""
+    """Data that a Python program passes as `source=`: arrays, or a data set of `datasets` or torch; see `docs/images.md`."""
 
     kind: Literal["memory"]
     name: Annotated[str, Field(min_length=1)] | None = Field(
