@@ -189,6 +189,10 @@ def wrap(network: nn.Module) -> nn.Module:
     return wrapper
 
 
+def average(network: nn.Module) -> nn.Module:
+    return torch.optim.swa_utils.AveragedModel(network)
+
+
 def widen(network: nn.Module) -> nn.Module:
     network.add_module("head", nn.Linear(2, 2))
     return network
@@ -230,6 +234,7 @@ def lose(network: nn.Module) -> nn.Module:
         (lambda network: None, CallableError, "return network"),
         (lambda network: {"a": 1}, CallableError, "dict"),
         (wrap, CallableError, "attribute `network`"),
+        (average, CallableError, "attribute `module`"),
         (widen, CallableError, r"head\.weight"),
         (reshape, CallableError, r"\(7, "),
         (change_activations, CallableError, "something else"),
@@ -238,7 +243,7 @@ def lose(network: nn.Module) -> nn.Module:
         (leave, TrainingError, "SystemExit"),
         (lose, DivergedError, "^lost"),
     ],
-    ids=["none", "dict", "wrapped", "wider", "shape", "another-function", "nan", "raises", "exits", "our-own"],
+    ids=["none", "dict", "wrapped", "averaged", "wider", "shape", "another-function", "nan", "raises", "exits", "our-own"],
 )
 def test_what_a_trainer_must_not_do_is_told_by_name(
     change: Callable[[nn.Module], nn.Module], kind: type[Exception], said: str, tmp_path: Path
