@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install demo test test-e2e test-all test-slow figures figures-check cards coverage calibration bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-2 study-pages paper-tables lint format schema constraints clean
+.PHONY: help install demo docs test test-e2e test-all test-slow figures figures-check cards coverage calibration bench bench-scale bench-gpu gpu-wheels gpu-check gpu-rehearsal study study-2 study-pages paper-tables lint format schema constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,11 +52,11 @@ coverage: install ## simulate checks whose truth is known, and count how often i
 calibration: install ## rehearse the chances of `proxyds rank` on the rows of the first study (four minutes; docs/calibration.md)
 	$(BIN)/python -m tests.studies.calibration
 
-bench: install ## measure the speed beside what a user would write, and put the table into README.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
+bench: install ## measure the speed beside what a user would write, and put the table into docs/speed.md (some 20 minutes; CIFAR-10 in PROXYDS_DATA)
 	env -u OMP_WAIT_POLICY $(BIN)/python -m tests.benchmarks.cpu
 	$(BIN)/python -m tests.docs.figures
 
-bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into README.md (some 20 minutes, 3 GB of disk)
+bench-scale: install ## measure seconds and memory of more samples than are held, and put the tables into docs/scale.md (some 20 minutes, 3 GB of disk)
 	$(BIN)/python -m tests.benchmarks.scale
 	$(BIN)/python -m tests.docs.figures
 
@@ -85,6 +85,9 @@ study-pages: install ## write the pages in cards/fidelity again from their rows,
 
 paper-tables: install ## run the paper's three tables with several seeds, beside what it prints (one GPU; two cores take weeks)
 	$(BIN)/python -m tests.studies.paper_tables
+
+docs: install ## build the documentation site in build/docs (half a minute)
+	$(BIN)/python -m sphinx --builder html --fresh-env --conf-dir docs --doctree-dir build/doctrees --nitpicky --fail-on-warning --keep-going --quiet . build/docs
 
 lint: install ## style, types, import layers
 	$(BIN)/ruff check .

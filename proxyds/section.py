@@ -6,9 +6,9 @@ A validator of one value raises a `ValueError`, whose text is the message: requi
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import PydanticCustomError
 
 from proxyds.text import short_json
@@ -28,9 +28,28 @@ class Section(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        unused = {name for name in self.later if getattr(self, name) == fields[name].get_default()}
+        unused = self._list_unused()
         return {name: value for name, value in serialize(self).items() if name not in unused}
+
+    def _list_unused(self) -> set[str]:
+        """Lists the fields that are not written."""
+        return {name for name in self.later if name not in self.list_set()}
+
+    def list_set(self) -> list[str]:
+        """Lists the fields that differ from their default."""
+        fields = type(self).model_fields
+        return [name for name in fields if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
+
+
+class CodeSpec(Section):
+    """Python code that a program hands over, as a section names it: whoever runs the recipe hands it over again."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="Of the function or class, for people.", examples=["train"]
+    )
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="Of the code, see docs/trainer.md.", examples=["0" * 64]
+    )
 
 
 def fault(message: str, place: str = "") -> PydanticCustomError:

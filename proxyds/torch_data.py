@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,11 @@ from proxyds.artifact.tables import FREE_BYTES, read_proxy
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.data.samples import Source
-from proxyds.data.source import check_same, load_source
+from proxyds.data.source import check_same
 from proxyds.errors import ArtifactError, ChangedSourceError, SplitNotFoundError
-from proxyds.pipeline.stages import find_source, naming_place, read_moved_recipe, remember_source
+from proxyds.pipeline.reading import find_source, naming_place, read_source, remember_source
+from proxyds.pipeline.stages import read_moved_recipe
 from proxyds.progress import ignore_progress
-from proxyds.recipe.places import place_source
 from proxyds.recipe.source import Images
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store, retry_if_damaged
@@ -51,7 +52,7 @@ def torch_dataset(
     folder: str | Path,
     split: str = "train",
     *,
-    source: str | Path | None = None,
+    source: Any = None,
     overrides: Sequence[str] = (),
     store: Store | None = None,
 ) -> TensorDataset:
@@ -63,8 +64,8 @@ def torch_dataset(
     Args:
         folder: The proxy.
         split: `train` to train on, `validation` to rank on; `evaluation` or `test` for the samples that its source holds out.
-        source: For `evaluation` and `test`, where the source lies: a folder or a recipe that says so; None for where this machine
-            last read it.
+        source: For `evaluation` and `test`, where the source lies: a folder or a recipe that says so, or the same data in memory; None
+            for where this machine last read it.
         overrides: `source.path=...`, which says the same.
         store: Where decoded images are kept; None for the user's own.
 
@@ -92,13 +93,9 @@ def torch_dataset(
     else:
         recipe, moved = read_moved_recipe(folder, overrides)
         store = store or Store()
-        place = find_source(recipe.source, manifest, source or moved, store)
-        if place is not None:
-            placed = recipe.model_copy(update={"source": place_source(recipe.source, place)})
-        else:
-            placed = recipe
+        place = find_source(recipe.source, manifest, moved if source is None else source, store)
         run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
-        data = load_source(placed, run, id_rule=manifest.source.id_rule)
+        data = read_source(recipe, place, run, id_rule=manifest.source.id_rule)
         with naming_place(place):
             _check_source(data, manifest, tables)
         remember_source(recipe, data, place, store)

@@ -124,7 +124,7 @@ class SpendingRecord(Part):
     """What the proxy costs and saves.
 
     Of one architecture: FLOPs and seconds of training and test, the mean over architectures and repeats, as they were while
-    other runs went on beside; null where nothing was trained here. `speed_up` is of the training alone.
+    other runs went on beside; null where nothing was trained here. FLOPs are null where a trainer of one's own trained. `speed_up` is of the training alone.
     """
 
     full_flops: Amount | None
@@ -132,9 +132,9 @@ class SpendingRecord(Part):
     proxy_flops: Amount | None
     proxy_seconds: Amount | None
     speed_up: Amount | None
-    build_flops: Amount
+    build_flops: Amount | None
     build_seconds: Amount
-    check_flops: Amount
+    check_flops: Amount | None
     check_seconds: Amount
     pays_after: Count | None
     pays_after_with_check: Count | None

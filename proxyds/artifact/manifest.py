@@ -8,7 +8,9 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
+from proxyds.artifact.ranking_table import TRAINED_HERE
 from proxyds.recipe.models import FORMER_PADDING, MAX_IMPORTANCE, MAX_PADDING, MAX_PROBES, MAX_REPEATS, Training
+from proxyds.section import CodeSpec
 
 FORMAT_VERSION = "2.0"
 FORMER_VERSION = "1.7"
@@ -86,7 +88,10 @@ class SourceRecord(Part):
 
 
 class ProbeRecord(Part):
-    """One training of a probe network: cost for one image, accuracy on the evaluation samples, training."""
+    """One training of a probe network: cost for one image, accuracy on the evaluation samples, training.
+
+    A trainer of one's own may tell no `losses`, and its `training_flops` are not known.
+    """
 
     name: str
     repeat: Count = 0
@@ -96,9 +101,9 @@ class ProbeRecord(Part):
     training_flops_per_sample: Count
     n_parameters: Count
     accuracy: Share
-    losses: Annotated[tuple[Annotated[float, Field(ge=-1e100, le=1e100)], ...], Field(min_length=1)]
+    losses: tuple[Annotated[float, Field(ge=-1e100, le=1e100)], ...]
     training_seconds: Amount
-    training_flops: Count
+    training_flops: Count | None
 
 
 class AgreementRecord(Part):
@@ -186,12 +191,15 @@ class IndexedRecord(ParentRecord):
 
 
 class StageRecord(Part):
-    """What one stage took: its work, task by task, in whichever build did it; and the wall clock of this build."""
+    """What one stage took: its work, task by task, in whichever build did it; and the wall clock of this build.
+
+    `flops` is null where a trainer of one's own did the work.
+    """
 
     stage: str
     work_seconds: Amount
     elapsed_seconds: Amount
-    flops: Count
+    flops: Count | None
     was_stored: bool
 
 
@@ -233,6 +241,12 @@ class Manifest(Part):
             raise ValueError("kept_labels must be numbers of label_names, each once, in order")
         if (kept is None) != (self.draw.labels is None):
             raise ValueError("kept_labels and draw.labels must both be there, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_trainings(self) -> Manifest:
+        if self.trainer is None and any(not probe.losses or probe.training_flops is None for probe in self.probes):
+            raise ValueError("probes must have losses and training_flops, unless training.trainer trained them")
         return self
 
     @model_validator(mode="after")
@@ -289,6 +303,29 @@ class Manifest(Part):
     def n_repeats(self) -> int:
         """The number of trainings of each probe."""
         return self.probes[-1].repeat + 1
+
+    @property
+    def flops(self) -> int | None:
+        """What networks computed in the build; None where that of a stage is not known."""
+        known = [stage.flops for stage in self.stages if stage.flops is not None]
+        return sum(known) if len(known) == len(self.stages) else None
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether the training loss of every probe is known."""
+        return all(probe.losses for probe in self.probes)
+
+    @property
+    def trainer(self) -> CodeSpec | None:
+        """The trainer of one's own that trained the probes, if there is one."""
+        return None if self.training is None else self.training.trainer
+
+    @property
+    def check_trainer(self) -> CodeSpec | None:
+        """The trainer of one's own that the evidence is of, if there is one."""
+        if self.evidence is None or self.evidence.runs != TRAINED_HERE:
+            return None
+        return self.evidence.check.trainer or self.trainer
 
     @property
     def proxy_label_names(self) -> tuple[str, ...]:

@@ -36,8 +36,8 @@ def print_text(template: str, **values: object) -> None:
     )
     templates.globals["table"] = format_table
     templates.filters |= {
-        "duration": duration,
-        "flop": lambda value: with_prefix(value, "FLOP"),
+        "duration": lambda seconds: "unknown" if seconds is None else duration(seconds),
+        "flop": lambda value: "unknown" if value is None else with_prefix(value, "FLOP"),
         "share": lambda n, total: f"{n:,} ({n / total:.1%})",
         "percent": lambda share: f"{share:.1%}",
         "thousands": lambda n: f"{n:,}",

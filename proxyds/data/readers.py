@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -19,14 +18,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
-from numpy.typing import NDArray
-from PIL import Image
 
+from proxyds.data.memory.given import DEFAULT_NAME, InMemory, join_label_names
+from proxyds.data.memory.parts import IMAGES, as_images, copy_rows, cut_arrays
 from proxyds.data.parts import FilesPart, LoadedPart, Part, Row, StreamedPart, TarsPart, refusing_unreadable
 from proxyds.data.survey.columns import find_image_column, find_label_column
 from proxyds.data.survey.folder import survey_folder
 from proxyds.data.survey.listing import DATA_SUFFIXES, list_folder, suffix_of
+from proxyds.data.survey.naming import name_split
 from proxyds.data.survey.records import FoundFile, Survey, SurveyedSplit, identify, name_paths
 from proxyds.data.survey.tars import check_end, find_members
 from proxyds.errors import (
@@ -36,9 +35,10 @@ from proxyds.errors import (
     SplitNotFoundError,
     translate_os_errors,
 )
-from proxyds.recipe.source import Columns, FolderSource, HubSource, Images, TorchvisionSource
+from proxyds.recipe.places import ask_for_data
+from proxyds.recipe.source import Columns, FolderSource, HubSource, Images, MemorySource, TorchvisionSource
 from proxyds.runtime.storage import hub
-from proxyds.text import first_line
+from proxyds.text import first_line, make_plain
 
 PART = 8192
 """Images of one part of a split that is in memory; one that is streamed has a part for each of its files."""
@@ -50,8 +50,6 @@ NOT_READ = "files of data that `datasets` does not read"
 BY_DATASETS = "splits and labels as `datasets` finds them, by rules of its own"
 STREAMED_SHARE = 0.25
 """A source is streamed where its files are a larger share of the memory."""
-
-_IMAGES = pa.struct({"bytes": pa.large_binary(), "path": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class RawSource:
         n_bytes: Of its files; 0 where it has none.
         is_streamed: Whether its files are read as they are needed.
         survey: Of a folder, what lies there and what of it is used.
+        notes: Of data in memory, what should be known.
     """
 
     name: str
@@ -87,17 +86,26 @@ class RawSource:
     n_bytes: int = 0
     is_streamed: bool = False
     survey: Survey | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Says what is left out, and what else should be known."""
+        return [*(self.survey.warnings if self.survey else []), *map(make_plain, self.notes)]
 
 
-def open_splits(spec: Images, streamed: bool | None, memory_bytes: int) -> RawSource:
+def open_splits(spec: Images, streamed: bool | None, memory_bytes: int, data: InMemory | None = None) -> RawSource:
     """Finds a source's encoded images and labels without decoding them.
 
     Args:
         spec: Where they are.
         streamed: Whether to read its files only as they are needed; None to decide from their size.
         memory_bytes: Of the machine.
+        data: For a source in memory, what was passed.
     """
     match spec:
+        case MemorySource():
+            return _open_memory(spec, data)
         case TorchvisionSource():
             return _open_torchvision(spec)
         case HubSource():
@@ -124,8 +132,7 @@ def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
     n_rows = max(1, min(PART, PART_BYTES * len(labels) // max(1, images.nbytes)))
 
     def copy(column: pa.ChunkedArray, start: int) -> pa.Array:
-        rows = column.slice(start, n_rows)
-        return rows.take(pa.array(np.arange(len(rows)))).combine_chunks()
+        return copy_rows(column.slice(start, n_rows)).combine_chunks()
 
     return [LoadedPart(copy(images, start), copy(labels, start), start) for start in range(0, len(labels), n_rows)]
 
@@ -135,7 +142,7 @@ def _open_digits() -> RawSource:
 
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    parts = _cut_parts(_encode_png(pixels), pa.chunked_array([digits.target.astype(np.int64)]))
+    parts = cut_arrays(pixels, digits.target.tolist())
     names = tuple(str(name) for name in digits.target_names)
     return RawSource("scikit-learn digits", names, {"train": RawSplit("train", parts)})
 
@@ -154,21 +161,31 @@ def _open_torchvision(spec: TorchvisionSource) -> RawSource:
                 f"source.path: must hold torchvision's {spec.dataset}, found none in {root} ({error}); "
                 f"torchvision.datasets.{spec.dataset}(root, download=True) fetches it"
             ) from error
-        labels = pa.chunked_array([np.array(split.targets, np.int64)])
-        splits[role] = RawSplit(role, _cut_parts(_encode_png(split.data), labels))
+        splits[role] = RawSplit(role, cut_arrays(split.data, split.targets))
         names = tuple(split.classes)
     return RawSource(f"torchvision {spec.dataset}", names, splits)
 
 
-def _encode_png(pixels: NDArray[np.uint8]) -> pa.ChunkedArray:
-    """Encodes arrays as PNG, for sources that hold no image files."""
-
-    def encode(image: NDArray[np.uint8]) -> dict[str, bytes | None]:
-        stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "PNG")
-        return {"bytes": stream.getvalue(), "path": None}
-
-    return pa.chunked_array([pa.array([encode(image) for image in pixels], type=_IMAGES)])
+def _open_memory(spec: MemorySource, data: InMemory | None) -> RawSource:
+    if data is None:
+        raise SourceNotFoundError(ask_for_data(spec))
+    by_name: dict[str, str | None] = {}
+    for name in data.splits:
+        meant = spec.train_split if name is None else name_split(name, spec) or name
+        if meant in by_name:
+            raise SourceError(
+                f"source: splits must have names of their own, {by_name[meant]} and {name} both mean {meant}"
+            )
+        by_name[meant] = name
+    roles = _find_roles(by_name, spec)
+    held = {role: data.hold(by_name[name], spec) for role, name in roles.items()}
+    notes = [note for each in held.values() for note in each.notes]
+    if unused := sorted(set(by_name) - set(roles.values())):
+        notes.append(f"the recipe has no use for the splits {', '.join(unused)} of what was passed")
+    splits = {role: RawSplit(roles[role], each.parts) for role, each in held.items()}
+    is_test_asked = spec.test_split is not None
+    name = spec.name or data.name or DEFAULT_NAME
+    return RawSource(name, join_label_names(held), splits, is_test_asked=is_test_asked, notes=tuple(notes))
 
 
 def _open_hub(spec: HubSource, streamed: bool | None, memory_bytes: int) -> RawSource:
@@ -262,7 +279,7 @@ def _read_tars(
     if streamed:
         return list(parts), passed_over
     rows = [row for part in parts for row in part.rows()]
-    images = pa.array([{"bytes": encoded, "path": name[2:-1] or None} for encoded, _, name in rows], _IMAGES)
+    images = pa.array([{"bytes": encoded, "path": name[2:-1] or None} for encoded, _, name in rows], IMAGES)
     labels = pa.array([label for _, label, _ in rows])
     return _cut_parts(pa.chunked_array([images]), pa.chunked_array([labels])), passed_over
 
@@ -291,23 +308,11 @@ def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content
             parts = _cut_stream(split, image_column, label_column, repr((content, split_name)))
         else:
             table = split.with_format("arrow")[:]
-            parts = _cut_parts(_as_images(table[image_column]), table[label_column])
+            parts = _cut_parts(as_images(table[image_column]), table[label_column])
         splits[role] = RawSplit(split_name, parts)
     feature = columns[label_column]
     names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
     return RawSource(name, names, splits, is_test_asked=spec.test_split is not None, is_streamed=streamed)
-
-
-def _as_images(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Takes plain bytes, or structs of bytes and perhaps more, for images as `datasets` keeps them."""
-    if pa.types.is_struct(column.type) and {field.name for field in column.type} == {"bytes", "path"}:
-        return column
-    chunks = []
-    for chunk in column.chunks:
-        encoded = chunk if not pa.types.is_struct(chunk.type) else pa.compute.struct_field(chunk, "bytes")
-        fields = [encoded.cast(pa.large_binary()), pa.nulls(len(chunk), pa.string())]
-        chunks.append(pa.StructArray.from_arrays(fields, ["bytes", "path"], mask=pa.compute.is_null(encoded)))
-    return pa.chunked_array(chunks, _IMAGES)
 
 
 def _cut_stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:

@@ -29,7 +29,9 @@ from proxyds.data.decoding import (
     read_decoded,
 )
 from proxyds.data.images import ID_RULE
-from proxyds.data.parts import LoadedPart, Part
+from proxyds.data.memory.given import InMemory
+from proxyds.data.memory.parts import HeldPart
+from proxyds.data.parts import Part
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
 from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
@@ -77,7 +79,13 @@ class _Split:
         return [f"{self.name}[{start + i}]{name}" for each, start in parts for i, name in each.bad_images]
 
 
-def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None, id_rule: int = ID_RULE) -> Source:
+def load_source(
+    recipe: Recipe,
+    run: RunTasks,
+    streamed: bool | None = None,
+    id_rule: int = ID_RULE,
+    data: InMemory | None = None,
+) -> Source:
     """Reads a recipe's source and splits it.
 
     Args:
@@ -85,6 +93,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None, id_
         run: Decodes the parts that the store does not hold.
         streamed: Whether samples and pixels stay on disk; None to decide from their size.
         id_rule: By which rule ids are made, and so how the source is split: that of the proxy whose source it is.
+        data: For a source in memory, what was passed.
 
     Raises:
         SourceNotFoundError: There is no such data set.
@@ -94,7 +103,7 @@ def load_source(recipe: Recipe, run: RunTasks, streamed: bool | None = None, id_
         SourceError: Images differ in size and the recipe names none, or no samples are left for one of the three uses.
     """
     spec, protocol, memory = recipe.source, recipe.importance.protocol, measure_memory()
-    raw = open_splits(spec, streamed, memory)
+    raw = open_splits(spec, streamed, memory, data)
     _check_names((*(raw.label_names or ()), *(split.name for split in raw.splits.values()), raw.name))
     used = [role for role in raw.splits if role != "validation" or protocol != "paper"]
     splits = _decode(raw, used, spec, run, id_rule)
@@ -303,7 +312,7 @@ def _tell_origin(split: _Split | None, carved_from: str, fraction: float) -> str
 
 def _list_warnings(raw: RawSource, splits: Collection[_Split], spec: Images, result: Splits) -> tuple[str, ...]:
     """Says what was left out, and what of the images may not be meant so."""
-    warnings = list(raw.survey.warnings) if raw.survey else []
+    warnings = raw.warnings
     for split in splits:
         n_enlarged, side = split.enlarged
         if n_enlarged:
@@ -324,7 +333,7 @@ def _list_warnings(raw: RawSource, splits: Collection[_Split], spec: Images, res
 def _open_encoded(split: _Split, source_index: NDArray[np.int64], run: RunTasks) -> ReadEncoded:
     """Gives access to some images: in memory, or in the store, where they are written by one reading of the parts that hold some."""
     starts, parts = split.starts, split.parts
-    in_memory = [part for part in parts if isinstance(part, LoadedPart)]
+    held = [part for part in parts if isinstance(part, HeldPart)]
 
     def find_parts(samples: Samples) -> NDArray[np.int64]:
         numbers: NDArray[np.int64] = np.searchsorted(starts, samples.source_index, side="right") - 1
@@ -332,9 +341,9 @@ def _open_encoded(split: _Split, source_index: NDArray[np.int64], run: RunTasks)
 
     def read_loaded(samples: Samples) -> list[bytes]:
         images = zip(find_parts(samples).tolist(), samples.source_index.tolist(), strict=True)
-        return [in_memory[part].encoded(index - int(starts[part])) for part, index in images]
+        return [held[part].encoded(index - int(starts[part])) for part, index in images]
 
-    if len(in_memory) == len(parts):
+    if len(held) == len(parts):
         return read_loaded
     wanted = np.sort(source_index)
     bounds = np.searchsorted(wanted, starts)

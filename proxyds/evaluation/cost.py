@@ -36,18 +36,20 @@ def weigh_spending(
     )
     proxy_flops, proxy_training, proxy_seconds = _average(on_proxy)
     full_flops, full_training, full_seconds = _average(on_full)
-    if full_flops is None and on_proxy:  # the accuracies on everything were known: what they would have taken
+    if (
+        full_flops is None and proxy_flops is not None
+    ):  # the accuracies on everything were known: what they would have taken
         would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in on_proxy]
         full_flops = float(np.mean(would))
-    build_flops = float(sum(stage.flops for stage in stages))
+    build_flops = _add([stage.flops for stage in stages])
     build_seconds = sum(stage.work_seconds for stage in stages)
-    check_flops = float(sum(row["run_flops"] for row in trained))
+    check_flops = _add([row["run_flops"] for row in trained])
     check_seconds = sum(row["training_seconds"] + row["test_seconds"] for row in trained)
-    saved, build, check = 0.0, build_flops, check_flops
+    saved, build, check = 0.0, 0.0, 0.0
     if full_seconds is not None and proxy_seconds is not None:
         saved, build, check = full_seconds - proxy_seconds, build_seconds, check_seconds
-    elif full_flops is not None and proxy_flops is not None:
-        saved = full_flops - proxy_flops
+    elif full_flops is not None and proxy_flops is not None and build_flops is not None and check_flops is not None:
+        saved, build, check = full_flops - proxy_flops, build_flops, check_flops
     return SpendingRecord(
         full_flops=full_flops,
         full_seconds=full_seconds,
@@ -64,9 +66,15 @@ def weigh_spending(
 
 
 def _average(rows: Sequence[dict[str, Any]]) -> tuple[float | None, float | None, float | None]:
-    """Averages FLOPs, seconds of training, and seconds of training and test over runs; None where there are none."""
+    """Averages FLOPs, seconds of training, and seconds of training and test over runs; None where there are none, or FLOPs are not known."""
     if not rows:
         return None, None, None
-    columns = ("run_flops", "training_seconds", "test_seconds")
-    flops, training, test = (float(np.mean([row[column] for row in rows])) for column in columns)
-    return flops, training, training + test
+    training, test = (float(np.mean([row[column] for row in rows])) for column in ("training_seconds", "test_seconds"))
+    flops = [row["run_flops"] for row in rows]
+    return None if None in flops else float(np.mean(flops)), training, training + test
+
+
+def _add(flops: Sequence[int | None]) -> float | None:
+    """Adds FLOPs; None where some are not known."""
+    known = [each for each in flops if each is not None]
+    return float(sum(known)) if len(known) == len(flops) else None

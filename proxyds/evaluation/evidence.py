@@ -36,6 +36,7 @@ from proxyds.artifact.ranking_table import (
     PARAMETERS,
     PROXY,
     STATISTICS,
+    TRAINED_HERE,
     Measured,
     RankedBy,
     best_first,
@@ -110,7 +111,8 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     ceiling, own = ways[FULL, None, BY_ACCURACY].get("tau"), ways[PROXY, own_ratio, BY_ACCURACY]["tau"]
     below = None if ceiling is None else subtract(ceiling, own).as_gap()
     at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
-    verdict, explanation = judge(at_own_ratio, below, manifest.space.n_architectures)
+    is_by_trainer = (check.trainer or manifest.trainer) is not None and provenance.runs == TRAINED_HERE
+    verdict, explanation = judge(at_own_ratio, below, manifest.space.n_architectures, has_own_epochs=is_by_trainer)
     if len(full) == 1 and verdict != "ranks better than its controls":
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)

@@ -25,7 +25,7 @@ from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.samples import Source
 from proxyds.errors import AccuracyTableError
-from proxyds.recipe.models import MIN_RANKED, Recipe, Reference
+from proxyds.recipe.models import MIN_RANKED, Check, Recipe, Reference
 from proxyds.space.architecture import Architecture
 from proxyds.text import make_plain
 
@@ -80,7 +80,7 @@ def read_reference(
     """Reads full-data accuracies that were measured elsewhere, from a CSV file or another proxy.
 
     Args:
-        recipe: The proxy's.
+        recipe: The proxy's, with networks trained as in its check.
         reference: Where the accuracies are; None where the check trains for them.
         data: The recipe's source.
         architectures: Those that must have one.
@@ -107,7 +107,7 @@ def read_reference(
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
         ("section source", *(each.source.model_dump(exclude={"path"}) for each in (other, recipe))),
         ("seed, which carves the splits", other.seed, recipe.seed),
-        ("training", other.training, recipe.training),
+        ("training", (other.check or Check()).choose_training(other.training), recipe.training),
         ("protocol", other.importance.protocol, recipe.importance.protocol),
     ):
         if there != here:

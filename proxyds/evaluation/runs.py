@@ -52,7 +52,7 @@ class TrainingSet:
         training_seed: Number of the training.
         n_samples: How many samples.
         samples: The samples, their labels numbered without gaps; None where the importances are not computed yet.
-        n_steps: Batches that a training takes.
+        n_steps: Batches that a training takes; None where a trainer decides that.
         kept_labels: (L,) the labels that training and test are confined to; None for all.
     """
 
@@ -62,7 +62,7 @@ class TrainingSet:
     training_seed: int
     n_samples: int
     samples: Samples | None
-    n_steps: int
+    n_steps: int | None
     kept_labels: NDArray[np.int64] | None = None
 
     @property
@@ -94,7 +94,7 @@ class Run:
     Attributes:
         architecture: Which network.
         training_set: What it is trained on.
-        flops: Of training and test.
+        flops: Of training and test; of a single epoch where a trainer decides how many there are.
         job: The training, and the samples held out for its test; None where the training set has no samples yet.
     """
 
@@ -134,6 +134,8 @@ def list_training_sets(
 ) -> list[TrainingSet]:
     """Lists what every architecture is trained on: everything, then for each ratio and draw the proxy and its controls.
 
+    A trainer has epochs of its own, so that none is told to train on everything for fewer.
+
     Args:
         train: The samples that may be drawn.
         draws: How each data set that is drawn is drawn.
@@ -141,12 +143,16 @@ def list_training_sets(
         own_ratio: The proxy's.
         settings: How networks are trained.
     """
-    n_all = count_steps(settings, len(train))
+
+    def count(n: int) -> int | None:
+        return count_steps(settings, n) if settings.trainer is None else None
+
+    n_all = count(len(train))
     seeds = range(0 if check.reference else check.full_seeds)
     sets = [TrainingSet(FULL, 1.0, None, seed, len(train), train, n_all) for seed in seeds]
     for ratio in all_ratios(check, own_ratio):
         n = round(ratio * len(train))
-        n_steps = count_steps(settings, n)
+        n_steps = count(n)
         for draw in range(check.draws):
             for dataset, draw_again in draws.items():
                 samples, kept = None, None
@@ -154,7 +160,8 @@ def list_training_sets(
                     samples, kept = train.take(drawn.selected), drawn.kept_labels
                     samples = samples if kept is None else samples.keep_labels(kept)
                 sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, n_steps, kept))
-            sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, n_steps))
+            if n_steps is not None:
+                sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, n_steps))
     return sets
 
 
@@ -196,7 +203,9 @@ def list_runs(
                     "(selection.labels.keep)"
                 )
         use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
-        n_seen = each.n_steps * min(setup.settings.batch_size, each.n_samples)
+        n_seen = each.n_samples
+        if each.n_steps is not None:
+            n_seen = each.n_steps * min(setup.settings.batch_size, each.n_samples)
         fields = vars(setup) | {"n_labels": n_labels, "held_out": held_out, "n_steps": each.n_steps}
         fields |= {"evaluation": besides or None}  # of the labels that it keeps there may be none
         for architecture in architectures:
@@ -249,26 +258,27 @@ def train_and_test(*, folder: Path, report: Report, **job_fields: Any) -> None:
     (folder / "run.json").write_text(json.dumps(result))
 
 
-def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None], settings: Training) -> pa.Table:
+def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None]) -> pa.Table:
     """Puts finished runs into a table of runs, one row each; runs without a result are left out.
 
     Args:
         runs: In any order.
         results: Of each run's task; None where it failed.
-        settings: How networks were trained.
     """
     rows = []
     for run, result in zip(runs, results, strict=True):
         if result is None or run.job is None:
             continue
         measured, each = json.loads((result.entry.folder / "run.json").read_text()), run.training_set
+        n_steps, settings = each.n_steps, run.job.settings
+        n_epochs = None if n_steps is None else settings.epochs * n_steps / count_steps(settings, each.n_samples)
         row = {
             **describe_architecture(run.architecture),
             **vars(each),  # of this and of what was measured the table takes its own columns
             **measured,
             "n_labels": run.job.n_labels,
-            "n_epochs": settings.epochs * each.n_steps / count_steps(settings, each.n_samples),
-            "run_flops": run.flops,
+            "n_epochs": n_epochs,
+            "run_flops": None if n_steps is None else run.flops,
             "device": run.job.arithmetic["device"],
             "origin": "trained",
         }

@@ -35,24 +35,24 @@ class Search:
         references: (F, n) of `intervals.other_seeds`: by them what is chosen is judged.
         full_flops: (n,) of one training on everything and its test.
         flops: (n,) of one training and test on a data set at a ratio.
-        choosing: FLOPs of what a build trains and asks before it draws.
+        choosing: FLOPs of what a build trains and asks before it draws; None where they are not known.
     """
 
     full: Floats
     references: Floats
     full_flops: Floats
     flops: Mapping[tuple[str, float], Floats]
-    choosing: float
+    choosing: float | None
 
 
-def open_search(measured: Measured, references: Floats, runs: pa.Table, choosing: float, n_full: int) -> Search:
-    """Finds what trainings cost; what was not trained here is priced by the epochs and samples of the proxy's trainings.
+def open_search(measured: Measured, references: Floats, runs: pa.Table, choosing: float | None, n_full: int) -> Search:
+    """Finds what trainings cost, where that is known; what was not trained here is priced by the epochs and samples of the proxy's trainings.
 
     Args:
         measured: Accuracies.
         references: Of `intervals.other_seeds`.
         runs: The table `ranking`.
-        choosing: FLOPs of the build.
+        choosing: FLOPs of the build; None where they are not known.
         n_full: Samples that may be drawn.
     """
     position = {name: i for i, name in enumerate(measured.names)}
@@ -109,7 +109,11 @@ def _price_ranking(search: Search, method: str, own_ratio: float) -> float | Non
     is_drawn_by_proxy = method in (PROXY, ALL_LABELS)
     if method in METHODS and METHODS[method].needs:
         return None  # another method's probes are not those of this build
-    return (search.choosing if is_drawn_by_proxy else 0.0) + float(search.flops[method, own_ratio].sum())
+    if is_drawn_by_proxy and search.choosing is None:
+        return None
+    return (search.choosing if is_drawn_by_proxy and search.choosing else 0.0) + float(
+        search.flops[method, own_ratio].sum()
+    )
 
 
 def _sum_up(

@@ -68,7 +68,13 @@ _WITH_PARAMETERS = Rival(
 )
 
 
-def judge(compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_in_space: int) -> tuple[Verdict, str]:
+def judge(
+    compared: Iterable[Compared],
+    below_ceiling: EstimateRecord | None,
+    n_in_space: int,
+    *,
+    has_own_epochs: bool = False,
+) -> tuple[Verdict, str]:
     """Puts comparisons into words.
 
     What is certain comes first, against random, the better free ranking, fewer epochs, and random with parameters, in this order.
@@ -77,6 +83,7 @@ def judge(compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_
         compared: The proxy at its own ratio with its controls.
         below_ceiling: By how much the proxy's tau is below the noise ceiling; None where that is unknown.
         n_in_space: Architectures of the search space.
+        has_own_epochs: Whether a trainer trained for as long as it liked, so that fewer epochs are no rival.
 
     Returns:
         The verdict, and a sentence or two that say why.
@@ -90,7 +97,8 @@ def judge(compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_
             return "worse than random" if is_random else rival.verdict, f"{_tell(rival, against)}: it is surely lower."
         if against.record.outcome == "no better":
             return rival.verdict, f"{_tell(rival, against)}: a gain of {NEGLIGIBLE} is ruled out."
-    needed = [each for each in rivals if each is not _WITH_PARAMETERS]
+    optional = [_WITH_PARAMETERS, _FEWER_EPOCHS] if has_own_epochs else [_WITH_PARAMETERS]
+    needed = [each for each in rivals if each not in optional]
     if missing := [each.words for each in needed if (each.control, each.ranked_by) not in of]:
         return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
     for rival, against in found:
@@ -98,6 +106,8 @@ def judge(compared: Iterable[Compared], below_ceiling: EstimateRecord | None, n_
             return "not enough evidence", _tell_undecided(rival, against, n_in_space)
     differences = ", ".join(f"{against.record.difference.shown()} above {rival.words}" for rival, against in found)
     why = f"The proxy's Kendall tau is {differences}."
+    if has_own_epochs:
+        why += " Fewer epochs on everything were no rival: how long it trains is the trainer's own matter."
     if below_ceiling is None:
         return "ranks better than its controls", f"{why} The noise ceiling is unknown: train twice on everything."
     if below_ceiling.high is not None and below_ceiling.high < NEAR_CEILING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
@@ -38,7 +38,7 @@ from proxyds.pipeline.stages import (
     Session,
     join_needs,
     list_space,
-    open_session,
+    open_build,
     prepare_probes,
     score_samples,
     tell_same_version,
@@ -55,6 +55,7 @@ from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import hand_over_again
 from proxyds.space.networks.build import describe_origin
+from proxyds.training.trainer import train_by
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -65,8 +66,10 @@ def build(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
-    force: bool = False,
+    source: Any = None,
     space: Candidates | None = None,
+    trainer: object | None = None,
+    force: bool = False,
     **options: Unpack[Options],
 ) -> Built:
     """Builds a proxy (Algorithm 1 of the paper, whole).
@@ -77,21 +80,26 @@ def build(
     Args:
         recipe: What to build, or the file that says so.
         out: The folder to make.
-        force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
+        source: What to build it from in place of the recipe's section `source`: data in memory (`(images, labels)`, a `datasets.Dataset`,
+            a torch data set of pairs, a mapping of split names to these; see `docs/images.md`), a folder, or another recipe, whose
+            section is taken. What the recipe itself says of images and splits stays. None for what the recipe says.
         space: The networks of a recipe that was made with `proxyds.Recipe(space=...)`, where another program made it.
+        trainer: Trains all networks in place of the shipped loop: a function `(network, train, *, seed, device)` that returns the
+            network, or an object with `fit`; see docs/trainer.md.
+        force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    recipe = train_by(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), trainer)
     hand_over_again(recipe.space, space)
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
     out = Path(out).absolute()
     existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
-    with open_session(recipe, Execution(**options)) as session:
+    with open_build(recipe, Execution(**options), source) as session:
         warnings = [*recipe.warnings, *session.data.warnings]
         if existing is not None and force:
             warnings += _tell_of_former(session, existing)
@@ -120,6 +128,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     session.clock.end_stage("space")
 
     needs = find_build_needs(recipe)
+    session.try_trainer(chosen[0], recipe.selection.ratio)
     scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
     rule = DESIGNS[recipe.selection.method]
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)

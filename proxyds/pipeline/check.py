@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -84,6 +84,7 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
+from proxyds.training.trainer import check_by
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -95,8 +96,9 @@ def check(
     *,
     overrides: Sequence[str] = (),
     runs: str | Path | None = None,
-    source: str | Path | None = None,
+    source: Any = None,
     space: Candidates | None = None,
+    trainer: object | None = None,
     **options: Unpack[Options],
 ) -> Built:
     """Measures how well a proxy ranks architectures, and writes the evidence into it.
@@ -108,8 +110,10 @@ def check(
         folder: The proxy.
         overrides: `check.a=b` assignments to its recipe.
         runs: A CSV file of runs made elsewhere, so that nothing is trained here.
-        source: Where the source lies, a folder or a recipe that says so; None for where this machine last read it.
+        source: Where the source lies, a folder or a recipe that says so, or the same data in memory; None for where this machine last
+            read it.
         space: See `build.build`.
+        trainer: Trains the architectures, see `build`; the evidence is of it. It may be another than the one of the build.
         options: How the work is done; see `Execution`.
 
     Raises:
@@ -119,8 +123,11 @@ def check(
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     hand_over_again(recipe.space, space)
     if runs is not None:
+        if trainer is not None:
+            raise RecipeError("trainer: must be left out with runs that were made elsewhere, since nothing is trained")
         return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution))
-    with reopen_session(recipe, read_manifest(folder), execution, source or moved) as session:
+    settings = check_by(settings, recipe, trainer)
+    with reopen_session(recipe, read_manifest(folder), execution, moved if source is None else source) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
@@ -176,6 +183,7 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
     if settings.reference is not None and len(architectures) > settings.architectures:
         architectures = keep_listed(architectures, settings.reference)
     ranked = sample_architectures(architectures, settings.architectures, recipe.seed)
+    recipe = session.for_check(settings).recipe
     read_reference(recipe, settings.reference, _read_as(session, settings.reference), ranked)
     return ranked
 
@@ -215,6 +223,7 @@ def list_check_runs(
         scores: Scores of the training samples; controls that need more are listed without samples.
         own_draws: The draws of `list_own_draws`; they may not know their samples yet.
     """
+    session = session.for_check(settings)
     recipe, data = session.recipe, session.data
     draws = {**own_draws, **_list_controls(recipe, settings, scores, own_draws[PROXY])}
     sets = list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training)
@@ -303,19 +312,19 @@ def check_ranking(
     session, recipe = session.in_memory(), session.recipe
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
+    session.for_check(settings).try_trainer(ranked[0], all_ratios(settings, recipe.selection.ratio)[0])
     if not scores.has(needs):
         chosen, layer = prepare_probes(session, architectures)
         scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
         scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
     own_draws = list_own_draws(recipe, scores, manifest, tables)
     runs = list_check_runs(session, settings, ranked, scores, own_draws)
-    reference, reference_rows = read_reference(
-        recipe, settings.reference, _read_as(session, settings.reference), ranked
-    )
+    data, session = _read_as(session, settings.reference), session.for_check(settings)
+    reference, reference_rows = read_reference(session.recipe, settings.reference, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(show_together, runs=runs, on_progress=session.on_progress)
     results, failures = run_each(tasks, session.store, session.engine, watch)
-    rows = [*reference_rows, *tabulate_runs(runs, results, recipe.training).to_pylist()]
+    rows = [*reference_rows, *tabulate_runs(runs, results).to_pylist()]
     session.on_progress(StageEnded(STAGE))
     provenance = Provenance(
         planned=[each.name for each in ranked],
@@ -340,7 +349,10 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
         execution.on_progress(StageEnded("runs", warning=message))
 
     tables = replace(tables, ranking=read_runs(path, architectures, recipe.selection.ratio, warn))
-    settings, origin = settings.model_copy(update={"reference": None}), f"table {make_plain(path.name)}"
+    settings, origin = (
+        settings.model_copy(update={"reference": None, "trainer": None}),
+        f"table {make_plain(path.name)}",
+    )
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))
     return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
 

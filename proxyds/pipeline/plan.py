@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.reader import read_manifest
@@ -33,6 +33,7 @@ from proxyds.pipeline.stages import (
     Session,
     list_probe_jobs,
     list_space,
+    open_build,
     open_session,
     prepare_probes,
     read_scores,
@@ -54,6 +55,7 @@ from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import find_active_text, make_plain, with_prefix
 from proxyds.training.job import MIN_TIMED, expect_image_seconds, measure_rate
+from proxyds.training.trainer import check_by, train_by
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -81,15 +83,15 @@ class PlannedProbe:
         name: Name of the architecture, with the seed where it is not the first.
         architecture: The network.
         is_stored: Whether the store holds the training already.
-        flops: FLOPs of the whole training, and of asking the probe on the way where a method needs that.
-        expected_seconds: Seconds of the training alone on this machine; 0 where it is stored.
+        flops: FLOPs of the whole training, and of asking the probe on the way where a method needs that; None where a trainer trains.
+        expected_seconds: Seconds of the training alone on this machine; 0 where it is stored; None where a trainer trains.
     """
 
     name: str
     architecture: Architecture
     is_stored: bool
-    flops: int
-    expected_seconds: float
+    flops: int | None
+    expected_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,16 @@ class PlannedRuns:
         ratio: See `runs.TrainingSet`.
         n_runs: Number of trainings.
         n_stored: Number of those that the store holds already, as far as that is known.
-        flops: FLOPs of the others.
-        expected_seconds: Seconds of the others on this machine, one after the other.
+        flops: FLOPs of the others; None where a trainer trains.
+        expected_seconds: Seconds of the others on this machine, one after the other; None where a trainer trains.
     """
 
     dataset: str
     ratio: float
     n_runs: int
     n_stored: int
-    flops: int
-    expected_seconds: float
+    flops: int | None
+    expected_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,10 @@ class CheckPlan:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def expected_seconds(self) -> float:
-        """Seconds of all trainings, side by side: an even share of the sum."""
-        work: list[PlannedProbe | PlannedRuns] = [*self.probes, *self.runs]
-        return sum(each.expected_seconds for each in work) / self.n_workers
+    def expected_seconds(self) -> float | None:
+        """Seconds of all trainings, side by side: an even share of the sum; None where a trainer trains."""
+        seconds = _list_seconds([*self.probes, *self.runs])
+        return None if seconds is None else sum(seconds) / self.n_workers
 
 
 @dataclass(frozen=True)
@@ -161,30 +163,43 @@ class BuildPlan:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def expected_seconds(self) -> float:
-        """Seconds of all trainings, side by side: the longest probe, or an even share of the sum; then the check."""
-        seconds = [each.expected_seconds for each in self.probes]
-        probes = max(max(seconds), sum(seconds) / self.n_workers)
-        return probes + (self.check.expected_seconds if self.check else 0.0)
+    def expected_seconds(self) -> float | None:
+        """Seconds of all trainings, side by side: the longest probe, or an even share of the sum; then the check. None as above."""
+        seconds, of_check = _list_seconds(self.probes), self.check.expected_seconds if self.check else 0.0
+        if seconds is None or of_check is None:
+            return None
+        return max(max(seconds), sum(seconds) / self.n_workers) + of_check
+
+
+def _list_seconds(work: Sequence[PlannedProbe | PlannedRuns]) -> list[float] | None:
+    seconds = [each.expected_seconds for each in work if each.expected_seconds is not None]
+    return seconds if len(seconds) == len(work) else None
 
 
 @retry_if_damaged
 def plan_build(
-    recipe: Recipe | str | Path, *, space: Candidates | None = None, **options: Unpack[Options]
+    recipe: Recipe | str | Path,
+    *,
+    source: Any = None,
+    space: Candidates | None = None,
+    trainer: object | None = None,
+    **options: Unpack[Options],
 ) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
 
     Args:
         recipe: What to build, or the file that says so.
+        source: What to build it from; see `build`.
         space: See `build.build`.
+        trainer: See `build`; how long it takes nobody knows.
         options: How the work is done; see `Execution`.
 
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    recipe = train_by(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), trainer)
     hand_over_again(recipe.space, space)
-    with open_session(recipe, Execution(**options)) as session:
+    with open_build(recipe, Execution(**options), source) as session:
         data, check = session.data, None
         architectures = list_space(session)
         timing = Timing(session)
@@ -209,15 +224,19 @@ def plan_check(
     folder: str | Path,
     *,
     overrides: Sequence[str] = (),
-    source: str | Path | None = None,
+    source: Any = None,
     space: Candidates | None = None,
+    trainer: object | None = None,
     **options: Unpack[Options],
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
     folder = Path(folder)
     recipe, settings, moved = read_checked_recipe(folder, overrides)
+    settings = check_by(settings, recipe, trainer)
     hand_over_again(recipe.space, space)
-    with reopen_session(recipe, read_manifest(folder), Execution(**options), source or moved) as session:
+    with reopen_session(
+        recipe, read_manifest(folder), Execution(**options), moved if source is None else source
+    ) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
@@ -310,12 +329,14 @@ def _plan_probes(
 ) -> list[PlannedProbe]:
     chosen, _ = prepare_probes(session, architectures)
     jobs = [(job, _is_stored(session, job.task)) for job in list_probe_jobs(session, chosen, needs)]
-    timing.time([job.architecture for job, is_stored in jobs if not is_stored])
+    is_known = session.recipe.training.trainer is None
+    timing.time([job.architecture for job, is_stored in jobs if is_known and not is_stored])
     planned = []
     for job, is_stored in jobs:
-        flops = job.training_flops + job.asking_flops
-        seconds = 0.0 if is_stored else timing.expect(job.architecture, flops)
-        planned.append(PlannedProbe(job.name.removeprefix("probe "), job.architecture, is_stored, flops, seconds))
+        seconds = 0.0 if is_stored else None
+        if job.flops is not None and not is_stored:
+            seconds = timing.expect(job.architecture, job.flops)
+        planned.append(PlannedProbe(job.name.removeprefix("probe "), job.architecture, is_stored, job.flops, seconds))
     return planned
 
 
@@ -367,7 +388,8 @@ class Timing:
 
 
 def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
-    timing.time(run.architecture for run in runs if run.job is not None)
+    is_known = all(run.training_set.n_steps is not None for run in runs)
+    timing.time(run.architecture for run in runs if run.job is not None and is_known)
 
     def find_kind(run: Run) -> tuple[int, float]:
         return DATASETS.index(run.training_set.dataset), run.training_set.ratio
@@ -376,8 +398,10 @@ def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Se
     for (dataset, ratio), group in groupby(sorted(runs, key=find_kind), find_kind):
         of_kind = list(group)
         missing = [run for run in of_kind if not _is_stored(session, run.task)]
-        flops = sum(run.flops for run in missing)
-        seconds = sum(timing.expect(run.architecture, run.flops) for run in missing)
+        flops = seconds = None
+        if is_known:
+            flops = sum(run.flops for run in missing)
+            seconds = sum(timing.expect(run.architecture, run.flops) for run in missing)
         n_stored = len(of_kind) - len(missing)
         planned.append(PlannedRuns(DATASETS[dataset], ratio, len(of_kind), n_stored, flops, seconds))
     architectures = {run.architecture.name: run.architecture for run in runs}

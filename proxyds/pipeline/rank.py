@@ -77,6 +77,11 @@ def rank(
         notes.append(
             f"This proxy was made from an index: rank with {manifest.index_of.name} {manifest.index_of.version}, which has the check."
         )
+    if (trainer := manifest.check_trainer) is not None:
+        notes.append(
+            f"The check's networks were trained by a program's own trainer, {trainer.name} (code {trainer.sha256[:12]}): chances and "
+            "expectations hold for candidates that it trained."
+        )
     if read.unused and not read.is_ranking:
         notes.append(f"Not read of the results: {', '.join(read.unused)}.")
     if manifest.protocol == "paper" and manifest.evidence is not None:

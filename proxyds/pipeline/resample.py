@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +61,7 @@ def resample(
     out: str | Path,
     *,
     overrides: Sequence[str] = (),
-    source: str | Path | None = None,
+    source: Any = None,
     force: bool = False,
     **options: Unpack[Options],
 ) -> Built:
@@ -73,7 +73,8 @@ def resample(
         place: The proxy: a folder, `user/name@v1.0.0`, or an address.
         out: The folder to make.
         overrides: `a.b=c` assignments to the parts of its recipe that are in `MAY_CHANGE`.
-        source: Where the source lies, a folder or a recipe that says so; None for where this machine last read it.
+        source: Where the source lies, a folder or a recipe that says so, or the same data in memory; None for where this machine last
+            read it.
         force: Replace another proxy at `out`.
         options: How the work is done; see `Execution`. No network runs, so no device is chosen.
 
@@ -90,7 +91,7 @@ def resample(
         refuse_without_tables(parent, name, "drawn from again")
         parent_sha256 = measure_file(folder / MANIFEST).sha256
         recipe, moved = _read_changed_recipe(folder, name, parent, overrides)
-    with reopen_session(recipe, parent, execution, source or moved) as session:
+    with reopen_session(recipe, parent, execution, moved if source is None else source) as session:
         scores = read_scores(session.data, parent, tables)
         remedy = "give it a version of its own, or nobody can tell the two apart"
         same = tell_same_version(recipe, parent, "is drawn from", remedy)
@@ -165,7 +166,7 @@ def apply(
     place: str | Path,
     out: str | Path,
     *,
-    source: str | Path | None = None,
+    source: Any = None,
     force: bool = False,
     **options: Unpack[Options],
 ) -> Built:
@@ -178,8 +179,8 @@ def apply(
         place: The index: a folder with `indices.csv`, `manifest.json` and `recipe.yaml`, and `validation.csv` where the manifest
             lists it (of `index`, a proxy's own or a card's), the file `indices.csv` in it, `user/name@v1.0.0`, or an address, of which no images are fetched.
         out: The folder to make.
-        source: Where the source lies: a folder, or a recipe whose section `source` says so; None for where the index's own recipe
-            says, or where this machine last read it. How the source is split is always as in the index's own recipe.
+        source: Where the source lies: a folder, or a recipe whose section `source` says so, or the same data in memory; None for where
+            the index's own recipe says, or where this machine last read it. How the source is split is always as in the index's own recipe.
         force: Replace another proxy at `out`.
         options: How the work is done; see `Execution`. No network runs, so no device is chosen.
 

@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import loky
 
@@ -24,18 +24,22 @@ from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values
 from proxyds.data.images import ID_RULE
-from proxyds.data.readers import find_folder
 from proxyds.data.samples import Samples, Source, tell_repeats
-from proxyds.data.source import check_same, load_source
-from proxyds.errors import ChangedSourceError
+from proxyds.data.source import check_same
+from proxyds.pipeline.reading import (
+    Place,
+    choose_source,
+    find_source,
+    name_data,
+    naming_place,
+    read_source,
+    remember_source,
+)
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
-from proxyds.recipe.models import Recipe, choose_crop_padding
-from proxyds.recipe.places import find_place, identify_source, place_source
-from proxyds.recipe.source import Images
+from proxyds.recipe.models import Check, Recipe, choose_crop_padding
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
-from proxyds.runtime.storage.places import recall_place, remember_place
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, Engine, Task, run_stored
 from proxyds.selection.draw import check_ratio
@@ -64,8 +68,9 @@ from proxyds.selection.similarity import (
 )
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
-from proxyds.training.job import TrainingSetup
+from proxyds.training.job import TrainingSetup, list_trials
 from proxyds.training.numerics import describe_computations
+from proxyds.training.trainer import require_trainer
 
 _Answer = TypeVar("_Answer")
 LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
@@ -79,8 +84,8 @@ class StageClock:
         self._on_progress = on_progress
         self._started = time.perf_counter()
 
-    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int = 0, warning: str = "") -> None:
-        """Ends a stage: with the results of its tasks, if it has any, the floating-point operations of its networks, and a warning."""
+    def end_stage(self, name: str, results: Sequence[Done] = (), flops: int | None = 0, warning: str = "") -> None:
+        """Ends a stage: with its tasks' results, if it has any, the operations of its networks, None where nobody knows, and a warning."""
         now = time.perf_counter()
         elapsed = now - self._started
         record = StageRecord(
@@ -107,7 +112,7 @@ class Session:
         store: Where finished tasks are kept.
         on_progress: Called as work goes on.
         clock: Records each stage's end.
-        place: Where the source lies; None for where the recipe says.
+        place: Where the source lies, or the data themselves; None for where the recipe says.
     """
 
     recipe: Recipe
@@ -117,7 +122,7 @@ class Session:
     store: Store
     on_progress: OnProgress
     clock: StageClock
-    place: Path | None = None
+    place: Place | None = None
 
     def run(self, tasks: Sequence[Task]) -> list[Done]:
         """Runs the tasks that the store does not hold; returns every task's result in the order given."""
@@ -139,17 +144,28 @@ class Session:
         )
 
     def describe_machine(self, architectures: Sequence[Architecture]) -> MachineRecord:
-        """Describes where some networks are trained, and how each computes there."""
+        """Describes where some networks are trained, and how each computes there, unless that is a trainer's matter."""
         n_labels, image_shape = len(self.data.label_names), self.data.image_shape
-        precision = self.recipe.training.precision
-        computations = self.ask(describe_computations, architectures, n_labels, image_shape, self.device, precision)
+        training, computations = self.recipe.training, {}
+        if training.trainer is None:
+            known = architectures, n_labels, image_shape, self.device, training.precision
+            computations = self.ask(describe_computations, *known)
         return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
 
+    def try_trainer(self, architecture: Architecture, ratio: float) -> None:
+        """Tries out the trainer that the recipe names, if it does, on a training set of a proxy's size; see `job.list_trials`."""
+        self.run(list_trials(self.set_up_training(), architecture, self.data.train, ratio))
+
+    def for_check(self, settings: Check) -> Session:
+        """Returns the session with networks trained as in a check."""
+        training = settings.choose_training(self.recipe.training)
+        return replace(self, recipe=self.recipe.model_copy(update={"training": training}))
+
     def read_source(self, id_rule: int) -> Source:
-        """Returns the source with ids by a rule, and split by them; see `load_source`."""
+        """Returns the source with ids by a rule, and split by them; see `reading.read_source`."""
         if id_rule == self.data.facts.id_rule:
             return self.data
-        return load_source(_place_recipe(self.recipe, self.place), self.run, id_rule=id_rule)
+        return read_source(self.recipe, self.place, self.run, id_rule=id_rule)
 
     def in_memory(self) -> Session:
         """Returns the session with the columns of its training samples in memory."""
@@ -158,14 +174,14 @@ class Session:
 
 @contextmanager
 def open_session(
-    recipe: Recipe, execution: Execution, place: Path | None = None, id_rule: int = ID_RULE
+    recipe: Recipe, execution: Execution, place: Place | None = None, id_rule: int = ID_RULE
 ) -> Iterator[Session]:
     """Starts an engine, and reads a recipe's source with it; the store remembers where that lies.
 
     Args:
         recipe: The recipe.
         execution: How the work is done.
-        place: Where the source lies, see `place_source`; None for where the recipe says.
+        place: Where the source lies, or the data themselves; None for where the recipe says.
         id_rule: By which rule the source's ids are made; for a proxy that is there its own, `Manifest.source.id_rule`.
 
     Raises:
@@ -176,44 +192,47 @@ def open_session(
     device, engine = execution.choose_engine()
     with engine:
         run = partial(run_stored, store=execution.store, engine=engine, on_progress=execution.on_progress)
-        data = load_source(_place_recipe(recipe, place), run, execution.streamed, id_rule)
+        data = read_source(recipe, place, run, execution.streamed, id_rule)
         remember_source(recipe, data, place, execution.store)
         recipe = recipe.with_crop_padding(choose_crop_padding(min(data.image_shape[1:])))
         yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock, place)
 
 
-def _place_recipe(recipe: Recipe, place: Path | None) -> Recipe:
-    """Returns the recipe whose source lies at a place; see `place_source`."""
-    return recipe if place is None else recipe.model_copy(update={"source": place_source(recipe.source, place)})
+@contextmanager
+def open_build(recipe: Recipe, execution: Execution, source: Any) -> Iterator[Session]:
+    """Starts an engine, and reads what a proxy is to be made from.
+
+    Args:
+        recipe: The recipe.
+        execution: How the work is done.
+        source: What takes the place of the recipe's section `source`, see `reading.choose_source`; None to read that.
+
+    Raises:
+        ChangedSourceError: The recipe is of data in memory, and others were passed.
+        SourceError: The source cannot be found or read.
+    """
+    recipe, data = choose_source(recipe, source)
+    with open_session(recipe, execution, data) as session:
+        yield replace(session, recipe=name_data(session.recipe, session.data))
 
 
 @contextmanager
-def reopen_session(
-    recipe: Recipe, manifest: Manifest, execution: Execution, place: str | Path | None
-) -> Iterator[Session]:
+def reopen_session(recipe: Recipe, manifest: Manifest, execution: Execution, source: Any) -> Iterator[Session]:
     """Starts an engine, and reads the source again that a proxy was made from.
 
     Args:
         recipe: The proxy's.
         manifest: The proxy's; where an index is applied, the indexed proxy's.
         execution: How work is done.
-        place: Where the user says that the source lies; see `find_source`.
+        source: Where the user says that the source lies; see `reading.find_source`.
 
     Raises:
         ChangedSourceError: In the block: what lies there is another; the error names the place.
         SourceError: The source cannot be found or read.
     """
-    found = find_source(recipe.source, manifest, place, execution.store)
+    found = find_source(recipe.source, manifest, source, execution.store)
     with open_session(recipe, execution, found, manifest.source.id_rule) as session, naming_place(found):
         yield session
-
-
-def remember_source(recipe: Recipe, data: Source, place: Path | None, store: Store) -> None:
-    """Lets a store remember where a source was read: at a place, or where the recipe says; of the Hub itself there is nothing to remember."""
-    if place is None and (path := getattr(recipe.source, "path", None)) is not None:
-        place = find_folder(path).absolute()
-    if place is not None:
-        remember_place(store, identify_source(recipe.source, data.facts.fingerprint), place)
 
 
 def tell_same_version(recipe: Recipe, other: Manifest, what: str, remedy: str) -> list[str]:
@@ -229,21 +248,6 @@ def tell_same_version(recipe: Recipe, other: Manifest, what: str, remedy: str) -
         return []
     is_another = f"{other.name} {other.version} is the proxy that {what}, and the new one is another"
     return [f"version: {is_another}; {remedy} (--set version=...)"]
-
-
-@contextmanager
-def naming_place(place: Path | None) -> Iterator[None]:
-    """Lets the error of a source that is another say where that was read."""
-    try:
-        yield
-    except ChangedSourceError as error:
-        error.place = place
-        raise
-
-
-def find_source(own: Images, manifest: Manifest, given: str | Path | None, store: Store) -> Path | None:
-    """Finds where the source of a proxy lies: see `find_place`, by what the store remembers."""
-    return find_place(own, given, recall_place(store, identify_source(own, manifest.source.fingerprint)))
 
 
 def list_space(session: Session) -> list[Architecture]:
@@ -317,6 +321,7 @@ def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> t
 def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[ProbeJob]:
     """Lists the trainings of a build's probes, for each repeat every probe; the heaviest is asked on the way where that is needed."""
     recipe, data, setup = session.recipe, session.data, session.set_up_training()
+    require_trainer(setup.settings)
     return [
         ProbeJob(
             **vars(setup),
@@ -348,7 +353,8 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
         check_above_chance(probe, tell_repeats(facts.n_conflicting, facts.n_shared))
     check_some_wrong(probes, session.recipe.selection.method)
     warning = warn_of_likeness(probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)])
-    flops = sum(job.training_flops + job.asking_flops for job in jobs)
+    known = [job.flops for job in jobs if job.flops is not None]
+    flops = sum(known) if len(known) == len(jobs) else None
     session.clock.end_stage("probes", [probe.result for probe in probes], flops, warning)
     return probes
 

@@ -26,6 +26,7 @@ class Method:
         is_weighting: Whether its designs are weights alone, the same for every size and seed: then the weights are all that is needed to
             draw another size, or some labels.
         is_fixed: Whether every draw takes the same samples, but for ties: then draws differ in training alone.
+        follows_epochs: Whether its rule looks at answers after each epoch; else the last ones are enough.
         caution: What whoever trains on its samples must know, for the card.
     """
 
@@ -35,6 +36,7 @@ class Method:
     n_seeds: int = 1
     is_weighting: bool = False
     is_fixed: bool = False
+    follows_epochs: bool = False
     caution: str = ""
 
 
@@ -89,6 +91,7 @@ METHODS: dict[str, Method] = {
         _ANSWERS,
         N_SEEDS,
         is_fixed=True,
+        follows_epochs=True,
     ),
     "forgetting": Method(
         "what is most often forgotten",
@@ -96,11 +99,13 @@ METHODS: dict[str, Method] = {
         _ANSWERS,
         N_SEEDS,
         is_fixed=True,
+        follows_epochs=True,
     ),
     "ccs": Method(
         "evenly over the range of margins, without the hardest",
         "Zheng et al., Coverage-centric coreset selection for high pruning rates, ICLR 2023",
         _ANSWERS,
+        follows_epochs=True,
     ),
     "k-center": Method(
         "always the farthest from what was taken",

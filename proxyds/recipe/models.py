@@ -18,7 +18,7 @@ from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, MethodName
 from proxyds.recipe.output import Output
 from proxyds.recipe.problems import Fault, refuse_faults, validate_words
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
-from proxyds.section import Section, check_distinct, fault
+from proxyds.section import CodeSpec, Section, check_distinct, fault
 from proxyds.space.candidates import is_candidates, make_space
 from proxyds.space.choices import SpaceSpec
 from proxyds.space.known_models import find_unknown_models
@@ -172,8 +172,12 @@ class Selection(Section):
 class Training(Section):
     """How every network is trained: probes, and architectures in a check. The paper names Adam and no more."""
 
-    later = frozenset({"precision"})
+    later = frozenset({"precision", "trainer"})
 
+    trainer: CodeSpec | None = Field(
+        None,
+        description="In place of all else here: a trainer of the program's own, which passes it as `trainer=` of `proxyds.build`.",
+    )
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(30, description="Passes over the data.", examples=[30])
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
     optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
@@ -195,6 +199,23 @@ class Training(Section):
         "and where networks are asked, only where the processor or GPU has instructions for it. auto: float32 on CPUs; on GPUs that "
         "have it, bfloat16 in training alone.",
     )
+
+    @model_validator(mode="after")
+    def _leaves_all_to_its_trainer(self) -> Training:
+        if self.trainer is not None and (trouble := self.find_useless()):
+            raise fault(trouble)
+        return self
+
+    def find_useless(self) -> str:
+        """Says which settings have no effect with a trainer of the program's own; nothing where there are none."""
+        useless = ", ".join(name for name in self.list_set() if name != "trainer")
+        return (
+            useless
+            and f"must leave all to the trainer, found {useless} besides, without effect; take that out of the recipe"
+        )
+
+    def _list_unused(self) -> set[str]:
+        return super()._list_unused() if self.trainer is None else {*type(self).model_fields} - {"trainer"}
 
     @property
     def padding(self) -> int:
@@ -229,7 +250,7 @@ _Correlation = Annotated[float, Field(ge=-1, le=1)]
 class Check(Section):
     """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
 
-    later = frozenset({"controls", "parameter_weight"})
+    later = frozenset({"controls", "parameter_weight", "trainer"})
 
     architectures: Annotated[int, Field(ge=MIN_RANKED, le=10_000)] = Field(
         16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
@@ -264,6 +285,13 @@ class Check(Section):
     reference: Annotated[Reference, BeforeValidator(_as_reference, json_schema_input_type=str | Reference)] | None = (
         Field(None, description="Full-data accuracies known already, so that nothing is trained on everything.")
     )
+    trainer: CodeSpec | None = Field(
+        None, description="Who trains here, `trainer=` of `proxyds.check`; null: as the section training says."
+    )
+
+    def choose_training(self, own: Training) -> Training:
+        """Chooses how architectures are trained, by the recipe's own section."""
+        return own if self.trainer is None else Training(trainer=self.trainer)
 
 
 IN_FULL = "# The recipe as run, with every default filled in."
@@ -343,6 +371,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_equal_parts(self) -> Recipe:
         n, batch_size = self.probes.data_parallel, self.training.batch_size
+        if n > 1 and self.training.trainer is not None:
+            raise fault(
+                f"must be 1 with a trainer of one's own, which trains in one process, got {n}", "probes.data_parallel"
+            )
         fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
         if n not in fitting:
             raise fault(
@@ -403,7 +435,7 @@ class Recipe(Section):
 
     def with_crop_padding(self, padding: int) -> Recipe:
         """Fills in `training.crop_padding`, in pixels, where the recipe leaves it to its images."""
-        if self.training.crop_padding is not None:
+        if self.training.crop_padding is not None or self.training.trainer is not None:
             return self
         return self.model_copy(update={"training": self.training.model_copy(update={"crop_padding": padding})})
 

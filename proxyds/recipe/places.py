@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from proxyds.errors import SourceNotFoundError
-from proxyds.recipe.source import Columns, FolderSource, Images
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.source import Columns, FolderSource, Images, MemorySource
 from proxyds.recipe.yaml import read_recipe
 
 
@@ -38,6 +41,8 @@ def find_place(own: Images, given: str | Path | None, lay: Path | None) -> Path 
         return None  # they come with scikit-learn, whatever else was read as them
     if lay is not None and os.path.exists(lay):  # noqa: PTH110 - one that may not be looked at is none
         return lay
+    if isinstance(own, MemorySource):
+        raise SourceNotFoundError(ask_for_data(own))
     if (path := getattr(own, "path", None)) is None:
         return None
     name, copies = Path(path).name, os.environ.get("PROXYDS_DATA")
@@ -53,23 +58,46 @@ def find_place(own: Images, given: str | Path | None, lay: Path | None) -> Path 
     )
 
 
-def place_source(own: Images, place: Path) -> Images:
-    """Returns the section `source` that reads the same images elsewhere; how they are seen and split stays.
+def place_source(own: Images, place: Path | Recipe, kept: Collection[str] = tuple(Columns.model_fields)) -> Images:
+    """Returns the section `source` that reads images elsewhere; how they are seen and split stays.
 
     Args:
         own: The section of the recipe that is at work.
-        place: A folder that holds them, or a recipe whose own section `source` says where and how they are read.
+        place: A folder that holds the images, or a recipe (or its file) whose own section `source` says where and how they are read.
+        kept: Names of the fields that stay as they are in `own`; all, where the very images of a proxy are read again.
 
     Raises:
         RecipeError: The place is a file, and no recipe.
     """
-    if not place.is_dir():
-        fixed = {name: getattr(own, name) for name in Images.model_fields}
-        return read_recipe(place).source.model_copy(update=fixed)
+    if isinstance(place, Recipe) or not place.is_dir():
+        section = (place if isinstance(place, Recipe) else read_recipe(place)).source
+        return section.model_copy(update=_take_fields(own, Images, kept))
     if "path" in type(own).model_fields:
         return own.model_copy(update={"path": str(place)})
-    known = {name: getattr(own, name) for name in Columns.model_fields if name in type(own).model_fields}
-    return FolderSource(**known, kind="folder", path=str(place))
+    return FolderSource(**_take_fields(own, Columns, kept), kind="folder", path=str(place))
+
+
+def read_from_memory(own: Images, kept: Collection[str] = tuple(Columns.model_fields)) -> MemorySource:
+    """Returns the section `source` that reads what a program passes instead; see `place_source`."""
+    if isinstance(own, MemorySource):
+        return own
+    return MemorySource(**_take_fields(own, Columns, kept), kind="memory")
+
+
+def ask_for_data(own: MemorySource) -> str:
+    """Says what to pass where a recipe is of data in memory and none are there."""
+    called, which = repr(own.name) if own.name else "the recipe's data", ""
+    if own.fingerprint is not None:
+        which = f" of the fingerprint {own.fingerprint[:16]}"
+    return (
+        f"source: must be passed by a Python program, {called}{which} lay in memory and no file holds them: call build, check, resample, "
+        "apply or torch_dataset with source=...; or name a folder or a recipe with the same images (source=PATH, with commands --source PATH)"
+    )
+
+
+def _take_fields(own: Images, kind: type[Images], kept: Collection[str]) -> dict[str, Any]:
+    """Takes the fields of a kind of section, as far as a section has them and they are to be kept."""
+    return {name: getattr(own, name) for name in kind.model_fields if name in kept and name in type(own).model_fields}
 
 
 def identify_source(own: Images, fingerprint: str) -> str:

@@ -85,7 +85,7 @@ class DigitsSource(Images):
 
 
 class HubSource(Columns):
-    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA` in the README."""
+    """A data set on the Hugging Face Hub, at a revision; or its local copy, see `PROXYDS_DATA`."""
 
     kind: Literal["hub"]
     name: str = Field(
@@ -130,4 +130,22 @@ class TorchvisionSource(Images):
     path: LocalPath = Field(description="Relative to the recipe's folder, or to `PROXYDS_DATA`.", examples=["data"])
 
 
-SourceSpec = Annotated[DigitsSource | HubSource | FolderSource | TorchvisionSource, Field(discriminator="kind")]
+class MemorySource(Columns):
+    """Data that a Python program passes as `source=`: arrays, or a data set of `datasets` or torch; see `docs/images.md`."""
+
+    kind: Literal["memory"]
+    name: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="What the data are called, for people; null: as what was passed is called.",
+        examples=["flowers"],
+    )
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None,
+        description="Of the data, whatever their order: the manifest's `source.fingerprint`. A build fills it in; other data are refused.",
+        examples=["acca979775f46aa2347cc8026e67a87d35f9a431843ec397227d98c5d0a02331"],
+    )
+
+
+SourceSpec = Annotated[
+    DigitsSource | HubSource | FolderSource | TorchvisionSource | MemorySource, Field(discriminator="kind")
+]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.pixels import ImageArray
-from proxyds.errors import ChanceLevelError, RecipeError, SaturatedError, UnknownNameError
+from proxyds.errors import CallableError, ChanceLevelError, RecipeError, SaturatedError, UnknownNameError
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Probes
 from proxyds.runtime.storage.store import Entry
@@ -59,14 +59,15 @@ class ProbeJob(TrainingJob):
         return derive_seed(self.seed, "probe", self.architecture.network, parameters, number=self.repeat)
 
     @property
-    def training_flops(self) -> int:
-        """FLOPs of the whole training."""
-        return self.n_seen * self.architecture.training_flops
+    def training_flops(self) -> int | None:
+        """FLOPs of the whole training; None where a trainer does it, whose steps nobody counts."""
+        return None if self.settings.trainer is not None else self.n_seen * self.architecture.training_flops
 
     @property
-    def asking_flops(self) -> int:
-        """FLOPs of asking the probe about every training sample after each epoch; 0 where it is not asked."""
-        return self.keep_answers * self.settings.epochs * len(self.train) * self.architecture.forward_flops
+    def flops(self) -> int | None:
+        """FLOPs of the training, and of asking the probe about every training sample after each epoch where that is done; None as above."""
+        asking = self.keep_answers * self.settings.epochs * len(self.train) * self.architecture.forward_flops
+        return None if self.training_flops is None else self.training_flops + asking
 
     @property
     def task(self) -> Task:
@@ -95,7 +96,7 @@ class Probe:
         result: Its weights, and the rest of its files, in the store.
         predictions: (M,) int64, the label it gives each evaluation sample.
         accuracy: Share of the evaluation samples that it gets right, in [0, 1].
-        losses: Mean training loss of each epoch, in nats.
+        losses: Mean training loss of each epoch, in nats; none where a trainer does not tell.
         training_seconds: Time of the training alone, in whichever build it was done.
     """
 
@@ -123,17 +124,28 @@ def train_probe(*, folder: Path, report: Report, **job_fields: Any) -> None:
     Raises:
         DivergedError: The loss became infinite or not a number.
         TrainingError: Too few samples for the parts of a batch, another number of processes than parts, or not memory enough.
+        CallableError: A trainer does not do what it must.
     """
     job = ProbeJob(**job_fields)
+    n_reported = 0
 
     def keep_answers(network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], epoch: int) -> None:
-        answers = measure_answers(network, pixels, labels, job.device, job.settings.precision)
-        write_answers(folder / "answers.npy", answers, epoch, job.settings.epochs)
+        nonlocal n_reported
+        answers, n_reported = measure_answers(network, pixels, labels, job.device, job.settings.precision), epoch + 1
+        if job.settings.trainer is None:
+            write_answers(folder / "answers.npy", answers, epoch, job.settings.epochs)
+        else:  # how many epochs there are shows at their end
+            np.save(folder / f"epoch-{epoch}.npy", answers)
 
     with job.within_memory():
         network, losses, seconds = job.run(report, keep_answers if job.keep_answers else None)
         if not is_first():
             return
+        if job.settings.trainer is not None:
+            for epoch in range(n_reported):
+                of_epoch = folder / f"epoch-{epoch}.npy"
+                write_answers(folder / "answers.npy", np.load(of_epoch), epoch, n_reported)
+                of_epoch.unlink()
         predictions = predict_labels(network, job.held_out.pixels(), job.device, job.settings.precision)
         np.save(folder / "predictions.npy", predictions)
     save_network(network, folder / "weights.safetensors", job.n_labels, job.image_shape)
@@ -165,12 +177,24 @@ def write_answers(path: Path, measured: NDArray[np.float32], epoch: int, n_epoch
 
 
 def open_answers(entries: Sequence[Entry]) -> Answers:
-    """Opens what trainings with `keep_answers` said of every training sample after each epoch; reads nothing yet."""
+    """Opens what trainings with `keep_answers` said of every training sample after each epoch; reads nothing yet.
+
+    Raises:
+        CallableError: A trainer told of more epochs in one than in another.
+    """
     paths = [entry.file("answers.npy").path for entry in entries]
-    with paths[0].open("rb") as file:
-        np.lib.format.read_magic(file)
-        (_, n_epochs, n), _, dtype = np.lib.format.read_array_header_1_0(file)
-        start = file.tell()
+    lengths = set()
+    for path in paths:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            (_, n_epochs, n), _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            lengths.add(n_epochs)
+    if len(lengths) > 1:
+        raise CallableError(
+            f"trainer: must call after_epoch equally often in every training of the heaviest probe, whose scores are averaged; found "
+            f"{' and '.join(map(str, sorted(lengths)))} times. Train for a fixed number of epochs, or set probes.seeds: 1"
+        )
 
     def read(training: int, measure: int, epoch: int) -> NDArray[np.float32]:
         offset = start + (measure * n_epochs + epoch) * n * dtype.itemsize
@@ -202,10 +226,12 @@ def check_above_chance(probe: Probe, doubts: Sequence[str] = ()) -> None:
     labels = probe.job.held_out.labels
     needed = find_needed_accuracy(find_chance(labels), len(labels))
     if probe.accuracy < needed:
+        advice = f"Train longer (training.epochs, now {len(probe.losses)}), change training.learning_rate"
+        if probe.job.settings.trainer is not None:
+            advice = "Let the trainer train longer or at another rate, on images as it gets them and no others"
         raise ChanceLevelError(
             f"{probe.job.name}: must be better than chance, that is right on more than {needed:.1%} of the "
-            f"{len(labels):,} evaluation samples; it is right on {probe.accuracy:.1%}. Train longer (training.epochs, now "
-            f"{len(probe.losses)}), change training.learning_rate, or leave out the smallest choices of the space"
+            f"{len(labels):,} evaluation samples; it is right on {probe.accuracy:.1%}. {advice}, or leave out the smallest choices of the space"
             + "".join(f". {doubt}" for doubt in doubts)
         )
 
@@ -296,7 +322,8 @@ def compare_accuracies(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tupl
 
 
 def _advise(probe: Probe) -> str:
-    return f"Train shorter (training.epochs, now {len(probe.losses)}), on smaller images (source.image_size) or harder data, or widen the space"
+    epochs = f"training.epochs, now {len(probe.losses)}" if probe.job.settings.trainer is None else "in the trainer"
+    return f"Train shorter ({epochs}), on smaller images (source.image_size) or harder data, or widen the space"
 
 
 def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list[Architecture]:

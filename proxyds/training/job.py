@@ -5,11 +5,13 @@ Probes and the runs of a check are trained alike; what they ask the trained netw
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,11 @@ from numpy.typing import NDArray
 
 from proxyds.data.chunked import materialize
 from proxyds.data.pixels import ImageArray
-from proxyds.data.samples import Samples, StreamedSamples
+from proxyds.data.samples import SHARD, Samples, StreamedSamples, join_samples
 from proxyds.errors import TrainingError
 from proxyds.recipe.models import Training
-from proxyds.runtime.task import Report
+from proxyds.runtime.task import Report, Task
+from proxyds.section import CodeSpec
 from proxyds.seeding import derive_seed
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
@@ -29,11 +32,15 @@ from proxyds.training.cuda_graph import N_EAGER
 from proxyds.training.data_parallel import fit_batch, is_first
 from proxyds.training.loop import Epoch, count_steps, train_network
 from proxyds.training.model import PixelNetwork, make_network
+from proxyds.training.trainer import train_with
 
 TIMING_FLOPS = 20_000_000_000
 """Cost of one step of `expect_image_seconds`, at most: under a second on one core."""
 MIN_TIMED = 2
 """Images of a step that is timed, at least: batch norm refuses one."""
+
+TRIAL, TRIAL_VERSION = "trainer", 1
+"""Stage of the training that tries a trainer out."""
 
 AfterEpoch = Callable[[PixelNetwork, ImageArray, NDArray[np.int64], int], None]
 """Takes the network in evaluation mode, the training samples' pixels and labels, and the epoch's index."""
@@ -106,7 +113,7 @@ class TrainingJob(TrainingSetup):
             "network": self.architecture.network,
             **describe_origin(self.architecture.network),
             "parameters": self.architecture.parameters,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self._list_settings(),
             **({"n_steps": self.n_steps} if self.n_steps is not None else {}),
             **({"data_parallel": self.data_parallel} if self.data_parallel != 1 else {}),
             "seed": self.seed,
@@ -117,6 +124,11 @@ class TrainingJob(TrainingSetup):
             **self.arithmetic,
         }
 
+    def _list_settings(self) -> dict[str, Any]:
+        """Lists how the network is trained; of a trainer the code, whatever its name."""
+        trainer = self.settings.trainer
+        return self.settings.model_dump(mode="json") if trainer is None else {"trainer": trainer.sha256}
+
     def run(self, report: Report, after_epoch: AfterEpoch | None = None) -> tuple[PixelNetwork, list[float], float]:
         """Trains the network.
 
@@ -124,16 +136,21 @@ class TrainingJob(TrainingSetup):
 
         Args:
             report: Called at every epoch's end.
-            after_epoch: Called at every epoch's end, by the first process; changes nothing of the training.
+            after_epoch: Called at every epoch's end, by the first process; changes nothing of the training. Of a trainer that does not
+                tell of its epochs once, at the end.
 
         Returns:
-            The network in evaluation mode; the mean loss of each epoch, in nats; the seconds of the training alone.
+            The network in evaluation mode; the mean loss of each epoch, in nats, none where a trainer does not tell; the seconds of the
+            training alone.
 
         Raises:
             DivergedError: The loss became infinite or not a number.
+            CallableError: A trainer does not do what it must, or was not handed over.
             TrainingError: Too few samples for the parts of a batch, or another number of processes than parts.
         """
         network = self.make_network(self.architecture, derive_seed(self.training_seed, "weights"))
+        if self.settings.trainer is not None:
+            return self._run_trainer(self.settings.trainer, network, report, after_epoch)
         n_epochs, seconds_between = self.settings.epochs, 0.0
         if self.n_steps is not None:
             n_epochs = math.ceil(self.n_steps * self.settings.epochs / count_steps(self.settings, len(self.train)))
@@ -166,6 +183,41 @@ class TrainingJob(TrainingSetup):
         seconds = time.perf_counter() - started - seconds_between
         return network, [epoch.loss for epoch in history], seconds
 
+    def _run_trainer(
+        self, trainer: CodeSpec, network: PixelNetwork, report: Report, after_epoch: AfterEpoch | None
+    ) -> tuple[PixelNetwork, list[float], float]:
+        """Lets a trainer train the network; see `run`."""
+        pixels, labels = self.train.pixels(), materialize(self.train.labels)
+        n_epochs, seconds_between = 0, 0.0
+
+        def end_epoch(index: int, reported: PixelNetwork, loss: float | None) -> None:
+            nonlocal n_epochs, seconds_between
+            started, n_epochs = time.perf_counter(), index + 1
+            report(
+                0, 1, f"epoch {n_epochs}{'' if loss is None else f', loss {loss:.3f}'}"
+            )  # how many are to come it alone knows
+            if after_epoch is not None:
+                after_epoch(reported, pixels, labels, index)
+            seconds_between += time.perf_counter() - started
+
+        report(0, 1, "")
+        started = time.perf_counter()
+        network, losses = train_with(
+            trainer,
+            network,
+            pixels,
+            labels,
+            seed=derive_seed(self.training_seed, "trainer"),
+            device=self.device,
+            name=self.architecture.name,
+            on_epoch=end_epoch,
+        )
+        seconds = time.perf_counter() - started - seconds_between
+        if after_epoch is not None and n_epochs == 0:
+            after_epoch(network, pixels, labels, 0)
+        report(1, 1, "")
+        return network, losses, seconds
+
     @contextmanager
     def within_memory(self) -> Iterator[None]:
         """Makes a failed training of one that does not fit into memory, and leaves the device's memory to the next.
@@ -176,13 +228,45 @@ class TrainingJob(TrainingSetup):
         try:
             yield
         except (torch.OutOfMemoryError, MemoryError) as error:
+            of_step = f"training.batch_size, now {self.settings.batch_size}"
             raise TrainingError(
-                f"{self.architecture.name}: must fit into memory, it does not; fewer samples a step (training.batch_size, "
-                f"now {self.settings.batch_size}) or fewer workers (--workers 1) need less"
+                f"{self.architecture.name}: must fit into memory, it does not; fewer samples a step "
+                f"({of_step if self.settings.trainer is None else 'in the trainer'}) or fewer workers (--workers 1) need less"
             ) from error
         finally:
             if self.device.startswith("cuda"):
                 torch.cuda.empty_cache()
+
+
+def list_trials(
+    setup: TrainingSetup, architecture: Architecture, train: Samples | StreamedSamples, ratio: float
+) -> list[Task]:
+    """Lists a training that nobody needs, where a trainer of the program's own trains: what is wrong with it shows before hours are lost.
+
+    Args:
+        setup: Who trains; with the shipped loop nothing is listed.
+        architecture: A light one.
+        train: The samples that may be drawn.
+        ratio: Of the smallest proxy that it will be asked to train on.
+    """
+    if setup.settings.trainer is None:
+        return []
+    n = round(ratio * len(train))
+    some = join_samples([train.part(shard).load() for shard in range(-(-n // SHARD))])[
+        :n
+    ]  # of as many shards as it takes
+    job = TrainingJob(**vars(setup) | {"architecture": architecture, "train": some, "held_out": some})
+    inputs = {"version": TRIAL_VERSION, **job.list_inputs(held_out_as="held_out")}
+    name = f"trial of {setup.settings.trainer.name} on {architecture.name}"
+    return [Task(stage=TRIAL, name=name, inputs=inputs, function=try_trainer, arguments=dict(vars(job)))]
+
+
+def try_trainer(*, folder: Path, report: Report, **job_fields: Any) -> None:
+    """Trains one network and keeps how long it took, `trial.json` in the folder; see `TrainingJob.run`."""
+    job = TrainingJob(**job_fields)
+    with job.within_memory():
+        _, _, seconds = job.run(report)
+    (folder / "trial.json").write_text(json.dumps({"seconds": seconds}))
 
 
 def measure_rate(device: str) -> float:

@@ -10,6 +10,7 @@ between these two. The name says where the figure comes from, in parts with `;` 
     fidelity/cifar10; The architectures; every; MFLOP; range    the least and the largest value of a column, whole
     fidelity/cifar10; The architectures; every; MFLOP; up to 5  how many of them are 5 or less
     fidelity/cifar10; What to expect                            the sentence that this heads
+    fidelity/cifar10; What to expect; until more than           the first number after these words of it
     checks                                                      one row for the card of each recipe in `CHECKED`
 
 Nothing is measured or weighed here: pages of studies are written by `make study-pages`, results of benchmarks by `make bench`.
@@ -88,8 +89,9 @@ def find_figure(name: str) -> str:
     text = path.read_text(encoding="utf-8")
     if page == "benchmark":
         return text.strip()
-    if parts == ["What to expect"]:
-        return take_match(r"^\*\*What to expect of `.*?`\*\* on .*?: (.*)$", text, name)
+    if parts[0] == "What to expect":
+        sentence = take_match(r"^\*\*What to expect of `.*?`\*\* on .*?: (.*)$", text, name)
+        return take_match(rf"{re.escape(parts[1])}\D*?({NUMBER.pattern})", sentence, name) if parts[1:] else sentence
     tables = list_tables(take_section(text, parts[0], name))
     if len(parts) == 1:
         return tables[0].text
@@ -167,7 +169,7 @@ def tabulate_checks() -> str:
         taus.append(table.rows[ceiling]["Kendall tau"] if ceiling in table.rows else "unknown")
         drawn_by = method[1] if method else "`cases`"  # the paper's, which a card does not name
         lines.append(
-            f"| [{told}](cards/{folder}/README.md) | {drawn_by} | {' | '.join(taus)} | {verdict[0].lower()}{verdict[1:]} |"
+            f"| [{told}](../cards/{folder}/README.md) | {drawn_by} | {' | '.join(taus)} | {verdict[0].lower()}{verdict[1:]} |"
         )
     return "\n".join(lines)
 

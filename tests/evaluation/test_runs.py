@@ -411,7 +411,7 @@ def test_finished_runs_become_rows_in_one_order_whatever_order_they_ended_in(
 ) -> None:
     runs = runs_of(sets_of(train, ratios=(0.25,), draws=2, full_seeds=2), held_out)
     results = finish(runs, Store(tmp_path / "store"))
-    found = tabulate_runs(runs, results, settings_of())
+    found = tabulate_runs(runs, results)
     assert found.schema == COLUMNS
     assert found.num_rows == len(runs)
     rows = found.to_pylist()
@@ -430,7 +430,7 @@ def test_finished_runs_become_rows_in_one_order_whatever_order_they_ended_in(
     assert rows[0]["accuracy"] == accuracies["net 100", "full, number 1"]
     assert rows[-1]["accuracy"] == accuracies["net 400", "fewer-epochs 0.5, number 2"]
     order = np.random.default_rng(0).permutation(len(runs))
-    assert tabulate_runs([runs[i] for i in order], [results[i] for i in order], settings_of()) == found
+    assert tabulate_runs([runs[i] for i in order], [results[i] for i in order]) == found
 
 
 def test_a_row_says_what_was_trained_on_what_and_what_it_took(
@@ -439,7 +439,7 @@ def test_a_row_says_what_was_trained_on_what_and_what_it_took(
     runs = [
         run for run in runs_of(sets_of(train), held_out, [HEAVY]) if run.training_set.name == "random 0.5, number 2"
     ]
-    (row,) = tabulate_runs(runs, finish(runs, Store(tmp_path / "store")), settings_of()).to_pylist()
+    (row,) = tabulate_runs(runs, finish(runs, Store(tmp_path / "store"))).to_pylist()
     assert row == {
         "architecture": "net 400",
         "network": "resnet",
@@ -467,7 +467,7 @@ def test_a_row_says_what_was_trained_on_what_and_what_it_took(
 
 def test_epochs_are_counted_over_what_is_trained_on(train: Samples, held_out: Samples, tmp_path: Path) -> None:
     runs = runs_of(sets_of(train, ratios=(0.25, 0.125), draws=1, full_seeds=1), held_out, [LIGHT])
-    rows = tabulate_runs(runs, finish(runs, Store(tmp_path / "store")), settings_of()).to_pylist()
+    rows = tabulate_runs(runs, finish(runs, Store(tmp_path / "store"))).to_pylist()
     epochs = {(row["dataset"], row["ratio"]): row["n_epochs"] for row in rows}
     assert {epochs.pop((dataset, ratio)) for dataset, ratio in list(epochs) if dataset != "fewer-epochs"} == {3}
     # 6, 3 and 3 steps of 4 an epoch
@@ -477,11 +477,11 @@ def test_epochs_are_counted_over_what_is_trained_on(train: Samples, held_out: Sa
 def test_a_run_without_a_result_is_left_out(train: Samples, held_out: Samples, tmp_path: Path) -> None:
     runs = runs_of(sets_of(train, draws=1), held_out)
     results = finish(runs, Store(tmp_path / "store"))
-    whole = tabulate_runs(runs, results, settings_of()).to_pylist()
-    lacking = tabulate_runs(runs, [None, *results[1:]], settings_of()).to_pylist()
+    whole = tabulate_runs(runs, results).to_pylist()
+    lacking = tabulate_runs(runs, [None, *results[1:]]).to_pylist()
     assert [row for row in whole if row["accuracy"] != 0] == lacking
     assert len(lacking) == len(whole) - 1
-    nothing = tabulate_runs(runs, [None] * len(runs), settings_of())
+    nothing = tabulate_runs(runs, [None] * len(runs))
     assert (nothing.schema, nothing.num_rows) == (COLUMNS, 0)
 
 
@@ -700,7 +700,7 @@ def test_listed_runs_can_be_run_and_tabulated(train: Samples, held_out: Samples,
         again, _ = run_each(tasks, store, engine, lambda missing: ignore_progress)
     assert failures == []
     assert shown[-1].done == shown[-1].total == sum(run.flops for run in runs)
-    rows = tabulate_runs(runs, results, settings).to_pylist()
+    rows = tabulate_runs(runs, results).to_pylist()
     assert [(row["dataset"], row["n_samples"], row["n_steps"], row["n_epochs"]) for row in rows] == [
         ("full", 64, 8, 2.0),
         ("proxy", 19, 2, 2.0),
@@ -709,7 +709,7 @@ def test_listed_runs_can_be_run_and_tabulated(train: Samples, held_out: Samples,
         ("fewer-epochs", 64, 2, 0.5),
     ]
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
-    assert tabulate_runs(runs, again, settings).to_pylist() == rows
+    assert tabulate_runs(runs, again).to_pylist() == rows
     assert all(result is not None and result.was_stored for result in again)
 
 
@@ -741,7 +741,7 @@ def test_evaluation_samples_are_part_of_a_runs_key_and_of_its_row(
     runs = list_runs([LIGHT], sets[:1], held_out, SETUP, others)
     with InProcess() as engine:
         results, _ = run_each([runs[0].task], Store(tmp_path / "store"), engine, lambda missing: ignore_progress)
-    (row,) = tabulate_runs(runs, results, SETUP.settings).to_pylist()
+    (row,) = tabulate_runs(runs, results).to_pylist()
     assert row["evaluation_accuracy"] * 30 == pytest.approx(round(row["evaluation_accuracy"] * 30))
     assert row["run_flops"] == runs[0].flops
 

@@ -293,10 +293,13 @@ def test_another_kind_of_source_changes_the_identity(read: Callable[..., Recipe]
             "source: {kind: hub, name: images, revision: abc}\n",
             "source: {kind: hub, name: images, revision: abd}\n",
             "source: {kind: hub, name: images, revision: abc, config: plain}\n",
+            "source: {kind: memory}\n",
+            f"source: {{kind: memory, fingerprint: {'ab' * 32}}}\n",
+            f"source: {{kind: memory, fingerprint: {'cd' * 32}}}\n",
             "",
         )
     }
-    assert len(digests) == 7
+    assert len(digests) == 10
 
 
 @pytest.mark.parametrize("kind", ["kind: folder", "kind: torchvision, dataset: CIFAR10"])
@@ -575,7 +578,7 @@ def test_choices_are_checked_one_by_one(complaint: Callable[..., str], choices: 
         (
             MINIMAL + "source: {kind: folderr, path: x}\n",
             'r.yaml:5:16 source.kind: must be a known name, got "folderr"; did you mean `folder`? known: digits, '
-            "folder, hub, torchvision",
+            "folder, hub, memory, torchvision",
         ),
         (
             MINIMAL + "source: {kind: digits, path: x}\n",
@@ -616,7 +619,7 @@ def test_a_key_that_is_a_number_is_unknown_where_it_stands(complaint: Callable[.
         ("name: tiny\nspace:\n  choices: {}\n", "r.yaml:3:3 space.network: must be given, it is missing"),
         (
             MINIMAL + "source: {image_size: 8}\n",
-            "r.yaml:5:9 source.kind: must be given, it is missing; add it (digits, hub, folder, torchvision)",
+            "r.yaml:5:9 source.kind: must be given, it is missing; add it (digits, hub, folder, torchvision, memory)",
         ),
         (
             MINIMAL + "source: {kind: hub, name: a/b}\n",
@@ -837,6 +840,14 @@ _SOURCES = (
     | _section({"kind": st.just("folder"), "path": _PATH}, _COLUMNS)
     | _section(
         {"kind": st.just("torchvision"), "dataset": st.sampled_from(["CIFAR10", "CIFAR100"]), "path": _PATH}, _IMAGES
+    )
+    | _section(
+        {"kind": st.just("memory")},
+        {
+            **_COLUMNS,
+            "name": st.none() | _TEXT.filter(bool),
+            "fingerprint": st.none() | st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+        },
     )
 )
 _SPACES = _section(

@@ -55,10 +55,9 @@ def list_pictures(manifest: Manifest, summary: Summary) -> dict[str, Draw]:
     """
     pictures: dict[str, Draw] = {}
     if manifest.index_of is None:
-        pictures = {
-            "labels.png": partial(_draw_labels, manifest, summary),
-            "probes.png": partial(_draw_probes, manifest),
-        }
+        pictures["labels.png"] = partial(_draw_labels, manifest, summary)
+        if manifest.has_losses:
+            pictures["probes.png"] = partial(_draw_probes, manifest)
         if manifest.draw.method == BY_IMPORTANCE:
             pictures |= {
                 "cases.png": partial(_draw_cases, summary),
@@ -184,6 +183,7 @@ def _draw_weights(summary: Summary) -> Figure:
 
 
 def _draw_probes(manifest: Manifest) -> Figure:
+    """Draws the loss over epochs of each probe."""
     labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
     is_long = max(map(len, labels)) > LONG_NAME
     figure, axes = new_axes(height=3 + (0.17 * len(labels) if is_long else 0))

@@ -60,7 +60,7 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
     environment.filters |= {
         "plain": escape_markdown,
         "code": code_span,
-        "flop": lambda value: with_prefix(value, "FLOP"),
+        "flop": lambda value: "unknown" if value is None else with_prefix(value, "FLOP"),
         "duration": duration,
         "settings": lambda settings: ", ".join(f"{name} {show_value(value)}" for name, value in settings.items()),
         "percent": lambda share: f"{share:.1%}",

@@ -77,12 +77,12 @@ def list_(as_json: bool) -> None:
     """
     from proxyds.recipe.methods import METHODS
     from proxyds.recipe.presets import preset_names, preset_purpose
-    from proxyds.recipe.source import DigitsSource, FolderSource, HubSource, TorchvisionSource
+    from proxyds.recipe.source import DigitsSource, FolderSource, HubSource, MemorySource, TorchvisionSource
     from proxyds.selection.sampling import DRAW_LAWS
     from proxyds.space.networks.families import FAMILIES
     from proxyds.space.networks.plugins import installed_offers
 
-    kinds = (DigitsSource, HubSource, FolderSource, TorchvisionSource)
+    kinds = (DigitsSource, HubSource, FolderSource, TorchvisionSource, MemorySource)
     listing = {
         "presets": {name: preset_purpose(name) for name in preset_names()},
         "sources": {kind.model_fields["kind"].annotation.__args__[0]: kind.__doc__ or "" for kind in kinds},  # type: ignore[union-attr]

