@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxyds.pipeline.sharing.pull import Pulled, pull
     from proxyds.pipeline.sharing.push import Pushed, push
     from proxyds.pipeline.stages import Built
+    from proxyds.proxy import Proxy, open
     from proxyds.recipe.models import Recipe
     from proxyds.recipe.yaml import read_recipe, write_recipe
     from proxyds.runtime.storage.store import Store
@@ -46,6 +47,7 @@ _MODULES = {
     "pipeline.sharing.push": ("Pushed", "push"),
     "pipeline.rank": ("rank",),
     "pipeline.resample": ("apply", "index", "resample"),
+    "proxy": ("Proxy", "open"),
     "recipe.models": ("Recipe",),
     "recipe.yaml": ("read_recipe", "write_recipe"),
     "runtime.storage.store": ("Store",),

@@ -119,7 +119,7 @@ def write_tables(
     Raises:
         SourceError: An image has changed since the build began.
     """
-    features = _list_features(source.label_names, draw.kept_labels, has_weight=draw.weight is not None)
+    features = list_features(source.label_names, draw.kept_labels, has_weight=draw.weight is not None)
     evaluation = pa.table(_evaluation_columns(source, outcomes), schema=features["evaluation"].arrow_schema)
     n_rows = {"importance": len(source.train), "evaluation": evaluation.num_rows}
     tables = {
@@ -188,7 +188,7 @@ def write_indexed(
         SourceError: An image has changed since it was found.
     """
     has_weight = WEIGHT in indexed["data"][1].column_names
-    features = _list_features(source.label_names, kept_labels, has_weight=has_weight)["data"]
+    features = list_features(source.label_names, kept_labels, has_weight=has_weight)["data"]
     layout = _Layout(folder, features, kept_labels, samples_per_shard)
     places = ((samples.origin.split, samples.source_index) for samples, _ in indexed.values())
     read_encoded, written = _open_chosen(source, *places), {}
@@ -208,7 +208,7 @@ def _list_selected(train: Samples | StreamedSamples, selected: NDArray[np.bool_]
     return np.concatenate([samples.source_index[selected[start : start + SHARD]] for samples, start in shards])
 
 
-def _list_features(
+def list_features(
     label_names: Sequence[str], kept_labels: NDArray[np.int64] | None, *, has_weight: bool
 ) -> dict[str, datasets.Features]:
     """Lists the columns of each table of samples as readers of data sets take them."""

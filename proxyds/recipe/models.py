@@ -10,19 +10,19 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
 from proxyds.plain_values import write_mapping
-from proxyds.recipe.licences import LICENCE, check_licence, doubt_licence
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, MethodName
-from proxyds.recipe.output import Output
+from proxyds.recipe.output import LICENCE, Output, check_licence, doubt_licence
 from proxyds.recipe.problems import Fault, refuse_faults, validate_words
+from proxyds.recipe.selection import Ratio, Selection
 from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
 from proxyds.section import CodeSpec, Section, check_distinct, fault
 from proxyds.space.candidates import is_candidates, make_space
 from proxyds.space.choices import SpaceSpec
 from proxyds.space.known_models import find_unknown_models
-from proxyds.text import find_active_text, iter_texts, short_json
+from proxyds.text import find_active_text, iter_texts
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
 _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
@@ -101,71 +101,6 @@ class Similarity(Section):
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
     neighbours: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="Evaluation samples whose importances are averaged; 1 is the paper.", examples=[1]
-    )
-
-
-def _is_count_or_share(keep: Any) -> Any:
-    is_count = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 2
-    if not is_count and not (isinstance(keep, float) and 0 < keep < 1) and keep != "auto":
-        raise ValueError(
-            f"must be a number of labels from 2, a share of them in (0, 1), or `auto`, got {short_json(keep)}; for example 20"
-        )
-    return keep
-
-
-class LabelReduction(Section):
-    """Which labels the proxy keeps where there are too many for its size (section 3.3)."""
-
-    keep: Annotated[
-        int | float | str, PlainValidator(_is_count_or_share, json_schema_input_type=int | float | Literal["auto"])
-    ] = Field(
-        description="Labels to keep: how many, their share, or `auto`: as many as leave samples_per_label.",
-        examples=[20],
-    )
-    samples_per_label: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        100, description="For auto: samples that a kept label has in the proxy, on average.", examples=[100]
-    )
-    order: Literal["samples-first", "labels-first"] = Field(
-        "samples-first",
-        description="samples-first (section 4): draw samples of all labels, keep labels by what was drawn; labels-first (section "
-        "3.3): keep labels by the importance of all their samples, then draw.",
-    )
-    choice: Literal["top", "drawn"] = Field(
-        "top", description="Of the labels: those with the largest importance in sum, or drawn in proportion to it."
-    )
-
-
-def _is_ratio(ratio: float) -> float:
-    if not 0 < ratio <= 1:
-        raise ValueError(f"must be in (0, 1], got {ratio:g}; for five percent write 0.05")
-    return ratio
-
-
-_Ratio = Annotated[float, AfterValidator(_is_ratio), Field(json_schema_extra={"exclusiveMinimum": 0, "maximum": 1})]
-
-
-class Selection(Section):
-    """How the proxy is drawn (Algorithm 1 steps 8 and 9)."""
-
-    later = frozenset({"labels", "seed"})
-
-    method: MethodName = Field(
-        "easier",
-        description="What is chosen: `easier` is more of what a probe finds easy; `cases` is the paper's, in proportion to importance; "
-        "`proxyds list` tells the others.",
-        examples=["easier"],
-    )
-    ratio: _Ratio = Field(
-        0.05, description="Size of the proxy as a share of the samples that may be drawn.", examples=[0.05]
-    )
-    draw: Literal["systematic", "successive"] = Field(
-        "systematic",
-        description="Draw law without replacement. systematic: inclusion exactly proportional to importance (capped at "
-        "1); successive: one after the other, which under-includes the important.",
-    )
-    labels: LabelReduction | None = Field(None, description="Keep some labels only; null: all of them.")
-    seed: Annotated[int, Field(ge=0, lt=2**53)] | None = Field(
-        None, description="Of the draws alone; null: the recipe's. Another one is another proxy from the same probes."
     )
 
 
@@ -266,7 +201,7 @@ class Check(Section):
         description="Selection methods to compare with, besides `random` and `stratified`.",
         examples=[["easiest", "herding"]],
     )
-    ratios: Annotated[tuple[_Ratio, ...], AfterValidator(check_distinct)] = Field(
+    ratios: Annotated[tuple[Ratio, ...], AfterValidator(check_distinct)] = Field(
         (), description="Other sizes of the proxy to check besides its own.", examples=[[0.02, 0.1, 0.2]]
     )
     threshold: _Correlation | None = Field(

@@ -13,7 +13,8 @@ from proxyds.data.chunked import Values, map_chunks, materialize, sum_by
 from proxyds.data.samples import Samples
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe.methods import BY_IMPORTANCE
-from proxyds.recipe.models import LabelReduction, Recipe, Selection
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.selection import LabelReduction, Selection
 from proxyds.seeding import derive_seed
 from proxyds.selection.designs import DESIGNS, Rule
 from proxyds.selection.labels import count_kept, draw_reduced, keeps_all

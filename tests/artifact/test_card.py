@@ -243,8 +243,8 @@ def test_evidence_from_a_stranger_shows_as_it_is(
     shown: int,
     evil: str,
 ) -> None:
-    monkeypatch.setattr(card, "draw_pictures", lambda *records: {})
-    monkeypatch.setattr(card, "draw_evidence", lambda *records: {})
+    monkeypatch.setattr(card, "list_pictures", lambda *records: {})
+    monkeypatch.setattr(card, "list_evidence_pictures", lambda *records: {})
     manifest, tables = checked_records
     evidence, changes = manifest.evidence, change(evil)
     if "machine" in changes:

@@ -26,7 +26,8 @@ import numpy as np
 from proxyds.artifact.writer import write_tables
 from proxyds.data.samples import SHARD, Origin, Samples, Source, SourceFacts, StreamedSamples, write_shard
 from proxyds.progress import ignore_progress
-from proxyds.recipe.models import Selection, Similarity
+from proxyds.recipe.models import Similarity
+from proxyds.recipe.selection import Selection
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Entry, Store

@@ -424,7 +424,7 @@ def test_one_that_is_stopped_leaves_nothing(tiny_proxy: Path, tmp_path: Path, mo
     monkeypatch.setattr("proxyds.artifact.writer.write_tars", stop)
     with pytest.raises(KeyboardInterrupt):
         proxyds.apply(tiny_proxy, tmp_path / "new")
-    monkeypatch.setattr("proxyds.artifact.card.render.draw_pictures", stop)
+    monkeypatch.setattr("proxyds.artifact.card.render.list_pictures", stop)
     with pytest.raises(KeyboardInterrupt):
         proxyds.apply(tiny_proxy, tmp_path / "new")
     monkeypatch.setattr("shutil.copyfile", stop)

@@ -39,7 +39,7 @@ from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.check import list_own_draws
 from proxyds.pipeline.stages import open_session, read_scores
 from proxyds.progress import Progress, StageEnded
-from proxyds.recipe.models import Selection
+from proxyds.recipe.selection import Selection
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store

@@ -90,8 +90,8 @@ def _costs_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out of the card what takes longest, for tests that do not look at it."""
-    monkeypatch.setattr(card, "draw_pictures", lambda *records: {})
-    monkeypatch.setattr(card, "draw_evidence", lambda *records: {})
+    monkeypatch.setattr(card, "list_pictures", lambda *records: {})
+    monkeypatch.setattr(card, "list_evidence_pictures", lambda *records: {})
 
 
 @pytest.fixture

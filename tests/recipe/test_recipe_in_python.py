@@ -12,8 +12,8 @@ import pytest
 
 import proxyds
 from proxyds.errors import CallableError, RecipeError, UnknownNameError
-from proxyds.recipe.models import Selection
 from proxyds.recipe.presets import preset_folder, preset_names
+from proxyds.recipe.selection import Selection
 
 SPACE = {"network": "resnet", "choices": {"depth": 8, "base_filters": [4, 8]}}
 make = partial(proxyds.Recipe, name="tiny", space=SPACE)

@@ -68,7 +68,7 @@ def draw_taus(found: Sequence[Found], ratio: float, default: str, where: str) ->
         dots = [Line2D([], [], color=KINDS[kind], marker="o", linewidth=2) for kind in KINDS if kind in kinds]
         figure.legend(dots, [kind for kind in KINDS if kind in kinds], loc="outside lower center", ncols=4)
         figure.suptitle(f"{where}, subsets of {as_percent(ratio)}: 95 % intervals; grey: random samples", fontsize=11)
-        return as_png(figure)
+        return as_png(lambda: figure)
 
 
 def _turn(less: EstimateRecord) -> EstimateRecord:
@@ -124,4 +124,4 @@ def draw_ratios(found: Sequence[Found], default: str, where: str) -> bytes:
         axes.set_ylabel("Kendall tau, 95 % interval")
         figure.suptitle(f"{where}: points of one size stand beside each other", fontsize=11)
         figure.legend(fontsize=9, loc="outside right center")
-        return as_png(figure)
+        return as_png(lambda: figure)

@@ -29,7 +29,8 @@ from proxyds.evaluation.evidence import measure_ways
 from proxyds.evaluation.intervals import Estimate, average, compare_repeats, make_record, other_seeds, subtract
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
-from proxyds.recipe.models import Recipe, Selection
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.selection import Selection
 from proxyds.space.architecture import Architecture
 from proxyds.training.loop import count_steps
 from tests.studies.candidates import ALL_METHODS

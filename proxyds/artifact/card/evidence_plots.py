@@ -1,19 +1,21 @@
-"""The evidence in pictures: runs and estimates in, PNG bytes out; see `plots.py`."""
+"""The evidence in pictures: runs and estimates in, figures out; see `plots.py`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from proxyds.artifact.card.plots import LONG_NAME, STYLE, as_percent, as_png, new_axes, new_figure
+from proxyds.artifact.card.plots import LONG_NAME, Draw, as_percent, new_axes, new_figure
 from proxyds.artifact.evidence_records import HALVING, EvidenceRecord, SearchRecord
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
@@ -54,31 +56,30 @@ MAX_NAMED = 24
 _CHANGED = ListedColormap(mpl.colormaps["cividis_r"](np.linspace(0, 1, 256)))
 
 
-def draw_evidence(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, bytes]:
-    """Draws the pictures of a check.
+def list_evidence_pictures(evidence: EvidenceRecord, runs: pa.Table) -> dict[str, Draw]:
+    """Lists the pictures of a check by file name, with what draws them.
 
     Args:
         evidence: Estimates.
         runs: The table `ranking`.
 
     Returns:
-        PNG bytes by file name; `searches.png` only where operations are known, `ratios.png` only where several ratios were checked.
+        `searches.png` is there only where operations are known, `ratios.png` only where several ratios were checked.
     """
     measured = collect_accuracies(runs)
-    with mpl.rc_context(STYLE):
-        pictures = {
-            "correlation.png": _draw_correlation(evidence),
-            "orders.png": _draw_orders(evidence, measured),
-            "accuracy.png": _draw_accuracy(evidence, measured),
-        }
-        if evidence.searches:
-            pictures["searches.png"] = _draw_searches(evidence)
-        if len(evidence.ratios) > 1:
-            pictures["ratios.png"] = _draw_ratios(evidence)
+    pictures: dict[str, Draw] = {
+        "correlation.png": partial(_draw_correlation, evidence),
+        "orders.png": partial(_draw_orders, evidence, measured),
+        "accuracy.png": partial(_draw_accuracy, evidence, measured),
+    }
+    if evidence.searches:
+        pictures["searches.png"] = partial(_draw_searches, evidence)
+    if len(evidence.ratios) > 1:
+        pictures["ratios.png"] = partial(_draw_ratios, evidence)
     return pictures
 
 
-def _draw_correlation(evidence: EvidenceRecord) -> bytes:
+def _draw_correlation(evidence: EvidenceRecord) -> Figure:
     """Draws Kendall's tau of every way to rank, with its interval; the noise ceiling first."""
     methods = evidence.list_ways()
     figure, axes = new_axes(height=0.9 + 0.36 * len(methods))
@@ -97,10 +98,10 @@ def _draw_correlation(evidence: EvidenceRecord) -> bytes:
     axes.set_xlim(right=1.02)
     axes.set_xlabel("Kendall tau with full data: mean, 95 % interval, each draw or seed (ticks)")
     axes.set_title(f"How well each ranks {evidence.n_architectures} architectures")
-    return as_png(figure)
+    return figure
 
 
-def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
+def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> Figure:
     """Draws the paper's figure 2: which pairs of architectures change order against full data, in how many of the repeats."""
     reference = measured.accuracies[FULL, 1.0].mean(axis=0)
     order = best_first(reference)
@@ -133,7 +134,7 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> bytes:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle("Share of pairs of architectures that change order; 1 is the best on full data", fontsize=11)
-    return as_png(figure)
+    return figure
 
 
 def changed_pairs(reference: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -152,7 +153,7 @@ def changed_pairs(reference: NDArray[np.float64], measured: NDArray[np.float64])
     return shares
 
 
-def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
+def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> Figure:
     """Draws accuracy on the proxy, and on random subsets, against accuracy on full data; architectures named by number."""
     full = measured.accuracies[FULL, 1.0]
     reference = full.mean(axis=0)
@@ -189,7 +190,7 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> bytes:
         handles = [Line2D([], [], linestyle="", label=label) for label in labels]
         looks: dict[str, Any] = {"ncols": n_columns, "fontsize": 8, "handlelength": 0, "handletextpad": 0}
         figure.legend(handles=handles, loc="outside lower center", **looks)
-    return as_png(figure)
+    return figure
 
 
 def label_search(search: SearchRecord) -> str:
@@ -198,7 +199,7 @@ def label_search(search: SearchRecord) -> str:
     return names[search.method] + (", with parameters" if search.ranked_by == BY_BOTH else "")
 
 
-def _draw_searches(evidence: EvidenceRecord) -> bytes:
+def _draw_searches(evidence: EvidenceRecord) -> Figure:
     """Draws what a search would have paid and lost with each way to rank, by the number of finalists."""
     figure, axes = new_axes(height=4.2)
     for method, ranked_by in dict.fromkeys((each.method, each.ranked_by) for each in evidence.searches):
@@ -224,10 +225,10 @@ def _draw_searches(evidence: EvidenceRecord) -> bytes:
     axes.set_ylabel("accuracy lost, points")
     axes.set_title("What a search pays and loses")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-    return as_png(figure)
+    return figure
 
 
-def _draw_ratios(evidence: EvidenceRecord) -> bytes:
+def _draw_ratios(evidence: EvidenceRecord) -> Figure:
     """Draws Kendall's tau over the proxy's size, for the proxy and what is drawn or trained as it is."""
     figure, axes = new_axes(height=3.8)
     methods = evidence.at_one_ratio
@@ -252,4 +253,4 @@ def _draw_ratios(evidence: EvidenceRecord) -> bytes:
     axes.set_ylabel("Kendall tau, 95 % interval")
     axes.set_title("How large must it be?")
     axes.legend(ncols=3, fontsize=9)
-    return as_png(figure)
+    return figure

@@ -1,9 +1,11 @@
-"""The card's pictures: tables in, PNG bytes out. Colours are safe for colour blindness (Okabe and Ito 2008)."""
+"""The card's pictures: tables in, figures out, and these as PNG. Colours are safe for colour blindness (Okabe and Ito 2008)."""
 
 from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -42,28 +44,33 @@ STYLE: Any = {
 }
 
 
-def draw_pictures(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
-    """Draws every picture of a card.
+Draw = Callable[[], Figure]
+"""Draws one picture; `as_png` and `as_figure` call it in a card's style."""
 
-    Returns:
-        PNG bytes by file name. The gallery is there only where the recipe allows it; of a proxy that was made from an index it is all.
+
+def list_pictures(manifest: Manifest, summary: Summary) -> dict[str, Draw]:
+    """Lists every picture of a card by file name, with what draws it.
+
+    The gallery is there only where the recipe allows it; of a proxy that was made from an index it is all.
     """
-    pictures = {}
-    with mpl.rc_context(STYLE):
-        if manifest.index_of is None:
-            pictures = {"labels.png": _draw_labels(manifest, summary)}
-            if manifest.has_losses:
-                pictures["probes.png"] = _draw_probes(manifest)
-            if manifest.draw.method == BY_IMPORTANCE:
-                pictures |= {"cases.png": _draw_cases(summary), "importance.png": _draw_importance(summary)}
-            else:
-                pictures["weights.png"] = _draw_weights(summary)
-        if manifest.gallery:
-            pictures["gallery.png"] = _draw_gallery(summary)
+    pictures: dict[str, Draw] = {}
+    if manifest.index_of is None:
+        pictures["labels.png"] = partial(_draw_labels, manifest, summary)
+        if manifest.has_losses:
+            pictures["probes.png"] = partial(_draw_probes, manifest)
+        if manifest.draw.method == BY_IMPORTANCE:
+            pictures |= {
+                "cases.png": partial(_draw_cases, summary),
+                "importance.png": partial(_draw_importance, summary),
+            }
+        else:
+            pictures["weights.png"] = partial(_draw_weights, summary)
+    if manifest.gallery:
+        pictures["gallery.png"] = partial(_draw_gallery, summary)
     return pictures
 
 
-def _draw_cases(summary: Summary) -> bytes:
+def _draw_cases(summary: Summary) -> Figure:
     rows = [("evaluation", summary.evaluation), ("training", summary.training), ("proxy", summary.proxy)]
     figure, axes = new_axes(height=2.9)
     for position, (_, samples) in enumerate(rows):
@@ -81,7 +88,7 @@ def _draw_cases(summary: Summary) -> bytes:
     axes.set_title("Share of the four cases")
     handles = [Patch(color=CASE_COLOURS[case], label=f"{case}: {text}") for case, text in CASE_MEANINGS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
-    return as_png(figure)
+    return figure
 
 
 def count_labels(manifest: Manifest, summary: Summary) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -94,7 +101,7 @@ def count_labels(manifest: Manifest, summary: Summary) -> tuple[NDArray[np.int64
     return before, after
 
 
-def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
+def _draw_labels(manifest: Manifest, summary: Summary) -> Figure:
     n = len(manifest.label_names)
     before, after = (counts / counts.sum() for counts in count_labels(manifest, summary))
     figure, axes = new_axes(height=3.2)
@@ -114,10 +121,10 @@ def _draw_labels(manifest: Manifest, summary: Summary) -> bytes:
     axes.set_ylim(0, 1.25 * max(before.max(), after.max()))
     axes.set_title("Share of each label, before and after")
     axes.legend(ncols=2, loc="upper right")
-    return as_png(figure)
+    return figure
 
 
-def _draw_importance(summary: Summary) -> bytes:
+def _draw_importance(summary: Summary) -> Figure:
     distinct = list(summary.training.count("importance"))
     figure, axes = new_axes(height=3)
     positions, edges = np.arange(len(distinct)), np.linspace(distinct[0], distinct[-1], 31).tolist()
@@ -135,7 +142,7 @@ def _draw_importance(summary: Summary) -> bytes:
     axes.set_xlabel("importance")
     axes.set_title("Share of samples by importance")
     axes.legend()
-    return as_png(figure)
+    return figure
 
 
 def list_weights(summary: Summary) -> list[dict[str, Any]]:
@@ -161,7 +168,7 @@ def list_weights(summary: Summary) -> list[dict[str, Any]]:
     return rows
 
 
-def _draw_weights(summary: Summary) -> bytes:
+def _draw_weights(summary: Summary) -> Figure:
     rows = list_weights(summary)[::-1]
     figure, axes = new_axes(height=3)
     positions = np.arange(len(rows))
@@ -172,10 +179,10 @@ def _draw_weights(summary: Summary) -> bytes:
     axes.set_xlabel("weight, by which samples are drawn")
     axes.set_title("Share of samples by weight")
     axes.legend()
-    return as_png(figure)
+    return figure
 
 
-def _draw_probes(manifest: Manifest) -> bytes:
+def _draw_probes(manifest: Manifest) -> Figure:
     """Draws the loss over epochs of each probe."""
     labels = [f"{manifest.name_of(probe)}: {probe.accuracy:.1%} right" for probe in manifest.probes]
     is_long = max(map(len, labels)) > LONG_NAME
@@ -194,10 +201,10 @@ def _draw_probes(manifest: Manifest) -> bytes:
         figure.legend(loc="outside lower center", fontsize=8)
     else:
         axes.legend(fontsize=9)
-    return as_png(figure)
+    return figure
 
 
-def _draw_gallery(summary: Summary) -> bytes:
+def _draw_gallery(summary: Summary) -> Figure:
     """Draws samples of the proxy for each case, the first of each in the order of ids (which is random)."""
     counts = dict.fromkeys(CASE_MEANINGS, 0) | summary.proxy.count("case")
     shares = [1.0 if counts[case] else 0.1 for case in CASE_MEANINGS]  # a case without samples takes one line
@@ -218,12 +225,19 @@ def _draw_gallery(summary: Summary) -> bytes:
         axes.set_axis_off()
         axes.set_anchor("W")
         axes.set_title(f"{case}: {meaning} ({counts[case]:,} in the proxy)", fontsize=9)
-    return as_png(figure)
+    return figure
+
+
+class Picture(Figure):
+    """A figure that a notebook shows, whether `pyplot` was imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        return as_png(lambda: self)
 
 
 def new_figure(height: float) -> Figure:
     """Makes an empty figure as wide as a card, `height` inches high."""
-    return Figure(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    return Picture(figsize=(8, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
 
 
 def new_axes(height: float) -> tuple[Figure, Axes]:
@@ -237,8 +251,17 @@ def as_percent(value: float, position: float = 0.0) -> str:  # noqa: ARG001 - ma
     return f"{100 * value:.3g} %"
 
 
-def as_png(figure: Figure) -> bytes:
-    """Writes a figure as PNG, the same bytes every time."""
+def as_png(draw: Draw) -> bytes:
+    """Draws a picture as PNG, the same bytes every time."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
+    with mpl.rc_context(STYLE):
+        draw().savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
+
+
+def as_figure(draw: Draw) -> Figure:
+    """Draws a picture for a program to show; what names of strangers it holds stays text, whatever the program's own style."""
+    with mpl.rc_context(STYLE):
+        figure = draw()
+        figure.draw_without_rendering()  # makes the texts of axes now, in this style
+    return figure

@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 from ruamel.yaml import YAML
 
-from proxyds.artifact.card.evidence_plots import draw_evidence, label_search
-from proxyds.artifact.card.plots import count_labels, draw_pictures, list_weights
+from proxyds.artifact.card.evidence_plots import label_search, list_evidence_pictures
+from proxyds.artifact.card.plots import Draw, as_png, count_labels, list_pictures, list_weights
 from proxyds.artifact.evidence_records import HALVING, EstimateRecord, EvidenceRecord
 from proxyds.artifact.manifest import CARD, CROISSANT, INDEXES, Manifest, list_configs
 from proxyds.artifact.ranking_table import (
@@ -79,10 +79,16 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         labels=_label_rows(manifest, summary),
         **(show_evidence(manifest.evidence) if manifest.evidence else {}),
     )
-    pictures = draw_pictures(manifest, summary)
+    pictures = list_all_pictures(manifest, summary)
+    return {CARD: readme.encode(), **{f"assets/{name}": as_png(draw) for name, draw in pictures.items()}}
+
+
+def list_all_pictures(manifest: Manifest, summary: Summary) -> dict[str, Draw]:
+    """Lists every picture of a proxy by file name, with what draws it: of its samples, and of its check if there was one."""
+    pictures = list_pictures(manifest, summary)
     if manifest.evidence is not None and summary.ranking is not None:
-        pictures |= draw_evidence(manifest.evidence, summary.ranking)
-    return {CARD: readme.encode(), **{f"assets/{name}": picture for name, picture in pictures.items()}}
+        pictures |= list_evidence_pictures(manifest.evidence, summary.ranking)
+    return pictures
 
 
 def escape_markdown(text: object) -> str:

@@ -190,6 +190,24 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
     return Pulled(out, manifest, source.origin, was_there=False)
 
 
+def keep_here(place: OnHub | AtUrl, shelf: Path, on_progress: OnProgress = ignore_progress) -> Path:
+    """Fetches a proxy into a folder that is named by its manifest, unless it is there; raises what `pull` does.
+
+    Args:
+        place: Where the proxy lies.
+        shelf: The folder that proxies are kept in.
+        on_progress: Called as files arrive.
+    """
+    source = open_published(place)
+    with temporary_folder() as folder, named_as(source.origin.name, folder):
+        source.fetch_manifest(folder)
+        own = shelf / measure_file(folder / MANIFEST).sha256[:32]
+    if not (own / MANIFEST).is_file():
+        with translate_os_errors(own, "set PROXYDS_STORE to another folder"), whole_folder(own, "give way") as folder:
+            fetch_proxy(source, folder, on_progress)
+    return own
+
+
 def default_folder(place: str) -> str:
     """Names the folder that a place is fetched into unless another is given."""
     target = read_remote(place)
