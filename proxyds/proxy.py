@@ -27,6 +27,7 @@ from proxyds.errors import EvidenceError, SplitNotFoundError
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import keep_here
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.runtime.storage.address import read_place
 from proxyds.runtime.storage.store import Store
@@ -41,8 +42,13 @@ SHELF = ".proxies"
 """The folder of a store that holds proxies which were fetched from elsewhere."""
 
 
+@showing_progress
 def open(  # noqa: A001 - read as `proxyds.open`
-    place: str | Path, *, store: Store | None = None, on_progress: OnProgress = ignore_progress
+    place: str | Path,
+    *,
+    store: Store | None = None,
+    on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
 ) -> Proxy:
     """Opens a proxy.
 
@@ -52,6 +58,7 @@ def open(  # noqa: A001 - read as `proxyds.open`
         place: A folder, `user/name@v1.0.0` on the Hub, or an address.
         store: Where proxies from elsewhere are kept; None for the user's own.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         ArtifactError: There is no proxy, or it holds what it may not.

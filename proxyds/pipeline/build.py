@@ -44,6 +44,7 @@ from proxyds.pipeline.stages import (
     tell_same_version,
     train_probes,
 )
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
 
 
+@showing_progress
 @retry_if_damaged
 def build(
     recipe: Recipe | str | Path,

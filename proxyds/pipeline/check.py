@@ -67,6 +67,7 @@ from proxyds.pipeline.stages import (
     train_probes,
 )
 from proxyds.progress import StageEnded
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, Recipe, Reference
 from proxyds.recipe.selection import LabelReduction
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
 
 
+@showing_progress
 @retry_if_damaged
 def check(
     folder: str | Path,

@@ -40,6 +40,7 @@ from proxyds.pipeline.stages import (
     reopen_session,
 )
 from proxyds.progress import Progress
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.presets import fill_folder_preset
@@ -176,6 +177,7 @@ def _list_seconds(work: Sequence[PlannedProbe | PlannedRuns]) -> list[float] | N
     return seconds if len(seconds) == len(work) else None
 
 
+@showing_progress
 @retry_if_damaged
 def plan_build(
     recipe: Recipe | str | Path,
@@ -219,6 +221,7 @@ def plan_build(
         return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check, warnings)
 
 
+@showing_progress
 @retry_if_damaged
 def plan_check(
     folder: str | Path,

@@ -16,6 +16,7 @@ from proxyds.evaluation.decision.results import Candidate, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import list_identities
 from proxyds.space.cost import measure_network
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@showing_progress
 def rank(
     proxy: str,
     results: Any,
@@ -35,6 +37,7 @@ def rank(
     confidence: float = CONFIDENCE,
     measured_on: MeasuredOn = "validation",
     on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
 ) -> Ranking:
     """Ranks candidates by their accuracies on a proxy.
 
@@ -50,6 +53,7 @@ def rank(
         measured_on: Samples that the accuracies are of: the proxy's split `validation`, or the source's `test` samples. Those of a
             check's own table are of test samples.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         AccuracyTableError: Results cannot be used.

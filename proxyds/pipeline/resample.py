@@ -42,6 +42,7 @@ from proxyds.pipeline.provenance import describe_indexed, describe_resampling
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.pipeline.stages import Built, read_moved_recipe, read_scores, reopen_session, tell_same_version
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.execution import Execution, Options
@@ -55,6 +56,7 @@ MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
 
 
+@showing_progress
 @retry_if_damaged
 def resample(
     place: str | Path,
@@ -124,13 +126,21 @@ def resample(
         return Built(out, write_proxy(session, out, write, describe, force=force))
 
 
-def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
+@showing_progress
+def index(
+    place: str | Path,
+    out: str | Path,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
+) -> Path:
     """Takes the index of a proxy: its list of samples, with the recipe and the manifest that tell what it is of.
 
     Args:
         place: The proxy: a folder, `user/name@v1.0.0`, or an address, of which no images are fetched.
         out: The folder to make.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Returns:
         The file of the list.
@@ -161,6 +171,7 @@ def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignor
     return out / INDEX
 
 
+@showing_progress
 @retry_if_damaged
 def apply(
     place: str | Path,

@@ -22,6 +22,7 @@ from proxyds.errors import (
 )
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_place, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder, whole_folder
@@ -153,13 +154,21 @@ def open_published(place: OnHub | AtUrl) -> HubProxy | UrlProxy:
     return UrlProxy(open_url(place.url))
 
 
-def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress = ignore_progress) -> Pulled:
+@showing_progress
+def pull(
+    place: str,
+    out: str | Path | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
+) -> Pulled:
     """Fetches a proxy and verifies every byte of it; the folder appears whole or not at all.
 
     Args:
         place: `user/name@v1.0.0` on the Hub (without a version: the head of its `main`), or an address.
         out: The folder to make; None for one of the repository's name in this folder.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         RemoteNotFoundError: There is nothing at the place.

@@ -25,6 +25,7 @@ from proxyds.errors import (
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.sharing.pull import HubProxy, UrlProxy, fetch_proxy, named_as
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import OnHub, read_address, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder
@@ -82,6 +83,7 @@ class Pushed:
     is_plan: bool = False
 
 
+@showing_progress
 def push(
     folder: str | Path,
     place: str,
@@ -92,6 +94,7 @@ def push(
     below_threshold: bool = False,
     dry_run: bool = False,
     on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
 ) -> Pushed:
     """Publishes a proxy.
 
@@ -107,6 +110,7 @@ def push(
         below_threshold: Publish it although its check fell below its threshold.
         dry_run: Look, and change nothing.
         on_progress: Called as files are sent.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         ArtifactError: It is no proxy, or holds what it may not.
