@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import PydanticCustomError
 
-from proxyds.text import short_json
+from proxyds.text import find_active_text, short_json
 
 
 class Section(BaseModel):
@@ -41,10 +41,16 @@ class Section(BaseModel):
         return [name for name in fields if getattr(self, name) != fields[name].get_default(call_default_factory=True)]
 
 
+def _is_plain(name: str) -> str:
+    if (trouble := find_active_text(name)) is not None:
+        raise ValueError(f"must be plain text, it holds {trouble}")
+    return name
+
+
 class CodeSpec(Section):
     """Python code that a program hands over, as a section names it: whoever runs the recipe hands it over again."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+    name: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_is_plain)] = Field(
         description="Of the function or class, for people.", examples=["train"]
     )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(

@@ -56,6 +56,7 @@ from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import hand_over_again
 from proxyds.space.networks.build import describe_origin
+from proxyds.training.job import list_trials
 from proxyds.training.trainer import train_by
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     session.clock.end_stage("space")
 
     needs = find_build_needs(recipe)
-    session.try_trainer(chosen[0], recipe.selection.ratio)
+    session.run(list_trials(session.set_up_training(), chosen[0], session.data.train, recipe.selection.ratio))
     scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
     rule = DESIGNS[recipe.selection.method]
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)

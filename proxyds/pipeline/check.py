@@ -86,6 +86,7 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
+from proxyds.training.job import list_trials
 from proxyds.training.trainer import check_by
 
 if TYPE_CHECKING:
@@ -315,7 +316,8 @@ def check_ranking(
     session, recipe = session.in_memory(), session.recipe
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
-    session.for_check(settings).try_trainer(ranked[0], all_ratios(settings, recipe.selection.ratio)[0])
+    setup, smallest = session.for_check(settings).set_up_training(), all_ratios(settings, recipe.selection.ratio)[0]
+    session.run(list_trials(setup, ranked[0], session.data.train, smallest))
     if not scores.has(needs):
         chosen, layer = prepare_probes(session, architectures)
         scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)

@@ -68,7 +68,7 @@ from proxyds.selection.similarity import (
 )
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
-from proxyds.training.job import TrainingSetup, list_trials
+from proxyds.training.job import TrainingSetup
 from proxyds.training.numerics import describe_computations
 from proxyds.training.trainer import require_trainer
 
@@ -151,10 +151,6 @@ class Session:
             known = architectures, n_labels, image_shape, self.device, training.precision
             computations = self.ask(describe_computations, *known)
         return self.ask(describe_machine, self.device, self.engine.n_workers, computations)
-
-    def try_trainer(self, architecture: Architecture, ratio: float) -> None:
-        """Tries out the trainer that the recipe names, if it does, on a training set of a proxy's size; see `job.list_trials`."""
-        self.run(list_trials(self.set_up_training(), architecture, self.data.train, ratio))
 
     def for_check(self, settings: Check) -> Session:
         """Returns the session with networks trained as in a check."""

@@ -255,7 +255,7 @@ def _tell_difference(own: dict[str, tuple[int, ...]], other: dict[str, tuple[int
     first = next(iter(own))
     for name in other:
         wrapper = name.removesuffix(first)
-        if wrapper.endswith(".") and own == {each.removeprefix(wrapper): shape for each, shape in other.items()}:
+        if wrapper.endswith(".") and all(other.get(wrapper + each) == shape for each, shape in own.items()):
             return f"it returned that in a wrapper; return its attribute `{wrapper[:-1]}`"
     differing = [name for name in own if other.get(name) != own[name]] or [name for name in other if name not in own]
     found = "is missing" if (name := differing[0]) not in other else f"has the shape {other[name]}"
@@ -281,7 +281,8 @@ def _compare(trained: PixelNetwork, returned: object, images: Tensor, who: str) 
         outputs = trained.network(images)
         if not torch.isfinite(outputs).all():
             raise DivergedError(f"{who}: the network's outputs must be finite, they are not; lower the learning rate")
-        others = returned.to("cpu").float().eval()(images)
+        plain = returned.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        others = plain.eval()(images)
         if others.shape != outputs.shape or (others - outputs).norm() > TOLERANCE * outputs.norm():
             raise CallableError(
                 f"{who}: must return the network that it was given, found one with the same weights that computes something else; "

@@ -56,6 +56,22 @@ def test_flops_decide_where_the_full_accuracies_were_known() -> None:
     assert found.pays_after_with_check == 3
 
 
+def test_of_a_trainer_whose_flops_nobody_counts_seconds_decide() -> None:
+    rows = [*spending_rows(FULL, [1, 1], [10.0, 30.0]), *spending_rows(PROXY, [1, 1], [2.0, 2.0])]
+    for row in rows:
+        row.update(run_flops=None, n_epochs=None, n_steps=None)
+    unknown = stage(30.0, 0).model_copy(update={"flops": None})
+    found = weigh_spending(make_runs_table(rows), 0.1, 1000, 0, [unknown, stage(6.0, 1000)])
+    assert (found.full_flops, found.proxy_flops, found.build_flops, found.check_flops) == (None,) * 4
+    assert (found.full_seconds, found.proxy_seconds, found.speed_up) == (20.5, 2.5, 10)
+    assert (found.pays_after, found.pays_after_with_check) == (2, 5)  # 36 s, and 82 s, of 18 s saved each
+    known = spending_rows(FULL, [1, 1], [1.0, 1.0], origin="table t.csv")
+    for row in known:
+        row.update(run_flops=None, training_seconds=None, test_seconds=None, n_epochs=None, n_steps=None)
+    found = weigh_spending(make_runs_table(known + rows[2:]), 0.1, 1000, 0, [unknown])
+    assert (found.full_flops, found.pays_after) == (None, None)
+
+
 def test_runs_of_another_proxy_cost_this_check_nothing() -> None:
     rows = spending_rows(FULL, [10**9] * 2, [10**6] * 2, origin="proxy other 1.0.0") + spending_rows(
         PROXY, [400, 600], [2.0, 4.0], n_epochs=10.0

@@ -247,6 +247,17 @@ def test_only_what_is_surely_near_the_noise_ceiling_preserves_the_ranking(below:
     assert "noise ceiling" in explanation
 
 
+def test_a_trainer_with_epochs_of_its_own_has_no_rival_of_fewer_epochs_and_the_verdict_says_so() -> None:
+    every = [compared(each, BETTER) for each in (RANDOM, "flops")] + [
+        compared(*BOTH, BETTER),
+        compared("parameters", FAR),
+    ]
+    assert judge(every, NEAR, 1000)[0] == "not enough evidence"
+    found, explanation = judge(every, NEAR, 1000, has_own_epochs=True)
+    assert found == "preserves the ranking"
+    assert "fewer epochs" in explanation.lower()
+
+
 def test_a_proxy_far_below_the_ceiling_that_beats_worse_controls_does_not_preserve_the_ranking() -> None:
     rng = np.random.default_rng(0)
     quality = rng.permutation(np.linspace(0.5, 0.9, 60))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -15,6 +18,7 @@ from torch.utils.data import Subset
 
 import proxyds
 from proxyds.errors import ChangedSourceError, RecipeError, SourceError, SourceNotFoundError
+from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from tests.conftest import Run, check_manners, read_tree
 
@@ -39,6 +43,15 @@ def load_some_digits() -> tuple[Any, list[str]]:
 IMAGES, LABELS = load_some_digits()
 
 
+def in_order_of_folder(images: Any, labels: list[str]) -> tuple[Any, list[str]]:
+    """Puts samples into the order that they have in label folders: places in the source stand in tables and tars."""
+    order = sorted(range(len(labels)), key=lambda place: (labels[place], place))
+    return images[order], [labels[place] for place in order]
+
+
+IMAGES, LABELS = in_order_of_folder(IMAGES, LABELS)
+
+
 def write_folder(folder: Path, images: Any = IMAGES, labels: Any = LABELS) -> Path:
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -50,13 +63,27 @@ def same_files(folder: Path) -> dict[str, bytes]:
     return {name: held for name, held in read_tree(folder).items() if name.split("/")[0] in SAME}
 
 
+def list_drawn(folder: Path) -> list[tuple[str, int, bytes]]:
+    table = pa.concat_tables(map(pq.read_table, sorted((folder / "data").glob("train-*.parquet"))))
+    images = [image["bytes"] for image in table["image"].to_pylist()]
+    return list(zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), images, strict=True))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_process() -> Iterator[None]:
+    """Lets nothing run in workers, which take seconds to start; that parts reach them is tested with the forms of data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proxyds.runtime.execution.LocalWorkers", lambda n_workers: InProcess())
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds a proxy `on-disk` of pictures, and one of the same in memory, `in-memory`, with a store that knows of neither place."""
     folder = tmp_path_factory.mktemp("memory")
     write_folder(folder / "pictures")
     (folder / "recipe.yaml").write_text(RECIPE)
-    how: Any = {"store": Store(folder / "first-store"), "device": "cpu", "workers": 1}
+    how: Any = {"store": Store(folder / "first-store")}
     on_disk = proxyds.build(folder / "recipe.yaml", folder / "on-disk", **how).manifest
     built = proxyds.build(folder / "recipe.yaml", folder / "in-memory", source=(IMAGES, LABELS), **how).manifest
     assert [each.was_stored for each in built.stages if each.stage == "probes"] == [True]
@@ -68,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.delenv("PROXYDS_DATA", raising=False)
-    return {"store": Store(tmp_path / "store")}
+    return {"store": Store(tmp_path / "store"), "device": "cpu"}
 
 
 def test_it_has_the_bytes_of_the_one_from_files(folder: Path) -> None:
@@ -106,25 +133,25 @@ def test_it_is_checked_and_drawn_again_with_the_data_in_any_form(
         lambda: proxyds.plan_check(place, **how),
         lambda: proxyds.resample(place, tmp_path / "half", **how),
         lambda: proxyds.apply(place, tmp_path / "applied", **how),
-        lambda: proxyds.torch_dataset(place, "test", **how),
+        lambda: proxyds.torch_dataset(place, "test", store=how["store"]),
     ):
         with pytest.raises(SourceNotFoundError, match="must be passed by a Python program"):
             forget()
     with pytest.raises(ChangedSourceError, match="1 are gone"):
         proxyds.resample(place, tmp_path / "half", source=(IMAGES[1:], LABELS[1:]), **how)
     assert proxyds.plan_check(place, source=table, **how).runs
-    held_out = proxyds.torch_dataset(place, "test", source=(IMAGES, LABELS), **how)
+    held_out = proxyds.torch_dataset(place, "test", source=(IMAGES, LABELS), store=how["store"])
     assert len(held_out) == proxyds.read_manifest(place).counts.test
     for name, source in (("memory", table), ("disk", folder / "pictures")):
         drawn = proxyds.resample(
             place, tmp_path / name, overrides=["selection.ratio=0.4"], source=source, **how
         ).manifest
         assert (drawn.source.kind, drawn.source.name) == ("memory", "data in memory")
-    assert same_files(tmp_path / "memory") == same_files(tmp_path / "disk")
+    assert list_drawn(tmp_path / "memory") == list_drawn(tmp_path / "disk")
     with pytest.raises(SourceError, match="must be passed by"):
         proxyds.resample(place, tmp_path / "other", source=proxyds.read_recipe(place / "recipe.yaml"), **how)
     applied = proxyds.apply(place, tmp_path / "applied", source=[*zip(IMAGES, LABELS, strict=True)], **how)
-    assert read_tree(applied.folder / "data").items() <= read_tree(place / "data").items()
+    assert list_drawn(applied.folder) == list_drawn(place)
 
 
 def test_data_in_memory_stand_for_a_folder_and_a_folder_for_what_a_recipe_says(
@@ -149,7 +176,7 @@ def test_the_real_cifar10_gives_the_same_proxy_from_memory_and_from_disk(data_fo
     (tmp_path / "encoded").mkdir()
     two.to_parquet(tmp_path / "encoded" / "train.parquet")
     images, names = np.stack([np.asarray(image) for image in two["image"]]), two.features["label"].names
-    texts = [names[label] for label in two["label"]]
+    images, texts = in_order_of_folder(images, [names[label] for label in two["label"]])
     write_folder(tmp_path / "png", images, texts)
     sources: dict[str, Any] = {
         "files": tmp_path / "encoded",
@@ -167,9 +194,7 @@ def test_the_real_cifar10_gives_the_same_proxy_from_memory_and_from_disk(data_fo
     built = {}
     for name, source in sources.items():
         out = tmp_path / f"proxy-{name}"
-        manifest = proxyds.build(
-            tmp_path / "recipe.yaml", out, source=source, store=Store(tmp_path / "store"), device="cpu", workers=1
-        ).manifest
+        manifest = proxyds.build(tmp_path / "recipe.yaml", out, source=source, store=Store(tmp_path / "store")).manifest
         built[name] = (manifest, same_files(out))
     for name, other in (("table", "files"), ("arrays", "png"), ("pairs", "png")):
         assert built[name][0].source.fingerprint == built[other][0].source.fingerprint
