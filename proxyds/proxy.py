@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.card.plots import Draw, as_figure, as_png
 from proxyds.artifact.card.render import list_all_pictures
 from proxyds.artifact.manifest import CARD, RECIPE, FileFacts, Manifest
@@ -65,7 +66,7 @@ def open(  # noqa: A001 - read as `proxyds.open`
         VerificationError: Files that were fetched differ from the manifest.
         RemoteError: The place cannot be reached.
     """
-    target = read_place(str(place))
+    target = read_place(as_place(place, "place"))
     folder = target if isinstance(target, Path) else keep_here(target, (store or Store()).root / SHELF, on_progress)
     return Proxy(folder)
 
@@ -87,7 +88,7 @@ class Proxy:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = as_path(folder, "folder")
         self.manifest: Manifest = read_manifest(self.folder)
 
     @property

@@ -130,6 +130,8 @@ class Kernel:
                 continue
             if kind == "status" and content["execution_state"] == "idle":
                 return outputs
+            if kind not in ("display_data", "update_display_data", "stream", "error"):
+                continue
             text = content.get("text") or content.get("ename") or content.get("data", {}).get("text/plain", "")
             outputs.append((kind, text))
             if interrupt_at and interrupt_at in text:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from proxyds.arguments import as_path
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import (
     CARD,
@@ -123,13 +124,13 @@ def check(
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    folder, execution = Path(folder).resolve(), Execution(**options)
+    folder, execution = as_path(folder, "folder").resolve(), Execution(**options)
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     hand_over_again(recipe.space, space)
     if runs is not None:
         if trainer is not None:
             raise RecipeError("trainer: must be left out with runs that were made elsewhere, since nothing is trained")
-        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution))
+        return Built(folder, check_known_runs(folder, recipe, settings, as_path(runs, "runs"), execution))
     settings = check_by(settings, recipe, trainer)
     with reopen_session(recipe, read_manifest(folder), execution, moved if source is None else source) as session:
         architectures = list_space(session)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from proxyds.arguments import as_place
 from proxyds.artifact.evidence_records import RankedRecord
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 @showing_progress
 def rank(
-    proxy: str,
+    proxy: str | Path,
     results: Any,
     *,
     networks: Mapping[str, nn.Module] | None = None,
@@ -65,7 +66,7 @@ def rank(
         raise AccuracyTableError(f"confidence: must be in [0.5, 1), got {confidence:g}")
     if measured_on not in get_args(MeasuredOn):
         raise AccuracyTableError(f"measured_on: must be one of {', '.join(get_args(MeasuredOn))}, got {measured_on!r}")
-    with open_tables(str(proxy), on_progress) as (folder, _):
+    with open_tables(as_place(proxy, "proxy"), on_progress) as (folder, _):
         manifest, tables = audit_tables(folder)
         read = read_results(results, manifest.draw.ratio)
         candidates, notes = _count_costs(read.candidates, networks or {}, manifest, folder)

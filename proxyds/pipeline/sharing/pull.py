@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.artifact.reader import MAX_MANIFEST_BYTES, list_tables, measure_file, read_manifest, verify_proxy
 from proxyds.artifact.writer import check_output
@@ -178,8 +179,8 @@ def pull(
         OutputExistsError: The folder holds something else.
         NoSpaceError: The proxy does not fit on the disk.
     """
-    target = read_remote(place)
-    out = Path(default_folder(place) if out is None else out).absolute()
+    target = read_remote(as_place(place, "place"))
+    out = as_path(default_folder(place) if out is None else out, "out").absolute()
     with translate_os_errors(out, "choose another -o"):
         existing = check_output(out)
         out = out.resolve()

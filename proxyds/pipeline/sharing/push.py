@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.artifact.reader import MAX_MANIFEST_BYTES, measure_file, verify_proxy
 from proxyds.artifact.writer import check_outside_proxies
@@ -120,8 +121,8 @@ def push(
         OutputExistsError: The place holds something else.
         RemoteError: The place cannot be reached or does not allow it; see its subclasses.
     """
-    folder = Path(folder)
-    target = read_remote(place)
+    folder = as_path(folder, "folder")
+    target = read_remote(as_place(place, "place"))
     manifest, _ = audit_proxy(folder)
     evidence = manifest.evidence
     if evidence is not None and evidence.passed is False and not below_threshold:
