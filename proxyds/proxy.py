@@ -20,7 +20,7 @@ from proxyds.artifact.card.plots import Draw, as_figure, as_png
 from proxyds.artifact.card.render import list_all_pictures
 from proxyds.artifact.manifest import CARD, RECIPE, FileFacts, Manifest
 from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, RANDOM
-from proxyds.artifact.reader import list_shards, read_manifest, verify_files
+from proxyds.artifact.reader import list_shards, read_manifest, read_own_recipe, verify_files
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.artifact.writer import list_features
@@ -30,6 +30,7 @@ from proxyds.pipeline.sharing.pull import keep_here
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import BY_IMPORTANCE
+from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.address import read_place
 from proxyds.runtime.storage.store import Store
 
@@ -96,6 +97,12 @@ class Proxy:
         """The card, as Markdown."""
         verify_files(self.folder, {CARD: self.manifest.files[CARD]})
         return (self.folder / CARD).read_text(encoding="utf-8")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the proxy was made from; `recipe.space` is the search space."""
+        verify_files(self.folder, {RECIPE: self.manifest.files[RECIPE]})
+        return read_own_recipe(self.folder)
 
     @property
     def verdict(self) -> str:

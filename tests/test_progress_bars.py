@@ -170,7 +170,8 @@ def test_an_interrupted_cell_ends_its_workers_and_goes_on_when_it_is_run_again(k
     assert workers == "0\n"
     assert not (tmp_path / "proxy").exists()
     outputs = kernel.run("built = build(2)")
-    assert [kind for kind, _ in outputs if kind != "update_display_data"] == ["display_data"]  # one output, drawn anew
+    others = [each for each in outputs if each[0] != "update_display_data"]
+    assert [kind for kind, _ in others] == ["display_data"], others  # one output, drawn anew
     assert (
         re.match(r"source .*found done.*\nspace .*\nprobes ", outputs[-1][1], re.DOTALL) or "source" in outputs[-1][1]
     )
