@@ -38,6 +38,12 @@ class ProxydsError(Exception):
             self.place = "/".join([name, *self.place.relative_to(folder).parts])
 
 
+class ArgumentError(ProxydsError):
+    """A Python program passes a value of a type that the function does not take."""
+
+    exit_code = 2
+
+
 class BelowThresholdError(ProxydsError):
     """A proxy's check fell below its threshold, and nobody said that it is to be published all the same."""
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.card.plots import Draw, as_figure, as_png
 from proxyds.artifact.card.render import list_all_pictures
 from proxyds.artifact.manifest import CARD, RECIPE, FileFacts, Manifest
 from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, RANDOM
-from proxyds.artifact.reader import list_shards, read_manifest, verify_files
+from proxyds.artifact.reader import list_shards, read_manifest, read_own_recipe, verify_files
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.artifact.writer import list_features
@@ -27,7 +28,9 @@ from proxyds.errors import EvidenceError, SplitNotFoundError
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import keep_here
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import BY_IMPORTANCE
+from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.address import read_place
 from proxyds.runtime.storage.store import Store
 
@@ -41,8 +44,13 @@ SHELF = ".proxies"
 """The folder of a store that holds proxies which were fetched from elsewhere."""
 
 
+@showing_progress
 def open(  # noqa: A001 - read as `proxyds.open`
-    place: str | Path, *, store: Store | None = None, on_progress: OnProgress = ignore_progress
+    place: str | Path,
+    *,
+    store: Store | None = None,
+    on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
 ) -> Proxy:
     """Opens a proxy.
 
@@ -52,13 +60,14 @@ def open(  # noqa: A001 - read as `proxyds.open`
         place: A folder, `user/name@v1.0.0` on the Hub, or an address.
         store: Where proxies from elsewhere are kept; None for the user's own.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         ArtifactError: There is no proxy, or it holds what it may not.
         VerificationError: Files that were fetched differ from the manifest.
         RemoteError: The place cannot be reached.
     """
-    target = read_place(str(place))
+    target = read_place(as_place(place, "place"))
     folder = target if isinstance(target, Path) else keep_here(target, (store or Store()).root / SHELF, on_progress)
     return Proxy(folder)
 
@@ -80,7 +89,7 @@ class Proxy:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = as_path(folder, "folder")
         self.manifest: Manifest = read_manifest(self.folder)
 
     @property
@@ -88,6 +97,12 @@ class Proxy:
         """The card, as Markdown."""
         verify_files(self.folder, {CARD: self.manifest.files[CARD]})
         return (self.folder / CARD).read_text(encoding="utf-8")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the proxy was made from; `recipe.space` is the search space."""
+        verify_files(self.folder, {RECIPE: self.manifest.files[RECIPE]})
+        return read_own_recipe(self.folder)
 
     @property
     def verdict(self) -> str:

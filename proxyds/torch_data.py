@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
+from proxyds.arguments import as_path
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import FREE_BYTES, read_proxy
@@ -78,7 +79,7 @@ def torch_dataset(
         SourceError: The source is not at hand.
         ChangedSourceError: The source is not the one that the proxy was made from.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     if split not in SPLITS:
         raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
     images_of = _OWN_TABLES.get(split, ())

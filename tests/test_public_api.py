@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +45,58 @@ def test_recipes_and_plugins_need_no_torch() -> None:
         "import sys, proxyds; proxyds.Family, proxyds.Parameters, proxyds.read_recipe; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CALLS: dict[str, Any] = {
+    "read_manifest": lambda odd: proxyds.read_manifest(odd),
+    "verify_proxy": lambda odd: proxyds.verify_proxy(odd),
+    "read_tables": lambda odd: proxyds.read_tables(odd),
+    "build": lambda odd: proxyds.build(odd, "out"),
+    "build out": lambda odd: proxyds.build(RECIPE, odd),
+    "build store": lambda odd: proxyds.build(RECIPE, "out", store=odd),
+    "build workers": lambda odd: proxyds.build(RECIPE, "out", workers=[odd]),
+    "build device": lambda odd: proxyds.build(RECIPE, "out", device=[odd]),
+    "render": lambda odd: proxyds.render(odd),
+    "check": lambda odd: proxyds.check(odd),
+    "plan_build": lambda odd: proxyds.plan_build(odd),
+    "plan_check": lambda odd: proxyds.plan_check(odd),
+    "pull": lambda odd: proxyds.pull(odd),
+    "pull out": lambda odd: proxyds.pull("me/proxy", [odd]),
+    "push": lambda odd: proxyds.push(odd, "me/proxy"),
+    "push place": lambda odd: proxyds.push("folder", odd),
+    "rank": lambda odd: proxyds.rank(odd, {}),
+    "apply": lambda odd: proxyds.apply(odd, "out"),
+    "apply out": lambda odd: proxyds.apply("index.csv", odd),
+    "index": lambda odd: proxyds.index(odd, "out"),
+    "resample": lambda odd: proxyds.resample(odd, "out"),
+    "resample out": lambda odd: proxyds.resample("folder", odd),
+    "open": lambda odd: proxyds.open(odd),
+    "Proxy": lambda odd: proxyds.Proxy(odd),
+    "Recipe": lambda odd: proxyds.Recipe(name="tiny", space=odd),
+    "read_recipe": lambda odd: proxyds.read_recipe(odd),
+    "write_recipe": lambda odd: proxyds.write_recipe(odd),
+    "Store": lambda odd: proxyds.Store([odd]),
+    "list_architectures": lambda odd: proxyds.list_architectures(odd, 10, (1, 8, 8)),
+    "build_network": lambda odd: proxyds.build_network(odd, {}, 10, (1, 8, 8)),
+    "build_network parameters": lambda odd: proxyds.build_network("resnet", odd, 10, (1, 8, 8)),
+    "build_network parameter": lambda odd: proxyds.build_network("resnet", {"depth": odd}, 10, (1, 8, 8)),
+    "load_plugins": lambda odd: proxyds.load_plugins(odd),
+    "torch_dataset": lambda odd: proxyds.torch_dataset(odd),
+}
+RECIPE = proxyds.Recipe(name="tiny", space={"network": "resnet", "choices": {"depth": [8, 14]}})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_wrong_type_is_an_error_of_ours(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for odd in (3, None, b"bytes", object(), ""):
+        if (name, odd) in {("build store", None), ("list_architectures", "")}:
+            continue
+        with pytest.raises(proxyds.ProxydsError):
+            CALLS[name](odd)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_public_function_is_tried_with_wrong_types() -> None:
+    functions = {name for name in proxyds.__all__ if type(getattr(proxyds, name)).__name__ == "function"}
+    assert functions <= {name.partition(" ")[0] for name in CALLS}

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from proxyds.artifact.manifest import MANIFEST, TABLES
 from proxyds.artifact.ranking_table import COLUMNS, LATER_COLUMNS
 from proxyds.artifact.reader import parse_json
+from proxyds.progress_bars import without_datasets_bars
 
 if TYPE_CHECKING:
     import datasets
@@ -68,7 +69,8 @@ class ShardWriter:
 
         rows, self._waiting = self._waiting[:n], self._waiting[n:]
         file = self.folder / f"{self.split}-{len(self.files):05d}-of-{len(self._bounds) - 1:05d}.parquet"
-        datasets.Dataset(rows.combine_chunks()).to_parquet(file)
+        with without_datasets_bars():
+            datasets.Dataset(rows.combine_chunks()).to_parquet(file)
         self.files.append(file)
 
 

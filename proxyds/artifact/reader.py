@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from proxyds.arguments import as_path
 from proxyds.artifact.manifest import (
     CARD,
     CROISSANT,
@@ -53,13 +54,14 @@ FILE_KINDS = (
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: str | Path) -> Manifest:
     """Reads and checks a proxy's manifest.
 
     Raises:
         ArtifactError: There is none, it is malformed, of an unknown format version, names files that a proxy may not hold,
             or holds text that a reader's program could run.
     """
+    folder = as_path(folder, "folder")
     path = folder / MANIFEST
     try:
         tree = parse_json(_read_manifest_text(folder, path))
@@ -235,7 +237,7 @@ def list_index(manifest: Manifest) -> dict[str, FileFacts]:
     return {name: manifest.files[name] for name in (RECIPE, *INDEXES.values()) if name in manifest.files}
 
 
-def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
+def verify_proxy(folder: str | Path, but_for: Collection[str] = ()) -> Manifest:
     """Compares every byte of a proxy with its manifest.
 
     Args:
@@ -246,6 +248,7 @@ def verify_proxy(folder: Path, but_for: Collection[str] = ()) -> Manifest:
         ArtifactError: It is no proxy.
         VerificationError: A file is missing, changed, or not in the manifest; names each.
     """
+    folder = as_path(folder, "folder")
     manifest = read_manifest(folder)
     surplus = sorted(present_files(folder) - set(manifest.files) - {MANIFEST})
     problems = _find_differences(folder, manifest.files) | dict.fromkeys(surplus, "not in the manifest")

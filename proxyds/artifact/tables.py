@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from proxyds.arguments import as_path
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import INDEXES, MANIFEST, TABLES, Manifest, count_rows, has_table
 from proxyds.artifact.parquet import IMAGE, ExpectedShard, check_features, read_shard
@@ -145,9 +146,9 @@ def read_summary(folder: Path) -> tuple[Manifest, Summary]:
     return manifest, Summary(evaluation, training, proxy, {})
 
 
-def read_tables(folder: Path, *, with_ranking: bool = False) -> Tables:
+def read_tables(folder: str | Path, *, with_ranking: bool = False) -> Tables:
     """Reads a proxy's tables; see `read_proxy`."""
-    return read_proxy(folder, with_ranking=with_ranking)[1]
+    return read_proxy(as_path(folder, "folder"), with_ranking=with_ranking)[1]
 
 
 def with_no_others(data: pa.Table, validation: pa.Table | None = None) -> Tables:

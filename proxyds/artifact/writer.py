@@ -29,6 +29,7 @@ from proxyds.data.chunked import chunks_of, cut_chunks
 from proxyds.data.images import open_image
 from proxyds.data.samples import SHARD, ReadEncoded, Samples, Source, StreamedSamples
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError
+from proxyds.progress_bars import without_datasets_bars
 from proxyds.runtime.storage.atomic import replace_file
 from proxyds.selection.records import PAIRS, Draw, NearestMap, Outcomes
 
@@ -279,7 +280,8 @@ def encode_runs(table: pa.Table) -> bytes:
     import datasets
 
     stream = io.BytesIO()
-    datasets.Dataset(table).to_parquet(stream)
+    with without_datasets_bars():
+        datasets.Dataset(table).to_parquet(stream)
     return stream.getvalue()
 
 

@@ -35,6 +35,7 @@ from proxyds.errors import (
     SplitNotFoundError,
     translate_os_errors,
 )
+from proxyds.progress_bars import without_datasets_bars
 from proxyds.recipe.places import ask_for_data
 from proxyds.recipe.source import Columns, FolderSource, HubSource, Images, MemorySource, TorchvisionSource
 from proxyds.runtime.storage import hub
@@ -377,7 +378,7 @@ def _load_dataset(
     # a cache for each folder: offline, `datasets` may answer with another folder of the same name
     folder_hash = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "proxyds" / folder_hash
-    with refusing_unreadable(name):
+    with refusing_unreadable(name), without_datasets_bars():
         try:
             with translate_os_errors("the Hugging Face cache", "set HF_HOME to another folder"):
                 try:

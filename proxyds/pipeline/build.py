@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from proxyds.arguments import as_path
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
@@ -44,9 +45,10 @@ from proxyds.pipeline.stages import (
     tell_same_version,
     train_probes,
 )
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.yaml import read_recipe, write_recipe
+from proxyds.recipe.yaml import take_recipe, write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
 from proxyds.runtime.storage.store import retry_if_damaged
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
 
 
+@showing_progress
 @retry_if_damaged
 def build(
     recipe: Recipe | str | Path,
@@ -93,11 +96,11 @@ def build(
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    recipe = train_by(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), trainer)
+    recipe = train_by(take_recipe(recipe), trainer)
     hand_over_again(recipe.space, space)
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
-    out = Path(out).absolute()
+    out = as_path(out, "out").absolute()
     existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
     with open_build(recipe, Execution(**options), source) as session:
@@ -202,7 +205,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
         VerificationError: A file besides the card's is damaged.
         CardDriftError: With `check_only`, a file of the card differs.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     manifest = read_manifest(folder)
     if not check_only:
         with translate_os_errors(folder, "copy the proxy to another place"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from proxyds.arguments import as_path
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import (
     CARD,
@@ -67,6 +68,7 @@ from proxyds.pipeline.stages import (
     train_probes,
 )
 from proxyds.progress import StageEnded
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, Recipe, Reference
 from proxyds.recipe.selection import LabelReduction
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
 
 
+@showing_progress
 @retry_if_damaged
 def check(
     folder: str | Path,
@@ -121,13 +124,13 @@ def check(
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    folder, execution = Path(folder).resolve(), Execution(**options)
+    folder, execution = as_path(folder, "folder").resolve(), Execution(**options)
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     hand_over_again(recipe.space, space)
     if runs is not None:
         if trainer is not None:
             raise RecipeError("trainer: must be left out with runs that were made elsewhere, since nothing is trained")
-        return Built(folder, check_known_runs(folder, recipe, settings, Path(runs), execution))
+        return Built(folder, check_known_runs(folder, recipe, settings, as_path(runs, "runs"), execution))
     settings = check_by(settings, recipe, trainer)
     with reopen_session(recipe, read_manifest(folder), execution, moved if source is None else source) as session:
         architectures = list_space(session)

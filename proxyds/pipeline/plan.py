@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from proxyds.arguments import as_path
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.reader import read_manifest
 from proxyds.artifact.tables import read_proxy
@@ -40,11 +41,12 @@ from proxyds.pipeline.stages import (
     reopen_session,
 )
 from proxyds.progress import Progress
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.presets import fill_folder_preset
 from proxyds.recipe.source import FolderSource
-from proxyds.recipe.yaml import read_recipe
+from proxyds.recipe.yaml import take_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
@@ -176,6 +178,7 @@ def _list_seconds(work: Sequence[PlannedProbe | PlannedRuns]) -> list[float] | N
     return seconds if len(seconds) == len(work) else None
 
 
+@showing_progress
 @retry_if_damaged
 def plan_build(
     recipe: Recipe | str | Path,
@@ -197,7 +200,7 @@ def plan_build(
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
     """
-    recipe = train_by(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), trainer)
+    recipe = train_by(take_recipe(recipe), trainer)
     hand_over_again(recipe.space, space)
     with open_build(recipe, Execution(**options), source) as session:
         data, check = session.data, None
@@ -219,6 +222,7 @@ def plan_build(
         return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check, warnings)
 
 
+@showing_progress
 @retry_if_damaged
 def plan_check(
     folder: str | Path,
@@ -230,7 +234,7 @@ def plan_check(
     **options: Unpack[Options],
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     settings = check_by(settings, recipe, trainer)
     hand_over_again(recipe.space, space)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from proxyds.arguments import as_place
 from proxyds.artifact.evidence_records import RankedRecord
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
@@ -16,6 +17,7 @@ from proxyds.evaluation.decision.results import Candidate, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import list_identities
 from proxyds.space.cost import measure_network
@@ -27,14 +29,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@showing_progress
 def rank(
-    proxy: str,
+    proxy: str | Path,
     results: Any,
     *,
     networks: Mapping[str, nn.Module] | None = None,
     confidence: float = CONFIDENCE,
     measured_on: MeasuredOn = "validation",
     on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
 ) -> Ranking:
     """Ranks candidates by their accuracies on a proxy.
 
@@ -50,6 +54,7 @@ def rank(
         measured_on: Samples that the accuracies are of: the proxy's split `validation`, or the source's `test` samples. Those of a
             check's own table are of test samples.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         AccuracyTableError: Results cannot be used.
@@ -61,7 +66,7 @@ def rank(
         raise AccuracyTableError(f"confidence: must be in [0.5, 1), got {confidence:g}")
     if measured_on not in get_args(MeasuredOn):
         raise AccuracyTableError(f"measured_on: must be one of {', '.join(get_args(MeasuredOn))}, got {measured_on!r}")
-    with open_tables(str(proxy), on_progress) as (folder, _):
+    with open_tables(as_place(proxy, "proxy"), on_progress) as (folder, _):
         manifest, tables = audit_tables(folder)
         read = read_results(results, manifest.draw.ratio)
         candidates, notes = _count_costs(read.candidates, networks or {}, manifest, folder)

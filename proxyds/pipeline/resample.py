@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.index import HEADER, format_rows
 from proxyds.artifact.manifest import INDEX, INDEXES, MANIFEST, RECIPE, FileFacts, IndexedRecord, Manifest
 from proxyds.artifact.reader import (
@@ -42,6 +43,7 @@ from proxyds.pipeline.provenance import describe_indexed, describe_resampling
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.pipeline.stages import Built, read_moved_recipe, read_scores, reopen_session, tell_same_version
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.execution import Execution, Options
@@ -55,6 +57,7 @@ MAY_CHANGE = {"name", "version", "licence", "selection", "output", "check"}
 """Parts of a recipe that the importance of its samples does not depend on."""
 
 
+@showing_progress
 @retry_if_damaged
 def resample(
     place: str | Path,
@@ -83,10 +86,10 @@ def resample(
         ChangedSourceError: The source is not the one that the table is of; says how many samples differ.
         ProxydsError: Anything else that the user can mend; each class says what.
     """
-    execution, out = replace(Execution(**options), device="cpu"), Path(out).absolute()
+    execution, out = replace(Execution(**options), device="cpu"), as_path(out, "out").absolute()
     existing = check_destination(out, force)
     out = out.resolve()
-    with open_tables(str(place), execution.on_progress) as (folder, name):
+    with open_tables(as_place(place, "place"), execution.on_progress) as (folder, name):
         parent, tables = audit_tables(folder)
         refuse_without_tables(parent, name, "drawn from again")
         parent_sha256 = measure_file(folder / MANIFEST).sha256
@@ -124,13 +127,21 @@ def resample(
         return Built(out, write_proxy(session, out, write, describe, force=force))
 
 
-def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignore_progress) -> Path:
+@showing_progress
+def index(
+    place: str | Path,
+    out: str | Path,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
+) -> Path:
     """Takes the index of a proxy: its list of samples, with the recipe and the manifest that tell what it is of.
 
     Args:
         place: The proxy: a folder, `user/name@v1.0.0`, or an address, of which no images are fetched.
         out: The folder to make.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Returns:
         The file of the list.
@@ -138,13 +149,13 @@ def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignor
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    out = Path(out).absolute()
+    out = as_path(out, "out").absolute()
     with translate_os_errors(out, "choose another -o"):
         if check_output(out) is not None:
             why = "must be a new folder, found a proxy or an index; it was not touched: choose another -o"
             raise OutputExistsError(why, place=out)
     with (
-        open_tables(str(place), on_progress, _list_index_or_tables) as (folder, _),
+        open_tables(as_place(place, "place"), on_progress, _list_index_or_tables) as (folder, _),
         translate_os_errors(out, "choose another -o"),
         whole_folder(out, "refuse") as taken,
     ):
@@ -161,6 +172,7 @@ def index(place: str | Path, out: str | Path, *, on_progress: OnProgress = ignor
     return out / INDEX
 
 
+@showing_progress
 @retry_if_damaged
 def apply(
     place: str | Path,
@@ -189,10 +201,10 @@ def apply(
         ChangedSourceError: The source lacks samples of the index; says how many.
         ProxydsError: Anything else that the user can mend; each class says what.
     """
-    execution, out = replace(Execution(**options), device="cpu"), Path(out).absolute()
+    execution, out = replace(Execution(**options), device="cpu"), as_path(out, "out").absolute()
     existing = check_destination(out, force)
     out = out.resolve()
-    with open_tables(_find_index(str(place)), execution.on_progress, list_index) as (folder, name):
+    with open_tables(_find_index(as_place(place, "place")), execution.on_progress, list_index) as (folder, name):
         parent, indexes = audit_index(folder)
         recipe = read_own_recipe(folder)
         _check_own_recipe(recipe, parent, name)

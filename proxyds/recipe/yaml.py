@@ -12,12 +12,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from proxyds.errors import RecipeError, RecipeNotFoundError, RecipeSyntaxError
+from proxyds.arguments import as_path
+from proxyds.errors import ArgumentError, RecipeError, RecipeNotFoundError, RecipeSyntaxError
 from proxyds.plain_values import PARSER_ERRORS, as_plain, check_plain, parse_tree
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import FORMER_PADDING, IN_FULL, Recipe
 from proxyds.recipe.problems import Fault, Place, as_error, explain, name_field
 from proxyds.space.known_models import find_unknown_models
+from proxyds.text import describe_type
 
 MAX_RECIPE_BYTES = 1_000_000
 
@@ -39,7 +41,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         UnknownNameError: The first problem is a name that is not registered.
         RecipeError: Anything else is wrong; the message lists every problem.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     text = _read_text(path)
     tree = parse_tree(text, str(path))
     data, overridden = as_plain(tree), {}
@@ -62,8 +64,24 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def take_recipe(recipe: Recipe | str | Path) -> Recipe:
+    """Returns a recipe that a program passes: itself, or what its file says.
+
+    Raises:
+        ArgumentError: It is neither.
+        RecipeError: The file cannot be used; see `read_recipe`.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if not isinstance(recipe, str | Path):
+        raise ArgumentError(f"recipe: must be a proxyds.Recipe or the path of a file, got {describe_type(recipe)}")
+    return read_recipe(recipe)
+
+
 def write_recipe(recipe: Recipe) -> str:
     """Writes a recipe as YAML; see `Recipe.to_yaml`."""
+    if not isinstance(recipe, Recipe):
+        raise ArgumentError(f"recipe: must be a proxyds.Recipe, got {describe_type(recipe)}")
     return recipe.to_yaml()
 
 

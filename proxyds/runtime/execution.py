@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from proxyds.errors import DeviceError, MissingExtraError
+from proxyds.errors import ArgumentError, DeviceError, MissingExtraError
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.local import InProcess, LocalWorkers
 from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.store import Store
+from proxyds.text import describe_type
 
 if TYPE_CHECKING:
     from proxyds.runtime.ray import RayCluster
@@ -26,6 +27,7 @@ class Options(TypedDict, total=False):
     gpus_per_task: float
     streamed: bool | None
     on_progress: OnProgress
+    quiet: bool | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Execution:
         gpus_per_task: The part of a GPU that each training on a cluster has: a share, or a whole number.
         streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
             size. The proxy is the same.
-        on_progress: Called as work goes on.
+        on_progress: Called as work goes on, in place of showing it.
+        quiet: True shows warnings alone, False shows progress in a log too; None shows it on a terminal and in a notebook.
     """
 
     store: Store = field(default_factory=Store)
@@ -51,6 +54,24 @@ class Execution:
     gpus_per_task: float = 1.0
     streamed: bool | None = None
     on_progress: OnProgress = ignore_progress
+    quiet: bool | None = None
+
+    def __post_init__(self) -> None:
+        expected: dict[str, tuple[Any, str]] = {
+            "store": (Store, "a proxyds.Store"),
+            "workers": (int, "a whole number"),
+            "device": (str, "a text"),
+            "engine": (str, "a text"),
+            "gpus_per_task": (int | float, "a number"),
+            "streamed": (bool | None, "True, False or None"),
+        }
+        for name, (kind, words) in expected.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise ArgumentError(f"{name}: must be {words}, got {describe_type(value)}")
+        if self.workers < 0:
+            raise ArgumentError(f"workers: must be 0 or more, got {self.workers}")
+        if not callable(self.on_progress):
+            raise ArgumentError(f"on_progress: must be a function, got {describe_type(self.on_progress)}")
 
     def choose_engine(self) -> tuple[str, Engine]:
         """Decides on which device and where tasks run: here, in as many processes as cores or one at a time on a GPU, or on Ray.

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from proxyds.errors import CallableError, ProxydsError, RecipeError
+from proxyds.errors import ArgumentError, CallableError, ProxydsError, RecipeError
 from proxyds.seeding import derive_seed
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.candidates import hand_over_again
@@ -15,6 +15,7 @@ from proxyds.space.choices import Bounds, Space
 from proxyds.space.cost import measure_cost, read_parameters
 from proxyds.space.networks.families import HANDED_OVER
 from proxyds.space.networks.handed_over import check_initial_weights
+from proxyds.text import describe_type
 
 MAX_LISTED = 200_000
 """Architectures that are listed, at most."""
@@ -47,6 +48,8 @@ def list_architectures(
             the message names all.
         CallableError: A program's networks were not handed over, or cannot be used.
     """
+    if not isinstance(space, Space):
+        raise ArgumentError(f"space: must be a recipe's section, recipe.space, got {describe_type(space)}")
     hand_over_again(space, None)
     measured = _Measured()
     listed: dict[str, Architecture] = {}

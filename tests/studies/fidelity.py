@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.cli.output import print_table
-from proxyds.cli.progress import show_progress
 from proxyds.data.source import load_source
 from proxyds.errors import ProxydsError
 from proxyds.evaluation.runs import Run, TrainingSet, list_runs, show_together
 from proxyds.pipeline.stages import describe_machine
 from proxyds.progress import OnProgress
+from proxyds.progress_bars import show_progress
 from proxyds.recipe.models import Recipe, Training
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime.local import LocalWorkers

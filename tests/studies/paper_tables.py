@@ -19,10 +19,10 @@ import pyarrow as pa
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.tables import read_proxy
 from proxyds.cli.output import print_table
-from proxyds.cli.progress import show_progress
 from proxyds.evaluation.rank_metrics import include_all, kendall_tau, pearson, spearman
 from proxyds.pipeline.build import build
 from proxyds.pipeline.plan import plan_build
+from proxyds.progress_bars import show_progress
 from proxyds.recipe.yaml import read_recipe
 from proxyds.text import duration
 

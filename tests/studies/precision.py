@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 import proxyds
 from proxyds.artifact.manifest import RUNS_FILE
 from proxyds.artifact.ranking_table import FULL, RANDOM
-from proxyds.cli.progress import show_progress
+from proxyds.progress_bars import show_progress
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
 from tests.studies.fidelity import prepare, run_part

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proxyds.cli.options import PATH, as_json, plugins, quiet
-from proxyds.cli.progress import show_progress
+from proxyds.progress_bars import show_progress
 
 if TYPE_CHECKING:
     from proxyds.evaluation.decision.ranking import MeasuredOn

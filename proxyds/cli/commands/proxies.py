@@ -13,8 +13,8 @@ import click
 from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
 from proxyds.cli.options import source as source_option
 from proxyds.cli.output import print_json
-from proxyds.cli.progress import show_progress
 from proxyds.errors import BelowThresholdError
+from proxyds.progress_bars import show_progress
 from proxyds.runtime.storage.address import show_address
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from proxyds.cli.options import PATH, as_json, quiet
-from proxyds.cli.progress import show_progress
+from proxyds.progress_bars import show_progress
 from proxyds.runtime.storage.address import show_address
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.artifact.reader import MAX_MANIFEST_BYTES, list_tables, measure_file, read_manifest, verify_proxy
 from proxyds.artifact.writer import check_output
@@ -22,6 +23,7 @@ from proxyds.errors import (
 )
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_place, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder, whole_folder
@@ -153,13 +155,21 @@ def open_published(place: OnHub | AtUrl) -> HubProxy | UrlProxy:
     return UrlProxy(open_url(place.url))
 
 
-def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress = ignore_progress) -> Pulled:
+@showing_progress
+def pull(
+    place: str,
+    out: str | Path | None = None,
+    *,
+    on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
+) -> Pulled:
     """Fetches a proxy and verifies every byte of it; the folder appears whole or not at all.
 
     Args:
         place: `user/name@v1.0.0` on the Hub (without a version: the head of its `main`), or an address.
         out: The folder to make; None for one of the repository's name in this folder.
         on_progress: Called as files arrive.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         RemoteNotFoundError: There is nothing at the place.
@@ -169,8 +179,8 @@ def pull(place: str, out: str | Path | None = None, *, on_progress: OnProgress =
         OutputExistsError: The folder holds something else.
         NoSpaceError: The proxy does not fit on the disk.
     """
-    target = read_remote(place)
-    out = Path(default_folder(place) if out is None else out).absolute()
+    target = read_remote(as_place(place, "place"))
+    out = as_path(default_folder(place) if out is None else out, "out").absolute()
     with translate_os_errors(out, "choose another -o"):
         existing = check_output(out)
         out = out.resolve()

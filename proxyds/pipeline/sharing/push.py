@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
+from proxyds.arguments import as_path, as_place
 from proxyds.artifact.manifest import MANIFEST, FileFacts, Manifest
 from proxyds.artifact.reader import MAX_MANIFEST_BYTES, measure_file, verify_proxy
 from proxyds.artifact.writer import check_outside_proxies
@@ -25,6 +26,7 @@ from proxyds.errors import (
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.sharing.pull import HubProxy, UrlProxy, fetch_proxy, named_as
 from proxyds.progress import OnProgress, ignore_progress
+from proxyds.progress_bars import showing_progress
 from proxyds.runtime.storage import hub
 from proxyds.runtime.storage.address import OnHub, read_address, read_remote, show_address
 from proxyds.runtime.storage.atomic import temporary_folder
@@ -82,6 +84,7 @@ class Pushed:
     is_plan: bool = False
 
 
+@showing_progress
 def push(
     folder: str | Path,
     place: str,
@@ -92,6 +95,7 @@ def push(
     below_threshold: bool = False,
     dry_run: bool = False,
     on_progress: OnProgress = ignore_progress,
+    quiet: bool | None = None,  # noqa: ARG001 - for `showing_progress`
 ) -> Pushed:
     """Publishes a proxy.
 
@@ -107,6 +111,7 @@ def push(
         below_threshold: Publish it although its check fell below its threshold.
         dry_run: Look, and change nothing.
         on_progress: Called as files are sent.
+        quiet: See `runtime.execution.Options`.
 
     Raises:
         ArtifactError: It is no proxy, or holds what it may not.
@@ -116,8 +121,8 @@ def push(
         OutputExistsError: The place holds something else.
         RemoteError: The place cannot be reached or does not allow it; see its subclasses.
     """
-    folder = Path(folder)
-    target = read_remote(place)
+    folder = as_path(folder, "folder")
+    target = read_remote(as_place(place, "place"))
     manifest, _ = audit_proxy(folder)
     evidence = manifest.evidence
     if evidence is not None and evidence.passed is False and not below_threshold:

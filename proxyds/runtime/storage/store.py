@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import platformdirs
 
+from proxyds.arguments import as_place
 from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate_os_errors
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
 from proxyds.runtime.storage.atomic import remove_folder, sweep_unfinished, whole_folder
@@ -134,7 +135,7 @@ class Store:
         self._remote: RemoteStore | None = None
         if place is None:
             place = os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
-        at = _read_place(place)
+        at = _read_place(place if isinstance(place, Path) else as_place(place, "place"))
         if isinstance(at, Path):
             self.root, self.place, self.name = at, str(at.absolute()), str(at)
         else:

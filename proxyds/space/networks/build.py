@@ -9,10 +9,13 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pydantic import ValidationError
+
 from proxyds.code_identity import hash_files
-from proxyds.errors import MissingExtraError
+from proxyds.errors import ArgumentError, MissingExtraError, RecipeError
 from proxyds.space.networks.families import HANDED_OVER
 from proxyds.space.networks.plugins import find_family
+from proxyds.text import describe_type, short_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,9 +71,22 @@ def build_network(
 
     Raises:
         UnknownNameError: There is no such family.
+        RecipeError: A parameter cannot be used.
     """
+    if not isinstance(network, str) or not isinstance(parameters, Mapping):
+        raise ArgumentError(
+            "network, parameters: must be a family's name and a mapping, got "
+            f"{describe_type(network)} and {describe_type(parameters)}"
+        )
     family = find_family(network)
-    read = family.parameters.model_validate_json(json.dumps(dict(parameters)))
+    try:
+        read = family.parameters.model_validate_json(json.dumps(dict(parameters), default=describe_type))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, ("parameters", *first["loc"])))
+        raise RecipeError(
+            f"{place}: {first['msg'].removeprefix('Value error, ')}, got {short_json(first['input'])}"
+        ) from None
     module, _, function = family.module.partition(":")
     built: nn.Module = getattr(import_module(module), function or "build")(read, n_labels, image_shape)
     return built

@@ -8,6 +8,7 @@ named by whoever runs the command, with `--plugin` or `load_plugin`; it holds a 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -17,23 +18,27 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from proxyds.callables import list_handed_over, receive
-from proxyds.errors import PluginError, UnknownNameError
+from proxyds.errors import ArgumentError, PluginError, UnknownNameError
 from proxyds.space.networks.families import FAMILIES, Family
 from proxyds.space.networks.parameters import Parameters
+from proxyds.text import short_json
 
 GROUP = "proxyds.networks"
 
 _loaded: list[str] = []
 
 
-def load_plugins(modules: list[str]) -> None:
-    """Registers the families of some modules; what is loaded already is left alone.
+def load_plugins(modules: str | Sequence[str]) -> None:
+    """Registers the families of a module, or of some; what is loaded already is left alone.
 
     Modules are named by import path; one in the current folder is found too.
 
     Raises:
         PluginError: One cannot be imported, holds no families, or one of its names is taken.
     """
+    modules = [modules] if isinstance(modules, str) else modules
+    if not isinstance(modules, Sequence) or not all(isinstance(module, str) for module in modules):
+        raise ArgumentError(f"modules: must be a module's name, or a list of names, got {short_json(modules)}")
     for module in modules:
         if module not in _loaded:
             _load_module(module)

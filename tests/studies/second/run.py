@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from proxyds.cli.progress import show_progress
+from proxyds.progress_bars import show_progress
 from proxyds.recipe.models import Training
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store

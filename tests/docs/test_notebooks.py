@@ -1,0 +1,67 @@
+"""The notebooks of the documentation run from start to end, and are kept without outputs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from tests.conftest import Run
+
+FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def read(name: str) -> Any:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_kept_without_outputs(name: str) -> None:
+    cells = [cell for cell in read(name).cells if cell.cell_type == "code"]
+    assert cells
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+def run(name: str, folder: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a notebook in a folder; returns all that its cells print and show, as text."""
+    from nbclient import NotebookClient
+
+    for variable, value in {**environment, "PYTHONPATH": str(FOLDER.parents[1])}.items():
+        monkeypatch.setenv(variable, value)
+    notebook = read(name)
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(folder)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [each for each in outputs if each.get("name") == "stderr"], outputs
+    return "\n".join(each.get("text") or each.get("data", {}).get("text/plain", "") for each in outputs)
+
+
+@pytest.mark.e2e
+def test_a_first_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = run("first-proxy", tmp_path, {}, monkeypatch)
+    assert "Train on everything: " in shown
+    assert "with a chance of" in shown
+
+
+@pytest.mark.e2e
+def test_your_own_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = run("own-trainer", tmp_path, {}, monkeypatch)
+    assert "probes" in shown
+    assert "accuracy" in shown
+
+
+@pytest.mark.e2e
+def test_a_search_on_a_proxy_from_the_hub(
+    checked_proxy: Path,
+    run_on_hub: Run,
+    hub_environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(checked_proxy, tmp_path / "proxy")
+    assert run_on_hub("push", tmp_path / "proxy", "me/digits-proxy").returncode == 0
+    shown = run("search-on-a-proxy", tmp_path, {**hub_environment, "HF_HOME": str(tmp_path / "hf")}, monkeypatch)
+    assert "base_filters" in shown
