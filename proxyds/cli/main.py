@@ -6,7 +6,9 @@ import os
 import select
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
@@ -38,7 +40,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _interrupt_once)
     try:
         sys.exit(_run())
-    except BrokenPipeError:
+    except (BrokenPipeError, _PipeError):
         if not _is_reader_gone():
             raise
         for stream in (sys.stdout, sys.stderr):  # what they still hold would be written once more at the end
@@ -81,8 +83,22 @@ def _interrupt_once(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-class _Sections(click.Group):
+class _PipeError(Exception):
+    """Something could not be written to a pipe, which click must not see: it ends without a word, whatever the pipe was."""
+
+
+class _Commands(click.Group):
     """A group whose help lists commands under `SECTIONS`."""
+
+    def make_context(self, *given: Any, **options: Any) -> click.Context:
+        """Parses options; some print and end."""
+        with _hide_broken_pipe():
+            return super().make_context(*given, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        with _hide_broken_pipe():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the sections."""
@@ -94,7 +110,15 @@ class _Sections(click.Group):
                 formatter.write_dl(rows)
 
 
-@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@contextmanager
+def _hide_broken_pipe() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _PipeError from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(None, "-V", "--version", package_name="proxyds", help="Show the version and exit.")
 def cli() -> None:
     """Make small data sets that rank neural architectures as the whole data set does.
