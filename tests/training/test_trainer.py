@@ -243,7 +243,19 @@ def lose(network: nn.Module) -> nn.Module:
         (leave, TrainingError, "SystemExit"),
         (lose, DivergedError, "^lost"),
     ],
-    ids=["none", "dict", "wrapped", "averaged", "wider", "shape", "another-function", "nan", "raises", "exits", "our-own"],
+    ids=[
+        "none",
+        "dict",
+        "wrapped",
+        "averaged",
+        "wider",
+        "shape",
+        "another-function",
+        "nan",
+        "raises",
+        "exits",
+        "our-own",
+    ],
 )
 def test_what_a_trainer_must_not_do_is_told_by_name(
     change: Callable[[nn.Module], nn.Module], kind: type[Exception], said: str, tmp_path: Path
