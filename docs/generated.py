@@ -173,6 +173,8 @@ def list_exit_codes() -> str:
             [str(code), _first_paragraph(classes[0].__doc__ or ""), ", ".join(f"`{each.__name__}`" for each in classes)]
         )
     rows.append([str(errors.EXIT_INTERRUPTED), "The command was interrupted. Run it again: it goes on.", ""])
+    gone = "The program that read the output ended first, as `head` does."
+    rows.append([str(errors.EXIT_READER_GONE), gone, ""])
     return tabulate(["code", "what happened", "classes in `proxyds.errors`"], rows)
 
 

@@ -7,14 +7,14 @@ Instructions are those of one version of Python: another minor version gives oth
 
 from __future__ import annotations
 
-import ast
 import dis
 import hashlib
 import io
+import re
 import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -38,6 +38,10 @@ _UNCOUNTED = {
     "_abc_impl",
 }
 """What a class has besides its code."""
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([A-Za-z_][\w.]*)[ \t]+import\b|import[ \t]+([A-Za-z_][^#;\n]*))", re.MULTILINE
+)
+"""`from a.b import c`, but not from a dot; `import a, b as c`."""
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, tuple)
 """Whether two of these are one object differs from one session to the next."""
 
@@ -160,7 +164,9 @@ def _list_torch(value: Any, torch: Any) -> Any:
         return "tensor", kind, tuple(value.shape), flat.view(torch.uint8).numpy().tobytes() if len(flat) else b""
     if isinstance(value, torch.nn.Module):
         members = vars(value).items()
-        state = {name: list(held.values()) if name.endswith("_hooks") else held for name, held in members}
+        state = {
+            name: list(held.values()) if "_hooks" in name and isinstance(held, dict) else held for name, held in members
+        }
         return "network", type(value), state
     return "handle" if isinstance(value, torch.utils.hooks.RemovableHandle) else None
 
@@ -186,43 +192,46 @@ def _list_origins(modules: set[str]) -> set[str]:
 @cache
 def _find_version(top: str) -> str | None:
     """Returns the version of an installed package; None of one whose files are being edited, or that is none."""
-    is_installed = any({"site-packages", "dist-packages"} & set(file.parts) for file in _list_files(top)[:1])
-    owners = _list_owners().get(top) if is_installed else None
-    return version(owners[0]) if owners else None
+    if not any({"site-packages", "dist-packages"} & set(place.parts) for place in _find_places(top)):
+        return None
+    try:
+        return version(top)
+    except PackageNotFoundError:  # of another name, such as PIL
+        owners = _list_owners().get(top)
+        return version(owners[0]) if owners else None
 
 
 @cache
 def _list_owners() -> Mapping[str, list[str]]:
-    """Lists the installed packages by the modules that are theirs, which reads a file of each."""
+    """Lists the packages that modules are of; takes seconds where many are installed."""
     return packages_distributions()
 
 
 def _list_files(module: str) -> list[Path]:
     """Lists the files of a module's package, sorted; none of a module that is not found."""
-    top = module.partition(".")[0]
+    places = _find_places(module.partition(".")[0])
+    return [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+
+
+def _find_places(top: str) -> list[Path]:
+    """Finds the file of a module, or the folders of a package."""
+    loaded = sys.modules.get(top)
     try:
-        loaded = sys.modules.get(top)
         spec = getattr(loaded, "__spec__", None) or (None if loaded else find_spec(top))
     except (ImportError, ValueError):
         spec = None
     if spec is not None and spec.submodule_search_locations is not None:
-        return [file for folder in spec.submodule_search_locations for file in sorted(Path(folder).rglob("*.py"))]
+        return list(map(Path, spec.submodule_search_locations))
     file = spec.origin if spec is not None else getattr(loaded, "__file__", None)
     return [Path(file)] if file and Path(file).is_file() else []
 
 
 def _list_imported(module: str) -> list[str]:
-    """Lists the modules that the files of a module import, wherever in the code."""
-    return [name for file in _list_files(module) for name in _read_imports(file, file.stat().st_mtime_ns)]
-
-
-@cache
-def _read_imports(file: Path, _: int) -> list[str]:
-    try:
-        nodes = list(ast.walk(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError):  # a template, or compiled code
-        return []
-    plain = [each.name for node in nodes if isinstance(node, ast.Import) for each in node.names]
-    return plain + [
-        node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    """Lists the modules that the files of a module import, wherever in the code; also what only looks so, in a text, which does no harm."""
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in _list_files(module) if file.suffix == ".py"]
+    found = [match for text in texts for match in _IMPORT.findall(text)]
+    return [
+        *dict.fromkeys(
+            each.split()[0] for source, plain in found for each in (source or plain).split(",") if each.strip()
+        )
     ]

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141
+"""As a shell shows of programs that are ended by the signal SIGPIPE."""
 
 
 class ProxydsError(Exception):

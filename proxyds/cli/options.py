@@ -10,24 +10,28 @@ from typing import Any, TypeVar
 
 import click
 
+from proxyds.cli.names import complete_setting
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path, readable=False)
 """What cannot be read is told where it is read, with its exit code."""
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 overrides = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="A.B=C",
-    help="Change a value of the recipe; may be given several times.",
+    shell_complete=complete_setting,
+    help="Change a value of the recipe, such as selection.ratio=0.1. Can be given several times.",
 )
 workers = click.option(
     "--workers",
     type=click.IntRange(0),
     default=0,
-    help="Trainings at once.  [default: one for each core, one on a GPU]",
+    metavar="N",
+    help="How many trainings run at once.  [default: one for each core, or one on a GPU]",
 )
 plugins = click.option(
     "--plugin",
@@ -36,15 +40,15 @@ plugins = click.option(
     metavar="MODULE",
     expose_value=False,
     callback=lambda *given: _load_plugins(given[-1]),
-    help="Import MODULE for the families of networks in its FAMILIES; may be given several times.",
+    help="Import MODULE and use the networks in its FAMILIES. Can be given several times.",
 )
 source = click.option(
     "--source",
     type=PATH,
     metavar="PATH",
-    help="Where the source lies: a folder, or a recipe that says so.  [default: where this machine last read it]",
+    help="Where the source lies: a folder, or a recipe that names it.  [default: where this machine read it last]",
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error, only warnings.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Show warnings only, no progress.")
 
 
 def execution_options(command: _Command) -> Callable[..., Any]:
@@ -83,7 +87,12 @@ def _load_plugins(modules: tuple[str, ...]) -> None:
 
 _PLACE = (
     click.option(
-        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto for CUDA where there is one."
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="DEVICE",
+        shell_complete=lambda *given: [name for name in ("auto", "cpu", "cuda") if name.startswith(given[-1])],
+        help="cpu, cuda, cuda:N, or auto: CUDA if there is any.",
     ),
     click.option(
         "--engine",
@@ -92,19 +101,20 @@ _PLACE = (
         default="local",
         show_default=True,
         metavar="ENGINE",
-        help="Where work is done: local, ray (the cluster at hand, or one that is started), ray:HOST:PORT or ray://HOST:PORT.",
+        shell_complete=lambda *given: [name for name in ("local", "ray") if name.startswith(given[-1])],
+        help="Where the work runs: local, ray (the cluster at hand, or a new one), ray:HOST:PORT or ray://HOST:PORT.",
     ),
     click.option(
         "--gpus-per-task",
         type=float,
         callback=_check_share,
         metavar="N",
-        help="What each training on a cluster has of a GPU; 0.25 lets four share one.  [default: 1]",
+        help="Share of a GPU for each training on a cluster. With 0.25, four trainings share one.  [default: 1]",
     ),
     click.option(
         "--stream/--in-memory",
         "streamed",
         default=None,
-        help="Whether the source's samples stay on disk and are read as they are needed.  [default: where they are many]",
+        help="Read samples from disk when needed, or hold all in memory.  [default: by their size]",
     ),
 )

@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import click
 
+from proxyds.errors import translate_os_errors
 from proxyds.text import duration, with_prefix
+
+MOST_UNBROKEN = 20
+"""Letters of a table's cell that a narrow terminal does not break, at most."""
+GAP = 2
+"""Spaces between the columns of a table."""
+
+
+def say(text: str) -> None:
+    """Prints a part of the result for people; on a terminal no line is wider than it, but for those that begin with spaces.
+
+    Raises:
+        NoSpaceError: It goes into a file, and the disk is full.
+        OutputError: It cannot be written for another reason.
+    """
+    width = _terminal_width()
+    print_plain(text if width is None else "\n".join(_wrap(line, width) for line in text.splitlines()))
+
+
+def _wrap(line: str, width: int) -> str:
+    if len(line) <= width or line.startswith(" "):  # such as a command to copy
+        return line
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+
+
+def print_plain(text: str) -> None:
+    """Prints a text as it is on standard output.
+
+    Raises:
+        NoSpaceError: It goes into a file, and the disk is full.
+        OutputError: It cannot be written for another reason.
+    """
+    with translate_os_errors("standard output", "send it to another place"):
+        click.echo(text)
 
 
 def print_json(value: object) -> None:
     """Prints a result for programs."""
-    click.echo(json.dumps(value, indent=1, default=str))
+    print_plain(json.dumps(value, indent=1, default=str))
 
 
 def print_text(template: str, **values: object) -> None:
@@ -43,31 +80,77 @@ def print_text(template: str, **values: object) -> None:
         "thousands": lambda n: f"{n:,}",
         "counted": lambda n, what: f"{n:,} {what}{'' if n == 1 else 's'}",
     }
-    click.echo(templates.get_template(f"{template}.jinja").render(values).rstrip("\n"))
+    say(templates.get_template(f"{template}.jinja").render(values).rstrip("\n"))
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> str:
-    """Lays out a table as wide as the terminal; numbers are right-aligned, nothing is cut off."""
-    from rich.console import Console
-    from rich.table import Table
+    """Lays out a table: as wide as the terminal at most, or with tabs between the columns where programs read it.
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column, heading in enumerate(headings):
-        is_number = bool(rows) and column > 0 and all(str(row[column])[:1].isdigit() for row in rows)
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+    Nothing is cut off: on a terminal, long texts go on in the next line.
+    """
+    cells = [[" ".join(str(cell).split()) for cell in row] for row in (headings, *rows)]
+    width = _terminal_width()
+    if width is not None:
+        return _lay_out(cells, title, width)
+    return "\n".join([title] * bool(title) + ["\t".join(row) for row in cells])
+
+
+def _lay_out(rows: Sequence[Sequence[str]], title: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    room = width - GAP * (len(widths) - 1)
+    if sum(widths) > room:
+        widths = _fit(columns, widths, room)
+    are_numbers = [len(column) > 1 and all(re.match(r"\d[^[]*$", cell) for cell in column[1:]) for column in columns]
+    are_numbers[0] = False  # names
+    lines = [title] if title else []
     for row in rows:
-        table.add_row(*map(str, row))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, highlight=False, width=200)
-    with console.capture() as captured:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+        broken = [_break(cell, fitting) for cell, fitting in zip(row, widths, strict=True)]
+        for parts in zip_longest(*broken, fillvalue=""):
+            cells = [
+                part.rjust(fitting) if is_number else set_cell_size(part, fitting)
+                for part, fitting, is_number in zip(parts, widths, are_numbers, strict=True)
+            ]
+            lines.append((" " * GAP).join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _fit(columns: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> list[int]:
+    """Shares out the room: short cells stay whole, but that intervals may go below their values; longer texts get what is left."""
+    fitted = list(widths)
+    texts = [0, *(n for n, (_, *cells) in enumerate(columns) if n and max(map(len, cells), default=0) > MOST_UNBROKEN)]
+    for number, (heading, *cells) in enumerate(columns):
+        if number not in texts:
+            fitted[number] = max(map(len, [*heading.split(), *"\n".join(cells).replace(" [", "\n[").splitlines()]))
+    left = room - sum(fitting for number, fitting in enumerate(fitted) if number not in texts)
+    for place, number in enumerate(sorted(texts, key=widths.__getitem__)):
+        fitted[number] = min(widths[number], max(left // (len(texts) - place), MOST_UNBROKEN // 2))
+        left -= fitted[number]
+    return fitted
+
+
+def _break(cell: str, width: int) -> list[str]:
+    """Breaks a cell that is too wide: an interval goes below its value, other texts go on at a space."""
+    from rich.console import Console
+    from rich.text import Text
+
+    value, bracket, rest = cell.rpartition(" [")
+    if bracket and max(len(value), len(rest) + 1) <= width < len(cell):
+        return [value, f"[{rest}"]
+    return [str(line).rstrip() for line in Text(cell).wrap(Console(), width)] or [""]
+
+
+def _terminal_width() -> int | None:
+    """Returns how many letters fit into a line of the terminal; None where standard output is none."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else None
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table on standard output."""
-    click.echo(format_table(headings, rows, title))
+    say(format_table(headings, rows, title))
 
 
 def name_programs() -> dict[str, str]:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
 from proxyds.artifact.card.plots import count_labels, list_weights
@@ -17,7 +16,7 @@ from proxyds.artifact.card.render import show_evidence
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
 from proxyds.artifact.summary import Summary, Tables, summarize_tables
-from proxyds.cli.output import name_programs, print_json, print_text
+from proxyds.cli.output import name_programs, print_json, print_text, say
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
 
@@ -149,7 +148,7 @@ def print_inspection(manifest: Manifest, tables: Tables, name: str, *, as_json: 
     summary = summarize_tables(tables)
     n_before, n_after = count_labels(manifest, summary)
     values = _gather_evidence(manifest) | {"n_before": n_before, "n_after": n_after, "most_named": MOST_NAMED}
-    click.echo(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
+    say(f"{manifest.name} {manifest.version} at {name}, licence {manifest.licence}")
     print_text(
         "inspection", summary=summary, weights=list_weights(summary), case_meanings=CASE_MEANINGS, whole=True, **values
     )
@@ -161,7 +160,7 @@ def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:
         print_json(_summarize_proxy(folder, manifest)["evidence"])
         return
     print_text("evidence", **_gather_evidence(manifest))
-    click.echo(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+    say(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
 
 
 def print_ranking(ranking: Ranking, *, as_json: bool) -> None:

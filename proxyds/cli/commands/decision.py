@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from proxyds.cli.names import complete_path
 from proxyds.cli.options import PATH, as_json, plugins, quiet
 from proxyds.progress_bars import show_progress
 
@@ -15,25 +16,24 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("proxy")
+@click.argument("proxy", shell_complete=complete_path)
 @click.argument("results", type=PATH)
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1, max_open=True),
     default=0.9,
     show_default=True,
-    help="With which the best candidate is on the shortlist.",
+    metavar="CHANCE",
+    help="Chance that the best candidate is on the shortlist.",
 )
 @click.option(
     "--measured-on",
     type=click.Choice(["validation", "test"]),
     default="validation",
     show_default=True,
-    help="Samples that the accuracies are of: the proxy's split, or the source's test samples.",
+    help="What the accuracies were measured on: the proxy's validation split, or the source's test samples.",
 )
-@click.option(
-    "--plot", type=PATH, metavar="FILE", help="Draw the candidates with their intervals: a PNG, PDF or SVG file."
-)
+@click.option("--plot", type=PATH, metavar="FILE", help="Draw the candidates with their intervals, as PNG, PDF or SVG.")
 @plugins
 @quiet
 @as_json
@@ -49,16 +49,17 @@ def rank(
     """Say which of the candidates in RESULTS to train on everything.
 
     PROXY is what they were trained on: a folder, user/name@v1.0.0 on the Hub or an address. RESULTS is a CSV, JSON or parquet
-    file with the columns architecture and accuracy (as a share or in percent). More columns, where you have them:
+    file. It has the columns architecture and accuracy, as a share or in percent. It may have more:
 
     \b
-    training_seed, draw_seed   several trainings of one candidate
-    n_parameters               weights; counted here for names of the proxy's search space
-    forward_flops              of one image, for what the shortlist costs
-    full_accuracy              of candidates that were trained on everything already
+    training_seed, draw_seed  tell several trainings of a candidate apart
+    n_parameters              number of weights; not needed for names of the
+                              proxy's search space
+    forward_flops             of one image; tells what the shortlist costs
+    full_accuracy             of candidates already trained on everything
 
-    What to expect on everything follows from the proxy's own check. Run the command again with the full_accuracy of the first few: it
-    says when to stop.
+    The proxy's own check tells what to expect on everything. Train the first few, add their full_accuracy and run the command again:
+    it says when to stop.
     """  # noqa: D301 - \b keeps click from filling the lines below it
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.pipeline.rank import rank

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from proxyds.cli.names import complete_draw_law, complete_path
 from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
 from proxyds.cli.options import source as source_option
-from proxyds.cli.output import print_json
+from proxyds.cli.output import print_json, say
 from proxyds.errors import BelowThresholdError
 from proxyds.progress_bars import show_progress
 from proxyds.runtime.storage.address import show_address
@@ -23,12 +24,29 @@ if TYPE_CHECKING:
     from proxyds.progress import OnProgress
     from proxyds.runtime.execution import Options
 
+_output_option = click.option(
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    metavar="PLACE",
+    shell_complete=complete_path,
+    help="Folder or address of the new proxy.",
+)
+
 
 @click.command()
 @click.argument("recipe", type=PATH)
-@click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the recipe's name]")
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; train nothing.")
-@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    metavar="PLACE",
+    shell_complete=complete_path,
+    help="Folder or address of the new proxy.  [default: the recipe's name]",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take. Trains nothing.")
+@click.option("--force", is_flag=True, help="Replace another proxy in the output folder.")
 @plugins
 @overrides
 @execution_options
@@ -45,7 +63,7 @@ def build(
 ) -> int:
     """Build the proxy that RECIPE describes.
 
-    Checks its ranking too where the recipe has a section check. A build that was stopped goes on where it was.
+    If the recipe has a section `check`, it checks the ranking too. A build that was stopped goes on where it stopped.
     """
     from proxyds.recipe.yaml import read_recipe
 
@@ -72,14 +90,19 @@ def build(
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and how long it would take; train nothing.")
-@click.option("--ratios", metavar="R,R,...", help="Check these sizes too, and name the smallest that is large enough.")
-@click.option("--target", type=click.FloatRange(-1, 1), help="What the lower end of Kendall tau must reach for that.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and how long it would take. Trains nothing.")
+@click.option("--ratios", metavar="R,R,...", help="Check these sizes too, and name the smallest that is good enough.")
 @click.option(
-    "--reference", type=PATH, help="Full-data accuracies known already: a CSV file, or another proxy's folder."
+    "--target",
+    type=click.FloatRange(-1, 1),
+    metavar="TAU",
+    help="A size is good enough if the lower end of its Kendall tau reaches this.",
 )
-@click.option("--runs", type=PATH, help="A CSV file of runs made elsewhere; nothing is trained here.")
-@click.option("--strict", is_flag=True, help="Exit with 3 unless the verdict is that the ranking is preserved.")
+@click.option(
+    "--reference", type=PATH, help="Take accuracies on everything from a CSV file, or from another proxy's folder."
+)
+@click.option("--runs", type=PATH, help="Take runs made elsewhere from a CSV file. Trains nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 3 unless the verdict is «preserves the ranking».")
 @source_option
 @plugins
 @overrides
@@ -99,11 +122,12 @@ def check(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Measure how well the proxy at FOLDER ranks.
+    """Measure how well the proxy in FOLDER ranks.
 
-    Trains the search space's architectures on everything, on the proxy and on controls, and writes the evidence into the
-    proxy. A check that was stopped goes on where it was. Exits with 3 where the evidence is below the recipe's
-    check.threshold.
+    Trains the architectures of the search space on everything, on the proxy and on controls such as random subsets. Writes the
+    evidence into the proxy. A check that was stopped goes on where it stopped.
+
+    Exits with 3 if the evidence is below the recipe's check.threshold.
     """
     if runs is not None and (dry_run or reference is not None or source is not None):
         raise click.UsageError(
@@ -129,13 +153,13 @@ def check(
 
 
 @click.command()
-@click.argument("place")
-@click.option("-o", "--output", "out", required=True, help="The folder to make, or an address.")
-@click.option("--ratio", type=float, help="Size, as a share of the samples that may be drawn.")
-@click.option("--seed", type=int, help="Seed of the draw.")
-@click.option("--draw", help="Draw law; `proxyds list` names them.")
+@click.argument("place", shell_complete=complete_path)
+@_output_option
+@click.option("--ratio", type=float, metavar="SHARE", help="Size, as a share of the samples that may be drawn.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the draw.")
+@click.option("--draw", metavar="LAW", shell_complete=complete_draw_law, help="Draw law. `proxyds list` shows them.")
 @source_option
-@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@click.option("--force", is_flag=True, help="Replace another proxy in the output folder.")
 @plugins
 @overrides
 @workers
@@ -155,7 +179,7 @@ def resample(
     """Draw another proxy from the one at PLACE.
 
     Draws from its importance table and trains nothing. PLACE is a folder, user/name@v1.0.0 on the Hub or an address. The
-    source must be at hand: its samples are found by content.
+    source must be at hand. Samples are found in it by their content.
     """
     changes = [*overrides, *_assign({f"selection.{name}": value for name, value in selection.items()})]
 
@@ -169,16 +193,16 @@ def resample(
 
 
 @click.command()
-@click.argument("place")
-@click.option("-o", "--output", "out", required=True, type=PATH, help="The folder to make.")
+@click.argument("place", shell_complete=complete_path)
+@click.option("-o", "--output", "out", required=True, type=PATH, metavar="FOLDER", help="The new folder.")
 @plugins
 @quiet
 @as_json
 def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
-    """Take the list of samples of the proxy at PLACE.
+    """Write the list of samples of the proxy at PLACE.
 
-    PLACE is a folder, user/name@v1.0.0 on the Hub or an address; no images are fetched. The folder gets indices.csv, a row for
-    each sample, and validation.csv of those to rank on, with the recipe and the manifest that tell what it is of: `proxyds apply` makes the proxy from it.
+    PLACE is a folder, user/name@v1.0.0 on the Hub or an address. No images are fetched. The new folder holds indices.csv with the
+    samples, validation.csv with those to rank on, the recipe and the manifest. `proxyds apply` makes the proxy from it.
     """
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.artifact.manifest import INDEXES
@@ -200,18 +224,18 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
         }
         print_json({**lists, **of})
     else:
-        click.echo(f"{out / file.name}: {n_samples:,} samples of {manifest.source.name}, those of {name}")
+        say(f"{out / file.name}: {n_samples:,} samples of {manifest.source.name}, those of {name}")
         if validation is not None:
-            click.echo(f"{validation}: {n_validation:,} samples to rank on")
-        click.echo(f"next: proxyds apply {out} [SOURCE] -o DIR")
+            say(f"{validation}: {n_validation:,} samples to rank on")
+        say(f"next: proxyds apply {out} [SOURCE] -o DIR")
 
 
 @click.command()
-@click.argument("index")
+@click.argument("index", shell_complete=complete_path)
 @click.argument("given", metavar="[SOURCE]", type=PATH, required=False)
-@click.option("-o", "--output", "out", required=True, help="The folder to make, or an address.")
+@_output_option
 @source_option
-@click.option("--force", is_flag=True, help="Replace another proxy at the output folder.")
+@click.option("--force", is_flag=True, help="Replace another proxy in the output folder.")
 @plugins
 @workers
 @quiet
@@ -226,11 +250,12 @@ def apply(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make the proxy of INDEX from its source.
+    """Make a proxy from its list of samples.
 
-    Trains and draws nothing. INDEX is the folder of `proxyds index`, a proxy or a card; or user/name@v1.0.0 on the Hub or an
-    address, of which no images are fetched. SOURCE means the same as --source. Samples are found by
-    content: no shuffle and no lossless re-encoding changes it, unless grey becomes colour.
+    Trains and draws nothing. INDEX is a folder that `proxyds index` wrote, a proxy or a card. It may also be user/name@v1.0.0 on the
+    Hub or an address, and no images are fetched from there. SOURCE means the same as --source.
+
+    Samples are found in the source by their content. Their order and a lossless re-encoding do not matter, but grey must stay grey.
     """
     if given is not None and source is not None:
         raise click.UsageError(f"SOURCE and --source mean the same, got {given} and {source}: give one of them")
@@ -279,16 +304,17 @@ def _judge(manifest: Manifest, *, strict: bool) -> int:
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=complete_path)
 @plugins
 @overrides
 @as_json
 def inspect(what: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what a proxy or a search space holds.
 
-    WHAT is a proxy: a folder, or user/name@v1.0.0 on the Hub or an address, of which all but the images is fetched. Shows its
-    counts, evidence, cases, class balance, cost and provenance. Or WHAT is a recipe's file. Shows the architectures of its
-    search space, what each choice costs, and the probes.
+    WHAT is a proxy: a folder, user/name@v1.0.0 on the Hub or an address. No images are fetched. Shows its counts, evidence, cases,
+    class balance, cost and provenance.
+
+    Or WHAT is a recipe. Shows the architectures of its search space, what each choice costs, and the probes.
     """
     is_recipe = what.endswith((".yaml", ".yml")) and "://" not in what and not os.path.isdir(what)  # noqa: PTH112 - see below
     if is_recipe or os.path.isfile(what):  # noqa: PTH113 - a name that is too long is no error here
@@ -328,9 +354,9 @@ def _inspect_proxy(place: str, as_json: bool) -> None:
 @click.argument("folder", type=PATH)
 @as_json
 def verify(folder: Path, as_json: bool) -> None:
-    """Compare every byte with the manifest.
+    """Compare the proxy in FOLDER with its manifest.
 
-    Compares what the proxy at FOLDER holds with the format, too.
+    Reads every byte, and checks that all files follow the format.
     """
     from proxyds.pipeline.audit import audit_proxy
 
@@ -339,24 +365,22 @@ def verify(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json({"whole": True, "n_files": n_files, "n_bytes": n_bytes})
     else:
-        click.echo(f"{folder}: whole, {n_files} files, {n_bytes:,} bytes, {manifest.name} {manifest.version}")
+        say(f"{folder}: whole, {n_files} files, {n_bytes:,} bytes, {manifest.name} {manifest.version}")
 
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option("--check", is_flag=True, help="Change nothing; exit with 50 where the card differs from its records.")
+@click.option("--check", is_flag=True, help="Change nothing. Exit with 50 if the card differs from its records.")
 @as_json
 def card(folder: Path, check: bool, as_json: bool) -> None:
-    """Render a proxy's card again from its records."""
+    """Render the card of the proxy in FOLDER again from its records."""
     from proxyds.pipeline.build import render
 
     changed = render(folder, check_only=check)
     if as_json:
         print_json({"rendered": changed})
     elif changed:
-        click.echo(f"{folder}: rendered {', '.join(changed)}")
-        click.echo(
-            "note: the proxy has other bytes now; if it was published, it needs another version to be published again"
-        )
+        say(f"{folder}: rendered {', '.join(changed)}")
+        say("note: the proxy has other bytes now; if it was published, it needs another version to be published again")
     else:
-        click.echo(f"{folder}: the card is what its records render to")
+        say(f"{folder}: the card is what its records render to")

@@ -6,20 +6,26 @@ from pathlib import Path
 
 import click
 
+from proxyds.cli.names import complete_preset
 from proxyds.cli.options import PATH, as_json, overrides, plugins
-from proxyds.cli.output import print_json, print_table
+from proxyds.cli.output import print_json, print_table, say
 from proxyds.errors import ArtifactError, OutputExistsError, translate_os_errors
 
 
 @click.command()
 @click.argument("path", type=PATH, default="recipe.yaml")
-@click.option("--preset", help="The recipe to start from; `proxyds list` names them.  [default: digits]")
 @click.option(
-    "--from", "folder", type=PATH, metavar="FOLDER", help="Look into FOLDER and write the recipe for what lies there."
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_preset,
+    help="The recipe to start from. `proxyds list` shows them.  [default: digits]",
 )
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option(
+    "--from", "folder", type=PATH, metavar="FOLDER", help="Look into FOLDER and write a recipe for the images there."
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> None:
-    """Write a commented recipe to PATH."""
+    """Write a recipe with comments to PATH, or to recipe.yaml."""
     from proxyds.recipe.presets import preset_text
     from proxyds.runtime.storage.atomic import replace_file
 
@@ -41,7 +47,7 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())
     steps = [f"proxyds validate {path}", f"proxyds build {path} --dry-run", f"proxyds build {path} -o my-proxy"]
-    click.echo("\n".join([*notes, f"wrote {path}", "next: " + "\n      ".join(steps)]))
+    say("\n".join([*notes, f"wrote {path}", "next: " + "\n      ".join(steps)]))
 
 
 @click.command()
@@ -50,7 +56,10 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
 @overrides
 @as_json
 def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check a recipe and print its identity. Reads nothing but the recipe."""
+    """Check RECIPE and print its identity.
+
+    Reads the recipe only: no data, no networks.
+    """
     from proxyds.recipe.yaml import read_recipe
     from proxyds.space.known_models import list_unchecked
 
@@ -60,9 +69,9 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         identity = {"name": read.name, "version": read.version, "sha256": read.sha256}
         print_json({"valid": True, **identity, "problems": [], "warnings": read.warnings, "unchecked": unchecked})
         return
-    click.echo(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
+    say(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
     if unchecked:
-        click.echo(f"not checked here: {'; '.join(unchecked)}; `proxyds build {recipe} --dry-run` does")
+        say(f"not checked here: {'; '.join(unchecked)}; `proxyds build {recipe} --dry-run` does")
     for warning in read.warnings:
         click.echo(f"warning: {warning}", err=True)
 
@@ -73,7 +82,7 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 def list_(as_json: bool) -> None:
     """List what a recipe may name.
 
-    Lists presets, sources, network families, selection methods and draw laws; and the proxies in this folder.
+    Lists presets, sources, families of networks, selection methods and draw laws. Lists the proxies in this folder, too.
     """
     from proxyds.recipe.methods import METHODS
     from proxyds.recipe.presets import preset_names, preset_purpose
@@ -104,7 +113,7 @@ def list_(as_json: bool) -> None:
     listing["proxies here"] = listing["proxies here"] or {"(none)": "`proxyds build RECIPE -o DIR` makes one"}
     for title, rows in listing.items():
         print_table(title, ("name", "what it is"), list(rows.items()))
-        click.echo()
+        say("")
 
 
 def _find_proxies() -> dict[str, str]:

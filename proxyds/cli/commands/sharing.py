@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from proxyds.cli.names import complete_path
 from proxyds.cli.options import PATH, as_json, quiet
 from proxyds.progress_bars import show_progress
 from proxyds.runtime.storage.address import show_address
@@ -14,23 +15,23 @@ from proxyds.runtime.storage.address import show_address
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.argument("place")
+@click.argument("place", shell_complete=complete_path)
 @click.option(
     "--tag",
     metavar="TAG",
-    help="A name for this version on the Hub.  [default: v and the proxy's version, such as v1.0.0]",
+    help="Name of this version on the Hub.  [default: v1.0.0 for version 1.0.0]",
 )
-@click.option("--private", is_flag=True, help="Make the repository private, if it is new.")
-@click.option("--create-pr", is_flag=True, help="Ask the repository's owner for the change; no tag is put.")
-@click.option("--below-threshold", is_flag=True, help="Publish the proxy although its check fell below its threshold.")
-@click.option("--dry-run", is_flag=True, help="List the files and what would become of them; change nothing.")
+@click.option("--private", is_flag=True, help="If the repository is new, make it private.")
+@click.option("--create-pr", is_flag=True, help="Open a pull request. Sets no tag.")
+@click.option("--below-threshold", is_flag=True, help="Publish even if the check fell below its threshold.")
+@click.option("--dry-run", is_flag=True, help="List the files and what would be done. Changes nothing.")
 @quiet
 @as_json
 def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -> None:
-    """Publish the proxy at FOLDER at PLACE.
+    """Publish the proxy in FOLDER at PLACE.
 
-    PLACE is user/name on the Hub or an address such as s3://bucket/folder. The tag is put last and never moved. A push that
-    broke off can be repeated; one that changes nothing does nothing.
+    PLACE is user/name on the Hub or an address such as s3://bucket/folder. The tag is set last and never moved. A push that broke
+    off can be repeated.
     """
     if options["create_pr"] and options["tag"] is not None:
         raise click.UsageError("--create-pr puts no tag: push again with --tag when the request was merged")
@@ -44,8 +45,15 @@ def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -
 
 
 @click.command()
-@click.argument("place")
-@click.option("-o", "--output", "out", help="The folder to make, or an address.  [default: the repository's name]")
+@click.argument("place", shell_complete=complete_path)
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    metavar="FOLDER",
+    shell_complete=complete_path,
+    help="The new folder, or an address.  [default: the repository's name]",
+)
 @quiet
 @as_json
 def pull(place: str, out: str | None, quiet: bool, as_json: bool) -> None:

@@ -7,15 +7,16 @@ from datetime import datetime
 import click
 
 from proxyds.cli.options import as_json
-from proxyds.cli.output import print_json, print_table
+from proxyds.cli.output import print_json, print_table, say
 from proxyds.text import duration, with_prefix
 
 
 @click.group()
 def store() -> None:
-    """List or clear finished work.
+    """List or remove finished work.
 
-    The store is the folder or address in PROXYDS_STORE, or else a folder in the user's cache.
+    Builds and checks keep finished work in the store, so that nothing is done twice. The store is the folder or address in
+    PROXYDS_STORE. Without it, a folder in your cache.
     """
 
 
@@ -44,21 +45,26 @@ def list_entries(as_json: bool) -> None:
     ]
     print_table(f"finished work in {opened.name}", ("when", "stage", "what", "took", "size"), rows)
     work = duration(sum(each.seconds for each in entries))
-    click.echo(f"entries: {len(entries)}, {work} of work, {with_prefix(sum(sizes), 'B')}")
+    say(f"entries: {len(entries)}, {work} of work, {with_prefix(sum(sizes), 'B')}")
 
 
 @store.command("clean")
 @click.option(
-    "--older-than", "days", type=click.FloatRange(0), default=0.0, metavar="DAYS", help="Keep what is younger."
+    "--older-than",
+    "days",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="DAYS",
+    help="Remove only what is older than this.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(days: float, yes: bool) -> None:
-    """Remove finished work; builds that need it do it again."""
+    """Remove finished work. Builds that need it do it again."""
     from proxyds.runtime.storage.store import Store
 
     opened = Store()
     if not yes and not click.confirm(f"Remove finished work from {opened.name}?"):
-        click.echo("nothing was removed")
+        say("nothing was removed")
         return
     n_entries, n_bytes = opened.clean(days)
-    click.echo(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {opened.name}")
+    say(f"removed {n_entries} entries, {with_prefix(n_bytes, 'B')}, from {opened.name}")
