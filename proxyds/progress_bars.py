@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -42,9 +43,11 @@ def showing_progress(function: Callable[_Parameters, _Result]) -> Callable[_Para
         quiet = given.pop("quiet", None)
         if quiet is not None and not isinstance(quiet, bool):
             raise ArgumentError(f"quiet: must be True, False or None, got {describe_type(quiet)}")
+        if is_notebook := _is_notebook():
+            _import_tqdm_quietly()
         if "on_progress" in given:
             return function(*arguments, **given)
-        quiet = not (_is_notebook() or sys.stderr.isatty()) if quiet is None else quiet
+        quiet = not (is_notebook or sys.stderr.isatty()) if quiet is None else quiet
         with show_progress(quiet=quiet) as given["on_progress"]:
             try:
                 return function(*arguments, **given)
@@ -100,6 +103,13 @@ def _is_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None
+
+
+def _import_tqdm_quietly() -> None:
+    """Imports what `datasets` draws its bars with, which complains in a notebook that lacks ipywidgets; no bar of it is shown here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # noqa: F401
 
 
 class _Bars:

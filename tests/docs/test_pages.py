@@ -23,7 +23,7 @@ RUN_HERE = [
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ["first-proxy", "images", "networks", "evidence", "ranking", "searching", "publishing"]
+        for name in ["first-proxy", "images", "networks", "evidence", "ranking", "searching", "python", "publishing"]
     ),
 ]
 """Pages whose commands run here one after the other, in this order, as who reads them would; then their Python."""
