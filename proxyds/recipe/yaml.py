@@ -46,7 +46,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     tree = parse_tree(text, str(path))
     data, overridden = as_plain(tree), {}
     for (section, key), value in FORMER_DEFAULTS.items() if text.startswith(IN_FULL) else ():
-        if isinstance(data.setdefault(section, {}), dict):
+        if isinstance(data.setdefault(section, {}), dict) and not data[section].get("trainer"):
             data[section].setdefault(key, value)
     for assignment in overrides:
         place, override = _parse_assignment(assignment)

@@ -119,7 +119,7 @@ def test_the_same_trainer_finds_all_of_it_done_and_none_is_asked_for(
     plan = plan_build(recipe, trainer=OWN, store=store, device="cpu")
     assert plan.check is not None
     assert [probe.is_stored for probe in plan.probes] == [True, True]
-    assert {each.n_runs - each.n_stored for each in plan.check.runs} == {0}
+    assert {each.dataset for each in plan.check.runs if each.n_stored < each.n_runs} == {"proxy"}  # not drawn yet
     assert (plan.expected_seconds, plan.probes[0].flops) == (None, None)
     with pytest.raises(CallableError, match="fit_an_epoch"):
         build(built / "recipe.yaml", tmp_path / "alone", store=store)

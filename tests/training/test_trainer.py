@@ -20,6 +20,7 @@ from proxyds.data.pixels import Pixels
 from proxyds.errors import CallableError, DivergedError, RecipeError, TrainingError
 from proxyds.evaluation.runs import list_runs, list_training_sets, tabulate_runs, train_and_test
 from proxyds.recipe.models import Check, Recipe, Training
+from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import Done, Task
 from proxyds.selection.probe import ProbeJob, open_answers, train_probe
@@ -378,7 +379,7 @@ def recipe_of(**sections: Any) -> Recipe:
     return Recipe.model_validate({**RECIPE, **sections})
 
 
-def test_a_recipe_names_its_trainer_and_nothing_else_of_training() -> None:
+def test_a_recipe_names_its_trainer_and_nothing_else_of_training(tmp_path: Path) -> None:
     recipe = train_by(recipe_of(), fit_plainly)
     code = hand_over_trainer(fit_plainly)
     assert recipe.model_dump()["training"] == {"trainer": {"name": "fit_plainly", "sha256": code.sha256}}
@@ -387,6 +388,8 @@ def test_a_recipe_names_its_trainer_and_nothing_else_of_training() -> None:
     again = Recipe.model_validate_json(recipe.model_dump_json())
     assert again == recipe
     assert train_by(again, fit_plainly) == recipe
+    (tmp_path / "recipe.yaml").write_text(write_recipe(recipe))
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe  # as a proxy holds it
     assert train_by(recipe_of(), None) == recipe_of()
 
 
