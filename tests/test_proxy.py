@@ -53,6 +53,7 @@ def test_its_tables_are_data_frames_and_arrow(checked_proxy: Path) -> None:
     tau = proxy.manifest.evidence.own_tau
     assert (row["tau"], row["tau_low"], row["tau_high"]) == (tau.value, tau.low, tau.high)
     assert proxy.card.startswith("---\n")
+    assert proxy.recipe.sha256 == proxy.manifest.recipe_sha256
 
 
 def test_its_pictures_are_those_of_the_card(checked_proxy: Path) -> None:
