@@ -12,6 +12,7 @@ import hashlib
 import io
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -38,6 +39,10 @@ _UNCOUNTED = {
     "_abc_impl",
 }
 """What a class has besides its code."""
+_MADE_BY_PYTHON = 1 << 9
+"""In a class's flags (Py_TPFLAGS_HEAPTYPE): others are the interpreter's, not all of which are found by name."""
+_NO_WORK = {"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL"}
+"""Instructions that only prepare others: a method of an imported module is called with more of them where the import is elsewhere."""
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([A-Za-z_][\w.]*)[ \t]+import\b|import[ \t]+([A-Za-z_][^#;\n]*))", re.MULTILINE
 )
@@ -105,7 +110,9 @@ class _CodePickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _is_imported(value: Any) -> bool:
-    """Says whether a function or class is found in a module under its own name."""
+    """Says whether a function or class is found in a module under its own name, or is a class in C."""
+    if isinstance(value, type) and not value.__flags__ & _MADE_BY_PYTHON:
+        return True
     found: Any = sys.modules.get(value.__module__) if value.__module__ != "__main__" else None
     for name in value.__qualname__.split("."):
         found = getattr(found, name, None)
@@ -113,9 +120,23 @@ def _is_imported(value: Any) -> bool:
 
 
 def _list_code(code: CodeType) -> tuple[Any, ...]:
-    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    """Lists the instructions of code, without those that differ by what else is compiled with it, such as a cell or a whole script."""
+    kept = [each for each in dis.get_instructions(code) if each.opname not in _NO_WORK]
+    offsets = [each.offset for each in kept]
+
+    def show(each: dis.Instruction) -> tuple[str, Any]:
+        is_jump = each.opcode in dis.hasjrel or each.opcode in dis.hasjabs
+        name = "LOAD_ATTR" if each.opname == "LOAD_METHOD" else each.opname
+        return name, bisect_left(offsets, each.argval) if is_jump else each.argval
+
+    entries: Any = getattr(dis.Bytecode(code), "exception_entries", ())
+    caught = [
+        (*(bisect_left(offsets, place) for place in (each.start, each.end, each.target)), each.depth)
+        for each in entries
+    ]
+    names = code.co_varnames, code.co_freevars, code.co_cellvars
     arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    return "code", code.co_code, code.co_consts, names, arguments, code.co_exceptiontable
+    return "code", list(map(show, kept)), caught, names, arguments
 
 
 def _list_imports(code: CodeType) -> set[str]:

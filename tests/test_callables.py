@@ -95,6 +95,71 @@ def test_the_files_of_an_imported_module_count(tmp_path: Path) -> None:
     assert identities[0] != identities[1]
 
 
+def test_the_files_that_a_local_module_imports_count_too(tmp_path: Path) -> None:
+    identities = []
+    text = "from proxyds.callables import identify_code\ndef f():\n    import nets\n    return nets\nprint(identify_code(f, 'n'))"
+    for width in (3, 3, 4):
+        (tmp_path / "nets.py").write_text("def make():\n    from layers import WIDTH\n    return WIDTH\n")
+        (tmp_path / "layers.py").write_text(f"WIDTH = {width}\n")
+        told = subprocess.run(
+            [sys.executable, "-B", "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        identities.append(told.stdout)
+    assert identities[0] == identities[1] != identities[2]
+
+
+def compile_cells(*cells: str) -> Any:
+    """Runs cells as a notebook does, each compiled by itself, and returns the `f` that they define."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    for cell in cells:
+        exec(cell, space)
+    return space["f"]
+
+
+IMPORT = "import functools, dataclasses, math\n"
+CODE = "def f(x):\n    return math.sqrt(functools.reduce(max, x)) if x else 0\n"
+
+
+def test_code_is_the_same_in_one_cell_or_several_and_with_other_words_about_it() -> None:
+    told = 'def f(x):\n    """What it does."""\n    # a comment\n\n    return (\n        math.sqrt(functools.reduce(max, x))\n        if x\n        else 0\n    )\n'
+    ways = [compile_cells(IMPORT + CODE), compile_cells(IMPORT, CODE), compile_cells(IMPORT, told)]
+    assert len({identify_code(each, "f") for each in ways}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (CODE, CODE.replace("max", "min")),
+        (
+            "def f():\n  try:\n    a()\n    b()\n  except E:\n    pass\n",
+            "def f():\n  try:\n    a()\n  except E:\n    pass\n  else:\n    b()\n",
+        ),
+        ("def f(x):\n  while x:\n    x -= 1\n    x += 2\n", "def f(x):\n  while x:\n    x -= 1\n  x += 2\n"),
+        (
+            "@dataclasses.dataclass\nclass C:\n  n: int = 1\ndef f(): return C()\n",
+            "@dataclasses.dataclass\nclass C:\n  n: int = 2\ndef f(): return C()\n",
+        ),
+        ("@functools.cache\ndef f(): return 1\n", "@functools.cache\ndef f(): return 2\n"),
+        ("def f(): return 1\n", "def f(): return True\n"),
+        ("def g(): return 1\nN = {g}\ndef f(): return N\n", "def g(): return 2\nN = {g}\ndef f(): return N\n"),
+        ("N = [1]\nN.append(N)\ndef f(): return N\n", "N = [1]\nN.append([1, N])\ndef f(): return N\n"),
+    ],
+    ids=[
+        "a name",
+        "what is tried",
+        "a loop",
+        "a dataclass",
+        "a cached function",
+        "a constant's type",
+        "a set",
+        "a cycle",
+    ],
+)
+def test_other_code_is_another_identity(one: str, other: str) -> None:
+    first, again, changed = (identify_code(compile_cells(IMPORT, each), "f") for each in (one, one, other))
+    assert first == again != changed
+
+
 def test_a_value_that_was_handed_over_reaches_workers() -> None:
     identity = hand_over(functools.partial(make_adder, 3), "adder")
     receive(list_handed_over())
