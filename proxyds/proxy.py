@@ -23,10 +23,7 @@ from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, RANDOM
 from proxyds.artifact.reader import list_shards, read_manifest, read_own_recipe, verify_files
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy
-from proxyds.artifact.writer import list_features
 from proxyds.errors import EvidenceError, SplitNotFoundError
-from proxyds.pipeline.audit import audit_tables
-from proxyds.pipeline.sharing.pull import keep_here
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import BY_IMPORTANCE
@@ -68,8 +65,11 @@ def open(  # noqa: A001 - read as `proxyds.open`
         RemoteError: The place cannot be reached.
     """
     target = read_place(as_place(place, "place"))
-    folder = target if isinstance(target, Path) else keep_here(target, (store or Store()).root / SHELF, on_progress)
-    return Proxy(folder)
+    if isinstance(target, Path):
+        return Proxy(target)
+    from proxyds.pipeline.sharing.pull import keep_here  # with torch, as auditing is
+
+    return Proxy(keep_here(target, (store or Store()).root / SHELF, on_progress))
 
 
 class Proxy:
@@ -262,6 +262,8 @@ class Proxy:
 
     @cached_property
     def _audit(self) -> tuple[Manifest, Tables]:
+        from proxyds.pipeline.audit import audit_tables  # with torch
+
         return audit_tables(self.folder)
 
     @property
@@ -298,6 +300,8 @@ class Proxy:
 
     def _read_images(self, name: str) -> datasets.Dataset:
         import datasets
+
+        from proxyds.artifact.writer import list_features
 
         files = self._list_files(name)
         verify_files(self.folder, files)

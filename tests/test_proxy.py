@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -52,20 +53,21 @@ def test_its_tables_are_data_frames_and_arrow(checked_proxy: Path) -> None:
     tau = proxy.manifest.evidence.own_tau
     assert (row["tau"], row["tau_low"], row["tau_high"]) == (tau.value, tau.low, tau.high)
     assert proxy.card.startswith("---\n")
+    assert proxy.recipe.sha256 == proxy.manifest.recipe_sha256
 
 
 def test_its_pictures_are_those_of_the_card(checked_proxy: Path) -> None:
-    from proxyds.artifact.card.plots import as_png
-
     proxy, drawn = proxyds.open(checked_proxy), set()
     for name in PLOTS:
         try:
             figure = getattr(proxy, name)()
         except EvidenceError:
             continue
-        drawn.add(f"{name.removeprefix('plot_')}.png")
-        shown = as_png(lambda figure=figure: figure)
-        assert shown == (checked_proxy / "assets" / f"{name.removeprefix('plot_')}.png").read_bytes(), name
+        picture = checked_proxy / "assets" / f"{name.removeprefix('plot_')}.png"
+        drawn.add(picture.name)
+        shown, expected = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"), Image.open(picture).convert("RGB")
+        assert shown.size == expected.size
+        assert np.abs(np.asarray(shown, float) - np.asarray(expected, float)).mean() < 5, name  # laid out twice
     assert drawn == {path.name for path in (checked_proxy / "assets").glob("*.png")}
 
 

@@ -7,8 +7,9 @@ checks by itself (types, ranges, keys), with what a model says of its field.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
 from typing import Any, get_args
@@ -121,8 +122,15 @@ def validate_words(recipe: BaseModel, words: Mapping[str, Any], shorthands: Mapp
             validate = type(recipe).__pydantic_validator__.validate_json
             validate(json.dumps(data), self_instance=recipe, context=Path())
         except ValidationError as error:
-            faults = explain(error.errors(include_url=False), type(recipe))
+            errors = error.errors(include_url=False)
+            faults = [_suggest_shorthand(each, shorthands) for each in explain(errors, type(recipe))]
     refuse_faults(faults, called)
+
+
+def _suggest_shorthand(fault: Fault, shorthands: Collection[str]) -> Fault:
+    """Says of an unknown key at the top which shorthand may be meant."""
+    near = get_close_matches(str(fault.place[0]), shorthands, n=1) if fault.is_of_key and len(fault.place) == 1 else []
+    return replace(fault, message=f"unknown key; did you mean `{near[0]}`?") if near else fault
 
 
 def refuse_faults(faults: Sequence[Fault], called: Mapping[Place, str]) -> None:

@@ -90,6 +90,11 @@ def test_what_is_wrong_is_said_of_its_place_all_at_once(
     json.dumps(raised.value.problems)
 
 
+def test_a_mistyped_shorthand_is_suggested() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean `ratio`"):
+        make(ration=0.1)
+
+
 def test_what_must_be_given_is_named() -> None:
     with pytest.raises(RecipeError) as raised:
         proxyds.Recipe()
