@@ -167,14 +167,17 @@ def _find_references(schema: Any) -> Iterator[str]:
 
 def list_exit_codes() -> str:
     """Tabulates exit codes with what each means, and the classes of errors behind it."""
-    rows = [["0", "The command did what was asked.", ""], ["2", "The command line was used wrongly.", ""]]
-    for code, classes in sorted(_sort_errors().items()):
-        rows.append(
-            [str(code), _first_paragraph(classes[0].__doc__ or ""), ", ".join(f"`{each.__name__}`" for each in classes)]
-        )
-    rows.append([str(errors.EXIT_INTERRUPTED), "The command was interrupted. Run it again: it goes on.", ""])
-    gone = "The program that read the output ended first, as `head` does."
-    rows.append([str(errors.EXIT_READER_GONE), gone, ""])
+    sorted_ = _sort_errors()
+    told = {code: _first_paragraph(classes[0].__doc__ or "") for code, classes in sorted_.items()}
+    told |= {
+        0: "The command did what was asked.",
+        2: "The command line was used wrongly.",
+        errors.EXIT_INTERRUPTED: "The command was interrupted. Run it again: it goes on.",
+    }
+    rows = [
+        [str(code), told[code], ", ".join(f"`{each.__name__}`" for each in sorted_.get(code, []))]
+        for code in sorted(told)
+    ]
     return tabulate(["code", "what happened", "classes in `proxyds.errors`"], rows)
 
 

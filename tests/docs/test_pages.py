@@ -19,13 +19,8 @@ from proxyds.space.listing import list_architectures
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
-RUN_HERE = [
-    ROOT / "README.md",
-    *(
-        ROOT / "docs" / f"{name}.md"
-        for name in ["first-proxy", "images", "networks", "evidence", "ranking", "searching", "python", "publishing"]
-    ),
-]
+NAMES = "first-proxy images candidates networks evidence ranking searching python publishing"
+RUN_HERE = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES.split())]
 """Pages whose commands run here one after the other, in this order, as who reads them would; then their Python."""
 BLOCK = re.compile(
     r"(?P<reason><!-- not run: [^>]+ -->\n)?^```(?P<language>[\w{}-]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
