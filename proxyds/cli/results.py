@@ -214,5 +214,5 @@ def _gather_evidence(manifest: Manifest) -> dict[str, Any]:
         "evidence": evidence,
         "is_trained_here": evidence is not None and evidence.runs == TRAINED_HERE,
         "own": evidence and evidence.of(PROXY, evidence.own_ratio),
-        **(show_evidence(evidence) if evidence else {}),
+        **(show_evidence(evidence, manifest.space.n_architectures) if evidence else {}),
     }

@@ -190,5 +190,8 @@ def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
     if draws is not None:
         ways.append(f"about {draws:,} draws (here {n_draws:,})")
     if not ways:
-        return f"{told} If it stays so, neither more draws nor all {n_in_space:,} architectures of the space settle it."
+        return (
+            f"{told} If it stays so, neither more draws nor all {n_in_space:,} architectures of the space settle it. Train longer, or give "
+            "the space choices that differ more; or take random samples, which cost nothing to choose."
+        )
     return f"{told} If it stays so, {' or '.join(ways)} would settle it."

@@ -334,3 +334,42 @@ def test_render_removes_a_picture_that_the_card_has_no_more(tiny_proxy: Path, tm
     rewrite_manifest(folder, read_manifest(folder), written=["assets/cases.png"])
     assert proxyds.render(folder) == ["assets/cases.png"]
     assert verify_proxy(folder) == read_manifest(tiny_proxy)
+
+
+def test_the_card_says_how_to_prepare_images_and_which_samples_are_the_test_samples(
+    records: tuple[Manifest, Tables],
+) -> None:
+    manifest, tables = records
+    said = find_section(render_card(manifest, tables)["README.md"].decode(), HEADINGS[2])
+    assert "ImageOps.fit(image, (8, 8), Image.Resampling.BILINEAR)" in said
+    assert "a window of 8x8 pixels at a random place of the picture with 1 black pixels" in said
+    assert "mirror" not in said  # the recipe flips nothing
+    assert 'torch_dataset(place, "test")' in said  # digits need no folder
+    assert "encoded_sha256" in said
+    source = manifest.source.model_copy(update={"test_from": "the source's split `test`", "kind": "folder"})
+    of_split = manifest.model_copy(update={"source": source})
+    said = find_section(render_card(of_split, tables)["README.md"].decode(), HEADINGS[2])
+    assert "encoded_sha256" not in said
+    assert "source=FOLDER" in said
+
+
+@pytest.mark.parametrize(
+    ("verdict", "pays_after", "with_check", "keyword"),
+    [
+        ("no better than random", 2, 3, "random subset"),
+        ("no better than counting FLOPs", 2, 3, "counting FLOPs"),
+        ("not enough evidence", 10_000, 20_000, "does not pay for one search"),
+        ("not enough evidence", 1, 20_000, "check does not pay"),
+        ("preserves the ranking", 1, 2, ""),
+    ],
+)
+def test_the_card_says_when_choosing_samples_does_not_pay(
+    checked_records: tuple[Manifest, Tables], verdict: str, pays_after: int, with_check: int, keyword: str
+) -> None:
+    manifest, _ = checked_records
+    evidence = manifest.evidence
+    assert evidence is not None
+    spending = evidence.spending.model_copy(update={"pays_after": pays_after, "pays_after_with_check": with_check})
+    told = card.show_evidence(evidence.model_copy(update={"verdict": verdict, "spending": spending}), 8)["worth"]
+    assert keyword in told
+    assert bool(told) == bool(keyword)

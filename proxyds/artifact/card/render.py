@@ -32,6 +32,15 @@ from proxyds.text import duration, show_value, with_prefix
 
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 """The Hub's names for sizes of data sets, each by the number of samples that it stays under."""
+_CHEAPER = {
+    "worse than random": "a random subset",
+    "no better than random": "a random subset",
+    "no better than counting FLOPs": "counting FLOPs",
+    "no better than counting parameters": "counting parameters",
+    "no better than fewer epochs": "training on everything for fewer epochs",
+    "no better than random with parameters": "a random subset, with the number of parameters",
+}
+"""By verdict, what takes less work than choosing samples and ranks at least as well."""
 _TEMPLATES = jinja2.FunctionLoader(
     lambda name: files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8")
 )
@@ -77,7 +86,7 @@ def render_card(manifest: Manifest, summary: Summary) -> dict[str, bytes]:
         cases=_case_rows(manifest, summary),
         weights=list_weights(summary),
         labels=_label_rows(manifest, summary),
-        **(show_evidence(manifest.evidence) if manifest.evidence else {}),
+        **(show_evidence(manifest.evidence, manifest.space.n_architectures) if manifest.evidence else {}),
     )
     pictures = list_all_pictures(manifest, summary)
     return {CARD: readme.encode(), **{f"assets/{name}": as_png(draw) for name, draw in pictures.items()}}
@@ -131,8 +140,13 @@ def _metadata(manifest: Manifest) -> str:
     return stream.getvalue()
 
 
-def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
-    """Prepares what templates show of the evidence besides its record, by the name of the template's variable."""
+def show_evidence(evidence: EvidenceRecord, n_in_space: int) -> dict[str, Any]:
+    """Prepares what templates show of the evidence besides its record, by the name of the template's variable.
+
+    Args:
+        evidence: The proxy's.
+        n_in_space: Architectures of its search space.
+    """
     evidence_rows = []
     ways = evidence.list_ways()
     for each in ways:
@@ -157,9 +171,22 @@ def show_evidence(evidence: EvidenceRecord) -> dict[str, Any]:
         "without_price": _list_without_price(evidence),
         "ratio_rows": _ratio_rows(evidence),
         "label_worth": _weigh_reduction(evidence),
+        "worth": _tell_whether_it_pays(evidence, n_in_space),
         "statistics": STATISTICS,
         "method_labels": METHOD_LABELS,
     }
+
+
+def _tell_whether_it_pays(evidence: EvidenceRecord, n_in_space: int) -> str:
+    """Says why choosing samples does not pay; nothing where it does, or where nobody knows."""
+    if (rival := _CHEAPER.get(evidence.verdict)) is not None:
+        return f"It does not pay: {rival}, which needs no choice of samples, ranks as well."
+    after, with_check = evidence.spending.pays_after, evidence.spending.pays_after_with_check
+    if after is not None and after > n_in_space:
+        return f"It does not pay for one search of this space, which has {n_in_space:,} architectures."
+    if with_check is not None and with_check > n_in_space:
+        return f"The check does not pay for one search of this space, which has {n_in_space:,} architectures."
+    return ""
 
 
 def _comparison_rows(evidence: EvidenceRecord) -> list[dict[str, str]]:
