@@ -81,7 +81,7 @@ def check_by(settings: Check, recipe: Recipe, trainer: object | None) -> Check:
     if trainer is None:
         for place, named in (("check.trainer", settings.trainer), ("training.trainer", own)):
             if named is not None:
-                raise CallableError(ask_for(named, place))
+                raise CallableError(ask_for(named, place, "check(folder"))
         return settings
     code = hand_over_trainer(trainer)
     if own is None or own.sha256 != code.sha256:
@@ -100,9 +100,8 @@ def require_trainer(settings: Training) -> None:
         take_over(settings.trainer.sha256, ask_for(settings.trainer, "training.trainer"))
 
 
-def ask_for(code: CodeSpec, place: str) -> str:
-    """Says that a trainer is needed which the recipe names at a place."""
-    call = "build(recipe, out" if place == "training.trainer" else "check(folder"
+def ask_for(code: CodeSpec, place: str, call: str = "build(recipe, out") -> str:
+    """Says that a trainer is needed which the recipe names at a place, and how it is handed over to a call."""
     way_out = "" if place == "training.trainer" else ", or check without it: --set check.trainer=null"
     return f"{place}: must be handed over, it is {show_code(code)}: proxyds.{call}, trainer={code.name}) from Python{way_out}"
 
