@@ -35,7 +35,7 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
     Raises:
         CallableError: Some cannot be used; the message names each of them.
     """
-    from proxyds.space.networks.handed_over import hand_over_network  # with torch
+    from proxyds.space.handed_over import hand_over_network  # with torch
 
     architectures, problems = [], []
     for name, candidate in _name(candidates).items():

@@ -13,8 +13,8 @@ from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.candidates import hand_over_again
 from proxyds.space.choices import Bounds, Space
 from proxyds.space.cost import measure_cost, read_parameters
+from proxyds.space.handed_over import check_initial_weights
 from proxyds.space.networks.families import HANDED_OVER
-from proxyds.space.networks.handed_over import check_initial_weights
 from proxyds.text import describe_type
 
 MAX_LISTED = 200_000

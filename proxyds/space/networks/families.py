@@ -80,7 +80,7 @@ FAMILIES: dict[str, Family] = {
     ),
     HANDED_OVER: Family(
         HandedOverParameters,
-        "proxyds.space.networks.handed_over",
+        "proxyds.space.handed_over",
         None,
         "networks of a Python program, handed over with space=",
     ),
