@@ -402,7 +402,7 @@ def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(
     def work(*arguments: object) -> None:
         pytest.fail("the source is read")
 
-    monkeypatch.setattr("proxyds.pipeline.stages.load_source", work)
+    monkeypatch.setattr("proxyds.pipeline.reading.load_source", work)
     (tmp_path / "link").symlink_to("nowhere")
     write_recipe_file()
     assert said in refused(40, run_here, "build", "recipe.yaml", "-o", out, "-q", "--force")
