@@ -67,11 +67,9 @@ def _describe_space(field: Schema, definitions: Schema) -> list[str]:
     spaces = {network: definitions[_name_of(reference)] for network, reference in kinds.items()}
     keys = dict(next(iter(spaces.values())), properties=dict(next(iter(spaces.values()))["properties"]))
     keys["properties"]["network"] = {"enum": list(spaces), "description": "The family of networks."}
-    for name in ("choices", "architectures"):
-        keys["properties"][name] = {
-            **keys["properties"][name],
-            "anyOf": [{"type": "object" if name == "choices" else "array"}],
-        }
+    mapping = {"type": "object"}
+    for name, held in (("choices", mapping), ("architectures", {"type": "array", "items": mapping})):
+        keys["properties"][name] = {**keys["properties"][name], "anyOf": [held]}
     parts = _describe_section("## space", "space", keys, definitions)
     for network, space in spaces.items():
         told = space["properties"]["network"].get("description", "")
@@ -173,6 +171,7 @@ def list_exit_codes() -> str:
         0: "The command did what was asked.",
         2: "The command line was used wrongly.",
         errors.EXIT_INTERRUPTED: "The command was interrupted. Run it again: it goes on.",
+        errors.EXIT_READER_GONE: "The reader of the output ended first, as `head` does.",
     }
     rows = [
         [str(code), told[code], ", ".join(f"`{each.__name__}`" for each in sorted_.get(code, []))]

@@ -104,6 +104,7 @@ def make_smaller(recipe: str) -> str:
     for setting, smaller in (
         ("image_size: 32", "image_size: 8"),
         ("epochs: 10", "epochs: 3"),
+        ("[4, 8, 12, 16]", "[4, 8, 12]"),
         ("draws: 3, full_seeds: 3", "draws: 2, full_seeds: 2"),
     ):
         assert recipe.count(setting) == 1
@@ -212,7 +213,7 @@ def test_the_sections_that_are_shown_are_valid_and_make_what_they_say(tmp_path: 
         made.append((name, len(list_architectures(read.space, 10, (3, 32, 32))), read.selection.labels is not None))
         if read.space.network == "efficientnet":
             assert read.space.n_listed == 4 * 2 * 2
-    assert made == [("selection", 6, True), ("output", 6, False), ("space", 8, False), ("space", 5, False)]
+    assert made == [("selection", 8, True), ("output", 8, False), ("space", 8, False), ("space", 5, False)]
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

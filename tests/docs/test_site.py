@@ -55,4 +55,4 @@ def test_public_names_methods_and_errors_are_all_listed(generated: ModuleType) -
     assert sorted(python) == sorted(set(proxyds.__all__) - {"__version__"})
     assert re.findall(r"^\| `([\w-]+)`", generated.list_methods(), re.MULTILINE) == list(METHODS)
     codes = re.findall(r"^\| (\d+) ", generated.list_exit_codes(), re.MULTILINE)
-    assert codes == ["0", "2", "3", "10", "15", "20", "30", "40", "50", "60", "70", "130"]
+    assert codes == ["0", "2", "3", "10", "15", "20", "30", "40", "50", "60", "70", "130", "141"]
