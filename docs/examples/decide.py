@@ -17,7 +17,7 @@ with Path(table).open() as file:
 shapes = {name(shape): shape for shape in SHAPES}
 data, test = proxyds.torch_dataset(everything), proxyds.torch_dataset(proxy, "test")
 if not (ranking := proxyds.rank(proxy, list(results.values()))).shortlist:
-    print(f"{ranking.candidates[0].name} comes first. {ranking.notes[0]}")
+    print(f"{ranking.candidates[0].name} comes first. {ranking.order_only}")
     sys.exit()
 while not (ranking := proxyds.rank(proxy, list(results.values()))).is_settled:
     following = next(each for each in ranking.shortlist if "full_accuracy" not in results[each])

@@ -160,7 +160,10 @@ def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:
         print_json(_summarize_proxy(folder, manifest)["evidence"])
         return
     print_text("evidence", **_gather_evidence(manifest))
-    say(f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}")
+    say(
+        f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}"
+        f"\n  {name_programs()['program']} rank {folder} RESULTS.csv      which of your candidates to train on everything, once they are trained on the proxy"
+    )
 
 
 def print_ranking(ranking: Ranking, *, as_json: bool) -> None:
@@ -170,16 +173,17 @@ def print_ranking(ranking: Ranking, *, as_json: bool) -> None:
         return
     by_name = {each.name: each for each in ranking.candidates}
     shown = [each for place, each in enumerate(ranking.candidates) if place < MOST_SHOWN or each.is_listed]
-    known = [each for each in ranking.candidates if each.full_accuracy is not None]
     is_open = {name: by_name[name].full_accuracy is None for name in ranking.shortlist}
+    taken = ranking.best_known if ranking.is_settled else ranking.shortlist[0] if len(ranking.shortlist) == 1 else None
     print_text(
         "ranking",
         ranking=ranking,
         shown=shown,
         n_hidden=len(ranking.candidates) - len(shown),
+        marks={name: "take" if name == taken else "train" if is_open[name] else "known" for name in ranking.shortlist},
         open_listed=[name for name in ranking.shortlist if is_open[name]],
         known_listed=[name for name in ranking.shortlist if not is_open[name]],
-        best_known=max(known, key=lambda each: each.full_accuracy or 0.0, default=None),
+        best_known=by_name.get(ranking.best_known or ""),
     )
 
 

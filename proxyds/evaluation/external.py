@@ -27,7 +27,7 @@ from proxyds.data.samples import Source
 from proxyds.errors import AccuracyTableError
 from proxyds.recipe.models import MIN_RANKED, Check, Recipe, Reference
 from proxyds.space.architecture import Architecture
-from proxyds.text import make_plain
+from proxyds.text import make_plain, suggest_names
 
 MAX_SEED_DIGITS = 9
 
@@ -246,15 +246,15 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, st
             names = list(reader.fieldnames or ())
             if missing := [name for name in columns if name not in names]:
                 raise AccuracyTableError(
-                    f"{path}: must be a CSV file with the columns {', '.join(columns)}; it lacks {', '.join(missing)} and has "
-                    f"{', '.join(names) or 'none'}"
+                    f"{path}: must be a CSV file with the columns {', '.join(columns)}; "
+                    + _explain_header(missing, names)
                 )
             if len(set(names)) < len(names):
                 raise AccuracyTableError(f"{path}: each column must stand in the header once, it is {', '.join(names)}")
             rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except FileNotFoundError:
         raise AccuracyTableError(
-            f"{path}: must be a CSV file with the columns {', '.join(columns)}, there is none; see where it lies"
+            f"{path}: must be a CSV file with the columns {', '.join(columns)}, there is no such file; see where it lies"
         ) from None
     except IsADirectoryError:
         raise AccuracyTableError(f"{path}: must be a CSV file, it is a folder; name the file in it") from None
@@ -270,16 +270,33 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, st
     return rows
 
 
+def _explain_header(missing: Sequence[str], names: Sequence[str]) -> str:
+    """Says why columns are missing among those of a header: nothing is there, or other separators or names are."""
+    if not names:
+        return "it is empty"
+    if len(names) == 1 and (other := next((each for each in ";\t|" if each in names[0]), None)):
+        called = {";": "semicolons", "\t": "tabs"}.get(other, repr(other))
+        return f"its first line has no commas but {called}: separate columns with commas, and write decimal points"
+    return f"it lacks {', '.join(missing)}; {suggest_names(missing[0], names)}"
+
+
 def _as_number(text: str, column: str, place: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise AccuracyTableError(
-            f"{place} {column}: must be a finite number, got {text!r}; leave out the row of a run that failed"
-        )
+        raise AccuracyTableError(f"{place} {column}: must be a finite number, got {text!r}; {explain_no_number(text)}")
     return number
+
+
+def explain_no_number(value: object) -> str:
+    """Says how to write an accuracy that has a percent sign or a decimal comma, and what to do where there is none."""
+    if isinstance(value, str) and any(each in value for each in ",%"):
+        with suppress(ValueError):
+            number = float(value.strip().removesuffix("%").replace(",", "."))
+            return f"write {number:g} or {number / 100:g}" if "%" in value else f"write {number:g}"
+    return "leave out the row of a training that failed"
 
 
 def _as_count(text: str, place: str) -> int:

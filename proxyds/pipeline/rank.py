@@ -13,7 +13,7 @@ from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.errors import AccuracyTableError, RecipeError, UnavailableError
 from proxyds.evaluation.decision.ranking import CONFIDENCE, MeasuredOn, Ranking, rank_candidates
-from proxyds.evaluation.decision.results import Candidate, read_results
+from proxyds.evaluation.decision.results import COLUMNS, Candidate, Results, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
@@ -27,6 +27,10 @@ from proxyds.text import suggest_names
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+BELOW_CHANCE = 0.5
+"""Accuracies that are all below this share of chance were not measured by guessing, nor by knowing."""
 
 
 @showing_progress
@@ -74,10 +78,12 @@ def rank(
         candidates,
         manifest.evidence,
         tables.ranking,
+        n_test=manifest.counts.test or None,
         seed=manifest.seed,
         confidence=confidence,
         measured_on="test" if read.is_ranking else measured_on,
     )
+    notes += _list_odd(read, manifest)
     if manifest.index_of is not None:
         notes.append(
             f"This proxy was made from an index: rank with {manifest.index_of.name} {manifest.index_of.version}, which has the check."
@@ -87,11 +93,29 @@ def rank(
             f"The check's networks were trained by a program's own trainer, {trainer.name} (code {trainer.sha256[:12]}): chances and "
             "expectations hold for candidates that it trained."
         )
-    if read.unused and not read.is_ranking:
-        notes.append(f"Not read of the results: {', '.join(read.unused)}.")
     if manifest.protocol == "paper" and manifest.evidence is not None:
         notes.append("The check's test samples chose this proxy, too (the paper's protocol): chances may flatter.")
     return replace(ranking, notes=(*ranking.notes, *notes))
+
+
+def _list_odd(read: Results, manifest: Manifest) -> list[str]:
+    """Says what in the results may not be meant so."""
+    notes, n_labels = [], len(manifest.label_names)
+    if max(each.mean for each in read.candidates) < BELOW_CHANCE / n_labels:
+        notes.append(
+            f"All accuracies are far below chance, which is {1 / n_labels:.1%} with {n_labels} labels. Are they a loss? Then the order is the wrong way round."
+        )
+    if read.is_ranking:
+        return notes
+    if means := [each.name for each in read.candidates if each.n_full > 1]:
+        notes.append(
+            f"The full_accuracy differs between the rows of a candidate: the mean is taken, as of several trainings ({', '.join(means)})."
+        )
+    if read.unused:
+        notes.append(
+            f"These columns of the results are not read: {', '.join(read.unused)}. Known: {', '.join(COLUMNS)}."
+        )
+    return notes
 
 
 def _count_costs(
@@ -116,15 +140,17 @@ def _count_costs(
     }
     counted = [each if each.name not in costs else costs[each.name].complete(each) for each in candidates]
     others = [each.name for each in candidates if each.name not in of_space and each.name not in named]
-    if not others or manifest.evidence is None:
+    if not others:
         return counted, []
     if why is not None:
         return counted, [
             f"The proxy's search space cannot be listed here, so that candidates may be of another one: {why}"
         ]
-    of_others = "its evidence is of other architectures"
+    known = [*of_space, *named]
+    example = f", where names are like {known[0]!r}" if known else ""
+    so = "" if manifest.evidence is None else " The check is of architectures of that space."
     return counted, [
-        f"{len(others)} of {len(candidates)} candidates are not of the proxy's search space, such as {others[0]!r}: {of_others}."
+        f"{len(others)} of {len(candidates)} candidates are not of the proxy's search space{example}; {others[0]!r} is one of them.{so}"
     ]
 
 

@@ -30,8 +30,12 @@ def preset_purpose(name: str) -> str:
     return next(comments, "")
 
 
-def preset_text(name: str) -> str:
+def preset_text(name: str, recipe: str | None = None) -> str:
     """Reads a preset as a recipe to start from, with a schema line that points at the installed schema.
+
+    Args:
+        name: Of the preset.
+        recipe: Name of the file that it is written to; its comments name that. None leaves the preset's own.
 
     Raises:
         UnknownNameError: There is no such preset.
@@ -40,7 +44,9 @@ def preset_text(name: str) -> str:
     if name not in names:
         raise UnknownNameError(f"--preset {name}: must be a known preset; {suggest_names(name, names)}")
     text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    return text.replace("$schema=../proxyds/recipe/recipe.schema.json", f"$schema={SCHEMA_FILE}", 1)
+    text = text.replace("$schema=../proxyds/recipe/recipe.schema.json", f"$schema={SCHEMA_FILE}", 1)
+    text = re.sub(r"\b(cards/[\w-]+|docs/[\w-]+\.md)", r"\1 in the repository of proxyds", text)  # not installed
+    return text if recipe is None else text.replace(f"recipes/{name}.yaml", recipe)
 
 
 def fill_folder_preset(purpose: str, recipe: str, name: str, source: str, ratio: float) -> str:

@@ -134,29 +134,31 @@ def test_architectures_that_are_missing_are_counted_and_one_is_named(table: Tabl
 
 
 @pytest.mark.parametrize(
-    ("header", "lacks"),
+    ("header", "lacks", "has"),
     [
-        ("architecture,top1", "accuracy"),
-        ("model,top1", "architecture, accuracy"),
-        ("Architecture,accuracy", "architecture"),
-        ("architecture;accuracy", "architecture, accuracy"),
+        ("architecture,top1", "lacks accuracy", "top1"),
+        ("model,top1", "lacks architecture, accuracy", "model, top1"),
+        ("architecture,Accuracy", "lacks accuracy", "`Accuracy`"),
+        ("architecture;accuracy", "semicolons", "commas"),
+        ("architecture\taccuracy", "tabs", "commas"),
     ],
 )
-def test_a_table_without_the_columns_says_what_it_has(table: Table, header: str, lacks: str) -> None:
+def test_a_table_without_the_columns_says_what_it_has(table: Table, header: str, lacks: str, has: str) -> None:
     path = table(PLAIN.replace("architecture,accuracy", header))
-    assert message(lambda: read(path)) == (
-        f"{path}: must be a CSV file with the columns architecture, accuracy; it lacks {lacks} and has "
-        f"{header.replace(',', ', ')}"
-    )
+    said = message(lambda: read(path))
+    assert said.startswith(f"{path}: must be a CSV file with the columns architecture, accuracy; ")
+    assert lacks in said
+    assert has in said
 
 
 def test_a_column_that_the_recipe_names_and_the_table_lacks_is_named(table: Table) -> None:
     said = message(lambda: read(table(PLAIN), accuracy_column="top-1"))
-    assert said.endswith("it lacks top-1 and has architecture, accuracy")
+    assert "lacks top-1" in said
+    assert "architecture, accuracy" in said
 
 
 def test_an_empty_table_is_refused(table: Table) -> None:
-    assert message(lambda: read(table(""))).endswith("it lacks architecture, accuracy and has none")
+    assert message(lambda: read(table(""))).endswith("it is empty")
 
 
 def test_a_table_of_a_header_alone_is_refused(table: Table) -> None:
@@ -180,7 +182,7 @@ def test_what_is_no_csv_file_is_refused(table: Table, held: str | bytes) -> None
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "there is none" in message(lambda: read(tmp_path / "nowhere.csv"))
+    assert "no such file" in message(lambda: read(tmp_path / "nowhere.csv"))
 
 
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
@@ -190,9 +192,8 @@ def test_a_folder_is_no_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", ["", "abc", "0,5", "50%", "nan", "NaN", "inf", "-inf", "1e999", "None", "0x1"])
 def test_what_is_no_finite_number_is_refused_with_its_line(table: Table, written: str) -> None:
     path = table(PLAIN.replace("0.625", f'"{written}"'))
-    assert message(lambda: read(path)) == (
-        f"{path}:3 accuracy: must be a finite number, got {written!r}; leave out the row of a run that failed"
-    )
+    helps = {"0,5": "write 0.5", "50%": "write 50 or 0.5"}.get(written, "leave out the row of a training that failed")
+    assert message(lambda: read(path)) == f"{path}:3 accuracy: must be a finite number, got {written!r}; {helps}"
 
 
 @pytest.mark.parametrize(
@@ -384,7 +385,7 @@ BAD_RUNS = {
     "worded seed": ("net depth=8,full,0.5,,one,", ":3 a seed must be a whole number from 0, of 9 digits at most, got 'one'"),
     "superscript seed": ("net depth=8,full,0.5,,²,", ":3 a seed must be a whole number from 0, of 9 digits at most, got '²'"),
     "worded ratio": ("net depth=8,random,0.5,,,small", ":3 ratio: must be a finite number, got 'small'"),
-    "no accuracy": ("net depth=8,random,,,,", ":3 accuracy: must be a finite number, got ''; leave out the row of a run"),
+    "no accuracy": ("net depth=8,random,,,,", ":3 accuracy: must be a finite number, got ''; leave out the row of a training"),
     "infinite accuracy": ("net depth=8,random,inf,,,", ":3 accuracy: must be a finite number, got 'inf'"),
     "negative accuracy": ("net depth=8,random,-0.1,,,", ": accuracies must be in [0, 1], or in percent, found -0.1 to"),
     "beyond 100 %": ("net depth=8,random,101,,,", ": accuracies must be in [0, 1], or in percent, found 0.5 to 101"),
@@ -419,9 +420,8 @@ def test_runs_that_differ_in_anything_are_two(table: Table, row: str) -> None:
 
 def test_a_table_of_runs_names_the_columns_that_it_lacks(table: Table) -> None:
     path = table(PLAIN)
-    assert message(lambda: runs(path)) == (
-        f"{path}: must be a CSV file with the columns architecture, dataset, accuracy; it lacks dataset and has "
-        "architecture, accuracy"
+    assert message(lambda: runs(path)).startswith(
+        f"{path}: must be a CSV file with the columns architecture, dataset, accuracy; it lacks dataset"
     )
 
 

@@ -32,6 +32,7 @@ def names(checked_proxy: Path) -> list[str]:
 
 def test_candidates_come_with_chances_and_a_shortlist(checked_proxy: Path) -> None:
     ranking = rank(str(checked_proxy), OTHERS)
+    assert ranking.order_only is None
     assert ranking.n_fitted == 8
     expected = [each.expected for each in ranking.candidates]
     assert expected == sorted(expected, reverse=True)
@@ -68,6 +69,14 @@ def test_the_check_knows_its_own_architectures_already(checked_proxy: Path, name
     assert ranking.shortlist == (names[0],)
     assert ranking.n_fitted == 8
     assert not any("search space" in note for note in ranking.notes)
+    assert any(f"all {len(names)}" in note for note in ranking.notes)
+
+
+def test_an_accuracy_on_everything_that_differs_from_the_checks_is_told(checked_proxy: Path, names: list[str]) -> None:
+    results: dict[str, Any] = {name: {"accuracy": 0.55 + i / 40} for i, name in enumerate(names)}
+    results[names[1]]["full_accuracy"] = 0.123
+    notes = rank(str(checked_proxy), results).notes
+    assert any(note.startswith(names[1]) and "12.30%" in note for note in notes)
 
 
 def test_a_table_of_the_check_is_taken_as_it_is(checked_proxy: Path, tmp_path: Path) -> None:
@@ -162,13 +171,15 @@ def test_without_a_check_there_is_an_order_and_the_reason(tiny_proxy: Path) -> N
     assert [each.name for each in ranking.candidates] == sorted(OTHERS, key=lambda name: -OTHERS[name])
     assert ranking.shortlist == ()
     assert all(each.chance_of_best is None for each in ranking.candidates)
-    assert any("proxyds check" in note for note in ranking.notes)
+    assert "proxyds check" in (ranking.order_only or "")
+    assert any("search space" in note for note in ranking.notes)
 
 
 def test_accuracies_unlike_the_checks_get_no_chances(checked_proxy: Path) -> None:
-    ranking = rank(str(checked_proxy), {name: accuracy / 10 for name, accuracy in OTHERS.items()})
+    ranking = rank(str(checked_proxy), {name: accuracy / 20 for name, accuracy in OTHERS.items()})
     assert ranking.shortlist == ()
-    assert any("otherwise" in note for note in ranking.notes)
+    assert "6 of 6" in (ranking.order_only or "")
+    assert any("below chance" in note for note in ranking.notes)
 
 
 def test_known_accuracies_unlike_what_was_expected_are_told(checked_proxy: Path) -> None:

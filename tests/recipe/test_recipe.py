@@ -980,6 +980,7 @@ def test_a_recipe_that_comes_along_opens_with_its_schema_purpose_and_command(pat
 def test_a_preset_is_the_recipe_that_comes_along(path: Path, write_recipe_file: RecipeFile) -> None:
     text = preset_text(path.stem)
     assert f"$schema={SCHEMA_FILE}\n" in text
+    assert "recipes/" not in preset_text(path.stem, "mine.yaml")  # which a checkout has, and nobody else
     assert read_recipe(write_recipe_file(text)).sha256 == read_recipe(path).sha256
 
 

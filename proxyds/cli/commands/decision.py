@@ -49,7 +49,8 @@ def rank(
     """Say which of the candidates in RESULTS to train on everything.
 
     PROXY is what they were trained on: a folder, user/name@v1.0.0 on the Hub or an address. RESULTS is a CSV, JSON or parquet
-    file. It has the columns architecture and accuracy, as a share or in percent. It may have more:
+    file. It has the columns architecture and accuracy, as a share or in percent. Train the candidates on the proxy as the section
+    training of its recipe.yaml says: the check did, and it tells nothing of other trainings. RESULTS may have more columns:
 
     \b
     training_seed, draw_seed  tell several trainings of a candidate apart

@@ -37,7 +37,7 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
         )
     notes: list[str] = []
     if folder is None:
-        text = preset_text(preset or "digits")
+        text = preset_text(preset or "digits", str(path))
     else:
         from proxyds.pipeline.plan import propose_recipe
 
@@ -46,7 +46,11 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
     with translate_os_errors(path, "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())
-    steps = [f"proxyds validate {path}", f"proxyds build {path} --dry-run", f"proxyds build {path} -o my-proxy"]
+    steps = [
+        f"proxyds validate {path}",
+        f"proxyds build {path} --dry-run",
+        f"proxyds build {path} -o my-proxy      checks it too, if the recipe has a section check",
+    ]
     say("\n".join([*notes, f"wrote {path}", "next: " + "\n      ".join(steps)]))
 
 

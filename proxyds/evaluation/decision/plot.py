@@ -36,6 +36,8 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
         for position, each in enumerate(shown):
             colour = _LISTED if each.is_listed else _OTHER
             if each.full_accuracy is not None:
+                if each.low is not None and each.high is not None:
+                    axes.plot([each.low, each.high], [position, position], color=_KNOWN, linewidth=1)
                 axes.plot(
                     [each.full_accuracy],
                     [position],

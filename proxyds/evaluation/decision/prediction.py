@@ -39,7 +39,7 @@ class Architectures:
         n_runs: (n,) how many trainings that is the mean of.
         log_parameters: (n,) logarithm of the number of parameters; None where unknown.
         on_everything: (n,) log odds of the accuracy on everything; NaN where unknown.
-        noise: (n,) variance of these that fewer trainings than the check's leave; None for none.
+        noise: (n,) variance of these that their trainings leave; None for none.
     """
 
     on_proxy: Floats
@@ -187,3 +187,24 @@ def find_noise(repeats: Sequence[Floats]) -> float:
     """
     freedom = sum(len(each) - 1 for each in repeats)
     return float(sum(((each - each.mean()) ** 2).sum() for each in repeats)) / freedom if freedom > 0 else 0.0
+
+
+def find_full_noise(accuracies: Floats, full: Floats, n_test: int | None) -> Floats:
+    """Estimates the variance of the log odds that one training on everything has.
+
+    The check's repeats tell it, for all architectures alike. Where nothing was repeated, it is that of counts of right answers
+    (binomial). This is rather too large for comparisons, since the same samples test all.
+
+    Args:
+        accuracies: (R, n) in [0, 1]: the check's trainings by its architectures.
+        full: (m,) in (0, 1), those of candidates; NaN where unknown.
+        n_test: Test samples; None where unknown.
+
+    Returns:
+        (m,) variances; 0 where nothing tells.
+    """
+    if len(accuracies) > 1:
+        return np.full(len(full), find_noise(list(to_log_odds(accuracies).T)))
+    if n_test is None:
+        return np.zeros(len(full))
+    return 1 / (n_test * full * (1 - full))

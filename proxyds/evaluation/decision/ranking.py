@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.ranking_table import FULL, PARAMETERS, PROXY, Measured, best_first, collect_accuracies
-from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.decision.prediction import (
+    ENDS,
     Architectures,
     Model,
+    find_full_noise,
     find_noise,
     fit_model,
     to_log_odds,
@@ -39,6 +40,8 @@ MeasuredOn = Literal["validation", "test"]
 """Samples that accuracies on the proxy are measured on: the proxy's split of that name, or the source's test samples."""
 MIN_KNOWN = 3
 """With so many known accuracies on everything, these are compared with what was expected."""
+ROUNDED = 5e-5
+"""Accuracies on everything that differ by no more are the same, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,11 @@ class RankedCandidate:
         n_runs: How many these are.
         full_accuracy: On everything, where it is known.
         expected: The accuracy that is expected on everything; None without evidence.
-        low: Lower end of its 90 % interval.
+        low: Lower end of its 90 % interval; of a known accuracy, by the noise of trainings.
         high: Upper end.
         chance_of_best: Chance to be the best of the candidates.
         chance_of_close: Chance to lack one point at most.
-        group: Number of its group: nobody in it is worse than its first with the confidence.
+        group: Number of its group: for nobody in it the chance to be worse than its first reaches the confidence.
         is_listed: Whether it is on the shortlist.
     """
 
@@ -102,11 +105,13 @@ class Ranking:
         all_flops: The same for all candidates.
         loss_of_first: Accuracy that is lost on average by taking the first and training no other.
         loss_of_known: The same by taking the best whose accuracy on everything is known; None where none is.
+        best_known: Candidate with the highest known accuracy on everything; None where none is known.
         chance_of_known: That this one is the best of all; None where none is.
         is_settled: Whether everything on the shortlist is known.
         steps: What would help most.
         n_fitted: Architectures that the expectations rest on; 0 without evidence.
         uses_parameters: Whether the number of parameters counts in them.
+        order_only: Why there is only an order, by accuracy on the proxy; None where there are chances and a shortlist.
         notes: What must be known of this ranking, a sentence each.
     """
 
@@ -118,11 +123,13 @@ class Ranking:
     all_flops: float | None = None
     loss_of_first: float | None = None
     loss_of_known: float | None = None
+    best_known: str | None = None
     chance_of_known: float | None = None
     is_settled: bool = False
     steps: tuple[NextStep, ...] = ()
     n_fitted: int = 0
     uses_parameters: bool = False
+    order_only: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -131,6 +138,7 @@ def rank_candidates(
     evidence: EvidenceRecord | None,
     runs: pa.Table | None,
     *,
+    n_test: int | None,
     seed: int,
     confidence: float,
     measured_on: MeasuredOn,
@@ -141,14 +149,12 @@ def rank_candidates(
         candidates: Each with a training on the proxy at least.
         evidence: The proxy's; None where its ranking was not checked.
         runs: The table `ranking` behind the evidence.
+        n_test: The source's test samples; None where unknown.
         seed: The recipe's; of the draws that chances are counted in.
         confidence: With which the best is on the shortlist, in (0, 1).
         measured_on: Which samples the accuracies on the proxy are of; where the check did not measure on `validation`, its test samples stand for them.
-
-    Raises:
-        AccuracyTableError: A candidate has no accuracy on the proxy, or all have the same.
     """
-    means = _average_runs(candidates)
+    means = np.array([each.mean for each in candidates])
     if evidence is None or runs is None:
         return _order(
             candidates,
@@ -167,8 +173,9 @@ def rank_candidates(
         notes.append("The check measured on test samples alone: these stand for the split validation.")
     if unlike := _explain_unlike(means, measured.accuracies[way]):
         return _order(candidates, means, confidence, unlike)
+    notes += _note_known(candidates, measured)
     candidates = [_take_known(each, measured) for each in candidates]
-    expected = expect(candidates, measured, evidence.own_ratio, derive_seed(seed, "rank"))
+    expected = expect(candidates, measured, evidence.own_ratio, derive_seed(seed, "rank"), n_test=n_test)
     ranking = _decide(candidates, means, expected, evidence, confidence)
     beyond = _list_beyond(ranking, measured.accuracies[way])
     notes += _list_notes(evidence, candidates, expected)
@@ -195,7 +202,12 @@ class Expected:
 
 
 def expect(
-    candidates: Sequence[Candidate], measured: Measured, own_ratio: float, seed: int, n_samples: int = N_SAMPLES
+    candidates: Sequence[Candidate],
+    measured: Measured,
+    own_ratio: float,
+    seed: int,
+    n_samples: int = N_SAMPLES,
+    n_test: int | None = None,
 ) -> Expected:
     """Finds what candidates may have on everything.
 
@@ -205,8 +217,9 @@ def expect(
         own_ratio: The proxy's.
         seed: Of the draws.
         n_samples: How many, at most.
+        n_test: The source's test samples; None where unknown.
     """
-    known, asked, noise = _align(candidates, measured, own_ratio)
+    known, asked, noise = _align(candidates, measured, own_ratio, n_test)
     is_of_check = np.isin([each.name for each in candidates], measured.names)
     learned = ~is_of_check & np.isfinite(asked.on_everything)
     model = fit_model(known, asked, learned, noise)
@@ -215,40 +228,49 @@ def expect(
     return Expected(model.sample(asked, n_samples, seed), asked, model, before, learned)
 
 
-def _average_runs(candidates: Sequence[Candidate]) -> Floats:
-    if without := [each.name for each in candidates if not each.runs]:
-        raise AccuracyTableError(
-            f"results: every candidate must have an accuracy on the proxy; {len(without)} of {len(candidates)} have none, such as {without[0]!r}"
-        )
-    means = np.array([np.mean([run.accuracy for run in each.runs]) for each in candidates])
-    if np.ptp(means) == 0:
-        raise AccuracyTableError(
-            f"results: accuracies on the proxy must differ to be ranked; all {len(means)} candidates have {means[0]:.4g}"
-        )
-    return means
-
-
 def _order(candidates: Sequence[Candidate], means: Floats, confidence: float, why: str) -> Ranking:
     """Orders candidates by accuracy on the proxy, where nothing tells more."""
     ordered = [
         RankedCandidate(candidates[i].name, float(means[i]), len(candidates[i].runs), candidates[i].full_accuracy)
         for i in best_first(means)
     ]
-    return Ranking(tuple(ordered), confidence, notes=(f"The order is by accuracy on the proxy alone. {why}",))
+    return Ranking(tuple(ordered), confidence, order_only=why)
 
 
 def _explain_unlike(means: Floats, own: Floats) -> str | None:
     """Says where the candidates' accuracies are unlike the check's: they were trained or measured otherwise."""
     low, high = float(own.mean(axis=0).min()), float(own.mean(axis=0).max())
     margin = RANGE_MARGIN * (high - low)
-    outside = (means < low - margin) | (means > high + margin)
-    if outside.mean() <= 0.5:
+    outside = (means < low) | (means > high)
+    far = (means < low - margin) | (means > high + margin)
+    if far.mean() <= 0.5:
         return None
     return (
-        f"{outside.sum()} of {len(means)} candidates lie far outside of the check's accuracies on the proxy, {low:.1%} to {high:.1%}: they were "
-        "trained or measured otherwise, so that the check says nothing of them. Train them as the recipe's section training says, or check "
-        "the proxy with your own trainings (`proxyds check --runs`)."
+        f"{outside.sum()} of {len(means)} candidates lie outside of the check's accuracies on the proxy, {low:.1%} to {high:.1%}. They were "
+        "trained or measured otherwise, so the check says nothing of them. Train them on the proxy as its recipe's section training says, or "
+        "check the proxy with your own trainings (`proxyds check --runs`)."
     )
+
+
+def _note_known(candidates: Sequence[Candidate], measured: Measured) -> list[str]:
+    """Says which candidates the check has trained on everything, and where the results say otherwise of one."""
+    of_check = dict(zip(measured.names, measured.accuracies[FULL, 1.0].mean(axis=0).tolist(), strict=True))
+    trained = [each for each in candidates if each.name in of_check]
+    replaced = [
+        each
+        for each in trained
+        if each.full_accuracy is not None and abs(each.full_accuracy - of_check[each.name]) > ROUNDED
+    ]
+    notes = [
+        f"{each.name}: its full_accuracy in the results, {each.full_accuracy:.2%}, is taken, not the check's own {of_check[each.name]:.2%}."
+        for each in replaced
+    ]
+    if n_taken := len(trained) - len(replaced):
+        those = f"all {n_taken}" if n_taken == len(candidates) else f"{n_taken} of {len(candidates)}"
+        notes.append(
+            f"The check has trained {those} candidates on everything already: the proxy was not needed to rank these."
+        )
+    return notes
 
 
 def _take_known(candidate: Candidate, measured: Measured) -> Candidate:
@@ -260,7 +282,7 @@ def _take_known(candidate: Candidate, measured: Measured) -> Candidate:
 
 
 def _align(
-    candidates: Sequence[Candidate], measured: Measured, own_ratio: float
+    candidates: Sequence[Candidate], measured: Measured, own_ratio: float, n_test: int | None
 ) -> tuple[Architectures, Architectures, float]:
     """Puts the check's architectures and the candidates on one scale: trained on the same draws, less what these add to all.
 
@@ -293,15 +315,17 @@ def _align(
         log_parameters=np.log(measured.costs[PARAMETERS]),
         on_everything=to_log_odds(measured.accuracies[FULL, 1.0].mean(axis=0)),
     )
-    full = [math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates]
-    of_check = to_log_odds(measured.accuracies[FULL, 1.0])
-    fewer = np.array([1 / max(each.n_full, 1) - 1 / len(of_check) for each in candidates])
+    end = ENDS if n_test is None else max(ENDS, 0.5 / n_test)  # all answers right may be half an answer less
+    full = np.array([math.nan if each.full_accuracy is None else each.full_accuracy for each in candidates])
+    full = np.clip(full, end, 1 - end)
+    of_check = np.clip(measured.accuracies[FULL, 1.0], end, 1 - end)
+    n_full = np.array([max(each.n_full, 1) for each in candidates])
     asked = Architectures(
         on_proxy=np.array([each.mean() for each in repeats]),
         n_runs=np.array([len(each) for each in repeats]),
         log_parameters=parameters,
-        on_everything=to_log_odds(np.array(full)),
-        noise=find_noise(list(of_check.T)) * np.maximum(fewer, 0.0),
+        on_everything=to_log_odds(full),
+        noise=find_full_noise(of_check, full, n_test) / n_full,
     )
     return known, asked, noise
 
@@ -312,7 +336,10 @@ def _list_notes(evidence: EvidenceRecord, candidates: Sequence[Candidate], expec
     if evidence.verdict.startswith(("no better", "worse")):
         notes.append(f"The check's verdict on this proxy is «{evidence.verdict}».")
     if asked.log_parameters is None:
-        notes.append("Parameters do not count: give n_parameters for all candidates, which mostly ranks better.")
+        notes.append(
+            "The number of parameters does not count here: it is not known of all candidates. Give n_parameters, which mostly ranks better. "
+            "`proxyds inspect RECIPE` lists it for the search space; of a network in torch it is sum(p.numel() for p in network.parameters())."
+        )
     learned = expected.learned
     if learned.sum() >= MIN_KNOWN:
         unknown = replace(asked, on_everything=np.full(len(candidates), np.nan))
@@ -356,7 +383,7 @@ def _decide(
         for i in order
     )
     best = samples.max(axis=1)
-    best_known = int(np.argmax(np.where(known, chances.expected, -1.0))) if known.any() else None
+    best_known = int(np.nanargmax(asked.on_everything)) if known.any() else None
     open_listed = [i for i in listed if not known[i]]
     return Ranking(
         candidates=ranked,
@@ -367,6 +394,7 @@ def _decide(
         all_flops=None if full_flops is None else float(full_flops.sum()),
         loss_of_first=float((best - samples[:, order[0]]).mean()),
         loss_of_known=None if best_known is None else float((best - samples[:, best_known]).mean()),
+        best_known=None if best_known is None else candidates[best_known].name,
         chance_of_known=None if best_known is None else float(chances.best[best_known]),
         is_settled=not open_listed,
         steps=tuple(

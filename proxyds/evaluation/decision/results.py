@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from proxyds.artifact.ranking_table import FULL, PROXY
 from proxyds.errors import AccuracyTableError
-from proxyds.evaluation.external import read_csv
+from proxyds.evaluation.external import explain_no_number, read_csv
 from proxyds.text import short_json, suggest_names
 
 COLUMNS = (
@@ -27,6 +27,8 @@ COLUMNS = (
     "full_accuracy",
 )
 """What is read of results; the first two must be there."""
+MOST_LIKE_A_LOSS = 2
+"""Numbers above 1 and up to this one are taken for losses: in percent, no candidate would have learned anything."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Candidate:
         n_parameters: Weights; None where unknown.
         forward_flops: Of one image; None where unknown.
         full_accuracy: On everything, in [0, 1], the mean of what is given; None where unknown.
-        n_full: Trainings that this is the mean of.
+        n_full: Trainings that this is the mean of. The same accuracy in several rows counts as one.
     """
 
     name: str
@@ -63,6 +65,11 @@ class Candidate:
     forward_flops: int | None = None
     full_accuracy: float | None = None
     n_full: int = 0
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy on the proxy, in [0, 1]."""
+        return sum(run.accuracy for run in self.runs) / len(self.runs)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ def read_results(given: Any, own_ratio: float) -> Results:
         own_ratio: The proxy's; of a table `ranking` other ratios are left aside.
 
     Raises:
-        AccuracyTableError: It cannot be read, lacks a column, holds an accuracy that is none, names a run twice, or mixes percent and shares.
+        AccuracyTableError: It cannot be read, lacks a column, holds an accuracy that is none, names a run twice, mixes percent and
+            shares, or holds nothing to rank: one candidate, one without an accuracy on the proxy, or the same accuracy for all.
     """
     place, rows = _list_rows(given)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
@@ -108,12 +116,8 @@ def read_results(given: Any, own_ratio: float) -> Results:
             raise AccuracyTableError(
                 f"{place}: must hold rows of the data set `proxy` at the ratio {own_ratio:g}, it has none"
             )
-    runs, about = _collect(rows)
-    scale = _find_scale(
-        [run.accuracy for each in runs.values() for run in each],
-        [each.get("full_accuracy") for each in about.values()],
-        place,
-    )
+    runs, about, numbers = _collect(rows, one_each=not is_ranking)
+    scale = _find_scale(numbers, place)
     candidates = tuple(
         Candidate(
             name,
@@ -125,11 +129,26 @@ def read_results(given: Any, own_ratio: float) -> Results:
         )
         for name, of in about.items()
     )
+    _check_rankable(candidates, place)
+    return Results(candidates, unused, is_ranking=is_ranking)
+
+
+def _check_rankable(candidates: Sequence[Candidate], place: str) -> None:
+    """Refuses candidates that no ranking can tell apart."""
     if len(candidates) < 2:
         raise AccuracyTableError(
             f"{place}: must hold two candidates at least to choose from, it holds {len(candidates)}"
         )
-    return Results(candidates, unused, is_ranking=is_ranking)
+    if without := [each.name for each in candidates if not each.runs]:
+        raise AccuracyTableError(
+            f"{place}: every candidate must have an accuracy on the proxy; {len(without)} of {len(candidates)} have none, such as {without[0]!r}"
+        )
+    accuracies = {each.mean for each in candidates}
+    if len(accuracies) == 1:
+        raise AccuracyTableError(
+            f"{place}: accuracies on the proxy must differ to be ranked; all {len(candidates)} candidates have {accuracies.pop():.4g}. Look "
+            "whether the column is the right one. If it is, train them longer"
+        )
 
 
 def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
@@ -153,6 +172,7 @@ def _list_rows(given: Any) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
 
 def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     place = str(path)
+    _check_file(path)
     if path.suffix.lower() == ".csv":
         return place, [(at, {k: v for k, v in row.items() if k}) for at, row in read_csv(path, COLUMNS[:2])]
     try:
@@ -175,6 +195,16 @@ def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     raise AccuracyTableError(
         f"{place}: must be a .csv, .json or .parquet file of results, its name ends in {path.suffix or 'nothing'}"
     )
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what is no file, or holds nothing."""
+    if path.is_dir():
+        raise AccuracyTableError(f"{path}: must be a file of results, it is a folder; name the file in it")
+    if not path.exists():
+        raise AccuracyTableError(f"{path}: no such file; it must be a .csv, .json or .parquet file of results")
+    if not path.stat().st_size:
+        raise AccuracyTableError(f"{path}: is empty; it must hold a row for each training of a candidate")
 
 
 def _name_rows(by_name: Mapping[Any, Any]) -> list[dict[str, Any]]:
@@ -213,12 +243,23 @@ def _as_row_of_results(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in row.items() if name != "accuracy"}, "full_accuracy": row["accuracy"]}
 
 
-def _collect(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, list[Run]], dict[str, dict[str, Any]]]:
-    """Collects each candidate's runs, and what else is said of it."""
+def _collect(
+    rows: Sequence[tuple[str, Mapping[str, Any]]], *, one_each: bool
+) -> tuple[dict[str, list[Run]], dict[str, dict[str, Any]], list[tuple[float, str]]]:
+    """Collects each candidate's runs, and what else is said of it.
+
+    Args:
+        rows: Each with its place.
+        one_each: Whether one accuracy on everything in several rows of a candidate is one training's.
+
+    Returns:
+        Runs by name; what else is known by name; every accuracy with its place.
+    """
     runs: dict[str, list[Run]] = {}
     about: dict[str, dict[str, Any]] = {}
-    full: dict[str, list[float]] = {}
+    full: dict[str, dict[tuple[int, int], float]] = {}
     places: dict[tuple[str, int, int], str] = {}
+    numbers: list[tuple[float, str]] = []
     for place, row in rows:
         name = str(row.get("architecture") or "").strip()
         if not name or name == "nan":
@@ -231,41 +272,65 @@ def _collect(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[dict[str, l
                 raise AccuracyTableError(
                     f"{place} {column}: must be the same in all rows of {name!r}, got {of[column]} and {count}"
                 )
-        if not _is_empty(row.get("full_accuracy")):
-            full.setdefault(name, []).append(_read_accuracy(row, "full_accuracy", place))
-        if "accuracy" not in row:
-            continue
-        if _is_empty(row["accuracy"]) and not _is_empty(row.get("full_accuracy")):
-            continue
         draw = _read_count(row, "draw_seed", place) or 0
-        seed = _read_count(row, "training_seed", place)
-        key = name, draw, draw if seed is None else seed
-        if key in places:
+        given_seed = _read_count(row, "training_seed", place)
+        seed = draw if given_seed is None else given_seed
+        has_full = not _is_empty(row.get("full_accuracy"))
+        if has_full:
+            accuracy = _read_accuracy(row, "full_accuracy", place)
+            numbers.append((accuracy, f"{place} full_accuracy"))
+            before = full.setdefault(name, {}).setdefault((draw, seed), accuracy)
+            if before != accuracy:
+                raise AccuracyTableError(
+                    f"{place} full_accuracy: must be one number for each training of {name!r}, got {before:g} and {accuracy:g}; the column "
+                    "training_seed tells trainings apart"
+                )
+        if "accuracy" not in row or (_is_empty(row["accuracy"]) and has_full):
+            continue
+        if (name, draw, seed) in places:
             raise AccuracyTableError(
-                f"{place}: {name!r} must stand in the results once for each training, it stands at {places[key]} too; the columns "
-                "draw_seed and training_seed tell trainings apart"
+                f"{place}: {name!r} must stand in the results once for each training, it stands at {places[name, draw, seed]} too; "
+                + _explain_twice(row, given_seed)
             )
-        places[key] = place
-        runs[name].append(Run(key[1], key[2], _read_accuracy(row, "accuracy", place)))
-    for name, accuracies in full.items():
+        places[name, draw, seed] = place
+        accuracy = _read_accuracy(row, "accuracy", place)
+        numbers.append((accuracy, f"{place} accuracy"))
+        runs[name].append(Run(draw, seed, accuracy))
+    for name, by_training in full.items():
+        accuracies = list(by_training.values())
+        if one_each and len(set(accuracies)) == 1:
+            accuracies = accuracies[:1]
         about[name] |= {"full_accuracy": sum(accuracies) / len(accuracies), "n_full": len(accuracies)}
-    return runs, about
+    return runs, about, numbers
 
 
-def _find_scale(accuracies: Sequence[float], full: Sequence[float | None], place: str) -> float:
-    """Finds whether accuracies are shares (1) or in percent (100)."""
-    every = [*accuracies, *(each for each in full if each is not None)]
-    if not every:
+def _explain_twice(row: Mapping[str, Any], training_seed: int | None) -> str:
+    """Says how rows of one candidate are told apart, and why these are not."""
+    if training_seed is not None:
+        return f"both have the training_seed {training_seed}. Give each training its own"
+    if like := [name for name in row if "seed" in name.lower() and name not in COLUMNS]:
+        return f"the column {like[0]!r} is not read: call it training_seed"
+    return "the columns draw_seed and training_seed tell trainings apart"
+
+
+def _find_scale(numbers: Sequence[tuple[float, str]], place: str) -> float:
+    """Finds whether accuracies, each with its place, are shares (1) or in percent (100)."""
+    if not numbers:
         raise AccuracyTableError(f"{place}: must hold accuracies on the proxy, it has none")
-    if min(every) < 0 or max(every) > 100:
+    (least, at_least), (most, at_most) = min(numbers), max(numbers)
+    if least < 0 or most > 100:
+        odd, at = (least, at_least) if least < 0 else (most, at_most)
+        raise AccuracyTableError(f"{at}: accuracies must be in [0, 1], or in percent, got {odd:g}")
+    if most > 1 and (shares := [each for each in numbers if 0 < each[0] < 1]):
         raise AccuracyTableError(
-            f"{place}: accuracies must be in [0, 1], or in percent, found {min(every):g} to {max(every):g}"
+            f"{place}: accuracies must all be in [0, 1], or all in percent, found both: {most:g} at {at_most}, and {shares[0][0]:g} at {shares[0][1]}"
         )
-    if max(every) > 1 and any(0 < each < 1 for each in every):
+    if 1 < most <= MOST_LIKE_A_LOSS:
         raise AccuracyTableError(
-            f"{place}: accuracies must all be in [0, 1], or all in percent, found both: {min(every):g} to {max(every):g}"
+            f"{at_most}: accuracies must be in [0, 1], or in percent; none is above {most:g}. Are they a loss? Give accuracies. If they are "
+            f"percent, write {most / 100:.4g} for {most:g}"
         )
-    return 100 if max(every) > 1 else 1
+    return 100 if most > 1 else 1
 
 
 def _is_empty(value: Any) -> bool:
@@ -285,7 +350,7 @@ def _read_accuracy(row: Mapping[str, Any], column: str, place: str) -> float:
     number = _as_number(row[column])
     if number is None or not math.isfinite(number):
         raise AccuracyTableError(
-            f"{place} {column}: must be a finite number, got {short_json(row[column])}; leave out the row of a training that failed"
+            f"{place} {column}: must be a finite number, got {short_json(row[column])}; {explain_no_number(row[column])}"
         )
     return number
 

@@ -16,6 +16,10 @@ INTERVAL = 0.9
 """Share of the draws that an interval of expected accuracies holds."""
 CLOSE = 0.01
 """A candidate is close to the best where it lacks so much accuracy at most."""
+LEAST_GAIN = 5e-5
+"""Accuracy that a step must be worth to be told: less is 0.00 points."""
+LEAST_SHARE = 0.1
+"""Of what the best step is worth, so much another must be worth to be told."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def weigh_steps(samples: Floats, expected: Floats, candidates: Architectures, mo
         model: Of `fit_model`.
 
     Returns:
-        At most one of each kind, none that is worth nothing.
+        At most one of each kind, none that is worth next to nothing.
     """
     open_ones = np.flatnonzero(~np.isfinite(candidates.on_everything))
     second, first = np.sort(expected)[-2:]
@@ -142,11 +146,13 @@ def weigh_steps(samples: Floats, expected: Floats, candidates: Architectures, mo
         distance = np.abs(expected - others)
         z = distance / np.maximum(told, 1e-12)
         steps.append(_best_of("proxy", open_ones, told * (stats.norm.pdf(z) - z * stats.norm.sf(z))))
-    return [step for step in steps if step is not None]
+    helpful = [step for step in steps if step is not None]
+    most = max((step.gain for step in helpful), default=0.0)
+    return [step for step in helpful if step.gain >= LEAST_SHARE * most]
 
 
 def _best_of(kind: Literal["everything", "proxy"], open_ones: NDArray[np.int64], gains: Floats) -> Step | None:
-    worth = [(float(gains[i]), int(i)) for i in open_ones if gains[i] > 1e-6]
+    worth = [(float(gains[i]), int(i)) for i in open_ones if gains[i] >= LEAST_GAIN]
     if not worth:
         return None
     gain, position = max(worth, key=lambda each: (each[0], -each[1]))

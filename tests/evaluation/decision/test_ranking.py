@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proxyds.artifact.ranking_table import FULL, PARAMETERS, PROXY, Measured
-from proxyds.evaluation.decision.prediction import to_accuracy, to_log_odds
+from proxyds.evaluation.decision.prediction import find_noise, to_accuracy, to_log_odds
 from proxyds.evaluation.decision.ranking import expect
 from proxyds.evaluation.decision.rehearsal import take, take_candidates
 from proxyds.evaluation.decision.results import Candidate, Run
@@ -70,16 +70,34 @@ def test_trainings_of_the_check_count_with_their_names() -> None:
     assert np.corrcoef(to_log_odds(samples.mean(axis=0)), to_log_odds(true))[0, 1] > 0.9
 
 
-def test_one_training_on_everything_is_less_sure_than_as_many_as_the_checks() -> None:
+def spread_of_known(n_full: int, check: Measured, accuracy: float = 0.7, n_test: int | None = None) -> float:
+    """Standard deviation of the log odds that a candidate with a known accuracy may have."""
+    first, second = ask(1.0, 0)
+    known = [replace(first, full_accuracy=accuracy, n_full=n_full), second]
+    return float(to_log_odds(expect(known, check, 0.1, seed=0, n_test=n_test).samples[:, 0]).std())
+
+
+def test_a_known_accuracy_has_the_noise_of_its_trainings() -> None:
     check = make_check()
-    spread = [
-        expect([replace(ask(1.0, 0)[0], full_accuracy=0.7, n_full=n), ask(1.0, 0)[1]], check, 0.1, seed=0)
-        .samples[:, 0]
-        .std()
-        for n in (1, 2, 3, 5)
-    ]
-    assert spread[0] > spread[1] > spread[2]
-    assert spread[2:] == pytest.approx([0.0, 0.0])
+    noise = find_noise(list(to_log_odds(check.accuracies[FULL, 1.0]).T))
+    for n_full in (1, 2, 3, 5):
+        assert spread_of_known(n_full, check) == pytest.approx((noise / n_full) ** 0.5, rel=0.05)
+
+
+def test_where_nothing_was_repeated_the_test_samples_say_how_sure_a_known_accuracy_is() -> None:
+    check = make_check()
+    once = replace(check, accuracies={**check.accuracies, (FULL, 1.0): check.accuracies[FULL, 1.0][:1]})
+    assert spread_of_known(1, once, n_test=400) == pytest.approx((1 / (400 * 0.7 * 0.3)) ** 0.5, rel=0.05)
+    assert spread_of_known(1, once) == pytest.approx(0.0)
+
+
+def test_one_answer_more_up_to_all_right_is_not_sure_to_be_better() -> None:
+    check = make_check()
+    once = replace(check, accuracies={**check.accuracies, (FULL, 1.0): check.accuracies[FULL, 1.0][:1]})
+    first, second = ask(1.0, 0)
+    known = [replace(first, full_accuracy=1.0, n_full=1), replace(second, full_accuracy=358 / 359, n_full=1)]
+    samples = expect(known, once, 0.1, seed=0, n_test=359).samples
+    assert 0.5 < (samples[:, 0] > samples[:, 1]).mean() < 0.9
 
 
 def test_of_many_candidates_fewer_draws_are_made() -> None:

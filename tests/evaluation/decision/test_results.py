@@ -69,6 +69,29 @@ def test_repeats_and_known_accuracies_are_gathered_by_name() -> None:
     assert b.full_accuracy is None
 
 
+@pytest.mark.parametrize(("second", "mean", "n_full"), [(0.9, 0.9, 1), (0.8, 0.85, 2)])
+def test_accuracies_on_everything_of_one_candidate_are_trainings_where_they_differ(
+    second: float, mean: float, n_full: int
+) -> None:
+    rows = [
+        {"architecture": "a", "accuracy": 0.5, "training_seed": 0, "full_accuracy": 0.9},
+        {"architecture": "a", "accuracy": 0.52, "training_seed": 1, "full_accuracy": second},
+        {"architecture": "b", "accuracy": 0.6},
+    ]
+    a, _ = read_results(rows, 0.1).candidates
+    assert (a.full_accuracy, a.n_full) == (pytest.approx(mean), n_full)
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("none.csv", None, "no such file"), ("none.json", None, "no such file"), ("r.json", "", "empty"), ("r.csv", "", "empty"),
+    ("r.parquet", "", "empty"), ("r.csv", CSV.replace(",", ";"), "semicolons"),
+])  # fmt: skip
+def test_what_a_file_lacks_is_said(tmp_path: Path, name: str, text: str | None, said: str) -> None:
+    path = tmp_path / name if text is None else write(tmp_path, name, text)
+    with pytest.raises(AccuracyTableError, match=said):
+        read_results(path, 0.1)
+
+
 def test_a_table_of_a_check_is_taken_as_it_is() -> None:
     rows = [
         {
@@ -112,6 +135,27 @@ def test_columns_that_are_not_read_are_told() -> None:
         ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "b", "accuracy": 60}], "percent"),
         ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "b", "accuracy": -0.1}], "percent"),
         ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "b", "accuracy": 101}], "percent"),
+        ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "b", "accuracy": 60}], "row 2.*row 1"),
+        ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "b", "accuracy": -0.1}], "row 2 accuracy"),
+        ([{"architecture": "a", "accuracy": 1.8}, {"architecture": "b", "accuracy": 1.9}], "loss"),
+        ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "b", "accuracy": 0.5}], "differ"),
+        ([{"architecture": "a", "full_accuracy": 0.5}, {"architecture": "b", "accuracy": 0.5}], "on the proxy"),
+        ([{"architecture": "a", "accuracy": "80.11%"}, {"architecture": "b", "accuracy": "70%"}], "80.11 or 0.8011"),
+        ([{"architecture": "a", "accuracy": "0,8"}, {"architecture": "b", "accuracy": "0,7"}], "write 0.8"),
+        ([{"architecture": "a", "Accuracy": 0.5}, {"architecture": "b", "Accuracy": 0.6}], "`Accuracy`"),
+        (
+            [{"architecture": "a", "accuracy": 0.5, "seed": 0}, {"architecture": "a", "accuracy": 0.6, "seed": 1}],
+            "'seed' is not read",
+        ),
+        ([{"architecture": "a", "accuracy": 0.5, "training_seed": 3}] * 2, "training_seed 3"),
+        (
+            [
+                {"architecture": "a", "accuracy": 0.5, "full_accuracy": 0.9},
+                {"architecture": "a", "full_accuracy": 0.8},
+                {"architecture": "b", "accuracy": 0.6},
+            ],
+            "row 2 full_accuracy",
+        ),
         ([{"architecture": "a", "accuracy": 0.5}], "two"),
         ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "a", "accuracy": 0.6}], "training_seed"),
         ([{"architecture": "a", "accuracy": float("nan")}, {"architecture": "b", "accuracy": 0.6}], "row 1"),
