@@ -748,10 +748,10 @@ def test_a_jpeg_with_a_broken_exif_rational_is_a_damaged_image(load: Load, tmp_p
     lay_classes(tmp_path / "pictures")
     broken = encode(picture(3), "JPEG", exif=exif_that_breaks())
     (tmp_path / "pictures" / "cat" / "3.png").write_bytes(broken)
-    with pytest.raises(BadImageError, match=r"train\[3\] \(3\.png\)"):
+    with pytest.raises(BadImageError, match=r"train\[3\] \(cat/3\.png\)"):
         load("{kind: folder, path: pictures}")
     source = load("{kind: folder, path: pictures, on_bad_image: skip}")
-    assert source.facts.bad_images == ("train[3] (3.png)",)
+    assert source.facts.bad_images == ("train[3] (cat/3.png)",)
 
 
 @pytest.mark.parametrize(
