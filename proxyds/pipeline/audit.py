@@ -326,24 +326,20 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
         where = value.get("path") if isinstance(value, dict) else value if isinstance(value, str) else None
         if where is not None and (not isinstance(where, str) or not where.strip(".") or re.search(r"[/\\]|^~", where)):
             raise refused(path, f"{name}.path must be a name without folders, it is {where!r}")
-    output = tree.get("output")
-    wanted = output.get("validation") if isinstance(output, dict) else None
-    n_held, n_all = manifest.counts.validation, manifest.counts.evaluation
-    is_all = wanted == "all" and manifest.kept_labels is None and manifest.protocol != "paper"
-    most = {"none": 0, "all": n_all}.get(wanted, n_all) if isinstance(wanted, str) else n_all
-    if isinstance(wanted, int) and not isinstance(wanted, bool):
-        most = wanted
-    if n_held > most or (is_all and n_held < n_all):
-        raise refused(
-            path, f"output.validation must be what {MANIFEST} says in counts.validation, {n_held}, it is {wanted!r}"
-        )
+    wanted, counts = _read_setting(tree, "output", "validation", None), manifest.counts
+    most = 0 if wanted == "none" else wanted if type(wanted) is int else counts.evaluation
+    least = most if wanted == "all" and manifest.kept_labels is None and manifest.protocol != "paper" else 0
+    if not least <= counts.validation <= most:
+        raise refused(path, f"output.validation must give what {MANIFEST} says, {counts.validation}, it is {wanted!r}")
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
-        inner = tree.get(section) if section else tree
-        default = FORMER_DEFAULTS.get((section, key), said)
-        value = inner.get(key, default) if isinstance(inner, dict) else default
-        if value != said:
+        if (value := _read_setting(tree, section, key, FORMER_DEFAULTS.get((section, key), said))) != said:
             raise refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {value!r}")
+
+
+def _read_setting(tree: Any, section: str, key: str, default: Any) -> Any:
+    inner = tree.get(section) if section else tree
+    return inner.get(key, default) if isinstance(inner, dict) else default
 
 
 def _list_settings(manifest: Manifest) -> dict[str, Any]:

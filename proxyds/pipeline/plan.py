@@ -19,7 +19,7 @@ from proxyds.artifact.tables import read_proxy
 from proxyds.data.readers import RawSource, RawSplit, open_splits, read_some
 from proxyds.data.samples import Source
 from proxyds.data.survey.folder import check_one_form, survey_folder
-from proxyds.data.survey.proposal import MOST_OPENED, Look, look_at, propose_ratio, propose_source
+from proxyds.data.survey.proposal import MOST_OPENED, Look, look_at, propose_ratio, propose_source, tell_opened
 from proxyds.errors import ArtifactError, NoPermissionError, SourceError, SourceNotFoundError
 from proxyds.evaluation.runs import Run
 from proxyds.pipeline.build import find_build_needs
@@ -51,7 +51,7 @@ from proxyds.recipe.yaml import take_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
-from proxyds.selection.probe import choose_probes, warn_of_few
+from proxyds.selection.probe import choose_probes, warn_of_few, warn_of_small
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.candidates import hand_over_again
@@ -65,8 +65,6 @@ if TYPE_CHECKING:
 
 MOST_READ_BYTES = 200_000_000
 """Bytes of parquet files and tars that are read as a whole to count labels for a recipe, at most."""
-FEW_OF_LABEL = 10
-"""Samples of a label, on average, of which fewer are warned of."""
 TIMED_STEP_SECONDS = 0.5
 """A training whose smallest step may take longer is not timed: its time is FLOPs over the machine's rate."""
 
@@ -227,10 +225,13 @@ def plan_build(
             )
             check = _plan_runs(session, timing, list_check_runs(session, recipe.check, ranked, scores, own_draws))
         n_selected = round(recipe.selection.ratio * len(data.train))
-        n_validation = 0
-        if recipe.importance.protocol != "paper":
-            n_validation = recipe.output.count_validation(len(data.evaluation))
-        warnings = [*recipe.warnings, *data.warnings, *_warn_of_few(data, "evaluation"), *_warn_of_small(data, recipe)]
+        is_paper, n_labels = recipe.importance.protocol == "paper", len(data.label_names)
+        n_validation = 0 if is_paper else recipe.output.count_validation(len(data.evaluation))
+        warnings = [*recipe.warnings, *data.warnings, *_warn_of_few(data, "evaluation")]
+        if recipe.selection.labels is None:
+            warnings += warn_of_small(n_selected, n_labels, "train on", "raise selection.ratio, or add images")
+        more = data.facts.tell_how_to_have_more("evaluation")
+        warnings += warn_of_small(len(data.evaluation), n_labels, "rank on", more)
         warnings += [*(check.warnings if check else []), *timing.warnings]
         n_workers = session.engine.n_workers
         return BuildPlan(data, architectures, probes, n_selected, n_validation, n_workers, check, warnings)
@@ -327,12 +328,7 @@ def propose_recipe(folder: str | Path, recipe: str | Path) -> Proposed:
         propose_source(path, raw.survey, looks),
         propose_ratio(looks),
     )
-    n, n_opened = (
-        sum(counts) for counts in zip(*((each.labels.total(), each.n_opened) for each in looks.values()), strict=True)
-    )
-    found = raw.survey.describe()
-    if n_opened < n:
-        found += f"; opened {n_opened:,} of {n:,} images, spread over all: `proxyds build {recipe} --dry-run` opens every one"
+    found = raw.survey.describe() + tell_opened(looks, Path(recipe))
     return Proposed(text, found, [*_tell_proxy(full, place), *raw.survey.warnings])
 
 
@@ -362,23 +358,6 @@ def _warn_of_few(data: Source, use: Literal["evaluation", "test"]) -> list[str]:
     samples = data.evaluation if use == "evaluation" else data.test
     warning = warn_of_few(samples.labels, use, data.facts.tell_how_to_have_more(use))
     return [warning] if warning else []
-
-
-def _warn_of_small(data: Source, recipe: Recipe) -> list[str]:
-    """Says where a label has few samples to train on or to rank on, the mean over labels."""
-    n_labels, n_selected = len(data.label_names), round(recipe.selection.ratio * len(data.train))
-    warnings = []
-    if recipe.selection.labels is None and n_selected < FEW_OF_LABEL * n_labels:
-        warnings.append(
-            f"selection.ratio: the proxy would have {n_selected / n_labels:.1f} samples of a label on average. A network learns little "
-            f"from fewer than {FEW_OF_LABEL}; raise the ratio, or add images"
-        )
-    if len(data.evaluation) < FEW_OF_LABEL * n_labels:
-        warnings.append(
-            f"source: there would be {len(data.evaluation) / n_labels:.1f} evaluation samples of a label on average. Accuracies on fewer than "
-            f"{FEW_OF_LABEL} rank uncertainly; {data.facts.tell_how_to_have_more('evaluation')}"
-        )
-    return warnings
 
 
 def _is_stored(session: Session, task: Task | None) -> bool:

@@ -236,6 +236,10 @@ def check_above_chance(probe: Probe, doubts: Sequence[str] = ()) -> None:
         )
 
 
+FEW_OF_LABEL = 10
+"""Samples of a label, on average, of which fewer are warned of."""
+
+
 def warn_of_few(labels: NDArray[np.int64], use: str, more: str) -> str:
     """Says that samples are too few to tell a network from chance.
 
@@ -259,6 +263,23 @@ def warn_of_few(labels: NDArray[np.int64], use: str, more: str) -> str:
         f"it has {n:,}, of which a network must be right on {find_needed_accuracy(chance, n):.1%} to be three standard errors above. "
         f"To mend it, {more}"
     )
+
+
+def warn_of_small(n: int, n_labels: int, use: str, more: str) -> list[str]:
+    """Says that a label has few samples on average.
+
+    Args:
+        n: Samples of all labels.
+        n_labels: Labels.
+        use: What the samples are to do, as people say it.
+        more: What to do to have more of them.
+    """
+    if n >= FEW_OF_LABEL * n_labels:
+        return []
+    return [
+        f"samples to {use}: {n:,}, {n / n_labels:.1f} of a label on average; with fewer than {FEW_OF_LABEL} a ranking is uncertain. "
+        f"To mend it, {more}"
+    ]
 
 
 def check_some_wrong(probes: Sequence[Probe], method: str) -> None:

@@ -23,6 +23,7 @@ from proxyds.selection.probe import (
     train_probe,
     warn_of_few,
     warn_of_likeness,
+    warn_of_small,
     write_answers,
 )
 from proxyds.selection.records import MEASURES
@@ -189,3 +190,10 @@ def test_samples_that_are_too_few_to_tell_a_network_from_chance_are_warned_of(
         assert said.startswith(f"source: should have {n_needed} evaluation samples")
         assert f"it has {len(labels)}," in said
         assert "source.validation_fraction" in said
+
+
+def test_few_samples_of_a_label_are_warned_of() -> None:
+    assert warn_of_small(50, 5, "rank on", "add images") == []
+    (said,) = warn_of_small(14, 5, "be drawn", "raise selection.ratio")
+    assert "14, 2.8 of a label" in said
+    assert "raise selection.ratio" in said

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 from proxyds.data.images import DECODE_ERRORS, check_depth, open_image
@@ -107,6 +108,15 @@ def propose_ratio(looks: Mapping[str, Look]) -> float:
     kept = (1.0 if "test" in looks else 0.8) * (1.0 if "validation" in looks else 0.9)
     fewest = min(looks["train"].labels.values()) * kept
     return next((ratio for ratio in RATIOS if fewest * ratio >= LEAST_OF_LABEL), RATIOS[-1])
+
+
+def tell_opened(looks: Mapping[str, Look], recipe: Path) -> str:
+    """Says how many images were opened, where these are not all; nothing else tells which are damaged."""
+    n_opened, n = sum(look.n_opened for look in looks.values()), sum(look.labels.total() for look in looks.values())
+    if n and n_opened >= n:
+        return ""
+    of_all = f" of {n:,}" if n else ""
+    return f"; opened {n_opened:,}{of_all} images, spread over all: `proxyds build {recipe} --dry-run` opens every one"
 
 
 def _propose_size(looks: Mapping[str, Look]) -> list[str]:
