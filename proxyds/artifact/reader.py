@@ -117,6 +117,11 @@ def _read_manifest_text(folder: Path, path: Path) -> str:
                 "no such folder; `proxyds list` shows the proxies in this one, `proxyds pull` fetches others",
                 place=folder,
             )
+        if folder.is_file():
+            raise ArtifactError(
+                f"must be a proxy's folder, it is a file; where it is a recipe, `proxyds build {folder} -o DIR` makes a proxy of it",
+                place=folder,
+            )
         facts = path.lstat()
         if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
             kind = "link" if path.is_symlink() else "pipe or device"

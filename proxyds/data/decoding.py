@@ -35,7 +35,7 @@ from proxyds.runtime.task import Report, Task
 from proxyds.text import first_line
 
 STAGE = "source"
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 CONVERSION_VERSION = 1
 """Raised when `convert_image` gives other pixels: then trainings on them are others too."""
 RUN, RUN_BYTES = 8192, 128_000_000
@@ -67,7 +67,7 @@ class Decoded:
         values: The labels that occur, as the source has them, in the order of their first images.
         counts: How many images have each label.
         firsts: Index in the part of the first image of each label.
-        bad_images: Index in the part of each image that does not decode, and its file's name.
+        bad_images: Index in the part of each image that does not decode, and where its file lies in the source.
         n_enlarged: Images with a side of fewer pixels than `image_size`.
         smallest_side: The shortest side of all, in pixels; 0 where there are none.
     """

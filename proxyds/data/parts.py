@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -77,11 +77,13 @@ class LoadedPart:
         images: Arrow structs of `bytes` and `path`, as `datasets` keeps undecoded images.
         labels: As the source has them.
         first: Index of the first one in the split.
+        folder: That messages name image files from; empty where there is none.
     """
 
     images: pa.Array
     labels: pa.Array
     first: int
+    folder: str = ""
 
     @property
     def content(self) -> str:
@@ -93,13 +95,13 @@ class LoadedPart:
 
     def encoded(self, index: int) -> bytes:
         """Reads one image of the part, as the source holds it."""
-        return _read_image(self.images[index].as_py(), f"[{self.first + index}]")
+        return _read_image(self.images[index].as_py(), f"[{self.first + index}]", self.folder)
 
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
         for index, (image, label) in enumerate(zip(self.images, self.labels.to_pylist(), strict=True)):
             file = image.as_py()
-            yield _read_image(file, f"[{self.first + index}]"), label, _name_image(file)
+            yield _read_image(file, f"[{self.first + index}]", self.folder), label, _name_image(file, self.folder)
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ class FilesPart:
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
         for index, (file, label) in enumerate(zip(self.files, self.labels, strict=True)):
-            image = {"bytes": None, "path": str(self.folder / file)}
-            yield _read_image(image, f"[{self.first + index}]"), label, _name_image(image)
+            image, folder = {"bytes": None, "path": str(self.folder / file)}, str(self.folder)
+            yield _read_image(image, f"[{self.first + index}]", folder), label, _name_image(image, folder)
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class StreamedPart:
         label_column: Its column of labels.
         content: Names, sizes and times of all of the source's files, and which of them these are.
         first: 0 for the first part.
+        folder: That messages name image files from; empty where there is none.
     """
 
     stream: Any
@@ -168,6 +171,7 @@ class StreamedPart:
     label_column: str
     content: str
     first: int | None
+    folder: str = ""
 
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
@@ -175,10 +179,11 @@ class StreamedPart:
             for index, row in enumerate(self.stream):
                 image = row[self.image_column]
                 where = f"[{index}]" if self.first == 0 else f" [{index}] of a later file"
-                yield _read_image(image, where), row[self.label_column], _name_image(image)
+                name = _name_image(image, self.folder)
+                yield _read_image(image, where, self.folder), row[self.label_column], name
 
 
-def _read_image(image: dict[str, Any] | bytes | None, where: str) -> bytes:
+def _read_image(image: dict[str, Any] | bytes | None, where: str, folder: str = "") -> bytes:
     """Reads the bytes of an image file as `datasets` keeps it, or as a plain column does; none where the source holds none."""
     if image is None or isinstance(image, bytes):
         return image or b""
@@ -188,11 +193,17 @@ def _read_image(image: dict[str, Any] | bytes | None, where: str) -> bytes:
     try:
         return Path(image["path"]).read_bytes()
     except OSError as error:
-        place = f"{where.strip()}{_name_image(image)}"
+        place = f"{where.strip()}{_name_image(image, folder)}"
         raise SourceError(f"source: image {place} cannot be read: {error.strerror}") from None
 
 
-def _name_image(image: dict[str, Any] | bytes | None) -> str:
-    """Returns the file's name of an image where the source has one, for messages."""
+def _name_image(image: dict[str, Any] | bytes | None, folder: str = "") -> str:
+    """Returns where an image's file lies in its source, for messages; elsewhere its name alone, since a path tells of somebody's machine."""
     path = image.get("path") if isinstance(image, dict) else None
-    return f" ({make_plain(Path(path).name)})" if path else ""
+    if not path:
+        return ""
+    place = PurePath(path)
+    if folder and place.is_relative_to(folder):
+        place = place.relative_to(folder)
+    is_of_source = not place.is_absolute() and "://" not in path and ".." not in place.parts
+    return f" ({make_plain(place.as_posix() if is_of_source else place.name)})"

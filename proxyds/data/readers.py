@@ -128,14 +128,15 @@ def read_some(split: RawSplit, n: int | None) -> Iterator[Row]:
             yield from islice(part.rows(), n_of_part)
 
 
-def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray) -> list[Part]:
+def _cut_parts(images: pa.ChunkedArray, labels: pa.ChunkedArray, folder: str = "") -> list[Part]:
     """Cuts what is in memory into parts, each with bytes of its own: slices would be sent to workers with all that they are cut from."""
     n_rows = max(1, min(PART, PART_BYTES * len(labels) // max(1, images.nbytes)))
 
     def copy(column: pa.ChunkedArray, start: int) -> pa.Array:
         return copy_rows(column.slice(start, n_rows)).combine_chunks()
 
-    return [LoadedPart(copy(images, start), copy(labels, start), start) for start in range(0, len(labels), n_rows)]
+    starts = range(0, len(labels), n_rows)
+    return [LoadedPart(copy(images, start), copy(labels, start), start, folder) for start in starts]
 
 
 def _open_digits() -> RawSource:
@@ -200,7 +201,7 @@ def _open_hub(spec: HubSource, streamed: bool | None, memory_bytes: int) -> RawS
         streamed = n_bytes > STREAMED_SHARE * memory_bytes
     config = None if is_local_copy else spec.config
     opened, read = _load_dataset(location, name, config, streamed)
-    raw = _read_tables(opened, spec, name, identify(listing.files, config))
+    raw = _read_tables(opened, spec, name, identify(listing.files, config), location)
     left_out = _find_unread(listing.files, read)
     survey = Survey(Path(name), "configs", {}, BY_DATASETS, left_out=left_out)
     return replace(raw, revision=revision, is_local_copy=is_local_copy, n_bytes=n_bytes, survey=survey)
@@ -236,7 +237,7 @@ def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -
             }
         opened, read = _load_dataset(folder, folder.name, None, streamed, data_files)
         files = [file for split in survey.splits.values() for file in split.files]
-        raw = _read_tables(opened, spec, folder.name, identify(files))
+        raw = _read_tables(opened, spec, folder.name, identify(files), folder)
         survey = replace(survey, left_out=survey.left_out | _find_unread(files, read))
     used = {split.name for split in raw.splits.values()}
     if unused := sorted(set(survey.splits) - used) if survey.form != "configs" else []:
@@ -253,7 +254,7 @@ def _read_images(survey: Survey, split: SurveyedSplit, streamed: bool) -> list[P
         paths = pa.array([str(folder / file.path) for file in split.files], pa.string())
         nothing = pa.nulls(len(paths), pa.large_binary())
         images = pa.StructArray.from_arrays([nothing, paths], ["bytes", "path"])
-        return _cut_parts(pa.chunked_array([images]), pa.chunked_array([pa.array(labels)]))
+        return _cut_parts(pa.chunked_array([images]), pa.chunked_array([pa.array(labels)]), str(folder))
     parts: list[Part] = []
     for start in range(0, len(labels), PART):
         some = slice(start, start + PART)
@@ -285,12 +286,12 @@ def _read_tars(
     return _cut_parts(pa.chunked_array([images]), pa.chunked_array([labels])), passed_over
 
 
-def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content: str) -> RawSource:
-    """Reads images and labels of what `datasets` has opened; `content` is that of all files."""
+def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content: str, location: Path) -> RawSource:
+    """Reads images and labels of what `datasets` has opened at a location; `content` is that of all files."""
     import datasets
 
     streamed = isinstance(next(iter(opened.values())), datasets.IterableDataset)
-    roles = _find_roles(opened, spec)
+    roles, folder = _find_roles(opened, spec), str(location.absolute())
     columns = _list_columns(opened[roles["train"]])
     image_column = find_image_column(columns, spec)
     label_column = find_label_column(columns, spec)
@@ -306,17 +307,17 @@ def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content
             split = split.cast_column(image_column, datasets.Image(decode=False))
         parts: list[Part]
         if streamed:
-            parts = _cut_stream(split, image_column, label_column, repr((content, split_name)))
+            parts = _cut_stream(split, image_column, label_column, repr((content, split_name)), folder)
         else:
             table = split.with_format("arrow")[:]
-            parts = _cut_parts(as_images(table[image_column]), table[label_column])
+            parts = _cut_parts(as_images(table[image_column]), table[label_column], folder)
         splits[role] = RawSplit(split_name, parts)
     feature = columns[label_column]
     names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
     return RawSource(name, names, splits, is_test_asked=spec.test_split is not None, is_streamed=streamed)
 
 
-def _cut_stream(split: Any, image_column: str, label_column: str, content: str) -> list[Part]:
+def _cut_stream(split: Any, image_column: str, label_column: str, content: str, folder: str) -> list[Part]:
     split = split.select_columns([image_column, label_column])
     n_parts = min(split.num_shards, MAX_FILE_GROUPS)
     return [
@@ -326,6 +327,7 @@ def _cut_stream(split: Any, image_column: str, label_column: str, content: str) 
             label_column,
             repr((content, image_column, label_column, part, n_parts)),
             None if part else 0,
+            folder,
         )
         for part in range(n_parts)
     ]

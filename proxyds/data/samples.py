@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,6 +222,16 @@ class SourceFacts:
     left_out: dict[str, int] = field(default_factory=dict)
     n_conflicting: int = 0
     id_rule: int = ID_RULE
+
+    def tell_how_to_have_more(self, use: Literal["evaluation", "test"]) -> str:
+        """Says what to do to have more evaluation or test samples: a fraction says nothing of what has a split of its own."""
+        origin = self.evaluation_from if use == "evaluation" else self.test_from
+        setting = "test" if use == "test" else "validation"
+        if "(the paper's protocol)" in origin:
+            origin, setting = self.test_from, "test"
+        if "carved" in origin:
+            return f"set more {use} samples aside (source.{setting}_fraction)"
+        return f"add images to {origin}"
 
 
 def tell_repeats(n_conflicting: int, n_shared: int) -> list[str]:

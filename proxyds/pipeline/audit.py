@@ -163,9 +163,8 @@ def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
     if manifest.agreement is not None and scored.agreement is not None:
         shares = [(each.share, each.by_chance, *each.of_cases) for each in (manifest.agreement, scored.agreement)]
         checks[f"{MANIFEST}: agreement"] = all(itertools.starmap(_agree, zip(*shares, strict=True)))
-    for what, is_so in checks.items():
-        if not is_so:
-            raise refused(folder, f"{what} must be what the answers in evaluation/ give, it is something else")
+    if wrong := [what for what, is_so in checks.items() if not is_so]:
+        raise refused(folder, f"{wrong[0]} must be what the answers in evaluation/ give, it is something else")
 
 
 def _check_design(manifest: Manifest, importance: pa.Table) -> dict[str, bool]:
@@ -326,6 +325,12 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
         where = value.get("path") if isinstance(value, dict) else value if isinstance(value, str) else None
         if where is not None and (not isinstance(where, str) or not where.strip(".") or re.search(r"[/\\]|^~", where)):
             raise refused(path, f"{name}.path must be a name without folders, it is {where!r}")
+    output, counts = tree.get("output"), manifest.counts
+    wanted = output.get("validation") if isinstance(output, dict) else None
+    most = 0 if wanted == "none" else wanted if type(wanted) is int else counts.evaluation
+    least = most if wanted == "all" and manifest.kept_labels is None and manifest.protocol != "paper" else 0
+    if not least <= counts.validation <= most:
+        raise refused(path, f"output.validation must give what {MANIFEST} says, {counts.validation}, it is {wanted!r}")
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
         inner = tree.get(section) if section else tree
@@ -414,8 +419,7 @@ def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     """Lists what evidence claims since format 1.6: intervals, outcomes, architectures, searches."""
     claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
     claims["n_listed"] = len(evidence.architectures)
-    estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling}
-    estimates |= evidence.list_held_out()
+    estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling, **evidence.list_held_out()}
     for each in evidence.methods:
         place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"
         estimates |= {f"{name} of {place}": estimate for name, estimate in each.statistics.items()}

@@ -47,7 +47,7 @@ from proxyds.pipeline.stages import (
 )
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
-from proxyds.recipe.models import Recipe
+from proxyds.recipe.models import Recipe, choose_crop_padding
 from proxyds.recipe.yaml import take_recipe, write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder
@@ -103,6 +103,8 @@ def build(
     out = as_path(out, "out").absolute()
     existing = check_destination(out, force)
     out = out.resolve()  # a link to a proxy stays a link
+    if existing is not None and not force and source is None:
+        _refuse_other_recipe(recipe, out, existing)
     with open_build(recipe, Execution(**options), source) as session:
         warnings = [*recipe.warnings, *session.data.warnings]
         if existing is not None and force:
@@ -249,6 +251,15 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
             check_only_own_files(out, existing)
         try_folder(out)
     return existing
+
+
+def _refuse_other_recipe(recipe: Recipe, out: Path, existing: Manifest) -> None:
+    """Refuses what the recipe alone tells to be another proxy than the one that is there, before its source is read."""
+    if recipe.source.kind == "memory" or existing.image_shape is None:
+        return  # what a program passes may belong to the recipe
+    padding = choose_crop_padding(min(existing.image_shape[1:]))  # other images are another source anyway
+    if recipe.with_crop_padding(padding).sha256 != existing.recipe_sha256:
+        raise another_proxy(out, existing)
 
 
 def _tell_of_former(session: Session, existing: Manifest) -> list[str]:

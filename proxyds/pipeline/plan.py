@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from proxyds.arguments import as_path
 from proxyds.artifact.ranking_table import ALL_LABELS, DATASETS, PROXY
 from proxyds.artifact.reader import read_manifest
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.readers import RawSource, RawSplit, open_splits, read_some
-from proxyds.data.samples import Samples, Source
-from proxyds.data.survey.proposal import MOST_OPENED, Look, look_at, propose_ratio, propose_source
-from proxyds.errors import SourceError, SourceNotFoundError
+from proxyds.data.samples import Source
+from proxyds.data.survey.folder import check_one_form, survey_folder
+from proxyds.data.survey.proposal import MOST_OPENED, Look, look_at, propose_ratio, propose_source, tell_opened
+from proxyds.errors import ArtifactError, NoPermissionError, SourceError, SourceNotFoundError
 from proxyds.evaluation.runs import Run
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
@@ -50,7 +51,7 @@ from proxyds.recipe.yaml import take_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
-from proxyds.selection.probe import choose_probes, warn_of_few
+from proxyds.selection.probe import choose_probes, warn_of_few, warn_of_small
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.candidates import hand_over_again
@@ -150,7 +151,8 @@ class BuildPlan:
         source: The data set, read and split.
         architectures: The space, from the lightest to the heaviest.
         probes: Cost of each probe.
-        n_selected: Samples that the proxy would hold.
+        n_selected: Samples that the proxy would hold to train on.
+        n_validation: Samples that it would hold to rank on, at most: where it keeps some labels only, they are fewer.
         n_workers: Trainings at once.
         check: What the check would do; None where the recipe has none.
         warnings: What build and check may fail to show, and why.
@@ -160,17 +162,24 @@ class BuildPlan:
     architectures: list[Architecture]
     probes: list[PlannedProbe]
     n_selected: int
+    n_validation: int
     n_workers: int
     check: CheckPlan | None
     warnings: list[str] = field(default_factory=list)
 
     @property
     def expected_seconds(self) -> float | None:
-        """Seconds of all trainings, side by side: the longest probe, or an even share of the sum; then the check. None as above."""
-        seconds, of_check = _list_seconds(self.probes), self.check.expected_seconds if self.check else 0.0
-        if seconds is None or of_check is None:
+        """Seconds of the build and then of its check; None as above."""
+        of_check = self.check.expected_seconds if self.check else 0.0
+        if self.expected_build_seconds is None or of_check is None:
             return None
-        return max(max(seconds), sum(seconds) / self.n_workers) + of_check
+        return self.expected_build_seconds + of_check
+
+    @property
+    def expected_build_seconds(self) -> float | None:
+        """Seconds of the trainings of probes, side by side: the longest, or an even share of the sum. None as above."""
+        seconds = _list_seconds(self.probes)
+        return None if seconds is None else max(max(seconds), sum(seconds) / self.n_workers)
 
 
 def _list_seconds(work: Sequence[PlannedProbe | PlannedRuns]) -> list[float] | None:
@@ -216,10 +225,16 @@ def plan_build(
             )
             check = _plan_runs(session, timing, list_check_runs(session, recipe.check, ranked, scores, own_draws))
         n_selected = round(recipe.selection.ratio * len(data.train))
-        fraction = "test_fraction" if recipe.importance.protocol == "paper" else "validation_fraction"
-        warnings = [*recipe.warnings, *data.warnings, *_warn_of_few(data.evaluation, "evaluation", fraction)]
+        is_paper, n_labels = recipe.importance.protocol == "paper", len(data.label_names)
+        n_validation = 0 if is_paper else recipe.output.count_validation(len(data.evaluation))
+        warnings = [*recipe.warnings, *data.warnings, *_warn_of_few(data, "evaluation")]
+        if recipe.selection.labels is None:
+            warnings += warn_of_small(n_selected, n_labels, "train on", "raise selection.ratio, or add images")
+        more = data.facts.tell_how_to_have_more("evaluation")
+        warnings += warn_of_small(len(data.evaluation), n_labels, "rank on", more)
         warnings += [*(check.warnings if check else []), *timing.warnings]
-        return BuildPlan(data, architectures, probes, n_selected, session.engine.n_workers, check, warnings)
+        n_workers = session.engine.n_workers
+        return BuildPlan(data, architectures, probes, n_selected, n_validation, n_workers, check, warnings)
 
 
 @showing_progress
@@ -284,13 +299,20 @@ def propose_recipe(folder: str | Path, recipe: str | Path) -> Proposed:
         SourceError: There is no such folder, or what lies in it can be read in several ways; says what to decide.
     """
     place = Path(os.path.expanduser(folder))  # noqa: PTH111 - nobody's home is no error here
+    if os.path.isfile(place):  # noqa: PTH113
+        raise SourceNotFoundError(
+            "must be a folder with images, parquet files or tars, it is a file; name the folder that it lies in",
+            place=place,
+        )
     if not os.path.isdir(place):  # noqa: PTH112 - a name that is too long is none either
         raise SourceNotFoundError("must be a folder with images, parquet files or tars, there is none", place=place)
     full = place.resolve()
     if (trouble := find_active_text(str(full))) is not None:
         raise SourceError(f"must have a path of plain text for a recipe to name it, it holds {trouble}", place=place)
+    spec = FolderSource(kind="folder", path=str(full), on_left_over="skip")
     try:
-        raw = open_splits(FolderSource(kind="folder", path=str(full), on_left_over="skip"), True, 0)
+        check_one_form(survey_folder(full, spec))
+        raw = open_splits(spec, True, 0)
     except SourceError as error:
         error.message += (
             "\nnothing was written: mend the folder, or decide it in the recipe of `proxyds init --preset folder`"
@@ -306,7 +328,20 @@ def propose_recipe(folder: str | Path, recipe: str | Path) -> Proposed:
         propose_source(path, raw.survey, looks),
         propose_ratio(looks),
     )
-    return Proposed(text, raw.survey.describe(), raw.survey.warnings)
+    found = raw.survey.describe() + tell_opened(looks, Path(recipe))
+    return Proposed(text, found, [*_tell_proxy(full, place), *raw.survey.warnings])
+
+
+def _tell_proxy(folder: Path, place: Path) -> list[str]:
+    """Says that a folder is a proxy, if it is."""
+    try:
+        manifest = read_manifest(folder)
+    except (ArtifactError, NoPermissionError):
+        return []
+    return [
+        f"{place} is itself a proxy, {manifest.name} {manifest.version}: this recipe would choose among its samples alone. What it was made "
+        f"from is in {place / 'recipe.yaml'}"
+    ]
 
 
 def _look_into(raw: RawSource, split: RawSplit) -> Look:
@@ -319,8 +354,9 @@ def _look_into(raw: RawSource, split: RawSplit) -> Look:
     return look
 
 
-def _warn_of_few(samples: Samples, use: str, fraction: str) -> list[str]:
-    warning = warn_of_few(samples.labels, use, f"source.{fraction}")
+def _warn_of_few(data: Source, use: Literal["evaluation", "test"]) -> list[str]:
+    samples = data.evaluation if use == "evaluation" else data.test
+    warning = warn_of_few(samples.labels, use, data.facts.tell_how_to_have_more(use))
     return [warning] if warning else []
 
 
@@ -410,5 +446,5 @@ def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Se
         planned.append(PlannedRuns(DATASETS[dataset], ratio, len(of_kind), n_stored, flops, seconds))
     architectures = {run.architecture.name: run.architecture for run in runs}
     by_weight = sorted(architectures.values(), key=by_cost)
-    warnings = _warn_of_few(session.data.test, "test", "test_fraction")
+    warnings = _warn_of_few(session.data, "test")
     return CheckPlan(by_weight, planned, session.engine.n_workers, list(probes), warnings)

@@ -348,7 +348,9 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
     for probe in probes:
         check_above_chance(probe, tell_repeats(facts.n_conflicting, facts.n_shared))
     check_some_wrong(probes, session.recipe.selection.method)
-    warning = warn_of_likeness(probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)])
+    lightest, heaviest = probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)]
+    more = facts.tell_how_to_have_more("evaluation")
+    warning = warn_of_likeness(lightest, heaviest, more, session.recipe.selection.method)
     known = [job.flops for job in jobs if job.flops is not None]
     flops = sum(known) if len(known) == len(jobs) else None
     session.clock.end_stage("probes", [probe.result for probe in probes], flops, warning)

@@ -87,6 +87,8 @@ def write_recipe(recipe: Recipe) -> str:
 
 def _read_text(path: Path) -> str:
     try:
+        if path.is_dir():
+            raise RecipeNotFoundError(_advise_on_folder(path))
         size = path.stat().st_size
         if size > MAX_RECIPE_BYTES:
             raise RecipeSyntaxError(f"{path}: must be smaller than {MAX_RECIPE_BYTES:,} bytes, this has {size:,}")
@@ -99,6 +101,13 @@ def _read_text(path: Path) -> str:
         raise RecipeSyntaxError(f"{path}: a recipe must be UTF-8 text, byte {error.start} is not") from None
     except OSError as error:
         raise RecipeNotFoundError(f"{path}: the recipe cannot be read: {error.strerror}") from None
+
+
+def _advise_on_folder(path: Path) -> str:
+    """Says what to name in place of a folder."""
+    if (path / "manifest.json").is_file() and (path / "recipe.yaml").is_file():
+        return f"{path}: must be a recipe's file, it is a proxy's folder; its recipe is {path / 'recipe.yaml'}"
+    return f"{path}: must be a recipe's file, it is a folder; `proxyds init --from {path}` writes a recipe for the images in it"
 
 
 def _parse_assignment(assignment: str) -> tuple[Place, Any]:

@@ -236,7 +236,11 @@ def check_above_chance(probe: Probe, doubts: Sequence[str] = ()) -> None:
         )
 
 
-def warn_of_few(labels: NDArray[np.int64], use: str, field: str) -> str:
+FEW_OF_LABEL = 10
+"""Samples of a label, on average, of which fewer are warned of."""
+
+
+def warn_of_few(labels: NDArray[np.int64], use: str, more: str) -> str:
     """Says that samples are too few to tell a network from chance.
 
     Enough are 30, and as many as put three standard errors above chance at 90 %, or where chance is above 80 % halfway from it to 100 %.
@@ -244,7 +248,7 @@ def warn_of_few(labels: NDArray[np.int64], use: str, field: str) -> str:
     Args:
         labels: (M,) the labels of the samples.
         use: What they are for, as people call them.
-        field: The recipe's setting that makes them more.
+        more: What to do to have more of them.
 
     Returns:
         The warning; empty where they are enough.
@@ -257,8 +261,25 @@ def warn_of_few(labels: NDArray[np.int64], use: str, field: str) -> str:
     return (
         f"source: should have {n_needed:,} {use} samples or more to tell networks from chance ({chance:.1%}, the most frequent label); "
         f"it has {n:,}, of which a network must be right on {find_needed_accuracy(chance, n):.1%} to be three standard errors above. "
-        f"Set more aside ({field}), or name a larger split"
+        f"To mend it, {more}"
     )
+
+
+def warn_of_small(n: int, n_labels: int, use: str, more: str) -> list[str]:
+    """Says that a label has few samples on average.
+
+    Args:
+        n: Samples of all labels.
+        n_labels: Labels.
+        use: What the samples are to do, as people say it.
+        more: What to do to have more of them.
+    """
+    if n >= FEW_OF_LABEL * n_labels:
+        return []
+    return [
+        f"samples to {use}: {n:,}, {n / n_labels:.1f} of a label on average; with fewer than {FEW_OF_LABEL} a ranking is uncertain. "
+        f"To mend it, {more}"
+    ]
 
 
 def check_some_wrong(probes: Sequence[Probe], method: str) -> None:
@@ -275,12 +296,14 @@ def check_some_wrong(probes: Sequence[Probe], method: str) -> None:
         )
 
 
-def warn_of_likeness(lightest: Sequence[Probe], heaviest: Sequence[Probe]) -> str:
+def warn_of_likeness(lightest: Sequence[Probe], heaviest: Sequence[Probe], more: str, method: str) -> str:
     """Says why the probes' outcomes may not tell the architectures of a space apart.
 
     Args:
         lightest: The lightest probe, once for each of its trainings.
         heaviest: The heaviest one.
+        more: What to do to have more evaluation samples.
+        method: The recipe's selection method.
 
     Returns:
         The warning; empty where the heaviest is wrong somewhere, and more than two standard errors from the lightest.
@@ -296,11 +319,15 @@ def warn_of_likeness(lightest: Sequence[Probe], heaviest: Sequence[Probe]) -> st
     if abs(difference) > 2 * error:
         return ""
     n_light, n_heavy = ((each & ~other).sum() / len(each) for each, other in ((light, heavy), (heavy, light)))
+    is_chosen_by = "cases" in METHODS[method].needs
+    what_for = (
+        "" if is_chosen_by else f"The method {method} chooses by something else, but who ranks on them is as unsure. "
+    )
     return (
         f"too close: the lightest is right on {light.mean():.1%} of the {len(labels):,} evaluation samples and the heaviest on "
         f"{heavy.mean():.1%}; on {n_light:g} the lightest alone is right, on {n_heavy:g} the heaviest. Accuracies must differ by two "
-        f"standard errors, {2 * error:.1%}, to be told apart. Widen the space, or set more evaluation samples aside "
-        "(source.validation_fraction); where both are near 100 %, train shorter (training.epochs) or on smaller images (source.image_size)"
+        f"standard errors, {2 * error:.1%}, to be told apart. {what_for}Widen the space, or {more}; "
+        "where both are near 100 %, train shorter (training.epochs) or on smaller images (source.image_size)"
     )
 
 

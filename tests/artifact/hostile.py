@@ -693,6 +693,8 @@ RECIPES = {
     "next-lines": ("a: 1\n" + "#\x85" * 4_000, "must have line feeds between lines"),
     "deep": (f"a: {DEEP}\n", "must be 50 levels deep at most"),
     "key-twice": ("a: 1\na: 2\n", "a key must stand once"),
+    "fewer-to-rank-on": ("output: {validation: 1}\n", r"output\.validation must give what manifest\.json says"),
+    "none-to-rank-on": ("output: {validation: none}\n", r"output\.validation must give what manifest\.json says"),
 }
 OF_THE_MANIFEST = {
     key: Case(

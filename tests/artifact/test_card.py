@@ -342,7 +342,7 @@ def test_the_card_says_how_to_prepare_images_and_which_samples_are_the_test_samp
     manifest, tables = records
     said = find_section(render_card(manifest, tables)["README.md"].decode(), HEADINGS[2])
     assert "ImageOps.fit(image, (8, 8), Image.Resampling.BILINEAR)" in said
-    assert "a window of 8x8 pixels at a random place of the picture with 1 black pixels" in said
+    assert "a window of 8x8 pixels at a random place of the picture in a black border of 1 pixel" in said
     assert "mirror" not in said  # the recipe flips nothing
     assert 'torch_dataset(place, "test")' in said  # digits need no folder
     assert "encoded_sha256" in said

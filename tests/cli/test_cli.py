@@ -118,7 +118,9 @@ def test_dry_run_says_what_would_be_trained_and_makes_nothing(
     assert plan["n_selected"] == 130
     assert plan["n_architectures"] == 4
     assert [probe["is_stored"] for probe in plan["probes"]] == [False, False]
+    assert (plan["n_evaluation"], plan["n_test"], plan["n_validation"]) == (143, 359, 143)
     assert 0 < plan["expected_seconds"] < 600
+    assert plan["expected_build_seconds"] == plan["expected_seconds"]  # it has no check
     assert plan["warnings"] == []
     assert not (tmp_path / "p").exists()
     assert not list((tmp_path / "fresh").glob("probes/*"))
@@ -126,6 +128,8 @@ def test_dry_run_says_what_would_be_trained_and_makes_nothing(
     shown = run_proxyds("build", "recipe.yaml", "-o", "p", "--dry-run", *few, **fresh).stdout
     assert "nothing was trained" in shown
     assert "warning: source: should have 30 evaluation samples" in shown
+    assert "warning: samples to rank on: " in shown
+    assert "359 test samples (carved from the training split, 0.2 of each label: source.test_fraction)" in shown
     assert "resnet base_filters=8 multiplier=2" in shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import datasets
 import pytest
 from PIL import Image
 
+from proxyds.data.survey.proposal import Look, look_at, propose_ratio, propose_source
+from proxyds.data.survey.records import Survey
 from proxyds.recipe.yaml import read_recipe
 from tests.conftest import Run, check_manners
 from tests.pipeline.test_bad_input import encoded_picture, write_pictures
@@ -121,6 +124,32 @@ def test_what_can_be_read_in_two_ways_is_to_be_decided_and_nothing_is_written(ru
     for words in ("labels_may_differ", "--preset folder"):
         assert words in refused.stderr
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_backup_beside_images_is_to_be_moved_away_and_nothing_is_written(run_here: Run, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "images", n=12)
+    (tmp_path / "images" / "backup.tar").write_bytes(bytes(1024))
+    refused = run_here("init", "--from", "images")
+    check_manners(refused)
+    assert refused.returncode == 20
+    assert "backup.tar" in refused.stderr
+    assert "label_column" not in refused.stderr
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_a_proxy_of_the_named_size_gives_a_label_some_samples_and_what_is_set_aside_is_counted() -> None:
+    look = Look(labels=Counter({"bee": 250, "cat": 400}), sides=Counter({(8, 8): 650}), n_opened=650)
+    assert propose_ratio({"train": look}) == 0.2  # of 180 bees
+    survey = Survey(Path("x"), "images", {}, "by folders")
+    text = propose_source("x", survey, {"train": look})
+    assert "about 130 images of train are set aside to test on" in text
+    assert "about 52 images of train are set aside to rank on" in text
+
+
+def test_a_cut_off_image_is_seen() -> None:
+    whole = encoded_picture(0, 1)
+    look = look_at([(whole, 0, " (a/0.png)"), (whole[: len(whole) // 2], 1, " (b/1.png)")])
+    assert (look.n_opened, look.bad) == (2, ["b/1.png"])
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty", "file"])

@@ -24,7 +24,7 @@ from PIL import Image
 
 from proxyds.data.images import FORMATS
 from proxyds.data.readers import NOT_READ
-from proxyds.data.survey.folder import survey_folder
+from proxyds.data.survey.folder import check_one_form, survey_folder
 from proxyds.data.survey.listing import READ_SUFFIXES, UNREAD_SUFFIXES
 from proxyds.data.survey.records import Survey
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
@@ -343,7 +343,28 @@ def test_two_forms_of_data_are_named(tmp_path: Path) -> None:
     lay(tmp_path, "assets/example.png")
     with pytest.raises(SourceError, match=r"assets/example\.png.*on_left_over"):
         survey(tmp_path)
-    assert survey(tmp_path, on_left_over="skip").form == "parquet"
+    found = survey(tmp_path, on_left_over="skip")
+    assert found.form == "parquet"
+    check_one_form(found)  # one folder of pictures is no data set
+
+
+@pytest.mark.parametrize("backup", ["backup.tar", "tables/all.parquet"])
+def test_images_in_folders_beside_other_data_are_two_forms_that_are_to_be_told_apart(
+    tmp_path: Path, backup: str
+) -> None:
+    lay_classes(tmp_path)
+    (tmp_path / backup).parent.mkdir(exist_ok=True)
+    (tmp_path / backup).write_bytes(bytes(1024))
+    with pytest.raises(SourceError, match=rf"{backup}.*images in folders: 16 .*move away.*skip"):
+        survey(tmp_path)
+    with pytest.raises(SourceError, match=rf"{backup}.*beside images in folders: 16 .*move away"):
+        check_one_form(survey(tmp_path, on_left_over="skip"))
+
+
+def test_a_label_whose_folder_is_there_and_empty_is_named_where_splits_differ(tmp_path: Path) -> None:
+    lay(tmp_path, "Train/cat/0.png", "Train/elk/1.png", "Train/dog/", "val/cat/2.png", "val/elk/3.png", "val/dog/4.png")
+    with pytest.raises(LabelError, match=r"alone has dog and no image that is used is in Train/dog, "):
+        survey(tmp_path)
 
 
 def test_names_that_are_no_text_are_named(tmp_path: Path) -> None:
@@ -748,10 +769,10 @@ def test_a_jpeg_with_a_broken_exif_rational_is_a_damaged_image(load: Load, tmp_p
     lay_classes(tmp_path / "pictures")
     broken = encode(picture(3), "JPEG", exif=exif_that_breaks())
     (tmp_path / "pictures" / "cat" / "3.png").write_bytes(broken)
-    with pytest.raises(BadImageError, match=r"train\[3\] \(3\.png\)"):
+    with pytest.raises(BadImageError, match=r"train\[3\] \(cat/3\.png\)"):
         load("{kind: folder, path: pictures}")
     source = load("{kind: folder, path: pictures, on_bad_image: skip}")
-    assert source.facts.bad_images == ("train[3] (3.png)",)
+    assert source.facts.bad_images == ("train[3] (cat/3.png)",)
 
 
 @pytest.mark.parametrize(

@@ -258,14 +258,18 @@ def find_warnings(steps: list[Progress | StageEnded]) -> str:
     return " ".join(step.warning for step in steps if isinstance(step, StageEnded))
 
 
-def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(tmp_path: Path, session_store: Path) -> None:
+def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(
+    tmp_path: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, store = tmp_path / "p", Store(session_store)
     first = proxyds.build(tiny(), out, store=store, device="cpu")
     inode = (out / "manifest.json").stat().st_ino
     assert proxyds.build(tiny(), out, store=store, device="cpu").was_there
     assert (out / "manifest.json").stat().st_ino == inode
-    with pytest.raises(OutputExistsError, match="of another recipe or source"):
-        proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu")
+    with monkeypatch.context() as patched:
+        patched.setattr("proxyds.pipeline.build.open_build", None)  # the recipe alone tells
+        with pytest.raises(OutputExistsError, match="of another recipe or source"):
+            proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu")
     assert verify_proxy(out) == first.manifest
     (out / "data" / "my-notes.txt").write_text("precious")
     with pytest.raises(OutputExistsError, match=r"nothing else to be replaced, found data/my-notes\.txt"):

@@ -427,7 +427,11 @@ def test_a_missing_recipe_says_how_to_write_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeNotFoundError, match="cannot be read: Is a directory"):
+    with pytest.raises(RecipeNotFoundError, match=rf"it is a folder; `proxyds init --from {tmp_path}`"):
+        read_recipe(tmp_path)
+    for name in ("manifest.json", "recipe.yaml"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RecipeNotFoundError, match=rf"a proxy's folder; its recipe is {tmp_path}/recipe\.yaml"):
         read_recipe(tmp_path)
 
 

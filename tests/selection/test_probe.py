@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from proxyds.selection.probe import (
     train_probe,
     warn_of_few,
     warn_of_likeness,
+    warn_of_small,
     write_answers,
 )
 from proxyds.selection.records import MEASURES
@@ -115,28 +117,35 @@ def test_of_several_trainings_a_samples_difference_is_the_mean() -> None:
     assert compare_accuracies(one, other) == pytest.approx((1 / 8, np.sqrt((1 / 4 / 4 - 1 / 64) / 4)))
 
 
+def warn(lightest: Sequence[Probe], heaviest: Sequence[Probe], method: str = "cases") -> str:
+    return warn_of_likeness(lightest, heaviest, "set more aside", method)
+
+
 def test_probes_that_cannot_be_told_apart_are_warned_of(tmp_path: Path) -> None:
     heavy = make_probe(tmp_path, [0])
     # of 64 samples the heaviest alone is right on c: c / 64 against 2 sqrt(c - c^2 / 64) / 64, so that c must be above 64 / 17
-    said = warn_of_likeness([make_probe(tmp_path, [0, 1, 2])], [heavy])
+    said = warn([make_probe(tmp_path, [0, 1, 2])], [heavy])
     assert "too close" in said
     assert "on 0 the lightest alone is right, on 2 the heaviest" in said
     assert "95.3%" in said
     assert "98.4%" in said
-    assert "too close" in warn_of_likeness([make_probe(tmp_path, [*range(4)])], [heavy])
-    assert warn_of_likeness([make_probe(tmp_path, [*range(5)])], [heavy]) == ""
-    assert warn_of_likeness([heavy], [make_probe(tmp_path, [*range(5)])]) == ""  # the other way round they differ, too
-    assert "too close" in warn_of_likeness([heavy], [heavy])
+    assert "too close" in warn([make_probe(tmp_path, [*range(4)])], [heavy])
+    assert warn([make_probe(tmp_path, [*range(5)])], [heavy]) == ""
+    assert warn([heavy], [make_probe(tmp_path, [*range(5)])]) == ""  # the other way round they differ, too
+    assert "too close" in warn([heavy], [heavy])
+    assert "set more aside" in warn([heavy], [heavy])
+    assert "method easier" in warn([heavy], [heavy], "easier")
+    assert "method" not in warn([heavy], [heavy])
 
 
 def test_a_heaviest_probe_that_is_always_right_is_warned_of(tmp_path: Path) -> None:
     light, perfect = make_probe(tmp_path, [*range(20)]), make_probe(tmp_path, [])
-    said = warn_of_likeness([light], [perfect])
+    said = warn([light], [perfect])
     assert "saturated" in said
     assert "all 64 evaluation samples" in said
     assert "Train shorter" in said
     again, once_wrong = make_probe(tmp_path, [*range(20)], 1), make_probe(tmp_path, [0], 1)
-    assert "saturated" not in warn_of_likeness([light, again], [perfect, once_wrong])
+    assert "saturated" not in warn([light, again], [perfect, once_wrong])
 
 
 def test_methods_that_choose_by_outcomes_need_some_that_are_wrong(tmp_path: Path) -> None:
@@ -181,3 +190,10 @@ def test_samples_that_are_too_few_to_tell_a_network_from_chance_are_warned_of(
         assert said.startswith(f"source: should have {n_needed} evaluation samples")
         assert f"it has {len(labels)}," in said
         assert "source.validation_fraction" in said
+
+
+def test_few_samples_of_a_label_are_warned_of() -> None:
+    assert warn_of_small(50, 5, "rank on", "add images") == []
+    (said,) = warn_of_small(14, 5, "be drawn", "raise selection.ratio")
+    assert "14, 2.8 of a label" in said
+    assert "raise selection.ratio" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -46,10 +47,12 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
     with translate_os_errors(path, "choose another place"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, text.encode())
+    named = re.search(r"^name: ([\w.-]+)", text, re.MULTILINE)
+    out = named[1] if named else "my-proxy"
     steps = [
         f"proxyds validate {path}",
         f"proxyds build {path} --dry-run",
-        f"proxyds build {path} -o my-proxy      checks it too, if the recipe has a section check",
+        f"proxyds build {path} -o {out}      checks it too, if the recipe has a section check",
     ]
     say("\n".join([*notes, f"wrote {path}", "next: " + "\n      ".join(steps)]))
 

@@ -33,6 +33,7 @@ NO_SPLIT = "files whose names tell no split, beside others that do"
 OF_SYSTEMS = "hidden files, or those of systems"
 SIDE_CARS = "other files"
 
+NAMES_OF_FORMS = {"parquet": "parquet files", "tars": "tars", "images": "images in folders"}
 _ORDER = {"train": 0, "validation": 1, "test": 2}
 _INSTRUCTIONS = re.compile(r"^(configs|dataset_info)\s*:", re.MULTILINE)
 _MOST_README_BYTES = 1_000_000
@@ -72,6 +73,12 @@ def survey_folder(folder: Path, spec: FolderSource) -> Survey:
     }
     if not forms:
         raise SourceNotFoundError(_tell_nothing(folder, listing, left_over))
+    if left_over[OTHER_DATA] and spec.on_left_over == "fail":
+        found = " beside ".join(_name_form(_paths(by_form[form])) for form in forms)
+        raise SourceError(
+            f"source: must hold one form of data, found {found}; move away what is not meant, or have {NAMES_OF_FORMS[forms[0]]} alone read "
+            "(source.on_left_over: skip)"
+        )
     if forms[0] == "images":
         survey = _survey_images(folder, by_form["images"], kinds["tables"], listing, spec, left_over)
     elif forms[0] == "tars":
@@ -92,6 +99,33 @@ def survey_folder(folder: Path, spec: FolderSource) -> Survey:
     left_out = {why: tuple(paths) for why, paths in (left_over | harmless).items() if paths}
     splits = {name: survey.splits[name] for name in sorted(survey.splits, key=lambda name: (_ORDER.get(name, 3), name))}
     return Survey(folder, survey.form, splits, survey.rule, survey.label_names, left_out, tuple(notes))
+
+
+def check_one_form(survey: Survey) -> None:
+    """Makes sure that a folder whose left-overs may be left out has not two forms of data, either of which can be meant.
+
+    A few pictures in one folder beside parquet files or tars are none: they belong to a page.
+
+    Raises:
+        SourceError: It has.
+    """
+    others = survey.left_out.get(OTHER_DATA, ())
+    folders = {path.rpartition("/")[0] for path in others}
+    is_data = len(folders) > 1 or any(path.endswith((".parquet", ".tar")) for path in others)
+    if is_data:
+        used = [file.path for split in survey.splits.values() for file in split.files]
+        raise SourceError(
+            f"source: must hold one form of data, found {_name_form(used)} beside {_name_form(others)}; move away what is not meant, such as "
+            "a backup, or name a folder that holds one form"
+        )
+
+
+def _name_form(paths: Sequence[str]) -> str:
+    """Names files by their form, with how many they are and where they lie."""
+    suffixes = {PurePosixPath(path).suffix.lower() for path in paths}
+    forms = {{".parquet": "parquet", ".tar": "tars"}.get(suffix, "images") for suffix in suffixes}
+    form = " and ".join(NAMES_OF_FORMS[each] for each in sorted(forms))
+    return f"{form}: {len(paths):,} ({name_paths(paths)})"
 
 
 def _paths(files: Sequence[FoundFile]) -> list[str]:
@@ -139,9 +173,10 @@ def _survey_images(
         return Survey(folder, "images", splits, f"labels by {named}, splits by folders: {shown}")
     splits, left_over[ASTRAY], depth = label_by_folder(layout, folder.name)
     _refuse_left_over(folder, left_over, splits, spec)
-    check_labels(splits, layout, spec, folder.name)
+    empty = find_empty(listing.folders, layout, splits, depth, spec)
+    check_labels(splits, layout, spec, folder.name, empty)
     notes = []
-    if empty := find_empty(listing.folders, layout, splits, depth, spec):
+    if empty:
         notes.append(
             f"folders of labels or splits that hold no image that is used: {len(empty):,} ({name_paths(empty)})"
         )

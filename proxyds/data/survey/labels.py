@@ -141,8 +141,17 @@ def label_by_folder(layout: Layout, source: str) -> tuple[dict[str, SurveyedSpli
     return splits, astray, depth
 
 
-def check_labels(splits: dict[str, SurveyedSplit], layout: Layout, spec: FolderSource, source: str) -> None:
+def check_labels(
+    splits: dict[str, SurveyedSplit], layout: Layout, spec: FolderSource, source: str, empty: Sequence[str]
+) -> None:
     """Makes sure that there are two labels or more, and that all splits that the recipe uses have the same.
+
+    Args:
+        splits: What was found.
+        layout: Where it lies.
+        spec: The recipe's section.
+        source: The folder's name.
+        empty: Folders that hold no image that is used, see `find_empty`.
 
     Raises:
         LabelError: They have not.
@@ -167,6 +176,9 @@ def check_labels(splits: dict[str, SurveyedSplit], layout: Layout, spec: FolderS
             said = [f"{split} alone has {name_paths(more)}"] * bool(more) + [
                 f"{split} lacks {name_paths(fewer)}"
             ] * bool(fewer)
+            lacking = {normalize(name) for name in (*more, *fewer)}
+            if there := [path for path in empty if normalize(path.rpartition("/")[2]) in lacking]:
+                said.append(f"no image that is used is in {name_paths(there)}")
             raise LabelError(
                 f"source: splits must have the same labels, {' and '.join(said)}, beside {spec.train_split}; rename folders, or set "
                 "source.labels_may_differ: true"

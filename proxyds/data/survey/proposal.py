@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 from proxyds.data.images import DECODE_ERRORS, check_depth, open_image
@@ -16,8 +17,10 @@ from proxyds.text import make_plain
 SIDES = (64, 48, 32, 24, 16, 8)
 """Sides in pixels that are proposed: small ones, since the time of a training grows with the square."""
 RATIOS = (0.05, 0.1, 0.2, 0.5)
-LEAST_OF_LABEL = 2
+LEAST_OF_LABEL = 20
 """Samples that a label should expect in the proxy, at least."""
+_SMALL = (64, 64)
+"""JPEG files are decoded at this size at least, which is quicker than all of it."""
 MOST_OPENED = 500
 """Images of a split whose sides are looked at, at most."""
 
@@ -30,13 +33,15 @@ class Look:
         labels: How many of those that were read have each label.
         sides: Width and height of images that were opened, with how many have them.
         n_grey: Of these, how many are grey.
-        bad: Names of images that do not open.
+        bad: Where images lie that do not decode.
+        n_opened: Images that were opened.
     """
 
     labels: Counter[Label] = field(default_factory=Counter)
     sides: Counter[tuple[int, int]] = field(default_factory=Counter)
     n_grey: int = 0
     bad: list[str] = field(default_factory=list)
+    n_opened: int = 0
 
 
 def look_at(rows: Iterable[tuple[bytes, Label, str]]) -> Look:
@@ -46,11 +51,15 @@ def look_at(rows: Iterable[tuple[bytes, Label, str]]) -> Look:
         look.labels[label] += 1
         if number >= MOST_OPENED:
             continue
+        look.n_opened += 1
         try:
             with open_image(encoded) as image:
                 check_depth(image, encoded)
-                look.sides[image.size] += 1
-                look.n_grey += image.mode in ("1", "L")
+                size, is_grey = image.size, image.mode in ("1", "L")
+                image.draft(None, _SMALL)
+                image.load()  # what is cut off opens all the same
+                look.sides[size] += 1
+                look.n_grey += is_grey
         except DECODE_ERRORS:
             look.bad.append(name.strip(" ()") or f"image {number}")
     return look
@@ -73,17 +82,21 @@ def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
     else:
         lines.append("  # labels in train were not counted: whether selection.ratio is enough for each, see --dry-run")
     lines += _propose_size(looks)
-    for role, share in (("test", 0.2), ("validation", 0.1)):
+    n_left = counts.total()
+    for role, share, use in (("test", 0.2, "to test on"), ("validation", 0.1, "to rank on")):
         if role not in looks:
+            n_aside = round(share * n_left)
+            n_left -= n_aside
+            how_many = f"about {n_aside:,} images" if n_aside else "this share"
             lines.append(
-                f"  # {role}_fraction: {share:g} # there is no split {role}: this share of train is set aside for it"
+                f"  # {role}_fraction: {share:g} # there is no split {role}: {how_many} of train are set aside {use}"
             )
     amiss = {why: paths for why, paths in survey.left_out.items() if why not in (OF_SYSTEMS, SIDE_CARS)}
     if amiss:
         lines += [f"  # no rule has a use for {_name(why, paths)}" for why, paths in amiss.items()]
         lines.append("  on_left_over: skip # leaves them out; `fail` stops the build until the folder is mended")
     if bad := [name for look in looks.values() for name in look.bad]:
-        lines.append(f"  # {_name('images that do not open', bad)}")
+        lines.append(f"  # {_name('images that do not decode', bad)}")
         lines.append("  on_bad_image: skip # leaves them out; `fail` stops the build until they are mended")
     return "\n".join(lines) + "\n"
 
@@ -95,6 +108,15 @@ def propose_ratio(looks: Mapping[str, Look]) -> float:
     kept = (1.0 if "test" in looks else 0.8) * (1.0 if "validation" in looks else 0.9)
     fewest = min(looks["train"].labels.values()) * kept
     return next((ratio for ratio in RATIOS if fewest * ratio >= LEAST_OF_LABEL), RATIOS[-1])
+
+
+def tell_opened(looks: Mapping[str, Look], recipe: Path) -> str:
+    """Says how many images were opened, where these are not all; nothing else tells which are damaged."""
+    n_opened, n = sum(look.n_opened for look in looks.values()), sum(look.labels.total() for look in looks.values())
+    if n and n_opened >= n:
+        return ""
+    of_all = f" of {n:,}" if n else ""
+    return f"; opened {n_opened:,}{of_all} images, spread over all: `proxyds build {recipe} --dry-run` opens every one"
 
 
 def _propose_size(looks: Mapping[str, Look]) -> list[str]:
