@@ -73,7 +73,7 @@ def test_the_wheel_builds_and_checks_a_proxy_in_an_empty_environment(built: tupl
     programs = tmp_path / "environment" / "bin"
     constraints = ROOT / "constraints.txt"
     run(programs / "pip", "install", "--quiet", "--constraint", constraints, built[1], cwd=tmp_path)
-    settings = ("training.epochs=2", "check.draws=2", "check.full_seeds=1", "check.architectures=4")
+    settings = ("training.epochs=2", "check.draws=2", "check.full_seeds=1", "check.architectures=6")
     smaller = [part for setting in settings for part in ("--set", setting)]
     alone = {"PYTHONPATH": "", "PROXYDS_STORE": str(tmp_path / "store")}
 

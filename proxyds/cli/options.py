@@ -14,6 +14,8 @@ from proxyds.cli.names import complete_setting
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+COUNT = click.IntRange(0)
+COUNT.name = "whole number"  # as messages have it
 PATH = click.Path(path_type=Path, readable=False)
 """What cannot be read is told where it is read, with its exit code."""
 
@@ -28,7 +30,7 @@ overrides = click.option(
 )
 workers = click.option(
     "--workers",
-    type=click.IntRange(0),
+    type=COUNT,
     default=0,
     metavar="N",
     help="How many trainings run at once.  [default: one for each core, or one on a GPU]",

@@ -119,11 +119,16 @@ def _lay_out(rows: Sequence[Sequence[str]], title: str, width: int) -> str:
 
 def _fit(columns: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> list[int]:
     """Shares out the room: short cells stay whole, but that intervals may go below their values; longer texts get what is left."""
+    from rich.cells import cell_len
+
     fitted = list(widths)
-    texts = [0, *(n for n, (_, *cells) in enumerate(columns) if n and max(map(len, cells), default=0) > MOST_UNBROKEN)]
+    texts = [
+        0,
+        *(n for n, (_, *cells) in enumerate(columns) if n and max(map(cell_len, cells), default=0) > MOST_UNBROKEN),
+    ]
     for number, (heading, *cells) in enumerate(columns):
         if number not in texts:
-            fitted[number] = max(map(len, [*heading.split(), *"\n".join(cells).replace(" [", "\n[").splitlines()]))
+            fitted[number] = max(map(cell_len, [*heading.split(), *"\n".join(cells).replace(" [", "\n[").splitlines()]))
     left = room - sum(fitting for number, fitting in enumerate(fitted) if number not in texts)
     for place, number in enumerate(sorted(texts, key=widths.__getitem__)):
         fitted[number] = min(widths[number], max(left // (len(texts) - place), MOST_UNBROKEN // 2))
@@ -133,11 +138,12 @@ def _fit(columns: Sequence[Sequence[str]], widths: Sequence[int], room: int) -> 
 
 def _break(cell: str, width: int) -> list[str]:
     """Breaks a cell that is too wide: an interval goes below its value, other texts go on at a space."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.text import Text
 
     value, bracket, rest = cell.rpartition(" [")
-    if bracket and max(len(value), len(rest) + 1) <= width < len(cell):
+    if bracket and max(cell_len(value), cell_len(rest) + 1) <= width < cell_len(cell):
         return [value, f"[{rest}"]
     return [str(line).rstrip() for line in Text(cell).wrap(Console(), width)] or [""]
 

@@ -402,7 +402,7 @@ class Timing:
         """Times those that are not timed yet."""
         new = {each.name: each for each in architectures if each.name not in self._seconds_per_flop}
         for number, (name, each) in enumerate(new.items()):
-            self._session.on_progress(Progress("time a few steps", name, number, len(new)))
+            self._session.on_progress(Progress("time a few steps", "time a few steps", number, len(new), name))
             if MIN_TIMED * each.training_flops > TIMED_STEP_SECONDS * self.rate:
                 self._seconds_per_flop[name] = 1 / self.rate
                 self._estimated.append(each)

@@ -97,6 +97,14 @@ def _read_text(path: Path) -> str:
         raise RecipeNotFoundError(
             f"{path}: no such recipe; `proxyds init {path}` writes one, `proxyds list` names the presets"
         ) from None
+    except IsADirectoryError:
+        held = path / "recipe.yaml"
+        advice = (
+            f"did you mean {held}?"
+            if held.is_file()
+            else f"`proxyds init` writes one, `--from {path}` by what lies there"
+        )
+        raise RecipeNotFoundError(f"{path}: must be a recipe's file, found a folder; {advice}") from None
     except UnicodeDecodeError as error:
         raise RecipeSyntaxError(f"{path}: a recipe must be UTF-8 text, byte {error.start} is not") from None
     except OSError as error:

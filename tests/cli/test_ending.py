@@ -65,3 +65,11 @@ def test_wrong_use_is_told_to_programs_too(run_here: Run) -> None:
     assert (ended.returncode, fault["exit_code"]) == (2, 2)
     assert "RECIPE" in fault["message"]
     assert "RECIPE" in ended.stderr
+
+
+def test_a_folder_is_no_recipe_and_the_one_in_it_is_meant(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "proxy").mkdir()
+    (tmp_path / "proxy" / "recipe.yaml").write_text("")
+    ended = run_here("build", "proxy")
+    assert ended.returncode == 10
+    assert "proxy/recipe.yaml" in ended.stderr

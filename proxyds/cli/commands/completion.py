@@ -9,10 +9,10 @@ from proxyds.cli.output import print_plain
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that completes commands in SHELL.
+    """Print a script that completes commands in SHELL: bash, zsh or fish.
 
     It completes commands, options, files, and the names that a recipe may hold. To have it in every new shell:
 

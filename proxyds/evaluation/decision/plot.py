@@ -64,4 +64,5 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
             axes.set_xlabel("accuracy on the proxy")
             axes.set_title("Candidates by accuracy on the proxy")
         with translate_os_errors(path, "name another file with --plot"):
+            path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, metadata={"Software": None} if path.suffix.lower() == ".png" else None)
