@@ -110,7 +110,7 @@ def _lay_out(rows: Sequence[Sequence[str]], title: str, width: int) -> str:
         broken = [_break(cell, fitting) for cell, fitting in zip(row, widths, strict=True)]
         for parts in zip_longest(*broken, fillvalue=""):
             cells = [
-                part.rjust(fitting) if is_number else set_cell_size(part, fitting)
+                " " * (fitting - cell_len(part)) + part if is_number else set_cell_size(part, fitting)
                 for part, fitting, is_number in zip(parts, widths, are_numbers, strict=True)
             ]
             lines.append((" " * GAP).join(cells).rstrip())
