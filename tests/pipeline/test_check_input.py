@@ -359,7 +359,7 @@ def test_a_reference_in_other_words_is_refused(
 ) -> None:
     (tmp_path / "known.csv").write_text("model,top1\n" + "".join(f"{each},0.5\n" for each in names))
     said = refused(60, *quiet("proxy", "--reference", "known.csv"))
-    assert said.endswith("it lacks architecture, accuracy and has model, top1")
+    assert "it lacks architecture, accuracy" in said and "model, top1" in said
 
 
 def test_a_folder_that_is_no_proxy_is_no_reference(refused: Callable[..., str], proxy: Path, tmp_path: Path) -> None:
@@ -457,9 +457,9 @@ def perfect(names: list[str], tmp_path: Path) -> Path:
 
 TABLES = {
     "no such file": (None, "runs.csv: must be a CSV file"),
-    "empty": ("", "runs.csv: must be a CSV file with the columns architecture, dataset, accuracy; it lacks "),
+    "empty": ("", "runs.csv: must be a CSV file with the columns architecture, dataset, accuracy; it is empty"),
     "header only": ("architecture,dataset,accuracy\n", "runs.csv: must hold rows, it has none"),
-    "no data set": ("architecture,accuracy\nx,0.5\n", "it lacks dataset and has architecture, accuracy"),
+    "no data set": ("architecture,accuracy\nx,0.5\n", "it lacks dataset"),
     "unknown architecture": (
         "architecture,dataset,accuracy\nx,full,0.5\n",
         "runs.csv:2 architecture: must be one of the search space's 8, got 'x'; such as 'resnet depth=8",
