@@ -249,12 +249,12 @@ def test_a_corrupt_image_is_named_or_left_out_and_counted_on_the_card(
     write_recipe_file(folder_recipe())
     build = ("build", "recipe.yaml", "-o", "out", "-q", "--json", "--workers", "1")
     said = refused(20, run_here, *build)
-    assert said.startswith("source: image train[57] (017.png) must decode, found ")
+    assert said.startswith("source: image train[57] (cat/017.png) must decode, found ")
     assert "source.on_bad_image: skip" in said
 
     done = run_here(*build, "--set", "source.on_bad_image=skip")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["source"]["bad_images"] == ["train[57] (017.png)"]
+    assert json.loads(done.stdout)["source"]["bad_images"] == ["train[57] (cat/017.png)"]
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "017.png" in card or "1 image" in card
     assert str(tmp_path) not in card
