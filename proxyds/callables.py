@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 
 from proxyds.code_identity import hash_code
-from proxyds.errors import CallableError
+from proxyds.errors import CallableError, ProxydsError
 from proxyds.text import first_line
 
 _PICKLED: dict[str, bytes] = {}
@@ -80,6 +80,8 @@ def identify_code(value: object, where: str) -> str:
 def _explaining(where: str) -> Iterator[None]:
     try:
         yield
+    except ProxydsError:
+        raise
     except Exception as error:
         raise CallableError(
             f"{where}: must be code that can be copied to other processes, pickling it says {type(error).__name__}: "

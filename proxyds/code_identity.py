@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import hashlib
 import io
+import operator
 import re
 import sys
 from bisect import bisect_left
@@ -18,11 +19,15 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import cloudpickle
 
+from proxyds.errors import CallableError
+
+_HASHED: dict[str, tuple[list[Any], str]] = {}
+"""Of local packages that were hashed: the specifications of their loaded modules, which a reload makes anew, and the sha256 of the files."""
 _UNTOLD = {"torch", "cloudpickle", "proxyds"}
 """Packages whose versions say nothing of the code: results depend on them in any case."""
 _UNCOUNTED = {
@@ -171,8 +176,24 @@ def _list_function(function: FunctionType) -> tuple[Any, ...]:
         names |= {each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
         codes += [each for each in code.co_consts if isinstance(each, CodeType)]
     used = [(name, function.__globals__[name]) for name in sorted(names & function.__globals__.keys())]
-    closure = [cell.cell_contents for cell in function.__closure__ or ()]
-    return "function", function.__code__, function.__defaults__, function.__kwdefaults__, closure, used
+    closure = [_open_cell(cell) for cell in function.__closure__ or ()]
+    own = sorted((name, value) for name, value in vars(function).items() if name != "__wrapped__")
+    return (
+        "function",
+        function.__code__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        closure,
+        used,
+        *([own] if own else []),
+    )
+
+
+def _open_cell(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing is in it yet
+        return "empty cell"
 
 
 def _list_torch(value: Any, torch: Any) -> Any:
@@ -182,7 +203,12 @@ def _list_torch(value: Any, torch: Any) -> Any:
         if torch.nn.parameter.is_lazy(value):
             return "lazy tensor", kind
         flat = value.detach().cpu().contiguous().reshape(-1)
-        return "tensor", kind, tuple(value.shape), flat.view(torch.uint8).numpy().tobytes() if len(flat) else b""
+        return (
+            "tensor",
+            kind,
+            tuple(value.shape),
+            hashlib.sha256(flat.view(torch.uint8).numpy()).hexdigest() if len(flat) else "",
+        )
     if isinstance(value, torch.nn.Module):
         members = vars(value).items()
         state = {
@@ -205,9 +231,27 @@ def _list_origins(modules: set[str]) -> set[str]:
             origins.add(f"{top} {installed}")
         elif top not in seen or module == top:
             seen.add(top)
-            origins.add(f"{top} {hash_files(top)}")
+            origins.add(f"{top} {_hash_loaded(top)}")
             waiting += _list_imported(top)
     return origins
+
+
+def _hash_loaded(top: str) -> str:
+    """Returns the sha256 of a local package's files.
+
+    Raises:
+        CallableError: They have changed since it was hashed first, and what runs is still what was imported then.
+    """
+    specs = [module.__spec__ for name, module in sorted(sys.modules.items()) if name.partition(".")[0] == top]
+    sha256 = hash_files(top)
+    before, first = _HASHED.setdefault(top, (specs, sha256))
+    is_loaded_still = bool(specs) and len(before) == len(specs) and all(map(operator.is_, before, specs))
+    if is_loaded_still and first != sha256:
+        raise CallableError(
+            f"module {top}: must be as it was imported, its files have changed since; reload it or start Python again"
+        )
+    _HASHED[top] = specs, sha256
+    return sha256
 
 
 @cache

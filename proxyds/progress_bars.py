@@ -197,6 +197,9 @@ class _Notebook(_Bars):
             "text/plain": console.export_text(clear=False),
             "text/html": console.export_html(inline_styles=True, code_format=_HTML),
         }
+        if isinstance(console.file, io.StringIO):  # nobody reads what it prints
+            console.file.seek(0)
+            console.file.truncate()
         if self._handle is None:
             show: Any = display.display
             self._handle = show(shown, raw=True, display_id=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +108,8 @@ class Proxy:
     @property
     def verdict(self) -> str:
         """What a check found, in a few words."""
-        return "not checked" if self.manifest.evidence is None else self.manifest.evidence.verdict
+        evidence = None if self.manifest.evidence is None else self._audited.evidence
+        return "not checked" if evidence is None else evidence.verdict
 
     @cached_property
     def train(self) -> datasets.Dataset:
@@ -124,9 +126,7 @@ class Proxy:
             )
         return self._read_images("validation")
 
-    def torch(
-        self, split: str = "train", *, source: str | Path | None = None, store: Store | None = None
-    ) -> TensorDataset:
+    def torch(self, split: str = "train", *, source: Any = None, store: Store | None = None) -> TensorDataset:
         """Opens a split for torch: `train`, `validation`, or `evaluation` and `test` of its source; see `torch_dataset`."""
         from proxyds.torch_data import torch_dataset
 
@@ -221,10 +221,14 @@ class Proxy:
         manifest, tables = read_proxy(self.folder, with_ranking=False, images_of=("data",))
         return as_figure(list_all_pictures(manifest, summarize_tables(tables))["gallery.png"])
 
+    def __fspath__(self) -> str:
+        """The folder: a proxy serves where one is asked for."""
+        return os.fspath(self.folder)
+
     def __repr__(self) -> str:
         counts = self.manifest.counts
         name = f"{self.manifest.name} {self.manifest.version}"
-        return f"<Proxy {name}: {counts.proxy:,} of {counts.train:,} samples, {self.verdict}; {self.folder}>"
+        return f"<Proxy {name}: {counts.proxy:,} of {counts.train:,} samples; {self.folder}>"
 
     def _repr_html_(self) -> str:
         """Shows a notebook what the proxy is, the verdict, and one picture."""
@@ -282,7 +286,10 @@ class Proxy:
             return as_figure(self._pictures[name])
         if name in ("accuracy.png", "correlation.png", "orders.png"):
             self._require_check()
-        drawn = ", ".join(f"plot_{each.removesuffix('.png')}" for each in self._pictures) or "none"
+        methods = [
+            f"plot_{'weights' if each == 'importance.png' else each.removesuffix('.png')}" for each in self._pictures
+        ]
+        drawn = ", ".join([*methods, *(["plot_gallery"] if self.manifest.gallery else [])]) or "none"
         raise EvidenceError(
             f"must have what the picture {name.removesuffix('.png')} shows, it has not; it has: {drawn}",
             place=self.folder,
@@ -291,7 +298,7 @@ class Proxy:
     def _require_check(self) -> None:
         if self.manifest.evidence is None:
             raise EvidenceError(
-                "must be checked for evidence and runs, it was not; proxyds.check(proxy.folder) does that",
+                "must be checked for evidence and runs, it was not when it was opened; proxyds.check(proxy.folder) does that, then open it again",
                 place=self.folder,
             )
 

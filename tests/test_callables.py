@@ -160,9 +160,13 @@ def test_other_code_is_another_identity(one: str, other: str) -> None:
     assert first == again != changed
 
 
-def test_a_value_that_was_handed_over_reaches_workers() -> None:
+def test_a_value_that_was_handed_over_reaches_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     identity = hand_over(functools.partial(make_adder, 3), "adder")
-    receive(list_handed_over())
+    held = list_handed_over()
+    monkeypatch.setattr("proxyds.callables._PICKLED", {})  # as in a worker
+    with pytest.raises(CallableError):
+        take_over(identity, "missing")
+    receive(held)
     assert take_over(identity, "missing")()(1) == 4
 
 

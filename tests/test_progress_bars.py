@@ -160,7 +160,7 @@ def test_an_interrupted_cell_ends_its_workers_and_goes_on_when_it_is_run_again(k
         "space = {'network': 'resnet', 'choices': {'depth': 8, 'base_filters': [4, 8]}}\n"
         "def build(epochs, **options):\n"
         "    training = {'epochs': epochs, 'batch_size': 32, 'learning_rate': 0.02}\n"
-        "    recipe = proxyds.Recipe(name='tiny', space=space, ratio=0.1, training=training)\n"
+        "    recipe = proxyds.Recipe(name='tiny', source={'kind': 'digits'}, space=space, ratio=0.1, training=training)\n"
         "    return proxyds.build(recipe, 'proxy', device='cpu', workers=2, **options)\n"
     )
     outputs = kernel.run("build(1000)", interrupt_at="probe")

@@ -83,7 +83,9 @@ CALLS: dict[str, Any] = {
     "load_plugins": lambda odd: proxyds.load_plugins(odd),
     "torch_dataset": lambda odd: proxyds.torch_dataset(odd),
 }
-RECIPE = proxyds.Recipe(name="tiny", space={"network": "resnet", "choices": {"depth": [8, 14]}})
+RECIPE = proxyds.Recipe(
+    name="tiny", source={"kind": "digits"}, space={"network": "resnet", "choices": {"depth": [8, 14]}}
+)
 
 
 @pytest.mark.parametrize("name", CALLS)

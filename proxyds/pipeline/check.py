@@ -331,7 +331,8 @@ def check_ranking(
     watch = partial(show_together, runs=runs, on_progress=session.on_progress)
     results, failures = run_each(tasks, session.store, session.engine, watch)
     rows = [*reference_rows, *tabulate_runs(runs, results).to_pylist()]
-    session.on_progress(StageEnded(STAGE))
+    failed = f"{len(failures)} of {len(tasks)} runs failed, the first: {failures[0].error}" if failures else ""
+    session.on_progress(StageEnded(STAGE, warning=failed))
     provenance = Provenance(
         planned=[each.name for each in ranked],
         runs=TRAINED_HERE,

@@ -265,7 +265,8 @@ class Recipe(Section):
     def __init__(self, /, *, ratio: float | None = None, method: str | None = None, **sections: Any) -> None:
         """Makes a recipe in Python: `Recipe(name="mine", space={...}, ratio=0.05, training={"epochs": 10})`.
 
-        Values are those of a file. A section is a mapping, and a folder is taken from the working folder.
+        Values are those of a file. A section is a mapping, and a folder is taken from the working folder. Without `source` the recipe is of
+        data in memory, which `proxyds.build(recipe, out, source=...)` is given.
 
         Args:
             ratio: The same as `selection={"ratio": ...}`.
@@ -280,7 +281,7 @@ class Recipe(Section):
         if is_candidates(sections.get("space")):
             sections["space"] = make_space(sections["space"])
         shorthands = {"ratio": ("selection", "ratio"), "method": ("selection", "method")}
-        validate_words(self, {**sections, "ratio": ratio, "method": method}, shorthands)
+        validate_words(self, {"source": {"kind": "memory"}, **sections, "ratio": ratio, "method": method}, shorthands)
         unknown = find_unknown_models(self.space)
         refuse_faults([Fault(place, message, is_unknown_name=True) for place, message in unknown], {})
 
@@ -385,7 +386,7 @@ class Recipe(Section):
     def canonical(self) -> str:
         """Writes what the proxy is made from, every default filled in (but for `Section.later`), as JSON with sorted keys and no spaces.
 
-        Three things are left out: local paths; `check`, which changes nothing in the proxy; the method `cases`, once the only one.
+        Left out are local paths and the name of data in memory; `check`, which changes nothing in the proxy; the method `cases`, once the only one.
         A `training.crop_padding` that is left to images whose side the recipe does not tell is that of 32 pixels; a build fills in
         the one of the images that it finds.
         """
@@ -393,6 +394,8 @@ class Recipe(Section):
         recipe = self.with_crop_padding(padding).model_dump(mode="json", exclude={"check"})
         if self.selection.method == BY_IMPORTANCE:
             del recipe["selection"]["method"]
+        if self.source.kind == "memory":
+            del recipe["source"]["name"]
         return json.dumps(recipe, sort_keys=True, separators=(",", ":"))
 
     @property

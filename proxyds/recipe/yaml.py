@@ -97,14 +97,6 @@ def _read_text(path: Path) -> str:
         raise RecipeNotFoundError(
             f"{path}: no such recipe; `proxyds init {path}` writes one, `proxyds list` names the presets"
         ) from None
-    except IsADirectoryError:
-        held = path / "recipe.yaml"
-        advice = (
-            f"did you mean {held}?"
-            if held.is_file()
-            else f"`proxyds init` writes one, `--from {path}` by what lies there"
-        )
-        raise RecipeNotFoundError(f"{path}: must be a recipe's file, found a folder; {advice}") from None
     except UnicodeDecodeError as error:
         raise RecipeSyntaxError(f"{path}: a recipe must be UTF-8 text, byte {error.start} is not") from None
     except OSError as error:
@@ -115,6 +107,8 @@ def _advise_on_folder(path: Path) -> str:
     """Says what to name in place of a folder."""
     if (path / "manifest.json").is_file() and (path / "recipe.yaml").is_file():
         return f"{path}: must be a recipe's file, it is a proxy's folder; its recipe is {path / 'recipe.yaml'}"
+    if (path / "recipe.yaml").is_file():
+        return f"{path}: must be a recipe's file, it is a folder; did you mean {path / 'recipe.yaml'}?"
     return f"{path}: must be a recipe's file, it is a folder; `proxyds init --from {path}` writes a recipe for the images in it"
 
 

@@ -43,6 +43,13 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
             architectures.append({"name": name, "sha256": hand_over_network(candidate, f"space: {name!r}")})
         except CallableError as error:
             problems.append(str(error))
+    first: dict[str, str] = {}
+    problems += [
+        f"space: {each['name']!r} must be another network than {other!r}, both are the same code with the same values; a lambda in a loop "
+        "sees the last value: use functools.partial(Net, width)"
+        for each in architectures
+        if (other := first.setdefault(each["sha256"], each["name"])) != each["name"]
+    ]
     if problems:
         raise CallableError("\n".join(problems))
     return {"network": HANDED_OVER, "architectures": architectures}
@@ -50,7 +57,11 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
 
 def is_candidates(space: object) -> bool:
     """Tells whether what is given for a space is networks at hand, and not a recipe's section."""
-    return isinstance(space, list | tuple) or (isinstance(space, Mapping) and any(map(callable, space.values())))
+    return (
+        isinstance(space, list | tuple)
+        or callable(space)
+        or (isinstance(space, Mapping) and any(map(callable, space.values())))
+    )
 
 
 def hand_over_again(space: Space, candidates: Candidates | None) -> None:
@@ -76,7 +87,7 @@ def hand_over_again(space: Space, candidates: Candidates | None) -> None:
         problems = [
             f"space: {name!r} must be the network that the recipe names, of the sha256 {sha256[:16]}; "
             + (
-                f"the one given has {given[name][:16]}: its code or what it uses has changed"
+                f"the one given has {given[name][:16]}: its code, what it uses, or the version of Python has changed"
                 if name in given
                 else "none is given"
             )

@@ -55,7 +55,7 @@ def _draws_weights(sha256: str, n_labels: int, image_shape: tuple[int, int, int]
     for seed in (1, 1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            drawn.append(list(build(parameters, n_labels, image_shape).parameters()))
+            drawn.append(list(copy.deepcopy(build(parameters, n_labels, image_shape)).parameters()))
     first, again, other = drawn
     is_same, stays = (len(first) == len(each) and all(map(torch.equal, first, each)) for each in (again, other))
     return is_same, not stays
@@ -67,7 +67,15 @@ def check_initial_weights(parameters: Mapping[str, str], n_labels: int, image_sh
     Raises:
         CallableError: They are the same whatever the seed, or others each time.
     """
-    repeats, varies = _draws_weights(parameters["sha256"], n_labels, image_shape)
+    try:
+        repeats, varies = _draws_weights(parameters["sha256"], n_labels, image_shape)
+    except TypeError as error:
+        if "pickle" not in str(error):
+            raise
+        raise CallableError(
+            f"space: {parameters['name']!r} must make networks that can be copied, it says {first_line(error)}; open files, locks and "
+            "generators cannot: make them where they are used"
+        ) from error
     if not repeats:
         raise CallableError(
             f"space: {parameters['name']!r} must draw its weights from torch's generator alone, they are others with the same seed; use "

@@ -58,8 +58,10 @@ def train_by(recipe: Recipe, trainer: object | None) -> Recipe:
     for place, named in named_at.items():
         if named is not None and named.sha256 != code.sha256:
             raise CallableError(
-                f"{ask_for(named, place)}; this one is {show_code(code)}. Where that is meant, take {place} out of the recipe"
+                f"{ask_for(named, place)}; this one is {show_code(code)}: its code, what it uses, or the version of Python has changed. Where that is meant, take {place} out of the recipe"
             )
+    if own is None and named_at["check.trainer"] is not None:
+        return recipe  # which names the trainer for its check alone
     if trouble := recipe.training.find_useless():
         raise RecipeError(f"training: {trouble}")
     if recipe.probes.data_parallel > 1:
@@ -293,6 +295,8 @@ def _compare(trained: PixelNetwork, returned: object, images: Tensor, who: str) 
 def _own_generators(seed: int, device: str) -> Iterator[None]:
     """Lets random numbers in the block come from a seed, and gradients be computed; all is as before after it, threads too."""
     of_python, of_numpy, n_threads = random.getstate(), np.random.get_state(), torch.get_num_threads()  # noqa: NPY002
+    precision, dtype = torch.get_float32_matmul_precision(), torch.get_default_dtype()
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
     devices = [torch.device(device)] if device.startswith("cuda") else []
     try:
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
@@ -304,6 +308,9 @@ def _own_generators(seed: int, device: str) -> Iterator[None]:
         random.setstate(of_python)
         np.random.set_state(of_numpy)  # noqa: NPY002
         torch.set_num_threads(n_threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(is_deterministic)
 
 
 @contextmanager

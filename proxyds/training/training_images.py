@@ -33,7 +33,7 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, pixels: ImageArray, labels: NDArray[np.int64], network: PixelNetwork) -> None:
         self._pixels = pixels
-        self.labels = torch.from_numpy(labels)
+        self.labels = torch.from_numpy(labels.copy())  # a trainer may write into it
         self.mean, self.deviation = network.mean[0].clone(), network.deviation[0].clone()
 
     def __len__(self) -> int:

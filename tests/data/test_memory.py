@@ -253,7 +253,17 @@ def test_a_data_set_is_asked_for_each_image_once(read: Callable[..., Source]) ->
     pairs = Pairs()
     source = read(Subset(pairs, range(0, N, 2)))
     read_encoded(source, source.train.load())
-    assert pairs.n_asked == N // 2
+    assert pairs.n_asked == N // 2 + 1  # the first once more, to see that it is the same
+
+
+def test_a_data_set_that_changes_its_images_at_random_is_refused(read: Callable[..., Source]) -> None:
+    class Changing(Pairs):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            image, label = super().__getitem__(index)
+            return np.asarray(image) + np.uint8(self.n_asked), label
+
+    with pytest.raises(SourceError, match="the same image each time"):
+        read(Changing())
 
 
 def test_equal_data_are_decoded_once(recipe: Recipe, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
+assert set(NAMES) == {"first-proxy", "own-trainer", "search-on-a-proxy"}, "each is run by a test of its own below"
+
+
 def read(name: str) -> Any:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 

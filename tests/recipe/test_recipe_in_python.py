@@ -16,7 +16,7 @@ from proxyds.recipe.presets import preset_folder, preset_names
 from proxyds.recipe.selection import Selection
 
 SPACE = {"network": "resnet", "choices": {"depth": 8, "base_filters": [4, 8]}}
-make = partial(proxyds.Recipe, name="tiny", space=SPACE)
+make = partial(proxyds.Recipe, name="tiny", source={"kind": "digits"}, space=SPACE)
 
 
 def read(text: str, tmp_path: Path) -> proxyds.Recipe:
@@ -132,3 +132,11 @@ def test_reading_a_file_does_not_pass_through_what_programs_call(
 ) -> None:
     monkeypatch.setattr("proxyds.recipe.models.validate_words", None)
     assert read("name: tiny\nspace: {network: resnet, choices: {depth: [8, 14]}}\n", tmp_path).name == "tiny"
+
+
+def test_what_data_in_memory_are_called_is_no_part_of_identity() -> None:
+    space = {"network": "resnet", "choices": {"base_filters": [4, 8]}}
+    made = [
+        proxyds.Recipe(name="n", space=space, source={"kind": "memory", "name": name}) for name in ("arrays", "table")
+    ]
+    assert made[0].sha256 == made[1].sha256

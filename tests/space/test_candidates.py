@@ -234,7 +234,7 @@ MADE = Net()
 )
 def test_a_factory_that_makes_no_usable_network_is_named_with_all_others(factory: Any, keyword: str) -> None:
     with pytest.raises((CallableError, RecipeError)) as caught:
-        list_space({"bad-1": factory, "good": Net, "bad-2": factory})
+        list_space({"bad-1": factory, "good": Net, "bad-2": functools.partial(factory)})
     assert keyword in str(caught.value)
     assert "bad-1" in str(caught.value)
     assert "bad-2" in str(caught.value)
@@ -284,3 +284,18 @@ def test_features_of_a_network_without_a_linear_layer_are_asked_for() -> None:
     with pytest.raises(RecipeError, match=r"similarity\.layer.*all-convolutions.*0, 1, 2"):
         check_layer(counted, None, 3, SHAPE)
     assert check_layer(counted, "0", 3, SHAPE) == "0"
+
+
+def test_two_names_of_one_network_are_refused() -> None:
+    with pytest.raises(CallableError, match=r"'b'.*'a'.*functools.partial"):
+        make_space({name: (lambda: nn.Linear(2, 2)) for name in ("a", "b")})
+
+
+def test_a_factory_whose_networks_cannot_be_copied_is_named() -> None:
+    class Locked(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+    with pytest.raises(CallableError, match="'locked' must make networks that can be copied"):
+        list_space({"locked": lambda: Locked(), "good": Net})

@@ -97,16 +97,21 @@ def hold_pairs(pairs: Any, place: str) -> Held:
     """Holds a data set that gives an (image, label) for each index, as torch's do.
 
     Arrays of torchvision's data sets and of a `TensorDataset` stay where they are, image files of an `ImageFolder` what they are. Of
-    others each pair is asked for once, and its image kept as a PNG file.
+    others each pair is asked for once, the first twice to see that it stays the same, and its image kept as a PNG file.
 
     Raises:
         SourceError: It gives something else, or fails.
         LabelError: Labels are neither whole numbers nor texts.
     """
-    places, base = None, pairs
+    places, base, levels = None, pairs, []
     while _is_subset(base):
         indices = np.asarray(as_array(base.indices), np.int64)
-        places, base = indices if places is None else indices[places], base.dataset
+        if ((indices < 0) | (indices >= len(base.dataset))).any():
+            raise SourceError(f"source: {place} must be a subset of {len(base.dataset):,} images, it asks for others")
+        levels.append(indices)
+        base = base.dataset
+    for indices in reversed(levels):
+        places = indices if places is None else places[indices]
     if not len(pairs):
         raise SourceError(f"source: {place} must hold images, found none")
     names = _find_classes(base)
@@ -116,8 +121,6 @@ def hold_pairs(pairs: Any, place: str) -> Held:
             raise SourceError(
                 f"source: {place} must have a label for each image, found {len(held[0]):,} images and {len(whole):,} labels"
             )
-        if places is not None and not np.isin(places, np.arange(len(whole))).all():
-            raise SourceError(f"source: {place} must be a subset of {len(whole):,} images, it asks for others")
         return _hold(cut_arrays(lay_out(held[0], 1, f"images of {place}"), whole, places), whole, names)
     those = range(len(base)) if places is None else places.tolist()
     if (files := _find_files(base)) is not None:
@@ -130,6 +133,11 @@ def hold_pairs(pairs: Any, place: str) -> Held:
         image, label = _ask(base, index, f"{place}[{number}]")
         encoded.append(encode_png(to_picture(image, f"{place}[{number}]")))
         given.append(label)
+    again, _ = _ask(base, those[0], f"{place}[0]")
+    if encode_png(to_picture(again, f"{place}[0]")) != encoded[0]:
+        raise SourceError(
+            f"source: {place} must give the same image each time that it is asked, it does not; take its transform away (transform=None)"
+        )
     labels = list_labels(given, place)
     return _hold(_cut_encoded(encoded, labels), labels, names)
 

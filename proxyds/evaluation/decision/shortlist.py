@@ -97,9 +97,9 @@ def count_best(samples: Floats) -> Floats:
 
 
 def find_groups(samples: Floats, order: NDArray[np.int64], confidence: float) -> NDArray[np.int64]:
-    """Numbers groups of candidates, from 1: nobody in a group is worse than its first with the confidence.
+    """Numbers groups of candidates, from 1: for nobody in it the chance to be worse than its first reaches the confidence.
 
-    The first of the next group is.
+    For the first of the next group it does.
 
     Args:
         samples: (n_samples, m) of what candidates may have.
