@@ -347,7 +347,7 @@ class Misfit:
         ("fit_plainly", "str"),
         (takes_too_little, "takes_too_little: must take"),
         (Misfit(), "after_epoch"),
-        (functools.partial(fit_plainly, n=open(__file__)), "fit_plainly.*copied"),  # noqa: PTH123, SIM115
+        (functools.partial(fit_plainly, n=open(__file__, "rb")), "fit_plainly.*copied"),  # noqa: PTH123, SIM115
     ],
     ids=["class", "text", "arguments", "fit", "open-file"],
 )
