@@ -47,7 +47,7 @@ NO_WAITING = "import time; time.sleep = lambda seconds: None"
 
 
 LONGEST_FIRST = (
-    "docs/test_readme.py",
+    "docs/test_pages.py",
     "pipeline/test_check.py",
     "runtime/test_ray.py",
     "runtime/test_shared_store.py",

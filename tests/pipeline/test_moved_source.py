@@ -13,6 +13,8 @@ from proxyds.errors import ChangedSourceError, SourceNotFoundError
 from tests.conftest import Run, check_manners, read_tree
 from tests.pipeline.test_bad_input import folder_recipe, write_pictures
 
+pytestmark = pytest.mark.e2e
+
 RECIPE = folder_recipe().replace("base_filters: [4, 8]", "base_filters: [2, 4, 6], multiplier: [1, 2]")
 FOLDER, HUB = "kind: folder, path: pictures", "kind: hub, name: me/moved-pictures, revision: 0b2714987fa4"
 AGAIN = {

@@ -13,6 +13,8 @@ from PIL import Image
 from tests.conftest import Run, check_manners
 from tests.pipeline.test_bad_input import encoded_picture, folder_recipe, write_pictures
 
+pytestmark = pytest.mark.e2e
+
 
 def write_again(path: Path, encoded: bytes) -> None:
     """Writes a picture in another format, whatever its file is named."""
