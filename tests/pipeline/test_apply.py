@@ -30,8 +30,6 @@ from tests.pipeline.test_resample import write_images
 
 pytestmark = pytest.mark.e2e
 
-pytestmark = pytest.mark.e2e
-
 OF_SAMPLES = ("data/", "webdataset/", *INDEXES.values(), "recipe.yaml")
 """What an index gives back byte by byte where the source has its bytes."""
 
