@@ -66,7 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Buil
 def _build(folder: Path, id_rule: int, store: Store) -> Path:
     (folder / "recipe.yaml").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("proxyds.pipeline.build.open_session", partial(open_session, id_rule=id_rule))
+        patch.setattr("proxyds.pipeline.stages.open_session", partial(open_session, id_rule=id_rule))
         out = proxyds.build(folder / "recipe.yaml", folder / f"by-{id_rule}", store=store, device="cpu").folder
     if id_rule == FORMER_ID_RULE:
         manifest = json.loads((out / "manifest.json").read_text())
