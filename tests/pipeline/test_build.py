@@ -222,7 +222,7 @@ def test_the_papers_protocol_draws_from_everything_and_says_so(tmp_path: Path, s
     assert (counts.train, counts.evaluation, counts.test) == (1438, 359, 359)
     assert counts.validation == 0  # they are the test samples
     assert not [name for name in built.manifest.files if "validation" in name]
-    assert "the test samples are the evaluation samples here" in (built.folder / "README.md").read_text()
+    assert "Evaluation samples and test samples are the same" in (built.folder / "README.md").read_text()
     assert "The paper's own protocol" in (built.folder / "README.md").read_text()
     assert "choose the proxy, see above" in (built.folder / "README.md").read_text()
 
