@@ -27,7 +27,7 @@ import cloudpickle
 from proxyds.errors import CallableError
 
 _HASHED: dict[str, tuple[list[Any], str]] = {}
-"""Of local packages that were hashed: the specifications of their loaded modules, which a reload makes anew, and the sha256 of the files."""
+"""Local packages that were hashed: the specifications of their loaded modules, which a reload makes anew, and the sha256 of the files."""
 _UNTOLD = {"torch", "cloudpickle", "proxyds"}
 """Packages whose versions say nothing of the code: results depend on them in any case."""
 _UNCOUNTED = {
@@ -60,6 +60,7 @@ def hash_code(value: object) -> str:
     """Returns the sha256, in hexadecimal, of a function, a class, a `functools.partial`, or any value that pickles.
 
     Raises:
+        CallableError: A local module that it uses has changed since it was imported.
         Exception: It does not pickle; the class is pickle's to choose.
     """
     stream = io.BytesIO()

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 2_000_000
-"""Of a wheel or a source distribution: what is larger holds what nobody needs to use it."""
+"""A wheel or a source distribution that is larger holds what nobody needs to use it."""
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:

@@ -49,13 +49,20 @@ def build(parameters: HandedOverParameters, n_labels: int, image_shape: tuple[in
 
 
 @cache
-def _draws_weights(sha256: str, n_labels: int, image_shape: tuple[int, int, int]) -> tuple[bool, bool]:
+def _draws_weights(name: str, sha256: str, n_labels: int, image_shape: tuple[int, int, int]) -> tuple[bool, bool]:
     """Says whether a network that was handed over has the same weights with the same seed, and others with another."""
     parameters, drawn = HandedOverParameters(sha256=sha256), []
     for seed in (1, 1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            drawn.append(list(copy.deepcopy(build(parameters, n_labels, image_shape)).parameters()))
+            built = build(parameters, n_labels, image_shape)
+        try:
+            drawn.append(list(copy.deepcopy(built).parameters()))
+        except Exception as error:
+            raise CallableError(
+                f"space: {name!r} must make networks that can be copied, copying says {type(error).__name__}: {first_line(error)}; open "
+                "files, locks and generators cannot: make them where they are used"
+            ) from error
     first, again, other = drawn
     is_same, stays = (len(first) == len(each) and all(map(torch.equal, first, each)) for each in (again, other))
     return is_same, not stays
@@ -65,17 +72,10 @@ def check_initial_weights(parameters: Mapping[str, str], n_labels: int, image_sh
     """Refuses a network whose initial weights do not depend on torch's seed alone; arguments as of `build`, parameters as JSON has them.
 
     Raises:
-        CallableError: They are the same whatever the seed, or others each time.
+        CallableError: They are the same whatever the seed, or others each time; or the network cannot be copied.
     """
-    try:
-        repeats, varies = _draws_weights(parameters["sha256"], n_labels, image_shape)
-    except TypeError as error:
-        if "pickle" not in str(error):
-            raise
-        raise CallableError(
-            f"space: {parameters['name']!r} must make networks that can be copied, it says {first_line(error)}; open files, locks and "
-            "generators cannot: make them where they are used"
-        ) from error
+    name, sha256 = parameters["name"], parameters["sha256"]
+    repeats, varies = _draws_weights(name, sha256, n_labels, image_shape)
     if not repeats:
         raise CallableError(
             f"space: {parameters['name']!r} must draw its weights from torch's generator alone, they are others with the same seed; use "

@@ -16,7 +16,7 @@ from proxyds.errors import LabelError, SourceError
 from proxyds.text import first_line
 
 CHANNELS = (1, 3, 4)
-"""Of grey, of colour, and of colour with transparency."""
+"""Channels of grey, of colour, and of colour with transparency."""
 _MODES_OF_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
 _DEEP_MODES = ("I", "F")
 """Pillow's modes of 32 bits a channel."""

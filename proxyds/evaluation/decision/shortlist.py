@@ -19,7 +19,7 @@ CLOSE = 0.01
 LEAST_GAIN = 5e-5
 """Accuracy that a step must be worth to be told: less is 0.00 points."""
 LEAST_SHARE = 0.1
-"""Of what the best step is worth, so much another must be worth to be told."""
+"""A step is told if it is worth this share of the best one, at least."""
 
 
 @dataclass(frozen=True)
