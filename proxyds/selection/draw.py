@@ -164,7 +164,7 @@ def _find_inclusion(
 
 
 def design_by(weights: Values) -> Rule:
-    """Makes the rule of a method that weighs, whose weights (N,) are known."""
+    """Makes the rule of a method by the weights (N,) that it gives to samples."""
     return lambda scores, n, seed: Design(weights)  # noqa: ARG005
 
 

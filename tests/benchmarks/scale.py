@@ -220,7 +220,7 @@ def render(report: dict[str, Any]) -> str:
         )
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines.append(
-        f"\nFeatures of {WIDTH} dimensions, {RATIO:.0%} drawn; {report['machine']}, {versions}, one run of each, {report['date']}."
+        f"\nFeatures of {WIDTH} dimensions, {RATIO:.0%} drawn, one run of each, {report['date']}. Measured on {report['machine']}, {versions}."
     )
     return "\n".join(lines) + "\n"
 
@@ -309,8 +309,8 @@ def render_costs(report: dict[str, Any]) -> str:
                 f"| {task.name} | {n_gpus} | {shown} | **{show_hours(build)}** | **{show_hours(build + hours['check'])}** |"
             )
     lines.append(
-        f"\nMeasured here: {rates['decode']:,.0f} JPEG images of 500x375 decoded to 224x224 a second by a core, {rates['nearest'] / 1e9:,.0f} GFLOP/s a core in "
-        f"the search for neighbours, {1e6 * rates['draw']:,.1f} s for the draw and {1e6 * rates['tables']:,.1f} s for the tables of a million samples. Assumed: {GPU_FLOPS / 1e12:,.0f} TFLOP/s a GPU, "
+        f"\nMeasured here: a core decodes {rates['decode']:,.0f} JPEG images of 500x375 to 224x224 a second, and searches neighbours at {rates['nearest'] / 1e9:,.0f} GFLOP/s. "
+        f"For a million samples the draw takes {1e6 * rates['draw']:,.1f} s, and the tables take {1e6 * rates['tables']:,.1f} s. Assumed: {GPU_FLOPS / 1e12:,.0f} TFLOP/s a GPU, "
         f"{CORES_OF_GPU} cores beside it."
     )
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ between these two. The name says where the figure comes from, in parts with `;` 
     fidelity/cifar10; The architectures; every; MFLOP; range    the least and the largest value of a column, whole
     fidelity/cifar10; The architectures; every; MFLOP; up to 5  how many of them are 5 or less
     fidelity/cifar10; What to expect                            the sentence that this heads
-    fidelity/cifar10; What to expect; until more than           the first number after these words of it
+    fidelity/cifar10; What to expect; as many FLOPs as          the first number after these words of it
     checks                                                      one row for the card of each recipe in `CHECKED`
 
 Nothing is measured or weighed here: pages of studies are written by `make study-pages`, results of benchmarks by `make bench`.

@@ -21,25 +21,25 @@ from tests.studies.weighing import Found
 
 ABOUT_INTERVALS = (
     "In brackets: 95 % intervals. They say what other architectures and other draws would give, and hold the noise of trainings. The variance of architectures is a jackknife's: each architecture is left out in turn, and for tau every two of them. "
-    "How far draws differ beyond that is added. How often such intervals hold the truth is [simulated]({docs}/coverage.md). A statistic without brackets has no interval: it depends on few architectures. "
-    "Where methods do not differ, one interval in twenty leaves out zero all the same; nothing is corrected for their number."
+    "How far draws differ beyond that is added. [A simulation]({docs}/coverage.md) shows how often such intervals hold the truth. A statistic without brackets has no interval: it depends on few architectures. "
+    "Where methods do not differ, about one of twenty intervals leaves out zero by chance. Nothing is corrected for that."
 )
 """What stands in brackets; `docs` is the way to that folder."""
 ABOUT_PARAMETERS = (
-    "*With parameters*: tau where accuracy and the number of parameters rank together, each as normal scores of its ranks, parameters with half the weight; that costs nothing. "
+    "*With parameters*: tau where accuracy and the number of parameters rank together, which costs nothing. Both are turned into normal scores of their ranks, and parameters weigh half. "
     "*Minus random, both with parameters*: random samples get the same help."
 )
 
 
 def tell_expectation(found: Sequence[Found], method: str) -> str:
-    """What a user may expect of a method at every ratio that it was run at, and where its tau is not shown to be above that of random samples, in one sentence; intervals are the tables' to show."""
+    """What a user may expect of a method at every ratio that it was run at, and where its tau is not shown to be above that of random samples; intervals are the tables' to show."""
     random = {each.ratio: each for each in found if each.method == RANDOM}
     told = [
-        f"at {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
-        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])}{'' if _is_ahead(each) else '; tau undecided'})"
+        f"At {as_percent(each.ratio or 0)} tau {each.tau:.2f} and a regret of {_mean_points(each)} points "
+        f"(random samples: {random[each.ratio].tau:.2f} and {_mean_points(random[each.ratio])}{'' if _is_ahead(each) else '; tau undecided'})."
         for each in _by_size(found, method)
     ]
-    return f"{'; '.join(told)}."
+    return " ".join(told)
 
 
 def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: float) -> str:
@@ -55,7 +55,7 @@ def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: flo
         return ""
     sizes, random = _by_size(found, method), {each.ratio: each for each in found if each.method == RANDOM}
     until = [
-        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} (at {as_percent(each.ratio or 0)})"
+        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} at {as_percent(each.ratio or 0)}"
         for each in sizes
     ]
     doubled = [(each, random[twice]) for each in sizes if (twice := 2 * (each.ratio or 0)) in random]
@@ -64,8 +64,8 @@ def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: flo
         for each, twice in doubled
     ]
     return (
-        f"Choosing takes at least as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything. Twice as many samples at random, "
-        f"which nothing has to choose, take fewer FLOPs in all until more than {', '.join(until)} architectures are ranked.{''.join(as_well)}"
+        f"Choosing takes at least as many FLOPs as {cost / mean_training:.1f} trainings of the mean architecture on everything. Random samples need no choosing. "
+        f"Twice as many of them take fewer FLOPs in all where no more than this many architectures are ranked: {', '.join(until)}.{''.join(as_well)}"
     )
 
 
@@ -89,13 +89,13 @@ def _mean_points(found: Found) -> str:
 
 
 def tell_machines(rows: Sequence[dict[str, Any]]) -> str:
-    """Where the rows were written, when, and with which torch: a machine's share, the largest first."""
+    """Where the rows were written, when, and with which torch, a sentence each: a machine's share, the largest first."""
     told = []
     for (processor, torch), n in Counter((row["processor"], row["torch"]) for row in rows).most_common():
         days = sorted({row["day"] for row in rows if (row["processor"], row["torch"]) == (processor, torch)})
         when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-        told.append(f"{n:,} on an {processor} with torch {torch}, {when}")
-    return "; ".join(told)
+        told.append(f"Of them {n:,} ran on an {processor} with torch {torch}, {when}.")
+    return " ".join(told)
 
 
 def list_names(found: Sequence[Found]) -> str:
@@ -168,21 +168,21 @@ def render_page(
     text = [
         f"# Which selection keeps the ranking: {study.name}",
         "",
-        f"`make study` wrote this from {' and '.join(f'[{where}]({where})' for where in tables)}, {len(rows):,} trainings and tests ({sum(row['seconds'] for row in rows) / 3600:.1f} hours, one after the other, in one thread): {tell_machines(rows)}. "
-        f"{len(architectures)} architectures of {min(flops) / 1e6:.1f} to {max(flops) / 1e6:.1f} MFLOP an image (forward and backward), whose accuracies on "
-        f"everything, trained as briefly, are {min(accuracies.values()):.1%} to {max(accuracies.values()):.1%}. {study.note}".rstrip(),
+        f"`make study` wrote this from {' and '.join(f'[{where}]({where})' for where in tables)}, {len(rows):,} trainings and tests ({sum(row['seconds'] for row in rows) / 3600:.1f} hours, one after the other, in one thread). {tell_machines(rows)} "
+        f"The {len(architectures)} architectures take {min(flops) / 1e6:.1f} to {max(flops) / 1e6:.1f} MFLOP an image, forward and backward. Trained as briefly on "
+        f"everything, their accuracies are {min(accuracies.values()):.1%} to {max(accuracies.values()):.1%}. {study.note}".rstrip(),
         "",
-        f"**Held equal**: the source ({source}), the architectures, the training ({settings.epochs} epochs of whatever it is trained on, batches of "
-        f"{settings.batch_size}, {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips), the test samples, the size of a subset{', but for what is named at the end' if others else ''}. `fewer epochs` sees everything for as many steps as the subset takes. "
-        f"Everything was trained {recipe.check.full_seeds} times. Draw d of every method has training seed d, and is chosen by probes of their seed d, so that the intervals hold the noise of probes too; "
-        "`el2n` and `forgetting` take the mean of three probes, which draws share, so that their intervals are too narrow.",
+        f"**Held equal**: the source ({source}), the architectures, the training, the test samples and the size of a subset{', but for what is named at the end' if others else ''}. "
+        f"The training takes {settings.epochs} epochs of whatever it is trained on, in batches of {settings.batch_size}, with {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips. "
+        f"`fewer epochs` sees everything for as many steps as the subset takes. Everything was trained {recipe.check.full_seeds} times. Draw d of every method has training seed d, and is chosen by probes of their seed d. "
+        "So the intervals hold the noise of probes too. `el2n` and `forgetting` take the mean of three probes, which draws share: their intervals are too narrow.",
         "",
         f"{ABOUT_INTERVALS.format(docs='../../../docs')} Differences of regrets have none either.",
         "",
         f"*Tau*: Kendall's with the ranking by full-data accuracy, {STATISTICS['tau'].explanation}. {ABOUT_PARAMETERS} *Given FLOPs*: {STATISTICS['tau_given_cost'].explanation}. *At like FLOPs*: {STATISTICS['tau_like_cost'].explanation}. "
         f"*At the top*: {STATISTICS['tau_top'].explanation}, here {n_top(len(architectures))}. *Regret*: {STATISTICS['regret'].explanation}. *Accuracy*: the mean of what was trained so. "
-        "*Samples of a label*: of the one that has the fewest in any draw, and the most. *To choose*: the least FLOPs that a method needs: to train its probes, to ask them, to take features (`proxyds build` trains two probes for any method; "
-        f"`el2n` looks at the first epochs alone, and is charged whole trainings). A training of the mean architecture on everything is {mean_training / 1e12:.1f} TFLOP.",
+        "*Samples of a label*: of the one that has the fewest in any draw, and the most. *To choose*: the least FLOPs that a method needs to train its probes, to ask them, to take features. `proxyds build` trains two probes for any method. "
+        f"`el2n` looks at the first epochs alone, and is charged whole trainings. A training of the mean architecture on everything is {mean_training / 1e12:.1f} TFLOP.",
     ]
     if study.half is None and any(each.method == method for each in found):
         told = f"{tell_expectation(found, method)} {tell_cost(found, method, costs.get(method, 0), mean_training)}"
@@ -197,7 +197,7 @@ def render_page(
             "",
             tabulate(found, ratio, costs, labels).rstrip(),
             "",
-            "The same taus less those of the controls, on the same architectures; and how many points more are lost than by random samples, above zero is worse:",
+            "The same taus less those of the controls, on the same architectures. The last column tells how many points more are lost than by random samples: above zero is worse.",
             "",
             tabulate_differences(found, ratio).rstrip(),
             "",
@@ -209,13 +209,13 @@ def render_page(
         "",
         "## One draw, or the mean of several?",
         "",
-        "Every architecture trained on all draws, and ranked by the mean of its accuracies; the interval is over architectures alone. One draw of a larger size may cost less than several of a smaller.",
+        "Every architecture is trained on all draws, and ranked by the mean of its accuracies. The interval is over architectures alone. One draw of a larger size may cost less than several of a smaller.",
         "",
         tabulate_averages(found).rstrip(),
         "",
         "## Ranking by something else than accuracy",
         "",
-        "The same runs, with subsets ranking by another measure of theirs; the full data rank by accuracy. In brackets as above; *minus accuracy*: what is gained, draw by draw. The sum over epochs is that of [Ru et al. 2021](https://arxiv.org/abs/2006.04492).",
+        "The same runs, where subsets rank by another measure of theirs, and the full data by accuracy. *Minus accuracy*: what is gained, draw by draw. The sum over epochs is that of [Ru et al. 2021](https://arxiv.org/abs/2006.04492).",
     ]
     for ratio in ratios:
         text += ["", f"At {100 * ratio:g} %:", "", measures[ratio].rstrip()]

@@ -118,7 +118,7 @@ OTHER_TRAININGS = (
 """Random, easiest and easier samples trained otherwise, at the same cost: which settings rank best."""
 JUDGED = ("easiest-small-batches", "random-small-batches")
 """What ranked best of all that was tried, and the same of random samples: on the other half of the networks, with every draw."""
-STRONG_CROPS = "Images of 16x16 were cropped with a padding of 4, a quarter of their side; in later runs with a padding of 2 random samples ranked far better, so differences between methods here are of that training."
+STRONG_CROPS = "Images of 16x16 were cropped with a padding of 4, a quarter of their side. In later runs with a padding of 2 random samples ranked far better. So differences between methods here are of that training."
 """What must be known of rows that were trained before the default padding went by the images' side."""
 STUDIES = {
     "cifar10": Study(
@@ -141,8 +141,8 @@ STUDIES = {
         tuple(replace(part, n_draws=TRIED) for part in (*by_method(0.05, *CANDIDATES), *OTHER_TRAININGS)),
         half="tuning",
         beside=("cifar10",),
-        note="They are every second one of cifar10's by cost. What stands first of about fifty by two draws stands there by luck, too: the easiest samples in small batches were run again on [the other half](../judging/README.md), "
-        "where they cannot be told from random samples. What has two draws is compared with controls of five, and the first two draws happen to favour easy samples over random ones, which flatters such differences.",
+        note="They are every second one of cifar10's by cost. What stands first of about fifty by two draws stands there by luck, too. The easiest samples in small batches were run again on [the other half](../judging/README.md): "
+        "there they cannot be told from random samples. What has two draws is compared with controls of five. The first two draws happen to favour easy samples over random ones, which flatters such differences.",
     ),
     "judging": Study(
         "judging",
@@ -150,8 +150,8 @@ STUDIES = {
         tuple(part for part in OTHER_TRAININGS if part.dataset in JUDGED),
         half="judging",
         beside=("cifar10",),
-        note="They are the half of cifar10's that [the search](../search/README.md) did not look at. This is no test of `easier`, which was chosen when the results of all were known, but one of the easiest samples in small batches, "
-        "which ranked best in the search.",
+        note="They are the half of cifar10's that [the search](../search/README.md) did not look at. This tests the easiest samples in small batches, which ranked best in the search. It does not test `easier`, "
+        "which was chosen when the results of all were known.",
     ),
     "cifar100": Study(
         "cifar100",
@@ -166,9 +166,9 @@ STUDIES = {
 TOGETHER = ("cifar10", "cifar100")
 """Studies of unlike data sets and architectures, which are weighed together, too."""
 ABOUT_TOGETHER = (
-    "Their networks differ, but are of one family and trained alike. `easier` was found by looking at those of cifar10, which flatters it there, and so in the mean; for cifar100 nothing was tuned. "
-    "The other methods were published before, or are variants of such; their authors set the bins of `entropy-tails` for each of these two data sets. That the mean be taken was decided when each data set had been looked at alone, "
-    "and what is here was chosen of the seventeen ways that were tried on all networks of cifar10; on half of those, other forms of `easier` were looked at before it, and in the end [about fifty ways](search/README.md)."
+    "Their networks differ, but are of one family and trained alike. `easier` was found by looking at those of cifar10, which flatters it there, and so in the mean. For cifar100 nothing was tuned. "
+    "The other methods were published before, or are variants of such. Their authors set the bins of `entropy-tails` for each of these two data sets. To take the mean was decided after each data set had been looked at alone. "
+    "The ways here were chosen from the seventeen that were tried on all networks of cifar10. On half of those, other forms of `easier` were looked at before it, and in the end [about fifty ways](search/README.md)."
 )
 """What must be known of their mean."""
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from proxyds.artifact.card.plots import STYLE, as_percent, as_png, new_figure
 from proxyds.artifact.evidence_records import EstimateRecord
-from proxyds.artifact.ranking_table import FREE_RANKINGS, FULL, RANDOM
+from proxyds.artifact.ranking_table import FREE_RANKINGS, FULL, PARAMETERS, RANDOM
 from tests.studies.candidates import ALL_METHODS
 from tests.studies.report import NAMES, list_sized, take_ratio
 from tests.studies.weighing import Found
@@ -88,6 +88,41 @@ def _find_limits(estimates: Sequence[EstimateRecord | None]) -> tuple[float, flo
     ]
     room = 0.03 * (max(ends, default=1) - min(ends, default=0))
     return min(ends, default=0) - room, max(ends, default=1) + room
+
+
+def draw_overview(found: Sequence[Found], default: str, title: str) -> bytes:
+    """The same for who sees a proxy for the first time: the default method and random samples between what costs nothing and what costs most; PNG bytes."""
+    shown = {default: ("on a proxy", "o-"), RANDOM: ("on random images", "s-")}
+    free = {FULL: ("on everything, again", ":"), PARAMETERS: ("not at all: parameters are counted", "--")}
+    colours = {default: KINDS["the default method"], RANDOM: KINDS["other methods"]}
+    with mpl.rc_context({**STYLE, "font.size": 11}):
+        figure = new_figure(height=4.4)
+        figure.set_figwidth(6.4)
+        axes = figure.subplots()
+        for method, shift in ((default, 1.02), (RANDOM, 1 / 1.02)):
+            points = sorted((each for each in found if each.method == method), key=lambda each: each.ratio or 0)
+            x = [(each.ratio or 0) * shift for each in points]
+            label, style = shown[method]
+            axes.plot(x, [each.tau for each in points], style, color=colours[method], linewidth=2, label=label)
+            for at, each in zip(x, points, strict=True):
+                tau = each.statistics["tau"]
+                if tau.low is not None and tau.high is not None:
+                    axes.plot([at, at], [tau.low, tau.high], color=colours[method], linewidth=1.2)
+        for each in found:
+            if each.method in free:
+                label, style = free[each.method]
+                axes.axhline(each.tau, color="#000000", linewidth=1.2, linestyle=style, label=label)
+        ratios = sorted({each.ratio for each in found if each.method == default and each.ratio})
+        axes.set_xscale("log")
+        axes.set_xticks(ratios, [as_percent(ratio) for ratio in ratios])
+        axes.minorticks_off()
+        axes.set_ylim(0.4, 1)
+        axes.set_xlabel("share of the images that networks are trained on")
+        axes.set_ylabel("Kendall's tau: 1 is the right order")
+        figure.suptitle(title, fontsize=12)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, title="networks are trained", loc="outside lower center", ncols=2)
+        return as_png(lambda: figure)
 
 
 def draw_ratios(found: Sequence[Found], default: str, where: str) -> bytes:

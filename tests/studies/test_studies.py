@@ -240,13 +240,13 @@ def test_what_a_user_may_expect_by_hand() -> None:
     ]
     every += [found("cases", 0.1, 0.8, 0.01), found("random", 0.1, 0.7, 0.02), found("cases", 0.2, 0.9, 0.01)]
     assert page.tell_expectation(every, "cases") == (
-        "at 10 % tau 0.80 and a regret of 1.0 points (random samples: 0.70 and 2.0; tau undecided); "
-        "at 2 % tau 0.60 and a regret of 3.0 points (random samples: 0.50 and 4.0)."
+        "At 10 % tau 0.80 and a regret of 1.0 points (random samples: 0.70 and 2.0; tau undecided). "
+        "At 2 % tau 0.60 and a regret of 3.0 points (random samples: 0.50 and 4.0)."
     )
     # 22 to choose; a training on everything 8; random samples of twice the size cost 0.1 x 8, 0.02 x 8 more each
     assert page.tell_cost(every, "cases", 22, 8.0) == (
-        "Choosing takes at least as many FLOPs as 2.8 trainings of the mean architecture on everything. Twice as many samples at random, which nothing has to "
-        "choose, take fewer FLOPs in all until more than 27 (at 10 %), 137 (at 2 %) architectures are ranked. 2 % by `cases` have a tau of 0.60, 4 % at random one of 0.55."
+        "Choosing takes at least as many FLOPs as 2.8 trainings of the mean architecture on everything. Random samples need no choosing. "
+        "Twice as many of them take fewer FLOPs in all where no more than this many architectures are ranked: 27 at 10 %, 137 at 2 %. 2 % by `cases` have a tau of 0.60, 4 % at random one of 0.55."
     )
     assert page.tell_cost(every, "random", 0, 8.0) == ""
 

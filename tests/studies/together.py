@@ -73,8 +73,8 @@ def render_page(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]], 
     text = [
         f"# Which selection keeps the ranking, on {len(of_each)} data sets",
         "",
-        f"`make study` wrote this from the rows of {named}, which say what was held equal and what the names mean. Each data set counts the same in the mean. "
-        f"{ABOUT_INTERVALS.format(docs='../../docs')} Variances of the mean are those of each data set together: it is known so well on these data sets, and another would show something else.",
+        f"`make study` wrote this from the rows of {named}, whose pages say what was held equal and what the names mean. Each data set counts the same in the mean. "
+        f"{ABOUT_INTERVALS.format(docs='../../docs')} The mean's variance comes from the variances of both. It tells how well the mean is known on these data sets, not what another would show.",
         "",
         ABOUT_PARAMETERS,
         "",
@@ -90,7 +90,7 @@ def render_page(found: Sequence[Found], of_each: Mapping[str, Sequence[Found]], 
         "",
         f"## Regret at {size}",
         "",
-        f"The full-data accuracy that is lost by taking the architecture called best; *more than {RANDOM}*: above zero is worse. There are no intervals: a regret depends on few architectures.",
+        f"The full-data accuracy that is lost by taking the architecture called best. *More than {RANDOM}*: above zero is worse. There are no intervals: a regret depends on few architectures.",
         "",
         tabulate_regrets(found, of_each).rstrip(),
     ]
