@@ -123,16 +123,16 @@ class Training(Section):
     )
     crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] | None = Field(
         None,
-        description="Augmentation: random crops from images padded by so many pixels; 0: none; null: an eighth of the smaller "
-        "side that networks see, a half rounded up (4 at 32 pixels, 2 at 16), 64 at most.",
+        description="Augmentation: random crops from images padded by so many pixels, or 0 for none. null is an eighth of the smaller "
+        "side that networks see, a half rounded up: 4 at 32 pixels, 2 at 16, 64 at most.",
         examples=[4],
     )
     horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="What layers compute in. bfloat16: half the bits, with weights, statistics and the loss in float32; in training "
-        "and where networks are asked, only where the processor or GPU has instructions for it. auto: float32 on CPUs; on GPUs that "
-        "have it, bfloat16 in training alone.",
+        description="What layers compute in. bfloat16 has half the bits; weights, statistics and the loss stay in float32. It is for "
+        "training and for asking networks, where the processor or GPU has instructions for it. auto is float32 on CPUs, and on GPUs "
+        "that have it bfloat16 in training alone.",
     )
 
     @model_validator(mode="after")

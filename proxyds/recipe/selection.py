@@ -34,8 +34,8 @@ class LabelReduction(Section):
     )
     order: Literal["samples-first", "labels-first"] = Field(
         "samples-first",
-        description="samples-first (section 4): draw samples of all labels, keep labels by what was drawn; labels-first (section "
-        "3.3): keep labels by the importance of all their samples, then draw.",
+        description="samples-first (section 4) draws samples of all labels, and keeps labels by what was drawn. labels-first (section "
+        "3.3) keeps labels by the importance of all their samples, and then draws.",
     )
     choice: Literal["top", "drawn"] = Field(
         "top", description="Of the labels: those with the largest importance in sum, or drawn in proportion to it."

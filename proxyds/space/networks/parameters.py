@@ -83,8 +83,8 @@ Filters = Annotated[int, Field(ge=1, le=4096)]
 class EfficientNetParameters(Parameters):
     """The paper's EfficientNet-B0 variations (section 4): repeats r, kernel sizes k, filters f of the seven stages.
 
-    The paper gives seven filters for a stem and seven stages: they are the stages' inputs, the first being the stem's
-    output (the third setting is then B0's own); the last stage's output of 320 and the head of 1280 stay.
+    The paper gives seven filters for a stem and seven stages. They are the stages' inputs, and the first is the stem's
+    output; the third setting is then B0's own. The last stage's output of 320 and the head of 1280 stay.
     """
 
     repeats: tuple[Repeats, Repeats, Repeats, Repeats, Repeats, Repeats, Repeats] = Field(
