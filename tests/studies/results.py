@@ -91,7 +91,7 @@ def write_report(
     if len(ratios) > 1:
         (folder / "ratios.png").write_bytes(pictures.draw_ratios(found, recipe.selection.method, study.name))
     if len(ratios) > 1 and study.half is None:
-        title = f"How well {len(architectures)} networks rank, trained on a part of the images"
+        title = f"How well {len(architectures)} networks rank on a part of {study.name.replace('cifar', 'CIFAR-')}"
         (folder / "overview.png").write_bytes(pictures.draw_overview(found, recipe.selection.method, title))
     print(f"{folder / 'README.md'}: {len(whole)} of {len(every)} parts are weighed")
 
