@@ -40,8 +40,8 @@ class Output(Section):
         int | str, PlainValidator(_check_validation, json_schema_input_type=int | Literal["auto", "all", "none"])
     ] = Field(
         "auto",
-        description="How many evaluation samples the proxy holds with their images, to rank on without the source: a number, with the same "
-        "share of every label; `all`; or `none`, where size or licence speak against them. `auto` is 10000 at most, and none where "
+        description="How many evaluation samples the proxy holds with their images, to rank on without the source. A number takes the same "
+        "share of every label; `all` takes all; `none` is for where size or licence speak against them. `auto` is 10000 at most, and none where "
         "importance.protocol is paper, since test samples never travel.",
         examples=["auto"],
     )

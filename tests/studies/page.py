@@ -55,8 +55,7 @@ def tell_cost(found: Sequence[Found], method: str, cost: int, mean_training: flo
         return ""
     sizes, random = _by_size(found, method), {each.ratio: each for each in found if each.method == RANDOM}
     until = [
-        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} at {as_percent(each.ratio or 0)}"
-        for each in sizes
+        f"{math.floor(cost / ((each.ratio or 1) * mean_training)):,} at {as_percent(each.ratio or 0)}" for each in sizes
     ]
     doubled = [(each, random[twice]) for each in sizes if (twice := 2 * (each.ratio or 0)) in random]
     as_well = [
@@ -169,8 +168,8 @@ def render_page(
         f"# Which selection keeps the ranking: {study.name}",
         "",
         f"`make study` wrote this from {' and '.join(f'[{where}]({where})' for where in tables)}, {len(rows):,} trainings and tests ({sum(row['seconds'] for row in rows) / 3600:.1f} hours, one after the other, in one thread). {tell_machines(rows)} "
-        f"The {len(architectures)} architectures take {min(flops) / 1e6:.1f} to {max(flops) / 1e6:.1f} MFLOP an image, forward and backward. Trained as briefly on "
-        f"everything, their accuracies are {min(accuracies.values()):.1%} to {max(accuracies.values()):.1%}. {study.note}".rstrip(),
+        f"The {len(architectures)} architectures take {min(flops) / 1e6:.1f} to {max(flops) / 1e6:.1f} MFLOP an image, forward and backward. On everything, "
+        f"trained as briefly, they reach {min(accuracies.values()):.1%} to {max(accuracies.values()):.1%}. {study.note}".rstrip(),
         "",
         f"**Held equal**: the source ({source}), the architectures, the training, the test samples and the size of a subset{', but for what is named at the end' if others else ''}. "
         f"The training takes {settings.epochs} epochs of whatever it is trained on, in batches of {settings.batch_size}, with {settings.optimizer} at {settings.learning_rate:g}, {settings.schedule}, crops and flips. "

@@ -95,9 +95,9 @@ def draw_overview(found: Sequence[Found], default: str, title: str) -> bytes:
     shown = {default: ("on a proxy", "o-"), RANDOM: ("on random images", "s-")}
     free = {FULL: ("on everything, again", ":"), PARAMETERS: ("not at all: parameters are counted", "--")}
     colours = {default: KINDS["the default method"], RANDOM: KINDS["other methods"]}
-    with mpl.rc_context({**STYLE, "font.size": 11}):
+    with mpl.rc_context({**STYLE, "font.size": 12}):
         figure = new_figure(height=4.4)
-        figure.set_figwidth(6.4)
+        figure.set_figwidth(5.8)
         axes = figure.subplots()
         for method, shift in ((default, 1.02), (RANDOM, 1 / 1.02)):
             points = sorted((each for each in found if each.method == method), key=lambda each: each.ratio or 0)
@@ -119,9 +119,17 @@ def draw_overview(found: Sequence[Found], default: str, title: str) -> bytes:
         axes.set_ylim(0.4, 1)
         axes.set_xlabel("share of the images that networks are trained on")
         axes.set_ylabel("Kendall's tau, 95 % interval")
-        figure.suptitle(title, fontsize=12)
+        figure.suptitle(title, fontsize=13)
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, title="networks are trained", loc="outside lower center", ncols=2)
+        figure.legend(
+            handles,
+            labels,
+            title="networks are trained",
+            loc="outside lower center",
+            ncols=2,
+            columnspacing=1,
+            handlelength=1.6,
+        )
         return as_png(lambda: figure)
 
 
