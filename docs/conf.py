@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ def setup(app: Sphinx) -> None:
     """Fills in what pages take from the code, and leads from the site's root to its first page."""
     app.connect("source-read", _fill_in)
     app.connect("autodoc-process-signature", _leave_out_sections)
+    app.connect("sphinx-click-process-description", _mark_versions)
     app.connect("build-finished", _lead_to_first_page)
 
 
@@ -72,6 +74,11 @@ def _fill_in(_app: Sphinx, name: str, source: list[str]) -> None:
 def _leave_out_sections(_app: Sphinx, what: str, _name: str, of: type, *_rest: object) -> tuple[str, None] | None:
     """Leaves out the signature of a recipe, which pydantic writes over a page: the reference of recipes lists its keys."""
     return ("", None) if what == "class" and issubclass(of, Section) else None
+
+
+def _mark_versions(_app: Sphinx, _context: object, lines: list[str]) -> None:
+    """Marks `user/name@v1.0.0` in help texts as code, which would be taken for an address to send mail to."""
+    lines[:] = [re.sub(r"\S+/\S+@v[\d.]*\d", r"``\g<0>``", line) for line in lines]
 
 
 def _lead_to_first_page(app: Sphinx, error: Exception | None) -> None:
