@@ -1,7 +1,7 @@
 """The command line as a user runs it, each command in a process of its own that is forked from one where torch is imported already.
 
-A fresh interpreter takes three seconds to import torch and what stands on it; a fork takes a few hundredths of a second. What reads the
-environment when it is imported (`huggingface_hub`, `datasets`, `proxyds` itself) is imported by each command anew.
+A fresh interpreter takes three seconds to import torch and what stands on it; a fork takes a few hundredths of a second. `tests/preloaded.py` says
+what is there already.
 """
 
 from __future__ import annotations
@@ -15,12 +15,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PRELOADED = (
-    "torch", "torchvision", "numpy", "pyarrow.parquet", "pyarrow.dataset", "pandas", "sklearn.decomposition", "matplotlib.figure", "PIL.Image",
-    "pydantic", "ruamel.yaml", "rich.progress", "click", "jinja2", "fsspec", "loky", "safetensors.torch", "httpx", "aiohttp", "dill", "s3fs",
-)  # fmt: skip
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(list(_PRELOADED))
+_FORKS.set_forkserver_preload(["tests.preloaded"])
 
 
 def run_forked(

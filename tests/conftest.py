@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from tests.commands import run_forked
+from tests.pictures import render_nothing, rendering
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # a shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+render_nothing()
 _HF_HOME = tempfile.TemporaryDirectory(prefix="proxyds-tests-hf-")
 os.environ["HF_HOME"] = _HF_HOME.name  # read when datasets is imported: the user's own cache stays out of it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the default tests may reach the network
@@ -64,6 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def read_tree(folder: Path) -> dict[str, bytes]:
     """The bytes of every file below a folder."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def pictures() -> Iterator[None]:
+    """Lets cards have real pictures, in this process; elsewhere in the tests one pixel stands for each."""
+    with rendering():
+        yield
 
 
 @pytest.fixture

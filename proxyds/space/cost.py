@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -16,9 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from proxyds.errors import ProxydsError, RecipeError
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import ask_network
-from proxyds.space.networks.families import FAMILIES
+from proxyds.space.networks.families import FAMILIES, HANDED_OVER
 from proxyds.space.networks.parameters import Parameters
 from proxyds.text import first_line
+
+MAX_KEPT = 5_000
+"""Costs that a process keeps, at most."""
 
 
 def measure_cost(
@@ -26,10 +31,28 @@ def measure_cost(
 ) -> Architecture:
     """Counts one architecture's FLOPs and weights on torch's meta device: nothing is computed, unless its code needs values.
 
+    A process counts a network of this package once: a build, its check and its plan ask for the same ones.
+
     Raises:
         RecipeError: It cannot be built, or not work on such images.
         CallableError: It is of a program that did not hand it over.
     """
+    if network in FAMILIES and network != HANDED_OVER and FAMILIES[network].module.startswith("proxyds."):
+        counted = _measure_own(name, network, json.dumps(parameters), n_labels, image_shape)
+        return replace(counted, parameters=parameters)
+    return _measure(name, network, parameters, n_labels, image_shape)
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _measure_own(
+    name: str, network: str, parameters: str, n_labels: int, image_shape: tuple[int, int, int]
+) -> Architecture:
+    return _measure(name, network, json.loads(parameters), n_labels, image_shape)
+
+
+def _measure(
+    name: str, network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int]
+) -> Architecture:
     on_images = (
         f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
         "larger ones (source.image_size), a small_stem or smaller patches may help"

@@ -1,0 +1,34 @@
+"""What commands are forked from: libraries, this package, and the costs of the networks of `TINY_RECIPE`; see `tests/commands.py`.
+
+What reads the environment as it is imported (`huggingface_hub`, `datasets`) is left to each command.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from tests.pictures import render_nothing
+
+_MODULES = (
+    "torch", "torchvision", "numpy", "pyarrow.parquet", "pyarrow.dataset", "pandas", "sklearn.datasets", "sklearn.decomposition", "scipy.stats",
+    "matplotlib.figure", "PIL.Image", "pydantic", "ruamel.yaml", "rich.progress", "click", "jinja2", "fsspec", "loky", "safetensors.torch",
+    "aiohttp", "dill", "s3fs",
+    "proxyds.cli.main", "proxyds.cli.results", "proxyds.pipeline.audit", "proxyds.artifact.card.render",
+)  # fmt: skip
+
+
+def _count_costs() -> None:
+    from proxyds.space.choices import space_section
+    from proxyds.space.listing import list_architectures
+
+    choices = {"depth": [8, 14], "base_filters": [4, 8], "multiplier": [1, 2]}
+    list_architectures(space_section().validate_python({"network": "resnet", "choices": choices}), 10, (1, 8, 8))
+
+
+for _each in _MODULES:
+    import_module(_each)
+_count_costs()
+render_nothing()
+for _each in ("huggingface_hub", "datasets"):
+    assert _each not in sys.modules, _each
