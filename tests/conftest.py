@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.commands import run_forked
-from tests.pictures import render_nothing, rendering
+from tests.shortcuts import WORKERS, rendering, take_shortcuts
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # a shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-render_nothing()
+take_shortcuts()
 _HF_HOME = tempfile.TemporaryDirectory(prefix="proxyds-tests-hf-")
 os.environ["HF_HOME"] = _HF_HOME.name  # read when datasets is imported: the user's own cache stays out of it
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the default tests may reach the network
@@ -76,6 +77,12 @@ def pictures() -> Iterator[None]:
 
 
 @pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets tasks run in workers, as users' do; elsewhere in the tests they run in the command's own process."""
+    monkeypatch.setenv(WORKERS, "1")
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Lets torch compute in one thread, as workers do."""
     import torch
@@ -87,9 +94,31 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def session_store(shared_folder: Path) -> Path:
     """A store shared by the whole run, so that equal probes are trained once."""
-    return tmp_path_factory.mktemp("store")
+    return shared_folder / "store"
+
+
+@pytest.fixture(scope="session")
+def make_once(shared_folder: Path) -> Callable[..., Path]:
+    """Makes a proxy unless another worker of the run has; `make` is called with an empty folder and returns the proxy's."""
+
+    def once(name: str, make: Callable[[Path], Path]) -> Path:
+        folder = shared_folder / name
+        with FileLock(shared_folder / f"{name}.lock"):
+            if not (folder / "made").exists():
+                folder.mkdir()
+                (folder / "made").write_text(str(make(folder)))
+        return Path((folder / "made").read_text())
+
+    return once
 
 
 @pytest.fixture(autouse=True)
@@ -110,30 +139,34 @@ def write_recipe_file(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
+def tiny_proxy(make_once: Callable[..., Path], session_store: Path) -> Path:
     """The proxy of `TINY_RECIPE`, built once. Do not change it: copy it."""
+    return make_once("tiny", lambda folder: _build(folder, TINY_RECIPE, session_store))
+
+
+def _build(folder: Path, recipe: str, store: Path) -> Path:
     from proxyds.pipeline.build import build
-    from proxyds.recipe.yaml import read_recipe
     from proxyds.runtime.storage.store import Store
 
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "recipe.yaml").write_text(TINY_RECIPE, encoding="utf-8")
-    return build(read_recipe(folder / "recipe.yaml"), folder / "proxy", store=Store(session_store), device="cpu").folder
+    path = folder / "recipe.yaml"
+    path.write_text(recipe, encoding="utf-8")
+    return build(path, folder / "proxy", store=Store(store), device="cpu").folder
 
 
 @pytest.fixture(scope="session")
-def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Path:
+def checked_proxy(make_once: Callable[..., Path], session_store: Path) -> Path:
     """A proxy for eight architectures, checked with made-up accuracies. Do not change it: copy it."""
-    from proxyds.pipeline.build import build
+    return make_once("checked", lambda folder: _build_and_check(folder, session_store))
+
+
+def _build_and_check(folder: Path, store: Path) -> Path:
     from proxyds.pipeline.check import check
     from proxyds.recipe.yaml import read_recipe
     from proxyds.runtime.storage.store import Store
     from proxyds.space.listing import list_architectures
 
-    folder, store = tmp_path_factory.mktemp("checked"), Store(session_store)
-    (folder / "recipe.yaml").write_text(TINY_RECIPE.replace("depth: 8", "depth: [8, 14]"), encoding="utf-8")
+    proxy = _build(folder, TINY_RECIPE.replace("depth: 8", "depth: [8, 14]"), store)
     recipe = read_recipe(folder / "recipe.yaml")
-    proxy = build(recipe, folder / "proxy", store=store, device="cpu").folder
     names = [each.name for each in list_architectures(recipe.space, 10, (1, 8, 8))]
     lines = ["architecture,dataset,accuracy,draw_seed,training_seed"]
     for dataset in ("full", "proxy", "random", "stratified", "fewer-epochs"):
@@ -143,18 +176,21 @@ def checked_proxy(tmp_path_factory: pytest.TempPathFactory, session_store: Path)
                 draw = "" if dataset in ("full", "fewer-epochs") else repeat
                 lines.append(f"{name},{dataset},{0.5 + rank / 40 + repeat / 1000:.3f},{draw},{repeat}")
     (folder / "runs.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
-    return check(proxy, runs=folder / "runs.csv", store=store, device="cpu").folder
+    return check(proxy, runs=folder / "runs.csv", store=Store(store), device="cpu").folder
 
 
 @pytest.fixture(scope="session")
-def second_proxy(tiny_proxy: Path, session_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second_proxy(make_once: Callable[..., Path], tiny_proxy: Path, session_store: Path) -> Path:
     """The tiny proxy as 1.1.0, with more samples and in more shards: files of 1.0.0 are gone. Do not change it: copy it."""
     from proxyds.pipeline.resample import resample
     from proxyds.runtime.storage.store import Store
 
-    out = tmp_path_factory.mktemp("second") / "proxy"
     overrides = ["version=1.1.0", "selection.ratio=0.2", "output.samples_per_shard=50"]
-    return resample(tiny_proxy, out, overrides=overrides, store=Store(session_store)).folder
+
+    def make(folder: Path) -> Path:
+        return resample(tiny_proxy, folder / "proxy", overrides=overrides, store=Store(session_store)).folder
+
+    return make_once("second", make)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from tests.pictures import render_nothing
+from tests.shortcuts import take_shortcuts
 
 _MODULES = (
     "torch", "torchvision", "numpy", "pyarrow.parquet", "pyarrow.dataset", "pandas", "sklearn.datasets", "sklearn.decomposition", "scipy.stats",
@@ -29,6 +29,6 @@ def _count_costs() -> None:
 for _each in _MODULES:
     import_module(_each)
 _count_costs()
-render_nothing()
+take_shortcuts()
 for _each in ("huggingface_hub", "datasets"):
     assert _each not in sys.modules, _each

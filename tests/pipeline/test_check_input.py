@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -22,14 +21,11 @@ from scipy.stats import kendalltau
 
 import proxyds
 from proxyds import errors
-from proxyds.artifact.card import render as card
 from proxyds.artifact.evidence_records import Verdict
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.evaluation.rank_metrics import normal_scores
 from proxyds.recipe.yaml import read_recipe
-from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
-from proxyds.space import listing as space
 from proxyds.space.listing import list_architectures
 from tests.artifact.hostile import make_former
 from tests.conftest import TINY_RECIPE, Run
@@ -55,11 +51,7 @@ def sixteen(tmp_path_factory: pytest.TempPathFactory, session_store: Path) -> Pa
 
 def build_unchecked(folder: Path, recipe: str, store: Path) -> Path:
     (folder / "recipe.yaml").write_text(recipe)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            "proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess())
-        )  # starting workers takes longer
-        return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(store), device="cpu").folder
+    return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(store), device="cpu").folder
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +69,6 @@ def proxy(eight: Path, tmp_path: Path) -> Path:
 def four(tiny_proxy: Path, tmp_path: Path) -> Path:
     """A proxy for a space of four architectures."""
     return Path(shutil.copytree(tiny_proxy, tmp_path / "four"))
-
-
-_counted = cache(list_architectures)
-
-
-@pytest.fixture(autouse=True)
-def _costs_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "list_architectures", lambda *about, **of: list(_counted(*about, **of)))
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out of the card what takes longest, for tests that do not look at it."""
-    monkeypatch.setattr(card, "list_pictures", lambda *records: {})
-    monkeypatch.setattr(card, "list_evidence_pictures", lambda *records: {})
 
 
 @pytest.fixture
@@ -622,7 +599,7 @@ def test_the_same_runs_in_any_order_give_the_same_bytes_again(
 
 @pytest.mark.parametrize("verdict", get_args(Verdict))
 def test_strict_exits_with_3_unless_the_ranking_is_preserved(
-    run_here: Run, no_pictures: None, sixteen: Path, tmp_path: Path, verdict: str
+    run_here: Run, sixteen: Path, tmp_path: Path, verdict: str
 ) -> None:
     folder = shutil.copytree(sixteen, tmp_path / "proxy")
     architectures = list_architectures(read_recipe(folder / "recipe.yaml").space, 10, (1, 8, 8))
@@ -645,9 +622,7 @@ def reorder(places: np.ndarray, tau: float, seed: int) -> np.ndarray:
     return order
 
 
-def test_a_tau_of_26_beside_a_ceiling_of_96_preserves_no_ranking(
-    run_here: Run, no_pictures: None, sixteen: Path, tmp_path: Path
-) -> None:
+def test_a_tau_of_26_beside_a_ceiling_of_96_preserves_no_ranking(run_here: Run, sixteen: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(sixteen, tmp_path / "proxy")
     names = [each.name for each in list_architectures(read_recipe(folder / "recipe.yaml").space, 10, (1, 8, 8))]
     best_first = np.arange(16)[::-1]  # the cheapest is the best, so that no counting ranks
@@ -676,7 +651,7 @@ def test_a_tau_of_26_beside_a_ceiling_of_96_preserves_no_ranking(
 
 @pytest.mark.parametrize(("level", "words"), [(0.1, "train longer"), (0.995, "train shorter")])
 def test_accuracies_that_test_samples_cannot_rank_are_cautioned(
-    run_here: Run, no_pictures: None, proxy: Path, names: list[str], tmp_path: Path, level: float, words: str
+    run_here: Run, proxy: Path, names: list[str], tmp_path: Path, level: float, words: str
 ) -> None:
     saturated = [level + 0.0002 * i for i in range(8)]
     with_repeats = dict(PERFECT) | {"full": saturated, "proxy": saturated}
@@ -695,7 +670,7 @@ def test_architectures_that_are_always_right_are_refused_and_told_to_train_short
 
 
 def test_a_verdict_is_no_failure_unless_it_is_asked_to_be(
-    run_here: Run, no_pictures: None, proxy: Path, names: list[str], tmp_path: Path
+    run_here: Run, proxy: Path, names: list[str], tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs.csv", names, WORSE_THAN_RANDOM)
     done = run_here(*quiet("proxy", "--runs", "runs.csv"))
@@ -704,7 +679,7 @@ def test_a_verdict_is_no_failure_unless_it_is_asked_to_be(
 
 
 def test_a_proxy_below_its_threshold_exits_with_3_and_keeps_the_evidence(
-    run_here: Run, no_pictures: None, proxy: Path, names: list[str], tmp_path: Path
+    run_here: Run, proxy: Path, names: list[str], tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs.csv", names, WORSE_THAN_RANDOM)
     done = run_here(*quiet("proxy", "--runs", "runs.csv", "--set", "check.threshold=0.7"))
@@ -719,15 +694,13 @@ def test_a_proxy_below_its_threshold_exits_with_3_and_keeps_the_evidence(
     assert run_here(*quiet("proxy", "--runs", "runs.csv", "--strict")).returncode == 3
 
 
-def test_a_proxy_that_reaches_its_threshold_passes(
-    run_here: Run, no_pictures: None, proxy: Path, perfect: Path
-) -> None:
+def test_a_proxy_that_reaches_its_threshold_passes(run_here: Run, proxy: Path, perfect: Path) -> None:
     done = run_here(*quiet("proxy", "--runs", perfect, "--set", "check.threshold=0.6", "--strict"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "threshold 0.6 for the lower end of Kendall tau, 0.67: passed" in done.stdout
 
 
-def test_json_is_the_evidence(run_here: Run, no_pictures: None, proxy: Path, perfect: Path) -> None:
+def test_json_is_the_evidence(run_here: Run, proxy: Path, perfect: Path) -> None:
     done = run_here(*quiet("proxy", "--runs", perfect, "--json", "--set", "check.threshold=0.6"))
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -739,7 +712,7 @@ def test_json_is_the_evidence(run_here: Run, no_pictures: None, proxy: Path, per
 
 
 def test_json_is_the_evidence_of_a_proxy_below_its_threshold_too(
-    run_here: Run, no_pictures: None, proxy: Path, names: list[str], tmp_path: Path
+    run_here: Run, proxy: Path, names: list[str], tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs.csv", names, WORSE_THAN_RANDOM)
     done = run_here(*quiet("proxy", "--runs", "runs.csv", "--json", "--set", "check.threshold=0.7"))
@@ -771,16 +744,14 @@ def test_runs_of_several_ratios_name_the_smallest_that_is_large_enough(
 
 @pytest.mark.parametrize("other", [("--reference", "gone.csv"), ("--dry-run",)])
 def test_runs_bring_their_own_reference_and_train_nothing(
-    run_here: Run, no_pictures: None, proxy: Path, perfect: Path, other: tuple[str, ...]
+    run_here: Run, proxy: Path, perfect: Path, other: tuple[str, ...]
 ) -> None:
     ran = run_here(*quiet("proxy", "--runs", perfect, *other))
     assert ran.returncode == 2
     assert "neither --dry-run nor --reference" in " ".join(ran.stderr.split())
 
 
-def test_seeds_as_pandas_writes_them_are_read(
-    run_here: Run, no_pictures: None, proxy: Path, names: list[str], tmp_path: Path
-) -> None:
+def test_seeds_as_pandas_writes_them_are_read(run_here: Run, proxy: Path, names: list[str], tmp_path: Path) -> None:
     path = write_runs(tmp_path / "runs.csv", names, PERFECT)
     header, *lines = path.read_text().splitlines()
     cells = [line.split(",") for line in lines]
