@@ -41,7 +41,6 @@ from proxyds.pipeline.stages import open_session, read_scores
 from proxyds.progress import Progress, StageEnded
 from proxyds.recipe.selection import Selection
 from proxyds.runtime.execution import Execution
-from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_each
 from proxyds.seeding import parse_ids
@@ -390,7 +389,6 @@ def test_runs_that_fail_are_named_and_the_rest_go_on(
         return train_network(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("proxyds.training.job.train_network", sometimes)
-    monkeypatch.setattr("proxyds.runtime.execution.Execution.choose_engine", lambda *about: ("cpu", InProcess()))
     proxyds.check(copy, overrides=["check.draws=1", "check.full_seeds=1"], store=store)
     evidence, text = opening.read_manifest(copy).evidence, (copy / "README.md").read_text()
     assert evidence is not None

@@ -17,7 +17,6 @@ from proxyds.pipeline.check import read_checked_recipe
 from proxyds.pipeline.stages import list_probe_jobs, list_space, open_session
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.execution import Execution
-from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from tests.artifact.hostile import OLDER, RECIPE, Proxy, make_source
 from tests.conftest import TINY_RECIPE, read_tree
@@ -29,11 +28,6 @@ space: {{network: resnet, choices: {{depth: 8, base_filters: [2, 4]}}}}
 selection: {{ratio: 0.5}}
 training: {{epochs: 2, batch_size: 8{}}}
 """
-
-
-@pytest.fixture(autouse=True)
-def _without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyds.runtime.execution.Execution.choose_engine", lambda *_: ("cpu", InProcess()))
 
 
 def make_images(folder: Path, width: int, height: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch.utils.data import Subset
 
 import proxyds
 from proxyds.errors import ChangedSourceError, RecipeError, SourceError, SourceNotFoundError
-from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from tests.conftest import Run, check_manners, read_tree
 
@@ -67,14 +65,6 @@ def list_drawn(folder: Path) -> list[tuple[str, int, bytes]]:
     table = pa.concat_tables(map(pq.read_table, sorted((folder / "data").glob("train-*.parquet"))))
     images = [image["bytes"] for image in table["image"].to_pylist()]
     return list(zip(table["sample_id"].to_pylist(), table["label"].to_pylist(), images, strict=True))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_process() -> Iterator[None]:
-    """Lets nothing run in workers, which take seconds to start; that parts reach them is tested with the forms of data."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("proxyds.runtime.execution.LocalWorkers", lambda n_workers: InProcess())
-        yield
 
 
 @pytest.fixture(scope="module")
