@@ -19,7 +19,7 @@ import pytest
 from filelock import FileLock
 
 from tests.commands import run_forked
-from tests.shortcuts import WORKERS, rendering, take_shortcuts
+from tests.shortcuts import PICTURES, WORKERS, take_shortcuts
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # a shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt
@@ -70,10 +70,9 @@ def read_tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def pictures() -> Iterator[None]:
-    """Lets cards have real pictures, in this process; elsewhere in the tests one pixel stands for each."""
-    with rendering():
-        yield
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets cards have real pictures; elsewhere in the tests one pixel stands for each."""
+    monkeypatch.setenv(PICTURES, "1")
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ _MODULES = (
 def _count_costs() -> None:
     from proxyds.space.choices import space_section
     from proxyds.space.listing import list_architectures
+    from proxyds.space.networks.plugins import offer_installed
 
     choices = {"depth": [8, 14], "base_filters": [4, 8], "multiplier": [1, 2]}
     list_architectures(space_section().validate_python({"network": "resnet", "choices": choices}), 10, (1, 8, 8))
+    offer_installed.cache_clear()  # each command looks for installed packages itself
 
 
 for _each in _MODULES:

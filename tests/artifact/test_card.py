@@ -54,7 +54,11 @@ def test_the_metadata_is_what_the_hub_reads(tiny_proxy: Path) -> None:
         assert list(tiny_proxy.glob(config["data_files"][0]["path"]))
 
 
-def test_every_picture_is_named_by_the_card_and_every_named_picture_is_there(tiny_proxy: Path) -> None:
+def test_every_picture_is_named_by_the_card_and_every_named_picture_is_there(
+    pictures: None, tiny_proxy: Path, tmp_path: Path
+) -> None:
+    tiny_proxy = shutil.copytree(tiny_proxy, tmp_path / "proxy")
+    assert set(proxyds.render(tiny_proxy)) == {f"assets/{path.name}" for path in (tiny_proxy / "assets").iterdir()}
     named = set(re.findall(r"!\[[^]]*\]\((assets/[^)]+)\)", (tiny_proxy / "README.md").read_text()))
     assert named == {f"assets/{path.name}" for path in (tiny_proxy / "assets").iterdir()}
     assert len(named) == 4

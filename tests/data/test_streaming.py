@@ -98,15 +98,15 @@ def test_a_streamed_build_gives_the_same_bytes(
 
 @pytest.mark.e2e
 def test_other_tars_of_the_same_samples_give_the_same_selection(
-    digits_rows: list[tuple[bytes, int]], write_recipe_file: Callable[..., Path], tmp_path: Path
+    workers: None, digits_rows: list[tuple[bytes, int]], write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Whatever the shards and the number of workers: only places in the source differ."""
     recipe, drawn = tars_recipe(write_recipe_file), []
-    for n_tars, workers in ((1, 1), (7, 2)):
+    for n_tars, n_workers in ((1, 1), (7, 2)):
         shutil.rmtree(tmp_path / "tars", ignore_errors=True)
         write_tars(tmp_path / "tars", digits_rows, n_tars)
         out = tmp_path / f"of-{n_tars}"
-        proxyds.build(recipe, out, store=Store(tmp_path / f"store-{n_tars}"), streamed=True, workers=workers)
+        proxyds.build(recipe, out, store=Store(tmp_path / f"store-{n_tars}"), streamed=True, workers=n_workers)
         table = pa.concat_tables([pq.read_table(file) for file in sorted((out / "importance").iterdir())])
         drawn.append(table.drop_columns(["source_index"]).to_pylist())
     assert drawn[0] == drawn[1]

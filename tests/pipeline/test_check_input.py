@@ -518,7 +518,9 @@ def test_a_proxy_that_may_not_be_written_is_left_as_it_was(
     assert "may not be written" in refused(40, *quiet("proxy", "--runs", perfect), run=run)
 
 
-def test_a_check_that_finds_the_disk_full_can_be_done_again(run_here: Run, proxy: Path, perfect: Path) -> None:
+def test_a_check_that_finds_the_disk_full_can_be_done_again(
+    pictures: None, run_here: Run, proxy: Path, perfect: Path
+) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # the table of runs is smaller, pictures are larger
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_forked
 from tests.conftest import LITTLE_SPACE, NO_WAITING, Hub, Run, read_tree
 
 
@@ -24,10 +25,11 @@ def published(
     hub_environment: dict[str, str], tiny_proxy: Path, second_proxy: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
     """A repository with the tiny proxy as v1.0.0 and the second as v1.1.0, as `push` makes it."""
-    environment = {**os.environ, **hub_environment, "HF_HOME": str(tmp_path_factory.mktemp("hf"))}
+    place = tmp_path_factory.mktemp("hf")
+    environment = {**os.environ, **hub_environment, "HF_HOME": str(place)}
     for folder in (tiny_proxy, second_proxy):
-        command = [sys.executable, "-m", "proxyds", "push", str(folder), "me/published"]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+        pushed = run_forked(["push", str(folder), "me/published"], place, environment)
+        assert pushed.returncode == 0, pushed.stderr
     return "me/published"
 
 

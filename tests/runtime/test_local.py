@@ -21,9 +21,9 @@ from proxyds.runtime.task import Engine, Task, run_each, run_stored
 from tests import tasks
 
 
-@pytest.fixture(params=[InProcess, lambda: LocalWorkers(2)], ids=["here", "local workers"])
+@pytest.fixture(scope="module", params=[InProcess, lambda: LocalWorkers(2)], ids=["here", "local workers"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Every engine, to hold each to the contract."""
+    """Every engine, to hold each to the contract: the same one for all tests, whatever failed in it before."""
     with request.param() as made:
         yield made
 
@@ -128,12 +128,11 @@ def test_workers_are_kept_for_the_block_and_end_with_it(tmp_path: Path) -> None:
     wait_until(lambda: not is_running(pids[0]), 20)
 
 
-def test_workers_can_be_used_again_after_a_failure(tmp_path: Path) -> None:
-    with LocalWorkers(1) as engine:
-        with pytest.raises(DivergedError):
-            run_stored([Task("t", "bad", {"bad": 1}, tasks.diverge, {})], Store(tmp_path), engine, ignore_progress)
-        (done,) = run_stored(text_tasks("a", tmp_path / "ran"), Store(tmp_path), engine, ignore_progress)
-        assert (done.entry.folder / "text").read_text() == "a"
+def test_an_engine_can_be_used_again_after_a_failure(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError):
+        run_stored([Task("t", "bad", {"bad": 1}, tasks.diverge, {})], Store(tmp_path), engine, ignore_progress)
+    (done,) = run_stored(text_tasks("a", tmp_path / "ran"), Store(tmp_path), engine, ignore_progress)
+    assert (done.entry.folder / "text").read_text() == "a"
 
 
 def test_a_display_that_fails_stops_nothing_but_is_not_hidden(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from proxyds.recipe.models import Probes, Recipe
 from proxyds.selection.probe import choose_probes
 from proxyds.selection.similarity import check_layer
 from proxyds.space.candidates import make_space
-from proxyds.space.cost import measure_cost
+from proxyds.space.cost import _measure, measure_cost
 from proxyds.space.listing import list_architectures
 from proxyds.space.networks.build import ask_network, build_network
 from proxyds.space.networks.families import FAMILIES, HANDED_OVER
@@ -54,6 +55,39 @@ def test_a_family_maps_images_to_logits_and_learns_from_them(network: str, shape
         logits.square().sum().backward()
         optimizer.step()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in built.parameters())
+
+
+@pytest.mark.parametrize("network", FAMILIES)
+def test_what_is_left_out_of_counting_costs_no_flops(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = _measure("one", network, defaults(network), 7, (3, 32, 32))
+    monkeypatch.setattr("proxyds.space.cost._OnlyCounted", nullcontext)
+    assert _measure("one", network, defaults(network), 7, (3, 32, 32)) == counted
+
+
+class Mismatched(torch.nn.Module):
+    """Normalises more channels than there are."""
+
+    def __init__(self, n_labels: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(image_shape[0], 4, 3), torch.nn.BatchNorm2d(8))
+        self.head = torch.nn.Linear(4, n_labels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(images).mean((2, 3)))
+        return logits
+
+
+def test_a_batch_norm_that_does_not_fit_is_found_by_counting() -> None:
+    (given,) = make_space({"own": Mismatched})["architectures"]
+    with pytest.raises(RecipeError, match="own must work on images of 3x32x32"):
+        measure_cost("own", HANDED_OVER, dict(given), 7, (3, 32, 32))
+
+
+def test_a_network_of_this_package_is_counted_once_and_its_parameters_are_the_callers() -> None:
+    parameters = defaults("resnet")
+    first, second = (measure_cost(f"one {i}", "resnet", dict(parameters), 7, (3, 9, 9)) for i in (0, 0))
+    first.parameters["depth"] = 0
+    assert second.parameters == parameters
 
 
 @pytest.mark.parametrize("network", FAMILIES)

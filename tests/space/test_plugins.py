@@ -63,7 +63,7 @@ def install(folder: Path, package: str, *offers: str) -> str:
 
 
 @pytest.mark.e2e
-def test_a_plugin_is_built_checked_and_planned_with(plain: Path, run_proxyds: Run) -> None:
+def test_a_plugin_is_built_checked_and_planned_with(workers: None, plain: Path, run_proxyds: Run) -> None:
     build = run_proxyds("build", "recipe.yaml", "-o", "proxy", "--plugin", "plain_networks", "--workers", "2", "-q")
     assert build.returncode == 0, build.stderr
     manifest = json.loads((plain / "proxy" / "manifest.json").read_text())
@@ -87,7 +87,7 @@ def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:
 
 
 @pytest.mark.e2e
-def test_an_installed_package_offers_its_families(plain: Path, run_proxyds: Run) -> None:
+def test_an_installed_package_offers_its_families(workers: None, plain: Path, run_proxyds: Run) -> None:
     path = install(plain, "plain-networks", "plain = plain_networks:FAMILIES")
     refused = run_proxyds("validate", "recipe.yaml", PYTHONPATH=path)
     assert refused.returncode == 15

@@ -169,8 +169,8 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> Figure:
         axes.errorbar(
             reference,
             mean,
-            xerr=[reference - full.min(axis=0), full.max(axis=0) - reference],
-            yerr=[mean - accuracies.min(axis=0), accuracies.max(axis=0) - mean],
+            xerr=_reach(full),
+            yerr=_reach(accuracies),
             fmt=MARKERS[method],
             color=COLOURS[method],
             ecolor="#BBBBBB",
@@ -191,6 +191,13 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> Figure:
         looks: dict[str, Any] = {"ncols": n_columns, "fontsize": 8, "handlelength": 0, "handletextpad": 0}
         figure.legend(handles=handles, loc="outside lower center", **looks)
     return figure
+
+
+def _reach(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Measures how far the lowest and the highest of (R, A) values lie from their mean; (2, A). Rounding may put a mean of equal values outside."""
+    mean = values.mean(axis=0)
+    reach: NDArray[np.float64] = np.maximum(0.0, [mean - values.min(axis=0), values.max(axis=0) - mean])
+    return reach
 
 
 def label_search(search: SearchRecord) -> str:
