@@ -98,7 +98,7 @@ class _OnlyCounted(TorchFunctionMode):
     """Leaves out what costs no FLOPs and keeps shapes: torch works it out in Python on the meta device, which takes most of the time."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if args and (function in _ELEMENTWISE or (function is F.batch_norm and _fits(*args))):
+        if args and (function in _ELEMENTWISE or (function is F.batch_norm and _fits(*args[:2]))):
             return args[0]
         return function(*args, **(kwargs or {}))
 
@@ -106,7 +106,7 @@ class _OnlyCounted(TorchFunctionMode):
 _ELEMENTWISE = {F.dropout, F.gelu, F.hardswish, F.relu, F.relu6, F.silu}
 
 
-def _fits(x: torch.Tensor, mean: torch.Tensor | None = None, *rest: Any) -> bool:
+def _fits(x: torch.Tensor, mean: torch.Tensor | None = None) -> bool:
     return mean is not None and x.ndim > 1 and len(mean) == x.shape[1]
 
 
