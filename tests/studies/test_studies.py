@@ -177,8 +177,8 @@ def test_a_part_that_is_not_whole_is_not_weighed(recipe: Recipe, tmp_path: Path,
     ]
 
 
-def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(recipe: Recipe, tmp_path: Path) -> None:
-    probes = make_probes(recipe, tmp_path / "store")
+def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(recipe: Recipe, session_store: Path) -> None:
+    probes = make_probes(recipe, session_store)
 
     def read(answers: Any) -> list[np.ndarray]:
         return [np.stack([*answers.over_epochs(training, "loss")]) for training in range(answers.n_trainings)]
@@ -192,8 +192,8 @@ def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(recipe: Recipe
     assert (probes.know("cases", 0).importance != probes.know("cases", 1).importance).any()
 
 
-def test_what_choosing_costs_by_hand(recipe: Recipe, tmp_path: Path) -> None:
-    chosen = make_probes(recipe, tmp_path / "store").architectures[::4]
+def test_what_choosing_costs_by_hand(recipe: Recipe, session_store: Path) -> None:
+    chosen = make_probes(recipe, session_store).architectures[::4]
     light, heavy = chosen
     n_seen, n_all = 4 * (1295 // 32) * 32, 1295 + 143
     costs = {name: weighing.find_cost(name, recipe, chosen, 1295, 143) for name in (*METHODS, None)}
@@ -330,8 +330,8 @@ def test_other_trainings_cost_the_same_and_labels_are_kept(recipe: Recipe, tmp_p
     assert (len(tuned), len(judged)) == (3, 2)
 
 
-def test_every_candidate_draws_what_it_is_asked_for(recipe: Recipe, tmp_path: Path) -> None:
-    probes = make_probes(recipe, tmp_path / "store")
+def test_every_candidate_draws_what_it_is_asked_for(recipe: Recipe, tmp_path: Path, session_store: Path) -> None:
+    probes = make_probes(recipe, session_store)
     chosen = {name: find_subset(tmp_path / "subsets.npz", name, 0.1, 0, probes) for name in CANDIDATES}
     assert {selected.sum() for selected in chosen.values()} == {130}
     assert len({selected.tobytes() for selected in chosen.values()}) == len(CANDIDATES)
