@@ -6,13 +6,17 @@ what is there already.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -66,3 +70,37 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], first: 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+CLIENT = """\
+#!{python} -IS
+import json, os, socket, sys
+asking = socket.socket(socket.AF_UNIX)
+asking.connect({address!r})
+asking.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
+asking.shutdown(socket.SHUT_WR)
+code, out, err = json.load(asking.makefile())
+print(out, end="", flush=True)
+print(err, end="", file=sys.stderr, flush=True)
+sys.exit(code)
+"""
+
+
+class _Forks(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        arguments, folder, environment = json.load(self.rfile)
+        done = run_forked(arguments, Path(folder), environment)
+        self.wfile.write(json.dumps([done.returncode, done.stdout, done.stderr]).encode())
+
+
+@contextmanager
+def install_forked(program: Path) -> Iterator[None]:
+    """Makes a program `proxyds` for scripts whose every call is forked; it works until the block ends."""
+    with tempfile.TemporaryDirectory() as place:
+        address = f"{place}/forks"
+        program.write_text(CLIENT.format(python=sys.executable, address=address))
+        program.chmod(0o755)
+        with socketserver.ThreadingUnixStreamServer(address, _Forks) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield
+            server.shutdown()

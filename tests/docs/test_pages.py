@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from proxyds.recipe.yaml import read_recipe
 from proxyds.space.listing import list_architectures
+from tests.commands import install_forked
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +49,8 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands need of a checkout, with this environment's programs where the README finds them; the demo's check is a smaller one."""
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the commands need of a checkout, with programs where the README finds them; the demo's check is a smaller one."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
@@ -73,12 +75,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "activate").write_text(f'PATH="{programs}:$PATH"\n')
-    for name in ("python", "proxyds"):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / name}" "$@"\n')
-        (programs / name).chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (programs / "python").chmod(0o755)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (folder / "Makefile").write_text(makefile.replace("install: $(VENV)/installed", "install:"))
-    return folder
+    with install_forked(programs / "proxyds"):
+        yield folder
 
 
 def run(command: list[str], checkout: Path, session_store: Path, **variables: str) -> str:
