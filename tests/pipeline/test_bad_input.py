@@ -120,7 +120,7 @@ BAD_RECIPES = {
     "unknown network": (
         TINY_RECIPE.replace("network: resnet", "network: resnt"),
         10,
-        'bad.yaml:4:12 space.network: must be a known name (a module\'s own need --plugin MODULE), got "resnt"; did you mean `resnet`?',
+        'bad.yaml:4:12 space.network: must be a known name (of a module of yours after load_plugins, --plugin), got "resnt"; did you mean `resnet`?',
     ),
     "unknown key": (TINY_RECIPE + "sede: 1\n", 10, "bad.yaml:8:1 sede: unknown key; did you mean `seed`?"),
     "ratio 0": (
@@ -350,7 +350,7 @@ def test_an_output_folder_that_is_something_else_is_not_touched(
     (tmp_path / "thesis" / "chapters" / "one.tex").write_text("precious")
     said = refused(40, run_here, "build", "recipe.yaml", "-o", "thesis", "-q", "--force", "--json")
     assert "thesis: must be a new folder or a proxy, it holds something else" in said
-    assert "it was not touched: choose another -o" in said
+    assert "it was not touched: choose another folder" in said
 
 
 def test_nothing_is_written_into_a_proxy_or_where_no_folder_can_be(

@@ -571,7 +571,7 @@ def test_choices_are_checked_one_by_one(complaint: Callable[..., str], choices: 
         ),
         (
             MINIMAL.replace("network: resnet", "network: resnt"),
-            'r.yaml:3:12 space.network: must be a known name (a module\'s own need --plugin MODULE), got "resnt"; did you mean `resnet`? '
+            'r.yaml:3:12 space.network: must be a known name (of a module of yours after load_plugins, --plugin), got "resnt"; did you mean `resnet`? '
             "known: efficientnet, nasbench201, python, resnet, timm, torchvision",
         ),
         (

@@ -81,7 +81,10 @@ def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:
     (plain / "plain_networks.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
     refused = run_proxyds("validate", "recipe.yaml")
     assert refused.returncode == 10
-    assert 'space.network: must be a known name (a module\'s own need --plugin MODULE), got "plain"' in refused.stderr
+    assert (
+        'space.network: must be a known name (of a module of yours after load_plugins, --plugin), got "plain"'
+        in refused.stderr
+    )
     assert "--plugin" in refused.stderr
     assert not (plain / "imported").exists()
 
