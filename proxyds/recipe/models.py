@@ -291,16 +291,17 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_enough_architectures(self) -> Recipe:
         n, n_probes = self.space.n_most, self.probes.count if self.probes.architectures is None else 2
-        place = "space.choices" if self.space.choices is not None else "space.architectures"
-        more = "networks" if self.space.network == HANDED_OVER else "choices"
+        place, more = "space.choices" if self.space.choices is not None else "space.architectures", "choices"
+        if self.space.network == HANDED_OVER:
+            place, more = "space", "networks"
         if n < n_probes:
             raise fault(
-                f"must make at least probes.count = {n_probes} architectures to rank, they make {n}; give more {more}",
+                f"must make at least probes.count = {n_probes} architectures to rank, found {n}; give more {more}",
                 place,
             )
         if self.check is not None and n < MIN_RANKED:
             raise fault(
-                f"must make at least {MIN_RANKED} architectures for their ranking to be checked, they make {n}; give more {more}, "
+                f"must make at least {MIN_RANKED} architectures for their ranking to be checked, found {n}; give more {more}, "
                 "or leave out the section check",
                 place,
             )

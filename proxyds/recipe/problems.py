@@ -36,6 +36,7 @@ _REQUIREMENTS = {
     "string_type": "a text (in quotes where it looks like a number)",
     "string_pattern_mismatch": "a text that matches {pattern}",
     "string_too_short": "a text of {min_length} or more letters",
+    "string_too_long": "a text of {max_length} letters at most",
     "tuple_type": "a list",
     "dict_type": "a section of keys and values",
     "model_type": "a section of keys and values",

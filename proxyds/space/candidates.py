@@ -11,7 +11,8 @@ from proxyds.callables import is_handed_over
 from proxyds.errors import CallableError
 from proxyds.space.choices import Space
 from proxyds.space.networks.families import HANDED_OVER
-from proxyds.text import describe_type, short_json
+from proxyds.space.networks.parameters import MAX_NAME
+from proxyds.text import describe_type, find_active_text, short_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,11 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
 
     architectures, problems = [], []
     for name, candidate in _name(candidates).items():
+        if not 0 < len(name) <= MAX_NAME or name != name.strip() or not name.isprintable() or find_active_text(name):
+            problems.append(
+                f"space: {short_json(name)} must be a name of {MAX_NAME} letters at most, of plain text on one line, without blanks around it"
+            )
+            continue
         try:
             architectures.append({"name": name, "sha256": hand_over_network(candidate, f"space: {name!r}")})
         except CallableError as error:

@@ -223,7 +223,7 @@ def test_a_recipe_with_a_check_of_too_few_architectures_is_refused_with_its_plac
         assert said.startswith(
             "recipe.yaml:5:12 space.choices: must make at least 5 architectures for their ranking to be"
         )
-        assert "they make 4" in said
+        assert "found 4" in said
 
 
 # Settings

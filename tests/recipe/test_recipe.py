@@ -273,7 +273,7 @@ def test_a_section_that_is_null_can_be_set_into(read: Callable[..., Recipe]) -> 
 
 
 def test_a_check_of_too_few_architectures_is_refused_with_its_place(read: Callable[..., Recipe]) -> None:
-    with pytest.raises(RecipeError, match=r"space\.choices: must make at least 5 architectures.*they make 2"):
+    with pytest.raises(RecipeError, match=r"space\.choices: must make at least 5 architectures.*found 2"):
         read(MINIMAL + "check: {}\n")
 
 

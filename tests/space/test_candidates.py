@@ -213,7 +213,7 @@ MADE = Net()
     ("factory", "keyword"),
     [
         (fails, "no such width"),
-        (lambda: None, "NoneType"),
+        (lambda: None, "makes None"),
         (lambda: Net(4, 7), "(2, 7)"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(65, 3)), "images of 1x8x8"),
         (lambda: Net().requires_grad_(False), "trained"),
