@@ -90,8 +90,8 @@ def ask_for_data(own: MemorySource) -> str:
     if own.fingerprint is not None:
         which = f" of the fingerprint {own.fingerprint[:16]}"
     return (
-        f"source: must be passed as source= by a Python program, {called}{which} lay in memory and no file holds them; or pass a folder or "
-        "a recipe with the same images, source=PATH (--source PATH of check, resample and apply)"
+        f"source: must be passed by a Python program, {called}{which} lay in memory and no file holds them: pass them as source=..., or a folder "
+        "or a recipe with the same images, source=PATH (--source PATH of check, resample and apply)"
     )
 
 

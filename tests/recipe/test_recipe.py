@@ -739,7 +739,7 @@ def test_both_spellings_of_licence_are_refused(complaint: Callable[..., str], te
 
 def test_a_spelling_is_taken_from_set_too(read: Callable[..., Recipe], complaint: Callable[..., str]) -> None:
     assert read(MINIMAL, "license=mit").licence == "mit"
-    assert complaint(MINIMAL + "licence: mit\n", "license=mit").startswith("--set license=mit: license: ")
+    assert complaint(MINIMAL + "licence: mit\n", "license=mit").startswith("override (--set) license=mit: license: ")
 
 
 # Overrides
@@ -779,10 +779,10 @@ def test_an_override_is_the_same_as_the_value_in_the_file(read: Callable[..., Re
         ("selecton.ratio=0.1", UnknownNameError, "selecton: unknown key; did you mean `selection`? known: "),
         ("training.adam.beta=0.1", UnknownNameError, "training.adam: unknown key; known: "),
         ("name.first=x", RecipeError, "`name` is a value, not a section"),
-        ("selection.ratio", RecipeError, "must read a.b=value, for example --set selection.ratio=0.1"),
-        ("=3", RecipeError, "must read a.b=value, for example --set selection.ratio=0.1"),
-        ("a b=3", RecipeError, "must read a.b=value, for example --set selection.ratio=0.1"),
-        ("selection..ratio=3", RecipeError, "must read a.b=value, for example --set selection.ratio=0.1"),
+        ("selection.ratio", RecipeError, "must read a.b=value, for example selection.ratio=0.1"),
+        ("=3", RecipeError, "must read a.b=value, for example selection.ratio=0.1"),
+        ("a b=3", RecipeError, "must read a.b=value, for example selection.ratio=0.1"),
+        ("selection..ratio=3", RecipeError, "must read a.b=value, for example selection.ratio=0.1"),
         ("selection.ratio=[", RecipeError, "the value is not valid YAML"),
         ("seed=2026-13-45", RecipeError, "the value is not valid YAML"),
         ("seed=" + "9" * 5000, RecipeError, "the value is not valid YAML"),
@@ -794,8 +794,8 @@ def test_a_bad_override_is_reported_as_such(
     complaint: Callable[..., str], override: str, kind: type[RecipeError], said: str
 ) -> None:
     found = complaint(MINIMAL, override, kind=kind)
-    assert found.startswith(f"--set {override}:")
-    assert found.removeprefix(f"--set {override}:").lstrip().startswith(said)
+    assert found.startswith(f"override (--set) {override}:")
+    assert found.removeprefix(f"override (--set) {override}:").lstrip().startswith(said)
 
 
 # Written in full
