@@ -34,13 +34,13 @@ def measure_cost(
     shape, who = "x".join(map(str, image_shape)), repr(name) if network == HANDED_OVER else name
     is_of_library = find_family(network).parameters is LibraryParameters
     others = ", a small_stem or smaller patches" if is_of_library else ""
-    alone = (
-        "aux_logits: false among the arguments of a model with auxiliary outputs"
+    advice = (
+        "models with auxiliary outputs need aux_logits: false among their arguments"
         if is_of_library
-        else "the logits alone"
+        else "let its forward return the logits alone"
     )
     on_images = (
-        f"{who} must work on a batch of images of {shape} (channels, height, width); where their size is at fault, larger ones "
+        f"{who} must work on images of {shape} (channels, height, width); where their size is at fault, larger ones "
         f"(source.image_size){others} may help"
     )
 
@@ -53,8 +53,8 @@ def measure_cost(
             logits = built(images)
         if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
             raise RecipeError(
-                f"space: {who} must map n images to one tensor (n, {n_labels}), of {n_images} it makes "
-                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else describe_type(logits)}; let it give {alone}"
+                f"space: {who} must map n images to one tensor (n, {n_labels}), it gives "
+                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else describe_type(logits)}; {advice}"
             )
         with (
             FlopCounterMode(display=False, custom_mapping=_BACKWARD_FLOPS) as backward,

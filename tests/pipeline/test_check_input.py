@@ -272,7 +272,9 @@ def test_a_bad_assignment_to_the_check_is_refused_with_advice(
     refused: Callable[..., str], proxy: Path, assignment: str, option: str
 ) -> None:
     code, said = ASSIGNMENTS[assignment]
-    assert refused(code, *quiet("proxy", "--set", assignment, option)).startswith(f"--set {assignment}: {said}")
+    assert refused(code, *quiet("proxy", "--set", assignment, option)).startswith(
+        f"override (--set) {assignment}: {said}"
+    )
 
 
 @pytest.mark.parametrize("assignment", ["selection.ratio=0.3", "training.epochs=6", "seed=1", "name=other"])

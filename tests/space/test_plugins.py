@@ -161,7 +161,7 @@ def test_an_installed_package_may_not_take_a_known_name(plain: Path, run_proxyds
             "return nn.Sequential(",
             "nn.Sequential(",
             10,
-            "must be built of its parameters, got {'width': 4}; it says TypeError: build gave NoneType, no",
+            "must be built of its parameters, got {'width': 4}; it says TypeError: build gave None, no",
         ),
         (
             "nn.ReLU(),",
