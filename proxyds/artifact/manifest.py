@@ -133,6 +133,14 @@ class TrainerRecord(Part):
 
     trainer: CodeSpec
 
+    @model_validator(mode="before")
+    @classmethod
+    def _stands_alone(cls, value: Any) -> Any:
+        settings = set(Training.model_fields) - {"trainer"}
+        if isinstance(value, dict) and (others := sorted(settings & value.keys())):
+            raise ValueError(f"must leave all to the trainer, found {', '.join(others)} besides")
+        return value
+
 
 class TrainingRecord(Training):
     """The recipe's section `training` as run; see `TrainerRecord` where a program's own trainer ran."""
