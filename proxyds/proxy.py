@@ -30,16 +30,13 @@ from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.address import read_place
-from proxyds.runtime.storage.store import Store
+from proxyds.runtime.storage.store import SHELF, Store
 
 if TYPE_CHECKING:
     import datasets
     import pandas as pd
     from matplotlib.figure import Figure
     from torch.utils.data import TensorDataset
-
-SHELF = ".proxies"
-"""The folder of a store that holds proxies which were fetched from elsewhere."""
 
 
 @showing_progress
@@ -52,7 +49,7 @@ def open(  # noqa: A001 - read as `proxyds.open`
 ) -> Proxy:
     """Opens a proxy.
 
-    One that lies elsewhere is fetched once, and everything in it is verified; it is kept in the store's folder.
+    One that lies elsewhere is fetched once, and everything in it is verified; it is kept in the store's folder until `proxyds store clean` removes it.
 
     Args:
         place: A folder, `user/name@v1.0.0` on the Hub, or an address.

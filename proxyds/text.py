@@ -55,11 +55,12 @@ def short_json(value: object) -> str:
 
 
 def describe_type(value: object) -> str:
-    """Names a value's type for a message, such as `a Path` or `None`."""
+    """Names a value's type for a message, with the package that it is of: `an int`, `a torch.Tensor`, `None`."""
     if value is None:
         return "None"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    package, name = type(value).__module__.partition(".")[0], type(value).__name__
+    full = name if package in ("builtins", "__main__") else f"{package}.{name}"
+    return f"{'an' if full[0] in 'aeiouAEIOU' else 'a'} {full}"
 
 
 def suggest_names(name: str, names: Collection[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import proxyds
+from proxyds.errors import ArgumentError
 
 
 def test_dir_lists_the_public_names_alone() -> None:
@@ -97,6 +98,14 @@ def test_a_wrong_type_is_an_error_of_ours(name: str, tmp_path: Path, monkeypatch
         with pytest.raises(proxyds.ProxydsError):
             CALLS[name](odd)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["build", "check", "plan_build", "plan_check", "resample", "apply"])
+def test_a_mistyped_argument_is_told_with_the_nearest(name: str) -> None:
+    places = {"build": (RECIPE, "out"), "plan_build": (RECIPE,), "resample": ("a", "out"), "apply": ("a", "out")}
+    for word, meant in (("worker", "workers"), ("sources", "source"), ("on_progres", "on_progress")):
+        with pytest.raises(ArgumentError, match=f"{name} .*{word}: did you mean `{meant}`"):
+            getattr(proxyds, name)(*places.get(name, ("a",)), **{word: 2})
 
 
 def test_every_public_function_is_tried_with_wrong_types() -> None:

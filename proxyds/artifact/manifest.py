@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.artifact.ranking_table import TRAINED_HERE
@@ -128,12 +128,41 @@ class SpaceRecord(Part):
     heaviest_training_flops: Count
 
 
+class TrainerRecord(Part):
+    """A program's own trainer that trained every network; how is its own matter."""
+
+    trainer: CodeSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stands_alone(cls, value: Any) -> Any:
+        settings = set(Training.model_fields) - {"trainer"}
+        if isinstance(value, dict) and (others := sorted(settings & value.keys())):
+            raise ValueError(f"must leave all to the trainer, found {', '.join(others)} besides")
+        return value
+
+
 class TrainingRecord(Training):
-    """The recipe's section `training` as run."""
+    """The recipe's section `training` as run; see `TrainerRecord` where a program's own trainer ran."""
 
     model_config = ConfigDict(extra="ignore")
 
     crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] = FORMER_PADDING
+
+
+TRAINED_BY = ("(shipped loop)", "(own trainer)")
+"""What tells the two records of `Manifest.training` apart, in the places of pydantic's errors."""
+
+
+def _tell_trained_by(value: Any) -> str:
+    trainer = value.get("trainer") if isinstance(value, dict) else getattr(value, "trainer", None)
+    return TRAINED_BY[trainer is not None]
+
+
+_Trained = Annotated[
+    Annotated[TrainingRecord, Tag(TRAINED_BY[0])] | Annotated[TrainerRecord, Tag(TRAINED_BY[1])],
+    Discriminator(_tell_trained_by),
+]
 
 
 class MappingRecord(Part):
@@ -220,7 +249,7 @@ class Manifest(Part):
     counts: CountsRecord
     source: SourceRecord
     space: SpaceRecord
-    training: TrainingRecord | None = None
+    training: _Trained | None = None
     probes: Annotated[tuple[ProbeRecord, ...], Field(min_length=2)]
     agreement: AgreementRecord | None = None
     mapping: MappingRecord

@@ -27,6 +27,7 @@ from proxyds.artifact.manifest import (
     MANIFEST,
     RECIPE,
     TABLES,
+    TRAINED_BY,
     FileFacts,
     Manifest,
     has_table,
@@ -88,7 +89,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = ".".join(str(part) for part in first["loc"] if part not in TRAINED_BY)
         problem = first["msg"].removeprefix("Value error, ")
         raise ArtifactError(f"{name}: {problem}" if name else problem, place=path) from None
     for problem in _find_bad_files(manifest):

@@ -352,11 +352,11 @@ def check_output(out: Path) -> Manifest | None:
         try:
             return read_manifest(out)
         except ArtifactError:
-            why = "must be a new folder or a proxy, it holds something else; it was not touched: choose another -o"
+            why = "must be a new folder or a proxy, it holds something else; it was not touched: choose another folder"
             raise OutputExistsError(why, place=out) from None
     if (out.exists() or out.is_symlink()) and not out.is_dir():
         what = "a file" if out.exists() else "a link to nowhere"
-        raise OutputExistsError(f"must be a folder, found {what}; it was not touched: choose another -o", place=out)
+        raise OutputExistsError(f"must be a folder, found {what}; it was not touched: choose another folder", place=out)
     return None
 
 
@@ -382,7 +382,7 @@ def another_proxy(out: Path, existing: Manifest) -> OutputExistsError:
     """Makes the error for a folder that holds another proxy than the one to be built."""
     return OutputExistsError(
         f"must be a new folder, found the proxy {existing.name} {existing.version} of another recipe or source "
-        f"({existing.recipe_sha256[:16]}); it was not touched: choose another -o, or replace it with --force",
+        f"({existing.recipe_sha256[:16]}); it was not touched: choose another folder, or replace it: force=True (--force)",
         place=out,
     )
 
@@ -396,7 +396,7 @@ def check_only_own_files(out: Path, existing: Manifest) -> None:
     if foreign := sorted(present_files(out) - set(existing.files) - {MANIFEST}):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         why = f"must hold a proxy and nothing else to be replaced, found {foreign[0]}{more}"
-        raise OutputExistsError(f"{why}; nothing was touched: move it away, or choose another -o", place=out)
+        raise OutputExistsError(f"{why}; nothing was touched: move it away, or choose another folder", place=out)
 
 
 def _read_unchanged(read_encoded: ReadEncoded, samples: Samples) -> list[bytes]:

@@ -206,7 +206,7 @@ def check_same(data: Source, fingerprint: str, train_ids: Sequence[str], evaluat
         change = f"of {len(all_then):,} samples {n_gone:,} are gone and {n_moved:,} stand in another split, {n_new:,} are new"
     raise ChangedSourceError(
         f"source: must be the one that the proxy was made from, {data.facts.name} is not: {change}; find the data that was used "
-        "(--source FOLDER), or build again"
+        "and pass it, source=FOLDER (--source FOLDER), or build again"
     )
 
 

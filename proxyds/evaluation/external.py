@@ -50,7 +50,7 @@ def find_reference(reference: Reference) -> Path:
                 return candidate
     tried = " or ".join(map(str, candidates))
     raise AccuracyTableError(
-        f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is with --reference"
+        f"check.reference: must be a CSV file or a proxy's folder, found nothing at {tried}; say where it is"
     )
 
 

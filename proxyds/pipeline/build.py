@@ -34,6 +34,7 @@ from proxyds.pipeline.check import (
     verify_for_check,
 )
 from proxyds.pipeline.provenance import describe_build
+from proxyds.pipeline.reading import HandedOver, hand_over_to_build
 from proxyds.pipeline.stages import (
     Built,
     Session,
@@ -55,10 +56,8 @@ from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
-from proxyds.space.candidates import hand_over_again
 from proxyds.space.networks.build import describe_origin
 from proxyds.training.job import list_trials
-from proxyds.training.trainer import train_by
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -96,8 +95,8 @@ def build(
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    recipe = train_by(take_recipe(recipe), trainer)
-    hand_over_again(recipe.space, space)
+    execution = Execution.take(options, build)
+    recipe = hand_over_to_build(take_recipe(recipe), HandedOver(source, space, trainer))
     if "://" in str(out):
         raise OutputError("must be a folder; build into one, then proxyds.push it to an address", place=out)
     out = as_path(out, "out").absolute()
@@ -105,7 +104,7 @@ def build(
     out = out.resolve()  # a link to a proxy stays a link
     if existing is not None and not force and source is None:
         _refuse_other_recipe(recipe, out, existing)
-    with open_build(recipe, Execution(**options), source) as session:
+    with open_build(recipe, execution, source) as session:
         warnings = [*recipe.warnings, *session.data.warnings]
         if existing is not None and force:
             warnings += _tell_of_former(session, existing)
@@ -176,7 +175,7 @@ def write_proxy(
     """
     recipe = session.recipe
     with (
-        translate_os_errors(out, "choose another -o"),
+        translate_os_errors(out, "choose another folder"),
         whole_folder(out, "replace" if force else "refuse") as folder,
     ):
         summary = write(folder)
@@ -245,7 +244,7 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
     Raises:
         OutputError: The folder may not be written; see the subclasses.
     """
-    with translate_os_errors(out, "choose another -o"):
+    with translate_os_errors(out, "choose another folder"):
         existing = check_output(out)
         if existing is not None and force:
             check_only_own_files(out, existing)
@@ -283,4 +282,6 @@ def _keep(session: Session, out: Path, existing: Manifest) -> Built:
     try:
         return Built(out, verify(out), was_there=True)
     except VerificationError as error:
-        raise VerificationError(f"{error.message}: --force builds it anew over this one", place=error.place) from None
+        raise VerificationError(
+            f"{error.message}: force=True (--force) builds it anew over this one", place=error.place
+        ) from None

@@ -38,8 +38,16 @@ from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
+from proxyds.callables import is_handed_over
 from proxyds.data.samples import Source
-from proxyds.errors import ArtifactError, EvidenceError, OutputExistsError, RecipeError, translate_os_errors
+from proxyds.errors import (
+    ArtifactError,
+    CallableError,
+    EvidenceError,
+    OutputExistsError,
+    RecipeError,
+    translate_os_errors,
+)
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.evaluation.external import find_reference, keep_listed, read_reference, read_runs
 from proxyds.evaluation.runs import (
@@ -54,11 +62,13 @@ from proxyds.evaluation.runs import (
     tabulate_runs,
 )
 from proxyds.pipeline.audit import refuse_without_tables
+from proxyds.pipeline.reading import HandedOver, hand_over_to_check
 from proxyds.pipeline.stages import (
     Built,
     Session,
     describe_machine,
     join_needs,
+    list_probe_jobs,
     list_space,
     prepare_probes,
     read_moved_recipe,
@@ -88,7 +98,7 @@ from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
 from proxyds.training.job import list_trials
-from proxyds.training.trainer import check_by
+from proxyds.training.trainer import show_code
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -124,15 +134,16 @@ def check(
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
     """
-    folder, execution = as_path(folder, "folder").resolve(), Execution(**options)
+    execution, folder = Execution.take(options, check), as_path(folder, "folder").resolve()
     recipe, settings, moved = read_checked_recipe(folder, overrides)
-    hand_over_again(recipe.space, space)
     if runs is not None:
         if trainer is not None:
             raise RecipeError("trainer: must be left out with runs that were made elsewhere, since nothing is trained")
+        hand_over_again(recipe.space, space)
         return Built(folder, check_known_runs(folder, recipe, settings, as_path(runs, "runs"), execution))
-    settings = check_by(settings, recipe, trainer)
-    with reopen_session(recipe, read_manifest(folder), execution, moved if source is None else source) as session:
+    given, manifest = HandedOver(moved if source is None else source, space, trainer), read_manifest(folder)
+    settings = hand_over_to_check(recipe, settings, manifest, given, execution.store)
+    with reopen_session(recipe, manifest, execution, given.source) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
@@ -183,7 +194,7 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
     if len(architectures) < MIN_RANKED:
         raise EvidenceError(
             f"check: must have at least {MIN_RANKED} architectures to speak of a ranking, the space holds {len(architectures)}; "
-            "build a proxy for a space with more choices"
+            "build a proxy for a larger space"
         )
     if settings.reference is not None and len(architectures) > settings.architectures:
         architectures = keep_listed(architectures, settings.reference)
@@ -210,6 +221,31 @@ def find_check_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
     own = recipe.selection.method
     is_drawn_again = settings.draws > 1 or len(all_ratios(settings, recipe.selection.ratio)) > 1
     return join_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
+
+
+def prepare_probes_again(
+    session: Session, settings: Check, architectures: Sequence[Architecture], needs: frozenset[Need]
+) -> tuple[list[Architecture], str]:
+    """Chooses the probes that a check must ask anew, see `stages.prepare_probes`.
+
+    Raises:
+        CallableError: They must be trained for it by the trainer of the build, and this program passes another.
+    """
+    recipe, (chosen, layer) = session.recipe, prepare_probes(session, architectures)
+    own = recipe.training.trainer
+    if own is None or is_handed_over(own.sha256):
+        return chosen, layer
+    tasks = [job.task for job in list_probe_jobs(session, chosen, needs)]
+    if all(session.store.find(task.stage, task.key) is not None for task in tasks):
+        return chosen, layer
+    asking = ", ".join(name for name in settings.controls if not METHODS[name].needs <= {"cases"})
+    causes = [f"{asking} among check.controls"] if asking else []
+    if not find_check_needs(recipe, settings.model_copy(update={"controls": ()})) <= {"cases"}:
+        causes.append(f"more than one of check.draws and other check.ratios of the method {recipe.selection.method}")
+    raise CallableError(
+        f"check: must train the proxy's probes again for {' and '.join(causes)}, which is for their trainer {show_code(own)} to do and no "
+        f"other; leave that out, or check by that trainer: proxyds.check(folder, trainer={own.name})"
+    )
 
 
 def list_check_runs(
@@ -318,10 +354,10 @@ def check_ranking(
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
     setup, smallest = session.for_check(settings).set_up_training(), all_ratios(settings, recipe.selection.ratio)[0]
+    asked = None if scores.has(needs) else prepare_probes_again(session, settings, architectures, needs)
     session.run(list_trials(setup, ranked[0], session.data.train, smallest))
-    if not scores.has(needs):
-        chosen, layer = prepare_probes(session, architectures)
-        scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
+    if asked is not None:
+        scored = score_samples(session, train_probes(session, asked[0], needs), needs, asked[1])
         scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
     own_draws = list_own_draws(recipe, scores, manifest, tables)
     runs = list_check_runs(session, settings, ranked, scores, own_draws)

@@ -29,8 +29,10 @@ from proxyds.pipeline.check import (
     find_reduction,
     list_check_runs,
     list_own_draws,
+    prepare_probes_again,
     read_checked_recipe,
 )
+from proxyds.pipeline.reading import HandedOver, hand_over_to_build, hand_over_to_check
 from proxyds.pipeline.stages import (
     Session,
     list_probe_jobs,
@@ -43,7 +45,6 @@ from proxyds.pipeline.stages import (
 )
 from proxyds.progress import Progress
 from proxyds.progress_bars import showing_progress
-from proxyds.recipe.methods import Need
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.presets import fill_folder_preset
 from proxyds.recipe.source import FolderSource
@@ -51,14 +52,12 @@ from proxyds.recipe.yaml import take_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
-from proxyds.selection.probe import choose_probes, warn_of_few, warn_of_small
+from proxyds.selection.probe import ProbeJob, choose_probes, warn_of_few, warn_of_small
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
-from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import find_active_text, make_plain, with_prefix
 from proxyds.training.job import MIN_TIMED, expect_image_seconds, measure_rate
-from proxyds.training.trainer import check_by, train_by
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -209,13 +208,14 @@ def plan_build(
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
     """
-    recipe = train_by(take_recipe(recipe), trainer)
-    hand_over_again(recipe.space, space)
-    with open_build(recipe, Execution(**options), source) as session:
+    execution = Execution.take(options, plan_build)
+    recipe = hand_over_to_build(take_recipe(recipe), HandedOver(source, space, trainer))
+    with open_build(recipe, execution, source) as session:
         data, check = session.data, None
         architectures = list_space(session)
         timing = Timing(session)
-        probes = _plan_probes(session, timing, architectures, find_build_needs(recipe))
+        needs, (chosen, _) = find_build_needs(recipe), prepare_probes(session, architectures)
+        probes = _plan_probes(session, timing, list_probe_jobs(session, chosen, needs))
         if recipe.check is not None:
             ranked = choose_ranked(session, recipe.check, architectures)
             scores = SampleScores(data.train.parsed_ids, data.train.labels)
@@ -249,20 +249,21 @@ def plan_check(
     **options: Unpack[Options],
 ) -> CheckPlan:
     """Says what `check` would do; see `plan_build` and `pipeline.check`."""
-    folder = as_path(folder, "folder")
+    execution, folder = Execution.take(options, plan_check), as_path(folder, "folder")
     recipe, settings, moved = read_checked_recipe(folder, overrides)
-    settings = check_by(settings, recipe, trainer)
-    hand_over_again(recipe.space, space)
-    with reopen_session(
-        recipe, read_manifest(folder), Execution(**options), moved if source is None else source
-    ) as session:
+    given, manifest = HandedOver(moved if source is None else source, space, trainer), read_manifest(folder)
+    settings = hand_over_to_check(recipe, settings, manifest, given, execution.store)
+    with reopen_session(recipe, manifest, execution, given.source) as session:
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
         manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
         scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
         timing = Timing(session)
-        probes = [] if scores.has(needs) else _plan_probes(session, timing, architectures, needs)
+        probes: list[PlannedProbe] = []
+        if not scores.has(needs):
+            chosen, _ = prepare_probes_again(session, settings, architectures, needs)
+            probes = _plan_probes(session, timing, list_probe_jobs(session, chosen, needs))
         own_draws = list_own_draws(recipe, scores, manifest, tables)
         plan = _plan_runs(session, timing, list_check_runs(session, settings, ranked, scores, own_draws), probes)
         return replace(plan, warnings=[*plan.warnings, *timing.warnings])
@@ -282,7 +283,7 @@ def survey_space(recipe: Recipe, **options: Unpack[Options]) -> tuple[list[Archi
     Raises:
         ProxydsError: Whatever `build` would raise about source and space.
     """
-    with open_session(recipe, replace(Execution(**options), device="cpu")) as session:
+    with open_session(recipe, replace(Execution.take(options, survey_space), device="cpu")) as session:
         data = session.data
     architectures = list_architectures(recipe.space, len(data.label_names), data.image_shape, seed=recipe.seed)
     return architectures, choose_probes(architectures, recipe.probes), data
@@ -364,11 +365,8 @@ def _is_stored(session: Session, task: Task | None) -> bool:
     return task is not None and session.store.find(task.stage, task.key) is not None
 
 
-def _plan_probes(
-    session: Session, timing: Timing, architectures: Sequence[Architecture], needs: frozenset[Need]
-) -> list[PlannedProbe]:
-    chosen, _ = prepare_probes(session, architectures)
-    jobs = [(job, _is_stored(session, job.task)) for job in list_probe_jobs(session, chosen, needs)]
+def _plan_probes(session: Session, timing: Timing, listed: Sequence[ProbeJob]) -> list[PlannedProbe]:
+    jobs = [(job, _is_stored(session, job.task)) for job in listed]
     is_known = session.recipe.training.trainer is None
     timing.time([job.architecture for job, is_stored in jobs if is_known and not is_stored])
     planned = []

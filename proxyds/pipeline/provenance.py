@@ -21,10 +21,12 @@ from proxyds.artifact.manifest import (
     ReductionRecord,
     SourceRecord,
     SpaceRecord,
+    TrainerRecord,
     TrainingRecord,
 )
 from proxyds.data.samples import SourceFacts
 from proxyds.pipeline.stages import Scored, Session, describe_machine
+from proxyds.recipe.models import Training
 from proxyds.selection.probe import Probe
 from proxyds.selection.records import Draw
 from proxyds.space.architecture import Architecture
@@ -50,7 +52,7 @@ def describe_build(
             lightest_training_flops=architectures[0].training_flops,
             heaviest_training_flops=architectures[-1].training_flops,
         ),
-        training=TrainingRecord.model_validate(recipe.training.model_dump()),
+        training=_describe_training(recipe.training),
         probes=tuple(map(_describe_probe, scored.probes)),
         agreement=None if agreement is None else AgreementRecord(**asdict(agreement)),
         mapping=MappingRecord(
@@ -170,6 +172,12 @@ def _describe_draw(session: Session, draw: Draw) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "gallery": recipe.output.gallery,
     }
+
+
+def _describe_training(settings: Training) -> TrainingRecord | TrainerRecord:
+    if settings.trainer is not None:
+        return TrainerRecord(trainer=settings.trainer)
+    return TrainingRecord.model_validate(settings.model_dump())
 
 
 def _describe_probe(probe: Probe) -> ProbeRecord:

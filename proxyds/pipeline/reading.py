@@ -1,9 +1,11 @@
-"""What a recipe's source is read from: where its section says, elsewhere, or data that a program passes."""
+"""What a program passes besides a recipe; and what a recipe's source is read from: where its section says, elsewhere, or data in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,110 @@ from proxyds.data.readers import find_folder, open_splits, read_some
 from proxyds.data.samples import Source
 from proxyds.data.source import load_source
 from proxyds.data.survey.proposal import look_at
-from proxyds.errors import ChangedSourceError
-from proxyds.recipe.models import Recipe
-from proxyds.recipe.places import find_place, identify_source, place_source, read_from_memory
+from proxyds.errors import CallableError, ChangedSourceError, ProxydsError, SourceNotFoundError
+from proxyds.recipe.models import Check, Recipe
+from proxyds.recipe.places import ask_for_data, find_place, identify_source, place_source, read_from_memory
 from proxyds.recipe.source import Images, MemorySource
 from proxyds.runtime.storage.places import recall_place, remember_place
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import RunTasks
+from proxyds.section import CodeSpec
+from proxyds.space.candidates import hand_over_again
+from proxyds.space.networks.families import HANDED_OVER
+from proxyds.training.trainer import check_by, train_by
 
 Place = Path | Recipe | InMemory
 """Where a source lies: a folder, the file of a recipe, a recipe that says where, or the data themselves."""
 LOOKED_AT = 64
 """Images of data in memory by which it is told whether they are grey."""
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """What a program passes besides a recipe, since no file holds it: the arguments of `build` and `check`; None where it passes none."""
+
+    source: Any = None
+    space: Any = None
+    trainer: object | None = None
+
+
+def hand_over_to_build(recipe: Recipe, given: HandedOver) -> Recipe:
+    """Keeps the code that a program passes to build a recipe; returns the recipe whose networks are trained so.
+
+    Raises:
+        CallableError: Code that the recipe names is missing or another, or cannot be used; the message tells all that is missing.
+        SourceNotFoundError: The recipe is of data in memory, and no data are passed.
+        RecipeError: The recipe asks for what the trainer does not do.
+    """
+    named = recipe.training.trainer or (recipe.check.trainer if recipe.check else None)
+    steps: list[Callable[[], Any]] = [
+        partial(train_by, recipe, given.trainer),
+        partial(hand_over_again, recipe.space, given.space),
+        partial(_require_data, recipe, given.source),
+    ]
+    trained: Recipe = _try_all(steps, partial(_tell_call, "build(recipe, out", recipe, given, named))[0]
+    return trained
+
+
+def hand_over_to_check(recipe: Recipe, settings: Check, manifest: Manifest, given: HandedOver, store: Store) -> Check:
+    """Keeps the code that a program passes to check a proxy; returns how the proxy is checked.
+
+    Args:
+        recipe: The proxy's.
+        settings: How the proxy is to be checked, unless another trainer trains.
+        manifest: The proxy's.
+        given: What the program passes.
+        store: Remembers where sources lay.
+
+    Raises:
+        CallableError: As in `hand_over_to_build`.
+        SourceNotFoundError: The source is nowhere.
+    """
+    steps: list[Callable[[], Any]] = [
+        partial(check_by, settings, recipe, given.trainer),
+        partial(hand_over_again, recipe.space, given.space),
+        partial(find_source, recipe.source, manifest, given.source, store),
+    ]
+    named = settings.trainer or recipe.training.trainer
+    checked: Check = _try_all(steps, partial(_tell_call, "check(folder", recipe, given, named))[0]
+    return checked
+
+
+def _require_data(recipe: Recipe, source: Any) -> None:
+    if source is None and isinstance(recipe.source, MemorySource):
+        raise SourceNotFoundError(ask_for_data(recipe.source))
+
+
+def _try_all(steps: Sequence[Callable[[], Any]], tell_call: Callable[[bool], str]) -> list[Any]:
+    """Takes all steps and returns what they give; where some find that something is missing, one error tells all of it."""
+    done: list[Any] = []
+    faults: list[ProxydsError] = []
+    for step in steps:
+        try:
+            done.append(step())
+        except (CallableError, SourceNotFoundError) as error:
+            faults.append(error)
+    if not faults:
+        return done
+    advice = tell_call(any(isinstance(fault, SourceNotFoundError) for fault in faults))
+    if len(faults) == 1 and not advice:
+        raise faults[0]
+    raise type(faults[0])("\n".join([*map(str, faults), *([advice] if advice else [])]))
+
+
+def _tell_call(call: str, recipe: Recipe, given: HandedOver, trainer: CodeSpec | None, lacks_source: bool) -> str:
+    """Shows the call that passes all that a recipe needs of a program; nothing where it needs none, or all of it is passed."""
+    needed = {
+        "source": isinstance(recipe.source, MemorySource),
+        "space": recipe.space.network == HANDED_OVER,
+        "trainer": trainer is not None,
+    }
+    if all(getattr(given, name) is not None for name, is_needed in needed.items() if is_needed):
+        return ""
+    needed["source"] |= lacks_source
+    told = {"source": "...", "space": "...", "trainer": trainer.name if trainer else ""}
+    arguments = [f"{name}={told[name]}" for name, is_needed in needed.items() if is_needed]
+    return f"from Python: proxyds.{', '.join([call, *arguments])})"
 
 
 def choose_source(recipe: Recipe, source: Any) -> tuple[Recipe, InMemory | None]:

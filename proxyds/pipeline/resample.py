@@ -86,7 +86,7 @@ def resample(
         ChangedSourceError: The source is not the one that the table is of; says how many samples differ.
         ProxydsError: Anything else that the user can mend; each class says what.
     """
-    execution, out = replace(Execution(**options), device="cpu"), as_path(out, "out").absolute()
+    execution, out = replace(Execution.take(options, resample), device="cpu"), as_path(out, "out").absolute()
     existing = check_destination(out, force)
     out = out.resolve()
     with open_tables(as_place(place, "place"), execution.on_progress) as (folder, name):
@@ -150,13 +150,13 @@ def index(
         ProxydsError: Anything that the user can mend; each class says what.
     """
     out = as_path(out, "out").absolute()
-    with translate_os_errors(out, "choose another -o"):
+    with translate_os_errors(out, "choose another folder"):
         if check_output(out) is not None:
-            why = "must be a new folder, found a proxy or an index; it was not touched: choose another -o"
+            why = "must be a new folder, found a proxy or an index; it was not touched: choose another folder"
             raise OutputExistsError(why, place=out)
     with (
         open_tables(as_place(place, "place"), on_progress, _list_index_or_tables) as (folder, _),
-        translate_os_errors(out, "choose another -o"),
+        translate_os_errors(out, "choose another folder"),
         whole_folder(out, "refuse") as taken,
     ):
         listed = list_index(read_manifest(folder))
@@ -201,7 +201,7 @@ def apply(
         ChangedSourceError: The source lacks samples of the index; says how many.
         ProxydsError: Anything else that the user can mend; each class says what.
     """
-    execution, out = replace(Execution(**options), device="cpu"), as_path(out, "out").absolute()
+    execution, out = replace(Execution.take(options, apply), device="cpu"), as_path(out, "out").absolute()
     existing = check_destination(out, force)
     out = out.resolve()
     with open_tables(_find_index(as_place(place, "place")), execution.on_progress, list_index) as (folder, name):
@@ -313,16 +313,16 @@ def _read_changed_recipe(
     fixed = [each.model_dump(exclude=MAY_CHANGE) for each in (before, after)]
     if fixed[0] != fixed[1]:
         changed = [part for part in fixed[0] if fixed[0][part] != fixed[1][part]]
-        draws = "; the draw's own seed is --seed" if changed == ["seed"] else "; build a proxy with it"
+        draws = "; the draw's own seed is selection.seed (--seed)" if changed == ["seed"] else "; build a proxy with it"
         raise RecipeError(
-            f"--set: nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} may change, {changed[0]} would "
+            f"overrides (--set): nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} may change, {changed[0]} would "
             f"make other importances{draws}"
         )
     method = METHODS[after.selection.method]
     if not method.needs <= {"cases"} and not (method.is_weighting and after.selection.method == parent.draw.method):
         fitting = ", ".join(name for name, each in METHODS.items() if each.needs <= {"cases"})
         raise RecipeError(
-            f"--set: nothing is trained here, and the method {after.selection.method} must ask the probes anew; build a proxy with it, "
+            f"overrides (--set): nothing is trained here, and the method {after.selection.method} must ask the probes anew; build a proxy with it, "
             f"or set selection.method to one that a proxy's tables are enough for: {fitting}"
         )
     return after, moved

@@ -70,7 +70,6 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.training.job import TrainingSetup
 from proxyds.training.numerics import describe_computations
-from proxyds.training.trainer import require_trainer
 
 _Answer = TypeVar("_Answer")
 LIBRARIES = ("proxyds", "torch", "numpy", "datasets", "pillow", "pyarrow", "webdataset", "scikit-learn", "matplotlib")
@@ -317,7 +316,6 @@ def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> t
 def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[ProbeJob]:
     """Lists the trainings of a build's probes, for each repeat every probe; the heaviest is asked on the way where that is needed."""
     recipe, data, setup = session.recipe, session.data, session.set_up_training()
-    require_trainer(setup.settings)
     return [
         ProbeJob(
             **vars(setup),

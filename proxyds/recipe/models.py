@@ -22,6 +22,7 @@ from proxyds.section import CodeSpec, Section, check_distinct, fault
 from proxyds.space.candidates import is_candidates, make_space
 from proxyds.space.choices import SpaceSpec
 from proxyds.space.known_models import find_unknown_models
+from proxyds.space.networks.families import HANDED_OVER
 from proxyds.text import find_active_text, iter_texts
 
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,95}$"
@@ -290,15 +291,17 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_enough_architectures(self) -> Recipe:
         n, n_probes = self.space.n_most, self.probes.count if self.probes.architectures is None else 2
-        place = "space.choices" if self.space.choices is not None else "space.architectures"
+        place, more = "space.choices" if self.space.choices is not None else "space.architectures", "choices"
+        if self.space.network == HANDED_OVER:
+            place, more = "space", "networks"
         if n < n_probes:
             raise fault(
-                f"must make at least probes.count = {n_probes} architectures to rank, they make {n}; give more choices",
+                f"must make at least probes.count = {n_probes} architectures to rank, found {n}; give more {more}",
                 place,
             )
         if self.check is not None and n < MIN_RANKED:
             raise fault(
-                f"must make at least {MIN_RANKED} architectures for their ranking to be checked, they make {n}; give more choices, "
+                f"must make at least {MIN_RANKED} architectures for their ranking to be checked, found {n}; give more {more}, "
                 "or leave out the section check",
                 place,
             )

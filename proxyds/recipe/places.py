@@ -53,8 +53,8 @@ def find_place(own: Images, given: str | Path | None, lay: Path | None) -> Path 
             return copy
         looked.append(f"nor does it lie at {copy} (PROXYDS_DATA)")
     raise SourceNotFoundError(
-        f"source: must be at hand, {name!r} of which the proxy was made; {', '.join(looked)}. Say where it is: add "
-        "--source FOLDER to the command (in Python source=...)"
+        f"source: must be at hand, {name!r} of which the proxy was made; {', '.join(looked)}. Say where it is: "
+        "source=FOLDER (--source FOLDER)"
     )
 
 
@@ -90,8 +90,8 @@ def ask_for_data(own: MemorySource) -> str:
     if own.fingerprint is not None:
         which = f" of the fingerprint {own.fingerprint[:16]}"
     return (
-        f"source: must be passed by a Python program, {called}{which} lay in memory and no file holds them: call build, check, resample, "
-        "apply or torch_dataset with source=...; or name a folder or a recipe with the same images (source=PATH, with commands --source PATH)"
+        f"source: must be passed by a Python program, {called}{which} lay in memory and no file holds them: pass them as source=..., or a folder "
+        "or a recipe with the same images, source=PATH (--source PATH of check, resample and apply)"
     )
 
 

@@ -42,7 +42,7 @@ def preset_text(name: str, recipe: str | None = None) -> str:
     """
     names = preset_names()
     if name not in names:
-        raise UnknownNameError(f"--preset {name}: must be a known preset; {suggest_names(name, names)}")
+        raise UnknownNameError(f"preset {name}: must be a known preset; {suggest_names(name, names)}")
     text = (preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     text = text.replace("$schema=../proxyds/recipe/recipe.schema.json", f"$schema={SCHEMA_FILE}", 1)
     text = re.sub(r"\b(cards/[\w-]+|docs/[\w-]+\.md)", r"\1 in the repository of proxyds", text)  # not installed

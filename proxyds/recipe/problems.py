@@ -7,8 +7,8 @@ checks by itself (types, ranges, keys), with what a model says of its field.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import isclass
 from pathlib import Path
@@ -36,6 +36,7 @@ _REQUIREMENTS = {
     "string_type": "a text (in quotes where it looks like a number)",
     "string_pattern_mismatch": "a text that matches {pattern}",
     "string_too_short": "a text of {min_length} or more letters",
+    "string_too_long": "a text of {max_length} letters at most",
     "tuple_type": "a list",
     "dict_type": "a section of keys and values",
     "model_type": "a section of keys and values",
@@ -105,7 +106,9 @@ def validate_words(recipe: BaseModel, words: Mapping[str, Any], shorthands: Mapp
         RecipeError: Anything else is wrong; the message lists every problem.
     """
     not_plain: list[tuple[Place, str]] = []
-    data = from_python(words, not_plain)
+    known = sorted({*_list_keys(type(recipe)), *shorthands})
+    unknown = [name for name in words if name not in known]
+    data = from_python({name: value for name, value in words.items() if name in known}, not_plain)
     faults = [Fault(place, message) for place, message in not_plain]
     called: dict[Place, str] = {}
     for name, (section, key) in shorthands.items():
@@ -123,14 +126,17 @@ def validate_words(recipe: BaseModel, words: Mapping[str, Any], shorthands: Mapp
             validate(json.dumps(data), self_instance=recipe, context=Path())
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            faults = [_suggest_shorthand(each, shorthands) for each in explain(errors, type(recipe))]
-    refuse_faults(faults, called)
+            meant = {(near,) for name in unknown for near in get_close_matches(name, known, n=1)}
+            lacking = meant - {(name,) for name in words}  # told by the key that is mistyped
+            faults = [each for each in explain(errors, type(recipe)) if each.place not in lacking]
+    refuse_faults([*(_explain_unknown((name,), known) for name in unknown), *faults], called)
 
 
-def _suggest_shorthand(fault: Fault, shorthands: Collection[str]) -> Fault:
-    """Says of an unknown key at the top which shorthand may be meant."""
-    near = get_close_matches(str(fault.place[0]), shorthands, n=1) if fault.is_of_key and len(fault.place) == 1 else []
-    return replace(fault, message=f"unknown key; did you mean `{near[0]}`?") if near else fault
+def _list_keys(model: type[BaseModel]) -> set[str]:
+    """Lists the keys that a section takes."""
+    aliases = [field.validation_alias for field in model.model_fields.values()]
+    others = {str(choice) for alias in aliases if isinstance(alias, AliasChoices) for choice in alias.choices}
+    return {*model.model_fields, *others}
 
 
 def refuse_faults(faults: Sequence[Fault], called: Mapping[Place, str]) -> None:
@@ -206,7 +212,7 @@ def _read_place(text: str) -> Place:
 
 
 def _explain_name(place: Place, name: Any, names: Sequence[str]) -> Fault:
-    elsewhere = " (a module's own need --plugin MODULE)" if place == ("space", "network") else ""
+    elsewhere = " (of a module of yours after load_plugins, --plugin)" if place == ("space", "network") else ""
     message = f"must be a known name{elsewhere}, got {short_json(name)}; {suggest_names(str(name), names)}"
     return Fault(place, message, is_unknown_name=True)
 
@@ -216,7 +222,12 @@ def _explain_key(place: Place, model: type[BaseModel] | None) -> Fault:
     for name, field in fields.items():
         if isinstance(field.validation_alias, AliasChoices) and key in field.validation_alias.choices:
             return Fault(place, f"must be left out where `{name}` is given, which means the same", is_of_key=True)
-    return Fault(place, f"unknown key; {suggest_names(key, sorted(fields))}", is_of_key=True, is_unknown_name=True)
+    return _explain_unknown(place, sorted(fields))
+
+
+def _explain_unknown(place: Place, keys: Sequence[str]) -> Fault:
+    message = f"unknown key; {suggest_names(str(place[-1]), keys)}"
+    return Fault(place, message, is_of_key=True, is_unknown_name=True)
 
 
 def _follow(location: Place, root: type[BaseModel]) -> tuple[Place, type[BaseModel] | None, FieldInfo, bool]:

@@ -115,12 +115,12 @@ def _advise_on_folder(path: Path) -> str:
 def _parse_assignment(assignment: str) -> tuple[Place, Any]:
     name, equals, text = assignment.partition("=")
     if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
-        raise RecipeError(f"--set {assignment}: must read a.b=value, for example --set selection.ratio=0.1")
+        raise RecipeError(f"override (--set) {assignment}: must read a.b=value, for example selection.ratio=0.1")
     try:
-        check_plain(text, f"--set {assignment}")
+        check_plain(text, f"override (--set) {assignment}")
         value = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, *PARSER_ERRORS):
-        raise RecipeError(f"--set {assignment}: the value is not valid YAML") from None
+        raise RecipeError(f"override (--set) {assignment}: the value is not valid YAML") from None
     return tuple(name.strip().split(".")), as_plain(value)
 
 
@@ -131,7 +131,7 @@ def _assign(data: dict[str, Any], place: Place, value: Any, assignment: str) -> 
             section[part] = {}
         section = section[part]
         if not isinstance(section, dict):
-            raise RecipeError(f"--set {assignment}: `{part}` is a value, not a section")
+            raise RecipeError(f"override (--set) {assignment}: `{part}` is a value, not a section")
     section[place[-1]] = value
 
 
@@ -142,7 +142,7 @@ def _locate(fault: Fault, tree: CommentedMap, overridden: Mapping[Place, str]) -
     for place, assignment in overridden.items():
         is_below = fault.place[: len(place)] == place
         if is_below or (place[: len(fault.place)] == fault.place and not is_in_file):
-            field, line, column = f"--set {assignment}: {field}", 0, 0
+            field, line, column = f"override (--set) {assignment}: {field}", 0, 0
             break
     said = {"message": fault.message, "is_unknown_name": fault.is_unknown_name}
     return {"line": line, "column": column, "field": field, **said}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -10,7 +12,7 @@ from proxyds.progress import OnProgress, ignore_progress
 from proxyds.runtime.local import InProcess, LocalWorkers
 from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.store import Store
-from proxyds.text import describe_type
+from proxyds.text import describe_type, suggest_names
 
 if TYPE_CHECKING:
     from proxyds.runtime.ray import RayCluster
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments of `build`, `check` and the other functions that do work: the fields of `Execution`."""
+    """Keyword arguments of `build`, `check` and the other functions that do work: the fields of `Execution`, and `quiet`.
+
+    `quiet` True shows warnings alone, False shows progress in a log too; None shows it on a terminal and in a notebook.
+    `progress_bars.showing_progress` makes `on_progress` of it.
+    """
 
     store: Store
     workers: int
@@ -44,7 +50,6 @@ class Execution:
         streamed: Whether the source's samples and pixels stay on disk and are read as they are needed; None to decide from their
             size. The proxy is the same.
         on_progress: Called as work goes on, in place of showing it.
-        quiet: True shows warnings alone, False shows progress in a log too; None shows it on a terminal and in a notebook.
     """
 
     store: Store = field(default_factory=Store)
@@ -54,7 +59,6 @@ class Execution:
     gpus_per_task: float = 1.0
     streamed: bool | None = None
     on_progress: OnProgress = ignore_progress
-    quiet: bool | None = None
 
     def __post_init__(self) -> None:
         expected: dict[str, tuple[Any, str]] = {
@@ -72,6 +76,19 @@ class Execution:
             raise ArgumentError(f"workers: must be 0 or more, got {self.workers}")
         if not callable(self.on_progress):
             raise ArgumentError(f"on_progress: must be a function, got {describe_type(self.on_progress)}")
+
+    @classmethod
+    def take(cls, options: Mapping[str, Any], function: Callable[..., Any]) -> Execution:
+        """Takes the `Options` that a public function was called with.
+
+        Raises:
+            ArgumentError: The function has no such argument, or a value is of another type.
+        """
+        if unknown := [name for name in options if name not in Options.__annotations__]:
+            own = [each.name for each in inspect.signature(function).parameters.values() if each.name != "options"]
+            near = "; ".join(f"{name}: {suggest_names(name, [*own, *Options.__annotations__])}" for name in unknown)
+            raise ArgumentError(f"{function.__name__} has no such argument, {near}")
+        return cls(**{name: value for name, value in options.items() if name != "quiet"})
 
     def choose_engine(self) -> tuple[str, Engine]:
         """Decides on which device and where tasks run: here, in as many processes as cores or one at a time on a GPU, or on Ray.
@@ -92,14 +109,14 @@ class Execution:
     def _open_cluster(self) -> RayCluster:
         name, _, address = self.engine.partition(":")
         if name != "ray" or self.engine == "ray:":
-            raise DeviceError(f"--engine {self.engine}: must be local, ray, ray:HOST:PORT or ray://HOST:PORT")
+            raise DeviceError(f"engine: must be local, ray, ray:HOST:PORT or ray://HOST:PORT, got {self.engine!r}")
         try:
             from proxyds.runtime.ray import RayCluster
         except ModuleNotFoundError as error:
             if error.name != "ray":
                 raise
             raise MissingExtraError(
-                f"--engine {self.engine}: must have Ray, which is not installed: pip install 'proxyds[ray]'"
+                f"engine {self.engine}: must have Ray, which is not installed: pip install 'proxyds[ray]'"
             ) from error
         address = self.engine if address.startswith("//") else address
         return RayCluster(self.device, address or None, self.workers, self.gpus_per_task)

@@ -23,7 +23,7 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if n_cuda else "cpu"
     if device not in devices:
-        raise DeviceError(f"--device {device}: must be a device of this machine; it has: auto, {', '.join(devices)}")
+        raise DeviceError(f"device: must be one of this machine, {', '.join(['auto', *devices])}, got {device!r}")
     return device
 
 

@@ -89,11 +89,11 @@ class RayCluster(Engine):
     ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise DeviceError(
-                f"--device {device}: must be auto, cpu or cuda on a cluster, which chooses among its GPUs"
+                f"device: must be auto, cpu or cuda on a cluster, which chooses among its GPUs, got {device!r}"
             )
         if not gpus_per_task > 0 or (gpus_per_task > 1 and gpus_per_task % 1):
             raise DeviceError(
-                f"--gpus-per-task {gpus_per_task:g}: must be a share of a GPU such as 0.25, or a whole number of them"
+                f"gpus_per_task: must be a share of a GPU such as 0.25, or a whole number of them, got {gpus_per_task:g}"
             )
         self._workers, self._gpus_per_task = workers, gpus_per_task
         self._mailbox: Any = None
@@ -104,7 +104,7 @@ class RayCluster(Engine):
         try:
             has_gpus = _count_room(self._needs("cuda")) > 0
             self.device = device if device != "auto" else "cuda" if has_gpus else "cpu"
-            self._require_room(f"--device {device}", self._needs(self.device))
+            self._require_room(f"device {device}", self._needs(self.device))
         except BaseException:
             self.__exit__()
             raise
@@ -233,7 +233,7 @@ class RayCluster(Engine):
             nodes = "; ".join(_show(node) for node in _list_nodes()) or "none"
             raise DeviceError(
                 f"{what}: needs {wanted}, the cluster's nodes have: {nodes}; add such a node"
-                + (", or use a smaller --gpus-per-task, or --device cpu" if "GPU" in needs else "")
+                + (", or take a smaller gpus_per_task (--gpus-per-task), or the device cpu" if "GPU" in needs else "")
             )
 
     def _require_room_for(self, tasks: Sequence[Task]) -> None:
@@ -337,12 +337,12 @@ def _connect(address: str | None) -> bool:
     except Exception as error:
         if isinstance(error, ImportError) or "ray[client]" in str(error):
             raise MissingExtraError(
-                f"--engine {address}: must have Ray's client, which is not installed: pip install 'ray[client]=={ray.__version__}'"
+                f"engine {address}: must have Ray's client, which is not installed: pip install 'ray[client]=={ray.__version__}'"
             ) from error
         ray.shutdown()
         raise RemoteError(
-            f"--engine ray: must reach a Ray cluster, {where or 'on this machine'} is none that answers: {first_line(error)}; start one with "
-            "`ray start --head`, or give its address: --engine ray:HOST:PORT, from elsewhere --engine ray://HOST:10001 (with "
+            f"engine: must reach a Ray cluster, {where or 'on this machine'} is none that answers: {first_line(error)}; start one with "
+            "`ray start --head`, or give its address as engine: ray:HOST:PORT, from elsewhere ray://HOST:10001 (with "
             "ray[client] installed there and here); where it asks for a token, set RAY_AUTH_MODE=token"
         ) from error
     return True
@@ -404,7 +404,7 @@ def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseExcept
 def _died(name: str, why: BaseException) -> WorkerDiedError:
     return WorkerDiedError(
         f"{name}: its worker process or node was lost, the last of {TRIES} times by {type(why).__name__} (killed, out of memory, or cut "
-        "off); finished work is kept: give it more memory or fewer workers (--workers 1) and run the same command again"
+        "off); finished work is kept: give it more memory, or take fewer workers (--workers), and run the same again"
     )
 
 

@@ -22,7 +22,7 @@ from proxyds.seeding import derive_seed
 from proxyds.selection.records import Answers
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.cost import read_parameters
-from proxyds.text import suggest_names
+from proxyds.text import MAX_SUGGESTED, suggest_names
 from proxyds.training.data_parallel import is_first
 from proxyds.training.inference import measure_answers, predict_labels
 from proxyds.training.job import TrainingJob
@@ -375,9 +375,11 @@ def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list
         by_name = {each.name: each for each in architectures}
         for name in probes.architectures:
             if name not in by_name:
+                of_all = (
+                    f"; `proxyds inspect RECIPE` lists all {len(by_name):,}" if len(by_name) > MAX_SUGGESTED else ""
+                )
                 raise UnknownNameError(
-                    f"probes.architectures: must be architectures of the space, got {name!r}; {suggest_names(name, by_name)}; "
-                    f"`proxyds inspect RECIPE` lists all {len(by_name):,}"
+                    f"probes.architectures: must be architectures of the space, got {name!r}; {suggest_names(name, by_name)}{of_all}"
                 )
         return sorted((by_name[name] for name in probes.architectures), key=by_cost)
     connected = [each for each in architectures if read_parameters(each.network, each.parameters).is_connected()]

@@ -11,6 +11,8 @@ from proxyds.callables import is_handed_over
 from proxyds.errors import CallableError
 from proxyds.space.choices import Space
 from proxyds.space.networks.families import HANDED_OVER
+from proxyds.space.networks.parameters import MAX_NAME
+from proxyds.text import describe_type, find_active_text, short_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,6 +41,11 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
 
     architectures, problems = [], []
     for name, candidate in _name(candidates).items():
+        if not 0 < len(name) <= MAX_NAME or name != name.strip() or not name.isprintable() or find_active_text(name):
+            problems.append(
+                f"space: {short_json(name)} must be a name of {MAX_NAME} letters at most, of plain text on one line, without blanks around it"
+            )
+            continue
         try:
             architectures.append({"name": name, "sha256": hand_over_network(candidate, f"space: {name!r}")})
         except CallableError as error:
@@ -106,9 +113,8 @@ def hand_over_again(space: Space, candidates: Candidates | None) -> None:
     if missing := [name for name, sha256 in wanted.items() if not is_handed_over(sha256)]:
         shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise CallableError(
-            f"space: must be given, the recipe names {len(wanted):,} networks that are code of a Python program, and this one lacks {shown}; "
-            "code is never read from files: call proxyds.build, proxyds.check or proxyds.plan_build with space= and the networks that "
-            "the recipe was made with"
+            f"space: must be handed over, the recipe names {len(wanted):,} networks that are code of a Python program, and this one lacks "
+            f"{shown}; pass as space= those that the recipe was made with, code is never read from files"
         )
 
 
@@ -121,7 +127,9 @@ def list_identities(space: Space) -> dict[str, str]:
 def _name(candidates: Any) -> dict[str, Any]:
     if isinstance(candidates, Mapping):
         if odd := [name for name in candidates if not isinstance(name, str)]:
-            raise CallableError(f"space: must name networks by texts, got {odd[0]!r} of type {type(odd[0]).__name__}")
+            raise CallableError(
+                f"space: must name networks by texts, got {short_json(odd[0])}, {describe_type(odd[0])}"
+            )
         named = dict(candidates)
     elif isinstance(candidates, Sequence) and not isinstance(candidates, str | bytes):
         own = [_find_name(each) for each in candidates]
@@ -131,7 +139,7 @@ def _name(candidates: Any) -> dict[str, Any]:
             named[name if n_of[name] == 1 else f"{name}-{n_before[name]}"] = candidate
     else:
         raise CallableError(
-            f"space: must be a mapping of names to networks, or a list of networks, got {type(candidates).__name__}"
+            f"space: must be a mapping of names to networks, or a list of networks, got {describe_type(candidates)}"
         )
     if not named:
         raise CallableError("space: must hold networks, it is empty")

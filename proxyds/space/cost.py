@@ -20,8 +20,9 @@ from proxyds.errors import ProxydsError, RecipeError
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import ask_network
 from proxyds.space.networks.families import FAMILIES, HANDED_OVER
-from proxyds.space.networks.parameters import Parameters
-from proxyds.text import first_line
+from proxyds.space.networks.parameters import LibraryParameters, Parameters
+from proxyds.space.networks.plugins import find_family
+from proxyds.text import describe_type, first_line
 
 MAX_KEPT = 5_000
 """Costs that a process keeps, at most."""
@@ -54,30 +55,35 @@ def _measure_own(
 def _measure(
     name: str, network: str, parameters: dict[str, Any], n_labels: int, image_shape: tuple[int, int, int]
 ) -> Architecture:
+    shape, who = "x".join(map(str, image_shape)), repr(name) if network == HANDED_OVER else name
+    is_of_library = find_family(network).parameters is LibraryParameters
+    others = ", a small_stem or smaller patches" if is_of_library else ""
+    advice = (
+        "models with auxiliary outputs need aux_logits: false among their arguments"
+        if is_of_library
+        else "let its forward return the logits alone"
+    )
     on_images = (
-        f"{name} must work on images of {'x'.join(map(str, image_shape))} (channels, height, width); where their size is at fault, "
-        "larger ones (source.image_size), a small_stem or smaller patches may help"
+        f"{who} must work on images of {shape} (channels, height, width); where their size is at fault, larger ones "
+        f"(source.image_size){others} may help"
     )
 
     def ask(built: torch.nn.Module, images: torch.Tensor) -> Architecture:
         if not isinstance(built, torch.nn.Module):
-            raise TypeError(f"build gave {type(built).__name__}, no network")
+            raise TypeError(f"build gave {describe_type(built)}, no network")
         n_images = len(images)
         targets = torch.zeros(n_images, dtype=torch.long)
-        only_counted = (
-            _OnlyCounted() if images.is_meta else nullcontext()
-        )  # elsewhere the network's code asks for values
+        only_counted = _OnlyCounted() if images.is_meta else nullcontext()  # else its code asks for values
         with only_counted, FlopCounterMode(display=False) as forward, _as_recipe_error(on_images):
             logits = built(images)
         if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
             raise RecipeError(
-                f"space: {name} must map n images to one tensor (n, {n_labels}), it gives "
-                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__}; models with auxiliary outputs "
-                "need aux_logits: false among their arguments"
+                f"space: {who} must map n images to one tensor (n, {n_labels}), it gives "
+                f"{tuple(logits.shape) if isinstance(logits, torch.Tensor) else describe_type(logits)}; {advice}"
             )
         with (
             FlopCounterMode(display=False, custom_mapping=_BACKWARD_FLOPS) as backward,
-            _as_recipe_error(f"{name} must have weights that can be trained"),
+            _as_recipe_error(f"{who} must have weights that can be trained"),
         ):
             torch.autograd.backward(F.cross_entropy(logits, targets))
         forward_flops = forward.get_total_flops() // n_images
@@ -90,7 +96,8 @@ def _measure(
             n_parameters=sum(weight.numel() for weight in built.parameters()),
         )
 
-    with _as_recipe_error(f"{name} must be built of its parameters, got {parameters}"):
+    of_what = "make a network" if network == HANDED_OVER else f"be built of its parameters, got {parameters}"
+    with _as_recipe_error(f"{who} must {of_what}"):
         return ask_network(network, parameters, n_labels, image_shape, ask)
 
 
@@ -121,7 +128,7 @@ def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int,
     """
     first = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
     if first is None:
-        raise RecipeError(f"networks: {name} must be a torch module with parameters, got {type(network).__name__}")
+        raise RecipeError(f"networks: {name} must be a torch module with parameters, got {describe_type(network)}")
     images = torch.zeros(2, *image_shape, device=first.device, dtype=first.dtype)
     modes = [(module, module.training) for module in network.modules()]
     shape = "x".join(map(str, image_shape))

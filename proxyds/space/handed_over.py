@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from proxyds.callables import hand_over, take_over
 from proxyds.errors import CallableError
 from proxyds.space.networks.parameters import HandedOverParameters
-from proxyds.text import first_line
+from proxyds.text import describe_type, first_line
 
 TOLD = ("n_labels", "image_shape")
 """What a factory is told, if it has parameters of these names."""
@@ -39,7 +39,7 @@ def build(parameters: HandedOverParameters, n_labels: int, image_shape: tuple[in
     network = factory(**_choose_arguments(factory, n_labels, image_shape))
     if not isinstance(network, nn.Module):
         raise CallableError(
-            f"space: {name!r} must make a torch module, it makes {type(network).__name__}; return the network"
+            f"space: {name!r} must make a torch module, it makes {describe_type(network)}; return the network"
         )
     here = torch.empty(0).device
     if any(weight.device != here for weight in network.parameters()):
@@ -106,7 +106,7 @@ def hand_over_network(candidate: object, where: str) -> str:
         return hand_over(_Redrawn(_empty_copy(candidate, where)), where)
     if not callable(candidate):
         raise CallableError(
-            f"{where}: must be a function or class that makes a network, or a torch module, got {type(candidate).__name__}"
+            f"{where}: must be a function or class that makes a network, or a torch module, got {describe_type(candidate)}"
         )
     if asked := _list_untold(candidate):
         raise CallableError(

@@ -231,7 +231,7 @@ class TrainingJob(TrainingSetup):
             of_step = f"training.batch_size, now {self.settings.batch_size}"
             raise TrainingError(
                 f"{self.architecture.name}: must fit into memory, it does not; fewer samples a step "
-                f"({of_step if self.settings.trainer is None else 'in the trainer'}) or fewer workers (--workers 1) need less"
+                f"({of_step if self.settings.trainer is None else 'in the trainer'}) or fewer workers (--workers) need less"
             ) from error
         finally:
             if self.device.startswith("cuda"):

@@ -26,7 +26,7 @@ from proxyds.errors import CallableError, DivergedError, ProxydsError, RecipeErr
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Check, Recipe, Training
 from proxyds.section import CodeSpec
-from proxyds.text import first_line, make_plain
+from proxyds.text import describe_type, first_line, make_plain
 from proxyds.training.model import PixelNetwork
 from proxyds.training.numerics import choose_computation
 from proxyds.training.training_images import TrainingImages
@@ -81,9 +81,11 @@ def check_by(settings: Check, recipe: Recipe, trainer: object | None) -> Check:
     """
     own = recipe.training.trainer
     if trainer is None:
-        for place, named in (("check.trainer", settings.trainer), ("training.trainer", own)):
-            if named is not None:
-                raise CallableError(ask_for(named, place, "check(folder"))
+        if settings.trainer is not None:
+            way_out = "or check without it, overrides=['check.trainer=null'] (--set check.trainer=null)"
+            raise CallableError(f"{ask_for(settings.trainer, 'check.trainer')}, {way_out}")
+        if own is not None:
+            raise CallableError(ask_for(own, "training.trainer"))
         return settings
     code = hand_over_trainer(trainer)
     if own is None or own.sha256 != code.sha256:
@@ -92,20 +94,9 @@ def check_by(settings: Check, recipe: Recipe, trainer: object | None) -> Check:
     return settings.model_copy(update={"trainer": None})
 
 
-def require_trainer(settings: Training) -> None:
-    """Refuses trainings by a trainer that was not handed over, before anything is trained.
-
-    Raises:
-        CallableError: It was not.
-    """
-    if settings.trainer is not None:
-        take_over(settings.trainer.sha256, ask_for(settings.trainer, "training.trainer"))
-
-
-def ask_for(code: CodeSpec, place: str, call: str = "build(recipe, out") -> str:
-    """Says that a trainer is needed which the recipe names at a place, and how it is handed over to a call."""
-    way_out = "" if place == "training.trainer" else ", or check without it: --set check.trainer=null"
-    return f"{place}: must be handed over, it is {show_code(code)}: proxyds.{call}, trainer={code.name}) from Python{way_out}"
+def ask_for(code: CodeSpec, place: str) -> str:
+    """Says that a trainer is needed which the recipe names at a place."""
+    return f"{place}: must be passed as trainer=, it is {show_code(code)}"
 
 
 def show_code(code: CodeSpec) -> str:
@@ -131,7 +122,7 @@ def hand_over_trainer(trainer: object) -> CodeSpec:
     if not callable(function):
         raise CallableError(
             "trainer: must be a function (network, train, *, seed, device) that returns the trained network, or an object with a method "
-            f"fit, got {type(trainer).__name__}"
+            f"fit, got {describe_type(trainer)}"
         )
     name = _name(trainer)
     try:
@@ -240,7 +231,7 @@ def _take_weights(trained: PixelNetwork, returned: object, who: str) -> None:
     """
     if not isinstance(returned, nn.Module):
         raise CallableError(
-            f"{who}: must return the trained network, it returned {'None' if returned is None else type(returned).__name__}; end it with "
+            f"{who}: must return the trained network, it returned {describe_type(returned)}; end it with "
             "`return network`"
         )
     own, other = trained.network.state_dict(), returned.state_dict()

@@ -85,8 +85,8 @@ def test_validate_prints_json_for_programs(run_proxyds: Run, write_recipe_file: 
     bad = json.loads(ran.stdout)
     assert bad["exit_code"] == ran.returncode
     assert {problem["field"] for problem in bad["problems"]} == {
-        "--set selection.ratio=3: selection.ratio",
-        "--set seed=-1: seed",
+        "override (--set) selection.ratio=3: selection.ratio",
+        "override (--set) seed=-1: seed",
     }
 
 

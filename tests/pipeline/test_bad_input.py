@@ -120,7 +120,7 @@ BAD_RECIPES = {
     "unknown network": (
         TINY_RECIPE.replace("network: resnet", "network: resnt"),
         10,
-        'bad.yaml:4:12 space.network: must be a known name (a module\'s own need --plugin MODULE), got "resnt"; did you mean `resnet`?',
+        'bad.yaml:4:12 space.network: must be a known name (of a module of yours after load_plugins, --plugin), got "resnt"; did you mean `resnet`?',
     ),
     "unknown key": (TINY_RECIPE + "sede: 1\n", 10, "bad.yaml:8:1 sede: unknown key; did you mean `seed`?"),
     "ratio 0": (
@@ -169,7 +169,10 @@ def test_a_build_refuses_a_bad_recipe_before_anything_else(
 ) -> None:
     write_recipe_file()
     said = refused(10, run_proxyds, "build", "recipe.yaml", "-o", "out", "--set", "selection.ratio=5", "--json")
-    assert said == "--set selection.ratio=5: selection.ratio: must be in (0, 1], got 5; for five percent write 0.05"
+    assert (
+        said
+        == "override (--set) selection.ratio=5: selection.ratio: must be in (0, 1], got 5; for five percent write 0.05"
+    )
 
 
 def test_a_recipe_that_may_not_be_read_is_refused(
@@ -192,12 +195,12 @@ def test_a_value_that_is_no_yaml_is_refused(
 ) -> None:
     write_recipe_file()
     said = refused(10, run_proxyds, "validate", "recipe.yaml", "--set", "seed=2026-13-45")
-    assert said == "--set seed=2026-13-45: the value is not valid YAML"
+    assert said == "override (--set) seed=2026-13-45: the value is not valid YAML"
 
 
 def test_an_unknown_preset_lists_the_known_ones(refused: Callable[..., str], run_proxyds: Run) -> None:
     said = refused(10, run_proxyds, "init", "new.yaml", "--preset", "digts")
-    assert said.startswith("--preset digts: must be a known preset; did you mean `digits`? known: ")
+    assert said.startswith("preset digts: must be a known preset; did you mean `digits`? known: ")
 
 
 @pytest.mark.parametrize("there", ["recipe.yaml", "folder"])
@@ -350,7 +353,7 @@ def test_an_output_folder_that_is_something_else_is_not_touched(
     (tmp_path / "thesis" / "chapters" / "one.tex").write_text("precious")
     said = refused(40, run_here, "build", "recipe.yaml", "-o", "thesis", "-q", "--force", "--json")
     assert "thesis: must be a new folder or a proxy, it holds something else" in said
-    assert "it was not touched: choose another -o" in said
+    assert "it was not touched: choose another folder" in said
 
 
 def test_nothing_is_written_into_a_proxy_or_where_no_folder_can_be(
@@ -420,7 +423,7 @@ def test_another_proxy_is_replaced_only_by_force(
     other = ("build", "recipe.yaml", "-o", "out", "-q", "--json", "--set", "selection.ratio=0.2")
     said = refused(40, run_here, *other)
     assert "out: must be a new folder, found the proxy tiny 1.0.0 of another recipe or source" in said
-    assert "replace it with --force" in said
+    assert "replace it: force=True (--force)" in said
     assert run_here(*other, "--force").returncode == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["draw"]["ratio"] == 0.2

@@ -200,7 +200,7 @@ def test_a_recipe_with_a_check_of_too_few_architectures_is_refused_with_its_plac
         assert said.startswith(
             "recipe.yaml:5:12 space.choices: must make at least 5 architectures for their ranking to be"
         )
-        assert "they make 4" in said
+        assert "found 4" in said
 
 
 # Settings
@@ -249,7 +249,9 @@ def test_a_bad_assignment_to_the_check_is_refused_with_advice(
     refused: Callable[..., str], proxy: Path, assignment: str, option: str
 ) -> None:
     code, said = ASSIGNMENTS[assignment]
-    assert refused(code, *quiet("proxy", "--set", assignment, option)).startswith(f"--set {assignment}: {said}")
+    assert refused(code, *quiet("proxy", "--set", assignment, option)).startswith(
+        f"override (--set) {assignment}: {said}"
+    )
 
 
 @pytest.mark.parametrize("assignment", ["selection.ratio=0.3", "training.epochs=6", "seed=1", "name=other"])

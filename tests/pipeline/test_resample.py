@@ -69,7 +69,7 @@ def test_what_would_need_training_or_cannot_be_drawn_is_refused(
     run_here: Run, tiny_proxy: Path, tmp_path: Path
 ) -> None:
     for options, code, said in [
-        (("--set", "seed=3"), 10, "the draw's own seed is --seed"),
+        (("--set", "seed=3"), 10, "the draw's own seed is selection.seed (--seed)"),
         (("--set", "training.epochs=9"), 10, "build a proxy with it"),
         (("--ratio", "0.001"), 20, "selection.ratio"),
         (("--draw", "nope"), 10, "nope"),

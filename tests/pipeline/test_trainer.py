@@ -82,6 +82,7 @@ def test_a_proxy_says_who_trained_and_what_is_not_known(built: Path) -> None:
     trainer = manifest.trainer
     assert trainer is not None
     assert (trainer.name, manifest.check_trainer) == ("fit_an_epoch", trainer)
+    assert not hasattr(manifest.training, "epochs")
     assert [(probe.training_flops, probe.losses) for probe in manifest.probes] == [(None, ())] * 2
     assert [stage.stage for stage in manifest.stages if stage.flops is None] == ["probes"]
     evidence = manifest.evidence
@@ -145,6 +146,21 @@ def test_a_check_by_another_trainer_is_of_that_one(built: Path, tmp_path: Path, 
     back = check(copy, trainer=OWN, store=store, device="cpu").manifest
     assert back.evidence is not None
     assert back.evidence.check.trainer is None
+
+
+def test_a_check_by_another_trainer_leaves_the_probes_to_their_own(
+    built: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyds.pipeline.check.is_handed_over", lambda sha256: False)  # as in another program
+    store = Store(session_store)
+    how: dict[str, Any] = {"trainer": OTHER, "store": store, "device": "cpu"}
+    n_stored = len(store.entries())
+    for ask in (check, plan_check):
+        with pytest.raises(CallableError, match=r"herding among check\.controls.*fit_an_epoch"):
+            ask(built, overrides=["check.controls=[herding]"], **how)
+    assert len(store.entries()) == n_stored
+    plan = plan_check(built, overrides=["check.controls=[easiest]"], **how)  # the build has asked for as much
+    assert {probe.is_stored for probe in plan.probes} == {True}
 
 
 def test_a_trainer_that_fails_says_where_and_nothing_is_trained_for_it(

@@ -127,6 +127,17 @@ def test_what_is_no_network_is_refused(space: Any) -> None:
         proxyds.Recipe(name="mine", space=space)
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("spce", "space"), ("spaces", "space"), ("ratoi", "ratio"), ("licens", "license")]
+)
+def test_a_mistyped_word_is_all_that_is_wrong_whatever_it_holds(word: str, meant: str) -> None:
+    words = {"space": [partial(net, width) for width in (4, 8)], "ratio": 0.1}
+    words[word] = words.pop(meant, None) or {"a": partial(net, 4), "b": object()}
+    with pytest.raises(UnknownNameError, match=f"did you mean `{meant}`") as raised:
+        proxyds.Recipe(name="mine", **words)
+    assert [problem["field"] for problem in raised.value.problems] == [word]
+
+
 def test_reading_a_file_does_not_pass_through_what_programs_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,7 +145,7 @@ def test_a_display_that_fails_stops_nothing_but_is_not_hidden(tmp_path: Path) ->
 
 
 def test_a_killed_worker_is_named_with_what_to_do(tmp_path: Path) -> None:
-    message = r"task y: a worker process ended without a result .*--workers 1"
+    message = r"task y: a worker process ended without a result .*--workers"
     with LocalWorkers(2) as engine, pytest.raises(WorkerDiedError, match=message):
         run_stored([Task("t", "task y", {}, tasks.die, {})], Store(tmp_path), engine, ignore_progress)
     assert [path.name for path in (tmp_path / "t").iterdir()] == []

@@ -14,7 +14,7 @@ import pytest
 
 from proxyds.errors import NoPermissionError, NoSpaceError, OutputError, OutputExistsError
 from proxyds.runtime.storage.atomic import sweep_unfinished, temporary_folder, whole_folder
-from proxyds.runtime.storage.store import Store, content_key
+from proxyds.runtime.storage.store import SHELF, Store, content_key
 
 
 def test_equal_inputs_have_one_key_and_any_change_another() -> None:
@@ -183,6 +183,22 @@ def test_an_entry_of_an_earlier_version_that_does_not_say_its_files_sizes_is_kep
     about = tmp_path / "s" / "k" / "entry.json"
     about.write_text(json.dumps({"name": "a", "seconds": 1.0, "created": 2.0}))
     assert store.find("s", "k") is not None
+
+
+def test_fetched_proxies_are_listed_and_removed_as_other_work(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing("s", "k", "a"):
+        pass
+    for key in ("p1", "p2"):
+        (tmp_path / SHELF / key).mkdir(parents=True)
+        (tmp_path / SHELF / key / "manifest.json").write_text('{"name": "tiny", "version": "1.0.0"}')
+    (tmp_path / SHELF / "p2" / "manifest.json").write_text("[]")
+    os.utime(tmp_path / SHELF / "p1", (1.0, 1.0))
+    assert [each.name for each in store.entries()] == ["tiny 1.0.0", "a", "p2"]
+    assert store.clean(older_than_days=1) == (1, 36)
+    assert [path.name for path in (tmp_path / SHELF).iterdir()] == ["p2"]
+    assert store.clean()[0] == 2
+    assert not list((tmp_path / SHELF).iterdir())
 
 
 def test_clean_removes_what_is_older(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ MADE = Net()
     ("factory", "keyword"),
     [
         (fails, "no such width"),
-        (lambda: None, "NoneType"),
+        (lambda: None, "makes None"),
         (lambda: Net(4, 7), "(2, 7)"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(65, 3)), "images of 1x8x8"),
         (lambda: Net().requires_grad_(False), "trained"),
@@ -239,6 +239,24 @@ def test_a_factory_that_makes_no_usable_network_is_named_with_all_others(factory
     assert "bad-1" in str(caught.value)
     assert "bad-2" in str(caught.value)
     assert "good" not in str(caught.value)
+
+
+class Failing(Net):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no such images")
+
+
+class Telling(Net):
+    def forward(self, images: torch.Tensor) -> Any:
+        return {"logits": super().forward(images)}
+
+
+@pytest.mark.parametrize("factory", [fails, lambda: None, lambda: Net(4, 7), Failing, Telling])
+def test_what_is_wrong_with_a_function_is_told_of_it_and_not_of_settings_that_it_has_not(factory: Any) -> None:
+    with pytest.raises((CallableError, RecipeError), match="'mine' must") as caught:
+        list_space({"mine": factory, "good": Net})
+    for word in ("parameters", "aux_logits", "small_stem", "patches", "sha256", "line "):
+        assert word not in str(caught.value)
 
 
 @pytest.mark.parametrize("candidates", [[], {}, {1: Net}, "Net", 5, {" net": Net, "": Net}])

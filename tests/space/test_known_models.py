@@ -62,7 +62,7 @@ def test_a_model_that_an_override_names_is_told_too(run_here: Run, write_recipe_
     recipe = write_recipe_file(RECIPE.replace("sqeezenet", "vgg11"))
     assert run_here("validate", recipe).returncode == 0
     refused = run_here("validate", recipe, "--set", "space.choices.model=[vgg11, vgg12]")
-    assert (refused.returncode, "--set space.choices.model=" in refused.stderr) == (10, True), refused.stderr
+    assert (refused.returncode, "(--set) space.choices.model=" in refused.stderr) == (10, True), refused.stderr
 
 
 def test_what_a_proxys_recipe_names_need_not_be_here(write_recipe_file: Callable[..., Path]) -> None:

@@ -427,8 +427,13 @@ def test_features_of_tokens_are_their_mean() -> None:
             RecipeError,
             "resnet10t must be built of its parameters",
         ),
-        ("torchvision", {"model": "googlenet"}, RecipeError, r"it gives GoogLeNetOutputs; .* need aux_logits: false"),
-        ("timm", {"model": "resnet10t", "arguments": {"features_only": True}}, RecipeError, "it gives list"),
+        (
+            "torchvision",
+            {"model": "googlenet"},
+            RecipeError,
+            r"it gives a torchvision\.GoogLeNetOutputs; .* need aux_logits: false",
+        ),
+        ("timm", {"model": "resnet10t", "arguments": {"features_only": True}}, RecipeError, "it gives a list"),
         (
             "torchvision",
             {"model": "alexnet"},

@@ -248,7 +248,7 @@ COMPLAINTS = [
     ({"choices": {"depth": [8, 14]}, "bounds": {"forward_flops": [5, 1]}}, "must be the lowest, then the highest"),
     ({"choices": {"depth": [8, 14]}, "bounds": {"forward_flops": [5]}}, "space.bounds.forward_flops"),
     ({"choices": {"depth": [8, 14]}, "bounds": {"flops": [1, 5]}}, "space.bounds.flops: unknown key"),
-    ({"choices": {"depth": 8}}, "must make at least probes.count = 2 architectures to rank, they make 1"),
+    ({"choices": {"depth": 8}}, "must make at least probes.count = 2 architectures to rank, found 1"),
     ({"architectures": [{"depth": 8}]}, "space.architectures: must make at least probes.count = 2 architectures"),
     ({"choices": {"depth": "every"}}, 'space.choices.depth[0]: must be a whole number, got "every"'),
     (

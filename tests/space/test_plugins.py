@@ -81,7 +81,10 @@ def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:
     (plain / "plain_networks.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
     refused = run_proxyds("validate", "recipe.yaml")
     assert refused.returncode == 10
-    assert 'space.network: must be a known name (a module\'s own need --plugin MODULE), got "plain"' in refused.stderr
+    assert (
+        'space.network: must be a known name (of a module of yours after load_plugins, --plugin), got "plain"'
+        in refused.stderr
+    )
     assert "--plugin" in refused.stderr
     assert not (plain / "imported").exists()
 
@@ -158,7 +161,7 @@ def test_an_installed_package_may_not_take_a_known_name(plain: Path, run_proxyds
             "return nn.Sequential(",
             "nn.Sequential(",
             10,
-            "must be built of its parameters, got {'width': 4}; it says TypeError: build gave NoneType, no",
+            "must be built of its parameters, got {'width': 4}; it says TypeError: build gave None, no",
         ),
         (
             "nn.ReLU(),",

@@ -15,8 +15,8 @@ from proxyds.text import duration, with_prefix
 def store() -> None:
     """List or remove finished work.
 
-    Builds and checks keep finished work in the store, so that nothing is done twice. The store is the folder or address in
-    PROXYDS_STORE. Without it, a folder in your cache.
+    Builds and checks keep finished work in the store, so that nothing is done twice. `proxyds.open` keeps proxies there that it
+    fetched. The store is the folder or address in PROXYDS_STORE. Without it, a folder in your cache.
     """
 
 
@@ -36,7 +36,7 @@ def list_entries(as_json: bool) -> None:
     rows = [
         (
             f"{datetime.fromtimestamp(each.created):%Y-%m-%d %H:%M}",
-            each.stage,
+            each.stage.removeprefix("."),
             each.name,
             duration(each.seconds),
             with_prefix(n_bytes, "B"),
@@ -59,7 +59,7 @@ def list_entries(as_json: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(days: float, yes: bool) -> None:
-    """Remove finished work. Builds that need it do it again."""
+    """Remove finished work and fetched proxies. Builds that need the work do it again."""
     from proxyds.runtime.storage.store import Store
 
     opened = Store()

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from proxyds.data.memory.parts import IMAGES, PART, cut_arrays, cut_table, encode_png
-from proxyds.data.memory.values import as_array, describe_type, is_tensor, lay_out, list_labels, to_picture
+from proxyds.data.memory.values import as_array, is_tensor, lay_out, list_labels, to_picture
 from proxyds.data.parts import LoadedPart, Part
 from proxyds.data.survey.columns import find_image_column, find_label_column
 from proxyds.data.survey.records import Label
 from proxyds.errors import SourceError
 from proxyds.recipe.source import Columns
-from proxyds.text import first_line
+from proxyds.text import describe_type, first_line
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from proxyds.data.memory.forms import Held, hold_arrays, hold_pairs, hold_table
-from proxyds.data.memory.values import describe_type, is_tensor
+from proxyds.data.memory.values import is_tensor
 from proxyds.errors import LabelError, SourceError
 from proxyds.recipe.source import Columns
-from proxyds.text import make_plain
+from proxyds.text import describe_type, make_plain
 
 CAN_BE = (
     "(images, labels), a datasets.Dataset, a torch data set of (image, label), or a mapping of split names to these"

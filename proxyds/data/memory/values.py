@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from proxyds.data.images import see_picture
 from proxyds.data.survey.records import Label
 from proxyds.errors import LabelError, SourceError
-from proxyds.text import first_line
+from proxyds.text import describe_type, first_line
 
 CHANNELS = (1, 3, 4)
 """Channels of grey, of colour, and of colour with transparency."""
@@ -120,11 +120,6 @@ def list_labels(labels: Any, place: str) -> tuple[Label, ...]:
     if len({isinstance(label, str) for label in plain if label is not None}) > 1:
         raise LabelError(f"source: labels of {place} must be all numbers or all texts, found both; write texts for all")
     return plain
-
-
-def describe_type(value: Any) -> str:
-    """Names a value's type for a message."""
-    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}".removeprefix("builtins.")
 
 
 def _to_label(label: Any, index: int, place: str) -> Label:

@@ -80,7 +80,9 @@ def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
         few, many = min(counts.values()), max(counts.values())
         lines.append(f"  # labels in train: {len(counts):,}, with {few:,} to {many:,} images each")
     else:
-        lines.append("  # labels in train were not counted: whether selection.ratio is enough for each, see --dry-run")
+        lines.append(
+            "  # labels in train were not counted: whether selection.ratio is enough for each, see `proxyds build --dry-run`"
+        )
     lines += _propose_size(looks)
     n_left = counts.total()
     for role, share, use in (("test", 0.2, "to test on"), ("validation", 0.1, "to rank on")):

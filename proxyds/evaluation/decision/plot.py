@@ -63,6 +63,6 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
         else:
             axes.set_xlabel("accuracy on the proxy")
             axes.set_title("Candidates by accuracy on the proxy")
-        with translate_os_errors(path, "name another file with --plot"):
+        with translate_os_errors(path, "name another file"):
             path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, metadata={"Software": None} if path.suffix.lower() == ".png" else None)

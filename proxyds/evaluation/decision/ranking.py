@@ -248,7 +248,7 @@ def _explain_unlike(means: Floats, own: Floats) -> str | None:
     return (
         f"{outside.sum()} of {len(means)} candidates lie outside of the check's accuracies on the proxy, {low:.1%} to {high:.1%}. They were "
         "trained or measured otherwise, so the check says nothing of them. Train them on the proxy as its recipe's section training says, or "
-        "check the proxy with your own trainings (`proxyds check --runs`)."
+        "check the proxy with your own trainings: runs (--runs) of `proxyds check`."
     )
 
 

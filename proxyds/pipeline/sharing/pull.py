@@ -181,7 +181,7 @@ def pull(
     """
     target = read_remote(as_place(place, "place"))
     out = as_path(default_folder(place) if out is None else out, "out").absolute()
-    with translate_os_errors(out, "choose another -o"):
+    with translate_os_errors(out, "choose another folder"):
         existing = check_output(out)
         out = out.resolve()
     source = open_published(target)
@@ -190,12 +190,12 @@ def pull(
             manifest = source.fetch_manifest(folder)
         if existing != manifest:
             raise OutputExistsError(
-                f"must be a new folder, found another proxy, {existing.name} {existing.version}; it was not touched: choose another -o, or "
+                f"must be a new folder, found another proxy, {existing.name} {existing.version}; it was not touched: choose another folder, or "
                 "move it away",
                 place=out,
             )
         return Pulled(out, verify_proxy(out), source.origin, was_there=True)
-    with translate_os_errors(out, "choose another -o"), whole_folder(out, "refuse") as folder:
+    with translate_os_errors(out, "choose another folder"), whole_folder(out, "refuse") as folder:
         manifest = fetch_proxy(source, folder, on_progress)
     return Pulled(out, manifest, source.origin, was_there=False)
 
@@ -232,7 +232,7 @@ def fetch_proxy(source: HubProxy | UrlProxy, folder: Path, on_progress: OnProgre
         needed, free = sum(each.bytes for each in manifest.files.values()), shutil.disk_usage(folder).free
         if needed > free:
             raise NoSpaceError(
-                f"{folder.parent}: must have {needed:,} bytes free for the proxy, has {free:,}; free some space, or choose another -o"
+                f"{folder.parent}: must have {needed:,} bytes free for the proxy, has {free:,}; free some space, or choose another folder"
             )
         source.fetch_files(manifest.files, folder, on_progress)
         return audit_proxy(folder)[0]

@@ -128,13 +128,15 @@ def push(
     if evidence is not None and evidence.passed is False and not below_threshold:
         raise BelowThresholdError(
             f"its check fell below its threshold ({evidence.check.threshold:g}) and it was not published; publish it all the "
-            "same with --below-threshold: the card says so",
+            "same with below_threshold=True (--below-threshold): the card says so",
             place=folder,
         )
     upload = _Upload(folder, manifest, dry_run, on_progress)
     if isinstance(target, OnHub):
         if target.revision is not None:
-            raise RemoteNotFoundError(f"{place}: must be user/name; a version is given by --tag {target.revision}")
+            raise RemoteNotFoundError(
+                f"{place}: must be user/name; a version is given as tag (--tag {target.revision})"
+            )
         tag = None if create_pr else _check_tag(f"v{manifest.version}" if tag is None else tag, manifest)
         # each try begins with a look: what was done already, even if its answer got lost, is not done again
         return retry(partial(_push_to_hub, upload, target.repo, tag, private))
@@ -179,13 +181,13 @@ def _check_tag(tag: str, manifest: Manifest) -> str:
     """Refuses a tag that git does not take, or that calls a version by another's number."""
     if not _TAG.fullmatch(tag) or re.search(r"\.\.|\.$|\.lock$|^(main|HEAD|[0-9a-f]{40})$", tag):
         raise PushError(
-            f"--tag: must be 1 to 100 letters, digits, `.`, `_` and `-`, as git takes them for a tag (a letter or digit first, no `..`, no `.` or "
+            f"tag: must be 1 to 100 letters, digits, `.`, `_` and `-`, as git takes them for a tag (a letter or digit first, no `..`, no `.` or "
             f"`.lock` last, not main, HEAD or a commit's hash), got {tag[:100]!r}; for example v{manifest.version}"
         )
     if re.fullmatch(r"v?\d+(\.\d+)*", tag) and tag.removeprefix("v") != manifest.version:
         raise PushError(
-            f"--tag: must be the proxy's own version, v{manifest.version}, got {tag}; build it with --set version={tag.removeprefix('v')}, or "
-            "leave --tag out"
+            f"tag: must be the proxy's own version, v{manifest.version}, got {tag}; build it with version: {tag.removeprefix('v')}, or "
+            "leave tag out"
         )
     return tag
 
@@ -200,13 +202,13 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
         hub.create_repository(repo, is_private=private)
         repository = hub.find_repository(repo)
     if repository is not None and private and not repository.is_private:
-        raise PushError(f"{repo}: is public; make it private in its settings first, or leave --private out")
+        raise PushError(f"{repo}: is public; make it private in its settings first, or leave private out")
     if repository is not None and tag is not None and tag in repository.tags:
         files = upload.compare(hub.list_contents(repo, repository.tags[tag]))
         if any(each.change != "unchanged" for each in files):
             raise TagExistsError(
-                f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version (--set version=..., "
-                "nothing is trained again), or name a --tag of words"
+                f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version, for which "
+                "nothing is trained again (--set version=...), or take a tag of words"
             )
         return Pushed(repo, upload.manifest, files, tag, repository.tags[tag], was_there=True, is_plan=upload.is_plan)
 
@@ -269,7 +271,7 @@ def _commit_to_hub(upload: _Upload, repository: hub.Repository, planned: Pushed)
     if tag is not None:
         if any(each.change != "unchanged" for each in upload.compare(hub.list_contents(repo, commit))):
             raise RemoteError(
-                f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same command again"
+                f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same again"
             )
         hub.tag_commit(repo, tag, commit)
     return replace(planned, commit=commit, pull_request=pull)
@@ -302,9 +304,7 @@ def _push_to_url(upload: _Upload, remote: RemoteFolder, *, overwrite: bool = Fal
         remote.remove_files([UNFINISHED])
         arrived = remote.list_files() or {}
         if different := [name for name, each in facts.items() if arrived.get(name) != each.bytes]:
-            raise RemoteError(
-                f"{remote.name}/{different[0]}: must have arrived whole, it has not; run the same command again"
-            )
+            raise RemoteError(f"{remote.name}/{different[0]}: must have arrived whole, it has not; run the same again")
     return Pushed(remote.name, upload.manifest, files, is_new_place=not sizes, is_plan=upload.is_plan)
 
 

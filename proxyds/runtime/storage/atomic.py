@@ -46,7 +46,7 @@ def whole_folder(final: Path, if_there: Literal["refuse", "replace", "give way"]
             _replace(final, folder)
         elif if_there == "refuse":
             raise OutputExistsError(
-                "something appeared there meanwhile and was not touched; choose another -o", place=final
+                "something appeared there meanwhile and was not touched; choose another folder", place=final
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

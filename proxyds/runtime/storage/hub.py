@@ -146,7 +146,7 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
     with (
         translate_hub_errors(f"{at.name}: {name}"),
         _without_bars(),
-        translate_os_errors(f"{at.name}: {name}", "set HF_HOME (the cache) and -o to places with more"),
+        translate_os_errors(f"{at.name}: {name}", "let HF_HOME (the cache) and the new folder lie where there is more"),
     ):
         # by the name that was asked for, so that the cache knows which commit it is when there is no network
         revision = at.asked or MAIN if name == "manifest.json" else at.commit
@@ -159,7 +159,7 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
             force_download=anew,
         )
         if Path(cached).parents[name.count("/")].name != at.commit:
-            raise RemoteError(f"{at.name}: it moved to another commit while it was fetched; run the same command again")
+            raise RemoteError(f"{at.name}: it moved to another commit while it was fetched; run the same again")
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, place)
@@ -299,7 +299,7 @@ def tag_commit(repo: str, tag: str, commit: str) -> None:
         repository = find_repository(repo)
         if repository is None or repository.tags.get(tag) != commit:  # ours may have arrived and its answer got lost
             raise TagExistsError(
-                f"{repo}: the tag {tag} appeared there meanwhile and is never moved; use another --tag"
+                f"{repo}: the tag {tag} appeared there meanwhile and is never moved; use another tag"
             ) from None
 
 

@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 MOST_WAIT_SECONDS = 60
 """Longest pause between two tries, whatever the Hub asks for."""
-_AGAIN = "run the same command again, it goes on where it was"
+_AGAIN = "run the same again, it goes on where it was"
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _explain_status(what: str, status: int, said: str) -> RemoteError:
         )
     if status == 403:
         return RemoteAccessError(
-            f"{what}: the token may not do this: {said}; use one that may write, a name of your own, or --create-pr"
+            f"{what}: the token may not do this: {said}; use one that may write, a name of your own, or create_pr (--create-pr)"
         )
     if status in (409, 412):
         return HeadMovedError(f"{what}: somebody else has changed it meanwhile; {_AGAIN}")

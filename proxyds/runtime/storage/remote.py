@@ -134,7 +134,7 @@ class RemoteFolder:
         n_done, total = 0, max(sum(sizes.values()), 1)
         for name, size in sizes.items():
             path, end = folder / name, n_done + size
-            with translate_os_errors(path, "choose another -o"):
+            with translate_os_errors(path, "choose another folder"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as out:
                     for chunk in self._iter_chunks(name):
@@ -253,4 +253,4 @@ def _explain(name: str, error: Exception) -> ProxydsError:
             return RemoteError(f"{name}: {said}")
         case _ if "redential" in type(error).__name__:
             return RemoteAccessError(f"{name}: {said}; set the credentials of its protocol")
-    return RemoteError(f"{name}: cannot be reached: {said}; run the same command again")
+    return RemoteError(f"{name}: cannot be reached: {said}; run the same again")

@@ -234,7 +234,7 @@ class RemoteStore:
             self._remove([f"{stage}/{key}/{RECORD}"])
         raise DamagedEntryError(
             f"the store {remote.name}/{name}: must have the bytes that were written for «{record.name}», it has others or is gone; "
-            "it counts as not done from now on: run the same command again"
+            "it counts as not done from now on: run the same again"
         )
 
 

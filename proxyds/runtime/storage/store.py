@@ -26,11 +26,14 @@ from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
 from proxyds.runtime.storage.atomic import remove_folder, sweep_unfinished, whole_folder
 from proxyds.runtime.storage.locks import holding_lock, sweep_locks
 from proxyds.runtime.storage.remote_store import RECORD, EntryRecord, RemoteStore, new_attempt
+from proxyds.text import make_plain
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 LOCKS = ".locks"
 """The folder of a store that holds the locks of entries that are being made."""
+SHELF = ".proxies"
+"""The folder of a store that holds proxies which were fetched from elsewhere, each in a folder of its own."""
 _MOST_DAMAGED = 3
 """Damaged entries that one command does anew; a store that damages more is of no use."""
 
@@ -237,41 +240,47 @@ class Store:
         elif folder.exists():
             remove_folder(folder)
         raise DamagedEntryError(
-            f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same command again"
+            f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same again"
         )
 
     def entries(self) -> list[Entry]:
-        """Lists every finished entry, oldest first; nothing else is fetched."""
+        """Lists every finished entry and, as of the stage `SHELF`, every proxy that was fetched; oldest first. Nothing else is fetched."""
         if self._remote is not None:
             entries = [self._entry(stage, key, record) for (stage, key), record in self._remote.find_all().items()]
         else:
             places = self.root.glob("[!.]*/[!.]*")  # others come and go: locks, attempts to write
             entries = [entry for path in places if (entry := self.find(path.parent.name, path.name))]
-        return sorted(entries, key=lambda entry: entry.created)
+        return sorted([*entries, *self._list_fetched()], key=lambda entry: entry.created)
+
+    def _list_fetched(self) -> list[Entry]:
+        shelf = self.root / SHELF
+        return [
+            Entry(SHELF, path.name, _name_proxy(path), 0.0, path.stat().st_mtime, self) for path in shelf.glob("[!.]*/")
+        ]
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left unfinished."""
         if self._remote is not None:
             self._remote.sweep()
+            sweep_unfinished(self.root / SHELF)
             return
-        for stage in self.root.glob("[!.]*/"):
+        for stage in (*self.root.glob("[!.]*/"), self.root / SHELF):
             sweep_unfinished(stage)
         sweep_locks(self.root / LOCKS)
 
     def clean(self, older_than_days: float = 0.0) -> tuple[int, int]:
-        """Removes entries that are older, and what killed builds left behind.
+        """Removes entries and fetched proxies that are older, and what killed builds left behind.
 
         Returns:
             How many entries were removed, and their bytes.
         """
         deadline = time.time() - older_than_days * 86_400
-        if self._remote is not None:
-            sizes = [record.n_bytes for record in self._remote.clean(deadline)]
-        else:
-            removed = [(entry, entry.n_bytes) for entry in self.entries() if entry.created <= deadline]
-            for entry, _ in removed:
-                remove_folder(entry.folder)
-            sizes = [n_bytes for _, n_bytes in removed]
+        at_address = [] if self._remote is None else self._remote.clean(deadline)
+        here = self.entries() if self._remote is None else self._list_fetched()
+        removed = [(entry, entry.n_bytes) for entry in here if entry.created <= deadline]
+        for entry, _ in removed:
+            remove_folder(entry.folder)
+        sizes = [*(record.n_bytes for record in at_address), *(n_bytes for _, n_bytes in removed)]
         self.sweep()
         return len(sizes), sum(sizes)
 
@@ -307,6 +316,15 @@ def _read_place(place: str | Path) -> Path | AtUrl:
             f"the store {place}: must be a folder or an address such as s3://bucket/folder, it is on the Hub"
         )
     return Path(place) if at is None else at
+
+
+def _name_proxy(folder: Path) -> str:
+    """Names a fetched proxy for people, by what its manifest says; one whose manifest is gone by its folder."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return make_plain(f"{manifest['name']} {manifest['version']}")
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.name
 
 
 def _measure_files(folder: Path) -> dict[str, int]:

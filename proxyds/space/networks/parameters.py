@@ -180,6 +180,10 @@ class LibraryParameters(Parameters):
     )
 
 
+MAX_NAME = 100
+"""Letters of a name that a program gives a network, at most."""
+
+
 def _is_name(name: str) -> str:
     if name != name.strip() or not name.isprintable():
         raise ValueError(f"must be a name on one line, without blanks around it, got {short_json(name)}")
@@ -191,7 +195,7 @@ class HandedOverParameters(Parameters):
 
     named_by = "name"
 
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_name)] = Field(
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_is_name)] = Field(
         "network", description="What the program calls it.", examples=["wide"]
     )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(

@@ -108,7 +108,7 @@ def installed_offers() -> dict[str, str]:
 def _load_module(module: str) -> None:
     if not all(part.isidentifier() for part in module.split(".")) or module.endswith(".py"):
         raise PluginError(
-            f"--plugin {module}: must be the import path of a module, such as my_networks or my.networks, without .py"
+            f"plugin {module}: must be the import path of a module, such as my_networks or my.networks, without .py"
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -119,22 +119,22 @@ def _load_module(module: str) -> None:
         is_missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
         advice = f"it must be installed, or a file {module.replace('.', '/')}.py in the current folder"
         raise PluginError(
-            f"--plugin {module}: cannot be imported: {type(error).__name__}: {error}; {advice if is_missing else 'mend it'}"
+            f"plugin {module}: cannot be imported: {type(error).__name__}: {error}; {advice if is_missing else 'mend it'}"
         ) from error
     families = getattr(imported, "FAMILIES", None)
     if not isinstance(families, dict) or not families:
         raise PluginError(
-            f"--plugin {module}: must hold a mapping FAMILIES of names to proxyds.Family, it holds "
+            f"plugin {module}: must hold a mapping FAMILIES of names to proxyds.Family, it holds "
             f"{'none' if families is None else type(families).__name__}"
         )
     taken = sorted(set(families) & set(FAMILIES))
     if taken:
         raise PluginError(
-            f"--plugin {module}: must give its families names of their own, {taken[0]!r} is taken (known: "
+            f"plugin {module}: must give its families names of their own, {taken[0]!r} is taken (known: "
             f"{', '.join(FAMILIES)}); rename it"
         )
     for name, family in families.items():
-        _register(name, family, f"--plugin {module}: FAMILIES[{name!r}]")
+        _register(name, family, f"plugin {module}: FAMILIES[{name!r}]")
 
 
 def _register(name: str, family: Any, where: str) -> None:
@@ -172,7 +172,7 @@ def find_family(network: str) -> Family:
     offer_installed(network)
     if network not in FAMILIES:
         raise UnknownNameError(
-            f"network {network!r}: must be a family that is known ({', '.join(FAMILIES)}), or one of a plugin: --plugin MODULE, or "
-            "install the package that offers it"
+            f"network {network!r}: must be a family that is known ({', '.join(FAMILIES)}), or one of a plugin: load it with "
+            "proxyds.load_plugins (--plugin MODULE), or install the package that offers it"
         )
     return FAMILIES[network]
