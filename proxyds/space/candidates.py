@@ -38,7 +38,7 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
     from proxyds.space.handed_over import hand_over_network  # with torch
 
     architectures, problems = [], []
-    for name, candidate in _name(candidates).items():
+    for name, candidate in name_candidates(candidates).items():
         try:
             architectures.append({"name": name, "sha256": hand_over_network(candidate, f"space: {name!r}")})
         except CallableError as error:
@@ -112,13 +112,32 @@ def hand_over_again(space: Space, candidates: Candidates | None) -> None:
         )
 
 
+def count_costs(
+    candidates: Mapping[str, Candidate], n_labels: int, image_shape: tuple[int, int, int]
+) -> dict[str, tuple[int, int]]:
+    """Counts weights, and FLOPs forward on one image, of networks at hand, by name.
+
+    Raises:
+        CallableError: One is no network, and makes none.
+        RecipeError: One has no parameters, or does not work on such images.
+    """
+    from proxyds.space.cost import measure_network  # with torch
+    from proxyds.space.handed_over import make_network
+
+    return {
+        name: measure_network(name, make_network(each, f"space: {name!r}", n_labels, image_shape), image_shape)
+        for name, each in candidates.items()
+    }
+
+
 def list_identities(space: Space) -> dict[str, str]:
     """Lists the sha256 of each network that a section `space` of handed-over networks names, by name."""
     listed = map(space.parameters_at, range(space.n_listed))
     return {each["name"]: each["sha256"] for each in listed}
 
 
-def _name(candidates: Any) -> dict[str, Any]:
+def name_candidates(candidates: Any) -> dict[str, Any]:
+    """Names networks at hand, see `make_space`; raises `CallableError` where they are neither a mapping nor a list."""
     if isinstance(candidates, Mapping):
         if odd := [name for name in candidates if not isinstance(name, str)]:
             raise CallableError(f"space: must name networks by texts, got {odd[0]!r} of type {type(odd[0]).__name__}")
