@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 import proxyds
-from tests.conftest import TINY_RECIPE, Run
+from proxyds.cli.results import print_build_plan, print_check_plan
+from proxyds.pipeline.plan import PlannedRuns
 
-TIMES = re.compile(r"[0-9.]+ (?:h|min|s)\b ?")
 
-
-def test_a_plan_is_printed_as_the_command_prints_it(write_recipe_file: Callable[..., Path], run_proxyds: Run) -> None:
-    recipe = write_recipe_file(TINY_RECIPE.replace("depth: 8", "depth: [8, 14]") + "check: {draws: 2, full_seeds: 2}\n")
-    plan = proxyds.plan_build(recipe, device="cpu", workers=1)
-    shown = run_proxyds("build", recipe, "--dry-run", "-q", "--workers", "1", "--device", "cpu").stdout
-    assert TIMES.sub("", plan.describe(None)) == TIMES.sub("", shown).rstrip("\n")
+def test_a_plan_says_what_the_command_prints(
+    write_recipe_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = proxyds.plan_build(write_recipe_file(), device="cpu", workers=1)
+    print_build_plan(plan, as_json=False)
+    assert capsys.readouterr().out == plan.describe(None) + "\n"
+    assert "probes to train" in str(plan)
     assert "nothing was trained" in str(plan)
-    assert "trainings of the check" in str(plan)
-    for each in (plan, plan.check):
+    check = proxyds.CheckPlan(plan.architectures, [PlannedRuns("full", 1.0, 8, 0, None, None)], n_workers=2)
+    print_check_plan(check, as_json=False)
+    assert capsys.readouterr().out == check.describe(None) + "\n"
+    assert "trainings of the check" in str(check)
+    for each in (plan, check):
         assert len(repr(each)) < 150
-        assert "8 architectures" in repr(each)
-        assert "architectures to rank" in str(plan.check)
+        assert "4 architectures" in repr(each)
