@@ -17,7 +17,7 @@ MOST_UNBROKEN = 20
 """Letters of a table's cell that a narrow terminal does not break, at most."""
 GAP = 2
 """Spaces between the columns of a table."""
-PAGE_WIDTH = 100
+PAGE_WIDTH = 120
 """Letters of a line where there is no terminal, as in a notebook."""
 
 
