@@ -233,7 +233,7 @@ def list_statistics() -> str:
 
 GROUPS = {
     "Make a proxy": ("read_recipe", "write_recipe", "Recipe", "plan_build", "build", "Built", "BuildPlan"),
-    "Check it and decide": ("plan_check", "check", "CheckPlan", "rank"),
+    "Check it and decide": ("plan_check", "check", "CheckPlan", "rank", "Ranking"),
     "Read it": ("open", "Proxy", "read_manifest", "read_tables", "torch_dataset", "verify_proxy", "render"),
     "Share it and draw it again": ("push", "Pushed", "pull", "Pulled", "index", "apply", "resample"),
     "Networks": ("list_architectures", "build_network", "Family", "Parameters", "load_plugins"),

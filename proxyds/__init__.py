@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxyds.artifact.reader import read_manifest, verify_proxy
+    from proxyds.artifact.reader import Built, read_manifest, verify_proxy
     from proxyds.artifact.tables import read_tables
     from proxyds.errors import ProxydsError
+    from proxyds.evaluation.decision.ranked import Ranking
     from proxyds.pipeline.build import build, render
     from proxyds.pipeline.check import check
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, plan_build, plan_check
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from proxyds.pipeline.resample import apply, index, resample
     from proxyds.pipeline.sharing.pull import Pulled, pull
     from proxyds.pipeline.sharing.push import Pushed, push
-    from proxyds.pipeline.stages import Built
     from proxyds.proxy import Proxy, open
     from proxyds.recipe.models import Recipe
     from proxyds.recipe.yaml import read_recipe, write_recipe
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     __version__: str
 
 _MODULES = {
-    "artifact.reader": ("read_manifest", "verify_proxy"),
+    "artifact.reader": ("Built", "read_manifest", "verify_proxy"),
     "artifact.tables": ("read_tables",),
     "errors": ("ProxydsError",),
+    "evaluation.decision.ranked": ("Ranking",),
     "pipeline.build": ("build", "render"),
     "pipeline.check": ("check",),
-    "pipeline.stages": ("Built",),
     "pipeline.plan": ("BuildPlan", "CheckPlan", "plan_build", "plan_check"),
     "pipeline.sharing.pull": ("Pulled", "pull"),
     "pipeline.sharing.push": ("Pushed", "push"),

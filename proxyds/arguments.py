@@ -9,7 +9,7 @@ from proxyds.errors import ArgumentError
 from proxyds.text import describe_type
 
 
-def as_place(value: str | Path, name: str) -> str:
+def as_place(value: str | os.PathLike[str], name: str) -> str:
     """Returns a folder, file or address as text; raises `ArgumentError` for anything but texts and paths.
 
     Args:
@@ -24,6 +24,6 @@ def as_place(value: str | Path, name: str) -> str:
     return text
 
 
-def as_path(value: str | Path, name: str) -> Path:
+def as_path(value: str | os.PathLike[str], name: str) -> Path:
     """Returns a folder or file as a path; see `as_place`."""
     return Path(as_place(value, name))

@@ -21,6 +21,9 @@ from proxyds.text import describe_type
 MAX_LINES, MAX_VALUES, MAX_DEPTH = 70_000, 70_000, 50
 """Limits for YAML that may be a stranger's: the parser takes some 50 microseconds a value or line, and longer the deeper they stand."""
 
+MAX_WIDTH = 1_000_000
+"""Letters of a line of YAML that is written, at most: nothing is broken."""
+
 PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
@@ -133,17 +136,21 @@ def from_python(value: Any, faults: list[tuple[tuple[str | int, ...], str]], pla
 
 
 def write_mapping(data: Mapping[str, Any]) -> str:
-    """Writes plain values as YAML; a list stands on one line."""
-    stream = io.StringIO()
-    YAML(typ="rt", pure=True).dump(_with_lists_on_one_line(data), stream)
+    """Writes plain values as YAML; a list stands on one line, one of mappings on a line for each."""
+    stream, yaml = io.StringIO(), YAML(typ="rt", pure=True)
+    yaml.width = MAX_WIDTH
+    yaml.dump(_lay_out_lists(data), stream)
     return stream.getvalue()
 
 
-def _with_lists_on_one_line(data: Any) -> Any:
+def _lay_out_lists(data: Any) -> Any:
     if isinstance(data, dict):
-        return {key: _with_lists_on_one_line(value) for key, value in data.items()}
-    if isinstance(data, list):
-        sequence = CommentedSeq(data)
-        sequence.fa.set_flow_style()
-        return sequence
+        return {key: _lay_out_lists(value) for key, value in data.items()}
+    if isinstance(data, list) and data and all(isinstance(each, dict) for each in data):
+        return CommentedSeq([_on_one_line(CommentedMap(each)) for each in data])
+    return _on_one_line(CommentedSeq(data)) if isinstance(data, list) else data
+
+
+def _on_one_line(data: CommentedMap | CommentedSeq) -> CommentedMap | CommentedSeq:
+    data.fa.set_flow_style()
     return data

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @showing_progress
 def open(  # noqa: A001 - read as `proxyds.open`
-    place: str | Path,
+    place: str | os.PathLike[str],
     *,
     store: Store | None = None,
     on_progress: OnProgress = ignore_progress,
@@ -52,7 +52,7 @@ def open(  # noqa: A001 - read as `proxyds.open`
     One that lies elsewhere is fetched once, and everything in it is verified; it is kept in the store's folder until `proxyds store clean` removes it.
 
     Args:
-        place: A folder, `user/name@v1.0.0` on the Hub, or an address.
+        place: A folder, `user/name@v1.0.0` on the Hub, or an address; or what `build`, `check` and the others return.
         store: Where proxies from elsewhere are kept; None for the user's own.
         on_progress: Called as files arrive.
         quiet: See `runtime.execution.Options`.

@@ -91,6 +91,16 @@ def test_a_notebook_sees_a_table_with_the_verdict_and_one_picture(checked_proxy:
         assert proxy.manifest.name in repr(proxy)
 
 
+def test_what_builds_and_checks_return_leads_to_the_proxy(checked_proxy: Path, tiny_proxy: Path) -> None:
+    for folder, found in ((checked_proxy, proxyds.open(checked_proxy).verdict), (tiny_proxy, "not checked")):
+        built = proxyds.Built(folder, proxyds.read_manifest(folder))
+        assert proxyds.open(built).folder == folder
+        assert found in repr(built)
+        assert found in str(built)
+        assert f"proxyds.open('{folder}')" in str(built)
+        assert len(str(built).splitlines()) < 10
+
+
 def change_manifest(folder: Path, **changes: Any) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps(manifest | changes))

@@ -16,12 +16,11 @@ with Path(table).open() as file:
     results = {row["architecture"]: row for row in csv.DictReader(file)}
 shapes = {name(shape): shape for shape in SHAPES}
 data, test = proxyds.torch_dataset(everything), proxyds.torch_dataset(proxy, "test")
-if not (ranking := proxyds.rank(proxy, list(results.values()))).shortlist:
+if (ranking := proxyds.rank(proxy, list(results.values()))).order_only:
     print(f"{ranking.candidates[0].name} comes first. {ranking.order_only}")
     sys.exit()
 while not (ranking := proxyds.rank(proxy, list(results.values()))).is_settled:
-    following = next(each for each in ranking.shortlist if "full_accuracy" not in results[each])
+    following = ranking.to_train[0]
     results[following]["full_accuracy"] = train(make(shapes[following]), data, test, Path(proxy, "recipe.yaml"))
     print(f"{following}: {results[following]['full_accuracy']:.1%} on everything")
-best = max(results.values(), key=lambda row: row.get("full_accuracy", 0))
-print(f"take {best['architecture']}: the best of all with a chance of {ranking.chance_of_known:.0%}")
+print(f"take {ranking.best_known}: the best of all with a chance of {ranking.chance_of_known:.0%}")

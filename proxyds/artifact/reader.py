@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from proxyds.artifact.manifest import (
     has_table,
 )
 from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
+from proxyds.layout import Readable, wrap
 from proxyds.recipe.models import FORMER_PADDING, Recipe
 from proxyds.recipe.yaml import read_recipe
 from proxyds.text import find_active_text, iter_texts
@@ -53,6 +56,45 @@ FILE_KINDS = (
 """Files that a proxy may hold: those that are looked into, and none that a reader of data sets would take besides."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+@dataclass(frozen=True)
+class Built(Readable):
+    """A proxy on disk, as it was built, checked or drawn again; `proxyds.open` takes it as its folder.
+
+    Attributes:
+        folder: Where the proxy is.
+        manifest: Its manifest.
+        was_there: Whether the very proxy stood there already and nothing was written.
+    """
+
+    folder: Path
+    manifest: Manifest
+    was_there: bool = False
+
+    def describe(self, width: int | None) -> str:
+        """Writes what the proxy is, the verdict of its check, and how to see the rest; see `Readable.describe`."""
+        manifest, counts, evidence = self.manifest, self.manifest.counts, self.manifest.evidence
+        found = "not checked: proxyds.check measures how well it ranks"
+        if evidence is not None:
+            found = f"verdict: {evidence.verdict}. {evidence.explanation}"
+        elif manifest.index_of is not None:
+            found = f"not checked: it was made from the index of {manifest.index_of.name} {manifest.index_of.version}, which may be"
+        lines = [
+            f"{manifest.name} {manifest.version}: {counts.proxy:,} of {counts.train:,} training samples of {manifest.source.name}, "
+            f"{counts.validation:,} more to rank on{', was there already' if self.was_there else ''}",
+            found,
+            f"proxyds.open({str(self.folder)!r}) has its samples, evidence and pictures",
+        ]
+        return wrap("\n".join(lines), width)
+
+    def __repr__(self) -> str:
+        found = "not checked" if self.manifest.evidence is None else self.manifest.evidence.verdict
+        return f"<Built {self.manifest.name} {self.manifest.version}: {found}; {self.folder}>"
+
+    def __fspath__(self) -> str:
+        """The folder: what was built serves where a proxy is asked for."""
+        return os.fspath(self.folder)
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -16,13 +16,13 @@ from proxyds.artifact.card.render import show_evidence
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
 from proxyds.artifact.summary import Summary, Tables, summarize_tables
-from proxyds.cli.output import name_programs, print_json, print_text, say
+from proxyds.cli.output import name_programs, print_json, print_plain, print_text, say, terminal_width
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
 
 if TYPE_CHECKING:
     from proxyds.data.samples import Source
-    from proxyds.evaluation.decision.ranking import Ranking
+    from proxyds.evaluation.decision.ranked import Ranking
     from proxyds.pipeline.plan import BuildPlan, CheckPlan, PlannedProbe
     from proxyds.pipeline.sharing.pull import Pulled
     from proxyds.pipeline.sharing.push import Pushed
@@ -88,7 +88,7 @@ def _weigh_choices(architectures: Sequence[Architecture]) -> list[dict[str, Any]
 def print_build_plan(plan: BuildPlan, *, as_json: bool) -> None:
     """Prints what a build would do."""
     if not as_json:
-        print_text("plan", plan=plan, source=plan.source, check=plan.check)
+        print_plain(plan.describe(terminal_width()))
         return
     summary = {
         "source": _summarize_source(plan.source),
@@ -113,7 +113,7 @@ def print_check_plan(plan: CheckPlan, *, as_json: bool) -> None:
     if as_json:
         print_json(_summarize_check_plan(plan))
     else:
-        print_text("plan", plan=plan, source=None, check=plan)
+        print_plain(plan.describe(terminal_width()))
 
 
 def _summarize_check_plan(plan: CheckPlan) -> dict[str, Any]:
@@ -170,43 +170,36 @@ def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:
 
 
 def print_ranking(ranking: Ranking, *, as_json: bool) -> None:
-    """Prints candidates in order, the shortlist and what to do next; for people the best `MOST_SHOWN` and the shortlist."""
+    """Prints candidates in order, the shortlist and what to do next."""
     if as_json:
         print_json(asdict(ranking))
-        return
-    by_name = {each.name: each for each in ranking.candidates}
-    shown = [each for place, each in enumerate(ranking.candidates) if place < MOST_SHOWN or each.is_listed]
-    is_open = {name: by_name[name].full_accuracy is None for name in ranking.shortlist}
-    taken = ranking.best_known if ranking.is_settled else ranking.shortlist[0] if len(ranking.shortlist) == 1 else None
-    print_text(
-        "ranking",
-        ranking=ranking,
-        shown=shown,
-        n_hidden=len(ranking.candidates) - len(shown),
-        marks={name: "take" if name == taken else "train" if is_open[name] else "known" for name in ranking.shortlist},
-        open_listed=[name for name in ranking.shortlist if is_open[name]],
-        known_listed=[name for name in ranking.shortlist if not is_open[name]],
-        best_known=by_name.get(ranking.best_known or ""),
-    )
+    else:
+        print_plain(ranking.describe(terminal_width(), others_in="--json"))
 
 
 def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
-    """Prints what a push did, or would do."""
-    if not as_json:
-        print_text("pushed", pushed=pushed, **name_programs())
+    """Prints what a push did, or would do, and what to do next."""
+    if as_json:
+        identity = {"name": pushed.manifest.name, "version": pushed.manifest.version}
+        outcome = {name: value for name, value in vars(pushed).items() if name not in ("manifest", "files")}
+        print_json({**identity, **outcome, "files": [asdict(each) for each in pushed.files]})
         return
-    identity = {"name": pushed.manifest.name, "version": pushed.manifest.version}
-    outcome = {name: value for name, value in vars(pushed).items() if name not in ("manifest", "files")}
-    print_json({**identity, **outcome, "files": [asdict(each) for each in pushed.files]})
+    print_plain(pushed.describe(terminal_width()))
+    if pushed.tag and not pushed.is_plan:
+        load = f"from datasets import load_dataset; print(load_dataset('{pushed.place}', revision='{pushed.tag}'))"
+        programs = name_programs()
+        say(f'\nnext:\n  {programs["program"]} pull {pushed.place}@{pushed.tag}\n  {programs["python"]} -c "{load}"')
 
 
 def print_pulled(pulled: Pulled, out: str, *, as_json: bool) -> None:
-    """Prints what was fetched, and whether to believe it."""
+    """Prints what was fetched, whether to believe it, and what to do next."""
     if as_json:
         proxy = _summarize_proxy(out, pulled.manifest)
         print_json({**proxy, "origin": asdict(pulled.origin), "was_there": pulled.was_there})
-    else:
-        print_text("pulled", out=out, **vars(pulled), **name_programs())
+        return
+    print_plain(pulled.describe(terminal_width(), out))
+    if "://" not in out:
+        say(f"\nnext:\n  {name_programs()['program']} inspect {out}")
 
 
 def _summarize_proxy(place: str | Path, manifest: Manifest) -> dict[str, Any]:

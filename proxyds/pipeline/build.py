@@ -14,7 +14,7 @@ from proxyds.arguments import as_path
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
-from proxyds.artifact.reader import read_manifest, verify_proxy
+from proxyds.artifact.reader import Built, read_manifest, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.artifact.writer import (
@@ -36,7 +36,6 @@ from proxyds.pipeline.check import (
 from proxyds.pipeline.provenance import describe_build
 from proxyds.pipeline.reading import HandedOver, hand_over_to_build
 from proxyds.pipeline.stages import (
-    Built,
     Session,
     join_needs,
     list_space,

@@ -34,7 +34,7 @@ from proxyds.artifact.ranking_table import (
     TRAINED_HERE,
     make_runs_table,
 )
-from proxyds.artifact.reader import read_manifest, verify_proxy
+from proxyds.artifact.reader import Built, read_manifest, verify_proxy
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
@@ -64,7 +64,6 @@ from proxyds.evaluation.runs import (
 from proxyds.pipeline.audit import refuse_without_tables
 from proxyds.pipeline.reading import HandedOver, hand_over_to_check
 from proxyds.pipeline.stages import (
-    Built,
     Session,
     describe_machine,
     join_needs,

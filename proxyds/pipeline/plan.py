@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -22,6 +21,7 @@ from proxyds.data.survey.folder import check_one_form, survey_folder
 from proxyds.data.survey.proposal import MOST_OPENED, Look, look_at, propose_ratio, propose_source, tell_opened
 from proxyds.errors import ArtifactError, NoPermissionError, SourceError, SourceNotFoundError
 from proxyds.evaluation.runs import Run
+from proxyds.layout import Readable, fill_in
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
     choose_ranked,
@@ -43,7 +43,6 @@ from proxyds.pipeline.stages import (
     read_scores,
     reopen_session,
 )
-from proxyds.progress import Progress
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.presets import fill_folder_preset
@@ -56,16 +55,16 @@ from proxyds.selection.probe import ProbeJob, choose_probes, warn_of_few, warn_o
 from proxyds.selection.records import SampleScores
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.listing import list_architectures
-from proxyds.text import find_active_text, make_plain, with_prefix
-from proxyds.training.job import MIN_TIMED, expect_image_seconds, measure_rate
+from proxyds.text import duration, find_active_text, make_plain
+from proxyds.training.job import Timing
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
 
 MOST_READ_BYTES = 200_000_000
 """Bytes of parquet files and tars that are read as a whole to count labels for a recipe, at most."""
-TIMED_STEP_SECONDS = 0.5
-"""A training whose smallest step may take longer is not timed: its time is FLOPs over the machine's rate."""
+TEXT = Path(__file__).with_name("plan.jinja")
+"""What a plan says to people."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class PlannedRuns:
 
 
 @dataclass(frozen=True)
-class CheckPlan:
+class CheckPlan(Readable):
     """What a check would do.
 
     Attributes:
@@ -141,9 +140,17 @@ class CheckPlan:
         seconds = _list_seconds([*self.probes, *self.runs])
         return None if seconds is None else sum(seconds) / self.n_workers
 
+    def describe(self, width: int | None) -> str:
+        """Writes what would be trained, and how long that takes; see `Readable.describe`."""
+        return fill_in(TEXT, width, plan=self, source=None, check=self)
+
+    def __repr__(self) -> str:
+        n_runs, names = sum(each.n_runs for each in self.runs), len(self.architectures)
+        return f"<CheckPlan: {n_runs:,} trainings of {names:,} architectures, expected {_tell(self.expected_seconds)}>"
+
 
 @dataclass(frozen=True)
-class BuildPlan:
+class BuildPlan(Readable):
     """What a build would do.
 
     Attributes:
@@ -180,6 +187,18 @@ class BuildPlan:
         seconds = _list_seconds(self.probes)
         return None if seconds is None else max(max(seconds), sum(seconds) / self.n_workers)
 
+    def describe(self, width: int | None) -> str:
+        """Writes what would be read, chosen and trained, and how long that takes; see `Readable.describe`."""
+        return fill_in(TEXT, width, plan=self, source=self.source, check=self.check)
+
+    def __repr__(self) -> str:
+        of = f"{self.n_selected:,} of {len(self.source.train):,} samples, {len(self.architectures):,} architectures"
+        return f"<BuildPlan: {of}, expected {_tell(self.expected_seconds)}>"
+
+
+def _tell(seconds: float | None) -> str:
+    return "an unknown time" if seconds is None else duration(seconds)
+
 
 def _list_seconds(work: Sequence[PlannedProbe | PlannedRuns]) -> list[float] | None:
     seconds = [each.expected_seconds for each in work if each.expected_seconds is not None]
@@ -213,7 +232,7 @@ def plan_build(
     with open_build(recipe, execution, source) as session:
         data, check = session.data, None
         architectures = list_space(session)
-        timing = Timing(session)
+        timing = Timing(session.set_up_training(), session.ask, session.on_progress)
         needs, (chosen, _) = find_build_needs(recipe), prepare_probes(session, architectures)
         probes = _plan_probes(session, timing, list_probe_jobs(session, chosen, needs))
         if recipe.check is not None:
@@ -259,7 +278,7 @@ def plan_check(
         session = session.in_memory()
         manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
         scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
-        timing = Timing(session)
+        timing = Timing(session.set_up_training(), session.ask, session.on_progress)
         probes: list[PlannedProbe] = []
         if not scores.has(needs):
             chosen, _ = prepare_probes_again(session, settings, architectures, needs)
@@ -376,53 +395,6 @@ def _plan_probes(session: Session, timing: Timing, listed: Sequence[ProbeJob]) -
             seconds = timing.expect(job.architecture, job.flops)
         planned.append(PlannedProbe(job.name.removeprefix("probe "), job.architecture, is_stored, job.flops, seconds))
     return planned
-
-
-class Timing:
-    """Expects how long trainings take on this machine, by a few steps of each architecture; of large ones by their FLOPs alone.
-
-    Args:
-        session: The recipe at work.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._setup = session.set_up_training()
-        self._seconds_per_flop: dict[str, float] = {}
-        self._estimated: list[Architecture] = []
-
-    @cached_property
-    def rate(self) -> float:
-        """FLOPs a second of one training here."""
-        return self._session.ask(measure_rate, self._session.device)
-
-    def time(self, architectures: Iterable[Architecture]) -> None:
-        """Times those that are not timed yet."""
-        new = {each.name: each for each in architectures if each.name not in self._seconds_per_flop}
-        for number, (name, each) in enumerate(new.items()):
-            self._session.on_progress(Progress("time a few steps", "time a few steps", number, len(new), name))
-            if MIN_TIMED * each.training_flops > TIMED_STEP_SECONDS * self.rate:
-                self._seconds_per_flop[name] = 1 / self.rate
-                self._estimated.append(each)
-            else:
-                seconds = self._session.ask(expect_image_seconds, self._setup, each)
-                self._seconds_per_flop[name] = seconds / each.training_flops
-
-    def expect(self, architecture: Architecture, flops: int) -> float:
-        """Returns the seconds of a training of an architecture that was timed, of so many FLOPs."""
-        return flops * self._seconds_per_flop[architecture.name]
-
-    @property
-    def warnings(self) -> list[str]:
-        """Says which architectures were too large to be timed."""
-        if not self._estimated:
-            return []
-        n, largest = len(self._estimated), max(self._estimated, key=by_cost)
-        return [
-            f"expected: {n:,} architecture{'' if n == 1 else 's'} too large to time in a moment, such as {largest.name}: FLOPs over the "
-            f"{with_prefix(self.rate, 'FLOP')} a second that this machine does in one training; fewer layers or filters, or a smaller "
-            "source.image_size, make it quicker"
-        ]
 
 
 def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:

@@ -12,22 +12,22 @@ from proxyds.artifact.evidence_records import RankedRecord
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.errors import AccuracyTableError, RecipeError, UnavailableError
-from proxyds.evaluation.decision.ranking import CONFIDENCE, MeasuredOn, Ranking, rank_candidates
+from proxyds.evaluation.decision.ranked import Ranking
+from proxyds.evaluation.decision.ranking import CONFIDENCE, MeasuredOn, rank_candidates
 from proxyds.evaluation.decision.results import COLUMNS, Candidate, Results, read_results
 from proxyds.pipeline.audit import audit_tables
 from proxyds.pipeline.sharing.pull import open_tables
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
 from proxyds.space.architecture import Architecture
-from proxyds.space.candidates import list_identities
-from proxyds.space.cost import measure_network
+from proxyds.space.candidates import count_costs, list_identities, name_candidates
 from proxyds.space.listing import list_architectures
 from proxyds.space.networks.families import HANDED_OVER
 from proxyds.text import suggest_names
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from proxyds.space.candidates import Candidate as Network
+    from proxyds.space.candidates import Candidates
 
 BELOW_CHANCE = 0.5
 """Accuracies that are all below this share of chance were not measured by guessing, nor by knowing."""
@@ -38,7 +38,7 @@ def rank(
     proxy: str | Path,
     results: Any,
     *,
-    networks: Mapping[str, nn.Module] | None = None,
+    space: Candidates | None = None,
     confidence: float = CONFIDENCE,
     measured_on: MeasuredOn = "validation",
     on_progress: OnProgress = ignore_progress,
@@ -53,7 +53,8 @@ def rank(
         results: Path of a CSV, JSON or parquet file, a data frame, rows as mappings, or a mapping from names to accuracies.
             Columns: `architecture`, `accuracy`; where there are any `draw_seed`, `training_seed`, `n_parameters`, `forward_flops`, and
             `full_accuracy`, which is on the source's test samples.
-        networks: Candidates by name, to count parameters and FLOPs of that the results do not give.
+        space: Candidates at hand, as `proxyds.Recipe(space=...)` takes them: to count parameters and FLOPs that the results do not give.
+            Those of the proxy's recipe need not be passed where their names stand in the check.
         confidence: With which the best candidate is on the shortlist, in [0.5, 1).
         measured_on: Samples that the accuracies are of: the proxy's split `validation`, or the source's `test` samples. Those of a
             check's own table are of test samples.
@@ -62,6 +63,7 @@ def rank(
 
     Raises:
         AccuracyTableError: Results cannot be used.
+        CallableError: What is passed as a network is none.
         RecipeError: A network does not work on the proxy's images.
         ArtifactError: There is no proxy, or one that says of itself what is not so.
         RemoteError: The place cannot be reached.
@@ -73,7 +75,9 @@ def rank(
     with open_tables(as_place(proxy, "proxy"), on_progress) as (folder, _):
         manifest, tables = audit_tables(folder)
         read = read_results(results, manifest.draw.ratio)
-        candidates, notes = _count_costs(read.candidates, networks or {}, manifest, folder)
+        candidates, notes = _count_costs(
+            read.candidates, {} if space is None else name_candidates(space), manifest, folder
+        )
     ranking = rank_candidates(
         candidates,
         manifest.evidence,
@@ -119,37 +123,37 @@ def _list_odd(read: Results, manifest: Manifest) -> list[str]:
 
 
 def _count_costs(
-    candidates: Sequence[Candidate], networks: Mapping[str, nn.Module], manifest: Manifest, folder: Path
+    candidates: Sequence[Candidate], networks: Mapping[str, Network], manifest: Manifest, folder: Path
 ) -> tuple[list[Candidate], list[str]]:
     """Counts parameters and FLOPs of candidates that are given as networks or are of the proxy's search space; returns notes besides."""
     names = {each.name for each in candidates}
-    if unknown := [name for name in networks if name not in names]:
-        raise AccuracyTableError(
-            f"networks: must be of candidates, {unknown[0]!r} is none; {suggest_names(unknown[0], sorted(names))}"
-        )
     of_space = (
         {} if manifest.evidence is None else {each.name: _Cost.of(each) for each in manifest.evidence.architectures}
     )
     named: Set[str] = set()
     why = None
-    if not names <= set(of_space):
+    if not names | networks.keys() <= set(of_space):
         listed, named, why = _list_space(manifest, folder)
         of_space |= listed
-    costs = of_space | {
-        name: _Cost(*measure_network(name, network, _shape_of(manifest))) for name, network in networks.items()
-    }
-    counted = [each if each.name not in costs else costs[each.name].complete(each) for each in candidates]
+    if unknown := [name for name in networks if name not in names and name not in of_space and name not in named]:
+        raise AccuracyTableError(
+            f"space: must hold candidates of the results, {unknown[0]!r} is none; {suggest_names(unknown[0], sorted(names))}"
+        )
+    asked = {name: network for name, network in networks.items() if name in names}
+    counted = count_costs(asked, len(manifest.label_names), _shape_of(manifest)) if asked else {}
+    costs = of_space | {name: _Cost(*cost) for name, cost in counted.items()}
+    complete = [each if each.name not in costs else costs[each.name].complete(each) for each in candidates]
     others = [each.name for each in candidates if each.name not in of_space and each.name not in named]
     if not others:
-        return counted, []
+        return complete, []
     if why is not None:
-        return counted, [
+        return complete, [
             f"The proxy's search space cannot be listed here, so that candidates may be of another one: {why}"
         ]
     known = [*of_space, *named]
     example = f", where names are like {known[0]!r}" if known else ""
     so = "" if manifest.evidence is None else " The check is of architectures of that space."
-    return counted, [
+    return complete, [
         f"{len(others)} of {len(candidates)} candidates are not of the proxy's search space{example}; {others[0]!r} is one of them.{so}"
     ]
 
@@ -175,7 +179,7 @@ class _Cost:
 def _shape_of(manifest: Manifest) -> tuple[int, int, int]:
     if manifest.image_shape is None:
         raise AccuracyTableError(
-            "networks: cannot be counted, since this proxy of format 1.0 does not say what images it is for"
+            "space: cannot be counted, since this proxy of format 1.0 does not say what images it is for"
         )
     return manifest.image_shape
 
@@ -195,5 +199,5 @@ def _list_space(manifest: Manifest, folder: Path) -> tuple[dict[str, _Cost], Set
             named = list_identities(recipe.space).keys()
         listed = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
     except (RecipeError, UnavailableError) as error:
-        return {}, named, str(error)
+        return {}, named, None if named else str(error)  # handed-over networks are known by name
     return {each.name: _Cost.of(each) for each in listed}, named, None

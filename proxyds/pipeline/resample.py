@@ -18,6 +18,7 @@ from proxyds.arguments import as_path, as_place
 from proxyds.artifact.index import HEADER, format_rows
 from proxyds.artifact.manifest import INDEX, INDEXES, MANIFEST, RECIPE, FileFacts, IndexedRecord, Manifest
 from proxyds.artifact.reader import (
+    Built,
     list_index,
     list_tables,
     measure_file,
@@ -41,7 +42,7 @@ from proxyds.pipeline.audit import audit_index, audit_tables, refuse_without_tab
 from proxyds.pipeline.build import check_destination, write_proxy
 from proxyds.pipeline.provenance import describe_indexed, describe_resampling
 from proxyds.pipeline.sharing.pull import open_tables
-from proxyds.pipeline.stages import Built, read_moved_recipe, read_scores, reopen_session, tell_same_version
+from proxyds.pipeline.stages import read_moved_recipe, read_scores, reopen_session, tell_same_version
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS

@@ -260,21 +260,6 @@ def list_space(session: Session) -> list[Architecture]:
 
 
 @dataclass(frozen=True)
-class Built:
-    """A proxy on disk.
-
-    Attributes:
-        folder: Where the proxy is.
-        manifest: Its manifest.
-        was_there: Whether the very proxy stood there already and nothing was written.
-    """
-
-    folder: Path
-    manifest: Manifest
-    was_there: bool = False
-
-
-@dataclass(frozen=True)
 class Scored:
     """What probes tell of the samples.
 
@@ -343,8 +328,7 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
     results = dict(zip(order, session.run([jobs[i].task for i in order]), strict=True))
     probes = [read_probe(job, results[i]) for i, job in enumerate(jobs)]
     facts = session.data.facts
-    for probe in probes:
-        check_above_chance(probe, tell_repeats(facts.n_conflicting, facts.n_shared))
+    check_above_chance(probes, tell_repeats(facts.n_conflicting, facts.n_shared))
     check_some_wrong(probes, session.recipe.selection.method)
     lightest, heaviest = probes[:: len(chosen)], probes[len(chosen) - 1 :: len(chosen)]
     more = facts.tell_how_to_have_more("evaluation")

@@ -13,7 +13,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from proxyds.arguments import as_path
-from proxyds.errors import ArgumentError, RecipeError, RecipeNotFoundError, RecipeSyntaxError
+from proxyds.errors import ArgumentError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, translate_os_errors
 from proxyds.plain_values import PARSER_ERRORS, as_plain, check_plain, parse_tree
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import FORMER_PADDING, IN_FULL, Recipe
@@ -78,11 +78,28 @@ def take_recipe(recipe: Recipe | str | Path) -> Recipe:
     return read_recipe(recipe)
 
 
-def write_recipe(recipe: Recipe) -> str:
-    """Writes a recipe as YAML; see `Recipe.to_yaml`."""
+def write_recipe(recipe: Recipe, path: str | Path | None = None) -> str:
+    """Writes a recipe as YAML, which `read_recipe` reads; see `Recipe.to_yaml`.
+
+    Args:
+        recipe: The recipe.
+        path: A file to write it to, which is replaced; None for no file.
+
+    Returns:
+        The YAML.
+
+    Raises:
+        OutputError: The file cannot be written; see the subclasses.
+    """
     if not isinstance(recipe, Recipe):
         raise ArgumentError(f"recipe: must be a proxyds.Recipe, got {describe_type(recipe)}")
-    return recipe.to_yaml()
+    text = recipe.to_yaml()
+    if path is not None:
+        path = as_path(path, "path")
+        with translate_os_errors(path, "choose another place"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return text
 
 
 def _read_text(path: Path) -> str:

@@ -213,27 +213,38 @@ def find_chance(labels: NDArray[np.int64]) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def check_above_chance(probe: Probe, doubts: Sequence[str] = ()) -> None:
-    """Refuses a probe that has learnt nothing, that is not three standard errors above chance: the cases of its outcomes would be noise.
+def check_above_chance(probes: Sequence[Probe], doubts: Sequence[str] = ()) -> None:
+    """Refuses probes that have learnt nothing, that are not three standard errors above chance: the cases of their outcomes would be noise.
 
     Args:
-        probe: The probe.
+        probes: The probes, all asked about the same samples.
         doubts: What may be wrong with the source.
 
     Raises:
-        ChanceLevelError: The probe is not.
+        ChanceLevelError: Some are not; the message says which of them, and which have learnt.
     """
-    labels = probe.job.held_out.labels
-    needed = find_needed_accuracy(find_chance(labels), len(labels))
-    if probe.accuracy < needed:
-        advice = f"Train longer (training.epochs, now {len(probe.losses)}), change training.learning_rate"
-        if probe.job.settings.trainer is not None:
-            advice = "Let the trainer train longer or at another rate, on images as it gets them and no others"
-        raise ChanceLevelError(
-            f"{probe.job.name}: must be better than chance, that is right on more than {needed:.1%} of the "
-            f"{len(labels):,} evaluation samples; it is right on {probe.accuracy:.1%}. {advice}, or leave out the smallest choices of the space"
-            + "".join(f". {doubt}" for doubt in doubts)
-        )
+    job = probes[0].job
+    needed = find_needed_accuracy(find_chance(job.held_out.labels), len(job.held_out.labels))
+    failed = [each for each in probes if each.accuracy < needed]
+    if not failed:
+        return
+    learned = [each for each in probes if each.accuracy >= needed]
+    if job.settings.trainer is None:
+        advice = f"Train longer (training.epochs, now {len(probes[0].losses)}), or change training.learning_rate"
+    else:
+        advice = "Let the trainer train longer or at another rate, on images as it gets them and no others"
+    if learned:
+        advice += ". Or leave what does not learn out of the space, or name probes that do (probes.architectures)"
+    raise ChanceLevelError(
+        f"probes: all must be better than chance, that is right on more than {needed:.1%} of the "
+        f"{len(job.held_out.labels):,} evaluation samples. "
+        f"Not so: {_tell_accuracies(failed)}. {f'Learned: {_tell_accuracies(learned)}' if learned else 'No probe learned'}. {advice}"
+        + "".join(f". {doubt}" for doubt in doubts)
+    )
+
+
+def _tell_accuracies(probes: Sequence[Probe]) -> str:
+    return ", ".join(f"{each.job.name.removeprefix('probe ')} ({each.accuracy:.1%})" for each in probes)
 
 
 FEW_OF_LABEL = 10

@@ -40,7 +40,7 @@ def make_space(candidates: Candidates) -> dict[str, Any]:
     from proxyds.space.handed_over import hand_over_network  # with torch
 
     architectures, problems = [], []
-    for name, candidate in _name(candidates).items():
+    for name, candidate in name_candidates(candidates).items():
         if not 0 < len(name) <= MAX_NAME or name != name.strip() or not name.isprintable() or find_active_text(name):
             problems.append(
                 f"space: {short_json(name)} must be a name of {MAX_NAME} letters at most, of plain text on one line, without blanks around it"
@@ -118,13 +118,32 @@ def hand_over_again(space: Space, candidates: Candidates | None) -> None:
         )
 
 
+def count_costs(
+    candidates: Mapping[str, Candidate], n_labels: int, image_shape: tuple[int, int, int]
+) -> dict[str, tuple[int, int]]:
+    """Counts weights, and FLOPs forward on one image, of networks at hand, by name.
+
+    Raises:
+        CallableError: One is no network, and makes none.
+        RecipeError: One has no parameters, or does not work on such images.
+    """
+    from proxyds.space.cost import measure_network  # with torch
+    from proxyds.space.handed_over import make_network
+
+    return {
+        name: measure_network(name, make_network(each, f"space: {name!r}", n_labels, image_shape), image_shape)
+        for name, each in candidates.items()
+    }
+
+
 def list_identities(space: Space) -> dict[str, str]:
     """Lists the sha256 of each network that a section `space` of handed-over networks names, by name."""
     listed = map(space.parameters_at, range(space.n_listed))
     return {each["name"]: each["sha256"] for each in listed}
 
 
-def _name(candidates: Any) -> dict[str, Any]:
+def name_candidates(candidates: Any) -> dict[str, Any]:
+    """Names networks at hand, see `make_space`; raises `CallableError` where they are neither a mapping nor a list."""
     if isinstance(candidates, Mapping):
         if odd := [name for name in candidates if not isinstance(name, str)]:
             raise CallableError(

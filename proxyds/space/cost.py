@@ -128,14 +128,14 @@ def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int,
     """
     first = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
     if first is None:
-        raise RecipeError(f"networks: {name} must be a torch module with parameters, got {describe_type(network)}")
+        raise RecipeError(f"space: {name} must be a torch module with parameters, got {describe_type(network)}")
     images = torch.zeros(2, *image_shape, device=first.device, dtype=first.dtype)
     modes = [(module, module.training) for module in network.modules()]
     shape = "x".join(map(str, image_shape))
     on_images = f"{name} must work on images of {shape} (channels, height, width)"
     try:
         network.eval()
-        with FlopCounterMode(display=False) as forward, _as_recipe_error(on_images, "networks"), torch.no_grad():
+        with FlopCounterMode(display=False) as forward, _as_recipe_error(on_images), torch.no_grad():
             network(images)
     finally:
         for module, mode in modes:
@@ -144,14 +144,14 @@ def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int,
 
 
 @contextmanager
-def _as_recipe_error(requirement: str, place: str = "space") -> Iterator[None]:
+def _as_recipe_error(requirement: str) -> Iterator[None]:
     """Makes whatever a network complains of one message: it may be anybody's code."""
     try:
         yield
     except ProxydsError:
         raise
     except Exception as error:
-        raise RecipeError(f"{place}: {requirement}; it says {type(error).__name__}: {first_line(error)}") from error
+        raise RecipeError(f"space: {requirement}; it says {type(error).__name__}: {first_line(error)}") from error
 
 
 def read_parameters(network: str, parameters: dict[str, Any]) -> Parameters:

@@ -34,13 +34,41 @@ def build(parameters: HandedOverParameters, n_labels: int, image_shape: tuple[in
     Raises:
         CallableError: Nothing of that identity was handed over, or it is no factory of networks.
     """
-    name = parameters.name
-    factory = take_over(parameters.sha256, f"space: {name!r} must be handed over with space=, it is not")
+    where = f"space: {parameters.name!r}"
+    factory = take_over(parameters.sha256, f"{where} must be handed over with space=, it is not")
+    return _make_by(factory, where, n_labels, image_shape)
+
+
+def make_network(candidate: object, where: str, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Makes a network of a candidate, and leaves torch's generator as it is; a module is the network itself.
+
+    Args:
+        candidate: What makes a network.
+        where: What it is, for messages.
+        n_labels: Size of its output.
+        image_shape: (C, H, W).
+
+    Raises:
+        CallableError: It is no factory, fails, or makes no network.
+    """
+    if isinstance(candidate, nn.Module):
+        return candidate
+    factory = _as_factory(candidate, where)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _make_by(factory, where, n_labels, image_shape)
+    except CallableError:
+        raise
+    except Exception as error:
+        raise CallableError(
+            f"{where}: must make a network, it says {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def _make_by(factory: Callable[..., Any], where: str, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
     network = factory(**_choose_arguments(factory, n_labels, image_shape))
     if not isinstance(network, nn.Module):
-        raise CallableError(
-            f"space: {name!r} must make a torch module, it makes {describe_type(network)}; return the network"
-        )
+        raise CallableError(f"{where} must make a torch module, it makes {describe_type(network)}; return the network")
     here = torch.empty(0).device
     if any(weight.device != here for weight in network.parameters()):
         network = network.to(here)  # such as from a GPU, which workers need not have
@@ -104,6 +132,11 @@ def hand_over_network(candidate: object, where: str) -> str:
     """
     if isinstance(candidate, nn.Module):
         return hand_over(_Redrawn(_empty_copy(candidate, where)), where)
+    return hand_over(_as_factory(candidate, where), where)
+
+
+def _as_factory(candidate: object, where: str) -> Callable[..., Any]:
+    """Returns what makes a network, if it can be called with what is told; raises `CallableError` else."""
     if not callable(candidate):
         raise CallableError(
             f"{where}: must be a function or class that makes a network, or a torch module, got {describe_type(candidate)}"
@@ -113,7 +146,7 @@ def hand_over_network(candidate: object, where: str) -> str:
             f"{where}: must take no argument without a default but {' and '.join(TOLD)}, it takes {', '.join(asked)}; "
             "functools.partial gives them values"
         )
-    return hand_over(candidate, where)
+    return candidate
 
 
 def _list_parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:

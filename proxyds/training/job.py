@@ -1,4 +1,4 @@
-"""One training as a record: what is trained on what, what its result depends on, and how it is done.
+"""One training as a record: what is trained on what, what its result depends on, and how it is done; and how long it will take.
 
 Probes and the runs of a check are trained alike; what they ask the trained network, and what they keep of it, is theirs.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from proxyds.data.chunked import materialize
 from proxyds.data.pixels import ImageArray
 from proxyds.data.samples import SHARD, Samples, StreamedSamples, join_samples
 from proxyds.errors import TrainingError
+from proxyds.progress import OnProgress, Progress
 from proxyds.recipe.models import Training
 from proxyds.runtime.task import Report, Task
 from proxyds.section import CodeSpec
 from proxyds.seeding import derive_seed
-from proxyds.space.architecture import Architecture
+from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.networks.build import describe_origin
+from proxyds.text import with_prefix
 from proxyds.training.cuda_graph import N_EAGER
 from proxyds.training.data_parallel import fit_batch, is_first
 from proxyds.training.loop import Epoch, count_steps, train_network
@@ -38,6 +41,8 @@ TIMING_FLOPS = 20_000_000_000
 """Cost of one step of `expect_image_seconds`, at most: under a second on one core."""
 MIN_TIMED = 2
 """Images of a step that is timed, at least: batch norm refuses one."""
+TIMED_STEP_SECONDS = 0.5
+"""A training whose smallest step may take longer is not timed: its time is FLOPs over the machine's rate."""
 
 TRIAL, TRIAL_VERSION = "trainer", 1
 """Stage of the training that tries a trainer out."""
@@ -319,3 +324,52 @@ def expect_image_seconds(setup: TrainingSetup, architecture: Architecture) -> fl
     with in_one_thread():
         steps = train_network(network, pixels, labels, short, seed=0, device=setup.device)
     return float(np.median([step.seconds for step in steps[n_warming_up:]])) / n
+
+
+class Timing:
+    """Expects how long trainings take on this machine, by a few steps of each architecture; of large ones by their FLOPs alone.
+
+    Args:
+        setup: What all trainings have in common.
+        ask: Calls a function where the trainings will run.
+        on_progress: Called as work goes on.
+    """
+
+    def __init__(self, setup: TrainingSetup, ask: Callable[..., Any], on_progress: OnProgress) -> None:
+        self._setup, self._ask, self._on_progress = setup, ask, on_progress
+        self._seconds_per_flop: dict[str, float] = {}
+        self._estimated: list[Architecture] = []
+
+    @cached_property
+    def rate(self) -> float:
+        """FLOPs a second of one training here."""
+        rate: float = self._ask(measure_rate, self._setup.device)
+        return rate
+
+    def time(self, architectures: Iterable[Architecture]) -> None:
+        """Times those that are not timed yet."""
+        new = {each.name: each for each in architectures if each.name not in self._seconds_per_flop}
+        for number, (name, each) in enumerate(new.items()):
+            self._on_progress(Progress("time a few steps", "time a few steps", number, len(new), name))
+            if MIN_TIMED * each.training_flops > TIMED_STEP_SECONDS * self.rate:
+                self._seconds_per_flop[name] = 1 / self.rate
+                self._estimated.append(each)
+            else:
+                seconds = self._ask(expect_image_seconds, self._setup, each)
+                self._seconds_per_flop[name] = seconds / each.training_flops
+
+    def expect(self, architecture: Architecture, flops: int) -> float:
+        """Returns the seconds of a training of an architecture that was timed, of so many FLOPs."""
+        return flops * self._seconds_per_flop[architecture.name]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Says which architectures were too large to be timed."""
+        if not self._estimated:
+            return []
+        n, largest = len(self._estimated), max(self._estimated, key=by_cost)
+        return [
+            f"expected: {n:,} architecture{'' if n == 1 else 's'} too large to time in a moment, such as {largest.name}: FLOPs over the "
+            f"{with_prefix(self.rate, 'FLOP')} a second that this machine does in one training; fewer layers or filters, or a smaller "
+            "source.image_size, make it quicker"
+        ]

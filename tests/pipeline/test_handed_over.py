@@ -109,6 +109,9 @@ def test_the_proxy_says_that_code_identifies_its_networks_and_ranks_them_by_name
     assert {each["name"] for each in manifest["evidence"]["architectures"]} == set(names)
     ranking = rank(str(own_proxy), {name: 0.5 + i / 20 for i, name in enumerate(names)})
     assert not any("not of the proxy's search space" in note for note in ranking.notes)
+    (said,) = [note for note in rank(str(own_proxy), {"width 8": 0.5, "mine": 0.6}).notes if "search space" in note]
+    assert "'mine'" in said
+    assert "space=" not in said
     assert read_recipe(own_proxy / "recipe.yaml").sha256 == manifest["recipe_sha256"]
 
 

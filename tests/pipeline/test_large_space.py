@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from proxyds.pipeline import plan
+from proxyds.pipeline.plan import plan_build
 from proxyds.runtime.storage.store import Store
 from proxyds.space.architecture import Architecture
+from proxyds.training import job
 from proxyds.training.job import TrainingSetup, measure_rate
 from tests.conftest import TINY_RECIPE
 
@@ -23,9 +24,9 @@ def test_what_is_too_large_to_time_is_expected_from_its_flops(
         timed.append(architecture.name)
         return 1e-3
 
-    monkeypatch.setattr(plan, "expect_image_seconds", expect)
+    monkeypatch.setattr(job, "expect_image_seconds", expect)
     text = TINY_RECIPE.replace("depth: 8, base_filters: [4, 8]", "depth: [8, 110], base_filters: [4, 1024]")
-    planned = plan.plan_build(write_recipe_file(text), store=Store(tmp_path / "store"), device="cpu", workers=1)
+    planned = plan_build(write_recipe_file(text), store=Store(tmp_path / "store"), device="cpu", workers=1)
     light, heavy = planned.probes
     assert timed == [light.name]
     assert light.expected_seconds == pytest.approx(1e-3 * light.flops / light.architecture.training_flops)

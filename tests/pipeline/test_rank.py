@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from proxyds.artifact.ranking_table import FULL, PROXY
 from proxyds.artifact.tables import read_proxy
-from proxyds.errors import AccuracyTableError, PluginError, RecipeError
+from proxyds.errors import AccuracyTableError, CallableError, PluginError, RecipeError
 from proxyds.pipeline.rank import rank
 from proxyds.pipeline.resample import apply
 from proxyds.runtime.storage.store import Store
@@ -66,6 +67,8 @@ def test_the_check_knows_its_own_architectures_already(checked_proxy: Path, name
     results = {name: 0.55 + i / 40 for i, name in enumerate(names)}
     ranking = rank(str(checked_proxy), results)
     assert ranking.is_settled
+    assert ranking.to_train == ()
+    assert f"take {names[0]}" in str(ranking)
     assert ranking.shortlist == (names[0],)
     assert ranking.n_fitted == 8
     assert not any("search space" in note for note in ranking.notes)
@@ -104,13 +107,20 @@ def test_names_of_the_search_space_are_counted(checked_proxy: Path, names: list[
     assert any("n_parameters" in note for note in ranking.notes)
 
 
-def test_networks_are_counted(checked_proxy: Path) -> None:
-    networks = {
-        name: nn.Sequential(nn.Flatten(), nn.Linear(64, 4 * i), nn.Linear(4 * i, 10))
-        for i, name in enumerate(OTHERS, 1)
-    }
-    ranking = rank(str(checked_proxy), OTHERS, networks=networks)
+def make(width: int, n_labels: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[-1] ** 2, width), nn.Linear(width, n_labels))
+
+
+def test_networks_are_counted_as_modules_and_as_functions_that_make_them(checked_proxy: Path, names: list[str]) -> None:
+    factories = {name: partial(make, 4 * i) for i, name in enumerate(OTHERS, 1)}
+    modules = {name: factory(10, (1, 8, 8)) for name, factory in factories.items()}
+    before = torch.random.get_rng_state()
+    ranking = rank(str(checked_proxy), OTHERS, space=factories)
+    assert torch.equal(before, torch.random.get_rng_state())
     assert ranking.uses_parameters
+    assert rank(str(checked_proxy), OTHERS, space=modules) == ranking
+    # the whole space, of which results hold some
+    assert rank(str(checked_proxy), OTHERS, space={names[0]: partial(make, 3), **factories}) == ranking
 
 
 def test_a_network_at_hand_is_counted_and_left_as_it_was() -> None:
@@ -126,15 +136,15 @@ def test_a_network_at_hand_is_counted_and_left_as_it_was() -> None:
     assert network.training
 
 
-@pytest.mark.parametrize("network", [nn.Flatten(), "resnet"])
+@pytest.mark.parametrize("network", [nn.Flatten(), "resnet", nn.Linear, lambda: 3, lambda: 1 / 0])
 def test_what_is_no_network_is_refused(checked_proxy: Path, network: Any) -> None:
-    with pytest.raises(RecipeError, match="mine-0"):
-        rank(str(checked_proxy), OTHERS, networks={"mine-0": network})
+    with pytest.raises((CallableError, RecipeError), match="mine-0"):
+        rank(str(checked_proxy), OTHERS, space={"mine-0": network})
 
 
 def test_a_network_of_no_candidate_is_refused(checked_proxy: Path) -> None:
     with pytest.raises(AccuracyTableError, match="mine-9"):
-        rank(str(checked_proxy), OTHERS, networks={"mine-9": nn.Linear(2, 2)})
+        rank(str(checked_proxy), OTHERS, space={"mine-9": nn.Linear(2, 2)})
 
 
 def test_samples_that_accuracies_are_of_are_named(checked_proxy: Path) -> None:
@@ -172,6 +182,8 @@ def test_without_a_check_there_is_an_order_and_the_reason(tiny_proxy: Path) -> N
     assert ranking.shortlist == ()
     assert all(each.chance_of_best is None for each in ranking.candidates)
     assert "proxyds check" in (ranking.order_only or "")
+    assert "proxyds check" in str(ranking).partition("candidate ")[0]
+    assert "proxyds check" in repr(ranking)
     assert any("search space" in note for note in ranking.notes)
 
 
@@ -217,6 +229,7 @@ def test_one_open_candidate_beside_known_ones_is_not_given_their_chance(
     shown = run_proxyds("rank", str(checked_proxy), str(tmp_path / "results.json")).stdout
     is_open = [each for each in ranking.shortlist if "full_accuracy" not in results[each]]
     assert is_open
+    assert ranking.to_train == tuple(is_open)
     assert f"train on everything: {', '.join(is_open)}" in shown
     assert ("mine-5" in ranking.shortlist) == ("among these and mine-5" in shown)
 
@@ -226,6 +239,7 @@ def test_the_command_says_which_to_train(run_proxyds: Run, checked_proxy: Path, 
     assert ended.returncode == 0
     assert "mine-5" in ended.stdout
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert ended.stdout == rank(str(checked_proxy), OTHERS).describe(None, others_in="--json") + "\n"
     as_json = json.loads(run_proxyds("rank", str(checked_proxy), str(tmp_path / "results.csv"), "--json").stdout)
     assert set(as_json["shortlist"]) <= set(OTHERS)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import proxyds
-from proxyds.errors import CallableError, RecipeError, UnknownNameError
+from proxyds.errors import CallableError, OutputError, RecipeError, UnknownNameError
 from proxyds.recipe.presets import preset_folder, preset_names
 from proxyds.recipe.selection import Selection
 
@@ -106,6 +106,22 @@ def test_values_without_end_are_refused() -> None:
     endless.append(endless)
     with pytest.raises(RecipeError, match="levels deep"):
         make(training={"epochs": endless})
+
+
+def test_it_is_written_into_a_file(tmp_path: Path) -> None:
+    recipe, path = make(ratio=0.1), tmp_path / "mine" / "r.yaml"
+    assert proxyds.write_recipe(recipe, path) == path.read_text() == recipe.to_yaml()
+    assert proxyds.read_recipe(path) == recipe
+    with pytest.raises(OutputError):
+        proxyds.write_recipe(recipe, tmp_path)
+
+
+def test_a_network_at_hand_and_a_text_stand_on_one_line_each() -> None:
+    space = {f"a network with the name of its width, {width}": partial(net, width) for width in (4, 8)}
+    source = {"kind": "memory", "name": "images " * 20}
+    lines = proxyds.Recipe(name="mine", space=space, source=source).to_yaml().splitlines()
+    assert sum(line.strip().startswith("- {name: ") and line.endswith("}") for line in lines) == 2
+    assert sum("images images" in line for line in lines) == 1
 
 
 def net(width: int, n_labels: int) -> Any:

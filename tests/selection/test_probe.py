@@ -162,9 +162,12 @@ def test_a_probe_must_be_three_standard_errors_above_chance(tmp_path: Path) -> N
     # 0.5 + 3 sqrt(0.25 / 64) = 0.6875, 44 of 64
     assert find_needed_accuracy(0.5, 64) == 0.6875
     assert find_needed_accuracy(0.5, 4) == 1  # not 1.25
-    check_above_chance(make_probe(tmp_path, [*range(20)]))
-    with pytest.raises(ChanceLevelError, match="better than chance"):
-        check_above_chance(make_probe(tmp_path, [*range(21)]))
+    learned, failed = make_probe(tmp_path, [*range(20)]), make_probe(tmp_path, [*range(21)])
+    check_above_chance([learned])
+    with pytest.raises(ChanceLevelError, match=r"better than chance.*Not so: .*\(67\.2%\)\. No probe learned"):
+        check_above_chance([failed])
+    with pytest.raises(ChanceLevelError, match=r"Learned: .*\(68\.8%\).*probes\.architectures"):
+        check_above_chance([failed, learned])
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class Mismatched(torch.nn.Module):
 
 def test_a_batch_norm_that_does_not_fit_is_found_by_counting() -> None:
     (given,) = make_space({"own": Mismatched})["architectures"]
-    with pytest.raises(RecipeError, match="own'? must work on images of 3x32x32"):
+    with pytest.raises(RecipeError, match=r"own'? must work on images of 3x32x32"):
         measure_cost("own", HANDED_OVER, dict(given), 7, (3, 32, 32))
 
 

@@ -20,7 +20,7 @@ from proxyds.runtime.storage.address import show_address
 
 if TYPE_CHECKING:
     from proxyds.artifact.manifest import Manifest
-    from proxyds.pipeline.stages import Built
+    from proxyds.artifact.reader import Built
     from proxyds.progress import OnProgress
     from proxyds.runtime.execution import Options
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 
 from proxyds.artifact.card.plots import STYLE, as_percent, new_axes
 from proxyds.errors import AccuracyTableError, translate_os_errors
-from proxyds.evaluation.decision.ranking import Ranking
+from proxyds.evaluation.decision.ranked import Ranking
 
 MOST_DRAWN = 40
 """Candidates that are drawn, at most, besides the shortlist: the best."""

@@ -1,4 +1,4 @@
-"""Candidates in order, with what is expected of them on everything, chances, a shortlist and what to do next."""
+"""Ranks candidates by what is expected of them on everything: an order, chances, a shortlist, what to do next."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from proxyds.evaluation.decision.prediction import (
     fit_model,
     to_log_odds,
 )
+from proxyds.evaluation.decision.ranked import NextStep, RankedCandidate, Ranking
 from proxyds.evaluation.decision.results import Candidate
 from proxyds.evaluation.decision.shortlist import choose_shortlist, find_chances, find_groups, weigh_steps
 from proxyds.evaluation.intervals import MIN_ARCHITECTURES
@@ -42,95 +43,6 @@ MIN_KNOWN = 3
 """With so many known accuracies on everything, these are compared with what was expected."""
 ROUNDED = 5e-5
 """Accuracies on everything that differ by no more are the same, but for rounding."""
-
-
-@dataclass(frozen=True)
-class RankedCandidate:
-    """One candidate; accuracies in [0, 1].
-
-    Attributes:
-        name: As the results have it.
-        accuracy: On the proxy, the mean of its trainings.
-        n_runs: How many these are.
-        full_accuracy: On everything, where it is known.
-        expected: The accuracy that is expected on everything; None without evidence.
-        low: Lower end of its 90 % interval; of a known accuracy, by the noise of trainings.
-        high: Upper end.
-        chance_of_best: Chance to be the best of the candidates.
-        chance_of_close: Chance to lack one point at most.
-        group: Number of its group: for nobody in it the chance to be worse than its first reaches the confidence.
-        is_listed: Whether it is on the shortlist.
-    """
-
-    name: str
-    accuracy: float
-    n_runs: int
-    full_accuracy: float | None = None
-    expected: float | None = None
-    low: float | None = None
-    high: float | None = None
-    chance_of_best: float | None = None
-    chance_of_close: float | None = None
-    group: int | None = None
-    is_listed: bool = False
-
-
-@dataclass(frozen=True)
-class NextStep:
-    """Something that would help to decide.
-
-    Attributes:
-        kind: `everything` for a training on everything, `proxy` for one more on the proxy.
-        name: The candidate to train.
-        gain: Accuracy that knowing the outcome is worth on average, if one decided after it.
-        flops: What it costs; None where unknown.
-    """
-
-    kind: Literal["everything", "proxy"]
-    name: str
-    gain: float
-    flops: float | None
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """What to take, and how sure that is.
-
-    Attributes:
-        candidates: The best first: by what is expected on everything, without evidence by accuracy on the proxy.
-        confidence: With which the best is on the shortlist.
-        shortlist: The fewest to train on everything, the likeliest first; known ones among them need no training. Empty without evidence.
-        chance_of_shortlist: That the best is on it.
-        shortlist_flops: What training those costs that are not known yet; None where unknown.
-        all_flops: The same for all candidates.
-        loss_of_first: Accuracy that is lost on average by taking the first and training no other.
-        loss_of_known: The same by taking the best whose accuracy on everything is known; None where none is.
-        best_known: Candidate with the highest known accuracy on everything; None where none is known.
-        chance_of_known: That this one is the best of all; None where none is.
-        is_settled: Whether everything on the shortlist is known.
-        steps: What would help most.
-        n_fitted: Architectures that the expectations rest on; 0 without evidence.
-        uses_parameters: Whether the number of parameters counts in them.
-        order_only: Why there is only an order, by accuracy on the proxy; None where there are chances and a shortlist.
-        notes: What must be known of this ranking, a sentence each.
-    """
-
-    candidates: tuple[RankedCandidate, ...]
-    confidence: float
-    shortlist: tuple[str, ...] = ()
-    chance_of_shortlist: float | None = None
-    shortlist_flops: float | None = None
-    all_flops: float | None = None
-    loss_of_first: float | None = None
-    loss_of_known: float | None = None
-    best_known: str | None = None
-    chance_of_known: float | None = None
-    is_settled: bool = False
-    steps: tuple[NextStep, ...] = ()
-    n_fitted: int = 0
-    uses_parameters: bool = False
-    order_only: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 def rank_candidates(
@@ -338,7 +250,8 @@ def _list_notes(evidence: EvidenceRecord, candidates: Sequence[Candidate], expec
     if asked.log_parameters is None:
         notes.append(
             "The number of parameters does not count here: it is not known of all candidates. Give n_parameters, which mostly ranks better. "
-            "`proxyds inspect RECIPE` lists it for the search space; of a network in torch it is sum(p.numel() for p in network.parameters())."
+            "`proxyds inspect RECIPE` lists it for the search space; of a network in torch it is sum(p.numel() for p in network.parameters()), "
+            "and proxyds.rank counts it where it is given the networks (space=)."
         )
     learned = expected.learned
     if learned.sum() >= MIN_KNOWN:
@@ -389,6 +302,7 @@ def _decide(
         candidates=ranked,
         confidence=confidence,
         shortlist=tuple(candidates[i].name for i in listed),
+        to_train=tuple(candidates[i].name for i in open_listed),
         chance_of_shortlist=chance_of_shortlist,
         shortlist_flops=None if full_flops is None else float(full_flops[open_listed].sum()),
         all_flops=None if full_flops is None else float(full_flops.sum()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from proxyds.errors import (
     VerificationError,
     translate_os_errors,
 )
+from proxyds.layout import Readable, fill_in
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
@@ -50,7 +52,7 @@ class PublishedProxy:
 
 
 @dataclass(frozen=True)
-class Pulled:
+class Pulled(Readable):
     """A proxy that was fetched.
 
     Attributes:
@@ -64,6 +66,23 @@ class Pulled:
     manifest: Manifest
     origin: PublishedProxy
     was_there: bool
+
+    def describe(self, width: int | None, place: str = "") -> str:
+        """Writes what was fetched, and whether to believe it.
+
+        Args:
+            width: See `Readable.describe`.
+            place: Where it is for people; the folder, if empty.
+        """
+        template = Path(__file__).with_name("pulled.jinja")
+        return fill_in(template, width, place=place or self.folder, **vars(self))
+
+    def __repr__(self) -> str:
+        return f"<Pulled {self.manifest.name} {self.manifest.version} from {self.origin.name}; {self.folder}>"
+
+    def __fspath__(self) -> str:
+        """The folder: what was fetched serves where a proxy is asked for."""
+        return os.fspath(self.folder)
 
 
 class HubProxy:

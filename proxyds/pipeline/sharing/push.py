@@ -23,6 +23,7 @@ from proxyds.errors import (
     RemoteNotFoundError,
     TagExistsError,
 )
+from proxyds.layout import Readable, fill_in
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.sharing.pull import HubProxy, UrlProxy, fetch_proxy, named_as
 from proxyds.progress import OnProgress, ignore_progress
@@ -54,7 +55,7 @@ class PushedFile:
 
 
 @dataclass(frozen=True)
-class Pushed:
+class Pushed(Readable):
     """What a push did, or would do.
 
     Attributes:
@@ -82,6 +83,14 @@ class Pushed:
     is_new_place: bool = False
     was_there: bool = False
     is_plan: bool = False
+
+    def describe(self, width: int | None) -> str:
+        """Writes what was done, or would be, with each file of a dry run; see `Readable.describe`."""
+        return fill_in(Path(__file__).with_name("pushed.jinja"), width, pushed=self)
+
+    def __repr__(self) -> str:
+        done = "a dry run" if self.is_plan else "was there already" if self.was_there else "done"
+        return f"<Pushed {self.manifest.name} {self.manifest.version} to {self.place}: {done}>"
 
 
 @showing_progress
