@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from proxyds.runtime.storage.store import Entry, Store
 from tests.commands import run_forked
 from tests.shortcuts import PICTURES, WORKERS, take_shortcuts
 
@@ -79,6 +81,14 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets tasks run in workers, as users' do; elsewhere in the tests they run in the command's own process."""
     monkeypatch.setenv(WORKERS, "1")
+
+
+def copy_store(store: Path, place: Path, without: Callable[[Entry], bool] = lambda entry: False) -> Store:
+    """Copies the finished work of a store, but for some: others may be at work in it."""
+    for entry in Store(store).entries():
+        if not without(entry):
+            shutil.copytree(entry.folder, place / entry.folder.relative_to(store))
+    return Store(place)
 
 
 @pytest.fixture
@@ -145,7 +155,6 @@ def tiny_proxy(make_once: Callable[..., Path], session_store: Path) -> Path:
 
 def _build(folder: Path, recipe: str, store: Path) -> Path:
     from proxyds.pipeline.build import build
-    from proxyds.runtime.storage.store import Store
 
     path = folder / "recipe.yaml"
     path.write_text(recipe, encoding="utf-8")
@@ -161,7 +170,6 @@ def checked_proxy(make_once: Callable[..., Path], session_store: Path) -> Path:
 def _build_and_check(folder: Path, store: Path) -> Path:
     from proxyds.pipeline.check import check
     from proxyds.recipe.yaml import read_recipe
-    from proxyds.runtime.storage.store import Store
     from proxyds.space.listing import list_architectures
 
     proxy = _build(folder, TINY_RECIPE.replace("depth: 8", "depth: [8, 14]"), store)
@@ -182,7 +190,6 @@ def _build_and_check(folder: Path, store: Path) -> Path:
 def second_proxy(make_once: Callable[..., Path], tiny_proxy: Path, session_store: Path) -> Path:
     """The tiny proxy as 1.1.0, with more samples and in more shards: files of 1.0.0 are gone. Do not change it: copy it."""
     from proxyds.pipeline.resample import resample
-    from proxyds.runtime.storage.store import Store
 
     overrides = ["version=1.1.0", "selection.ratio=0.2", "output.samples_per_shard=50"]
 

@@ -56,7 +56,7 @@ def test_what_a_larger_data_set_would_cost_by_hand() -> None:
     assert scale.expect(task, rates, 64)["check"] == pytest.approx(3 * 8.2e9 * 1e6 * 10 / 150e12 / 3600)
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 def test_scale_is_measured_in_small(tmp_path: Path) -> None:
     done = run_module("scale", "--run", 20000, 500, 1, "--output", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from proxyds import errors
 from proxyds.cli.main import cli
-from tests.conftest import TINY_RECIPE
+from tests.conftest import TINY_RECIPE, copy_store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -160,7 +160,7 @@ def test_the_store_can_be_listed_and_cleaned(
 ) -> None:
     assert tiny_proxy.exists()
     copy = tmp_path / "store"
-    shutil.copytree(session_store, copy)
+    copy_store(session_store, copy)
     held = json.loads(run_proxyds("store", "list", "--json", PROXYDS_STORE=str(copy)).stdout)
     assert {"source", "probes", "features"} <= {entry["stage"] for entry in held}
     shown = run_proxyds("store", "list", PROXYDS_STORE=str(copy)).stdout

@@ -276,7 +276,8 @@ def test_probes_that_are_always_right_are_told_of_and_no_choice_by_cases_is_made
     assert len(done.stderr.splitlines()) == 1
     assert [each["accuracy"] for each in json.loads(done.stdout)["probes"]] == [1, 1]
     assert "right on every evaluation sample" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    said = refused(30, run_here, *build, "-q", "--force", "--set", "selection.method=cases")
+    other = ("build", "recipe.yaml", "-o", "other", *build[4:])
+    said = refused(30, run_here, *other, "-q", "--set", "selection.method=cases")
     assert said.startswith("probes: some must be wrong")
 
 

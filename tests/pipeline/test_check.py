@@ -47,6 +47,7 @@ from proxyds.seeding import parse_ids
 from proxyds.selection.draw import design_by, draw_again
 from proxyds.selection.records import SampleScores
 from proxyds.training.loop import train_network
+from tests.conftest import copy_store
 
 pytestmark = pytest.mark.e2e
 
@@ -84,13 +85,9 @@ def copy(checked: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checked, tmp_path / "copy"))
 
 
-def copy_store(session_store: Path, place: Path, without: str) -> Store:
+def copy_without(session_store: Path, place: Path, text: str) -> Store:
     """Copies the store, but for the runs whose names hold some text: only these are trained again."""
-    store = Store(shutil.copytree(session_store, place))
-    for entry in store.entries():
-        if entry.stage == "check" and without in entry.name:
-            shutil.rmtree(entry.folder)
-    return store
+    return copy_store(session_store, place, lambda entry: entry.stage == "check" and text in entry.name)
 
 
 def rows(proxy: Path) -> list[dict[str, object]]:
@@ -198,7 +195,9 @@ def test_another_ratio_draws_what_a_build_of_that_ratio_draws(
     assert drawn.selected.tolist() == read_tables(larger).importance["selected"].to_pylist()
 
 
-def test_the_card_shows_the_evidence_and_names_every_picture(checked: Path) -> None:
+def test_the_card_shows_the_evidence_and_names_every_picture(pictures: None, copy: Path) -> None:
+    checked = copy
+    proxyds.render(checked)
     text, evidence = (checked / "README.md").read_text(), opening.read_manifest(checked).evidence
     assert evidence is not None
     assert "Not checked yet" not in text
@@ -322,7 +321,10 @@ def write_table(path: Path, proxy: Path) -> Path:
 
 
 def test_a_table_of_full_accuracies_saves_their_training(copy: Path, tmp_path: Path, session_store: Path) -> None:
-    table, store = write_table(tmp_path / "known.csv", copy), copy_store(session_store, tmp_path / "store", " on full")
+    table, store = (
+        write_table(tmp_path / "known.csv", copy),
+        copy_without(session_store, tmp_path / "store", " on full"),
+    )
     overrides = [f"check.reference={table}", "check.draws=1"]
     proxyds.check(copy, overrides=overrides, store=store, device="cpu")
     assert not any(" on full" in entry.name for entry in store.entries())
@@ -341,7 +343,7 @@ def test_a_table_of_full_accuracies_saves_their_training(copy: Path, tmp_path: P
 def test_another_proxys_reference_runs_serve_too(
     checked: Path, recipe: Path, tmp_path: Path, session_store: Path
 ) -> None:
-    store = copy_store(session_store, tmp_path / "store", " on full")
+    store = copy_without(session_store, tmp_path / "store", " on full")
     changes = ["selection.ratio=0.2", "check.draws=1", f"check.reference={checked}", "check.architectures=5"]
     built = proxyds.build(proxyds.read_recipe(recipe, changes), tmp_path / "p", store=store, device="cpu")
     assert not [entry for entry in store.entries() if " on full" in entry.name]
@@ -381,7 +383,7 @@ def test_a_reference_that_was_trained_otherwise_is_refused(
 def test_runs_that_fail_are_named_and_the_rest_go_on(
     copy: Path, tmp_path: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = copy_store(session_store, tmp_path / "store", "depth=14 base_filters=8 multiplier=2 ")
+    store = copy_without(session_store, tmp_path / "store", "depth=14 base_filters=8 multiplier=2 ")
 
     def sometimes(*arguments: object, **named: object) -> object:
         if "depth=14 base_filters=8 multiplier=2" in str(named["name"]):
@@ -518,7 +520,7 @@ def test_a_check_killed_half_way_does_only_what_is_left_and_finds_the_same(
 ) -> None:
     proxy, store = tmp_path / "proxy", tmp_path / "store"
     shutil.copytree(checked, proxy)
-    copy_store(session_store, store, "depth=14")
+    copy_without(session_store, store, "depth=14")
     n_before, n_left = len(stored_runs(store)), N_RUNS // 2
     command = [sys.executable, "-m", "proxyds", "check", str(proxy), "--quiet"]
     environment = {**os.environ, "PROXYDS_STORE": str(store)}

@@ -201,7 +201,9 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, how: sig
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "seconds", [0.05, 1.0, *(pytest.param(seconds, marks=pytest.mark.slow) for seconds in (0.0, 0.3, 2.0))]
+)
 def test_an_interrupt_while_workers_start_ends_everything(tmp_path: Path, seconds: float) -> None:
     code = SLEEPER.format(tests=str(Path(__file__).parent.parent.parent), folder=str(tmp_path)).replace(
         "with LocalWorkers", "print('go', flush=True)\nwith LocalWorkers"
@@ -247,7 +249,7 @@ check: {draws: 1, full_seeds: 1, architectures: 40}
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-@pytest.mark.parametrize(("gap", "times"), [(0.0, 1), (0.2, 4)])
+@pytest.mark.parametrize(("gap", "times"), [pytest.param(0.0, 1, marks=pytest.mark.slow), (0.2, 4)])
 def test_an_interrupted_dry_run_says_so_and_nothing_else(tmp_path: Path, gap: float, times: int) -> None:
     (tmp_path / "recipe.yaml").write_text(SLOW_TO_TIME)
     store = tmp_path / "store"

@@ -259,7 +259,7 @@ def is_swept(store: Store) -> bool:
 
 @pytest.mark.parametrize(
     ("how", "joins"),
-    [(signal.SIGKILL, True), pytest.param(signal.SIGINT, True, marks=pytest.mark.slow), (signal.SIGINT, False)],
+    [(signal.SIGKILL, True), *(pytest.param(signal.SIGINT, joins, marks=pytest.mark.slow) for joins in (True, False))],
     ids=str,
 )
 def test_a_driver_that_is_stopped_goes_on_where_it_was(
