@@ -44,4 +44,4 @@ def test_a_machine_is_described_without_its_name() -> None:
 
 
 def test_options_are_the_fields_of_an_execution() -> None:
-    assert list(Options.__annotations__) == [each.name for each in fields(Execution)]
+    assert list(Options.__annotations__) == [*(each.name for each in fields(Execution)), "quiet"]

@@ -107,11 +107,9 @@ def keep_recipe(study: Study, recipe: Recipe) -> None:
         SystemExit: They are of another.
     """
     path = study.folder / "recipe.yaml"
-    text = write_recipe(recipe)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    elif path.read_text(encoding="utf-8") != text:
+        write_recipe(recipe, path)
+    elif read_recipe(path).sha256 != recipe.sha256:
         raise SystemExit(
             f"{path}: must be the recipe that the study runs, its rows are of another; move the folder away"
         )
