@@ -195,11 +195,10 @@ import sys
 from datasets import load_dataset
 from torch.utils.data import DataLoader
 
-for n_workers in sys.argv[2:]:
-    for split in ("train", "validation"):
-        stream = load_dataset(sys.argv[1], split=split, streaming=True).shuffle(seed=0, buffer_size=50)
-        rows = DataLoader(stream.select_columns(["sample_id"]), batch_size=None, num_workers=int(n_workers))
-        print(*(row["sample_id"] for row in rows))
+for split, n_workers in zip(("train", "validation"), sys.argv[2:]):
+    stream = load_dataset(sys.argv[1], split=split, streaming=True).shuffle(seed=0, buffer_size=50)
+    rows = DataLoader(stream.select_columns(["sample_id"]), batch_size=None, num_workers=int(n_workers))
+    print(*(row["sample_id"] for row in rows))
 """
 
 
@@ -209,7 +208,7 @@ def test_a_stream_serves_four_workers_each_sample_once(tiny_proxy: Path, tmp_pat
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert ran.returncode == 0, ran.stderr
     of_splits = (ids(tiny_proxy, "data"), ids(tiny_proxy))
-    for line, expected in zip(ran.stdout.splitlines(), of_splits * 2, strict=True):
+    for line, expected in zip(ran.stdout.splitlines(), of_splits, strict=True):
         assert line.split() != expected
         assert sorted(line.split()) == expected
-    assert "Too many dataloader workers" in ran.stderr  # of one more than there are files
+    assert ran.stderr.count("Too many dataloader workers") == 1  # of one more than there are files

@@ -313,7 +313,7 @@ def two_sets(rng: np.random.Generator, n: int, n_draws: int) -> tuple[LeftOut, L
 def test_at_the_number_that_settles_the_lower_end_is_near_0(which: str) -> None:
     rng = np.random.default_rng(5)
     n, n_draws = (20, 3) if which == "architectures" else (60, 3)
-    found = [find_settling(0.1, *two_sets(rng, n, n_draws))[which == "draws"] for _ in range(60)]
+    found = [find_settling(0.1, *two_sets(rng, n, n_draws))[which == "draws"] for _ in range(20)]
     number = int(np.median([each for each in found if each is not None]))
     settled = (number, n_draws) if which == "architectures" else (n, number)
     assert settled > (n, n_draws)
