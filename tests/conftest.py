@@ -123,6 +123,7 @@ def make_once(shared_folder: Path) -> Callable[..., Path]:
         folder = shared_folder / name
         with FileLock(shared_folder / f"{name}.lock"):
             if not (folder / "made").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed to
                 folder.mkdir()
                 (folder / "made").write_text(str(make(folder)))
         return Path((folder / "made").read_text())

@@ -56,7 +56,9 @@ def test_its_tables_are_data_frames_and_arrow(checked_proxy: Path) -> None:
     assert proxy.recipe.sha256 == proxy.manifest.recipe_sha256
 
 
-def test_its_pictures_are_those_of_the_card(checked_proxy: Path) -> None:
+def test_its_pictures_are_those_of_the_card(pictures: None, checked_proxy: Path, tmp_path: Path) -> None:
+    checked_proxy = Path(shutil.copytree(checked_proxy, tmp_path / "proxy"))
+    proxyds.render(checked_proxy)
     proxy, drawn = proxyds.open(checked_proxy), set()
     for name in PLOTS:
         try:

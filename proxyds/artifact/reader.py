@@ -79,12 +79,13 @@ class Built(Readable):
         if evidence is not None:
             found = f"verdict: {evidence.verdict}. {evidence.explanation}"
         elif manifest.index_of is not None:
-            found = f"not checked: it was made from the index of {manifest.index_of.name} {manifest.index_of.version}, which may be"
+            found = f"not checked itself: see the evidence of {manifest.index_of.name} {manifest.index_of.version}, of whose index it was made"
         lines = [
             f"{manifest.name} {manifest.version}: {counts.proxy:,} of {counts.train:,} training samples of {manifest.source.name}, "
             f"{counts.validation:,} more to rank on{', was there already' if self.was_there else ''}",
             found,
-            f"proxyds.open({str(self.folder)!r}) has its samples, evidence and pictures",
+            "its samples, evidence and pictures:",
+            f"  proxyds.open({str(self.folder)!r})",
         ]
         return wrap("\n".join(lines), width)
 

@@ -97,7 +97,7 @@ from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
 from proxyds.text import make_plain
 from proxyds.training.job import list_trials
-from proxyds.training.trainer import show_code
+from proxyds.training.trainer import show_code, show_name
 
 if TYPE_CHECKING:
     from proxyds.space.candidates import Candidates
@@ -240,10 +240,10 @@ def prepare_probes_again(
     asking = ", ".join(name for name in settings.controls if not METHODS[name].needs <= {"cases"})
     causes = [f"{asking} among check.controls"] if asking else []
     if not find_check_needs(recipe, settings.model_copy(update={"controls": ()})) <= {"cases"}:
-        causes.append(f"more than one of check.draws and other check.ratios of the method {recipe.selection.method}")
+        causes.append(f"the method {recipe.selection.method} is drawn again, by check.draws above 1 or by check.ratios")
     raise CallableError(
-        f"check: must train the proxy's probes again for {' and '.join(causes)}, which is for their trainer {show_code(own)} to do and no "
-        f"other; leave that out, or check by that trainer: proxyds.check(folder, trainer={own.name})"
+        f"check: must ask the proxy's probes again, which only their trainer {show_code(own)} may train. The cause: {'; '.join(causes)}. "
+        f"Leave that out, or pass that trainer: proxyds.check(folder, trainer={show_name(own)})"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyds.artifact.manifest import Manifest
+from proxyds.callables import is_handed_over
 from proxyds.data.images import ID_RULE
 from proxyds.data.memory.given import InMemory, take_data
 from proxyds.data.readers import find_folder, open_splits, read_some
@@ -24,9 +25,9 @@ from proxyds.runtime.storage.places import recall_place, remember_place
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import RunTasks
 from proxyds.section import CodeSpec
-from proxyds.space.candidates import hand_over_again
+from proxyds.space.candidates import hand_over_again, list_identities
 from proxyds.space.networks.families import HANDED_OVER
-from proxyds.training.trainer import check_by, train_by
+from proxyds.training.trainer import check_by, show_name, train_by
 
 Place = Path | Recipe | InMemory
 """Where a source lies: a folder, the file of a recipe, a recipe that says where, or the data themselves."""
@@ -78,7 +79,7 @@ def hand_over_to_check(recipe: Recipe, settings: Check, manifest: Manifest, give
     steps: list[Callable[[], Any]] = [
         partial(check_by, settings, recipe, given.trainer),
         partial(hand_over_again, recipe.space, given.space),
-        partial(find_source, recipe.source, manifest, given.source, store),
+        partial(find_source, recipe.source, manifest, given.source, store),  # tried here, found again when it is read
     ]
     named = settings.trainer or recipe.training.trainer
     checked: Check = _try_all(steps, partial(_tell_call, "check(folder", recipe, given, named))[0]
@@ -108,17 +109,19 @@ def _try_all(steps: Sequence[Callable[[], Any]], tell_call: Callable[[bool], str
 
 
 def _tell_call(call: str, recipe: Recipe, given: HandedOver, trainer: CodeSpec | None, lacks_source: bool) -> str:
-    """Shows the call that passes all that a recipe needs of a program; nothing where it needs none, or all of it is passed."""
-    needed = {
-        "source": isinstance(recipe.source, MemorySource),
-        "space": recipe.space.network == HANDED_OVER,
-        "trainer": trainer is not None,
+    """Shows the call that passes all that a recipe needs of a program and was not passed; nothing where nothing is missing."""
+    knows_space = recipe.space.network != HANDED_OVER or all(
+        map(is_handed_over, list_identities(recipe.space).values())
+    )
+    lacking = {
+        "source": given.source is None and lacks_source,
+        "space": given.space is None and not knows_space,
+        "trainer": given.trainer is None and trainer is not None and not is_handed_over(trainer.sha256),
     }
-    if all(getattr(given, name) is not None for name, is_needed in needed.items() if is_needed):
+    if not any(lacking.values()):
         return ""
-    needed["source"] |= lacks_source
-    told = {"source": "...", "space": "...", "trainer": trainer.name if trainer else ""}
-    arguments = [f"{name}={told[name]}" for name, is_needed in needed.items() if is_needed]
+    told = {"source": "...", "space": "...", "trainer": show_name(trainer) if trainer else "..."}
+    arguments = [f"{name}={told[name]}" for name in told if lacking[name] or getattr(given, name) is not None]
     return f"from Python: proxyds.{', '.join([call, *arguments])})"
 
 

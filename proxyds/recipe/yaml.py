@@ -98,7 +98,9 @@ def write_recipe(recipe: Recipe, path: str | Path | None = None) -> str:
         path = as_path(path, "path")
         with translate_os_errors(path, "choose another place"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            unfinished = path.with_name(f".{path.name}.new")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)  # a full disk leaves the former file as it is
     return text
 
 

@@ -194,7 +194,7 @@ def _listen(messages: Any, on_progress: OnProgress, errors: list[Exception]) -> 
 def _died(task: Task) -> WorkerDiedError:
     return WorkerDiedError(
         f"{task.name}: a worker process ended without a result (killed, or out of memory); finished work is kept: "
-        "give it more memory, or take fewer workers (--workers), and run the same again"
+        "give it more memory, or take fewer workers (--workers), and run it again"
     )
 
 

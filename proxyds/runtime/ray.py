@@ -404,7 +404,7 @@ def _end_of(ref: Any) -> tuple[Progress | None, BaseException | None, BaseExcept
 def _died(name: str, why: BaseException) -> WorkerDiedError:
     return WorkerDiedError(
         f"{name}: its worker process or node was lost, the last of {TRIES} times by {type(why).__name__} (killed, out of memory, or cut "
-        "off); finished work is kept: give it more memory, or take fewer workers (--workers), and run the same again"
+        "off); finished work is kept: give it more memory, or take fewer workers (--workers), and run it again"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -69,12 +69,17 @@ def _measure(
     )
 
     def ask(built: torch.nn.Module, images: torch.Tensor) -> Architecture:
+        if images.is_meta:
+            with suppress(Exception):  # such as of code that writes into what was left out; anything else fails again
+                return count(built, images, _OnlyCounted())
+        return count(built, images, nullcontext())
+
+    def count(built: torch.nn.Module, images: torch.Tensor, mode: AbstractContextManager[object]) -> Architecture:
         if not isinstance(built, torch.nn.Module):
             raise TypeError(f"build gave {describe_type(built)}, no network")
         n_images = len(images)
         targets = torch.zeros(n_images, dtype=torch.long)
-        only_counted = _OnlyCounted() if images.is_meta else nullcontext()  # else its code asks for values
-        with only_counted, FlopCounterMode(display=False) as forward, _as_recipe_error(on_images):
+        with mode, FlopCounterMode(display=False) as forward, _as_recipe_error(on_images):
             logits = built(images)
         if not isinstance(logits, torch.Tensor) or logits.shape != (n_images, n_labels):
             raise RecipeError(
@@ -106,7 +111,7 @@ class _OnlyCounted(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if args and (function in _ELEMENTWISE or (function is F.batch_norm and _fits(*args[:2]))):
-            return args[0]
+            return args[0]  # where gradients go through it anyway: what comes after counts the same
         return function(*args, **(kwargs or {}))
 
 
@@ -114,7 +119,7 @@ _ELEMENTWISE = {F.dropout, F.gelu, F.hardswish, F.relu, F.relu6, F.silu}
 
 
 def _fits(x: torch.Tensor, mean: torch.Tensor | None = None) -> bool:
-    return mean is not None and x.ndim > 1 and len(mean) == x.shape[1]
+    return x.requires_grad and mean is not None and x.ndim > 1 and len(mean) == x.shape[1]
 
 
 def measure_network(name: str, network: torch.nn.Module, image_shape: tuple[int, int, int]) -> tuple[int, int]:

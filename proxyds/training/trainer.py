@@ -104,6 +104,11 @@ def show_code(code: CodeSpec) -> str:
     return f"{code.name} (code {code.sha256[:12]})"
 
 
+def show_name(code: CodeSpec) -> str:
+    """Returns what stands for code in a call that a user copies; its name may be a stranger's text, and no name of Python's."""
+    return code.name if code.name.isidentifier() else "..."
+
+
 def hand_over_trainer(trainer: object) -> CodeSpec:
     """Keeps a trainer for this process and its workers; returns its name and identity.
 

@@ -167,6 +167,7 @@ def test_a_proxy_says_how_its_networks_computed(tiny_proxy: Path) -> None:
 
 
 def test_another_ratio_trains_nothing(tiny_proxy: Path, tmp_path: Path, session_store: Path) -> None:
+    session_store = copy_store(session_store, tmp_path / "store").root
     before = names_of_stored_work(session_store)
     built = proxyds.build(
         tiny(selection="{ratio: 0.25, draw: successive}"), tmp_path / "p", store=Store(session_store), device="cpu"
@@ -375,7 +376,7 @@ def test_a_build_stopped_in_its_second_probe_goes_on_where_it_was(
     assert process.returncode == (130 if how == signal.SIGINT else -9)
     if how == signal.SIGINT:
         assert "interrupted" in message
-        assert "run the same again" in message
+        assert "run it again" in message
         assert "Traceback" not in message
     (lighter,) = [entry for entry in Store(store).entries() if entry.name.startswith("probe ")]
     assert not (tmp_path / "p").exists()

@@ -231,8 +231,9 @@ def test_the_card_renders_again_to_the_same_bytes(copy: Path) -> None:
 
 
 def test_building_again_changes_nothing_and_other_settings_check_again(
-    recipe: Path, copy: Path, session_store: Path
+    recipe: Path, copy: Path, session_store: Path, tmp_path: Path
 ) -> None:
+    session_store = copy_store(session_store, tmp_path / "store").root
     before = (copy / "manifest.json").read_bytes()
     assert proxyds.build(recipe, copy, store=Store(session_store), device="cpu").was_there
     assert (copy / "manifest.json").read_bytes() == before
@@ -260,9 +261,9 @@ def test_build_then_check_gives_what_a_build_with_a_check_gives(
     verify_proxy(out)
 
 
-def test_rows_do_not_depend_on_how_many_run_at_once(checked: Path, tmp_path: Path, copy: Path) -> None:
+def test_rows_do_not_depend_on_how_many_run_at_once(workers: None, checked: Path, tmp_path: Path, copy: Path) -> None:
     overrides = ["check.draws=1", "check.full_seeds=1", "check.architectures=5"]
-    proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "fresh"), device="cpu", workers=1)
+    proxyds.check(copy, overrides=overrides, store=Store(tmp_path / "fresh"), device="cpu", workers=2)
     fresh, before = rows(copy), rows(checked)
     assert len(fresh) == 5 * (1 + 4)
     assert all(row in before for row in fresh)

@@ -234,7 +234,7 @@ def test_one_open_candidate_beside_known_ones_is_not_given_their_chance(
     assert ("mine-5" in ranking.shortlist) == ("among these and mine-5" in shown)
 
 
-def test_the_command_says_which_to_train(run_proxyds: Run, checked_proxy: Path, tmp_path: Path) -> None:
+def test_the_command_says_which_to_train(pictures: None, run_proxyds: Run, checked_proxy: Path, tmp_path: Path) -> None:
     ended = run_proxyds("rank", str(checked_proxy), str(write(tmp_path, OTHERS)), "--plot", str(tmp_path / "p.png"))
     assert ended.returncode == 0
     assert "mine-5" in ended.stdout

@@ -27,6 +27,7 @@ from proxyds.pipeline.plan import plan_build, plan_check
 from proxyds.pipeline.rank import rank
 from proxyds.progress import Progress, StageEnded
 from proxyds.runtime.storage.store import Store
+from tests.conftest import copy_store
 
 pytestmark = pytest.mark.e2e
 
@@ -149,10 +150,10 @@ def test_a_check_by_another_trainer_is_of_that_one(built: Path, tmp_path: Path, 
 
 
 def test_a_check_by_another_trainer_leaves_the_probes_to_their_own(
-    built: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("proxyds.pipeline.check.is_handed_over", lambda sha256: False)  # as in another program
-    store = Store(session_store)
+    store = copy_store(session_store, tmp_path / "store")
     how: dict[str, Any] = {"trainer": OTHER, "store": store, "device": "cpu"}
     n_stored = len(store.entries())
     for ask in (check, plan_check):

@@ -283,7 +283,7 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     message = process.communicate(timeout=60)[1]
     assert process.returncode == (130 if how == signal.SIGINT else -9), message
     if how == signal.SIGINT:
-        assert "run the same again" in message
+        assert "run it again" in message
         assert "Traceback" not in message
         assert joins or not list(store.root.rglob(".unfinished-*"))
     wait_until(lambda: not [pid for pid in all_processes() if b"ray::work" in command_of(pid)], 30)

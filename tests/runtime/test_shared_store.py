@@ -545,7 +545,7 @@ def test_a_store_that_damages_all_that_it_is_given_is_told(
         assert entry is not None
         _ = entry.folder
 
-    with pytest.raises(DamagedEntryError, match=r"sub/x: must have the bytes .* «name of k1».*run the same again"):
+    with pytest.raises(DamagedEntryError, match=r"sub/x: must have the bytes .* «name of k1».*run it again"):
         build()
     assert len(tries) == 4
 

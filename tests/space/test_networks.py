@@ -57,11 +57,48 @@ def test_a_family_maps_images_to_logits_and_learns_from_them(network: str, shape
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in built.parameters())
 
 
-@pytest.mark.parametrize("network", FAMILIES)
-def test_what_is_left_out_of_counting_costs_no_flops(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = _measure("one", network, defaults(network), 7, (3, 32, 32))
+class NormalisedFirst(HandedOver):
+    """Gradients of its convolution reach the weights of a batch norm before it."""
+
+    def __init__(self, n_labels: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(n_labels, image_shape)
+        self.body = torch.nn.Sequential(torch.nn.BatchNorm2d(image_shape[0]), self.body)
+
+
+class WritesInPlace(HandedOver):
+    """Writes into what an activation gave."""
+
+    def __init__(self, n_labels: int, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(n_labels, image_shape)
+        self.body = torch.nn.Sequential(self.body, InPlace())
+
+
+class InPlace(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.nn.functional.silu(x)
+        y *= torch.sigmoid(x)
+        return y
+
+
+@pytest.mark.parametrize("network", [*FAMILIES, NormalisedFirst, WritesInPlace])
+def test_what_is_left_out_of_counting_costs_no_flops(
+    network: str | type[HandedOver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(network, str):
+        about: tuple[str, dict[str, Any]] = network, defaults(network)
+    else:
+        (given,) = make_space({"own": network})["architectures"]
+        about = HANDED_OVER, dict(given)
+    monkeypatch.setattr("proxyds.space.networks.build.build_network", forbid_values)
+    counted = _measure("one", *about, 7, (3, 32, 32))
     monkeypatch.setattr("proxyds.space.cost._OnlyCounted", nullcontext)
-    assert _measure("one", network, defaults(network), 7, (3, 32, 32)) == counted
+    assert _measure("one", *about, 7, (3, 32, 32)) == counted
+
+
+def forbid_values(*about: Any) -> torch.nn.Module:
+    """Builds on the meta device alone, where large networks take no memory."""
+    assert torch.empty(0).is_meta
+    return build_network(*about)
 
 
 class Mismatched(torch.nn.Module):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from proxyds.cli.options import as_json
 from proxyds.cli.output import print_json, print_table, say
 from proxyds.text import duration, with_prefix
+
+if TYPE_CHECKING:
+    from proxyds.runtime.storage.store import Entry
 
 
 @click.group()
@@ -30,13 +34,13 @@ def list_entries(as_json: bool) -> None:
     entries = opened.entries()
     if as_json:
         names = ("stage", "name", "key", "n_bytes", "seconds")
-        print_json([{name: getattr(each, name) for name in names} for each in entries])
+        print_json([{name: getattr(each, name) for name in names} | {"stage": _name_stage(each)} for each in entries])
         return
     sizes = [each.n_bytes for each in entries]
     rows = [
         (
             f"{datetime.fromtimestamp(each.created):%Y-%m-%d %H:%M}",
-            each.stage.removeprefix("."),
+            _name_stage(each),
             each.name,
             duration(each.seconds),
             with_prefix(n_bytes, "B"),
@@ -46,6 +50,11 @@ def list_entries(as_json: bool) -> None:
     print_table(f"finished work in {opened.name}", ("when", "stage", "what", "took", "size"), rows)
     work = duration(sum(each.seconds for each in entries))
     say(f"entries: {len(entries)}, {work} of work, {with_prefix(sum(sizes), 'B')}")
+
+
+def _name_stage(entry: Entry) -> str:
+    """Names what an entry is of: a stage, or `proxies` for one that was fetched."""
+    return entry.stage.removeprefix(".")
 
 
 @store.command("clean")
@@ -63,7 +72,7 @@ def clean(days: float, yes: bool) -> None:
     from proxyds.runtime.storage.store import Store
 
     opened = Store()
-    if not yes and not click.confirm(f"Remove finished work from {opened.name}?"):
+    if not yes and not click.confirm(f"Remove finished work and fetched proxies from {opened.name}?"):
         say("nothing was removed")
         return
     n_entries, n_bytes = opened.clean(days)

@@ -102,7 +102,7 @@ class Ranking(Readable):
     order_only: str | None = None
     notes: tuple[str, ...] = ()
 
-    def describe(self, width: int | None, others_in: str = "the field candidates") -> str:
+    def describe(self, width: int | None, others_in: str = "`candidates`") -> str:
         """Writes the best `MOST_SHOWN` candidates and the shortlist, and what to do next; or why there is an order only.
 
         Args:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from proxyds.artifact.ranking_table import FULL, PROXY
 from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.external import explain_no_number, read_csv
-from proxyds.text import short_json, suggest_names
+from proxyds.text import find_active_text, short_json, suggest_names
 
 COLUMNS = (
     "architecture",
@@ -264,6 +264,8 @@ def _collect(
         name = str(row.get("architecture") or "").strip()
         if not name or name == "nan":
             raise AccuracyTableError(f"{place} architecture: must be a name, it is empty")
+        if (active := find_active_text(name)) is not None:
+            raise AccuracyTableError(f"{place} architecture: must be plain text, it holds {active}")
         of = about.setdefault(name, {})
         runs.setdefault(name, [])
         for column in ("n_parameters", "forward_flops"):

@@ -280,7 +280,7 @@ def _commit_to_hub(upload: _Upload, repository: hub.Repository, planned: Pushed)
     if tag is not None:
         if any(each.change != "unchanged" for each in upload.compare(hub.list_contents(repo, commit))):
             raise RemoteError(
-                f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run the same again"
+                f"{repo}: must hold the bytes that were sent, it holds others; it was not tagged: run it again"
             )
         hub.tag_commit(repo, tag, commit)
     return replace(planned, commit=commit, pull_request=pull)
@@ -313,7 +313,7 @@ def _push_to_url(upload: _Upload, remote: RemoteFolder, *, overwrite: bool = Fal
         remote.remove_files([UNFINISHED])
         arrived = remote.list_files() or {}
         if different := [name for name, each in facts.items() if arrived.get(name) != each.bytes]:
-            raise RemoteError(f"{remote.name}/{different[0]}: must have arrived whole, it has not; run the same again")
+            raise RemoteError(f"{remote.name}/{different[0]}: must have arrived whole, it has not; run it again")
     return Pushed(remote.name, upload.manifest, files, is_new_place=not sizes, is_plan=upload.is_plan)
 
 

@@ -159,7 +159,7 @@ def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
             force_download=anew,
         )
         if Path(cached).parents[name.count("/")].name != at.commit:
-            raise RemoteError(f"{at.name}: it moved to another commit while it was fetched; run the same again")
+            raise RemoteError(f"{at.name}: it moved to another commit while it was fetched; run it again")
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, place)

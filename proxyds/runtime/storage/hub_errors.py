@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 MOST_WAIT_SECONDS = 60
 """Longest pause between two tries, whatever the Hub asks for."""
-_AGAIN = "run the same again, it goes on where it was"
+_AGAIN = "run it again, it goes on where it was"
 
 
 @contextmanager

@@ -253,4 +253,4 @@ def _explain(name: str, error: Exception) -> ProxydsError:
             return RemoteError(f"{name}: {said}")
         case _ if "redential" in type(error).__name__:
             return RemoteAccessError(f"{name}: {said}; set the credentials of its protocol")
-    return RemoteError(f"{name}: cannot be reached: {said}; run the same again")
+    return RemoteError(f"{name}: cannot be reached: {said}; run it again")

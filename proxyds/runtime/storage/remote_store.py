@@ -183,7 +183,7 @@ class RemoteStore:
                 for name in names
                 if record is None or (name != RECORD and not name.startswith(f"{record.attempt}/"))
             )
-        for folder in self.folder.glob("*/*/*"):
+        for folder in self.folder.glob("[!.]*/*/*"):  # not the proxies that were fetched
             record = records.get((folder.parts[-3], folder.parts[-2]))
             if record is None or record in old.values() or record.attempt != folder.name:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -191,7 +191,7 @@ class RemoteStore:
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left unfinished here."""
-        for entry in self.folder.glob("*/*/"):
+        for entry in self.folder.glob("[!.]*/*/"):
             sweep_unfinished(entry)
 
     def _read(self, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], EntryRecord]:
@@ -234,7 +234,7 @@ class RemoteStore:
             self._remove([f"{stage}/{key}/{RECORD}"])
         raise DamagedEntryError(
             f"the store {remote.name}/{name}: must have the bytes that were written for «{record.name}», it has others or is gone; "
-            "it counts as not done from now on: run the same again"
+            "it counts as not done from now on: run it again"
         )
 
 

@@ -240,7 +240,7 @@ class Store:
         elif folder.exists():
             remove_folder(folder)
         raise DamagedEntryError(
-            f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run the same again"
+            f"the store {self.name}: must still hold {file.name} of {file.stage}/{file.key}, it is gone; run it again"
         )
 
     def entries(self) -> list[Entry]:
