@@ -24,7 +24,7 @@ from proxyds.errors import DamagedEntryError, MissingExtraError, NoPermissionErr
 from proxyds.progress import ignore_progress
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.remote import RemoteFolder, open_url
-from proxyds.runtime.storage.store import Store, StoredFile, retry_if_damaged
+from proxyds.runtime.storage.store import SHELF, Store, StoredFile, retry_if_damaged
 from proxyds.runtime.task import Task, run_stored, run_task
 from tests import tasks
 from tests.conftest import TINY_RECIPE, Bucket, Run, check_manners, read_tree
@@ -722,3 +722,15 @@ def test_a_full_or_forbidden_mirror_is_said(
         with pytest.raises(kind, match="PROXYDS_STORE_MIRROR"):
             _ = entry.folder
     assert not [path for path in entry.store.root.rglob("*") if path.is_file()]
+
+
+def test_cleaning_leaves_younger_fetched_proxies_whole(memory_place: str) -> None:
+    store = Store(memory_place)
+    for key in ("p1", "p2"):
+        (store.root / SHELF / key / "data").mkdir(parents=True)
+        for name in ("manifest.json", "data/train.parquet"):
+            (store.root / SHELF / key / name).write_text("{}")
+    os.utime(store.root / SHELF / "p1", (1.0, 1.0))
+    assert store.clean(older_than_days=1)[0] == 1
+    assert not (store.root / SHELF / "p1").exists()
+    assert (store.root / SHELF / "p2" / "data" / "train.parquet").is_file()
