@@ -13,7 +13,8 @@ from proxyds.artifact.ranking_table import STATISTICS
 from proxyds.recipe.methods import METHODS
 from proxyds.recipe.models import Recipe
 
-MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$(?:\n\n\*`make docs`.*\*$)?", re.MULTILINE)
+"""A marker, and what a page says in its place where nothing was built, as in a checkout."""
 Schema = dict[str, Any]
 
 

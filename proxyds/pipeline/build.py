@@ -72,6 +72,7 @@ def build(
     space: Candidates | None = None,
     trainer: object | None = None,
     force: bool = False,
+    check: bool = True,
     **options: Unpack[Options],
 ) -> Built:
     """Builds a proxy (Algorithm 1 of the paper, whole).
@@ -89,7 +90,8 @@ def build(
         trainer: Trains all networks in place of the shipped loop: a function `(network, train, *, seed, device)` that returns the
             network, or an object with `fit`; see docs/trainer.md.
         force: Build anew, and replace another proxy at `out`. Anything but a proxy is never touched.
-        options: How the work is done; see `Execution`.
+        check: Whether the check follows that the recipe's section `check` describes; `proxyds.check` does it later.
+        options: How the work is done, such as `workers`, `device`, `store` and `quiet`; see docs/python.md.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
@@ -114,7 +116,7 @@ def build(
             built = _keep(session, out, existing)
         else:
             built = Built(out, _build(session, architectures, out, force))
-        if recipe.check is None or has_evidence(built.manifest, recipe.check):
+        if not check or recipe.check is None or has_evidence(built.manifest, recipe.check):
             return built
         return Built(out, check_ranking(session, out, recipe.check, architectures, ranked))
 

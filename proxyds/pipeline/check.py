@@ -50,6 +50,7 @@ from proxyds.errors import (
 )
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.evaluation.external import find_reference, keep_listed, read_reference, read_runs
+from proxyds.evaluation.intervals import MIN_ARCHITECTURES
 from proxyds.evaluation.runs import (
     STAGE,
     DrawAgain,
@@ -128,7 +129,7 @@ def check(
             read it.
         space: See `build.build`.
         trainer: Trains the architectures, see `build`; the evidence is of it. It may be another than the one of the build.
-        options: How the work is done; see `Execution`.
+        options: How the work is done, such as `workers`, `device`, `store` and `quiet`; see docs/python.md.
 
     Raises:
         ProxydsError: Anything that the user can mend; each class says what.
@@ -200,6 +201,12 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
     ranked = sample_architectures(architectures, settings.architectures, recipe.seed)
     recipe = session.for_check(settings).recipe
     read_reference(recipe, settings.reference, _read_as(session, settings.reference), ranked)
+    if len(ranked) < MIN_ARCHITECTURES:
+        few = (
+            f"{len(ranked)} architectures are ranked; intervals of the evidence and chances of `rank` take {MIN_ARCHITECTURES} at least: widen "
+            "the space, or raise check.architectures"
+        )
+        session.on_progress(StageEnded("space", warning=few))
     return ranked
 
 

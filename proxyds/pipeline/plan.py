@@ -213,6 +213,7 @@ def plan_build(
     source: Any = None,
     space: Candidates | None = None,
     trainer: object | None = None,
+    check: bool = True,
     **options: Unpack[Options],
 ) -> BuildPlan:
     """Says what `build` would do: decodes the source into the store and times a few steps, but trains nothing.
@@ -222,7 +223,8 @@ def plan_build(
         source: What to build it from; see `build`.
         space: See `build.build`.
         trainer: See `build`; how long it takes nobody knows.
-        options: How the work is done; see `Execution`.
+        check: Whether the recipe's check would follow.
+        options: How the work is done, such as `workers`, `device`, `store` and `quiet`; see docs/python.md.
 
     Raises:
         ProxydsError: Whatever `build` would raise before it trains.
@@ -230,19 +232,19 @@ def plan_build(
     execution = Execution.take(options, plan_build)
     recipe = hand_over_to_build(take_recipe(recipe), HandedOver(source, space, trainer))
     with open_build(recipe, execution, source) as session:
-        data, check = session.data, None
+        data, runs = session.data, None
         architectures = list_space(session)
         timing = Timing(session.set_up_training(), session.ask, session.on_progress)
         needs, (chosen, _) = find_build_needs(recipe), prepare_probes(session, architectures)
         probes = _plan_probes(session, timing, list_probe_jobs(session, chosen, needs))
-        if recipe.check is not None:
+        if check and recipe.check is not None:
             ranked = choose_ranked(session, recipe.check, architectures)
             scores = SampleScores(data.train.parsed_ids, data.train.labels)
             # no probe is trained yet, and no draw of the proxy is known
             own_draws = dict.fromkeys(
                 [PROXY] if find_reduction(recipe, scores) is None else [PROXY, ALL_LABELS], lambda *_: None
             )
-            check = _plan_runs(session, timing, list_check_runs(session, recipe.check, ranked, scores, own_draws))
+            runs = _plan_runs(session, timing, list_check_runs(session, recipe.check, ranked, scores, own_draws))
         n_selected = round(recipe.selection.ratio * len(data.train))
         is_paper, n_labels = recipe.importance.protocol == "paper", len(data.label_names)
         n_validation = 0 if is_paper else recipe.output.count_validation(len(data.evaluation))
@@ -251,9 +253,9 @@ def plan_build(
             warnings += warn_of_small(n_selected, n_labels, "train on", "raise selection.ratio, or add images")
         more = data.facts.tell_how_to_have_more("evaluation")
         warnings += warn_of_small(len(data.evaluation), n_labels, "rank on", more)
-        warnings += [*(check.warnings if check else []), *timing.warnings]
+        warnings += [*(runs.warnings if runs else []), *timing.warnings]
         n_workers = session.engine.n_workers
-        return BuildPlan(data, architectures, probes, n_selected, n_validation, n_workers, check, warnings)
+        return BuildPlan(data, architectures, probes, n_selected, n_validation, n_workers, runs, warnings)
 
 
 @showing_progress

@@ -152,7 +152,11 @@ def _count_costs(
         ]
     known = [*of_space, *named]
     example = f", where names are like {known[0]!r}" if known else ""
-    so = "" if manifest.evidence is None else " The check is of architectures of that space."
+    so = (
+        ""
+        if manifest.evidence is None
+        else " The check is of that space, and tells less of others; build a proxy for a space that holds them."
+    )
     return complete, [
         f"{len(others)} of {len(candidates)} candidates are not of the proxy's search space{example}; {others[0]!r} is one of them.{so}"
     ]

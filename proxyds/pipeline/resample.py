@@ -80,7 +80,7 @@ def resample(
         source: Where the source lies, a folder or a recipe that says so, or the same data in memory; None for where this machine last
             read it.
         force: Replace another proxy at `out`.
-        options: How the work is done; see `Execution`. No network runs, so no device is chosen.
+        options: How the work is done, such as `workers`, `device`, `store` and `quiet`; see docs/python.md. No network runs, so no device is chosen.
 
     Raises:
         RecipeError: An override changes what importance was measured with.
@@ -195,7 +195,7 @@ def apply(
         source: Where the source lies: a folder, or a recipe whose section `source` says so, or the same data in memory; None for where
             the index's own recipe says, or where this machine last read it. How the source is split is always as in the index's own recipe.
         force: Replace another proxy at `out`.
-        options: How the work is done; see `Execution`. No network runs, so no device is chosen.
+        options: How the work is done, such as `workers`, `device`, `store` and `quiet`; see docs/python.md. No network runs, so no device is chosen.
 
     Raises:
         ArtifactError: The index is none, or is not what its manifest says.

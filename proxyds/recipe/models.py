@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
@@ -266,8 +267,8 @@ class Recipe(Section):
     def __init__(self, /, *, ratio: float | None = None, method: str | None = None, **sections: Any) -> None:
         """Makes a recipe in Python: `Recipe(name="mine", space={...}, ratio=0.05, training={"epochs": 10})`.
 
-        Values are those of a file. A section is a mapping, and a folder is taken from the working folder. Without `source` the recipe is of
-        data in memory, which `proxyds.build(recipe, out, source=...)` is given.
+        Values are those of a file. A section is a mapping, and a folder is taken from the working folder. Without `source`, or with one
+        that names no `kind`, the recipe is of data in memory, which `proxyds.build(recipe, out, source=...)` is given.
 
         Args:
             ratio: The same as `selection={"ratio": ...}`.
@@ -282,9 +283,18 @@ class Recipe(Section):
         if is_candidates(sections.get("space")):
             sections["space"] = make_space(sections["space"])
         shorthands = {"ratio": ("selection", "ratio"), "method": ("selection", "method")}
-        validate_words(self, {"source": {"kind": "memory"}, **sections, "ratio": ratio, "method": method}, shorthands)
+        source = sections.get("source", {})
+        if isinstance(source, Mapping):
+            sections["source"] = {"kind": "memory", **source}
+        validate_words(self, {**sections, "ratio": ratio, "method": method}, shorthands)
         unknown = find_unknown_models(self.space)
         refuse_faults([Fault(place, message, is_unknown_name=True) for place, message in unknown], {})
+
+    def __str__(self) -> str:
+        return self.to_yaml()
+
+    def __repr__(self) -> str:
+        return f"<Recipe {self.name} {self.version}: {self.selection.ratio:g} of {self.source.kind}, networks {self.space.network}>"
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # or pydantic would call it for files, too
 

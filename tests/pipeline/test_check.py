@@ -251,10 +251,11 @@ def test_build_then_check_gives_what_a_build_with_a_check_gives(
     checked: Path, recipe: Path, tmp_path: Path, session_store: Path
 ) -> None:
     out, store = tmp_path / "p", Store(session_store)
-    built = proxyds.build(proxyds.read_recipe(recipe, ["check=null"]), out, store=store, device="cpu")
+    built = proxyds.build(recipe, out, store=store, device="cpu", check=False)
     assert built.manifest.evidence is None
+    assert proxyds.plan_build(recipe, store=store, device="cpu", check=False).check is None
     assert "Not checked yet" in (out / "README.md").read_text()
-    proxyds.check(out, overrides=["check.draws=2", "check.full_seeds=2"], store=store, device="cpu", workers=1)
+    proxyds.check(out, store=store, device="cpu", workers=1)  # as the recipe says
     assert rows(out) == rows(checked)
     assert evidence_of(out) == evidence_of(checked)
     assert (out / "recipe.yaml").read_bytes() == (checked / "recipe.yaml").read_bytes()

@@ -76,7 +76,7 @@ def rank_candidates(
         )
     measured = collect_accuracies(runs)
     if len(measured.names) < MIN_ARCHITECTURES:
-        why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them."
+        why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them, or build a proxy for a larger space."
         return _order(candidates, means, confidence, why)
     way, notes = (PROXY, evidence.own_ratio), list[str]()
     if measured_on == "validation" and way in measured.on_evaluation:
