@@ -44,6 +44,9 @@ def list_blocks(page: Path) -> list[Block]:
     return [Block(page, each["language"], each["text"], not each["reason"]) for each in BLOCK.finditer(text)]
 
 
+BETWEEN = "\n# next block\n"
+
+
 def blocks(language: str) -> list[str]:
     return [each.text for page in RUN_HERE for each in list_blocks(page) if each.language == language and each.is_run]
 
@@ -57,7 +60,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     demo = folder / "recipes" / "digits.yaml"
     text = demo.read_text(encoding="utf-8")
     for setting, smaller in (
-        ("epochs: 8", "epochs: 4"),
+        ("epochs: 8", "epochs: 2"),
         ("draws: 3", "draws: 2"),
         ("full_seeds: 3", "full_seeds: 2\n  architectures: 6"),
     ):
@@ -98,20 +101,28 @@ def write_script() -> str:
             if each.language == "sh" and each.is_run:
                 parts.append(each.text)
             elif each.text.startswith("name:"):
-                parts.append(f"cat > my-recipe.yaml <<'END'\n{make_smaller(each.text)}END\n")
+                parts.append(f"cat > my-recipe.yaml <<'END'\n{make_smaller(each.text, SMALLER_RECIPE)}END\n")
     return "\n".join(parts)
 
 
-def make_smaller(recipe: str) -> str:
-    for setting, smaller in (
-        ("image_size: 32", "image_size: 8"),
-        ("epochs: 10", "epochs: 3"),
-        ("[4, 8, 12, 16]", "[4, 8, 12]"),
-        ("draws: 3, full_seeds: 3", "draws: 2, full_seeds: 2"),
-    ):
-        assert recipe.count(setting) == 1
-        recipe = recipe.replace(setting, smaller)
-    return recipe
+SMALLER_RECIPE = {
+    "image_size: 32": "image_size: 8",
+    "epochs: 10": "epochs: 3",
+    "[4, 8, 12, 16]": "[4, 8, 12]",
+    "draws: 3, full_seeds: 3": "draws: 2, full_seeds: 2",
+}
+SMALLER_PYTHON = {
+    'training, check = {"epochs": 5,': 'training, check = {"epochs": 2,',
+    "for epoch in range(9):": "for epoch in range(3):",
+    "for epoch in range(40):": "for epoch in range(10):",
+}
+
+
+def make_smaller(text: str, smaller: dict[str, str]) -> str:
+    for setting, other in smaller.items():
+        assert text.count(setting) == 1, setting
+        text = text.replace(setting, other)
+    return text
 
 
 @pytest.mark.e2e
@@ -130,7 +141,7 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_envi
     python = str(checkout / ".venv" / "bin" / "python")
     printed = "".join(
         run([python, "-W", "error", "-c", code], checkout, session_store, **hub_environment)
-        for code in blocks("python")
+        for code in make_smaller(BETWEEN.join(blocks("python")), SMALLER_PYTHON).split(BETWEEN)
     )
     for reader in ("datasets", "webdataset"):
         assert re.search(rf"^by {reader} \['wide', 'narrow'\]", printed, re.MULTILINE)

@@ -174,8 +174,8 @@ def test_a_repository_holds_versions_of_one_proxy(
     import proxyds
 
     hub.put(repo, read_tree(second_proxy), "v1.1.0")
-    other = proxyds.resample(tiny_proxy, tmp_path / "other", overrides=["name=other"]).folder
-    for tag in ("v1.0.0", "other"):
+    other = proxyds.resample(tiny_proxy, tmp_path / "other", overrides=["name=other", "version=1.1.0"]).folder
+    for tag in ("v1.1.0", "other"):  # one that is there, on another proxy, and one that is not
         refused = run_on_hub("push", other, repo, "--tag", tag)
         assert (refused.returncode, "it holds tiny 1.1.0" in refused.stderr) == (40, True), refused.stderr
     assert hub.state(repo) == (2, ["v1.1.0"])

@@ -133,9 +133,7 @@ def test_what_kills_its_worker_is_begun_three_times_then_named_and_nothing_else_
     assert [result is None for result in results] == [True, False, False, False]
     assert [failure.task.name for failure in failures] == ["killer"]
     assert isinstance(failures[0].error, WorkerDiedError)
-    assert re.search(
-        r"^killer: its worker process or node was lost.*WorkerCrashed.*--workers", str(failures[0].error)
-    )
+    assert re.search(r"^killer: its worker process or node was lost.*WorkerCrashed.*--workers", str(failures[0].error))
     assert len((tmp_path / "killer").read_text()) == len((tmp_path / "unlucky").read_text()) == 3
     assert sorted(ran.read_text().split()) == ["a", "b"]
     wait_until(lambda: store.sweep() or not list(store.root.rglob(".unfinished-*")), 10)

@@ -193,11 +193,10 @@ def _check_tag(tag: str, manifest: Manifest) -> str:
             f"tag: must be 1 to 100 letters, digits, `.`, `_` and `-`, as git takes them for a tag (a letter or digit first, no `..`, no `.` or "
             f"`.lock` last, not main, HEAD or a commit's hash), got {tag[:100]!r}; for example v{manifest.version}"
         )
-    if re.fullmatch(r"v?\d+(\.\d+)*", tag) and tag.removeprefix("v") != manifest.version:
-        raise PushError(
-            f"tag: must be the proxy's own version, v{manifest.version}, got {tag}; build it with version: {tag.removeprefix('v')}, or "
-            "leave tag out"
-        )
+    version = tag.removeprefix("v")
+    if re.fullmatch(r"\d+(\.\d+)*", version) and version != manifest.version:
+        remedy = f"build it with version: {version}, or leave tag out" if version.count(".") == 2 else "leave tag out"
+        raise PushError(f"tag: must be the proxy's own version, v{manifest.version}, got {tag}; {remedy}")
     return tag
 
 
@@ -215,6 +214,9 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
     if repository is not None and tag is not None and tag in repository.tags:
         files = upload.compare(hub.list_contents(repo, repository.tags[tag]))
         if any(each.change != "unchanged" for each in files):
+            _find_replaced(
+                repo, hub.list_contents(repo, repository.head), upload.manifest
+            )  # refuses another proxy first
             raise TagExistsError(
                 f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version, for which "
                 "nothing is trained again (--set version=...), or take a tag of words"
