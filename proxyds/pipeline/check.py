@@ -202,10 +202,8 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
     recipe = session.for_check(settings).recipe
     read_reference(recipe, settings.reference, _read_as(session, settings.reference), ranked)
     if len(ranked) < MIN_ARCHITECTURES:
-        few = (
-            f"{len(ranked)} architectures are ranked; intervals of the evidence and chances of `rank` take {MIN_ARCHITECTURES} at least: widen "
-            "the space, or raise check.architectures"
-        )
+        remedy = "raise check.architectures" if settings.architectures < MIN_ARCHITECTURES else "make the space larger"
+        few = f"{len(ranked)} architectures are ranked; intervals of the evidence and chances of `rank` take {MIN_ARCHITECTURES} at least: {remedy}"
         session.on_progress(StageEnded("space", warning=few))
     return ranked
 
