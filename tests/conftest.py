@@ -12,6 +12,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -239,15 +240,22 @@ def check_manners(done: subprocess.CompletedProcess[str], *secrets: str) -> None
         assert done.stderr.count("proxyds: ") == 1, done.stderr
 
 
-@pytest.fixture(scope="session")
-def hub_environment() -> Iterator[dict[str, str]]:
-    """The variables with which programs talk to a stand-in for the Hub, `hub_server.py`, as its user `me`."""
+@contextmanager
+def serve_hub() -> Iterator[dict[str, str]]:
+    """Gives the variables with which programs talk to a stand-in for the Hub, `hub_server.py`, as its user `me`; it ends with the block."""
     script = Path(__file__).parent / "hub_server.py"
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         exports = [server.stdout.readline().removeprefix("export ").strip() for _ in range(3)]
         yield {**dict(line.split("=", 1) for line in exports), "HF_HUB_OFFLINE": "0"}
         server.terminate()
+
+
+@pytest.fixture(scope="session")
+def hub_environment() -> Iterator[dict[str, str]]:
+    """The variables for one stand-in for the Hub, see `serve_hub`."""
+    with serve_hub() as environment:
+        yield environment
 
 
 class Hub:

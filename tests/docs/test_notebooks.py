@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import Run, serve_hub
 
 FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -61,11 +61,11 @@ def test_your_own_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_search_on_a_proxy_from_the_hub(
     checked_proxy: Path,
     run_on_hub: Run,
-    hub_environment: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shutil.copytree(checked_proxy, tmp_path / "proxy")
-    assert run_on_hub("push", tmp_path / "proxy", "me/digits-proxy").returncode == 0
-    shown = run("search-on-a-proxy", tmp_path, {**hub_environment, "HF_HOME": str(tmp_path / "hf")}, monkeypatch)
+    with serve_hub() as own:  # where nobody has taken the name yet
+        assert run_on_hub("push", tmp_path / "proxy", "me/digits-proxy", **own).returncode == 0
+        shown = run("search-on-a-proxy", tmp_path, {**own, "HF_HOME": str(tmp_path / "hf")}, monkeypatch)
     assert "base_filters" in shown
