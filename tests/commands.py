@@ -31,21 +31,35 @@ def run_forked(
     Raises:
         TimeoutError: It has not ended within so many seconds.
     """
+    return _fork(list(arguments), folder, environment, f"{first}\n{COMMAND}", seconds)
+
+
+def run_forked_python(code: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs some Python in a folder as `python -W error -c` does."""
+    return _fork(["-c"], folder, environment, f"import warnings\nwarnings.simplefilter('error')\n{code}", 600)
+
+
+COMMAND = "from proxyds.cli.main import main\nmain()"
+
+
+def _fork(
+    arguments: list[str], folder: Path, environment: Mapping[str, str], code: str, seconds: float
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as place:
         outputs = [Path(place, "stdout"), Path(place, "stderr")]
-        process = _FORKS.Process(target=_run, args=(list(arguments), str(folder), dict(environment), first, outputs))
+        process = _FORKS.Process(target=_run, args=(arguments, str(folder), dict(environment), code, outputs))
         process.start()
         process.join(seconds)
         if process.is_alive():
             process.kill()
             process.join()
-            raise TimeoutError(f"proxyds {' '.join(arguments)}: still running after {seconds} seconds")
-        code = process.exitcode
-        assert code is not None
-        return subprocess.CompletedProcess(list(arguments), code, *(path.read_text("utf-8") for path in outputs))
+            raise TimeoutError(f"{' '.join(arguments)}: still running after {seconds} seconds")
+        exit_code = process.exitcode
+        assert exit_code is not None
+        return subprocess.CompletedProcess(arguments, exit_code, *(path.read_text("utf-8") for path in outputs))
 
 
-def _run(arguments: list[str], folder: str, environment: dict[str, str], first: str, outputs: list[Path]) -> None:
+def _run(arguments: list[str], folder: str, environment: dict[str, str], code: str, outputs: list[Path]) -> None:
     for path, descriptor in zip(outputs, (1, 2), strict=True):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
@@ -57,19 +71,17 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], first: 
         each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each
     ]  # as an interpreter starts
     sys.argv = ["proxyds", *arguments]
-    code = 1
+    exit_code = 0
     try:
-        exec(first, {})
-        from proxyds.cli.main import main
-
-        main()
+        exec(code, {"__name__": "__main__"})
     except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        exit_code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 - as an interpreter prints it
+        exit_code = 1
         traceback.print_exc()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(code)
+    os._exit(exit_code)
 
 
 CLIENT = """\

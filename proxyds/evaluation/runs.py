@@ -238,15 +238,15 @@ def train_and_test(*, folder: Path, report: Report, **job_fields: Any) -> None:
     """
     job = RunJob(**job_fields)
 
-    def measure(samples: Samples) -> tuple[float, float]:
-        return measure_network(network, samples.pixels(), samples.labels, job.device, job.settings.precision)
-
+    held_out = [job.held_out] if job.evaluation is None else [job.held_out, job.evaluation]
     with job.within_memory():
         network, losses, training_seconds = job.run(report)
         started = time.perf_counter()
-        accuracy, loss = measure(job.held_out)
+        sets = [(each.pixels(), each.labels) for each in held_out]
+        measured = measure_network(network, sets, job.device, job.settings.precision)
+        accuracy, loss = next(measured)
         test_seconds = time.perf_counter() - started
-        evaluation_accuracy = None if job.evaluation is None else measure(job.evaluation)[0]
+        evaluation_accuracy = None if job.evaluation is None else next(measured)[0]
     result = {
         "accuracy": accuracy,
         "evaluation_accuracy": evaluation_accuracy,

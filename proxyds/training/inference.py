@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from proxyds.data.pixels import ImageArray
 from proxyds.training.model import PixelNetwork
@@ -33,43 +34,55 @@ def predict_labels(
     network: PixelNetwork, pixels: ImageArray, device: str = "cpu", precision: str = "auto"
 ) -> NDArray[np.int64]:
     """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
-    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _ask(network, pixels, device, precision)])
+    prepared = _prepare(network, pixels, device, precision)
+    return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _run(prepared, pixels)])
 
 
 @torch.inference_mode()
 def measure_network(
-    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu", precision: str = "auto"
-) -> tuple[float, float]:
-    """Measures accuracy and loss.
+    network: PixelNetwork,
+    held_out: Sequence[tuple[ImageArray, NDArray[np.int64]]],
+    device: str = "cpu",
+    precision: str = "auto",
+) -> Iterator[tuple[float, float]]:
+    """Measures accuracy and loss on one or more sets of samples, one after the other as they are asked for.
 
     Args:
         network: In evaluation mode.
-        pixels: (N, C, H, W) uint8.
-        labels: (N,) int64, the true ones.
+        held_out: Of each set pixels (N, C, H, W) uint8 and true labels (N,) int64.
         device: `cpu` or a CUDA device.
         precision: `training.precision`; `auto` is float32 here, on GPUs too.
 
-    Returns:
-        The share of samples whose label `predict_labels` finds, and the mean cross-entropy in nats.
+    Yields:
+        Of each set the share of samples whose label `predict_labels` finds, and the mean cross-entropy in nats.
     """
-    n_right, loss = 0, 0.0
-    for logits, true in _ask_labelled(network, pixels, labels, device, precision):
-        n_right += int((logits.argmax(1) == true).sum())
-        loss += float(F.cross_entropy(logits, true, reduction="sum"))
-    return n_right / len(labels), loss / len(labels)
+    prepared = _prepare(network, held_out[0][0], device, precision)
+    for pixels, labels in held_out:
+        n_right, loss = 0, 0.0
+        for logits, true in _run_labelled(prepared, pixels, labels):
+            n_right += int((logits.argmax(1) == true).sum())
+            loss += float(F.cross_entropy(logits, true, reduction="sum"))
+        yield n_right / len(labels), loss / len(labels)
 
 
 @torch.inference_mode()
 def measure_answers(
     network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str = "cpu", precision: str = "auto"
 ) -> NDArray[np.float32]:
-    """Measures of each sample how sure a network is, and how right; takes what `measure_network` takes.
+    """Measures of each sample how sure a network is, and how right.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64, the true ones.
+        device: `cpu` or a CUDA device.
+        precision: See `measure_network`.
 
     Returns:
         (4, N) float32, in the order of `selection.records.MEASURES`.
     """
     batches = []
-    for logits, labels_of_batch in _ask_labelled(network, pixels, labels, device, precision):
+    for logits, labels_of_batch in _run_labelled(_prepare(network, pixels, device, precision), pixels, labels):
         true = labels_of_batch[:, None]
         log_p = logits.log_softmax(1)
         p = log_p.exp()
@@ -99,41 +112,50 @@ def extract_features(
         the paper does not say how a layer becomes a vector, and averages keep D small at every layer. Outputs (n, h, w, D), of some
         transformers' inner layers, look like (n, D, h, w): take a later layer of those.
     """
-    return np.concatenate([vectors.cpu().numpy() for _, vectors in _ask(network, pixels, device, precision, layer)])
+    prepared = _prepare(network, pixels, device, precision, layer)
+    return np.concatenate([vectors.cpu().numpy() for _, vectors in _run(prepared, pixels)])
 
 
-def _ask_labelled(
-    network: PixelNetwork, pixels: ImageArray, labels: NDArray[np.int64], device: str, precision: str
+class _Prepared(NamedTuple):
+    """A network that is asked, how it computes, and the layer that is read."""
+
+    network: PixelNetwork
+    computation: Computation
+    layer: str | None
+
+
+def _run_labelled(
+    prepared: _Prepared, pixels: ImageArray, labels: NDArray[np.int64]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields each batch's logits (n, L) float32 and true labels (n,) int64."""
+    device = prepared.computation.device
     labels_of_batches = torch.split(torch.from_numpy(labels).to(device), _batch_size(device))
-    for (logits, _), true in zip(_ask(network, pixels, device, precision), labels_of_batches, strict=True):
+    for (logits, _), true in zip(_run(prepared, pixels), labels_of_batches, strict=True):
         yield logits.float(), true
 
 
-def _ask(
+def _prepare(
     network: PixelNetwork, pixels: ImageArray, device: str, precision: str, layer: str | None = None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Runs a copy of a network on a device, its batch norms folded where its outputs stay the same; yields as `_run` does."""
+) -> _Prepared:
+    """Copies a network to a device, its batch norms folded where its outputs for the first of some pixels stay the same."""
     plain = copy.deepcopy(network)
     exact = choose_computation(network, device, "float32")
     computation = choose_computation(network, device, precision) if precision != "auto" else exact
     plain.to(device=device, memory_format=exact.torch_format)  # type: ignore[call-overload]
     some = pixels[:N_COMPARED]
-    (expected,) = _run(plain, some, exact, layer)
+    (expected,) = _run(_Prepared(plain, exact, layer), some)
     try:
         folded = fold_batch_norms(plain, layer or "")
-        (outputs,) = _run(folded, some, exact, layer)
+        (outputs,) = _run(_Prepared(folded, exact, layer), some)
         is_same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(outputs, expected, strict=True))
     except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
         is_same = False
-    return _run(folded if is_same else plain, pixels, computation, layer)
+    return _Prepared(folded if is_same else plain, computation, layer)
 
 
-def _run(
-    network: PixelNetwork, pixels: ImageArray, computation: Computation, layer: str | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields one batch's logits after the other's, and a layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
+def _run(prepared: _Prepared, pixels: ImageArray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields one batch's logits after the other's, and the layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
+    network, computation, layer = prepared
     outputs: list[Tensor] = []
     handle = None
     if layer is not None:
@@ -183,7 +205,11 @@ def fold_batch_norms(network: PixelNetwork, layer: str = "") -> PixelNetwork:
         convolution, norm = (folded.network.get_submodule(name) for name in (convolution_name, norm_name))
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        folded.network.set_submodule(convolution_name, fuse_conv_bn_eval(convolution, norm))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
         folded.network.set_submodule(norm_name, nn.Identity())
     return folded
 

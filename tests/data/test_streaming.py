@@ -101,7 +101,7 @@ def test_other_tars_of_the_same_samples_give_the_same_selection(
     workers: None, digits_rows: list[tuple[bytes, int]], write_recipe_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Whatever the shards and the number of workers: only places in the source differ."""
-    recipe, drawn = tars_recipe(write_recipe_file), []
+    recipe, drawn = tars_recipe(write_recipe_file, TINY_RECIPE.replace("epochs: 5", "epochs: 2")), []
     for n_tars, n_workers in ((1, 1), (7, 2)):
         shutil.rmtree(tmp_path / "tars", ignore_errors=True)
         write_tars(tmp_path / "tars", digits_rows, n_tars)
@@ -184,7 +184,7 @@ def test_a_streamed_proxy_is_checked_and_drawn_again(
 ) -> None:
     write_tars(tmp_path / "tars", digits_rows, 3)
     text = TINY_RECIPE.replace("depth: 8", "depth: [8, 14]").replace("epochs: 5", "epochs: 2")
-    recipe = tars_recipe(write_recipe_file, text + "check: {architectures: 5, draws: 2, full_seeds: 2}\n")
+    recipe = tars_recipe(write_recipe_file, text + "check: {architectures: 5, draws: 1, full_seeds: 1}\n")
     store = Store(tmp_path / "store")
     tables = []
     for streamed in (True, False):

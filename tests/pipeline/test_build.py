@@ -342,7 +342,7 @@ def test_nothing_in_a_proxy_names_a_place_on_this_machine(tiny_proxy: Path) -> N
         assert not [place for place in places if len(place) > 3 and place.encode() in held], path
 
 
-SLOW_HEAVY = TINY_RECIPE.replace("base_filters: [4, 8]", "base_filters: [2, 16]").replace("epochs: 5", "epochs: 10")
+SLOW_HEAVY = TINY_RECIPE.replace("base_filters: [4, 8]", "base_filters: [2, 16]").replace("epochs: 5", "epochs: 6")
 
 
 @pytest.fixture(scope="module")

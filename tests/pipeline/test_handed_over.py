@@ -49,7 +49,7 @@ BUILD = """\
 recipe = Recipe.model_validate_json(json.dumps({
     "name": "own", "space": make_space(networks), "selection": {"ratio": 0.1},
     "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.02, "crop_padding": 0, "horizontal_flip": False},
-    "check": {"architectures": 5, "draws": 1, "full_seeds": 2},
+    "check": {"architectures": 5, "draws": 1, "full_seeds": 1},
 }))
 print(proxyds.build(recipe, sys.argv[1], workers=2, device="cpu").manifest.evidence.n_architectures)
 """

@@ -104,7 +104,7 @@ def test_asking_a_probe_changes_nothing_of_its_training(proxies: dict[str, Path]
 def test_a_check_compares_with_the_methods_that_are_asked_for(
     recipe: Path, tmp_path: Path, session_store: Path, run_proxyds: Run
 ) -> None:
-    check = "check={draws: 1, full_seeds: 2, controls: [easiest, herding, entropy-tails]}"
+    check = "check={draws: 1, full_seeds: 1, architectures: 5, controls: [easiest, herding, entropy-tails]}"
     read = proxyds.read_recipe(recipe, ["selection.method=cases-stratified", check])
     plan = proxyds.plan_build(read, store=Store(session_store), device="cpu")
     assert plan.check is not None
@@ -115,9 +115,9 @@ def test_a_check_compares_with_the_methods_that_are_asked_for(
     assert ranking is not None
     told = {name: ranking["dataset"].to_pylist().count(name) for name in dict.fromkeys(ranking["dataset"].to_pylist())}
     assert told == planned == {
-        "full": 12,
-        **dict.fromkeys(("proxy", "random", "stratified"), 6),
-        **dict.fromkeys(("easiest", "entropy-tails", "herding", "fewer-epochs"), 6),
+        "full": 5,
+        **dict.fromkeys(("proxy", "random", "stratified"), 5),
+        **dict.fromkeys(("easiest", "entropy-tails", "herding", "fewer-epochs"), 5),
     }  # fmt: skip
     assert list(told) == [
         "full",
@@ -214,7 +214,7 @@ def test_labels_are_kept_by_importance_whatever_the_method(recipe: Path, tmp_pat
         [
             "selection.method=easier",
             "selection.labels={keep: 5, order: labels-first, choice: top}",
-            "check={draws: 2, full_seeds: 2, controls: [easiest]}",
+            "check={draws: 1, full_seeds: 1, architectures: 5, controls: [easiest]}",
         ],
     )
     built = proxyds.build(read, tmp_path / "proxy", store=Store(session_store), device="cpu")

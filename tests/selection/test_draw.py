@@ -18,7 +18,7 @@ from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systemat
 from proxyds.selection.similarity import carry_importance
 from tests.selection.ids import make_ids
 
-N_DRAWS = 20_000
+N_DRAWS = 8_000
 WEIGHTS = np.array([6.0, 6.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
 
 

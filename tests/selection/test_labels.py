@@ -331,7 +331,7 @@ def test_a_check_compares_with_random_labels_and_with_all(reduced: Path, tmp_pat
     import shutil
 
     proxy = Path(shutil.copytree(reduced, tmp_path / "proxy"))
-    settings = ["--set", "check.draws=2", "--set", "check.full_seeds=2", "--set", "check.architectures=5"]
+    settings = ["--set", "check.draws=1", "--set", "check.full_seeds=1", "--set", "check.architectures=5"]
     planned = json.loads(run_proxyds("check", proxy, "--dry-run", "--json", *settings).stdout)
     checked = run_proxyds("check", proxy, "-q", *settings)
     assert checked.returncode == 0, checked.stderr

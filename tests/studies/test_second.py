@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_shipped_inference() -> None:
     trained = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=30)
     held_out, true = images(1)
     scores = measure(trained, pixels, held_out, true, all_scores=True)
-    accuracy, loss = measure_network(trained.network, held_out, true)
+    accuracy, loss = next(measure_network(trained.network, [(held_out, true)]))
     assert scores["accuracy"] == accuracy > 0.5
     assert scores["loss"] == pytest.approx(loss, rel=1e-3)
     assert set(scores) <= set(COLUMNS)

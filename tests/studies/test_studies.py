@@ -47,7 +47,7 @@ space:
     - {depth: 8, base_filters: 4, kernel_size: 3, multiplier: 2}
 probes: {seeds: 3}
 selection: {ratio: 0.1}
-training: {epochs: 4, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
+training: {epochs: 2, batch_size: 64, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}
 check: {draws: 2, full_seeds: 2}
 """
 
@@ -194,12 +194,12 @@ def test_a_draws_probes_are_its_own_and_averaged_where_scores_are(recipe: Recipe
 def test_what_choosing_costs_by_hand(recipe: Recipe, session_store: Path) -> None:
     chosen = make_probes(recipe, session_store).architectures[::4]
     light, heavy = chosen
-    n_seen, n_all = 4 * (1295 // 32) * 32, 1295 + 143
+    n_seen, n_all = 2 * (1295 // 64) * 64, 1295 + 143
     costs = {name: weighing.find_cost(name, recipe, chosen, 1295, 143) for name in (*METHODS, None)}
     assert costs["random"] == costs["stratified"] == costs[None] == 0
     assert costs["cases"] == n_seen * (light.training_flops + heavy.training_flops) + n_all * heavy.forward_flops
     assert costs["k-center"] == n_seen * heavy.training_flops + n_all * heavy.forward_flops
-    assert costs["easiest"] == n_seen * heavy.training_flops + 4 * 1295 * heavy.forward_flops
+    assert costs["easiest"] == n_seen * heavy.training_flops + 2 * 1295 * heavy.forward_flops
     assert costs["el2n"] == 3 * costs["easiest"]
 
 
@@ -316,7 +316,7 @@ def test_other_trainings_cost_the_same_and_labels_are_kept(recipe: Recipe, tmp_p
     study = parts.Study("little", "little", tuple(every.values()))
     sets = {name: list(fidelity.list_sets(study, part, probes, range(2))) for name, part in every.items()}
     assert {name: (each[0].n_samples, each[0].n_steps) for name, each in sets.items()} == {
-        "plain": (130, 16), "twice the samples, half the epochs": (259, 16), "smaller batches": (130, 32), "four labels": (130, 16),
+        "plain": (130, 4), "twice the samples, half the epochs": (259, 4), "smaller batches": (130, 16), "four labels": (130, 4),
     }  # fmt: skip
     kept = [each.kept_labels for each in sets["four labels"]]
     assert all(len(labels) == 4 for labels in kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,9 @@ def test_answers_are_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.log(torch.tensor([[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3]]))
     batches = [(logits, logits[:, :0])] * 2
     monkeypatch.setattr("proxyds.training.inference.CPU_BATCH", 2)
-    monkeypatch.setattr("proxyds.training.inference._ask", lambda *_: iter(batches))
+    on_cpu = SimpleNamespace(computation=SimpleNamespace(device="cpu"))
+    monkeypatch.setattr("proxyds.training.inference._prepare", lambda *_: on_cpu)
+    monkeypatch.setattr("proxyds.training.inference._run", lambda *_: iter(batches))
     measured = dict(zip(MEASURES, measure_answers(None, images(4), np.array([0, 2, 1, 0])), strict=True))  # type: ignore[arg-type]
     np.testing.assert_allclose(measured["loss"], [0.35667, 1.09861, 1.60944, 1.09861], atol=1e-4)
     np.testing.assert_allclose(measured["entropy"], [0.80182, 1.09861, 0.80182, 1.09861], atol=1e-4)
@@ -71,7 +74,7 @@ def test_answers_agree_with_the_labels_that_a_network_gives() -> None:
     train_network(network, pixels, labels, Training(epochs=1, batch_size=50, crop_padding=1), seed=2)
     loss, _, el2n, margin = measure_answers(network, pixels, labels)
     right = predict_labels(network, pixels) == labels
-    assert measure_network(network, pixels, labels) == (right.mean(), pytest.approx(loss.mean(), abs=1e-6))
+    assert next(measure_network(network, [(pixels, labels)])) == (right.mean(), pytest.approx(loss.mean(), abs=1e-6))
     assert 0 < right.sum() < 150
     assert ((margin > 0) == right).all()
     assert ((loss < np.log(2)) == right).all()  # of two labels

@@ -72,9 +72,9 @@ def test_training_in_bfloat16_is_the_same_twice() -> None:
 def test_inference_follows_where_bfloat16_is_asked_for() -> None:
     network, _ = train("float32")
     pixels, labels = quarters()
-    exact, _ = measure_network(network, pixels, labels)
-    accuracy, loss = measure_network(network, pixels, labels, precision="bfloat16")
-    assert loss != measure_network(network, pixels, labels)[1]
+    exact, _ = next(measure_network(network, [(pixels, labels)]))
+    accuracy, loss = next(measure_network(network, [(pixels, labels)], precision="bfloat16"))
+    assert loss != next(measure_network(network, [(pixels, labels)]))[1]
     assert accuracy == pytest.approx(exact, abs=0.02)
     assert (predict_labels(network, pixels, precision="bfloat16") == predict_labels(network, pixels)).mean() > 0.97
     features = extract_features(network, "pool", pixels[:64], precision="bfloat16")
