@@ -23,10 +23,9 @@ demo: install ## build the digits proxy and check it, train twelve candidates on
 	$(BIN)/python docs/examples/candidates.py digits-proxy candidates.csv
 	$(BIN)/proxyds rank digits-proxy candidates.csv
 
-# Three on two cores: a third of the time tests wait, for processes that start and for what they killed.
-TEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 15
+TEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
-test: install ## run the default tests, three files at a time (minutes)
+test: install ## run the default tests, two files at a time (minutes)
 	$(TEST)
 
 test-e2e: install ## run what `make test` leaves out: whole builds, checks, pushes and kills, end to end (minutes)

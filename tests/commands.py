@@ -15,10 +15,13 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
+_COMMAND = "from proxyds.cli.main import main\nmain()"
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.preloaded"])
 
@@ -31,15 +34,16 @@ def run_forked(
     Raises:
         TimeoutError: It has not ended within so many seconds.
     """
-    return _fork(list(arguments), folder, environment, f"{first}\n{COMMAND}", seconds)
+    return _fork(["proxyds", *arguments], folder, environment, f"{first}\n{_COMMAND}", seconds)
 
 
 def run_forked_python(code: str, folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs some Python in a folder as `python -W error -c` does."""
-    return _fork(["-c"], folder, environment, f"import warnings\nwarnings.simplefilter('error')\n{code}", 600)
+    """Runs some Python in a folder; its warnings are errors.
 
-
-COMMAND = "from proxyds.cli.main import main\nmain()"
+    Raises:
+        TimeoutError: It has not ended within ten minutes.
+    """
+    return _fork(["-c"], folder, {**environment, "PYTHONWARNINGS": "error"}, code, 600)
 
 
 def _fork(
@@ -70,12 +74,17 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], code: s
     sys.path[:0] = [
         each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each
     ]  # as an interpreter starts
-    sys.argv = ["proxyds", *arguments]
+    sys.argv = arguments
     exit_code = 0
     try:
-        exec(code, {"__name__": "__main__"})
+        if os.environ.get("PYTHONWARNINGS") == "error":
+            warnings.simplefilter("error")
+        sys.modules["__main__"] = program = ModuleType("__main__")
+        exec(compile(code, "<string>", "exec", dont_inherit=True), vars(program))
     except SystemExit as ended:
         exit_code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - as an interpreter prints it
         exit_code = 1
         traceback.print_exc()

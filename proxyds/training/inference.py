@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -29,40 +29,68 @@ N_COMPARED, TOLERANCE = 8, 1e-3
 """Images on which a folded network is compared with what it was, and how far they may differ, as a share of their length."""
 
 
+class PreparedNetwork(NamedTuple):
+    """A network that is asked, how it computes, and the layer whose output is read, if any."""
+
+    network: PixelNetwork
+    computation: Computation
+    layer: str | None
+
+
+@torch.inference_mode()
+def prepare_network(
+    network: PixelNetwork, pixels: ImageArray, device: str = "cpu", precision: str = "auto", layer: str | None = None
+) -> PreparedNetwork:
+    """Copies a network to a device, its batch norms folded where its outputs stay the same.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8; on the first of them the outputs are compared.
+        device: `cpu` or a CUDA device.
+        precision: `training.precision`; `auto` is float32 here, on GPUs too.
+        layer: A name of `list_layers` whose output is read, and so must stay the same too.
+    """
+    plain = copy.deepcopy(network)
+    exact = choose_computation(network, device, "float32")
+    computation = choose_computation(network, device, precision) if precision != "auto" else exact
+    plain.to(device=device, memory_format=exact.torch_format)  # type: ignore[call-overload]
+    some = pixels[:N_COMPARED]
+    (expected,) = _run(PreparedNetwork(plain, exact, layer), some)
+    try:
+        folded = fold_batch_norms(plain, layer or "")
+        (outputs,) = _run(PreparedNetwork(folded, exact, layer), some)
+        is_same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(outputs, expected, strict=True))
+    except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
+        is_same = False
+    return PreparedNetwork(folded if is_same else plain, computation, layer)
+
+
 @torch.inference_mode()
 def predict_labels(
     network: PixelNetwork, pixels: ImageArray, device: str = "cpu", precision: str = "auto"
 ) -> NDArray[np.int64]:
     """Returns the label with the largest logit for uint8 pixels (N, C, H, W), as (N,) int64."""
-    prepared = _prepare(network, pixels, device, precision)
+    prepared = prepare_network(network, pixels, device, precision)
     return np.concatenate([logits.argmax(1).cpu().numpy() for logits, _ in _run(prepared, pixels)])
 
 
 @torch.inference_mode()
-def measure_network(
-    network: PixelNetwork,
-    held_out: Sequence[tuple[ImageArray, NDArray[np.int64]]],
-    device: str = "cpu",
-    precision: str = "auto",
-) -> Iterator[tuple[float, float]]:
-    """Measures accuracy and loss on one or more sets of samples, one after the other as they are asked for.
+def measure_network(prepared: PreparedNetwork, pixels: ImageArray, labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Measures accuracy and loss.
 
     Args:
-        network: In evaluation mode.
-        held_out: Of each set pixels (N, C, H, W) uint8 and true labels (N,) int64.
-        device: `cpu` or a CUDA device.
-        precision: `training.precision`; `auto` is float32 here, on GPUs too.
+        prepared: Of `prepare_network`; once for all that it is measured on.
+        pixels: (N, C, H, W) uint8.
+        labels: (N,) int64, the true ones.
 
-    Yields:
-        Of each set the share of samples whose label `predict_labels` finds, and the mean cross-entropy in nats.
+    Returns:
+        The share of samples whose label `predict_labels` finds, and the mean cross-entropy in nats.
     """
-    prepared = _prepare(network, held_out[0][0], device, precision)
-    for pixels, labels in held_out:
-        n_right, loss = 0, 0.0
-        for logits, true in _run_labelled(prepared, pixels, labels):
-            n_right += int((logits.argmax(1) == true).sum())
-            loss += float(F.cross_entropy(logits, true, reduction="sum"))
-        yield n_right / len(labels), loss / len(labels)
+    n_right, loss = 0, 0.0
+    for logits, true in _run_labelled(prepared, pixels, labels):
+        n_right += int((logits.argmax(1) == true).sum())
+        loss += float(F.cross_entropy(logits, true, reduction="sum"))
+    return n_right / len(labels), loss / len(labels)
 
 
 @torch.inference_mode()
@@ -76,13 +104,13 @@ def measure_answers(
         pixels: (N, C, H, W) uint8.
         labels: (N,) int64, the true ones.
         device: `cpu` or a CUDA device.
-        precision: See `measure_network`.
+        precision: See `prepare_network`.
 
     Returns:
         (4, N) float32, in the order of `selection.records.MEASURES`.
     """
     batches = []
-    for logits, labels_of_batch in _run_labelled(_prepare(network, pixels, device, precision), pixels, labels):
+    for logits, labels_of_batch in _run_labelled(prepare_network(network, pixels, device, precision), pixels, labels):
         true = labels_of_batch[:, None]
         log_p = logits.log_softmax(1)
         p = log_p.exp()
@@ -105,27 +133,19 @@ def extract_features(
         layer: A name of `list_layers`.
         pixels: (N, C, H, W) uint8.
         device: `cpu` or a CUDA device.
-        precision: See `measure_network`.
+        precision: See `prepare_network`.
 
     Returns:
         (N, D) float32. A spatial output (n, D, h, w) is averaged over its positions, one of tokens (n, tokens, D) over the tokens:
         the paper does not say how a layer becomes a vector, and averages keep D small at every layer. Outputs (n, h, w, D), of some
         transformers' inner layers, look like (n, D, h, w): take a later layer of those.
     """
-    prepared = _prepare(network, pixels, device, precision, layer)
+    prepared = prepare_network(network, pixels, device, precision, layer)
     return np.concatenate([vectors.cpu().numpy() for _, vectors in _run(prepared, pixels)])
 
 
-class _Prepared(NamedTuple):
-    """A network that is asked, how it computes, and the layer that is read."""
-
-    network: PixelNetwork
-    computation: Computation
-    layer: str | None
-
-
 def _run_labelled(
-    prepared: _Prepared, pixels: ImageArray, labels: NDArray[np.int64]
+    prepared: PreparedNetwork, pixels: ImageArray, labels: NDArray[np.int64]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields each batch's logits (n, L) float32 and true labels (n,) int64."""
     device = prepared.computation.device
@@ -134,26 +154,7 @@ def _run_labelled(
         yield logits.float(), true
 
 
-def _prepare(
-    network: PixelNetwork, pixels: ImageArray, device: str, precision: str, layer: str | None = None
-) -> _Prepared:
-    """Copies a network to a device, its batch norms folded where its outputs for the first of some pixels stay the same."""
-    plain = copy.deepcopy(network)
-    exact = choose_computation(network, device, "float32")
-    computation = choose_computation(network, device, precision) if precision != "auto" else exact
-    plain.to(device=device, memory_format=exact.torch_format)  # type: ignore[call-overload]
-    some = pixels[:N_COMPARED]
-    (expected,) = _run(_Prepared(plain, exact, layer), some)
-    try:
-        folded = fold_batch_norms(plain, layer or "")
-        (outputs,) = _run(_Prepared(folded, exact, layer), some)
-        is_same = all((a - b).norm() <= TOLERANCE * b.norm() for a, b in zip(outputs, expected, strict=True))
-    except Exception:  # noqa: BLE001 - anybody's network code, which may look at its own layers
-        is_same = False
-    return _Prepared(folded if is_same else plain, computation, layer)
-
-
-def _run(prepared: _Prepared, pixels: ImageArray) -> Iterator[tuple[Tensor, Tensor]]:
+def _run(prepared: PreparedNetwork, pixels: ImageArray) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields one batch's logits after the other's, and the layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
     network, computation, layer = prepared
     outputs: list[Tensor] = []
@@ -233,7 +234,10 @@ def _find_pairs(network: nn.Module) -> list[tuple[str, str]]:
 
     pairs = []
     for node in graph.nodes:
-        if not is_own(node, nn.BatchNorm2d) or modules[str(node.target)].running_mean is None:
+        if not is_own(node, nn.BatchNorm2d):
+            continue
+        norm = modules[str(node.target)]
+        if norm.training or norm.running_mean is None:  # normalises by the batch
             continue
         before = node.args[0] if node.args else None
         if isinstance(before, fx.Node) and is_own(before, nn.Conv2d) and len(before.users) == 1:

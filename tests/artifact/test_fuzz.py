@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-N_PROXIES, N_PROCESSES = 200, 20
+N_PROXIES, N_PROCESSES = 200, 10
 MOST_SECONDS, MOST_BYTES = 5.0, 1_000_000_000
 
 
@@ -18,8 +18,8 @@ MOST_SECONDS, MOST_BYTES = 5.0, 1_000_000_000
     ("part", "whole"),
     [
         (0, "tiny_proxy"),
-        *(pytest.param(part, "tiny_proxy", marks=pytest.mark.slow) for part in range(1, 10)),
-        *(pytest.param(part, "checked_proxy", marks=pytest.mark.slow) for part in range(10, 20)),
+        *(pytest.param(part, "tiny_proxy", marks=pytest.mark.slow) for part in (1, 2, 3, 4)),
+        *(pytest.param(part, "checked_proxy", marks=pytest.mark.slow) for part in (5, 6, 7, 8, 9)),
     ],
 )
 def test_a_fuzzed_proxy_is_loaded_right_or_refused(

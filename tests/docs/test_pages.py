@@ -19,6 +19,7 @@ from proxyds.recipe.yaml import read_recipe
 from proxyds.space.listing import list_architectures
 from tests.commands import install_forked, run_forked_python
 from tests.conftest import Run
+from tests.shortcuts import WORKERS
 
 ROOT = Path(__file__).parents[2]
 NAMES = "first-proxy images candidates networks evidence ranking searching python publishing"
@@ -140,8 +141,9 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_envi
     assert "digits-proxy 1.0.0 made from an index: digits-applied" in shown
     assert (checkout / "digits-from-the-shelf" / "manifest.json").is_file()
     environment, printed = {**os.environ, "PROXYDS_STORE": str(session_store), **hub_environment}, ""
-    for code in make_smaller(BETWEEN.join(blocks("python")), SMALLER_PYTHON).split(BETWEEN):
-        ran = run_forked_python(code, checkout, environment)
+    codes = make_smaller(BETWEEN.join(blocks("python")), SMALLER_PYTHON).split(BETWEEN)
+    for number, code in enumerate(codes):  # the first, the README's own, with workers
+        ran = run_forked_python(code, checkout, environment | ({WORKERS: "1"} if number == 0 else {}))
         assert ran.returncode == 0, ran.stderr
         printed += ran.stdout
     for reader in ("datasets", "webdataset"):

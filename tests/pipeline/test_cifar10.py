@@ -39,7 +39,7 @@ QUICK = (
     "source.image_size=8",
     "space.choices.depth=8",
     "space.choices.base_filters=[4, 8]",
-    "training.epochs=1",
+    "training.epochs=2",
     "training.crop_padding=1",
     "check=null",
 )

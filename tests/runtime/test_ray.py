@@ -255,7 +255,7 @@ def is_swept(store: Store) -> bool:
     return not list(store.root.rglob(".unfinished-*"))
 
 
-@pytest.mark.slow  # two minutes each; what is stored is gone on from as with local workers
+@pytest.mark.slow  # two minutes each; `tests/pipeline/test_build.py` stops local workers by default
 @pytest.mark.parametrize(
     ("how", "joins"),
     [(signal.SIGKILL, True), (signal.SIGINT, True), (signal.SIGINT, False)],

@@ -104,7 +104,7 @@ def test_asking_a_probe_changes_nothing_of_its_training(proxies: dict[str, Path]
 def test_a_check_compares_with_the_methods_that_are_asked_for(
     recipe: Path, tmp_path: Path, session_store: Path, run_proxyds: Run
 ) -> None:
-    check = "check={draws: 1, full_seeds: 1, architectures: 5, controls: [easiest, herding, entropy-tails]}"
+    check = "check={draws: 1, full_seeds: 2, architectures: 5, controls: [easiest, herding, entropy-tails]}"
     read = proxyds.read_recipe(recipe, ["selection.method=cases-stratified", check])
     plan = proxyds.plan_build(read, store=Store(session_store), device="cpu")
     assert plan.check is not None
@@ -115,7 +115,7 @@ def test_a_check_compares_with_the_methods_that_are_asked_for(
     assert ranking is not None
     told = {name: ranking["dataset"].to_pylist().count(name) for name in dict.fromkeys(ranking["dataset"].to_pylist())}
     assert told == planned == {
-        "full": 5,
+        "full": 10,
         **dict.fromkeys(("proxy", "random", "stratified"), 5),
         **dict.fromkeys(("easiest", "entropy-tails", "herding", "fewer-epochs"), 5),
     }  # fmt: skip

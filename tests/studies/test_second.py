@@ -17,7 +17,7 @@ from proxyds.recipe.yaml import read_recipe
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.space.networks.plugins import load_plugins
-from proxyds.training.inference import measure_network
+from proxyds.training.inference import measure_network, prepare_network
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
 from tests.studies.rows import read_whole_lines
@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_shipped_inference() -> None:
     trained = train(make(), pixels, labels, SETTINGS, Extras(), seed=5, n_steps=30)
     held_out, true = images(1)
     scores = measure(trained, pixels, held_out, true, all_scores=True)
-    accuracy, loss = next(measure_network(trained.network, [(held_out, true)]))
+    accuracy, loss = measure_network(prepare_network(trained.network, held_out), held_out, true)
     assert scores["accuracy"] == accuracy > 0.5
     assert scores["loss"] == pytest.approx(loss, rel=1e-3)
     assert set(scores) <= set(COLUMNS)

@@ -18,6 +18,7 @@ from proxyds.training.inference import (
     measure_answers,
     measure_network,
     predict_labels,
+    prepare_network,
 )
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, load_network, make_network, save_network
@@ -56,7 +57,7 @@ def test_answers_are_measured_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [(logits, logits[:, :0])] * 2
     monkeypatch.setattr("proxyds.training.inference.CPU_BATCH", 2)
     on_cpu = SimpleNamespace(computation=SimpleNamespace(device="cpu"))
-    monkeypatch.setattr("proxyds.training.inference._prepare", lambda *_: on_cpu)
+    monkeypatch.setattr("proxyds.training.inference.prepare_network", lambda *_: on_cpu)
     monkeypatch.setattr("proxyds.training.inference._run", lambda *_: iter(batches))
     measured = dict(zip(MEASURES, measure_answers(None, images(4), np.array([0, 2, 1, 0])), strict=True))  # type: ignore[arg-type]
     np.testing.assert_allclose(measured["loss"], [0.35667, 1.09861, 1.60944, 1.09861], atol=1e-4)
@@ -74,7 +75,8 @@ def test_answers_agree_with_the_labels_that_a_network_gives() -> None:
     train_network(network, pixels, labels, Training(epochs=1, batch_size=50, crop_padding=1), seed=2)
     loss, _, el2n, margin = measure_answers(network, pixels, labels)
     right = predict_labels(network, pixels) == labels
-    assert next(measure_network(network, [(pixels, labels)])) == (right.mean(), pytest.approx(loss.mean(), abs=1e-6))
+    prepared = prepare_network(network, pixels)
+    assert measure_network(prepared, pixels, labels) == (right.mean(), pytest.approx(loss.mean(), abs=1e-6))
     assert 0 < right.sum() < 150
     assert ((margin > 0) == right).all()
     assert ((loss < np.log(2)) == right).all()  # of two labels
@@ -273,3 +275,19 @@ def test_a_layer_that_is_used_twice_gives_its_last_output() -> None:
     assert features.shape == (300, 8)
     hidden = network.network.one(network.network.flatten(torch.from_numpy(pixels).float()))
     np.testing.assert_allclose(features, torch.relu(hidden).detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_is_prepared_once_for_all_that_it_is_measured_on() -> None:
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1).eval()
+    prepared = prepare_network(network, images(150))
+    for n in (150, 70):
+        labels = np.arange(n) % 2
+        alone = measure_network(prepare_network(network, images(n)), images(n), labels)
+        assert measure_network(prepared, images(n), labels) == alone
+
+
+def test_a_batch_norm_that_normalises_by_the_batch_is_not_folded() -> None:
+    network = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1).eval()
+    norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    norm.train()
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in fold_batch_norms(network).modules()) == 1

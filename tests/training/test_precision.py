@@ -11,7 +11,7 @@ import torch
 from proxyds.errors import DeviceError, DivergedError
 from proxyds.recipe.models import Training
 from proxyds.training import numerics
-from proxyds.training.inference import extract_features, measure_network, predict_labels
+from proxyds.training.inference import extract_features, measure_network, predict_labels, prepare_network
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
 from proxyds.training.numerics import choose_computation, has_bfloat16
@@ -72,9 +72,9 @@ def test_training_in_bfloat16_is_the_same_twice() -> None:
 def test_inference_follows_where_bfloat16_is_asked_for() -> None:
     network, _ = train("float32")
     pixels, labels = quarters()
-    exact, _ = next(measure_network(network, [(pixels, labels)]))
-    accuracy, loss = next(measure_network(network, [(pixels, labels)], precision="bfloat16"))
-    assert loss != next(measure_network(network, [(pixels, labels)]))[1]
+    exact, loss_of_exact = measure_network(prepare_network(network, pixels), pixels, labels)
+    accuracy, loss = measure_network(prepare_network(network, pixels, precision="bfloat16"), pixels, labels)
+    assert loss != loss_of_exact
     assert accuracy == pytest.approx(exact, abs=0.02)
     assert (predict_labels(network, pixels, precision="bfloat16") == predict_labels(network, pixels)).mean() > 0.97
     features = extract_features(network, "pool", pixels[:64], precision="bfloat16")
