@@ -920,6 +920,9 @@ def _parquet_images(files: Iterable[Path]) -> tuple[list[bytes], list[int]]:
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    "load", [pytest.param(False, marks=pytest.mark.slow), True], indirect=True, ids=["held", "streamed"]
+)
 def test_cifar10_is_read_whole_with_its_bytes(load: Load, data_folder: Path) -> None:
     source = load("{kind: hub, name: uoft-cs/cifar10, revision: 0b27149}")
     assert [len(part) for part in parts(source)] == [45_000, 5_000, 10_000]
