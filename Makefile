@@ -23,14 +23,13 @@ demo: install ## build the digits proxy and check it, train twelve candidates on
 	$(BIN)/python docs/examples/candidates.py digits-proxy candidates.csv
 	$(BIN)/proxyds rank digits-proxy candidates.csv
 
-TEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder --durations 15
+TEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 test: install ## run the default tests, two files at a time (minutes)
-	$(TEST) -n 2
+	$(TEST)
 
-# three at a time, since a quarter of the time they wait for processes that start or end
 test-e2e: install ## run what `make test` leaves out: whole builds, checks, pushes and kills, end to end (minutes)
-	$(TEST) -n 3 $(STOP) -m 'e2e and not slow and not gpu and not network'
+	$(TEST) $(STOP) -m 'e2e and not slow and not gpu and not network'
 
 test-all: test test-e2e ## run both
 

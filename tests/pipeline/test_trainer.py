@@ -175,7 +175,7 @@ def test_a_trainer_that_fails_says_where_and_nothing_is_trained_for_it(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("example", ["trainer", "lightning_trainer"])
+@pytest.mark.parametrize("example", ["trainer", pytest.param("lightning_trainer", marks=pytest.mark.slow)])
 def test_the_examples_build_a_proxy(example: str, tmp_path: Path) -> None:
     if example == "lightning_trainer" and importlib.util.find_spec("lightning") is None:
         pytest.skip("lightning is not installed: pip install lightning")

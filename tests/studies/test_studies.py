@@ -77,7 +77,7 @@ def read_accuracies(path: Path) -> dict[str, str]:
     return {line.rsplit(",", 4)[0]: "" for line in path.read_text().splitlines()}
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 def test_a_study_goes_on_from_its_rows_and_subsets_alone(recipe: Recipe, tmp_path: Path) -> None:
     methods = ("random", "herding", "forgetting")
     every = (parts.Part("full", 1.0), *parts.by_method(0.1, *methods), parts.fewer_epochs(0.1))
