@@ -11,6 +11,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 import proxyds
+from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.manifest import RUNS_FILE
 from proxyds.artifact.ranking_table import FULL, RANDOM
+from proxyds.evaluation.intervals import LeftOut, compare_pairs, subtract
 from proxyds.progress_bars import show_progress
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
@@ -67,27 +70,54 @@ def collect(rows: Sequence[dict[str, object]], number: str) -> dict[int, Floats]
     return {key: np.array([of[name] for name in sorted(of)]) for key, of in found.items()}
 
 
-def compare(half: dict[int, Floats], exact: dict[int, Floats]) -> tuple[list[float], list[float], float]:
+class Comparison(NamedTuple):
+    """Both precisions beside float32 of other numbers.
+
+    Attributes:
+        mixed: Taus of bfloat16 with float32, of each pair of numbers.
+        alike: Taus of float32 with float32, of the same pairs.
+        gain: The mean of the first less that of the second, with its interval.
+        above: By how much accuracies in bfloat16 are above those in float32 of the same number, the mean.
+    """
+
+    mixed: list[float]
+    alike: list[float]
+    gain: EstimateRecord
+    above: float
+
+
+def compare(half: dict[int, Floats], exact: dict[int, Floats], *, has_common_draws: bool) -> Comparison:
     """Compares both precisions with float32 of other numbers.
 
-    Returns:
-        Taus of bfloat16 with float32, of float32 with float32 for the same pairs of numbers, and by how much accuracies in
-        bfloat16 are above those in float32 of the same number, the mean.
+    Args:
+        half: Accuracies (n,) in bfloat16, by the number of draw or training.
+        exact: Those in float32.
+        has_common_draws: Whether all architectures of a number are trained on the same drawn samples.
     """
     pairs = [(one, other) for one, other in itertools.product(half, exact) if one != other]
-    mixed = [float(kendalltau(half[one], exact[other]).statistic) for one, other in pairs]
-    alike = [float(kendalltau(exact[one], exact[other]).statistic) for one, other in pairs]
-    return mixed, alike, float(np.mean([(half[number] - exact[number]).mean() for number in half]))
+    references = np.array([exact[other] for _, other in pairs])
+    numbers, no_cost = np.array([one for one, _ in pairs]), np.ones(references.shape[1])
+
+    def rank(of: dict[int, Floats]) -> tuple[list[float], LeftOut]:
+        measured = np.array([of[one] for one, _ in pairs])
+        taus = [float(kendalltau(*each).statistic) for each in zip(measured, references, strict=True)]
+        left_out = compare_pairs(references, measured, numbers, no_cost, "tau", has_common_draws=has_common_draws)
+        return taus, left_out
+
+    (mixed, of_half), (alike, of_exact) = rank(half), rank(exact)
+    above = float(np.mean([(half[number] - exact[number]).mean() for number in half]))
+    return Comparison(mixed, alike, subtract(of_half, of_exact).as_difference(), above)
 
 
-def list_comparisons() -> Iterator[tuple[str, tuple[list[float], list[float], float]]]:
+def list_comparisons() -> Iterator[tuple[str, Comparison]]:
     """Lists what is compared, as far as there are rows."""
     half, exact = read_rows(STUDY.folder / "rows.csv"), read_rows(STUDIES["cifar10"].folder / "rows.csv")
     for told, dataset, ratio in (("all of CIFAR-10", FULL, 1.0), ("5 % of CIFAR-10 at random", RANDOM, 0.05)):
         of_half = collect([row for row in half if row["dataset"] == f"{dataset}-bfloat16"], "training_seed")
         of_exact = [row for row in exact if (row["dataset"], row["ratio"]) == (dataset, ratio)]
         if of_half and {len(each) for each in of_half.values()} == {24}:
-            yield f"{told}, 24 networks", compare(of_half, collect(of_exact, "training_seed"))
+            compared = compare(of_half, collect(of_exact, "training_seed"), has_common_draws=dataset == RANDOM)
+            yield f"{told}, 24 networks", compared
     if DIGITS.exists():
         rows = list(csv.DictReader(DIGITS.read_text().splitlines()))
         for told, dataset in (("all of the digits", FULL), ("10 % of the digits at random", RANDOM)):
@@ -95,7 +125,7 @@ def list_comparisons() -> Iterator[tuple[str, tuple[list[float], list[float], fl
                 collect([row for row in rows if (row["precision"], row["dataset"]) == (precision, dataset)], "number")
                 for precision in ("bfloat16", "float32")
             ]
-            yield f"{told}, 12 networks", compare(of[0], of[1])
+            yield f"{told}, 12 networks", compare(of[0], of[1], has_common_draws=dataset == RANDOM)
 
 
 def render() -> str:
@@ -107,15 +137,17 @@ def render() -> str:
         "trainings of other seeds, and of other draws where samples were drawn, rank them alike. If bfloat16 did harm, it would agree less with",
         "float32 than float32 does with itself.",
         "",
-        "| trained on | bfloat16 with float32 | float32 with float32 | pairs | accuracy in bfloat16 less that in float32, points |",
-        "|---|---|---|---|---|",
+        "| trained on | bfloat16 with float32 | float32 with float32 | difference | pairs | accuracy in bfloat16 less that in float32, points |",
+        "|---|---|---|---|---|---|",
     ]
-    for told, (mixed, alike, above) in list_comparisons():
-        cells = [f"{np.mean(taus):.3f} ({min(taus):.2f} to {max(taus):.2f})" for taus in (mixed, alike)]
-        lines.append(f"| {told} | {' | '.join(cells)} | {len(mixed)} | {100 * above:+.2f} |")
+    for told, found in list_comparisons():
+        cells = [f"{np.mean(taus):.3f} ({min(taus):.2f} to {max(taus):.2f})" for taus in (found.mixed, found.alike)]
+        lines.append(
+            f"| {told} | {' | '.join(cells)} | {found.gain.shown()} | {len(found.mixed)} | {100 * found.above:+.2f} |"
+        )
     lines += [
         "",
-        "In brackets: the lowest and the highest of the pairs. The networks and settings are those of [the first study](../cifar10/README.md); its rows are the",
+        "In round brackets: the lowest and the highest of the pairs. In square ones: the 95 % interval of the difference. The networks and settings are those of [the first study](../cifar10/README.md); its rows are the",
         "ones in float32. `python -m tests.studies.precision` makes the rows, on a processor that computes in bfloat16, and this page.",
         "",
     ]

@@ -11,10 +11,12 @@ from tests.studies.precision import collect, compare
 
 def test_both_precisions_are_compared_with_float32_of_other_numbers_by_hand() -> None:
     exact = {0: np.array([0.1, 0.2, 0.3]), 1: np.array([0.1, 0.3, 0.2]), 2: np.array([0.3, 0.2, 0.1])}
-    mixed, alike, above = compare({0: np.array([0.2, 0.4, 0.3])}, exact)
-    assert mixed == pytest.approx([1, -1 / 3])  # with 1 in the same order, with 2 one pair of three
-    assert alike == pytest.approx([1 / 3, -1])
-    assert above == pytest.approx(0.1)
+    found = compare({0: np.array([0.2, 0.4, 0.3])}, exact, has_common_draws=False)
+    assert found.mixed == pytest.approx([1, -1 / 3])  # with 1 in the same order, with 2 one pair of three
+    assert found.alike == pytest.approx([1 / 3, -1])
+    assert found.gain.value == pytest.approx(2 / 3)
+    assert found.gain.low is None  # three architectures are too few for an interval
+    assert found.above == pytest.approx(0.1)
 
 
 def test_accuracies_stand_in_the_order_of_the_names() -> None:
