@@ -68,6 +68,11 @@ def ray_engine(device: str = "cpu", gpus_per_task: float = 1.0) -> Iterator[Any]
 
 @pytest.fixture
 def engine(cluster: Any) -> Iterator[Any]:
+    import ray
+
+    wait_until(
+        lambda: sum(node["Alive"] for node in ray.nodes()) == 2, 120
+    )  # a node that was lost is missed after a while
     with ray_engine() as made:
         yield made
 
@@ -137,6 +142,27 @@ def test_what_kills_its_worker_is_begun_three_times_then_named_and_nothing_else_
     assert len((tmp_path / "killer").read_text()) == len((tmp_path / "unlucky").read_text()) == 3
     assert sorted(ran.read_text().split()) == ["a", "b"]
     wait_until(lambda: store.sweep() or not list(store.root.rglob(".unfinished-*")), 10)
+
+
+def test_what_the_cluster_has_not_is_told_before_anything_is_started(
+    recipe: proxyds.Recipe, engine: Any, tmp_path: Path
+) -> None:
+    here = {"store": Store(tmp_path / "store"), "engine": "ray"}
+    with pytest.raises(DeviceError, match=r"cuda: needs a node with 1 CPU, 0.25 GPU, .* 1 CPU, 0 GPU; 1 CPU, 0 GPU;"):
+        proxyds.build(recipe, tmp_path / "p", device="cuda", gpus_per_task=0.25, **here)
+    with pytest.raises(DeviceError, match=r"device: must be auto, cpu or cuda on a cluster.*cuda:1"):
+        proxyds.build(recipe, tmp_path / "p", device="cuda:1", **here)
+    with pytest.raises(DeviceError, match=r"gpus_per_task: must be a share of a GPU.*1\.5"):
+        proxyds.build(recipe, tmp_path / "p", gpus_per_task=1.5, **here)
+    gpu = Task("t", "on a GPU", {}, tasks.say_pid, {"device": "cuda"})
+    crowd = Task("t", "a crowd", {}, tasks.say_pid, {}, n_processes=3)
+    with pytest.raises(DeviceError, match=r"on a GPU: needs a node with 1 CPU, 1 GPU"):
+        engine.run([gpu], Store(tmp_path), ignore_progress)
+    with pytest.raises(
+        DeviceError, match=r"a crowd: needs 3 times 1 CPU, .* have: 1 CPU, 0 GPU; 1 CPU, 0 GPU; add such"
+    ):
+        engine.run([crowd], Store(tmp_path), ignore_progress)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Small networks, but long enough to be killed in the middle.
@@ -300,27 +326,6 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     assert {key: after[key] for key in created} == created
     check_same(tmp_path / "p", undisturbed)
     assert not list(store.root.rglob(".unfinished-*"))
-
-
-def test_what_the_cluster_has_not_is_told_before_anything_is_started(
-    recipe: proxyds.Recipe, engine: Any, tmp_path: Path
-) -> None:
-    here = {"store": Store(tmp_path / "store"), "engine": "ray"}
-    with pytest.raises(DeviceError, match=r"cuda: needs a node with 1 CPU, 0.25 GPU, .* 1 CPU, 0 GPU; 1 CPU, 0 GPU;"):
-        proxyds.build(recipe, tmp_path / "p", device="cuda", gpus_per_task=0.25, **here)
-    with pytest.raises(DeviceError, match=r"device: must be auto, cpu or cuda on a cluster.*cuda:1"):
-        proxyds.build(recipe, tmp_path / "p", device="cuda:1", **here)
-    with pytest.raises(DeviceError, match=r"gpus_per_task: must be a share of a GPU.*1\.5"):
-        proxyds.build(recipe, tmp_path / "p", gpus_per_task=1.5, **here)
-    gpu = Task("t", "on a GPU", {}, tasks.say_pid, {"device": "cuda"})
-    crowd = Task("t", "a crowd", {}, tasks.say_pid, {}, n_processes=3)
-    with pytest.raises(DeviceError, match=r"on a GPU: needs a node with 1 CPU, 1 GPU"):
-        engine.run([gpu], Store(tmp_path), ignore_progress)
-    with pytest.raises(
-        DeviceError, match=r"a crowd: needs 3 times 1 CPU, .* have: 1 CPU, 0 GPU; 1 CPU, 0 GPU; add such"
-    ):
-        engine.run([crowd], Store(tmp_path), ignore_progress)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
