@@ -70,9 +70,8 @@ def ray_engine(device: str = "cpu", gpus_per_task: float = 1.0) -> Iterator[Any]
 def engine(cluster: Any) -> Iterator[Any]:
     import ray
 
-    wait_until(
-        lambda: sum(node["Alive"] for node in ray.nodes()) == 2, 120
-    )  # a node that was lost is missed after a while
+    # a node that an earlier test has lost is missed after a while
+    wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2, 120)
     with ray_engine() as made:
         yield made
 
