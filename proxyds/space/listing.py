@@ -20,7 +20,7 @@ from proxyds.text import describe_type
 MAX_LISTED = 200_000
 """Architectures that are listed, at most."""
 MAX_MEASURED = 5_000
-"""Networks that are built to be measured, at most: some ten to a hundred a second."""
+"""Networks that are built to be measured, at most; so many take minutes."""
 
 MAX_TOLD = 10
 """Networks that cannot be built which one message names."""

@@ -147,8 +147,9 @@ def render() -> str:
         )
     lines += [
         "",
-        "In round brackets: the lowest and the highest of the pairs. In square ones: the 95 % interval of the difference. The networks and settings are those of [the first study](../cifar10/README.md); its rows are the",
-        "ones in float32. `python -m tests.studies.precision` makes the rows, on a processor that computes in bfloat16, and this page.",
+        "In round brackets: the lowest and the highest of the pairs. In square ones: the 95 % interval of the difference; where it holds zero, no",
+        "difference can be told. The networks and settings are those of [the first study](../cifar10/README.md); its rows are the ones in float32.",
+        "`python -m tests.studies.precision` makes the rows, on a processor that computes in bfloat16, and this page.",
         "",
     ]
     return "\n".join(lines)
