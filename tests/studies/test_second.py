@@ -22,7 +22,7 @@ from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
-from tests.studies.second.plan import FACTORS, GROUPS, STAGES, VARIANTS, Variant
+from tests.studies.second.plan import FACTORS, GROUPS, REFERENCE, STAGES, VARIANTS, Variant
 from tests.studies.second.run import (
     COLUMNS,
     PLUGIN,
@@ -38,7 +38,7 @@ from tests.studies.second.run import (
     teach,
 )
 from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
-from tests.studies.second.weighing import choose, find_cost, read_reference, weigh_factors
+from tests.studies.second.weighing import choose, choose_reference, find_cost, read_reference, weigh_factors
 
 STACKED = {"widths": (8, 8, 16), "blocks": (1, 1, 1)}
 N_LABELS, N = 4, 320
@@ -293,6 +293,7 @@ def test_the_plan_is_that_of_the_protocol() -> None:
     assert len(tuning) == 12
     assert [each.name for each in tuning] == [each.name for each in architectures[::2]]
     assert all(each in tuning for each in STAGES["tune-reference"][0].choose(architectures))
+    assert choose_reference(read_whole_lines(run.STUDY.folder / "rows.csv")) == REFERENCE
     for variant in VARIANTS.values():
         Training.model_validate({**recipe.training.model_dump(), **variant.settings})
     base = recipe.training.model_dump()

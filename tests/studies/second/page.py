@@ -12,7 +12,7 @@ from proxyds.space.listing import list_architectures
 from proxyds.space.networks.plugins import load_plugins
 from tests.studies.parts import take_half
 from tests.studies.rows import read_whole_lines
-from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS
+from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, VARIANTS
 from tests.studies.second.run import IMAGE, PLUGIN, RECIPE, STUDY
 from tests.studies.second.weighing import Gain, Rows, choose, rank, read_reference, weigh_factors
 
@@ -29,17 +29,19 @@ SCORES = {
 
 def tabulate_reference_trials(rows: Rows) -> list[str]:
     """Tabulates the trainings on everything that were tried: accuracy on the evaluation samples."""
-    lines = ["| training on everything, 20 epochs | mean accuracy, points | of each network |", "|---|---|---|"]
-    for variant in FULL_TRIED:
-        of = [row for row in rows if (row["stage"], row["variant"]) == ("tune-reference", variant)]
+    lines = ["| training on everything | epochs | mean accuracy, points | of each network |", "|---|---|---|---|"]
+    for variant in (*FULL_TRIED, *LENGTHS):
+        of = [
+            row for row in rows if row["stage"] in ("tune-reference", "reference-length") and row["variant"] == variant
+        ]
         accuracies = [100 * float(row["accuracy"]) for row in of if row["accuracy"]]
+        settings = VARIANTS[variant].settings
+        told = f"{settings.get('optimizer', 'adam')} at {settings['learning_rate']:g} | {settings['epochs']}"
         if accuracies and len(accuracies) == len(of):
             each = ", ".join(f"{accuracy:.1f}" for accuracy in accuracies)
-            lines.append(
-                f"| {variant.removeprefix('full-').replace('-', ' at ')} | {np.mean(accuracies):.2f} | {each} |"
-            )
+            lines.append(f"| {told} | {np.mean(accuracies):.2f} | {each} |")
         elif of:
-            lines.append(f"| {variant.removeprefix('full-').replace('-', ' at ')} | diverged | |")
+            lines.append(f"| {told} | diverged | |")
     return lines
 
 

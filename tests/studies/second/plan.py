@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,7 +76,13 @@ FULL_TRIED: dict[str, Variant] = {
     **{f"full-sgd-{rate:g}": Variant({**_SGD, "learning_rate": rate}) for rate in (0.05, 0.1, 0.2)},
 }
 """Trainings on everything that the reference's settings are chosen from, by accuracy on the evaluation samples."""
-VARIANTS = {**FACTORS, **FULL_TRIED}
+REFERENCE = "full-adam-0.03"
+"""The best of these."""
+LENGTHS: dict[str, Variant] = {
+    f"full-{epochs}": Variant({**FULL_TRIED[REFERENCE].settings, "epochs": epochs}) for epochs in (40, 80)
+}
+"""Lengths of the reference; the longer one is taken if it gains half a point."""
+VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS}
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,13 @@ class Set:
         return take_half(architectures, self.half)[self.every // 2 :: self.every]
 
 
+def _try_on_everything(variants: Iterable[str]) -> tuple[Set, ...]:
+    return tuple(Set(name, FULL, 1.0, 1, "tuning", on_evaluation=True, every=4) for name in variants)
+
+
 STAGES: dict[str, tuple[Set, ...]] = {
-    "tune-reference": tuple(Set(name, FULL, 1.0, 1, "tuning", on_evaluation=True, every=4) for name in FULL_TRIED),
+    "tune-reference": _try_on_everything(FULL_TRIED),
+    "reference-length": _try_on_everything(LENGTHS),
     "factors": tuple(Set(name, method, 0.05, 3, "tuning") for name in FACTORS for method in ("random", "stratified")),
 }
 """In the order of the protocol. What depends on results of one comes into the next when these are committed."""

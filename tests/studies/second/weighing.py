@@ -48,6 +48,16 @@ class Gain:
         return self.gain.value is not None and self.gain.value >= self.needed
 
 
+def choose_reference(rows: Rows) -> str:
+    """Chooses the training on everything with the highest mean accuracy on the evaluation samples; one that diverged is none."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row["stage"] == "tune-reference":
+            found.setdefault(row["variant"], []).append(row["accuracy"])
+    means = {variant: np.mean([float(each) for each in of]) for variant, of in found.items() if all(of)}
+    return max(means, key=lambda variant: means[variant])
+
+
 def read_reference(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
     """Reads the mean accuracy of the trainings on everything, (1, n)."""
     of = [row for row in rows if row["stage"] == "reference" and row["accuracy"]]
