@@ -27,12 +27,12 @@ def test_the_committed_speed_is_whole() -> None:
     assert report["seconds"] < 25 * 60
 
 
-@pytest.mark.parametrize("instructions", ["amx", "avx512"])
-def test_the_committed_speed_in_bfloat16_is_whole(instructions: str) -> None:
+@pytest.mark.parametrize(("instructions", "least"), [("amx", 1.4), ("avx512", 1.1)])
+def test_the_committed_speed_in_bfloat16_is_whole(instructions: str, least: float) -> None:
     report = json.loads((RESULTS / f"cpu-12-{instructions}.json").read_text(encoding="utf-8"))
     assert (RESULTS / f"cpu-12-{instructions}.md").read_text(encoding="utf-8") == timing.render(report)
     assert {row["row"] for row in report["rows"]} == {"12"}
-    assert min(row["ratio"] for row in report["rows"]) > 1.1
+    assert min(row["ratio"] for row in report["rows"]) > least
 
 
 def test_the_committed_scale_reaches() -> None:

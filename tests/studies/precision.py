@@ -137,6 +137,8 @@ def render() -> str:
         "trainings of other seeds, and of other draws where samples were drawn, rank them alike. If bfloat16 did harm, it would agree less with",
         "float32 than float32 does with itself.",
         "",
+        "## Agreement",
+        "",
         "| trained on | bfloat16 with float32 | float32 with float32 | difference | pairs | accuracy in bfloat16 less that in float32, points |",
         "|---|---|---|---|---|---|",
     ]

@@ -246,6 +246,17 @@ def test_what_gains_is_chosen_by_the_protocols_rules() -> None:
     assert chosen == sorted(chosen, key=lambda name: -of[name].gain.value)
 
 
+def test_the_reference_is_what_is_most_accurate_and_did_not_diverge() -> None:
+    trials = {"a": ("0.6", "0.8"), "b": ("0.9", ""), "c": ("0.7", "0.6")}
+    rows = [
+        {"stage": "tune-reference", "variant": variant, "accuracy": each}
+        for variant, of in trials.items()
+        for each in of
+    ]
+    later = {"stage": "reference-length", "variant": "c", "accuracy": "1.0"}  # decides nothing
+    assert choose_reference([*rows, later]) == "a"
+
+
 def test_taus_are_means_over_methods_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, architectures = make_rows({"base": 1.0, "decay": 0.8})
     reference = read_reference(rows, architectures)
