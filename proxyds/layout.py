@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from itertools import zip_longest
@@ -21,16 +22,16 @@ PAGE_WIDTH = 120
 """Letters of a line where there is no terminal, as in a notebook."""
 
 
-class Readable:
+class Readable(ABC):
     """A result that people read: `print` and a notebook show the text of `describe`."""
 
+    @abstractmethod
     def describe(self, width: int | None) -> str:
         """Writes the text.
 
         Args:
             width: Letters of a line, at most; None for no limit, and tables with tabs between the columns.
         """
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.describe(shutil.get_terminal_size((PAGE_WIDTH, 0)).columns)
