@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from proxyds.runtime.storage.store import Entry, Store
 from tests.commands import run_forked
@@ -31,6 +32,8 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 take_shortcuts()
 _HF_HOME = tempfile.TemporaryDirectory(prefix="proxyds-tests-hf-")
 os.environ["HF_HOME"] = _HF_HOME.name  # read when datasets is imported: the user's own cache stays out of it
+settings.register_profile("no deadline", settings(deadline=None))  # a busy machine, or a first import, takes its time
+settings.load_profile("no deadline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the default tests may reach the network
 
 TINY_RECIPE = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -47,7 +47,6 @@ def test_intervals_that_do_not_fit_go_below_their_values() -> None:
         max_size=4,
     )
 )
-@settings(deadline=None)  # the first table imports rich
 def test_tables_fit_the_terminal_and_nothing_is_cut_off(rows: list[list[str]]) -> None:
     table = lay_out(["one", "two words", "three", "four"], rows)
     assert all(cell_len(line) <= 80 for line in table.splitlines())

@@ -130,7 +130,7 @@ def test_a_systematic_draw_holds_no_more_than_a_bucket(monkeypatch: pytest.Monke
     assert max(seen) < 2 * chunked.BUCKET
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 1e300, exclude_min=True), min_size=1, max_size=300), st.data())
 def test_the_nth_smallest_by_radix_is_the_nth_smallest(values: list[float], data: st.DataObject) -> None:
     n = data.draw(st.integers(1, len(values)))

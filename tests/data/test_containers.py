@@ -112,7 +112,7 @@ def find_images(path: Path) -> tuple[dict[bytes, int | None], list[str]]:
     tars=st.dictionaries(st.sampled_from(TARS), tidy_members() | tidy_members() | WILD_MEMBERS, min_size=1, max_size=3),
     streamed=st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_image_in_a_tar_is_used_with_its_label_or_told_of(tars: dict[str, list[str]], streamed: bool) -> None:
     with tempfile.TemporaryDirectory() as held:
         folder = Path(held) / "pictures"
@@ -188,7 +188,7 @@ def folders_of_parquet(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
 
 
 @given(files=folders_of_parquet(), streamed=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_row_of_parquet_is_used_with_its_label_or_told_of(
     files: dict[str, dict[str, Any]], streamed: bool
 ) -> None:

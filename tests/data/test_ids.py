@@ -168,7 +168,7 @@ def pictures(draw: st.DrawFn) -> Files:
 
 
 @given(pictures())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_id_is_of_the_picture_whatever_its_file(files: Files) -> None:
     encoded = [file for file, _ in files.values()]
     ids, colour = look(encoded)
@@ -315,7 +315,7 @@ def write_as(number: int, how: str) -> bytes:
         max_size=8,
     )
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_what_stands_twice_is_counted_by_what_networks_see(images: list[tuple[int, str, str, int]]) -> None:
     rows = {split: some_rows(8, start) for start, split in ((100, "train"), (200, "validation"), (300, "test"))}
     for number, how, split, label in images:

@@ -434,7 +434,7 @@ PNG = encode(picture(0))
     split_folders=st.booleans(),
     follow_links=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_image_is_used_with_its_folders_label_or_accounted_for(
     tree: list[tuple[list[str], str]], links: list[tuple[str, str]], skip: bool, split_folders: bool, follow_links: bool
 ) -> None:

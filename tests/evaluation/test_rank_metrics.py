@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -102,7 +102,6 @@ def selections(draw: st.DrawFn, n: int) -> np.ndarray:
     return included
 
 
-@settings(deadline=None)
 @given(paired(), st.data())
 def test_a_correlation_of_a_selection_is_scipys_of_its_architectures(arrays: np.ndarray, data: st.DataObject) -> None:
     included = data.draw(selections(arrays.shape[1]))
@@ -115,7 +114,6 @@ def test_a_correlation_of_a_selection_is_scipys_of_its_architectures(arrays: np.
             assert math.isnan(value)
 
 
-@settings(deadline=None)
 @given(paired(rows=3), st.data())
 def test_partial_tau_is_its_formula_on_scipys_taus(arrays: np.ndarray, data: st.DataObject) -> None:
     included = data.draw(selections(arrays.shape[1]))
@@ -134,7 +132,6 @@ def sign(value: float) -> int:
     return (value > 0) - (value < 0)
 
 
-@settings(deadline=None)
 @given(paired(), st.data())
 def test_tau_at_like_cost_counts_pairs_one_by_one(arrays: np.ndarray, data: st.DataObject) -> None:
     n = arrays.shape[1]
@@ -472,7 +469,6 @@ def test_regret_of_the_best_by_the_measurement_by_hand() -> None:
     assert regret_of(3, reference, np.array([1.0, 5, 1, 1, 0])) == pytest.approx(0.1 / 3)
 
 
-@settings(deadline=None)
 @given(paired(values=st.integers(0, 4).map(float)), st.integers(1, 15))
 def test_regret_is_the_mean_over_all_ways_to_break_ties(arrays: np.ndarray, k: int) -> None:
     reference, measured = arrays[:, :6]

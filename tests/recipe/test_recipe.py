@@ -907,7 +907,7 @@ _RECIPES = _section(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=_RECIPES)
 def test_a_written_recipe_reads_as_itself(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
     choices = data["space"]["choices"].values()

@@ -235,7 +235,7 @@ def test_every_method_draws_exactly_n_from_what_it_declares(name: str, law: str)
 
 
 @pytest.mark.parametrize("name", METHODS)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), n=st.integers(1, 40))
 def test_every_method_depends_on_samples_never_on_their_order(name: str, seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)

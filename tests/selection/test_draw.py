@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyds.errors import ShortageError, StarvedLabelError
@@ -63,7 +63,6 @@ def test_inclusion_sums_to_n_stays_in_bounds_and_keeps_the_order(weights: list[f
 
 
 @pytest.mark.parametrize("law", DRAW_LAWS)
-@settings(deadline=None)
 @given(
     weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 6.0]), min_size=2, max_size=80),
     seed=st.integers(0, 2**62),

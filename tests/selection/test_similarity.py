@@ -54,7 +54,7 @@ def test_equal_distances_go_to_the_first_in_the_order_of_ids() -> None:
     assert mapping.nearest.tolist() == [[0, 1]]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3 * TILE), st.integers(2, 40), st.integers(1, 8), st.integers(1, 5), st.integers(0, 10**6))
 def test_neighbours_equal_scikit_learns(n: int, m: int, width: int, k: int, seed: int) -> None:
     training, evaluation = features(n, width, seed), features(m, width, seed + 1)
