@@ -13,16 +13,15 @@ import torch
 from scipy.stats import kendalltau
 
 from proxyds.recipe.models import Training
-from proxyds.recipe.yaml import read_recipe
 from proxyds.space.architecture import Architecture
-from proxyds.space.listing import list_architectures
 from proxyds.space.networks.plugins import load_plugins
 from proxyds.training.inference import measure_network, prepare_network
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
+from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
-from tests.studies.second.plan import FACTORS, GROUPS, REFERENCE, STAGES, VARIANTS, Variant
+from tests.studies.second.plan import FACTORS, GROUPS, LENGTHS, REFERENCE, STAGES, VARIANTS, Variant
 from tests.studies.second.run import (
     COLUMNS,
     PLUGIN,
@@ -38,7 +37,17 @@ from tests.studies.second.run import (
     teach,
 )
 from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
-from tests.studies.second.weighing import choose, choose_reference, find_cost, read_reference, weigh_factors
+from tests.studies.second.weighing import (
+    Ranked,
+    choose,
+    choose_length,
+    choose_reference,
+    find_cost,
+    has_reference,
+    rank,
+    read_reference,
+    weigh_variants,
+)
 
 STACKED = {"widths": (8, 8, 16), "blocks": (1, 1, 1)}
 N_LABELS, N = 4, 320
@@ -229,11 +238,16 @@ def make_rows(noise: dict[str, float], n: int = 12, draws: int = 3) -> tuple[lis
     return rows, architectures
 
 
+def factors(rows: list[dict[str, str]], architectures: list[Architecture]) -> Ranked:
+    of_stage = [row for row in rows if row["stage"] == "factors"]
+    return Ranked(of_stage, architectures, read_reference(rows, architectures))
+
+
 def test_what_gains_is_chosen_by_the_protocols_rules() -> None:
     rows, architectures = make_rows(
         {"base": 1.2, "padding-1": 0.3, "padding-4": 0.5, "rate-.03": 1.2, "epochs-52": 1.1, "smoothing": 0.5}
     )
-    gains = weigh_factors(rows, architectures, read_reference(rows, architectures))
+    gains = weigh_variants(factors(rows, architectures))
     of = {each.variant: each for each in gains}
     assert list(of) == ["padding-1", "padding-4", "rate-.03", "epochs-52", "smoothing"]
     assert of["padding-1"].gain.value > of["padding-4"].gain.value > 0.03
@@ -257,10 +271,46 @@ def test_the_reference_is_what_is_most_accurate_and_did_not_diverge() -> None:
     assert choose_reference([*rows, later]) == "a"
 
 
-def test_taus_are_means_over_methods_and_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longer_reference_is_taken_if_it_gains_half_a_point() -> None:
+    shorter, longer = LENGTHS
+    rows = [{"variant": shorter, "accuracy": "0.70"}, {"variant": shorter, "accuracy": "0.72"}]
+    for accuracy, chosen in (("0.714", shorter), ("0.716", longer)):
+        more = [{"variant": longer, "accuracy": "0.715"}, {"variant": longer, "accuracy": accuracy}]
+        assert choose_length([*rows, *more]) == chosen
+
+
+def test_a_network_is_left_out_on_every_data_set() -> None:
+    rows, architectures = make_rows({"base": 1.0})
+    half, everything = architectures[::2], factors(rows, architectures)
+    of_half = Ranked(everything.rows, half, everything.reference[::2])
+    both, one, other = rank([everything, of_half], "base"), rank([everything], "base"), rank([of_half], "base")
+    assert both.n_architectures == 12
+    assert both.values[:, 0] == pytest.approx((one.values[:, 0] + other.values[:, 0]) / 2)
+    without = [each for each in architectures if each is not architectures[2]]
+    alone = rank([replace(everything, architectures=without, reference=np.delete(everything.reference, 2))], "base")
+    of_rest = rank([Ranked(everything.rows, half[:1] + half[2:], np.delete(of_half.reference, 1))], "base")
+    assert both.values[:, 3] == pytest.approx((alone.values[:, 0] + of_rest.values[:, 0]) / 2)
+
+
+def test_parameters_rank_with_accuracy() -> None:
+    rows, architectures = make_rows({"base": 1.0})
+    by_parameters = rank([factors(rows, architectures)], "base", parameter_weight=1e6)
+    reference = read_reference(rows, architectures)
+    expected = kendalltau(reference, [each.n_parameters for each in architectures]).statistic
+    assert by_parameters.values[:, 0] == pytest.approx(expected)
+
+
+def test_a_reference_is_one_if_it_is_whole() -> None:
+    rows, architectures = make_rows({"base": 1.0})
+    assert has_reference(rows, architectures)
+    assert not has_reference(rows[1:], architectures)
+    assert not has_reference([], architectures)
+
+
+def test_taus_are_means_over_methods_and_draws() -> None:
     rows, architectures = make_rows({"base": 1.0, "decay": 0.8})
     reference = read_reference(rows, architectures)
-    (gain,) = weigh_factors(rows, architectures, reference)
+    (gain,) = weigh_variants(factors(rows, architectures))
     taus = []
     for method, number in product(("random", "stratified"), range(3)):
         of = {
@@ -268,14 +318,14 @@ def test_taus_are_means_over_methods_and_draws(monkeypatch: pytest.MonkeyPatch) 
             for row in rows
             if (row["variant"], row["method"], row["number"]) == ("decay", method, str(number))
         }
-        taus.append(kendalltau(reference[0], [of[each.name] for each in architectures]).statistic)
+        taus.append(kendalltau(reference, [of[each.name] for each in architectures]).statistic)
     assert gain.tau == pytest.approx(np.mean(taus))
 
 
 def test_a_variant_with_a_training_that_diverged_is_left_out() -> None:
     rows, architectures = make_rows({"base": 1.0, "decay": 0.1})
     rows[-1]["accuracy"] = ""
-    assert weigh_factors(rows, architectures, read_reference(rows, architectures)) == []
+    assert weigh_variants(factors(rows, architectures)) == []
 
 
 def test_every_factor_has_a_group_and_costs_are_those_of_epochs_pixels_and_teachers() -> None:
@@ -295,18 +345,35 @@ def test_rows_of_another_variant_are_refused(tmp_path: Path, monkeypatch: pytest
     assert fingerprint(replace(job, chosen=None)) != before
 
 
+def test_as_many_steps_are_taken_as_the_share_of_everything_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_images", small_images())
+    monkeypatch.setitem(run.VARIANTS, "base", Variant({"epochs": 2}))
+    job = make_job("base", tmp_path)
+    fewer = replace(job, key=job.key._replace(method="fewer-epochs"), chosen=None)
+    assert run_job(fewer)["n_steps"] == run_job(job)["n_steps"] == 2 * (N // 2 // SETTINGS.batch_size)
+
+
 def test_the_plan_is_that_of_the_protocol() -> None:
-    recipe = read_recipe(run.RECIPE)
-    architectures = list_architectures(recipe.space, 10, (3, 16, 16), seed=recipe.seed)
+    _, recipe, architectures = open_study(run.STUDIES["cifar10"])
     assert len(architectures) == 24
     assert 1e6 < architectures[0].training_flops < architectures[-1].training_flops < 6.5e6
-    tuning = STAGES["factors"][0].choose(architectures)
+    stages = STAGES["cifar10"]
+    tuning = stages["factors"][0].choose(architectures)
     assert len(tuning) == 12
     assert [each.name for each in tuning] == [each.name for each in architectures[::2]]
-    assert all(each in tuning for each in STAGES["tune-reference"][0].choose(architectures))
-    assert choose_reference(read_whole_lines(run.STUDY.folder / "rows.csv")) == REFERENCE
+    assert all(each in tuning for each in stages["tune-reference"][0].choose(architectures))
+    assert choose_reference(read_whole_lines(run.STUDIES["cifar10"].folder / "rows.csv")) == REFERENCE
     for variant in VARIANTS.values():
         Training.model_validate({**recipe.training.model_dump(), **variant.settings})
     base = recipe.training.model_dump()
     changed = [name for variant in FACTORS.values() for name, value in variant.settings.items() if base[name] == value]
     assert not changed  # every value of a factor is another than the base's
+
+
+def test_on_both_data_sets_networks_and_training_are_the_same() -> None:
+    one, other = (open_study(study)[1] for study in run.STUDIES.values())
+    assert one.space == other.space
+    assert one.training == other.training
+    assert one.seed == other.seed

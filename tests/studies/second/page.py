@@ -6,15 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proxyds.recipe.yaml import read_recipe
 from proxyds.space.architecture import Architecture
-from proxyds.space.listing import list_architectures
 from proxyds.space.networks.plugins import load_plugins
 from tests.studies.parts import take_half
+from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, VARIANTS
-from tests.studies.second.run import IMAGE, PLUGIN, RECIPE, STUDY
-from tests.studies.second.weighing import Gain, Rows, choose, rank, read_reference, weigh_factors
+from tests.studies.second.run import PLUGIN, STUDIES
+from tests.studies.second.weighing import (
+    Gain,
+    Ranked,
+    Rows,
+    choose,
+    has_reference,
+    rank,
+    read_reference,
+    weigh_variants,
+)
 
 SCORES = {
     "accuracy": "accuracy",
@@ -60,20 +68,17 @@ def tabulate_factors(gains: Sequence[Gain]) -> list[str]:
     ]
 
 
-def tabulate_scores(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
+def tabulate_scores(ranked: Ranked) -> list[str]:
     """Tabulates what other scores rank, of the trainings that measured them."""
-    reference = read_reference(rows, architectures)
-    of_stage = [row for row in rows if row["stage"] == "factors"]
     lines = ["| score | tau, base | tau, 52 epochs |", "|---|---|---|"]
     for score, told in SCORES.items():
-        taus = [rank(of_stage, architectures, reference, variant, score) for variant in (BASE, "epochs-52")]
+        taus = [rank([ranked], variant, score) for variant in (BASE, "epochs-52")]
         lines.append(f"| {told} | {' | '.join('–' if tau is None else f'{tau.mean[0]:.3f}' for tau in taus)} |")
     return lines
 
 
 def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
     """Writes the page in Markdown."""
-    tuning = take_half(architectures, "tuning")
     lines = [
         "# The second study: training on a subset",
         "",
@@ -85,36 +90,35 @@ def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
         *tabulate_reference_trials(rows),
         "",
     ]
-    if any(row["stage"] == "reference" for row in rows):
-        gains = weigh_factors(rows, tuning, read_reference(rows, tuning))
-        base = rank(
-            [row for row in rows if row["stage"] == "factors"], tuning, read_reference(rows, tuning), BASE, "accuracy"
-        )
-        if base is not None:
-            lines += [
-                "## One factor at a time",
-                "",
-                f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half. The base has a tau of {base.estimate().as_agreement().shown()}.",
-                "",
-                *tabulate_factors(gains),
-                "",
-                f"Chosen to be tried together: {', '.join(choose(gains)) or 'none'}.",
-                "",
-                "## Other scores",
-                "",
-                *tabulate_scores(rows, tuning),
-                "",
-            ]
+    tuning = take_half(architectures, "tuning")
+    if not has_reference(rows, tuning):
+        return "\n".join(lines)
+    factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, read_reference(rows, tuning))
+    if (base := rank([factors], BASE)) is not None:
+        gains = weigh_variants(factors)
+        lines += [
+            "## One factor at a time",
+            "",
+            f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half. The base has a tau of {base.estimate().as_agreement().shown()}.",
+            "",
+            *tabulate_factors(gains),
+            "",
+            f"Chosen to be tried together: {', '.join(choose(gains)) or 'none'}.",
+            "",
+            "## Other scores",
+            "",
+            *tabulate_scores(factors),
+            "",
+        ]
     return "\n".join(lines)
 
 
 def main() -> None:
     """Writes the page."""
     load_plugins([PLUGIN])
-    recipe = read_recipe(RECIPE)
-    architectures = list_architectures(recipe.space, 10, IMAGE, seed=recipe.seed)
-    page = STUDY.folder / "README.md"
-    page.write_text(render(read_whole_lines(STUDY.folder / "rows.csv"), architectures), encoding="utf-8")
+    study, _, architectures = open_study(STUDIES["cifar10"])
+    page = study.folder / "README.md"
+    page.write_text(render(read_whole_lines(study.folder / "rows.csv"), architectures), encoding="utf-8")
     print(page)
 
 

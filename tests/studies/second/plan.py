@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
 
 Half = Literal["tuning", "judging"]
-FULL = "full"
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Set:
 
     Attributes:
         variant: Of `VARIANTS`.
-        method: How samples are chosen; `FULL` for everything.
-        ratio: Their share.
+        method: How samples are chosen; `FULL` for everything, `FEWER_EPOCHS` for everything in as many steps as a share takes.
+        ratio: That share.
         n_draws: How often; of everything, trainings.
         half: Of the architectures; None for all.
         on_evaluation: Whether accuracy is that on the evaluation samples.
@@ -107,6 +107,11 @@ class Set:
     on_evaluation: bool = False
     every: int = 1
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether samples are chosen."""
+        return self.method not in (FULL, FEWER_EPOCHS)
+
     def choose(self, architectures: Sequence[Architecture]) -> list[Architecture]:
         """Takes the architectures that are trained."""
         return take_half(architectures, self.half)[self.every // 2 :: self.every]
@@ -116,21 +121,20 @@ def _try_on_everything(variants: Iterable[str]) -> tuple[Set, ...]:
     return tuple(Set(name, FULL, 1.0, 1, "tuning", on_evaluation=True, every=4) for name in variants)
 
 
-STAGES: dict[str, tuple[Set, ...]] = {
-    "tune-reference": _try_on_everything(FULL_TRIED),
-    "reference-length": _try_on_everything(LENGTHS),
-    "factors": tuple(Set(name, method, 0.05, 3, "tuning") for name in FACTORS for method in ("random", "stratified")),
+STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
+    "cifar10": {
+        "tune-reference": _try_on_everything(FULL_TRIED),
+        "reference-length": _try_on_everything(LENGTHS),
+        "factors": tuple(
+            Set(name, method, 0.05, 3, "tuning") for name in FACTORS for method in ("random", "stratified")
+        ),
+    },
+    "cifar100": {},
 }
-"""In the order of the protocol. What depends on results of one comes into the next when these are committed."""
+"""Of each data set, in the order of the protocol. What depends on results of one comes into the next when these are committed."""
 
 
-def list_methods(stages: Sequence[str]) -> Iterator[tuple[str, float, int]]:
+def list_draws(stages: Iterable[Iterable[Set]]) -> Iterator[tuple[str, float, int]]:
     """Lists which subsets some stages need: method, ratio, number of the draw; each once."""
-    seen = set()
-    for stage in stages:
-        for each in STAGES[stage]:
-            for number in range(each.n_draws if each.method != FULL else 0):
-                key = each.method, each.ratio, number
-                if key not in seen:
-                    seen.add(key)
-                    yield key
+    every = (each for sets in stages for each in sets if each.is_drawn)
+    yield from dict.fromkeys((each.method, each.ratio, number) for each in every for number in range(each.n_draws))

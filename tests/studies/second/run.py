@@ -1,4 +1,4 @@
-"""Runs what is missing of the second study, a row for each training: `make study-2 STAGES="tune-reference factors"`.
+"""Runs what is missing of the second study, a row for each training: `make study-2 DATA=cifar10 STAGES="tune-reference factors"`.
 
 Every row is written as its training ends, so that a run that was stopped goes on where it was. A row is that of its key and fingerprint.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -35,7 +35,7 @@ from tests.benchmarks.timing import processor
 from tests.studies.fidelity import prepare
 from tests.studies.parts import Study
 from tests.studies.rows import read_whole_lines
-from tests.studies.second.plan import FULL, STAGES, VARIANTS, Set, list_methods
+from tests.studies.second.plan import FULL, STAGES, VARIANTS, Set, list_draws
 from tests.studies.second.training import Extras, ask, measure, train
 from tests.studies.subsets import Probes, find_subset
 
@@ -68,10 +68,12 @@ TEACHER = {"epochs": 13, "batch_size": 128}
 """How the network is trained on everything whose answers are targets."""
 TEACHER_AT = -2
 """Its place by cost: the heaviest network of the tuning half."""
-IMAGE = (3, 16, 16)
 CODE = [Path(__file__).parent / name for name in ("networks.py", "training.py")]
-RECIPE = Path(__file__).parent / "cifar10.yaml"
-STUDY = Study("second-cifar10", "second/cifar10", ())
+STUDIES = {
+    "cifar10": Study("second-cifar10", "second/cifar10", ()),
+    "cifar100": Study("second-cifar100", "second/cifar100", (), n_labels=100),
+}
+"""Of each data set."""
 
 
 class Key(NamedTuple):
@@ -150,7 +152,7 @@ def run_job(job: Job) -> dict[str, Any]:
     held_out, true = _images.evaluation if job.on_evaluation else _images.test
     if variant.side is not None:
         pixels, held_out = shrink(pixels, variant.side), shrink(held_out, variant.side)
-    n_steps = settings.epochs * (len(labels) // settings.batch_size)
+    n_steps = settings.epochs * (round(job.key.ratio * len(_images.train[1])) // settings.batch_size)
     use = "full" if job.key.method == FULL else "draw"
     parts = ("second", use, job.key.number, job.architecture.name)
     seed = derive_seed(_images.seed, *parts)
@@ -186,8 +188,13 @@ def teach(images: Images, architecture: Architecture, path: Path) -> None:
     settings = images.settings.model_copy(update=TEACHER)
     pixels, labels = images.train
     seed = derive_seed(images.seed, "second", "teacher")
+    channels, height, width = pixels.shape[1:]
     network = make_network(
-        architecture.network, architecture.parameters, images.n_labels, IMAGE, derive_seed(seed, "weights")
+        architecture.network,
+        architecture.parameters,
+        images.n_labels,
+        (channels, height, width),
+        derive_seed(seed, "weights"),
     )
     n_steps = settings.epochs * (len(labels) // settings.batch_size)
     trained = train(network, pixels, labels, settings, Extras(), seed=seed, n_steps=n_steps)
@@ -212,15 +219,24 @@ def fingerprint(job: Job) -> str:
     return hashlib.sha256(repr(held).encode()).hexdigest()[:12]
 
 
-def list_jobs(stages: Sequence[str], probes: Probes, path: Path, teacher: Path) -> Iterator[Job]:
+def list_jobs(
+    stages: Mapping[str, Sequence[Set]], probes: Probes, path: Path, subsets: Path, teacher: Path
+) -> Iterator[Job]:
     """Lists the trainings of some stages that have no row yet.
+
+    Args:
+        stages: By their name.
+        probes: To choose samples by.
+        path: Of the rows.
+        subsets: File of the samples that were chosen.
+        teacher: File of the answers that are targets.
 
     Raises:
         SystemExit: A row is of another variant, network or code than those at hand.
     """
     done = {key_of(row): row["fingerprint"] for row in read_whole_lines(path)}
-    for stage in stages:
-        for each in STAGES[stage]:
+    for stage, sets in stages.items():
+        for each in sets:
             for number in range(each.n_draws):
                 chosen = None
                 for architecture in each.choose(probes.architectures):
@@ -232,14 +248,9 @@ def list_jobs(stages: Sequence[str], probes: Probes, path: Path, teacher: Path) 
                                 f"{path}: the row {key} is of another variant, network or code; move the file away"
                             )
                         continue
-                    if each.method != FULL and chosen is None:
-                        chosen = np.packbits(find(each, number, probes))
+                    if each.is_drawn and chosen is None:
+                        chosen = np.packbits(find_subset(subsets, each.method, each.ratio, number, probes))
                     yield replace(job, chosen=chosen)
-
-
-def find(each: Set, number: int, probes: Probes) -> NDArray[np.bool_]:
-    """Finds the samples of a draw."""
-    return find_subset(STUDY.folder / "subsets.npz", each.method, each.ratio, number, probes)
 
 
 def key_of(row: dict[str, str]) -> Key:
@@ -261,27 +272,24 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 @click.command(help=__doc__)
-@click.argument("stages", nargs=-1, type=click.Choice([*STAGES]))
+@click.argument("names", metavar="[STAGES]...", nargs=-1)
+@click.option("--data", type=click.Choice([*STUDIES]), default="cifar10", show_default=True)
 @click.option("--minutes", type=float, help="Begin no training after so many minutes.")
 @click.option("--jobs", "n_workers", default=2, help="Trainings at once.")
-def main(stages: tuple[str, ...], minutes: float | None, n_workers: int) -> None:
-    """Runs what is missing of some stages, all unless some are named."""
+def main(names: tuple[str, ...], data: str, minutes: float | None, n_workers: int) -> None:
+    """Runs what is missing of some stages of a data set, all unless some are named."""
+    if unknown := sorted({*names} - {*STAGES[data]}):
+        raise click.BadParameter(f"no stage of {data}: {', '.join(unknown)}; known: {', '.join(STAGES[data])}")
     load_plugins([PLUGIN])
-    path, store = STUDY.folder / "rows.csv", Store()
+    study, store, stages = STUDIES[data], Store(), {name: STAGES[data][name] for name in names or STAGES[data]}
+    rows, subsets = study.folder / "rows.csv", study.folder / "subsets.npz"
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
-        probes = prepare(STUDY, store, engine, on_progress)
-        for method, ratio, number in list_methods(stages or [*STAGES]):
-            find_subset(STUDY.folder / "subsets.npz", method, ratio, number, probes)  # before any worker is busy
-        data = probes.data
-        pixels = [(each.pixels(), each.load().labels) for each in (data.train, data.evaluation, data.test)]
-        images = Images(
-            *((np.ascontiguousarray(x), np.asarray(y)) for x, y in pixels),
-            n_labels=len(data.label_names),
-            seed=probes.recipe.seed,
-            settings=probes.recipe.training,
-        )
-        teacher = store.root / "second-teacher.npy"
-        jobs = list(list_jobs(stages or [*STAGES], probes, path, teacher))
+        probes = prepare(study, store, engine, on_progress)
+        for method, ratio, number in list_draws(stages.values()):
+            find_subset(subsets, method, ratio, number, probes)  # before any worker is busy
+        images = read_images(probes)
+        teacher = store.root / f"{study.name}-teacher.npy"
+        jobs = list(list_jobs(stages, probes, rows, subsets, teacher))
     print(f"{len(jobs)} trainings to do", flush=True)
     if any(VARIANTS[job.key.variant].temperature is not None for job in jobs) and not teacher.exists():
         torch.set_num_threads(1)
@@ -290,7 +298,19 @@ def main(stages: tuple[str, ...], minutes: float | None, n_workers: int) -> None
     with ProcessPoolExecutor(
         n_workers, get_context("spawn"), initializer=_start_worker, initargs=(images,)
     ) as pool:  # without the threads of this process
-        run_all(pool, jobs, n_workers, ends, lambda row: append_row(path, row))
+        run_all(pool, jobs, n_workers, ends, lambda row: append_row(rows, row))
+
+
+def read_images(probes: Probes) -> Images:
+    """Reads the images of a study into memory."""
+    data = probes.data
+    pixels = [(each.pixels(), each.load().labels) for each in (data.train, data.evaluation, data.test)]
+    return Images(
+        *((np.ascontiguousarray(x), np.asarray(y)) for x, y in pixels),
+        n_labels=len(data.label_names),
+        seed=probes.recipe.seed,
+        settings=probes.recipe.training,
+    )
 
 
 def run_all(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from proxyds.artifact.evidence_records import EstimateRecord
-from proxyds.evaluation.intervals import LeftOut, compare_repeats, subtract
-from proxyds.evaluation.rank_metrics import Floats
+from proxyds.artifact.ranking_table import FULL
+from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
+from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau
 from proxyds.space.architecture import Architecture
-from tests.studies.second.plan import BASE, FULL, GROUPS, VARIANTS
+from tests.studies.second.plan import BASE, GROUPS, LENGTHS, VARIANTS
 
 Rows = Sequence[Mapping[str, str]]
 LEAST_GAIN = 0.03
 """What a value has to gain in tau to be taken, and again for each doubling of the cost."""
+LEAST_LONGER = 0.005
+"""What the longer training on everything has to gain in accuracy."""
 
 
 @dataclass(frozen=True)
@@ -58,53 +62,101 @@ def choose_reference(rows: Rows) -> str:
     return max(means, key=lambda variant: means[variant])
 
 
+def choose_length(rows: Rows) -> str:
+    """Chooses the longer training on everything if it gains half a point on the mean, the shorter one otherwise."""
+    means = {
+        variant: np.mean([float(row["accuracy"]) for row in rows if row["variant"] == variant]) for variant in LENGTHS
+    }
+    shorter, longer = LENGTHS
+    return longer if means[longer] - means[shorter] >= LEAST_LONGER else shorter
+
+
+def has_reference(rows: Rows, architectures: Sequence[Architecture]) -> bool:
+    """Tells whether every one of some networks was trained on everything as often as any."""
+    counts = Counter(row["architecture"] for row in rows if row["stage"] == "reference" and row["accuracy"])
+    return len({counts[each.name] for each in architectures}) == 1 and counts[architectures[0].name] > 0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Networks that are ranked on one data set.
+
+    Attributes:
+        rows: Of their trainings on parts of it, of one stage.
+        architectures: Those that count.
+        reference: (n,) what they reach on everything, of `read_reference`.
+    """
+
+    rows: Rows
+    architectures: Sequence[Architecture]
+    reference: Floats
+
+
 def read_reference(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
-    """Reads the mean accuracy of the trainings on everything, (1, n)."""
+    """Reads the mean accuracy of the trainings on everything, (n,)."""
     of = [row for row in rows if row["stage"] == "reference" and row["accuracy"]]
     seeds = sorted({row["number"] for row in of})
     found = {(row["number"], row["architecture"]): float(row["accuracy"]) for row in of}
     each = [[found[seed, one.name] for one in architectures] for seed in seeds]
-    return np.round(np.mean(each, axis=0, keepdims=True), 12)
+    return np.round(np.mean(each, axis=0), 12)
 
 
 def rank(
-    rows: Rows, architectures: Sequence[Architecture], reference: Floats, variant: str, score: str
+    ranked: Sequence[Ranked], variant: str, score: str = "accuracy", parameter_weight: float = 0
 ) -> LeftOut | None:
-    """Computes the tau of a variant with each architecture left out, the mean over its methods; None where a score is missing.
+    """Computes a variant's tau with each network left out: the mean over data sets and methods.
+
+    A network that is left out is left out on every data set: it is the same one.
 
     Args:
-        rows: Of one stage.
-        architectures: Those that count.
-        reference: (1, n) of `read_reference`.
+        ranked: On each data set.
         variant: Whose rows are taken.
         score: The column that ranks.
+        parameter_weight: What the number of parameters counts beside it.
+
+    Returns:
+        For each draw; None where a row is missing or has no score.
     """
-    of = [row for row in rows if row["variant"] == variant and row["method"] != FULL]
-    found = {(row["method"], int(row["number"]), row["architecture"]): row[score] for row in of}
-    methods, draws = sorted({key[0] for key in found}), np.array(sorted({key[1] for key in found}))
-    cost = np.array([float(each.training_flops) for each in architectures])
-    ranked = []
-    for method in methods:
-        texts = [[found.get((method, draw, each.name), "") for each in architectures] for draw in draws]
-        if not all(text for of_draw in texts for text in of_draw):
+    names = list(dict.fromkeys(each.name for one in ranked for each in one.architectures))
+    included = leave_out(len(names), in_pairs=True)
+    taus = []
+    for one in ranked:
+        measured = read_scores(one, variant, score)
+        if measured is None:
             return None
-        measured = np.array(texts, dtype=float) * (-1 if score in ("loss", "train_loss_sum") else 1)
-        ranked.append(compare_repeats(reference, measured, draws, cost, "tau"))
-    return replace(ranked[0], values=np.mean([each.values for each in ranked], axis=0)) if ranked else None
+        columns = [names.index(each.name) for each in one.architectures]
+        n_parameters = np.array([float(each.n_parameters) for each in one.architectures])
+        for of_draws in measured:
+            scores = add_parameters(of_draws, n_parameters, parameter_weight) if parameter_weight else of_draws
+            taus.append([kendall_tau(one.reference, of_draw, included[:, columns]) for of_draw in scores])
+    return LeftOut(np.mean(taus, axis=0), len(names), len(names) * (len(names) - 1) // 2, has_common_draws=True)
 
 
-def weigh_factors(rows: Rows, architectures: Sequence[Architecture], reference: Floats) -> list[Gain]:
-    """Weighs every variant against the base, in the order of the plan; what lacks a row is left out."""
-    of_stage = [row for row in rows if row["stage"] == "factors"]
-    base = rank(of_stage, architectures, reference, BASE, "accuracy")
+def read_scores(ranked: Ranked, variant: str, score: str) -> Floats | None:
+    """Reads what ranks, (M, D, n): methods, draws, networks; higher is better. None where one is missing."""
+    of = [row for row in ranked.rows if row["variant"] == variant and row["method"] != FULL]
+    found = {(row["method"], int(row["number"]), row["architecture"]): row[score] for row in of}
+    methods, draws = sorted({key[0] for key in found}), sorted({key[1] for key in found})
+    texts = [
+        [[found.get((method, draw, each.name), "") for each in ranked.architectures] for draw in draws]
+        for method in methods
+    ]
+    if not texts or not all(text for of_method in texts for of_draw in of_method for text in of_draw):
+        return None
+    return np.array(texts, dtype=float) * (-1 if score in ("loss", "train_loss_sum") else 1)
+
+
+def weigh_variants(ranked: Ranked) -> list[Gain]:
+    """Weighs every variant against the base, in the order of the rows; what lacks a row is left out."""
+    base = rank([ranked], BASE)
     if base is None:
         return []
     gains = []
-    for variant in dict.fromkeys(row["variant"] for row in of_stage):
-        of_variant = rank(of_stage, architectures, reference, variant, "accuracy")
+    for variant in dict.fromkeys(row["variant"] for row in ranked.rows):
+        of_variant = rank([ranked], variant)
         if of_variant is None or variant == BASE:
             continue
-        accuracies = [float(row["accuracy"]) for row in of_stage if row["variant"] == variant]
+        accuracies = [float(row["accuracy"]) for row in ranked.rows if row["variant"] == variant]
         gain = subtract(of_variant, base).as_difference()
         cost = find_cost(variant)
         gains.append(Gain(variant, float(of_variant.mean[0]), gain, cost, float(np.mean(accuracies))))
