@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
@@ -26,6 +27,7 @@ from proxyds.progress_bars import show_progress
 from proxyds.recipe.models import Training
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.storage.store import Store
+from proxyds.runtime.task import WORKER_ENVIRONMENT
 from proxyds.seeding import derive_seed
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.plugins import load_plugins
@@ -281,6 +283,7 @@ def main(names: tuple[str, ...], data: str, minutes: float | None, n_workers: in
     if unknown := sorted({*names} - {*STAGES[data]}):
         raise click.BadParameter(f"no stage of {data}: {', '.join(unknown)}; known: {', '.join(STAGES[data])}")
     load_plugins([PLUGIN])
+    os.environ.update(WORKER_ENVIRONMENT)
     study, store, stages = STUDIES[data], Store(), {name: STAGES[data][name] for name in names or STAGES[data]}
     rows, subsets = study.folder / "rows.csv", study.folder / "subsets.npz"
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
