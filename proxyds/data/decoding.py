@@ -28,14 +28,14 @@ from proxyds.data.images import (
 )
 from proxyds.data.parts import Part
 from proxyds.data.survey.naming import normalize
-from proxyds.errors import BadImageError, SourceError
+from proxyds.errors import SourceError
 from proxyds.recipe.source import Images
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import Report, Task
 from proxyds.text import first_line
 
 STAGE = "source"
-STAGE_VERSION = 5
+STAGE_VERSION = 6
 CONVERSION_VERSION = 1
 """Raised when `convert_image` gives other pixels: then trainings on them are others too."""
 RUN, RUN_BYTES = 8192, 128_000_000
@@ -67,7 +67,7 @@ class Decoded:
         values: The labels that occur, as the source has them, in the order of their first images.
         counts: How many images have each label.
         firsts: Index in the part of the first image of each label.
-        bad_images: Index in the part of each image that does not decode, and where its file lies in the source.
+        bad_images: Of each image that does not decode its index in the part, where its file lies in the source, and what is wrong with it.
         n_enlarged: Images with a side of fewer pixels than `image_size`.
         smallest_side: The shortest side of all, in pixels; 0 where there are none.
     """
@@ -78,7 +78,7 @@ class Decoded:
     values: list[Any]
     counts: list[int]
     firsts: list[int]
-    bad_images: list[tuple[int, str]]
+    bad_images: list[tuple[int, str, str]]
     n_enlarged: int
     smallest_side: int
 
@@ -96,16 +96,13 @@ def decoding_task(
             "label_names": label_names,
             "image_mode": spec.image_mode,
             "image_size": spec.image_size,
-            "on_bad_image": spec.on_bad_image,
             "id_rule": id_rule,
         },
         function=decode_part,
         arguments={
             "part": part,
             "spec": spec,
-            "split": split,
             "label_names": label_names,
-            "number": number,
             "id_rule": id_rule,
         },
     )
@@ -117,27 +114,23 @@ def decode_part(
     report: Report,
     part: Part,
     spec: Images,
-    split: str,
     label_names: Sequence[str] | None,
-    number: int,
     id_rule: int = ID_RULE,
 ) -> None:
     """Decodes a part into `pixels-*.npy`, uint8 (n, C, H, W), `rows.npy` of `ROW` in the order of ids, and `part.json`.
 
-    Images without a label are counted and not decoded: whether that is an error is for whoever sees all parts.
+    Images without a label are counted and not decoded, and those that do not decode are listed: whether that is an error is for whoever sees
+    all parts.
 
     Args:
         folder: Of the result.
         report: Receives how many images are done.
         part: The images.
-        spec: Mode and size that networks see, and what to do with bad images.
-        split: The source's name of the split, for messages.
+        spec: Mode and size that networks see.
         label_names: Text for each label number; None where the labels are texts, or numbers of their own.
-        number: Which part it is.
         id_rule: By which rule ids are made.
 
     Raises:
-        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
         SourceError: The part cannot be read.
     """
     label_indices: dict[Any, int] = {}
@@ -145,7 +138,7 @@ def decode_part(
     firsts: list[int] = []
     rows: list[tuple[bytes, bytes, int, int, int, int]] = []
     images: list[NDArray[np.uint8]] = []
-    bad_images: list[tuple[int, str]] = []
+    bad_images: list[tuple[int, str, str]] = []
     runs: list[int] = []
     shapes: set[tuple[int, int, int]] = set()
     n_rows = n_enlarged = smallest_side = 0
@@ -171,13 +164,7 @@ def decode_part(
         try:
             content_id, pixels, side = _decode_image(encoded, text, spec, id_rule)
         except DECODE_ERRORS as error:
-            if spec.on_bad_image == "fail":
-                place = f"[{index + part.first}]" if part.first is not None else f", part {number + 1} [{index}]"
-                raise BadImageError(
-                    f"source: image {split}{place}{name} must decode, found {len(encoded):,} bytes that do not: {_describe_damage(error)}; mend it, or "
-                    "leave such images out with source.on_bad_image: skip"
-                ) from None
-            bad_images.append((index, name))
+            bad_images.append((index, name, f"{len(encoded):,} bytes, {_describe_damage(error)}"))
             continue
         n_enlarged += spec.image_size is not None and side < spec.image_size
         smallest_side = min(smallest_side or side, side)

@@ -54,10 +54,6 @@ class Part(Protocol):
     """Some images of a split, next to each other; can be sent to a worker."""
 
     @property
-    def first(self) -> int | None:
-        """Index of the first one in the split; None where that is not known before the others are read."""
-
-    @property
     def content(self) -> str:
         """What the part holds: two parts with equal content hold the same."""
 

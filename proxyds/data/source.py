@@ -36,7 +36,7 @@ from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
 from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
 from proxyds.data.survey.records import name_paths
-from proxyds.errors import ChangedSourceError, LabelError, SourceError
+from proxyds.errors import BadImageError, ChangedSourceError, LabelError, SourceError
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.source import Images
 from proxyds.runtime.machine import measure_memory
@@ -46,6 +46,8 @@ from proxyds.text import find_active_text, with_prefix
 
 COPIES = 2
 """Copies of a data set's pixels in every worker that trains: as they are, and padded."""
+MOST_DAMAGED = 20
+"""Images whose damage one message tells."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class _Split:
     def list_bad_images(self) -> list[str]:
         """Says where each image that was left out stood."""
         parts = zip(self.decoded, self.starts, strict=False)
-        return [f"{self.name}[{start + i}]{name}" for each, start in parts for i, name in each.bad_images]
+        return [f"{self.name}[{start + i}]{name}" for each, start in parts for i, name, _ in each.bad_images]
 
 
 def load_source(
@@ -107,6 +109,8 @@ def load_source(
     _check_names((*(raw.label_names or ()), *(split.name for split in raw.splits.values()), raw.name))
     used = [role for role in raw.splits if role != "validation" or protocol != "paper"]
     splits = _decode(raw, used, spec, run, id_rule)
+    if spec.on_bad_image == "fail":
+        _check_images(splits.values())
     label_names = raw.label_names or tuple(
         str(value) for value in sorted(value for value in splits["train"].count_labels() if not is_missing(value, None))
     )
@@ -224,6 +228,23 @@ def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks, i
         entries = list(islice(all_entries, len(split.parts)))
         splits[role] = _Split(split.name, split.parts, entries, [read_decoded(entry) for entry in entries])
     return splits
+
+
+def _check_images(splits: Collection[_Split]) -> None:
+    """Makes sure that every image was decoded; says of those that were not what is wrong with them."""
+    damages = [damage for split in splits for each in split.decoded for *_, damage in each.bad_images]
+    if not damages:
+        return
+    places = [place for split in splits for place in split.list_bad_images()]
+    told = [f"  {place}: {damage}" for place, damage in zip(places[:MOST_DAMAGED], damages, strict=False)]
+    if len(places) > len(told):
+        told.append(f"  and {len(places) - len(told):,} more")
+    n_all = sum(each.n_rows for split in splits for each in split.decoded)
+    lines = [
+        f"source: every image must decode, {len(places):,} of {n_all:,} do not; mend them, or leave them out with source.on_bad_image: skip",
+        *told,
+    ]
+    raise BadImageError("\n".join(lines))
 
 
 def _check_labels(split: _Split, label_names: Sequence[str], own_names: Sequence[str] | None, role: str) -> None:

@@ -56,9 +56,7 @@ def look(files: list[bytes], mode: str = "RGB", id_rule: int = ID_RULE) -> tuple
             report=lambda done, total, note: None,
             part=Given(files),
             spec=Images(image_mode=mode),
-            split="train",
             label_names=None,
-            number=0,
             id_rule=id_rule,
         )
         rows = np.load(Path(folder) / "rows.npy")

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from proxyds.data.decoding import decode_part, read_decoded
-from proxyds.errors import BadImageError
 from proxyds.recipe.source import Images
 from proxyds.runtime.storage.store import Store
 
@@ -68,17 +67,15 @@ class Damaged:
             yield damage(whole[number % len(whole)], rng), number % 2, f" ({number})"
 
 
-def decode(n: int, seed: int, store: Store, on_bad_image: str) -> tuple[int, int]:
-    """Decodes damaged images; returns how many were read, and how many were left out."""
+def decode(n: int, seed: int, store: Store) -> tuple[int, int]:
+    """Decodes damaged images; returns how many were read, and how many were not."""
     with store.writing("source", "damaged", "damaged") as folder:
         decode_part(
             folder=folder,
             report=lambda done, total, note: None,
             part=Damaged(n, seed),
-            spec=Images(image_size=8, on_bad_image=on_bad_image),
-            split="train",
+            spec=Images(image_size=8),
             label_names=["a", "b"],
-            number=0,
         )
     entry = store.find("source", "damaged")
     assert entry is not None
@@ -88,11 +85,6 @@ def decode(n: int, seed: int, store: Store, on_bad_image: str) -> tuple[int, int
 
 @pytest.mark.parametrize("n", [N_OF_EACH * len(FORMATS), pytest.param(N_SLOW, marks=pytest.mark.slow)])
 def test_whatever_is_damaged_is_read_or_left_out_and_counted(n: int, tmp_path: Path) -> None:
-    n_read, n_left_out = decode(n, 1, Store(tmp_path), "skip")
+    n_read, n_left_out = decode(n, 1, Store(tmp_path))
     assert n_read + n_left_out == n
     assert min(n_read, n_left_out) > n // 10  # both happen
-
-
-def test_the_first_damaged_image_stops_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(BadImageError, match=r"train\[\d+\] \(\d+\)"):
-        decode(30, 1, Store(tmp_path), "fail")

@@ -758,7 +758,7 @@ def test_a_bad_image_is_named(load: Load, tmp_path: Path, encoded: bytes) -> Non
     rows = some_rows()
     rows[3] = (encoded, 3)
     write_parquet(tmp_path / "pictures", rows)
-    with pytest.raises(BadImageError, match=r"^source: image train\[3\] must ") as caught:
+    with pytest.raises(BadImageError, match=r"^source: every image .*1 of 40 (?s:.)*train\[3\]: ") as caught:
         load("{kind: folder, path: pictures}")
     assert "on_bad_image: skip" in str(caught.value)
     assert " object at 0x" not in str(caught.value)
@@ -784,6 +784,26 @@ def test_a_bad_image_of_an_image_folder_is_named_by_where_it_lies(load: Load, tm
     source = load("{kind: folder, path: pictures, on_bad_image: skip}")
     (place,) = source.facts.bad_images
     assert (tmp_path / "pictures" / place.split()[1].strip("()")).read_bytes() == b"not an image"
+
+
+def test_all_bad_images_of_all_splits_are_named_at_once(load: Load, tmp_path: Path) -> None:
+    for split, damaged in (("train", (3, 5)), ("test", (1,))):
+        rows = some_rows()
+        for place in damaged:
+            rows[place] = (b"not an image", rows[place][1])
+        write_parquet(tmp_path / "pictures", rows, split)
+    with pytest.raises(BadImageError, match="3 of 80") as caught:
+        load("{kind: folder, path: pictures}")
+    assert all(place in str(caught.value) for place in ("train[3]", "train[5]", "test[1]"))
+
+
+def test_of_very_many_bad_images_the_first_are_named(load: Load, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "pictures", [*some_rows(), *((b"bad", n % 4) for n in range(1000))])
+    with pytest.raises(BadImageError, match="1,000 of 1,040") as caught:
+        load("{kind: folder, path: pictures}")
+    lines = str(caught.value).splitlines()
+    assert len(lines) < 30
+    assert lines[-1].split() == ["and", f"{1000 - len(lines) + 2}", "more"]
 
 
 def test_a_missing_image_is_a_bad_one(load: Load, tmp_path: Path) -> None:
