@@ -34,6 +34,10 @@ class ProxydsError(Exception):
     def __str__(self) -> str:
         return self.message if self.place is None else f"{self.place}: {self.message}"
 
+    def _render_traceback_(self) -> list[str]:
+        """Gives notebooks and IPython the message alone, as a terminal shows it: the way through `proxyds` tells nobody what to mend."""
+        return [f"{type(self).__name__}: {self}"]
+
     def show_folder_as(self, folder: Path, name: str) -> None:
         """Shows a place within a folder as one within an address: of a temporary folder nobody knows the path."""
         if isinstance(self.place, Path) and self.place.is_relative_to(folder):

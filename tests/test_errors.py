@@ -9,8 +9,11 @@ import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 import proxyds
 from proxyds.errors import ArtifactError, NoSpaceError, ProxydsError, translate_os_errors
@@ -20,6 +23,14 @@ def test_an_error_shows_its_place_before_its_message_and_keeps_it_from_process_t
     error = pickle.loads(pickle.dumps(ArtifactError("must be a proxy", place=Path("a/b"))))
     assert (str(error), error.place, error.message) == ("a/b: must be a proxy", Path("a/b"), "must be a proxy")
     assert str(ProxydsError("device: must be cpu")) == "device: must be cpu"
+
+
+def test_in_a_notebook_an_error_is_its_message_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.run_cell("import proxyds\nproxyds.open('no-such-proxy')")
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).strip().splitlines() == [ANY]
+    assert "no-such-proxy" in shown.out + shown.err
 
 
 @pytest.mark.parametrize(

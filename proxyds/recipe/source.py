@@ -42,7 +42,8 @@ class Images(Section):
         examples=[32],
     )
     on_bad_image: Literal["fail", "skip"] = Field(
-        "fail", description="Images that cannot be decoded stop the build, which names them, or are left out and counted on the card."
+        "fail",
+        description="Images that cannot be decoded stop the build, which names them, or are left out and counted on the card.",
     )
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1,

@@ -47,6 +47,9 @@ def test_a_push_is_one_commit_and_its_tag_a_dry_run_sends_nothing_and_a_second_c
     shown = run_on_hub("push", tiny_proxy, repo, "--dry-run")
     assert (shown.returncode, "manifest.json" in shown.stdout) == (0, True), shown.stderr
     assert "which would be made; nothing was done" in shown.stdout
+    assert (planned["is_private"], "public" in shown.stdout) == (False, True)
+    privately = run_on_hub("push", tiny_proxy, repo, "--dry-run", "--private")
+    assert ("public" in privately.stdout, "private" in privately.stdout) == (False, True)
     assert hub.writes() == []
 
     pushed = run_on_hub("push", tiny_proxy, repo)

@@ -68,6 +68,7 @@ class Pushed(Readable):
         replaced: Version of the proxy that the repository's `main` had, if another.
         shares_version: Whether the repository has other bytes under the same version, on `main` until now or at the version's tag.
         is_new_place: Whether the repository was made for it.
+        is_private: Whether the repository is private; None where the place is no repository.
         was_there: Whether the very proxy was there already, tag and all, and nothing was changed.
         is_plan: Whether nothing was done, only looked at.
     """
@@ -81,6 +82,7 @@ class Pushed(Readable):
     replaced: str | None = None
     shares_version: bool = False
     is_new_place: bool = False
+    is_private: bool | None = None
     was_there: bool = False
     is_plan: bool = False
 
@@ -221,7 +223,16 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
                 f"{repo}: the tag {tag} is there on other bytes and is never moved; make the proxy again under another version, for which "
                 "nothing is trained again (--set version=...), or take a tag of words"
             )
-        return Pushed(repo, upload.manifest, files, tag, repository.tags[tag], was_there=True, is_plan=upload.is_plan)
+        return Pushed(
+            repo,
+            upload.manifest,
+            files,
+            tag,
+            repository.tags[tag],
+            is_private=repository.is_private,
+            was_there=True,
+            is_plan=upload.is_plan,
+        )
 
     contents, manifest = {} if repository is None else hub.list_contents(repo, repository.head), upload.manifest
     before = _find_replaced(repo, contents, manifest)
@@ -239,6 +250,7 @@ def _push_to_hub(upload: _Upload, repo: str, tag: str | None, private: bool) -> 
         replaced=replaced,
         shares_version=shares_version,
         is_new_place=is_new,
+        is_private=private if repository is None else repository.is_private,
         is_plan=upload.is_plan,
     )
     if upload.is_plan:
