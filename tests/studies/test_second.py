@@ -12,6 +12,8 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
+from proxyds.errors import AccuracyTableError
+from proxyds.evaluation.external import find_reference, read_csv
 from proxyds.recipe.models import Training
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.plugins import load_plugins
@@ -373,7 +375,21 @@ def test_the_plan_is_that_of_the_protocol() -> None:
 
 
 def test_on_both_data_sets_networks_and_training_are_the_same() -> None:
-    one, other = (open_study(study)[1] for study in run.STUDIES.values())
+    one, other = (open_study(run.STUDIES[name])[1] for name in ("cifar10", "cifar100"))
     assert one.space == other.space
     assert one.training == other.training
     assert one.seed == other.seed
+
+
+def test_the_benchmarks_cells_are_rows_of_its_table_drawn_by_seed_0() -> None:
+    _, recipe, architectures = open_study(run.STUDIES["nasbench201"])
+    reference = recipe.check.reference
+    try:
+        path = find_reference(reference)
+    except AccuracyTableError:
+        pytest.skip("needs NAS-Bench-201 in PROXYDS_DATA")
+    names = [row[reference.architecture_column] for _, row in read_csv(path, (reference.architecture_column,))]
+    drawn = np.random.default_rng(0).choice(len(names), len(architectures), replace=False)
+    assert {each.name for each in architectures} == {names[place] for place in drawn}
+    epochs_of_everything = recipe.training.epochs * STAGES["nasbench201"]["random"][0].ratio
+    assert epochs_of_everything == pytest.approx(2)

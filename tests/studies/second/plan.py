@@ -82,7 +82,9 @@ LENGTHS: dict[str, Variant] = {
     f"full-{epochs}": Variant({**FULL_TRIED[REFERENCE].settings, "epochs": epochs}) for epochs in (40, 80)
 }
 """Lengths of the reference; the longer one is taken if it gains half a point."""
-VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS}
+AS_IT_IS = "as-it-is"
+"""The training of the recipe."""
+VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, AS_IT_IS: Variant()}
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         ),
     },
     "cifar100": {},
+    "nasbench201": {"random": (Set(AS_IT_IS, "random", 0.05, 2),)},
 }
 """Of each data set, in the order of the protocol. What depends on results of one comes into the next when these are committed."""
 

@@ -74,8 +74,9 @@ CODE = [Path(__file__).parent / name for name in ("networks.py", "training.py")]
 STUDIES = {
     "cifar10": Study("second-cifar10", "second/cifar10", ()),
     "cifar100": Study("second-cifar100", "second/cifar100", (), n_labels=100),
+    "nasbench201": Study("second-nasbench201", "second/nasbench201", ()),
 }
-"""Of each data set."""
+"""Of each data set, and of the field's own benchmark."""
 
 
 class Key(NamedTuple):
