@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, spearmanr
 
 from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.external import find_reference, read_csv
@@ -23,6 +23,8 @@ from proxyds.training.model import PixelNetwork, make_network
 from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
+from tests.studies.second.choosing import list_published
+from tests.studies.second.page import render_benchmark
 from tests.studies.second.plan import FACTORS, GROUPS, LENGTHS, REFERENCE, STAGES, VARIANTS, Variant
 from tests.studies.second.run import (
     COLUMNS,
@@ -46,6 +48,7 @@ from tests.studies.second.weighing import (
     choose_reference,
     find_cost,
     has_reference,
+    keep_whole,
     rank,
     read_reference,
     weigh_variants,
@@ -393,3 +396,30 @@ def test_the_benchmarks_cells_are_rows_of_its_table_drawn_by_seed_0() -> None:
     assert {each.name for each in architectures} == {names[place] for place in drawn}
     epochs_of_everything = recipe.training.epochs * STAGES["nasbench201"]["random"][0].ratio
     assert epochs_of_everything == pytest.approx(2)
+
+
+def test_the_benchmark_is_weighed_beside_what_it_publishes() -> None:
+    _, recipe, architectures = open_study(run.STUDIES["nasbench201"])
+    rng, rows = np.random.default_rng(0), []
+    try:
+        published = list_published(recipe.check.reference, architectures)
+    except AccuracyTableError:
+        pytest.skip("needs NAS-Bench-201 in PROXYDS_DATA")
+    true = {each["architecture"]: each["accuracy"] for each in published if each["dataset"] == "full"}
+    for number in range(2):
+        for name, accuracy in true.items():
+            row = dict.fromkeys(COLUMNS, "") | {"stage": "random", "variant": "as-it-is", "method": "random"}
+            noisy = accuracy + rng.normal(0, 0.001)
+            rows.append(
+                row
+                | {"ratio": "0.05", "number": str(number), "architecture": name, "accuracy": str(noisy), "seconds": "9"}
+            )
+    page = render_benchmark(keep_whole(rows, architectures), recipe, architectures)
+    of = {line.split("|")[1].strip(): line.split("|") for line in page.splitlines() if line.startswith("| ")}
+    twelve = spearmanr(
+        [true[each["architecture"]] for each in published[:32]], [each["accuracy"] for each in published[32:]]
+    )
+    assert of["full data, fewer epochs"][6].split()[0] == f"{twelve.statistic:.2f}"
+    assert float(of["random"][4].split()[0]) > 0.9
+    assert of["random"][3].strip() == "2"
+    assert keep_whole(rows[1:], architectures) == rows[32:]

@@ -207,10 +207,12 @@ def weigh(estimated: Sequence[Estimated]) -> list[Found]:
     Args:
         estimated: Of `estimate_all` or `take_mean`.
     """
-    regrets = {(each.method, each.ratio): each.statistics["regret"].value for each in estimated}
+    regrets = {
+        (each.method, each.ratio): each.statistics["regret"].value for each in estimated if "regret" in each.statistics
+    }
 
     def subtract_regrets(each: Estimated) -> dict[str, EstimateRecord]:
-        own = each.statistics["regret"].value
+        own = regrets.get((each.method, each.ratio))  # none of everything, trained once
         controls = {name: (name, None if name in FREE_RANKINGS else each.ratio) for name in each.tau_less}
         return {name: make_record(own - regrets[way]) for name, way in controls.items() if way in regrets}
 

@@ -77,6 +77,19 @@ def has_reference(rows: Rows, architectures: Sequence[Architecture]) -> bool:
     return len({counts[each.name] for each in architectures}) == 1 and counts[architectures[0].name] > 0
 
 
+def keep_whole(rows: Rows, architectures: Sequence[Architecture]) -> list[Mapping[str, str]]:
+    """Keeps the rows of draws that every one of some networks was trained on."""
+
+    def draw_of(row: Mapping[str, str]) -> tuple[str, ...]:
+        return row["stage"], row["variant"], row["method"], row["ratio"], row["number"]
+
+    names = {each.name for each in architectures}
+    trained: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        trained.setdefault(draw_of(row), set()).add(row["architecture"])
+    return [row for row in rows if names <= trained[draw_of(row)]]
+
+
 @dataclass(frozen=True)
 class Ranked:
     """Networks that are ranked on one data set.
