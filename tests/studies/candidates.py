@@ -171,5 +171,10 @@ _RULES: dict[str, Rule] = {
     "entropy-tails-stratified": stratified("entropy-tails"),
     "easier-of-any-label": design_easier_of_any_label,
 }
-ALL_METHODS = {**METHODS, **CANDIDATES}
-ALL_RULES = {**DESIGNS, **_RULES}
+CHEAPER: dict[str, Method] = {
+    "easier-by-middle": Method("as `easier`, by the middle network after a fifth of the epochs", OWN, _ANSWERS),
+    "easier-by-start": Method("as `easier`, by the heaviest network after a fifth of the epochs", OWN, _ANSWERS),
+}
+"""Tried in the second study; `second.plan` says what their probes are."""
+ALL_METHODS = {**METHODS, **CANDIDATES, **CHEAPER}
+ALL_RULES = {**DESIGNS, **_RULES, **dict.fromkeys(CHEAPER, DESIGNS["easier"])}

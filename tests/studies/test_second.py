@@ -20,6 +20,7 @@ from proxyds.space.networks.plugins import load_plugins
 from proxyds.training.inference import measure_network, prepare_network
 from proxyds.training.loop import train_network
 from proxyds.training.model import PixelNetwork, make_network
+from tests.studies.candidates import CHEAPER
 from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
@@ -53,6 +54,7 @@ from tests.studies.second.weighing import (
     read_reference,
     weigh_variants,
 )
+from tests.studies.subsets import Probes
 
 STACKED = {"widths": (8, 8, 16), "blocks": (1, 1, 1)}
 N_LABELS, N = 4, 320
@@ -382,6 +384,22 @@ def test_on_both_data_sets_networks_and_training_are_the_same() -> None:
     assert one.space == other.space
     assert one.training == other.training
     assert one.seed == other.seed
+
+
+@pytest.mark.parametrize("method", CHEAPER)
+def test_cheaper_probes_are_networks_of_the_space_that_train_for_less(method: str) -> None:
+    _, recipe, architectures = open_study(run.STUDIES["cifar10"])
+    probes = Probes(recipe, None, architectures, None, None, None)
+    cheaper = run.change_probes(probes, method)
+    epochs, heaviest = cheaper.recipe.training.epochs, cheaper.architectures[-1]
+    paid = epochs * (
+        heaviest.training_flops + heaviest.forward_flops
+    )  # trained, and asked about every sample after each epoch
+    mean = np.mean([each.training_flops for each in architectures])
+    assert (
+        paid / (min(each.settings["epochs"] for each in LENGTHS.values()) * mean) < 0.3
+    )  # of a training on everything
+    assert run.change_probes(probes, "easier") is probes
 
 
 def test_the_benchmarks_cells_are_rows_of_its_table_drawn_by_seed_0() -> None:

@@ -87,6 +87,10 @@ AS_IT_IS = "as-it-is"
 VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, AS_IT_IS: Variant()}
 
 
+CHEAPER_PROBES = {"easier-by-middle": (13, 3), "easier-by-start": (24, 3)}
+"""Methods with other probes than the recipe's: the heaviest of so many networks, the lightest first, after so many epochs."""
+
+
 @dataclass(frozen=True)
 class Set:
     """Trainings of some architectures on draws of one method.

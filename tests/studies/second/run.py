@@ -37,7 +37,7 @@ from tests.benchmarks.timing import processor
 from tests.studies.fidelity import prepare
 from tests.studies.parts import Study
 from tests.studies.rows import read_whole_lines
-from tests.studies.second.plan import FULL, STAGES, VARIANTS, Set, list_draws
+from tests.studies.second.plan import CHEAPER_PROBES, FULL, STAGES, VARIANTS, Set, list_draws
 from tests.studies.second.training import Extras, ask, measure, train
 from tests.studies.subsets import Probes, find_subset
 
@@ -252,8 +252,23 @@ def list_jobs(
                             )
                         continue
                     if each.is_drawn and chosen is None:
-                        chosen = np.packbits(find_subset(subsets, each.method, each.ratio, number, probes))
+                        chosen = np.packbits(find(subsets, each.method, each.ratio, number, probes))
                     yield replace(job, chosen=chosen)
+
+
+def find(subsets: Path, method: str, ratio: float, number: int, probes: Probes) -> NDArray[np.bool_]:
+    """Finds the samples of a draw; see `find_subset`."""
+    return find_subset(subsets, method, ratio, number, change_probes(probes, method))
+
+
+def change_probes(probes: Probes, method: str) -> Probes:
+    """Takes other networks and epochs for the probes of a method that has its own."""
+    if method not in CHEAPER_PROBES:
+        return probes
+    n_networks, epochs = CHEAPER_PROBES[method]
+    training = probes.recipe.training.model_copy(update={"epochs": epochs})
+    recipe = probes.recipe.model_copy(update={"training": training})
+    return replace(probes, recipe=recipe, architectures=probes.architectures[:n_networks])
 
 
 def key_of(row: dict[str, str]) -> Key:
@@ -290,7 +305,7 @@ def main(names: tuple[str, ...], data: str, minutes: float | None, n_workers: in
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
         probes = prepare(study, store, engine, on_progress)
         for method, ratio, number in list_draws(stages.values()):
-            find_subset(subsets, method, ratio, number, probes)  # before any worker is busy
+            find(subsets, method, ratio, number, probes)  # before any worker is busy
         images = read_images(probes)
         teacher = store.root / f"{study.name}-teacher.npy"
         jobs = list(list_jobs(stages, probes, rows, subsets, teacher))
