@@ -26,7 +26,7 @@ from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
 from tests.studies.second.choosing import list_published
 from tests.studies.second.page import render_benchmark
-from tests.studies.second.plan import FACTORS, GROUPS, LENGTHS, REFERENCE, STAGES, VARIANTS, Variant
+from tests.studies.second.plan import FACTORS, GROUPS, LENGTHS, REFERENCE, STAGES, VARIANTS, Set, Variant
 from tests.studies.second.run import (
     COLUMNS,
     PLUGIN,
@@ -48,7 +48,6 @@ from tests.studies.second.weighing import (
     choose_length,
     choose_reference,
     find_cost,
-    has_reference,
     keep_whole,
     rank,
     read_reference,
@@ -161,6 +160,16 @@ def test_rows_go_on_where_they_stop(tmp_path: Path) -> None:
     assert [key_of(each) for each in read_whole_lines(path)] == [key]
     append_row(path, {**row, "number": 3})
     assert [key_of(each).number for each in read_whole_lines(path)] == [2, 3]
+
+
+def test_what_two_sets_of_a_stage_hold_is_run_once(tmp_path: Path) -> None:
+    _, recipe, architectures = open_study(run.STUDIES["cifar10"])
+    probes = Probes(recipe, None, architectures, None, None, None)
+    sets = (Set("full-40", "full", 1.0, 1, "tuning"), Set("full-40", "full", 1.0, 2))
+    keys = [job.key for job in run.list_jobs({"reference": sets}, probes, tmp_path / "rows.csv", tmp_path, tmp_path)]
+    assert len(keys) == len(set(keys)) == 48
+    assert {key.number for key in keys[:24]} == {0}
+    assert [key.architecture for key in keys[:12]] == [each.name for each in architectures[::2]]
 
 
 def small_images() -> Images:
@@ -307,11 +316,12 @@ def test_parameters_rank_with_accuracy() -> None:
     assert by_parameters.values[:, 0] == pytest.approx(expected)
 
 
-def test_a_reference_is_one_if_it_is_whole() -> None:
+def test_a_reference_is_the_mean_of_the_seeds_that_are_whole() -> None:
     rows, architectures = make_rows({"base": 1.0})
-    assert has_reference(rows, architectures)
-    assert not has_reference(rows[1:], architectures)
-    assert not has_reference([], architectures)
+    of_seed = [[float(row["accuracy"]) for row in rows[12 * seed : 12 * seed + 12]] for seed in range(3)]
+    assert read_reference(rows, architectures) == pytest.approx(np.mean(of_seed, axis=0))
+    assert read_reference(rows[1:], architectures) == pytest.approx(np.mean(of_seed[1:], axis=0))
+    assert read_reference(rows[36:], architectures) is None
 
 
 def test_taus_are_means_over_methods_and_draws() -> None:

@@ -20,7 +20,6 @@ from tests.studies.second.weighing import (
     Ranked,
     Rows,
     choose,
-    has_reference,
     keep_whole,
     rank,
     read_reference,
@@ -94,9 +93,10 @@ def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
         "",
     ]
     tuning = take_half(architectures, "tuning")
-    if not has_reference(rows, tuning):
+    reference = read_reference(rows, tuning)
+    if reference is None:
         return "\n".join(lines)
-    factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, read_reference(rows, tuning))
+    factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, reference)
     if (base := rank([factors], BASE)) is not None:
         gains = weigh_variants(factors)
         lines += [

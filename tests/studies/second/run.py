@@ -251,6 +251,7 @@ def list_jobs(
                                 f"{path}: the row {key} is of another variant, network or code; move the file away"
                             )
                         continue
+                    done[key] = fingerprint(job)  # another set of the stage may hold it too
                     if each.is_drawn and chosen is None:
                         chosen = np.packbits(find(subsets, each.method, each.ratio, number, probes))
                     yield replace(job, chosen=chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,12 +70,6 @@ def choose_length(rows: Rows) -> str:
     return longer if means[longer] - means[shorter] >= LEAST_LONGER else shorter
 
 
-def has_reference(rows: Rows, architectures: Sequence[Architecture]) -> bool:
-    """Tells whether every one of some networks was trained on everything as often as any."""
-    counts = Counter(row["architecture"] for row in rows if row["stage"] == "reference" and row["accuracy"])
-    return len({counts[each.name] for each in architectures}) == 1 and counts[architectures[0].name] > 0
-
-
 def keep_whole(rows: Rows, architectures: Sequence[Architecture]) -> list[Mapping[str, str]]:
     """Keeps the rows of draws that every one of some networks was trained on."""
 
@@ -105,13 +98,14 @@ class Ranked:
     reference: Floats
 
 
-def read_reference(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
-    """Reads the mean accuracy of the trainings on everything, (n,)."""
-    of = [row for row in rows if row["stage"] == "reference" and row["accuracy"]]
-    seeds = sorted({row["number"] for row in of})
+def read_reference(rows: Rows, architectures: Sequence[Architecture]) -> Floats | None:
+    """Reads the mean accuracy of the trainings on everything, (n,), over the seeds that are whole; None where none is."""
+    of = keep_whole([row for row in rows if row["stage"] == "reference" and row["accuracy"]], architectures)
     found = {(row["number"], row["architecture"]): float(row["accuracy"]) for row in of}
-    each = [[found[seed, one.name] for one in architectures] for seed in seeds]
-    return np.round(np.mean(each, axis=0), 12)
+    seeds = sorted({seed for seed, _ in found})
+    if not seeds:
+        return None
+    return np.round(np.mean([[found[seed, one.name] for one in architectures] for seed in seeds], axis=0), 12)
 
 
 def rank(
