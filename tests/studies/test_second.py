@@ -246,6 +246,7 @@ def make_rows(noise: dict[str, float], n: int = 12, draws: int = 3) -> tuple[lis
                 "stage": stage,
                 "variant": variant,
                 "method": method,
+                "ratio": 0.05,
                 "number": number,
                 "architecture": each.name,
                 "accuracy": accuracy,
