@@ -26,7 +26,7 @@ from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
 from tests.studies.second.choosing import list_published
 from tests.studies.second.page import render_benchmark
-from tests.studies.second.plan import FACTORS, GROUPS, LENGTHS, REFERENCE, STAGES, VARIANTS, Set, Variant
+from tests.studies.second.plan import FACTORS, GROUPS, LENGTH, LENGTHS, REFERENCE, STAGES, VARIANTS, Set, Variant
 from tests.studies.second.run import (
     COLUMNS,
     PLUGIN,
@@ -382,7 +382,9 @@ def test_the_plan_is_that_of_the_protocol() -> None:
     assert len(tuning) == 12
     assert [each.name for each in tuning] == [each.name for each in architectures[::2]]
     assert all(each in tuning for each in stages["tune-reference"][0].choose(architectures))
-    assert choose_reference(read_whole_lines(run.STUDIES["cifar10"].folder / "rows.csv")) == REFERENCE
+    rows = read_whole_lines(run.STUDIES["cifar10"].folder / "rows.csv")
+    assert choose_reference(rows) == REFERENCE
+    assert choose_length(rows) == LENGTH
     for variant in VARIANTS.values():
         Training.model_validate({**recipe.training.model_dump(), **variant.settings})
     base = recipe.training.model_dump()

@@ -82,6 +82,8 @@ LENGTHS: dict[str, Variant] = {
     f"full-{epochs}": Variant({**FULL_TRIED[REFERENCE].settings, "epochs": epochs}) for epochs in (40, 80)
 }
 """Lengths of the reference; the longer one is taken if it gains half a point."""
+LENGTH = "full-80"
+"""The reference's training: the longer one gained more than half a point."""
 AS_IT_IS = "as-it-is"
 """The training of the recipe."""
 VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, AS_IT_IS: Variant()}
@@ -134,6 +136,7 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "factors": tuple(
             Set(name, method, 0.05, 3, "tuning") for name in FACTORS for method in ("random", "stratified")
         ),
+        "reference": (Set(LENGTH, FULL, 1.0, 1, "tuning"), Set(LENGTH, FULL, 1.0, 3)),
     },
     "cifar100": {},
     "nasbench201": {"random": (Set(AS_IT_IS, "random", 0.05, 2),)},
