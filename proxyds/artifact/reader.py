@@ -185,6 +185,18 @@ def _read_manifest_text(folder: Path, path: Path) -> str:
         raise ArtifactError(f"cannot be read: {error.strerror}", place=path) from None
 
 
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes a dictionary of a JSON object's pairs, as `json.loads` asks its `object_pairs_hook` for.
+
+    Raises:
+        ValueError: A key stands twice.
+    """
+    for name, n in Counter(name for name, _ in pairs).items():
+        if n > 1:
+            raise ValueError(f"the key {name[:60]!r} stands twice in one object")
+    return dict(pairs)
+
+
 def parse_json(text: str | bytes) -> Any:
     """Parses JSON as RFC 8259 has it, which Python's own parser takes lightly.
 
@@ -195,12 +207,6 @@ def parse_json(text: str | bytes) -> Any:
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no number")
-
-    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for name, n in Counter(name for name, _ in pairs).items():
-            if n > 1:
-                raise ValueError(f"the key {name[:60]!r} stands twice in one object")
-        return dict(pairs)
 
     def finite(number: str) -> float:
         if math.isinf(value := float(number)):

@@ -30,6 +30,8 @@ from proxyds.space.architecture import Architecture
 from proxyds.text import make_plain, suggest_names
 
 MAX_SEED_DIGITS = 9
+MOST_LIKE_A_LOSS = 2
+"""Numbers above 1 and up to this one are taken for losses: in percent, no network would have learned anything."""
 
 _RUN_COLUMNS = ("architecture", "dataset", "accuracy")
 
@@ -134,20 +136,21 @@ def read_accuracies(path: Path, reference: Reference, architectures: Sequence[Ar
     """
     names, column = [each.name for each in architectures], reference.accuracy_column
     rows = read_csv(path, (reference.architecture_column, column))
-    wanted, accuracies = set(names), dict[str, float]()
+    wanted, accuracies, places = set(names), dict[str, float](), dict[str, str]()
     for place, row in rows:
         name = row[reference.architecture_column].strip()
         if name in accuracies:
             raise AccuracyTableError(f"{place} architecture {name!r}: must stand in the table once, it is there twice")
         if name in wanted:
-            accuracies[name] = _as_number(row[column], column, place)
+            accuracies[name], places[name] = _as_number(row[column], column, place), f"{place} {column}"
     if missing := [name for name in names if name not in accuracies]:
         example = next(iter(accuracies), rows[0][1][reference.architecture_column].strip())
         raise AccuracyTableError(
             f"{path}: must hold every architecture that is checked; it misses {len(missing)} of {len(architectures)}, such as "
             f"{missing[0]!r} (it holds {len(rows)}, such as {example!r}); names must be those of `proxyds check --dry-run`"
         )
-    return dict(zip(names, _as_shares([accuracies[name] for name in names], path), strict=True))
+    scale = find_scale([(accuracies[name], places[name]) for name in names], str(path))
+    return {name: accuracies[name] / scale for name in names}
 
 
 def take_full_runs(ranking: pa.Table, architectures: Sequence[Architecture], origin: str) -> list[dict[str, Any]]:
@@ -197,6 +200,7 @@ def read_runs(
     """
     by_name = {each.name: describe_architecture(each) for each in architectures}
     rows: list[dict[str, Any]] = []
+    places: list[str] = []
     identities: dict[tuple[object, ...], str] = {}
     for place, row in read_csv(path, _RUN_COLUMNS):
         name, dataset = row["architecture"].strip(), row["dataset"].strip()
@@ -210,32 +214,34 @@ def read_runs(
         ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", place)
         if not 0 < ratio <= 1:
             raise AccuracyTableError(f"{place} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05")
-        identity = (name, dataset, ratio, draw_seed, training_seed)
+        is_drawn = dataset not in (FULL, FEWER_EPOCHS)
+        identity = (name, dataset, ratio, draw_seed if is_drawn else None, training_seed)
         if identity in identities:
+            repeats = "the columns draw_seed and training_seed tell" if is_drawn else "the column training_seed tells"
             raise AccuracyTableError(
-                f"{place}: each run must stand in the table once, this one stands at {identities[identity]} too; columns draw_seed and "
-                "training_seed tell repeats apart"
+                f"{place}: each run must stand in the table once, this one stands at {identities[identity]} too; {repeats} repeats apart"
             )
         identities[identity] = place
+        places.append(f"{place} accuracy")
         rows.append(
             {
                 **by_name[name],
                 "dataset": dataset,
                 "ratio": ratio,
-                "draw_seed": None if dataset in (FULL, FEWER_EPOCHS) else draw_seed,
+                "draw_seed": draw_seed if is_drawn else None,
                 "training_seed": training_seed,
                 "accuracy": _as_number(row["accuracy"], "accuracy", place),
                 "origin": f"table {path.name}",
             }
         )
     accuracies = [row["accuracy"] for row in rows]
-    shares = _as_shares(accuracies, path)
-    if shares != accuracies:
+    scale = find_scale(list(zip(accuracies, places, strict=True)), str(path))
+    if scale != 1:
         warn(
             f"{path.name}: accuracies are taken as percent and divided by 100, found {min(accuracies):g} to {max(accuracies):g}, all of them 0 or at "
             "least 1"
         )
-    return make_runs_table([{**row, "accuracy": share} for row, share in zip(rows, shares, strict=True)])
+    return make_runs_table([{**row, "accuracy": row["accuracy"] / scale} for row in rows])
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
@@ -265,6 +271,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, st
     for place, row in rows:
         if any(row[name] is None for name in columns):
             raise AccuracyTableError(f"{place} must have a value in each of the columns {', '.join(columns)}")
+        surplus = row.pop(None, [])  # type: ignore[call-overload]
+        if any(cell.strip() for cell in surplus):
+            raise AccuracyTableError(
+                f"{place} must have {len(names)} values, it has {len(names) + len(surplus)}; write decimal points, and quote text that holds commas"
+            )
     if not rows:
         raise AccuracyTableError(f"{path}: must hold rows, it has none")
     return rows
@@ -309,12 +320,29 @@ def _as_count(text: str, place: str) -> int:
     return int(digits)
 
 
-def _as_shares(accuracies: Sequence[float], path: Path) -> list[float]:
-    """Brings accuracies to [0, 1]; where some are above 1 all are taken as percent."""
-    if min(accuracies) < 0 or max(accuracies) > 100:
+def find_scale(numbers: Sequence[tuple[float, str]], place: str) -> float:
+    """Finds whether accuracies are shares (1) or in percent (100).
+
+    Args:
+        numbers: Each with its place.
+        place: Of all of them, for messages.
+
+    Raises:
+        AccuracyTableError: There are none, some lie outside [0, 100], both kinds occur, or they look like losses.
+    """
+    if not numbers:
+        raise AccuracyTableError(f"{place}: must hold accuracies on the proxy, it has none")
+    (least, at_least), (most, at_most) = min(numbers), max(numbers)
+    if least < 0 or most > 100:
+        odd, at = (least, at_least) if least < 0 else (most, at_most)
+        raise AccuracyTableError(f"{at}: accuracies must be in [0, 1], or in percent, got {odd:g}")
+    if most > 1 and (shares := [each for each in numbers if 0 < each[0] < 1]):
         raise AccuracyTableError(
-            f"{path}: accuracies must be in [0, 1], or in percent, found {min(accuracies):g} to {max(accuracies):g}"
+            f"{place}: accuracies must all be in [0, 1], or all in percent, found both: {most:g} at {at_most}, and {shares[0][0]:g} at {shares[0][1]}"
         )
-    if max(accuracies) > 1 and any(0 < accuracy < 1 for accuracy in accuracies):
-        raise AccuracyTableError(f"{path}: accuracies must all be in [0, 1], or all in percent, found both")
-    return [accuracy / 100 for accuracy in accuracies] if max(accuracies) > 1 else list(accuracies)
+    if 1 < most <= MOST_LIKE_A_LOSS:
+        raise AccuracyTableError(
+            f"{at_most}: accuracies must be in [0, 1], or in percent; none is above {most:g}. Are they a loss? Give accuracies. If they are "
+            f"percent, write {most / 100:.4g} for {most:g}"
+        )
+    return 100 if most > 1 else 1

@@ -97,7 +97,7 @@ ODD_TABLES = {
     "empty lines": PLAIN.replace("\n", "\n\n"),
     "another order": "accuracy,architecture\n0.75,net depth=20\n0.625,net depth=14\n0.5,net depth=8\n",
     "rows of others": PLAIN + "other,0.99\nnet depth=26,0.9\n",
-    "cells beyond the columns": PLAIN.replace("0.625", "0.625,more"),
+    "empty cells beyond the columns": PLAIN.replace("0.625", "0.625,, "),
 }
 
 
@@ -196,12 +196,22 @@ def test_what_is_no_finite_number_is_refused_with_its_line(table: Table, written
     assert message(lambda: read(path)) == f"{path}:3 accuracy: must be a finite number, got {written!r}; {helps}"
 
 
-@pytest.mark.parametrize(
-    ("written", "span"), [("-0.1", "-0.1 to 0.75"), ("100.5", "0.5 to 100.5"), ("-1e-9", "-1e-09 to 0.75")]
-)
-def test_what_is_no_accuracy_is_refused(table: Table, written: str, span: str) -> None:
+@pytest.mark.parametrize("written", ["-0.1", "100.5", "-1e-9"])
+def test_what_is_no_accuracy_is_refused_with_its_line(table: Table, written: str) -> None:
     path = table(PLAIN.replace("0.625", written))
-    assert message(lambda: read(path)) == f"{path}: accuracies must be in [0, 1], or in percent, found {span}"
+    said = message(lambda: read(path))
+    assert said == f"{path}:3 accuracy: accuracies must be in [0, 1], or in percent, got {float(written):g}"
+
+
+def test_what_looks_like_losses_or_places_is_refused_as_a_reference_too(table: Table) -> None:
+    said = message(lambda: read(table("architecture,accuracy\nnet depth=8,1.2\nnet depth=14,1.5\nnet depth=20,1.9\n")))
+    assert "Are they a loss?" in said
+
+
+def test_a_row_that_is_too_long_is_refused_with_its_line(table: Table) -> None:
+    path = table(PLAIN.replace("0.625", "62,5"))
+    said = message(lambda: read(path))
+    assert said.startswith(f"{path}:3 must have 2 values, it has 3; write decimal points")
 
 
 @pytest.mark.parametrize("row", ["net depth=14", '"net depth=14"'])
@@ -332,6 +342,12 @@ def test_a_draw_is_unknown_where_nothing_is_drawn(table: Table) -> None:
     assert found == [("full", None, 1, 1.0), ("fewer-epochs", None, 1, 0.3)]
 
 
+@pytest.mark.parametrize("dataset", ["full", "fewer-epochs"])
+def test_draws_do_not_tell_repeats_apart_where_nothing_is_drawn(table: Table, dataset: str) -> None:
+    path = table(f"{HEADER}net depth=8,{dataset},0.5,0,0,\nnet depth=8,{dataset},0.6,1,0,\n")
+    assert message(lambda: runs(path)).endswith("the column training_seed tells repeats apart")
+
+
 def test_runs_stand_in_one_order_and_say_where_they_come_from(table: Table) -> None:
     lines = [
         "net depth=20,random,70,0,0,",
@@ -387,8 +403,8 @@ BAD_RUNS = {
     "worded ratio": ("net depth=8,random,0.5,,,small", ":3 ratio: must be a finite number, got 'small'"),
     "no accuracy": ("net depth=8,random,,,,", ":3 accuracy: must be a finite number, got ''; leave out the row of a training"),
     "infinite accuracy": ("net depth=8,random,inf,,,", ":3 accuracy: must be a finite number, got 'inf'"),
-    "negative accuracy": ("net depth=8,random,-0.1,,,", ": accuracies must be in [0, 1], or in percent, found -0.1 to"),
-    "beyond 100 %": ("net depth=8,random,101,,,", ": accuracies must be in [0, 1], or in percent, found 0.5 to 101"),
+    "negative accuracy": ("net depth=8,random,-0.1,,,", ":3 accuracy: accuracies must be in [0, 1], or in percent, got -0.1"),
+    "beyond 100 %": ("net depth=8,random,101,,,", ":3 accuracy: accuracies must be in [0, 1], or in percent, got 101"),
     "short row": ("net depth=8,random", ":3 must have a value in each of the columns architecture, dataset, accuracy"),
 }  # fmt: skip
 

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxyds.artifact.ranking_table import FULL, PROXY
+from proxyds.artifact.ranking_table import DATASETS, FULL, PROXY
+from proxyds.artifact.reader import without_repeats
 from proxyds.errors import AccuracyTableError
-from proxyds.evaluation.external import explain_no_number, read_csv
+from proxyds.evaluation.external import explain_no_number, find_scale, read_csv
 from proxyds.text import find_active_text, short_json, suggest_names
 
 COLUMNS = (
@@ -27,8 +28,6 @@ COLUMNS = (
     "full_accuracy",
 )
 """What is read of results; the first two must be there."""
-MOST_LIKE_A_LOSS = 2
-"""Numbers above 1 and up to this one are taken for losses: in percent, no candidate would have learned anything."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +110,13 @@ def read_results(given: Any, own_ratio: float) -> Results:
         name for name in columns if name not in COLUMNS and not (is_ranking and name in ("dataset", "ratio"))
     )
     if is_ranking:
-        rows = [(at, _as_row_of_results(row)) for at, row in rows if _is_of_proxy(row, own_ratio)]
+        rows = [(at, _as_row_of_results(row)) for at, row in rows if _is_of_proxy(at, row, own_ratio)]
         if not any("accuracy" in row for _, row in rows):
             raise AccuracyTableError(
                 f"{place}: must hold rows of the data set `proxy` at the ratio {own_ratio:g}, it has none"
             )
     runs, about, numbers = _collect(rows, one_each=not is_ranking)
-    scale = _find_scale(numbers, place)
+    scale = find_scale(numbers, place)
     candidates = tuple(
         Candidate(
             name,
@@ -174,10 +173,12 @@ def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
     place = str(path)
     _check_file(path)
     if path.suffix.lower() == ".csv":
-        return place, [(at, {k: v for k, v in row.items() if k}) for at, row in read_csv(path, COLUMNS[:2])]
+        return place, [
+            (at, {name: cell for name, cell in row.items() if name}) for at, row in read_csv(path, COLUMNS[:2])
+        ]
     try:
         if path.suffix.lower() == ".json":
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_repeats)
             if isinstance(held, dict):
                 held = _name_rows(held)
             if not isinstance(held, list):
@@ -229,18 +230,28 @@ def _check_rows(place: str, rows: Sequence[Any]) -> list[tuple[str, dict[str, An
     ]
 
 
-def _is_of_proxy(row: Mapping[str, Any], own_ratio: float) -> bool:
-    if str(row.get("dataset")).strip() == FULL:
-        return True
-    ratio = _as_number(row.get("ratio"))
-    return str(row.get("dataset")).strip() == PROXY and (ratio is None or math.isclose(ratio, own_ratio))
+def _is_of_proxy(place: str, row: Mapping[str, Any], own_ratio: float) -> bool:
+    """Tells whether a row of the table `ranking` is of everything, or of the proxy at its own ratio; refuses what names neither this nor another data set."""
+    dataset, ratio = str(row.get("dataset")).strip(), _as_number(row.get("ratio"))
+    if dataset not in DATASETS:
+        raise AccuracyTableError(
+            f"{place} dataset: must be one of {', '.join(DATASETS)}, got {short_json(row.get('dataset'))}"
+        )
+    if ratio is not None and not 0 < ratio <= 1:
+        raise AccuracyTableError(
+            f"{place} ratio: must be in (0, 1], got {short_json(row['ratio'])}; for five percent write 0.05"
+        )
+    return dataset == FULL or (dataset == PROXY and (ratio is None or math.isclose(ratio, own_ratio)))
 
 
 def _as_row_of_results(row: Mapping[str, Any]) -> dict[str, Any]:
     """Turns a row of the table `ranking` into one of results: an accuracy on everything has a column of its own."""
     if str(row["dataset"]).strip() != FULL:
         return dict(row)
-    return {**{name: value for name, value in row.items() if name != "accuracy"}, "full_accuracy": row["accuracy"]}
+    return {
+        **{name: value for name, value in row.items() if name != "accuracy"},
+        "full_accuracy": row.get("accuracy"),
+    }
 
 
 def _collect(
@@ -287,15 +298,15 @@ def _collect(
                     f"{place} full_accuracy: must be one number for each training of {name!r}, got {before:g} and {accuracy:g}; the column "
                     "training_seed tells trainings apart"
                 )
-        if "accuracy" not in row or (_is_empty(row["accuracy"]) and has_full):
+        if has_full and _is_empty(row.get("accuracy")):
             continue
+        accuracy = _read_accuracy(row, "accuracy", place)
         if (name, draw, seed) in places:
             raise AccuracyTableError(
                 f"{place}: {name!r} must stand in the results once for each training, it stands at {places[name, draw, seed]} too; "
                 + _explain_twice(row, given_seed)
             )
         places[name, draw, seed] = place
-        accuracy = _read_accuracy(row, "accuracy", place)
         numbers.append((accuracy, f"{place} accuracy"))
         runs[name].append(Run(draw, seed, accuracy))
     for name, by_training in full.items():
@@ -315,26 +326,6 @@ def _explain_twice(row: Mapping[str, Any], training_seed: int | None) -> str:
     return "the columns draw_seed and training_seed tell trainings apart"
 
 
-def _find_scale(numbers: Sequence[tuple[float, str]], place: str) -> float:
-    """Finds whether accuracies, each with its place, are shares (1) or in percent (100)."""
-    if not numbers:
-        raise AccuracyTableError(f"{place}: must hold accuracies on the proxy, it has none")
-    (least, at_least), (most, at_most) = min(numbers), max(numbers)
-    if least < 0 or most > 100:
-        odd, at = (least, at_least) if least < 0 else (most, at_most)
-        raise AccuracyTableError(f"{at}: accuracies must be in [0, 1], or in percent, got {odd:g}")
-    if most > 1 and (shares := [each for each in numbers if 0 < each[0] < 1]):
-        raise AccuracyTableError(
-            f"{place}: accuracies must all be in [0, 1], or all in percent, found both: {most:g} at {at_most}, and {shares[0][0]:g} at {shares[0][1]}"
-        )
-    if 1 < most <= MOST_LIKE_A_LOSS:
-        raise AccuracyTableError(
-            f"{at_most}: accuracies must be in [0, 1], or in percent; none is above {most:g}. Are they a loss? Give accuracies. If they are "
-            f"percent, write {most / 100:.4g} for {most:g}"
-        )
-    return 100 if most > 1 else 1
-
-
 def _is_empty(value: Any) -> bool:
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
@@ -349,10 +340,10 @@ def _as_number(value: Any) -> float | None:
 
 
 def _read_accuracy(row: Mapping[str, Any], column: str, place: str) -> float:
-    number = _as_number(row[column])
+    number, given = _as_number(row.get(column)), row.get(column)
     if number is None or not math.isfinite(number):
         raise AccuracyTableError(
-            f"{place} {column}: must be a finite number, got {short_json(row[column])}; {explain_no_number(row[column])}"
+            f"{place} {column}: must be a finite number, got {short_json(given)}; {explain_no_number(given)}"
         )
     return number
 

@@ -85,6 +85,7 @@ def test_accuracies_on_everything_of_one_candidate_are_trainings_where_they_diff
 @pytest.mark.parametrize(("name", "text", "said"), [
     ("none.csv", None, "no such file"), ("none.json", None, "no such file"), ("r.json", "", "empty"), ("r.csv", "", "empty"),
     ("r.parquet", "", "empty"), ("r.csv", CSV.replace(",", ";"), "semicolons"),
+    ("r.csv", "architecture,accuracy\na,93,51\nb,94,02\n", "decimal points"), ("r.json", '{"a": 0.5, "b": 0.6, "a": 0.7}', "twice"),
 ])  # fmt: skip
 def test_what_a_file_lacks_is_said(tmp_path: Path, name: str, text: str | None, said: str) -> None:
     path = tmp_path / name if text is None else write(tmp_path, name, text)
@@ -156,6 +157,10 @@ def test_columns_that_are_not_read_are_told() -> None:
             ],
             "row 2 full_accuracy",
         ),
+        ([*ROWS, {"architecture": "a", "training_seed": 1, "acuracy": 0.7}], "row 3 accuracy"),
+        ([{**row, "dataset": name} for row, name in zip(ROWS, ("proxy", "Proxy"), strict=True)], "row 2 dataset"),
+        ([{**row, "dataset": "proxy", "ratio": "5%"} for row in ROWS], "row 1 ratio.*0.05"),
+        ([*({**row, "dataset": "proxy"} for row in ROWS), {"architecture": "a", "dataset": "full"}], "row 3 accuracy"),
         ([{"architecture": "a", "accuracy": 0.5}], "two"),
         ([{"architecture": "a", "accuracy": 0.5}, {"architecture": "a", "accuracy": 0.6}], "training_seed"),
         ([{"architecture": "a", "accuracy": float("nan")}, {"architecture": "b", "accuracy": 0.6}], "row 1"),
