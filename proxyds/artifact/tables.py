@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ _KEY_OF_RUNS = ["architecture", "dataset", "ratio", "draw_seed", "training_seed"
 _NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "forward_flops", "training_flops", "n_parameters", "accuracy", "origin"} - {
     "draw_seed"
 }
+_SECONDS_OF_RUNS = ("training_seconds", "test_seconds")
 
 
 def list_columns(table: str, *, has_weight: bool, keeps_labels: bool) -> dict[str, pa.DataType]:
@@ -339,6 +341,11 @@ def _are_in_order(ids: Sequence[str]) -> bool:
     return all(one < other for one, other in itertools.pairwise(keys))
 
 
+def _is_cost(value: float | None, *, is_known: bool = False) -> bool:
+    """Tells whether a run can have taken so much; null where it need not be known."""
+    return not is_known if value is None else 0 <= value < math.inf
+
+
 def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: pa.Table) -> None:
     """Makes sure that a table of runs can be what its evidence says."""
     rows = table.to_pylist()
@@ -347,6 +354,9 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
         and all(row["dataset"] in DATASETS and 0 < row["ratio"] <= 1 and 0 <= row["accuracy"] <= 1 for row in rows)
         and all(0 <= (row["evaluation_accuracy"] or 0) <= 1 for row in rows)
         and all(min(row["forward_flops"], row["training_flops"], row["n_parameters"]) >= 0 for row in rows)
+        and all(_is_cost(row[name], is_known=row["origin"] == "trained") for row in rows for name in _SECONDS_OF_RUNS)
+        and all(_is_cost(row["run_flops"]) for row in rows)
+        and all(_is_cost(row["n_epochs"], is_known=row["run_flops"] is not None) for row in rows)
         and len({tuple(row[name] for name in _KEY_OF_RUNS) for row in rows}) == len(rows)
     )
     if is_sound:

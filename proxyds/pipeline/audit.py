@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import WEIGHT, iter_rows, read_proxy, read_weights, with_no_others
 from proxyds.data.chunked import materialize
 from proxyds.data.images import DECODE_ERRORS, open_image
-from proxyds.errors import ArtifactError, RecipeError
+from proxyds.errors import ArtifactError, EvidenceError, RecipeError
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.plain_values import parse_mapping
 from proxyds.recipe.methods import METHODS
@@ -71,7 +72,7 @@ def audit_proxy(folder: Path) -> tuple[Manifest, Tables]:
     """
     verify_proxy(folder)
     manifest, tables = read_proxy(folder)
-    _audit_claims(folder, manifest, tables)
+    manifest = _audit_claims(folder, manifest, tables)
     for name, table in (("data", tables.data), ("validation", tables.validation)):
         if table is not None:
             _audit_images(folder, name, table)
@@ -98,8 +99,7 @@ def audit_tables(folder: Path) -> tuple[Manifest, Tables]:
         return manifest, with_no_others(**indexes)
     verify_files(folder, list_tables(manifest))
     manifest, tables = read_proxy(folder, images_of=())
-    _audit_claims(folder, manifest, tables)
-    return manifest, tables
+    return _audit_claims(folder, manifest, tables), tables
 
 
 def audit_index(folder: Path) -> tuple[Manifest, dict[str, pa.Table]]:
@@ -132,13 +132,15 @@ def refuse_without_tables(manifest: Manifest, place: Path | str, verb: str) -> N
         )
 
 
-def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> None:
-    """Checks that what the manifest says of itself follows from recipe and tables."""
+def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> Manifest:
+    """Checks that what the manifest says of itself follows from recipe and tables; returns it with the verdict explained in our own words."""
     _audit_recipe(folder, manifest)
     if manifest.index_of is None:
         _audit_outcomes(folder, manifest, tables)
-    if manifest.evidence is not None and tables.ranking is not None:
-        _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
+    if manifest.evidence is None or tables.ranking is None:
+        return manifest
+    explanation = _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
+    return manifest.model_copy(update={"evidence": manifest.evidence.model_copy(update={"explanation": explanation})})
 
 
 def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
@@ -358,15 +360,25 @@ def _list_settings(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> None:
-    """Checks that the statistics, the verdict and the gate are what the runs in the table `ranking` give when they are weighed again."""
+def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> str:
+    """Checks that the statistics, the verdict, the gate and the costs are what the runs in the table `ranking` give when they are weighed again.
+
+    Returns:
+        Why the verdict is what it is, in the words of this version; for formats whose verdicts came about otherwise, in those of the evidence.
+    """
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
-    weighed = weigh_evidence(table, said.check, provenance, manifest)
+    try:
+        weighed = weigh_evidence(table, said.check, provenance, manifest)
+    except EvidenceError as error:
+        raise refused(
+            folder / MANIFEST, f"evidence: must follow from the runs in ranking/, these give none: {error}"
+        ) from None
     if said.on_evaluation is None:  # it may be left out
         weighed = weighed.model_copy(update={"on_evaluation": None})
     claims, expected = _list_claims(said), _list_claims(weighed)
-    if tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 7):
+    is_explained = tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 7)
+    if is_explained:
         claims, expected = claims | _list_later_claims(said), expected | _list_later_claims(weighed)
     else:  # its intervals were others, and what parameters add was not known
         claims = {what: value for what, value in claims.items() if not what.startswith(_OTHERWISE)}
@@ -390,6 +402,7 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     if far or not rehearsed:
         why = f"evidence: rehearsal must be what the runs in ranking/ give, {weighed.rehearsal!r}, it is {said.rehearsal!r}"
         raise refused(folder / MANIFEST, why)
+    return weighed.explanation if is_explained else said.explanation
 
 
 _OTHERWISE = ("verdict", "passed", "sufficient_ratio", "regret_of_3", "regret_of_5")
@@ -416,8 +429,9 @@ def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
 
 
 def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
-    """Lists what evidence claims since format 1.6: intervals, outcomes, architectures, searches."""
+    """Lists what is compared from format 1.7 on: intervals, outcomes, architectures, searches, costs."""
     claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
+    claims |= {f"spending: {name}": value for name, value in evidence.spending.model_dump().items()}
     claims["n_listed"] = len(evidence.architectures)
     estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling, **evidence.list_held_out()}
     for each in evidence.methods:
@@ -439,7 +453,7 @@ def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
 
 def _agree(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) < _ROUNDING
+        return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
     return bool(one == other)
 
 

@@ -40,6 +40,7 @@ DATA = "data/train-00000-of-00001.parquet"
 VALIDATION = "data/validation-00000-of-00001.parquet"
 IMPORTANCE = "importance/train-00000-of-00001.parquet"
 EVALUATION = "evaluation/evaluation-00000-of-00001.parquet"
+RANKING = "ranking/ranking-00000-of-00001.parquet"
 TAR, VALIDATION_TAR = "webdataset/train-000000.tar", "webdataset/validation-000000.tar"
 N_DRAWN, N_EVALUATED = 8, 18
 
@@ -226,7 +227,7 @@ MANIFESTS = {
     "shard-too-many": listed("data/train-00001-of-00002.parquet", "must be numbered"),
     "tar-out-of-count": listed("webdataset/train-000007.tar", "'webdataset/train-000007.tar' must be numbered"),
     "missing-file": listed("assets/gone.png", r"assets/gone\.png: missing", VerificationError),
-    "evidence-table-without-evidence": listed("ranking/ranking-00000-of-00001.parquet", r"ranking/ranking-\* must not hold"),
+    "evidence-table-without-evidence": listed(RANKING, r"ranking/ranking-\* must not hold"),
     "no-card": unlisted(CARD, "README.md must be among them"),
     "no-data": unlisted(DATA, r"data/train-\* must hold parquet files"),
     "no-validation": unlisted(VALIDATION, r"data/validation-\* must hold parquet files"),

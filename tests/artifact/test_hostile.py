@@ -6,8 +6,11 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import proxyds
@@ -18,7 +21,7 @@ from proxyds.artifact.summary import summarize_tables
 from proxyds.errors import ArtifactError, ProxydsError, VerificationError
 from proxyds.pipeline.audit import audit_proxy, audit_tables
 from proxyds.selection.records import PAIRS
-from tests.artifact.hostile import CASES, EVALUATION, MANIFEST, RECIPE, Case, Proxy, column, make_former
+from tests.artifact.hostile import CASES, EVALUATION, MANIFEST, RANKING, RECIPE, Case, Proxy, column, make_former
 
 
 @pytest.fixture
@@ -151,6 +154,8 @@ CLAIMS: dict[str, tuple[tuple[str | int, ...], object]] = {
     "another verdict": (("verdict",), "not enough evidence"),
     "a gate that was never passed": (("passed",), True),
     "more draws": (("n_draws",), 50),
+    "a greater gain in speed": (("spending", "speed_up"), 1000.0),
+    "that it pays at once": (("spending", "pays_after"), 1),
 }
 
 
@@ -161,6 +166,41 @@ def test_evidence_that_its_runs_do_not_give_is_refused(
     proxy = Path(shutil.copytree(checked_proxy, tmp_path / "proxy"))
     change_manifest(proxy, ("evidence", *place), value)
     refuse(proxy, "manifest.json: evidence: .* must be what the runs in ranking/ give")
+
+
+def fill(name: str, value: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda row: {**row, name: value}
+
+
+ODD_RUNS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "no seconds": fill("training_seconds", None),
+    "seconds that are no number": fill("test_seconds", float("nan")),
+    "seconds without end": fill("training_seconds", float("inf")),
+    "seconds below zero": fill("training_seconds", -1.0),
+    "FLOPs below zero": fill("run_flops", -1),
+    "no epochs": fill("n_epochs", None),
+    "the same accuracies": fill("accuracy", 0.5),
+}
+
+
+@pytest.mark.parametrize("change", ODD_RUNS.values(), ids=ODD_RUNS)
+def test_odd_runs_are_refused(
+    change: Callable[[dict[str, Any]], dict[str, Any]], checked_proxy: Path, tmp_path: Path
+) -> None:
+    changed = Proxy(checked_proxy)
+    runs = changed.table(RANKING)
+    changed.set_table(RANKING, pa.Table.from_pylist([change(row) for row in runs.to_pylist()], runs.schema))
+    changed.sign()
+    refuse(changed.write(tmp_path / "proxy"), "ranking")
+
+
+def test_a_verdict_is_explained_in_our_own_words(checked_proxy: Path, tmp_path: Path) -> None:
+    proxy = Path(shutil.copytree(checked_proxy, tmp_path / "proxy"))
+    change_manifest(proxy, ("evidence", "explanation"), "Trust it.")
+    shown, own = (audit_tables(each)[0].evidence for each in (proxy, checked_proxy))
+    assert shown is not None
+    assert own is not None
+    assert shown.explanation == own.explanation != "Trust it."
 
 
 @pytest.fixture
