@@ -45,7 +45,7 @@ class ProxydsError(Exception):
 
 
 class ArgumentError(ProxydsError):
-    """A Python program passes a value of a type that the function does not take."""
+    """A Python program passes a value that the function does not take."""
 
     exit_code = 2
 

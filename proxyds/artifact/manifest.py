@@ -199,7 +199,7 @@ class CountsRecord(Part):
     train: Count
     evaluation: Count
     test: Count
-    proxy: Count
+    proxy: Annotated[Count, Field(ge=1)]
     validation: Count = 0
 
 

@@ -116,7 +116,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     if len(full) == 1 and verdict != "ranks better than its controls":
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
-    search = open_search(measured, references, table, spending.build_flops, manifest.counts.train)
+    search = open_search(measured, references, table, spending.build_flops, manifest.counts)
     evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
@@ -188,7 +188,7 @@ def list_scores(measured: Measured, parameter_weight: float) -> dict[_Way, Float
 
 
 def _find_caution(measured: Measured, manifest: Manifest) -> str | None:
-    """Says whether accuracies lie too near to chance or to 100 %; of a proxy that keeps some labels only what everything says."""
+    """Says whether accuracies lie too near to chance or to 100 %. Where the proxy keeps some labels only, those on everything alone are judged."""
     full, proxy = measured.accuracies[FULL, 1.0], measured.accuracies[PROXY, manifest.draw.ratio]
     if manifest.counts.test == 0:
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel
 
 from proxyds.artifact.ranking_table import (
     DATASETS,
@@ -102,7 +103,7 @@ def read_reference(
         of_all = {"dataset": FULL, "ratio": 1.0, "training_seed": 0, "n_samples": len(data.train), "origin": origin}
         rows = [{**describe_architecture(each), **of_all, "accuracy": accuracies[each.name]} for each in architectures]
         return origin, rows
-    manifest, tables = read_proxy(path, images_of=("data",))
+    manifest, tables = read_proxy(path, images_of=())
     origin = f"proxy {manifest.name} {manifest.version}"
     other = read_own_recipe(path)
     for what, there, here in (
@@ -113,10 +114,22 @@ def read_reference(
         ("protocol", other.importance.protocol, recipe.importance.protocol),
     ):
         if there != here:
-            raise AccuracyTableError(f"check.reference: {origin} must have the same {what} as this proxy, not another")
+            raise AccuracyTableError(
+                f"check.reference: {origin} must have the same {what} as this proxy; {_tell_difference(there, here)}. Check that proxy with what "
+                "stands here, or leave the reference out"
+            )
     if tables.ranking is None:
         raise AccuracyTableError(f"check.reference: {origin} must have been checked; run `proxyds check` on it first")
     return origin, take_full_runs(tables.ranking, architectures, origin)
+
+
+def _tell_difference(there: object, here: object) -> str:
+    """Says how two settings differ; of sections of a recipe, in which keys."""
+    one, other = (each.model_dump() if isinstance(each, BaseModel) else each for each in (there, here))
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return f"it is {there} there, and {here} here"
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return ", ".join(f"{name} is {one.get(name)} there, and {other.get(name)} here" for name in names)
 
 
 def read_accuracies(path: Path, reference: Reference, architectures: Sequence[Architecture]) -> dict[str, float]:
@@ -271,7 +284,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, st
     for place, row in rows:
         if any(row[name] is None for name in columns):
             raise AccuracyTableError(f"{place} must have a value in each of the columns {', '.join(columns)}")
-        surplus = row.pop(None, [])  # type: ignore[call-overload]
+        surplus = row.pop(None, [])
         if any(cell.strip() for cell in surplus):
             raise AccuracyTableError(
                 f"{place} must have {len(names)} values, it has {len(names) + len(surplus)}; write decimal points, and quote text that holds commas"

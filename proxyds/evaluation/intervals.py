@@ -20,7 +20,6 @@ draws a variance is uncertain, so quantiles are Student's, with the degrees of f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -154,19 +153,6 @@ def subtract(one: LeftOut, other: LeftOut) -> Estimate:
     freedom = find_freedom(*((_above_zero(each.excess_of_draws), each.freedom_of_draws) for each in (one, other)))
     n, n_pairs = one.n_architectures, min(one.n_pairs, other.n_pairs)
     return Estimate(float(difference[0]), jackknife(difference, n), draws, freedom, n, n_pairs)
-
-
-def average(estimates: Sequence[Estimate]) -> Estimate:
-    """Averages estimates that share nothing, such as those of several data sets."""
-    n = len(estimates)
-    return Estimate(
-        sum(each.value for each in estimates) / n,
-        sum(each.of_architectures for each in estimates) / n**2,
-        sum(each.of_draws for each in estimates) / n**2,
-        find_freedom(*((each.of_draws, each.freedom_of_draws) for each in estimates)),
-        sum(each.n_architectures for each in estimates),
-        sum(each.n_pairs for each in estimates),
-    )
 
 
 def find_quantile(freedom: float) -> float:

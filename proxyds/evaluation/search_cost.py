@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import HALVING, SearchRecord
+from proxyds.artifact.manifest import CountsRecord
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     BY_ACCURACY,
@@ -45,15 +46,17 @@ class Search:
     choosing: float | None
 
 
-def open_search(measured: Measured, references: Floats, runs: pa.Table, choosing: float | None, n_full: int) -> Search:
-    """Finds what trainings cost, where that is known; what was not trained here is priced by the epochs and samples of the proxy's trainings.
+def open_search(
+    measured: Measured, references: Floats, runs: pa.Table, choosing: float | None, samples: CountsRecord
+) -> Search:
+    """Finds what trainings cost, where that is known; what was not trained here is priced by the epochs of the proxy's trainings.
 
     Args:
         measured: Accuracies.
         references: Of `intervals.other_seeds`.
         runs: The table `ranking`.
         choosing: FLOPs of the build; None where they are not known.
-        n_full: Samples that may be drawn.
+        samples: How many the proxy has: that may be drawn, and test samples.
     """
     position = {name: i for i, name in enumerate(measured.names)}
     sums: dict[tuple[str, float], Floats] = {}
@@ -66,7 +69,9 @@ def open_search(measured: Measured, references: Floats, runs: pa.Table, choosing
         sums.setdefault(key, np.zeros(len(position)))[i] += row["run_flops"]
         counts.setdefault(key, np.zeros(len(position), np.int64))[i] += 1
         if row["dataset"] == PROXY and row["n_epochs"] is not None:
-            on_everything[i] = row["n_epochs"] * n_full * row["training_flops"]
+            on_everything[i] = (
+                row["n_epochs"] * samples.train * row["training_flops"] + samples.test * row["forward_flops"]
+            )
     flops = {key: sums[key] / np.maximum(counts[key], 1) for key in sums}
     full = measured.accuracies[FULL, 1.0]
     return Search(full, references, flops.pop((FULL, 1.0), on_everything), flops, choosing)
@@ -140,7 +145,7 @@ def _halve(search: Search, measured: Measured) -> Iterator[SearchRecord]:
     if len(budgets) < 2:
         return
     n_repeats = min(len(measured.accuracies[FEWER_EPOCHS, budget]) for budget in budgets)
-    for k in REGRETS:
+    for k in (k for k in REGRETS if k < len(measured.names)):
         flops, finalists = 0.0, []
         for repeat in range(n_repeats):
             kept = np.arange(len(measured.names))

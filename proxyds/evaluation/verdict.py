@@ -22,7 +22,7 @@ from proxyds.artifact.ranking_table import (
 from proxyds.evaluation.intervals import LeftOut, find_freedom, find_quantile, subtract
 
 NEGLIGIBLE = 0.05
-"""A gain in tau that is not worth having: «no better» means that the difference's upper end is below it."""
+"""A gain in tau that is not worth having: «no better» means that no gain is certain, and the difference's upper end is below this."""
 NEAR_CEILING = 0.1
 """A proxy preserves the ranking where its tau is surely not so far below the noise ceiling."""
 MOST_TIMES = 100
@@ -129,7 +129,9 @@ def find_outcome(difference: EstimateRecord) -> Outcome:
     return "no better" if difference.high < NEGLIGIBLE else "undecided"
 
 
-def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[int | None, int | None]:
+def find_settling(
+    gain: float, proxy: LeftOut, control: LeftOut, most: float = math.inf
+) -> tuple[int | None, int | None]:
     """Finds how many architectures, or how many draws, would settle a comparison.
 
     The difference is taken to stay as it is. The variance of architectures falls with their number, that of draws and of
@@ -139,6 +141,7 @@ def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[int | 
         gain: The difference of taus.
         proxy: The proxy's taus.
         control: The control's.
+        most: Architectures that there are.
 
     Returns:
         The number of architectures alone, and of draws alone; None where these alone do not help.
@@ -157,7 +160,8 @@ def find_settling(gain: float, proxy: LeftOut, control: LeftOut) -> tuple[int | 
         quantile = find_quantile(find_freedom((of_architectures, math.inf), (of_draws, freedom)))
         return quantile**2 * (of_architectures + of_draws + doubt) <= room**2
 
-    architectures = next((m for m in range(n + 1, MOST_TIMES * n) if is_settled(m, n_draws)), None)
+    most_architectures = int(min(most, MOST_TIMES * n - 1))
+    architectures = next((m for m in range(n + 1, most_architectures + 1) if is_settled(m, n_draws)), None)
     draws = next((d for d in range(n_draws + 1, MOST_TIMES * n_draws) if is_settled(n, d)), None)
     return architectures, draws
 
@@ -183,9 +187,9 @@ def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
         return f"{told} Draws whose accuracies are all the same have no ranking: train longer, or on more samples."
     if difference.low is None:
         return f"{told} There is no interval: that takes 8 architectures, and 2 draws of {METHOD_LABELS[PROXY]} and control."
-    architectures, draws = find_settling(difference.value, against.proxy, against.control)
+    architectures, draws = find_settling(difference.value, against.proxy, against.control, n_in_space)
     ways = []
-    if architectures is not None and architectures <= n_in_space:
+    if architectures is not None:
         ways.append(f"about {architectures:,} architectures (here {against.proxy.n_architectures:,})")
     if draws is not None:
         ways.append(f"about {draws:,} draws (here {n_draws:,})")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+import pyarrow as pa
 
 from proxyds.arguments import as_path
 from proxyds.artifact.card.render import render_card
@@ -137,8 +138,13 @@ def check(
     execution, folder = Execution.take(options, check), as_path(folder, "folder").resolve()
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     if runs is not None:
-        if trainer is not None:
-            raise RecipeError("trainer: must be left out with runs that were made elsewhere, since nothing is trained")
+        has_reference = any(each.startswith("check.reference=") for each in overrides)
+        useless = {"trainer": trainer, "source": source, "check.reference (--reference)": has_reference or None}
+        if named := [name for name, value in useless.items() if value is not None]:
+            raise RecipeError(
+                f"{', '.join(named)}: must be left out with runs that were made elsewhere; nothing is trained, and they hold accuracies on "
+                "everything"
+            )
         hand_over_again(recipe.space, space)
         return Built(folder, check_known_runs(folder, recipe, settings, as_path(runs, "runs"), execution))
     given, manifest = HandedOver(moved if source is None else source, space, trainer), read_manifest(folder)
@@ -355,7 +361,7 @@ def check_ranking(
     """
     started = time.perf_counter()
     session, recipe = session.in_memory(), session.recipe
-    manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
+    manifest, tables = read_proxy(folder, with_ranking=False, images_of=())
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
     setup, smallest = session.for_check(settings).set_up_training(), all_ratios(settings, recipe.selection.ratio)[0]
     asked = None if scores.has(needs) else prepare_probes_again(session, settings, architectures, needs)
@@ -381,13 +387,12 @@ def check_ranking(
         elapsed_seconds=time.perf_counter() - started,
         machine=session.describe_machine(ranked),
     )
-    tables = replace(tables, ranking=make_runs_table(rows))
-    return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
+    return _write_evidence(folder, recipe, settings, manifest, make_runs_table(rows), provenance)
 
 
 def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, execution: Execution) -> Manifest:
     """Weighs runs that were made elsewhere, a CSV file, and writes the evidence into the proxy; see `check_ranking`."""
-    manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
+    manifest = read_manifest(folder)
     if manifest.image_shape is None:
         raise ArtifactError("must say its images' shape, which format 1.0 did not; build it again", place=folder)
     architectures = list_architectures(recipe.space, len(manifest.label_names), manifest.image_shape, seed=recipe.seed)
@@ -395,25 +400,28 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
     def warn(message: str) -> None:
         execution.on_progress(StageEnded("runs", warning=message))
 
-    tables = replace(tables, ranking=read_runs(path, architectures, recipe.selection.ratio, warn))
+    runs = read_runs(path, architectures, recipe.selection.ratio, warn)
     settings, origin = (
         settings.model_copy(update={"reference": None, "trainer": None}),
         f"table {make_plain(path.name)}",
     )
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))
-    return _write_evidence(folder, recipe, settings, manifest, tables, provenance)
+    return _write_evidence(folder, recipe, settings, manifest, runs, provenance)
 
 
 def _write_evidence(
-    folder: Path, recipe: Recipe, settings: Check, manifest: Manifest, tables: Tables, provenance: Provenance
+    folder: Path, recipe: Recipe, settings: Check, manifest: Manifest, runs: pa.Table, provenance: Provenance
 ) -> Manifest:
     """Weighs the runs, the table `ranking`, and writes evidence, card and recipe into the proxy, the manifest last."""
-    evidence = weigh_evidence(tables.ranking, settings, provenance, manifest)
+    evidence = weigh_evidence(runs, settings, provenance, manifest)
     checked = manifest.model_copy(update={"evidence": evidence, "format_version": version_with_evidence(manifest)})
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
-    files = render_card(checked, summarize_tables(tables))
-    files |= {RECIPE: write_recipe(recipe).encode(), RUNS_FILE: encode_runs(tables.ranking)}
+    _, tables = read_proxy(
+        folder, with_ranking=False, images_of=("data",)
+    )  # not before: images are large, trainings long
+    files = render_card(checked, summarize_tables(replace(tables, ranking=runs)))
+    files |= {RECIPE: write_recipe(recipe).encode(), RUNS_FILE: encode_runs(runs)}
     if read_manifest(folder) != manifest:
         raise OutputExistsError(
             "must stay as it is while it is checked, another command has written to it; finished runs are kept: "

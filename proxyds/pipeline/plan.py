@@ -278,7 +278,7 @@ def plan_check(
         architectures = list_space(session)
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
-        manifest, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
+        manifest, tables = read_proxy(folder, with_ranking=False, images_of=())
         scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
         timing = Timing(session.set_up_training(), session.ask, session.on_progress)
         probes: list[PlannedProbe] = []

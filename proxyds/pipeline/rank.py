@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,7 +12,7 @@ from proxyds.arguments import as_place
 from proxyds.artifact.evidence_records import RankedRecord
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
-from proxyds.errors import AccuracyTableError, RecipeError, UnavailableError
+from proxyds.errors import AccuracyTableError, ArgumentError, RecipeError, UnavailableError
 from proxyds.evaluation.decision.ranked import Ranking
 from proxyds.evaluation.decision.ranking import CONFIDENCE, MeasuredOn, rank_candidates
 from proxyds.evaluation.decision.results import COLUMNS, Candidate, Results, read_results
@@ -63,15 +64,16 @@ def rank(
 
     Raises:
         AccuracyTableError: Results cannot be used.
+        ArgumentError: The confidence, or what accuracies were measured on, is nothing that this takes.
         CallableError: What is passed as a network is none.
         RecipeError: A network does not work on the proxy's images.
         ArtifactError: There is no proxy, or one that says of itself what is not so.
         RemoteError: The place cannot be reached.
     """
-    if not 0.5 <= confidence < 1:
-        raise AccuracyTableError(f"confidence: must be in [0.5, 1), got {confidence:g}")
+    if not isinstance(confidence, Real) or not 0.5 <= confidence < 1:
+        raise ArgumentError(f"confidence: must be a number in [0.5, 1), got {confidence!r}")
     if measured_on not in get_args(MeasuredOn):
-        raise AccuracyTableError(f"measured_on: must be one of {', '.join(get_args(MeasuredOn))}, got {measured_on!r}")
+        raise ArgumentError(f"measured_on: must be one of {', '.join(get_args(MeasuredOn))}, got {measured_on!r}")
     with open_tables(as_place(proxy, "proxy"), on_progress) as (folder, _):
         manifest, tables = audit_tables(folder)
         read = read_results(results, manifest.draw.ratio)

@@ -274,6 +274,7 @@ MANIFESTS = {
     "counts-more-validation-than-evaluation": with_counts(r"manifest\.json: counts\.validation must be", validation=N_EVALUATED + 1),
     "counts-no-validation": with_counts(r"files: (validation\.csv|webdataset/.*) must not be among them", validation=0),
     "counts-less-validation": with_counts(r"data/validation.*more than the 17 that manifest\.json", validation=N_EVALUATED - 1),
+    "an-empty-proxy": with_counts(r"manifest\.json: counts\.proxy: .*greater than or equal to 1", proxy=0),
     "counts-of-the-proxy": with_counts(r"manifest\.json: counts\.proxy must be draw\.ratio", proxy=N_DRAWN + 1),
     "probes-once-more": with_probes("probes must be two or more, each once", lambda p: [*p, p[0]]),
     "probes-repeat-out-of-count": with_probes("probes must be two or more, each once", lambda p: [p[0], {**p[1], "repeat": 10**15}]),

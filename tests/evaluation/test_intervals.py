@@ -15,7 +15,6 @@ from proxyds.evaluation.intervals import (
     MAX_IN_PAIRS,
     Estimate,
     LeftOut,
-    average,
     compare_repeats,
     compare_seeds,
     find_freedom,
@@ -27,6 +26,7 @@ from proxyds.evaluation.intervals import (
 )
 from proxyds.evaluation.rank_metrics import kendall_tau
 from tests.evaluation.made_up import taus
+from tests.studies.weighing import average
 
 
 def test_the_reference_of_a_seed_is_the_mean_of_the_others() -> None:

@@ -68,6 +68,13 @@ def test_successive_halving_trains_half_on_each_larger_budget_by_hand() -> None:
     ] == expected
 
 
+def test_halving_that_leaves_nobody_out_is_no_search() -> None:
+    five = [FULL_ACCURACY[:5]]
+    rows = priced(FULL, 100, five) + priced(PROXY, 10, five)
+    rows += priced(FEWER_EPOCHS, 10, five, ratio=0.1) + priced(FEWER_EPOCHS, 30, five, ratio=0.3)
+    assert [each[0] for each in found_in(weigh(rows).searches, HALVING)] == [1, 3]
+
+
 def test_another_ratio_is_no_way_to_search_and_a_budget_without_accuracies_none_to_halve_at() -> None:
     rows = priced(FULL, 100, [FULL_ACCURACY]) + priced(PROXY, 10, [FULL_ACCURACY])
     rows += priced(FEWER_EPOCHS, 10, [FULL_ACCURACY]) + priced(PROXY, 30, [FULL_ACCURACY], ratio=0.3)

@@ -13,7 +13,7 @@ from torch import nn
 
 from proxyds.artifact.ranking_table import FULL, PROXY
 from proxyds.artifact.tables import read_proxy
-from proxyds.errors import AccuracyTableError, CallableError, PluginError, RecipeError
+from proxyds.errors import AccuracyTableError, ArgumentError, CallableError, PluginError, RecipeError
 from proxyds.pipeline.rank import rank
 from proxyds.pipeline.resample import apply
 from proxyds.runtime.storage.store import Store
@@ -153,8 +153,14 @@ def test_samples_that_accuracies_are_of_are_named(checked_proxy: Path) -> None:
         for on in ("validation", "test")
     ]
     assert said == [True, False]  # the check is of a table, which has no accuracies on validation
-    with pytest.raises(AccuracyTableError, match="measured_on"):
+    with pytest.raises(ArgumentError, match="measured_on"):
         rank(str(checked_proxy), OTHERS, measured_on="val")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("confidence", [0.4, 1, "0.9", None, float("nan")])
+def test_a_confidence_that_is_none_is_refused(checked_proxy: Path, confidence: Any) -> None:
+    with pytest.raises(ArgumentError, match="confidence: must be a number"):
+        rank(str(checked_proxy), OTHERS, confidence=confidence)
 
 
 def test_where_the_space_cannot_be_listed_that_is_said(checked_proxy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

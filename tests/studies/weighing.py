@@ -26,7 +26,7 @@ from proxyds.artifact.ranking_table import (
     describe_architecture,
 )
 from proxyds.evaluation.evidence import measure_ways
-from proxyds.evaluation.intervals import Estimate, average, compare_repeats, make_record, other_seeds, subtract
+from proxyds.evaluation.intervals import Estimate, compare_repeats, find_freedom, make_record, other_seeds, subtract
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe
@@ -161,6 +161,19 @@ def _average_draws(measured: Measured, references: Floats, method: str, ratio: f
     mean = np.round(measured.accuracies[method, ratio].mean(axis=0, keepdims=True), 12)  # equal ones stay equal
     cost = measured.costs[FLOPS]
     return compare_repeats(references, mean, np.zeros(1, np.int64), cost, "tau", has_common_draws=False).estimate()
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """Averages estimates that share nothing, such as those of several data sets."""
+    n = len(estimates)
+    return Estimate(
+        sum(each.value for each in estimates) / n,
+        sum(each.of_architectures for each in estimates) / n**2,
+        sum(each.of_draws for each in estimates) / n**2,
+        find_freedom(*((each.of_draws, each.freedom_of_draws) for each in estimates)),
+        sum(each.n_architectures for each in estimates),
+        sum(each.n_pairs for each in estimates),
+    )
 
 
 def take_mean(studies: Sequence[Sequence[Estimated]]) -> list[Estimated]:

@@ -62,14 +62,16 @@ def rank(
     The proxy's own check tells what to expect on everything. Train the first few, add their full_accuracy and run the command again:
     it says when to stop.
     """  # noqa: D301 - \b keeps click from filling the lines below it
+    if plot is not None:
+        from proxyds.evaluation.decision.plot import check_picture, draw_ranking
+
+        check_picture(plot)
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.pipeline.rank import rank
 
         ranking = rank(proxy, results, confidence=confidence, measured_on=measured_on, on_progress=on_progress)
-        if plot is not None:
-            from proxyds.evaluation.decision.plot import draw_ranking
-
-            draw_ranking(ranking, plot)
     from proxyds.cli.results import print_ranking
 
     print_ranking(ranking, as_json=as_json)
+    if plot is not None:
+        draw_ranking(ranking, plot)

@@ -7,12 +7,24 @@ from pathlib import Path
 import matplotlib as mpl
 
 from proxyds.artifact.card.plots import STYLE, as_percent, new_axes
-from proxyds.errors import AccuracyTableError, translate_os_errors
+from proxyds.errors import ArgumentError, translate_os_errors
 from proxyds.evaluation.decision.ranked import Ranking
 
 MOST_DRAWN = 40
 """Candidates that are drawn, at most, besides the shortlist: the best."""
 _LISTED, _OTHER, _KNOWN = "#D55E00", "#999999", "#000000"
+
+
+def check_picture(path: Path) -> None:
+    """Refuses a picture's name that does not end in the name of a format.
+
+    Raises:
+        ArgumentError: It does not.
+    """
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ArgumentError(
+            f"{path}: a picture's name must end in .png, .pdf or .svg, it ends in {path.suffix or 'nothing'}"
+        )
 
 
 def draw_ranking(ranking: Ranking, path: Path) -> None:
@@ -23,13 +35,10 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
         path: The file to write; its suffix says the format: PNG, PDF or SVG.
 
     Raises:
-        AccuracyTableError: The suffix is another.
+        ArgumentError: The suffix is another.
         ProxydsError: The file cannot be written.
     """
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise AccuracyTableError(
-            f"{path}: a picture's name must end in .png, .pdf or .svg, it ends in {path.suffix or 'nothing'}"
-        )
+    check_picture(path)
     shown = [each for place, each in enumerate(ranking.candidates) if place < MOST_DRAWN or each.is_listed]
     with mpl.rc_context(STYLE):
         figure, axes = new_axes(height=1.2 + 0.24 * len(shown))

@@ -26,7 +26,7 @@ class RankedCandidate:
         high: Upper end.
         chance_of_best: Chance to be the best of the candidates.
         chance_of_close: Chance to lack one point at most.
-        group: Number of its group: for nobody in it the chance to be worse than its first reaches the confidence.
+        group: Number of its group. Nobody in a group is clearly worse than its first: the chance of that stays below the confidence.
         is_listed: Whether it is on the shortlist.
     """
 

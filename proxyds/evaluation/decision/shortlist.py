@@ -97,9 +97,9 @@ def count_best(samples: Floats) -> Floats:
 
 
 def find_groups(samples: Floats, order: NDArray[np.int64], confidence: float) -> NDArray[np.int64]:
-    """Numbers groups of candidates, from 1: for nobody in it the chance to be worse than its first reaches the confidence.
+    """Numbers groups of candidates, from 1: nobody in a group is clearly worse than its first.
 
-    For the first of the next group it does.
+    The chance of being worse stays below the confidence within a group; the first of the next group reaches it.
 
     Args:
         samples: (n_samples, m) of what candidates may have.
