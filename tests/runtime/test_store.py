@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxyds.errors import NoPermissionError, NoSpaceError, OutputError, OutputExistsError
-from proxyds.runtime.storage.atomic import sweep_unfinished, temporary_folder, whole_folder
+from proxyds.runtime.storage.atomic import name_processes, sweep_unfinished, temporary_folder, whole_folder
 from proxyds.runtime.storage.store import SHELF, Store, content_key
 
 
@@ -81,6 +81,13 @@ def test_what_a_killed_process_left_is_swept_and_a_running_ones_is_not(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_another_container_writes_is_not_swept(tmp_path: Path) -> None:
+    theirs = tmp_path / f".unfinished-{socket.gethostname()}.4026532000-99999999-x"  # it may share the name, not the numbers
+    theirs.mkdir()
+    sweep_unfinished(tmp_path)
+    assert theirs.exists()
+
+
 def fill(final: Path, text: str, if_there: str) -> None:
     with whole_folder(final, if_there) as folder:
         (folder / "x").write_text(text)
@@ -132,7 +139,7 @@ def test_a_folder_comes_back_when_its_successor_cannot_take_its_place(
 
 
 def test_a_folder_comes_back_when_its_replacement_was_killed_between_the_renames(tmp_path: Path) -> None:
-    aside = tmp_path / f".replaced-{socket.gethostname()}-99999999-my-out"
+    aside = tmp_path / f".replaced-{name_processes()}-99999999-my-out"
     aside.mkdir()
     (aside / "x").write_text("old")
     sweep_unfinished(tmp_path)

@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -15,6 +16,8 @@ from typing import Literal
 from proxyds.errors import DISK_FULL, NoPermissionError, OutputError, OutputExistsError, translate_os_errors
 
 _UNFINISHED, _REPLACED = ".unfinished", ".replaced"
+_NAMESPACE_OF_MACHINE = 0xEFFFFFFC
+"""Linux' number of the namespace of processes that a machine starts with."""
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def sweep_unfinished(parent: Path) -> None:
 
     Unfinished folders go; a folder that was being replaced comes back unless its successor is there.
     """
-    made_here = re.compile(rf"(\.\w+)-{re.escape(socket.gethostname())}-(\d+)-(.+)", re.DOTALL)
+    made_here = re.compile(rf"(\.\w+)-{re.escape(name_processes())}-(\d+)-(.+)", re.DOTALL)
     for path in [*parent.glob(f"{_UNFINISHED}-*"), *parent.glob(f"{_REPLACED}-*")]:
         parts = made_here.fullmatch(path.name)
         if parts is None or is_running(int(parts[2])):
@@ -148,7 +151,17 @@ def _replace(final: Path, folder: Path) -> None:
 
 
 def _beside(final: Path, kind: str) -> Path:
-    return final.parent / f"{kind}-{socket.gethostname()}-{os.getpid()}-{final.name}"
+    return final.parent / f"{kind}-{name_processes()}-{os.getpid()}-{final.name}"
+
+
+@cache
+def name_processes() -> str:
+    """Names those processes whose numbers this one can tell: of this machine; in a container, which may share the machine's name, of that alone."""
+    with suppress(OSError):
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        if namespace != _NAMESPACE_OF_MACHINE:
+            return f"{socket.gethostname()}.{namespace}"
+    return socket.gethostname()
 
 
 def is_running(pid: int) -> bool:
