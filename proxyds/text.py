@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -100,6 +101,12 @@ def with_prefix(value: float, unit: str) -> str:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def round_down(share: float) -> str:
+    """Writes two digits that are not above the share, which is above 0."""
+    scale = 10 ** (1 - math.floor(math.log10(share)))
+    return f"{math.floor(share * scale) / scale:g}"
 
 
 def show_value(value: object) -> str:

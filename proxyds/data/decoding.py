@@ -131,7 +131,7 @@ def decode_part(
         id_rule: By which rule ids are made.
 
     Raises:
-        SourceError: The part cannot be read.
+        SourceError: The part cannot be read, or memory is not enough.
     """
     label_indices: dict[Any, int] = {}
     counts: list[int] = []
@@ -163,6 +163,10 @@ def decode_part(
         text = str(value) if label_names is None else label_names[value]
         try:
             content_id, pixels, side = _decode_image(encoded, text, spec, id_rule)
+        except MemoryError:
+            raise SourceError(
+                f"source: image {name.strip() or index} must fit into memory, it does not; fewer workers (--workers) need less"
+            ) from None
         except DECODE_ERRORS as error:
             bad_images.append((index, name, f"{len(encoded):,} bytes, {_describe_damage(error)}"))
             continue

@@ -92,7 +92,9 @@ class LocalWorkers(Engine):
         while waiting:
             lost = self._run_batch(waiting, store, on_progress, failures if keep_going else None)
             for task in lost[: self.n_workers]:
-                if self._run_batch([task], store, on_progress, failures):
+                if self._run_batch([task], store, on_progress, failures if keep_going else None):
+                    if not keep_going:
+                        raise _died(task)
                     failures.append(Failure(task, _died(task)))
             waiting = lost[self.n_workers :]
         return failures
@@ -115,8 +117,6 @@ class LocalWorkers(Engine):
             for future in as_completed(futures):
                 task, error = tasks[futures[future]], future.exception()
                 if isinstance(error, loky.process_executor.BrokenProcessPool):
-                    if failures is None:
-                        raise _died(task) from error
                     lost.add(futures[future])
                 elif isinstance(error, TrainingError) and failures is not None:
                     failures.append(Failure(task, error))

@@ -424,10 +424,10 @@ def _await_entry(task: Task, store: Store) -> None:
 
 @contextmanager
 def _with_marker(store: Store) -> Iterator[tuple[Store, Path | None]]:
-    """Yields the store with its whole path, and a file in it for the time of the block, by which nodes know it."""
+    """Yields the store, and a file in it for the time of the block, by which nodes know it."""
     if store.is_remote:
         yield store, None
         return
-    store, key = Store(store.place), uuid4().hex
+    key = uuid4().hex
     with store.locking("cluster", key, lambda: None):
         yield store, store.root / LOCKS / f"cluster-{key}"

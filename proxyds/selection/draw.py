@@ -20,6 +20,7 @@ from proxyds.selection.designs import DESIGNS, Rule
 from proxyds.selection.labels import count_kept, draw_reduced, keeps_all
 from proxyds.selection.records import Draw, Drawn, SampleScores
 from proxyds.selection.sampling import Design, draw_designed, find_inclusion, find_keep_probability, find_supply
+from proxyds.text import round_down
 
 
 def check_ratio(
@@ -200,9 +201,10 @@ def _check_supply(field: str, design: Design, n: int, n_all: int) -> None:
     if (supply := find_supply(design, n)) < 1:
         n_possible = math.floor(supply * n)
         asked = f"{n / n_all:.3g} of {n_all:,} asks for {n:,} samples"
+        smaller = f"use {round_down(n_possible / n_all)} or less, or " if n_possible else ""
         raise ShortageError(
             f"{field}: {asked}, but only {n_possible:,} {'have' if design.strata is None else 'in the same shares have'} an importance above "
-            f"zero; use {math.floor(1000 * supply * n / n_all) / 1000:g} or less, or no zero in importance.constants"
+            f"zero; {smaller}have no zero in importance.constants"
         )
 
 

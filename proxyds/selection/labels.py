@@ -10,7 +10,6 @@ of cases also where samples are drawn by other weights: those of `easier` have t
 from __future__ import annotations
 
 import hashlib
-import math
 from functools import partial
 
 import numpy as np
@@ -22,6 +21,7 @@ from proxyds.recipe.selection import LabelReduction, Selection
 from proxyds.seeding import ParsedIds, derive_seed, parse_ids, uniform_keys
 from proxyds.selection.records import Drawn, SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systematic
+from proxyds.text import round_down
 
 ATTEMPTS = 100
 """Choices of labels that are drawn, at most, until one has samples enough."""
@@ -53,7 +53,7 @@ def count_kept(
         if kept < 2:
             raise LabelError(
                 f"selection.labels.samples_per_label: must leave two labels, {field} {ratio:g} gives {n:,} samples, "
-                f"{reduction.samples_per_label:,} each; ask for {n // 2:,} or fewer, or use a larger ratio"
+                f"{reduction.samples_per_label:,} each; {f'ask for {n // 2:,} or fewer, or ' if n > 1 else ''}use a larger ratio"
             )
     if not 2 <= kept <= n_labels:
         raise LabelError(
@@ -63,10 +63,9 @@ def count_kept(
     n_possible = int(largest_first[:kept].sum())
     if n_possible < n:
         enough = int(np.searchsorted(np.cumsum(largest_first), n)) + 1
-        fits = math.floor(1000 * n_possible / n_all) / 1000
         raise ShortageError(
             f"selection.labels.keep: {kept:,} labels must hold the {n:,} samples of {field} {ratio:g}, they hold {n_possible:,}; keep "
-            f"at least {enough:,} labels, or use a ratio of {fits:g} or less"
+            f"at least {enough:,} labels, or use a ratio of {round_down(n_possible / n_all)} or less"
         )
     return kept
 

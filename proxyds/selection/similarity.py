@@ -27,6 +27,7 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import ask_network
 from proxyds.space.networks.plugins import find_family
 from proxyds.training.inference import extract_features, list_layers
+from proxyds.training.job import within_memory
 from proxyds.training.model import load_network
 
 FEATURES, MAPPING = "features", "similarity"
@@ -176,8 +177,9 @@ def extract_shard(
     precision: str,
 ) -> None:
     """Writes `features.npy`, (n, D) float32: the features of some samples."""
-    network = load_network(weights_file.path, architecture.network, architecture.parameters)
-    np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device, precision))
+    with within_memory(architecture.name, device, "smaller images (source.image_size)"):
+        network = load_network(weights_file.path, architecture.network, architecture.parameters)
+        np.save(folder / "features.npy", extract_features(network, layer, samples.pixels(), device, precision))
     report(1, 1, "")
 
 

@@ -25,6 +25,8 @@ from proxyds.training.numerics import Computation, choose_computation
 
 CPU_BATCH, GPU_BATCH = 64, 512
 """Images of a batch. On a CPU so few that a layer's output is still in the cache when the next layer reads it (32 and 64 were the fastest)."""
+LARGEST_SIDE = 64
+"""Of larger images than these, in pixels of a side, a GPU takes as many fewer as they have more pixels."""
 N_COMPARED, TOLERANCE = 8, 1e-3
 """Images on which a folded network is compared with what it was, and how far they may differ, as a share of their length."""
 
@@ -149,7 +151,7 @@ def _run_labelled(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields each batch's logits (n, L) float32 and true labels (n,) int64."""
     device = prepared.computation.device
-    labels_of_batches = torch.split(torch.from_numpy(labels).to(device), _batch_size(device))
+    labels_of_batches = torch.split(torch.from_numpy(labels).to(device), _batch_size(device, pixels))
     for (logits, _), true in zip(_run(prepared, pixels), labels_of_batches, strict=True):
         yield logits.float(), true
 
@@ -163,7 +165,7 @@ def _run(prepared: PreparedNetwork, pixels: ImageArray) -> Iterator[tuple[Tensor
         handle = network.network.get_submodule(layer).register_forward_hook(
             lambda module, inputs, output: outputs.append(_as_vectors(output))  # noqa: ARG005
         )
-    device, batch_size = computation.device, _batch_size(computation.device)
+    device, batch_size = computation.device, _batch_size(computation.device, pixels)
     try:
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
@@ -176,8 +178,11 @@ def _run(prepared: PreparedNetwork, pixels: ImageArray) -> Iterator[tuple[Tensor
             handle.remove()
 
 
-def _batch_size(device: str) -> int:
-    return GPU_BATCH if device.startswith("cuda") else CPU_BATCH
+def _batch_size(device: str, pixels: ImageArray) -> int:
+    if not device.startswith("cuda"):
+        return CPU_BATCH
+    *_, height, width = pixels.shape
+    return min(GPU_BATCH, max(1, GPU_BATCH * LARGEST_SIDE**2 // (height * width)))
 
 
 def _as_vectors(output: Tensor) -> Tensor:

@@ -225,22 +225,37 @@ class TrainingJob(TrainingSetup):
 
     @contextmanager
     def within_memory(self) -> Iterator[None]:
-        """Makes a failed training of one that does not fit into memory, and leaves the device's memory to the next.
-
-        Raises:
-            TrainingError: There is not memory enough.
-        """
-        try:
+        """Makes a failed training of one that does not fit into memory, see `within_memory`."""
+        of_step = f"training.batch_size, now {self.settings.batch_size}"
+        fewer = f"fewer samples a step ({of_step if self.settings.trainer is None else 'in the trainer'})"
+        with within_memory(self.architecture.name, self.device, fewer):
             yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            of_step = f"training.batch_size, now {self.settings.batch_size}"
-            raise TrainingError(
-                f"{self.architecture.name}: must fit into memory, it does not; fewer samples a step "
-                f"({of_step if self.settings.trainer is None else 'in the trainer'}) or fewer workers (--workers) need less"
-            ) from error
-        finally:
-            if self.device.startswith("cuda"):
-                torch.cuda.empty_cache()
+
+
+@contextmanager
+def within_memory(name: str, device: str, advice: str) -> Iterator[None]:
+    """Says what needs less where memory is not enough, and leaves the device's memory to the next.
+
+    Args:
+        name: Of the network.
+        device: It computes on.
+        advice: What needs less, besides fewer workers.
+
+    Raises:
+        TrainingError: There is not memory enough.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # of a CPU's memory torch says so in words alone
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise TrainingError(
+            f"{name}: must fit into memory, it does not; {advice} or fewer workers (--workers) need less"
+        ) from error
+    finally:
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
 
 def list_trials(

@@ -200,6 +200,7 @@ def train_with(
     network.fit_normalisation(pixels)
     trained, train = copy.deepcopy(network), TrainingImages(pixels, labels, network)
     losses: list[float | None] = []
+    own_errors: list[Exception] = []
 
     def after_epoch(reported: nn.Module, loss: float | None = None) -> None:
         """Looks at the network as it is now, and changes nothing of it."""
@@ -207,11 +208,15 @@ def train_with(
         if loss is not None and not math.isfinite(loss):
             raise DivergedError(f"{who}: the training loss must stay finite, it is {loss} after epoch {len(losses)}")
         _take_weights(trained, reported, who)
-        on_epoch(len(losses) - 1, trained.eval(), losses[-1])
+        try:
+            on_epoch(len(losses) - 1, trained.eval(), losses[-1])
+        except Exception as error:  # such as of a full disk: not the trainer's
+            own_errors.append(error)
+            raise
 
     choose_computation(network, device)  # torch then computes the same way each time, whatever ran before
     arguments: dict[str, Any] = {"seed": seed % MAX_SEED, "device": device}
-    with _own_generators(seed % MAX_SEED, device), _explaining(who):
+    with _own_generators(seed % MAX_SEED, device), _explaining(who, own_errors):
         if _reports(trainer):
             returned = trainer.fit(network.network, train, **arguments, after_epoch=after_epoch)
         else:
@@ -310,16 +315,19 @@ def _own_generators(seed: int, device: str) -> Iterator[None]:
 
 
 @contextmanager
-def _explaining(who: str) -> Iterator[None]:
-    """Makes an error of a trainer one of ours, which says where in its code it arose."""
+def _explaining(who: str, own_errors: Sequence[Exception] = ()) -> Iterator[None]:
+    """Makes an error of a trainer one of ours, which says where in its code it arose; the own ones go through, however the trainer ended."""
     try:
         yield
     except (ProxydsError, torch.OutOfMemoryError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        raise TrainingError(
-            f"{who}: must train the network, it says {type(error).__name__}: {first_line(error)}{_find_line(error)}; finished work is kept"
-        ) from error
+        if not own_errors:
+            raise TrainingError(
+                f"{who}: must train the network, it says {type(error).__name__}: {first_line(error)}{_find_line(error)}; finished work is kept"
+            ) from error
+    if own_errors:
+        raise own_errors[0]
 
 
 def _find_line(error: BaseException) -> str:

@@ -806,6 +806,20 @@ def test_of_very_many_bad_images_the_first_are_named(load: Load, tmp_path: Path)
     assert lines[-1].split() == ["and", f"{1000 - len(lines) + 2}", "more"]
 
 
+def test_a_moment_without_memory_makes_no_image_a_bad_one(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack_memory(*_: object) -> None:
+        raise MemoryError
+
+    write_parquet(tmp_path / "pictures", some_rows())
+    with monkeypatch.context() as patched:
+        patched.setattr("proxyds.data.decoding.see_picture", lack_memory)
+        with pytest.raises(SourceError, match="must fit into memory"):
+            load("{kind: folder, path: pictures, on_bad_image: skip}")
+    assert load("{kind: folder, path: pictures, on_bad_image: skip}").facts.n_samples == {"train": 40}
+
+
 def test_a_missing_image_is_a_bad_one(load: Load, tmp_path: Path) -> None:
     rows = some_rows()
     rows[3] = (None, 3)

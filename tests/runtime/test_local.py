@@ -151,6 +151,16 @@ def test_a_killed_worker_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "t").iterdir()] == []
 
 
+@pytest.mark.e2e
+def test_in_a_build_the_task_that_kills_its_worker_is_named_and_not_one_beside_it(tmp_path: Path) -> None:
+    beside = Task("t", "slow one", {}, tasks.write_slowly, {"seconds": 2.0, "ran": tmp_path / "ran"})
+    killer = Task("t", "killer", {"die": 1}, tasks.die, {})
+    store = Store(tmp_path / "store")
+    with LocalWorkers(2) as engine, pytest.raises(WorkerDiedError, match=r"^killer: "):
+        run_stored([beside, killer], store, engine, ignore_progress)
+    assert len(store.entries()) == 1  # the other is done
+
+
 SLEEPER = """
 import sys; sys.path.insert(0, {tests!r})
 from tests import tasks

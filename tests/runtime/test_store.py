@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -82,7 +83,9 @@ def test_what_a_killed_process_left_is_swept_and_a_running_ones_is_not(tmp_path:
 
 
 def test_what_another_container_writes_is_not_swept(tmp_path: Path) -> None:
-    theirs = tmp_path / f".unfinished-{socket.gethostname()}.4026532000-99999999-x"  # it may share the name, not the numbers
+    theirs = (
+        tmp_path / f".unfinished-{socket.gethostname()}.4026532000-99999999-x"
+    )  # it may share the name, not the numbers
     theirs.mkdir()
     sweep_unfinished(tmp_path)
     assert theirs.exists()
@@ -206,6 +209,28 @@ def test_fetched_proxies_are_listed_and_removed_as_other_work(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / SHELF).iterdir()] == ["p2"]
     assert store.clean()[0] == 2
     assert not list((tmp_path / SHELF).iterdir())
+
+
+def test_a_relative_store_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store("here")
+    with store.writing("s", "k", "n"):
+        pass
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert store.find("s", "k") is not None
+    assert store.name == "here"
+
+
+def test_cleaning_beside_another_counts_what_it_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    for key in ("mine", "theirs"):
+        with store.writing("s", key, "n"):
+            pass
+    listed = store.entries()
+    monkeypatch.setattr(store, "entries", lambda: listed)
+    shutil.rmtree(tmp_path / "s" / "theirs")
+    assert store.clean()[0] == 1
 
 
 def test_clean_removes_what_is_older(tmp_path: Path) -> None:

@@ -181,6 +181,12 @@ def test_a_shortage_says_what_would_fit() -> None:
         ShortageError, match=r"asks for 5 samples, but only 3 have an importance above zero; use 0\.3 or less"
     ):
         drawn([0.0] * 7 + [6.0] * 3, ratio=0.5)
+    with pytest.raises(ShortageError, match=r"only 3 have an importance above zero; use 0\.00059 or less, or have no"):
+        drawn([0.0] * 5000 + [6.0] * 3, ratio=0.5)
+    with pytest.raises(
+        ShortageError, match="only 0 have an importance above zero; have no zero in importance.constants"
+    ):
+        drawn([0.0] * 10, ratio=0.5)
 
 
 def test_a_label_without_a_sample_in_the_draw_is_named() -> None:

@@ -18,6 +18,7 @@ from proxyds.selection.records import Drawn
 from proxyds.space.architecture import Architecture
 from proxyds.training.job import TrainingJob, TrainingSetup, expect_image_seconds
 from proxyds.training.model import PixelNetwork
+from tests import ranks
 
 NET = Architecture("net", "resnet", {"depth": 8, "base_filters": 8}, 10, 30, 100)
 SETUP = TrainingSetup(
@@ -94,3 +95,11 @@ def test_an_expectation_is_for_one_image_and_leaves_the_number_of_threads() -> N
     n_threads = torch.get_num_threads()
     assert 0 < expect_image_seconds(SETUP, NET) < 1
     assert torch.get_num_threads() == n_threads
+
+
+def test_too_little_memory_of_a_cpu_is_told_as_that_of_a_gpu(tmp_path: Path) -> None:
+    job = ranks.make_probe_job(tmp_path)
+    with pytest.raises(TrainingError, match="must fit into memory"), job.within_memory():
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="another"), job.within_memory():
+        raise RuntimeError("another")

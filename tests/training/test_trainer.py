@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import random
 from collections.abc import Callable, Iterator
@@ -304,6 +305,24 @@ def test_a_trainer_that_tells_of_epochs_is_asked_after_each_and_trains_the_same(
     network, losses, _ = TrainingJob.run(job, lambda *_: None)
     assert (answers[:, -1] == measure_answers(network, pixels, labels)).all()
     assert len(losses) == 3
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_an_error_of_ours_after_an_epoch_is_not_the_trainers(is_hidden: bool, tmp_path: Path) -> None:
+    class Catching(Telling):
+        def fit(self, network: nn.Module, train: Any, **arguments: Any) -> nn.Module:
+            try:
+                return super().fit(network, train, **arguments)
+            except OSError as error:
+                if is_hidden:
+                    return network
+                raise RuntimeError("wrapped") from error
+
+    def fill_the_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        job_of(tmp_path, Catching()).run(lambda *_: None, fill_the_disk)
 
 
 def test_a_function_is_asked_once_at_the_end(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def _beside(final: Path, kind: str) -> Path:
 def name_processes() -> str:
     """Names those processes whose numbers this one can tell: of this machine; in a container, which may share the machine's name, of that alone."""
     with suppress(OSError):
-        namespace = os.stat("/proc/self/ns/pid").st_ino
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
         if namespace != _NAMESPACE_OF_MACHINE:
             return f"{socket.gethostname()}.{namespace}"
     return socket.gethostname()

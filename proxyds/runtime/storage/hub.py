@@ -131,7 +131,7 @@ def fetch_files(
         NoSpaceError: The disk is full.
     """
     n_done, total = 0, sum(sizes.values())
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with _without_bars(), ThreadPoolExecutor(AT_ONCE) as pool:
         pending = {pool.submit(retry, partial(_fetch_file, at, name, folder, anew)): name for name in sizes}
         try:
             for done in as_completed(pending):
@@ -145,7 +145,6 @@ def fetch_files(
 def _fetch_file(at: Revision, name: str, folder: Path, anew: bool) -> None:
     with (
         translate_hub_errors(f"{at.name}: {name}"),
-        _without_bars(),
         translate_os_errors(f"{at.name}: {name}", "let HF_HOME (the cache) and the new folder lie where there is more"),
     ):
         # by the name that was asked for, so that the cache knows which commit it is when there is no network

@@ -140,7 +140,7 @@ class Store:
             place = os.environ.get("PROXYDS_STORE") or platformdirs.user_cache_dir("proxyds")
         at = _read_place(place if isinstance(place, Path) else as_place(place, "place"))
         if isinstance(at, Path):
-            self.root, self.place, self.name = at, str(at.absolute()), str(at)
+            self.root, self.place, self.name = at.absolute(), str(at.absolute()), str(at)
         else:
             self._remote = RemoteStore(at.url)
             self.root, self.place, self.name = self._remote.folder, at.url, self._remote.name
@@ -277,10 +277,13 @@ class Store:
         deadline = time.time() - older_than_days * 86_400
         at_address = [] if self._remote is None else self._remote.clean(deadline)
         here = self.entries() if self._remote is None else self._list_fetched()
-        removed = [(entry, entry.n_bytes) for entry in here if entry.created <= deadline]
-        for entry, _ in removed:
-            remove_folder(entry.folder)
-        sizes = [*(record.n_bytes for record in at_address), *(n_bytes for _, n_bytes in removed)]
+        sizes = [record.n_bytes for record in at_address]
+        for entry in here:
+            with suppress(FileNotFoundError):  # another process removed it meanwhile
+                if entry.created <= deadline:
+                    n_bytes = entry.n_bytes
+                    remove_folder(entry.folder)
+                    sizes.append(n_bytes)
         self.sweep()
         return len(sizes), sum(sizes)
 
