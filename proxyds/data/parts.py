@@ -42,12 +42,13 @@ def refusing_unreadable(what: str) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise SourceError(
-            f"source: must be parquet files, image folders or WebDataset tars, {what} is not: {first_line(error)}"
+            f"source: must be parquet files, image folders or WebDataset tars, {what} is not: {first_line(error)}; "
+            "fetch or write it again"
         ) from error
 
 
 Row = tuple[bytes, Any, str]
-"""An encoded image (no bytes where there is none), its label as the source has it, its file's name for messages."""
+"""An encoded image (no bytes where there is none), its label as the source has it, where its file lies in the source; empty where it is no file."""
 
 
 class Part(Protocol):
@@ -133,13 +134,11 @@ class TarsPart:
         tars: Their paths.
         members: Which members are images and labels.
         content: Names, sizes and times of the tars, and their members.
-        first: 0 for the first part.
     """
 
     tars: tuple[Path, ...]
     members: Members
     content: str
-    first: int | None
 
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
@@ -158,7 +157,7 @@ class StreamedPart:
         image_column: Its column of images, undecoded.
         label_column: Its column of labels.
         content: Names, sizes and times of all of the source's files, and which of them these are.
-        first: 0 for the first part.
+        name: Which files these are, for messages.
         folder: That messages name image files from; empty where there is none.
     """
 
@@ -166,15 +165,15 @@ class StreamedPart:
     image_column: str
     label_column: str
     content: str
-    first: int | None
+    name: str
     folder: str = ""
 
     def rows(self) -> Iterator[Row]:
         """See `Part`."""
-        with refusing_unreadable("a file"):
+        with refusing_unreadable(self.name):
             for index, row in enumerate(self.stream):
                 image = row[self.image_column]
-                where = f"[{index}]" if self.first == 0 else f" [{index}] of a later file"
+                where = f"[{index}] of {self.name}"
                 name = _name_image(image, self.folder)
                 yield _read_image(image, where, self.folder), row[self.label_column], name
 
@@ -189,12 +188,17 @@ def _read_image(image: dict[str, Any] | bytes | None, where: str, folder: str = 
     try:
         return Path(image["path"]).read_bytes()
     except OSError as error:
-        place = f"{where.strip()}{_name_image(image, folder)}"
+        place = show_image(where, _name_image(image, folder))
         raise SourceError(f"source: image {place} cannot be read: {error.strerror}") from None
 
 
+def show_image(place: str, file: str) -> str:
+    """Shows an image's place, and where its file lies, if it is one."""
+    return f"{place} ({file})" if file else place
+
+
 def _name_image(image: dict[str, Any] | bytes | None, folder: str = "") -> str:
-    """Returns where an image's file lies in its source, for messages; elsewhere its name alone, since a path tells of somebody's machine."""
+    """Returns where an image's file lies in its source; elsewhere its name alone, since a path tells of somebody's machine."""
     path = image.get("path") if isinstance(image, dict) else None
     if not path:
         return ""
@@ -202,4 +206,4 @@ def _name_image(image: dict[str, Any] | bytes | None, folder: str = "") -> str:
     if folder and place.is_relative_to(folder):
         place = place.relative_to(folder)
     is_of_source = not place.is_absolute() and "://" not in path and ".." not in place.parts
-    return f" ({make_plain(place.as_posix() if is_of_source else place.name)})"
+    return make_plain(place.as_posix() if is_of_source else place.name)

@@ -275,13 +275,13 @@ def _read_tars(
     n_parts = min(len(tars), MAX_FILE_GROUPS)
     bounds = [len(tars) * part // n_parts for part in range(n_parts + 1)]
     parts = [
-        TarsPart(tuple(tars[start:end]), members, identify(split.files[start:end], members), None if start else 0)
+        TarsPart(tuple(tars[start:end]), members, identify(split.files[start:end], members))
         for start, end in pairwise(bounds)
     ]
     if streamed:
         return list(parts), passed_over
     rows = [row for part in parts for row in part.rows()]
-    images = pa.array([{"bytes": encoded, "path": name[2:-1] or None} for encoded, _, name in rows], IMAGES)
+    images = pa.array([{"bytes": encoded, "path": name or None} for encoded, _, name in rows], IMAGES)
     labels = pa.array([label for _, label, _ in rows])
     return _cut_parts(pa.chunked_array([images]), pa.chunked_array([labels])), passed_over
 
@@ -307,7 +307,7 @@ def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content
             split = split.cast_column(image_column, datasets.Image(decode=False))
         parts: list[Part]
         if streamed:
-            parts = _cut_stream(split, image_column, label_column, repr((content, split_name)), folder)
+            parts = _cut_stream(split, split_name, image_column, label_column, repr((content, split_name)), folder)
         else:
             table = split.with_format("arrow")[:]
             parts = _cut_parts(as_images(table[image_column]), table[label_column], folder)
@@ -317,7 +317,7 @@ def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content
     return RawSource(name, names, splits, is_test_asked=spec.test_split is not None, is_streamed=streamed)
 
 
-def _cut_stream(split: Any, image_column: str, label_column: str, content: str, folder: str) -> list[Part]:
+def _cut_stream(split: Any, name: str, image_column: str, label_column: str, content: str, folder: str) -> list[Part]:
     split = split.select_columns([image_column, label_column])
     n_parts = min(split.num_shards, MAX_FILE_GROUPS)
     return [
@@ -326,7 +326,7 @@ def _cut_stream(split: Any, image_column: str, label_column: str, content: str, 
             image_column,
             label_column,
             repr((content, image_column, label_column, part, n_parts)),
-            None if part else 0,
+            f"file {part + 1} of {n_parts} of split {name}",
             folder,
         )
         for part in range(n_parts)
@@ -432,6 +432,6 @@ def _find_roles(opened: Collection[str], spec: Columns) -> dict[str, str]:
 def _list_columns(split: Any) -> dict[str, Any]:
     """Lists a split's columns and their features, for which a stream may have to read its first rows."""
     if split.features is None:
-        with refusing_unreadable("it"):
+        with refusing_unreadable("its first file"):
             split = split._resolve_features()
     return dict(split.features)

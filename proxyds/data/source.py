@@ -31,7 +31,7 @@ from proxyds.data.decoding import (
 from proxyds.data.images import ID_RULE
 from proxyds.data.memory.given import InMemory
 from proxyds.data.memory.parts import HeldPart
-from proxyds.data.parts import Part
+from proxyds.data.parts import Part, show_image
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
 from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
@@ -78,7 +78,9 @@ class _Split:
     def list_bad_images(self) -> list[str]:
         """Says where each image that was left out stood."""
         parts = zip(self.decoded, self.starts, strict=False)
-        return [f"{self.name}[{start + i}]{name}" for each, start in parts for i, name, _ in each.bad_images]
+        return [
+            show_image(f"{self.name}[{start + i}]", file) for each, start in parts for i, file, _ in each.bad_images
+        ]
 
 
 def load_source(

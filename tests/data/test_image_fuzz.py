@@ -64,7 +64,7 @@ class Damaged:
         """See `Part`."""
         rng, whole = np.random.default_rng(self._seed), [encode(name) for name in FORMATS]
         for number in range(self._n):
-            yield damage(whole[number % len(whole)], rng), number % 2, f" ({number})"
+            yield damage(whole[number % len(whole)], rng), number % 2, str(number)
 
 
 def decode(n: int, seed: int, store: Store) -> tuple[int, int]:

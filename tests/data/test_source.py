@@ -24,6 +24,7 @@ from proxyds.data.readers import NOT_READ
 from proxyds.data.samples import Samples, Source, StreamedSamples
 from proxyds.data.source import load_source
 from proxyds.data.splits import carve
+from proxyds.data.survey.proposal import look_at
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
 from proxyds.progress import ignore_progress
 from proxyds.recipe.yaml import read_recipe
@@ -43,14 +44,16 @@ FINGERPRINTS = {
 """Fingerprints that published cards tell: no later rule of ids changes them."""
 
 
+TINY = "name: tiny\nspace: {network: resnet, choices: {depth: [8, 14]}}\n"
+
+
 @pytest.fixture(params=[False, True], ids=["held", "streamed"])
 def load(tmp_path: Path, write_recipe_file: Callable[..., Path], request: pytest.FixtureRequest) -> Load:
     """Loads a source given as YAML; folders in it are taken from `tmp_path`. What is true of one in memory is true of one that is streamed."""
 
     def from_yaml(source: str, **sections: str) -> Source:
-        head = "name: tiny\nspace: {network: resnet, choices: {depth: [8, 14]}}\n"
         rest = "".join(f"{name}: {value}\n" for name, value in sections.items())
-        recipe = read_recipe(write_recipe_file(f"{head}{rest}source: {source}\n"))
+        recipe = read_recipe(write_recipe_file(f"{TINY}{rest}source: {source}\n"))
         run = partial(run_stored, store=Store(tmp_path / "store"), engine=InProcess(), on_progress=ignore_progress)
         source = load_source(recipe, run, streamed=request.param)
         assert isinstance(source.train, StreamedSamples if request.param else Samples)
@@ -818,6 +821,20 @@ def test_a_moment_without_memory_makes_no_image_a_bad_one(
         with pytest.raises(SourceError, match="must fit into memory"):
             load("{kind: folder, path: pictures, on_bad_image: skip}")
     assert load("{kind: folder, path: pictures, on_bad_image: skip}").facts.n_samples == {"train": 40}
+
+
+def test_a_damaged_file_that_is_streamed_is_named(tmp_path: Path, write_recipe_file: Callable[..., Path]) -> None:
+    write_parquet(tmp_path / "pictures", some_rows(), n_shards=3)
+    second = tmp_path / "pictures" / "train-00001-of-00003.parquet"
+    second.write_bytes(second.read_bytes()[:-100])
+    recipe = read_recipe(write_recipe_file(f"{TINY}source: {{kind: folder, path: pictures, image_size: 8}}\n"))
+    run = partial(run_stored, store=Store(tmp_path / "store"), engine=InProcess(), on_progress=ignore_progress)
+    with pytest.raises(SourceError, match=r"file 2 of 3 of split train is not: .*; fetch or write it again"):
+        load_source(recipe, run, streamed=True)
+
+
+def test_a_damaged_file_is_named_whatever_its_name_is() -> None:
+    assert look_at([(b"damaged", 0, "(old)/a.png"), (b"damaged", 1, "")]).bad == ["(old)/a.png", "image 1"]
 
 
 def test_a_missing_image_is_a_bad_one(load: Load, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_shortage_says_what_would_fit() -> None:
     with pytest.raises(ShortageError, match=r"only 3 have an importance above zero; use 0\.00059 or less, or have no"):
         drawn([0.0] * 5000 + [6.0] * 3, ratio=0.5)
     with pytest.raises(
-        ShortageError, match="only 0 have an importance above zero; have no zero in importance.constants"
+        ShortageError, match=r"only 0 have an importance above zero; have no zero in importance\.constants"
     ):
         drawn([0.0] * 10, ratio=0.5)
 

@@ -61,7 +61,7 @@ def look_at(rows: Iterable[tuple[bytes, Label, str]]) -> Look:
                 look.sides[size] += 1
                 look.n_grey += is_grey
         except DECODE_ERRORS:
-            look.bad.append(name.strip(" ()") or f"image {number}")
+            look.bad.append(name or f"image {number}")
     return look
 
 
