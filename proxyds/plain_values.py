@@ -27,6 +27,8 @@ MAX_WIDTH = 1_000_000
 PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
+_MOST_BITS = 128
+"""Of a whole number that is read: no setting is so large, and Python writes no number of more than 4,300 digits."""
 _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 """Line breaks of YAML that nobody types, over which the parser takes minutes."""
 
@@ -102,6 +104,8 @@ def as_plain(node: Any) -> Any:
         return [as_plain(value) for value in node]
     if isinstance(node, str):
         return node.encode(errors="replace").decode()  # half a surrogate pair is no text
+    if isinstance(node, int) and node.bit_length() > _MOST_BITS:
+        return f"a number of {node.bit_length():,} bits"
     for kind in (bool, int, float):
         if isinstance(node, kind):
             return kind(node)

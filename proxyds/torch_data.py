@@ -5,7 +5,6 @@ A proxy's own splits need nothing but its folder; held-out samples come from the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,15 @@ from torch.utils.data import TensorDataset
 
 from proxyds.arguments import as_path
 from proxyds.artifact.manifest import Manifest
+from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import FREE_BYTES, read_proxy
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.data.samples import Source
 from proxyds.data.source import check_same
-from proxyds.errors import ArtifactError, ChangedSourceError, SplitNotFoundError
+from proxyds.errors import ArgumentError, ArtifactError, ChangedSourceError, SplitNotFoundError
 from proxyds.pipeline.reading import find_source, naming_place, read_source, remember_source
-from proxyds.pipeline.stages import read_moved_recipe
 from proxyds.progress import ignore_progress
 from proxyds.recipe.source import Images
 from proxyds.runtime.local import InProcess
@@ -54,7 +53,6 @@ def torch_dataset(
     split: str = "train",
     *,
     source: Any = None,
-    overrides: Sequence[str] = (),
     store: Store | None = None,
 ) -> TensorDataset:
     """Opens a proxy for training and for ranking, or its source's held-out samples for measuring.
@@ -66,8 +64,7 @@ def torch_dataset(
         folder: The proxy.
         split: `train` to train on, `validation` to rank on; `evaluation` or `test` for the samples that its source holds out.
         source: For `evaluation` and `test`, where the source lies: a folder or a recipe that says so, or the same data in memory; None
-            for where this machine last read it.
-        overrides: `source.path=...`, which says the same.
+            for where this machine last read it. The proxy holds the samples of its own splits.
         store: Where decoded images are kept; None for the user's own.
 
     Returns:
@@ -75,6 +72,7 @@ def torch_dataset(
 
     Raises:
         SplitNotFoundError: There is no such split, or the proxy holds no samples to rank on.
+        ArgumentError: A source is given for a split of the proxy itself.
         ArtifactError: The folder is no proxy.
         SourceError: The source is not at hand.
         ChangedSourceError: The source is not the one that the proxy was made from.
@@ -83,6 +81,8 @@ def torch_dataset(
     if split not in SPLITS:
         raise SplitNotFoundError(f"torch_dataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
     images_of = _OWN_TABLES.get(split, ())
+    if images_of and source is not None:
+        raise ArgumentError(f"source: must be left out for the split {split}, which the proxy holds itself")
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=images_of)
     if images_of:
         table = tables.data if split == "train" else tables.validation
@@ -92,9 +92,8 @@ def torch_dataset(
             )
         pixels, labels = _decode_table(folder, manifest, images_of[0], table)
     else:
-        recipe, moved = read_moved_recipe(folder, overrides)
-        store = store or Store()
-        place = find_source(recipe.source, manifest, moved if source is None else source, store)
+        recipe, store = read_own_recipe(folder), store or Store()
+        place = find_source(recipe.source, manifest, source, store)
         run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
         data = read_source(recipe, place, run, id_rule=manifest.source.id_rule)
         with naming_place(place):

@@ -21,7 +21,14 @@ import proxyds
 from proxyds.artifact.tables import read_proxy
 from proxyds.data.samples import Source
 from proxyds.data.source import load_source
-from proxyds.errors import ArtifactError, ChangedSourceError, ProxydsError, SourceError, SplitNotFoundError
+from proxyds.errors import (
+    ArgumentError,
+    ArtifactError,
+    ChangedSourceError,
+    ProxydsError,
+    SourceError,
+    SplitNotFoundError,
+)
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_stored
@@ -142,11 +149,17 @@ def test_images_come_in_the_size_that_networks_saw(
     assert images.shape[1:] == (1, 9, 9)
     with pytest.raises(SourceError, match="images"):  # a recipe in a proxy does not know where the data lies
         proxyds.torch_dataset(proxy, "test", store=Store(tmp_path / "empty"))
-    held_out = proxyds.torch_dataset(proxy, "test", overrides=[f"source.path={tmp_path / 'images'}"])
+    held_out = proxyds.torch_dataset(proxy, "test", source=tmp_path / "images")
     assert held_out.tensors[0].shape == (40, 1, 9, 9)
     (tmp_path / "images" / "test" / "dark" / "0.png").unlink()
     with pytest.raises(ChangedSourceError, match="its test samples or its labels' names are others"):
-        proxyds.torch_dataset(proxy, "test", overrides=[f"source.path={tmp_path / 'images'}"])
+        proxyds.torch_dataset(proxy, "test", source=tmp_path / "images")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_source_is_refused_where_the_proxy_holds_the_samples(tiny_proxy: Path, split: str) -> None:
+    with pytest.raises(ArgumentError, match="source: must be left out"):
+        proxyds.torch_dataset(tiny_proxy, split, source=".")
 
 
 def test_what_is_not_there_is_refused_by_name(tiny_proxy: Path, tmp_path: Path) -> None:

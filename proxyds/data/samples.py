@@ -192,7 +192,7 @@ class SourceFacts:
     Attributes:
         name: As a reader would look for it.
         revision: Pinned revision, or None where the kind of source has none.
-        kind: `digits`, `hub`, `folder` or `torchvision`.
+        kind: `digits`, `hub`, `folder`, `torchvision` or `memory`.
         is_local_copy: Whether a hub source was read from a local copy instead.
         fingerprint: sha256 over the sorted ids of all splits: the content, whatever its order.
         n_samples: For each split of the source, the samples read.

@@ -342,8 +342,8 @@ class Recipe(Section):
             n_needed = METHODS[name].n_seeds
             if n_needed > n_seeds:
                 raise fault(
-                    f"must have its scores averaged over {n_needed} trainings of the heaviest probe or more, {name} got "
-                    f"{n_seeds}; build with probes.seeds: {n_needed}",
+                    f"{name} averages scores over at least {n_needed} trainings of the heaviest probe, probes.seeds is {n_seeds}; "
+                    f"set probes.seeds: {n_needed}",
                     place,
                 )
         if self.selection.labels is not None and not METHODS[method].is_weighting:

@@ -86,12 +86,12 @@ def read_from_memory(own: Images, kept: Collection[str] = tuple(Columns.model_fi
 
 def ask_for_data(own: MemorySource) -> str:
     """Says what to pass where a recipe is of data in memory and none are there."""
-    called, which = repr(own.name) if own.name else "the recipe's data", ""
-    if own.fingerprint is not None:
-        which = f" of the fingerprint {own.fingerprint[:16]}"
+    about = [repr(own.name)] if own.name else []
+    about += [] if own.fingerprint is None else [f"fingerprint {own.fingerprint[:16]}"]
+    which = f" ({', '.join(about)})" if about else ""
     return (
-        f"source: must be passed by a Python program, {called}{which} lay in memory and no file holds them: pass them as source=..., or a folder "
-        "or a recipe with the same images, source=PATH (--source PATH of check, resample and apply)"
+        f"source: the recipe was made from data in memory{which}, which no file holds; a Python program must pass the same data as "
+        "source=..., or a folder or a recipe with the same images, source=PATH (--source PATH of check, resample and apply)"
     )
 
 

@@ -137,7 +137,10 @@ def add_validation(draw: Draw, evaluation: Samples, recipe: Recipe) -> Draw:
 
 
 def draw_again(scores: SampleScores, rule: Rule, selection: Selection, seed: int, number: int = 0) -> Drawn:
-    """Draws a proxy, number 0, or draws it another time; every draw chooses its own labels. Arguments and errors are those of `draw_samples`."""
+    """Draws a proxy, number 0, or draws it another time; every draw chooses its own labels. A label may be without samples.
+
+    Arguments and errors are else those of `draw_samples`.
+    """
     n, draw_seed = round(selection.ratio * len(scores.ids)), derive_seed(seed, "draw", number=number)
     return _draw(rule(scores, n, draw_seed), n, scores, selection, draw_seed)
 

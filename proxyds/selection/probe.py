@@ -271,7 +271,7 @@ def warn_of_few(labels: NDArray[np.int64], use: str, more: str) -> str:
         return ""
     return (
         f"source: should have {n_needed:,} {use} samples or more to tell networks from chance ({chance:.1%}, the most frequent label); "
-        f"it has {n:,}, of which a network must be right on {find_needed_accuracy(chance, n):.1%} to be three standard errors above. "
+        f"it has {n:,}: with so few, a network is three standard errors above chance only at {find_needed_accuracy(chance, n):.1%}. "
         f"To mend it, {more}"
     )
 
@@ -332,7 +332,9 @@ def warn_of_likeness(lightest: Sequence[Probe], heaviest: Sequence[Probe], more:
     n_light, n_heavy = ((each & ~other).sum() / len(each) for each, other in ((light, heavy), (heavy, light)))
     is_chosen_by = "cases" in METHODS[method].needs
     what_for = (
-        "" if is_chosen_by else f"The method {method} chooses by something else, but who ranks on them is as unsure. "
+        ""
+        if is_chosen_by
+        else f"The method {method} does not choose by these samples, but a ranking on them is just as unsure. "
     )
     return (
         f"too close: the lightest is right on {light.mean():.1%} of the {len(labels):,} evaluation samples and the heaviest on "

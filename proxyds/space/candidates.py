@@ -113,8 +113,8 @@ def hand_over_again(space: Space, candidates: Candidates | None) -> None:
     if missing := [name for name, sha256 in wanted.items() if not is_handed_over(sha256)]:
         shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
         raise CallableError(
-            f"space: must be handed over, the recipe names {len(wanted):,} networks that are code of a Python program, and this one lacks "
-            f"{shown}; pass as space= those that the recipe was made with, code is never read from files"
+            f"space: must be passed, the recipe names {len(wanted):,} networks by their code, and {shown} were not passed; pass as space= those "
+            "that the recipe was made with, since code is never read from files"
         )
 
 

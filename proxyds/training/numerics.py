@@ -62,7 +62,7 @@ def choose_computation(network: nn.Module, device: str = "cpu", precision: str =
 
     Channels-last is faster on both kinds of device, but oneDNN corrupts the heap in it where a convolution has 4 channels
     (seen with torch 2.13 to 2.15 on AVX2). So a CPU uses it only where every convolution has multiples of 8 channels, the
-    input's own 1 or 3 aside. bfloat16 is 12 times slower than float32 on a CPU without instructions for it, and several times
+    input's own 3 aside. bfloat16 is 12 times slower than float32 on a CPU without instructions for it, and several times
     faster on GPUs that have them.
 
     Args:

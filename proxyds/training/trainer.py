@@ -155,8 +155,8 @@ def _refuse_silent(trainer: object, code: CodeSpec, methods: Sequence[str]) -> N
     if following and not _reports(trainer):
         possible = ", ".join(name for name, method in METHODS.items() if not method.follows_epochs)
         raise RecipeError(
-            f"selection.method or check.controls: {', '.join(following)} must look at a network after each epoch, of which the trainer "
-            f"{code.name}, a function, does not tell; give it as an object with fit(network, train, *, seed, device, after_epoch), or "
+            f"selection.method or check.controls: {', '.join(following)} must look at the network after each epoch; the trainer "
+            f"{code.name} is a function and does not report epochs; give it as an object with fit(network, train, *, seed, device, after_epoch), or "
             f"choose by {possible}"
         )
 

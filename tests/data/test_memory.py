@@ -212,7 +212,7 @@ def test_a_recipe_of_data_knows_them_in_whatever_order_and_form(read: Callable[.
     assert name_data(again, read(make_table().shuffle(seed=2), named)).sha256 == named.sha256
     with pytest.raises(SourceError, match=r"source\.fingerprint: must be that of the data"):
         name_data(named, read((COLOUR[:-1], TEXTS[:-1]), named))
-    with pytest.raises(SourceNotFoundError, match="must be passed by a Python program, 'data in memory' of the finger"):
+    with pytest.raises(SourceNotFoundError, match=r"data in memory \('data in memory', fingerprint .* must pass the same data"):
         read(None, named)
 
 
@@ -315,6 +315,17 @@ WRONG: dict[str, tuple[Any, type[SourceError], str]] = {
     "16 bits": ((COLOUR.astype(np.uint16) * 256, TEXTS), SourceError, "make 8 bits of them"),
     "a transform": (Pairs(transform=ToTensor()), SourceError, r"train\[0\] must be of uint8.*transform=None"),
     "tensors of floats": (TensorDataset(torch.rand(4, 1, 8, 8), torch.zeros(4)), LabelError, "whole numbers or texts"),
+    "tensors without values": (
+        (torch.empty(4, 1, 8, 8, device="meta"), [0, 1] * 2),
+        SourceError,
+        "that numpy can hold",
+    ),
+    "tensors of bfloat16": ((COLOUR, torch.zeros(N, dtype=torch.bfloat16)), SourceError, "that numpy can hold"),
+    "labels beyond 64 bits": (
+        ([*map(Image.fromarray, COLOUR)], [2**70, *LABELS[1:].tolist()]),
+        LabelError,
+        "label 0 is longer",
+    ),
     "two channels": ((COLOUR[..., :2], TEXTS), SourceError, "with C of 1, 3 or 4 channels"),
     "flat": ((COLOUR.reshape(N, -1), TEXTS), SourceError, r"found \(40, 192\); reshape"),
     "sizes": (([*COLOUR[:-1], COLOUR[0, :4]], TEXTS), SourceError, "image_size: must be given"),

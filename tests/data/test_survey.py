@@ -536,6 +536,21 @@ def test_numbers_with_zeros_in_front_are_names(load: Load, tmp_path: Path) -> No
     assert load("{kind: folder, path: pictures}").label_names == ("007", "10")
 
 
+def test_numbers_that_are_too_long_to_count_with_are_names_or_refused(load: Load, tmp_path: Path) -> None:
+    write_table(tmp_path / "csv", [10**30, 2 * 10**30] * 8)
+    assert load("{kind: folder, path: csv}").label_names == (str(10**30), str(2 * 10**30))
+    write_table(tmp_path / "jsonl", [10**30, 1] * 8, "jsonl")
+    with pytest.raises(LabelError, match="a number of more than 64 bits"):
+        load("{kind: folder, path: jsonl}")
+
+
+def test_a_table_that_is_nested_too_deep_is_refused(load: Load, tmp_path: Path) -> None:
+    write_table(tmp_path / "pictures", [0, 1] * 8, "jsonl")
+    (tmp_path / "pictures" / "metadata.jsonl").write_text("[" * 100_000)
+    with pytest.raises(SourceError, match="cannot be read"):
+        load("{kind: folder, path: pictures}")
+
+
 def test_fractions_in_a_table_are_no_labels(load: Load, tmp_path: Path) -> None:
     write_table(tmp_path / "pictures", ["0.5", "1", "1.5"] * 8)
     with pytest.raises(LabelError, match="whole numbers or text"):
@@ -666,6 +681,7 @@ def test_other_members_are_named_by_the_recipe(load: Load, tmp_path: Path) -> No
     ("members", "kind", "said"),
     [
         ([("0.png", b"x"), ("0.cls", b"cat")], LabelError, "whole numbers"),
+        ([("0.png", b"x"), ("0.cls", b"9" * 30)], LabelError, "whole numbers of 64 bits"),
         ([("0.txt", b"x"), ("0.cls", b"1")], SourceError, "an image"),
         ([("0.png", b"x"), ("0.png", b"y"), ("0.cls", b"1")], SourceError, "once"),
     ],

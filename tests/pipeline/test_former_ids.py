@@ -108,7 +108,7 @@ def test_a_former_proxy_is_drawn_from_again_applied_and_opened(
     applied = proxyds.apply(former, tmp_path / "applied", source=own_source(former), store=store)
     assert of_samples(applied.folder) == of_samples(former)
     assert applied.manifest.source.fingerprint == proxyds.read_manifest(former).source.fingerprint
-    held_out = proxyds.torch_dataset(applied.folder, "evaluation", overrides=overrides, store=store)
+    held_out = proxyds.torch_dataset(applied.folder, "evaluation", source=own_source(former), store=store)
     assert len(held_out) == proxyds.read_manifest(former).counts.evaluation
 
 

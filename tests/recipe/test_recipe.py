@@ -340,6 +340,10 @@ def test_only_true_and_false_are_booleans(complaint: Callable[..., str], word: s
     assert f'true or false, got "{word.strip(chr(39))}"' in said
 
 
+def test_a_number_that_nothing_can_write_is_refused(complaint: Callable[..., str]) -> None:
+    assert "a number of 20,000 bits" in complaint(MINIMAL + f"seed: 0x{'f' * 5000}\n")
+
+
 def test_a_leading_zero_is_no_octal(read: Callable[..., Recipe]) -> None:
     assert read(MINIMAL + "seed: 010\n").seed == 10
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from proxyds.data.images import see_picture
-from proxyds.data.survey.records import Label
+from proxyds.data.survey.records import LABEL_BITS, Label
 from proxyds.errors import LabelError, SourceError
 from proxyds.text import describe_type, first_line
 
@@ -25,7 +25,14 @@ _DEEP_MODES = ("I", "F")
 def as_array(value: Any) -> Any:
     """Returns the array of a tensor, which is no copy of one on the CPU, or of what else offers one; anything else as it is."""
     if is_tensor(value):
-        return value.detach().cpu().numpy()
+        try:
+            return value.detach().cpu().numpy()
+        except (
+            TypeError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:  # of a kind that numpy does not have, or without values
+            raise SourceError(f"source: tensors must have values that numpy can hold: {first_line(error)}") from None
     if hasattr(value, "__array__") and not isinstance(value, np.ndarray | np.generic | Image.Image):
         return np.asarray(value)
     return value
@@ -129,6 +136,10 @@ def _to_label(label: Any, index: int, place: str) -> Label:
     if label is None or isinstance(label, str):
         return label
     if isinstance(label, numbers.Integral):
+        if int(label).bit_length() >= LABEL_BITS:
+            raise LabelError(
+                f"source: labels of {place} must be whole numbers of {LABEL_BITS} bits, label {index} is longer; write texts"
+            )
         return int(label)
     advice = "; of one-hot labels take the argmax" if isinstance(label, np.ndarray | Sequence) else ""
     advice = "; turn them into whole numbers: labels.astype(int)" if isinstance(label, float) else advice

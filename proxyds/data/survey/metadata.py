@@ -13,7 +13,7 @@ from typing import Any
 
 from proxyds.data.survey.labels import Layout
 from proxyds.data.survey.naming import normalize
-from proxyds.data.survey.records import FoundFile, Label, SurveyedSplit
+from proxyds.data.survey.records import LABEL_BITS, FoundFile, Label, SurveyedSplit
 from proxyds.errors import LabelError, SourceError
 from proxyds.recipe.source import FolderSource
 from proxyds.text import first_line, make_plain
@@ -26,7 +26,7 @@ FINE_LABEL = "fine_label"
 """The column that is taken where there are several of labels: CIFAR-100 and its like have coarse ones beside it."""
 UNLISTED = "images that no table of labels lists"
 
-_WHOLE = re.compile(r"0|-?[1-9]\d*")
+_WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")  # longer ones are names
 _FRACTION = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -123,7 +123,7 @@ def _read_rows(path: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line is no JSON object")
         return list(dict.fromkeys(key for row in rows for key in row)), rows
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
+    except (OSError, ValueError, RecursionError, csv.Error, pa.ArrowException) as error:
         raise SourceError(
             f"source: {make_plain(name)} must be a table of images and labels, it cannot be read: {first_line(error)}"
         ) from error
@@ -162,10 +162,11 @@ def _read_label(value: object, table: str, column: str) -> Label:
         return normalize(value)
     if isinstance(value, bool):
         return str(value)
-    if isinstance(value, int):
+    if isinstance(value, int) and value.bit_length() < LABEL_BITS:
         return value
+    held = f"a number of more than {LABEL_BITS} bits" if isinstance(value, int) else type(value).__name__
     raise LabelError(
-        f"source.label_column: labels must be whole numbers or text, column {make_plain(column)} of {make_plain(table)} holds {type(value).__name__}"
+        f"source.label_column: labels must be whole numbers or text, column {make_plain(column)} of {make_plain(table)} holds {held}"
     )
 
 

@@ -15,6 +15,8 @@ MOST_NAMED = 3
 
 Label = str | int | None
 """A label as the source has it; None where it has none."""
+LABEL_BITS = 64
+"""Bits of a label that is a whole number, its sign among them."""
 
 
 class FoundFile(NamedTuple):

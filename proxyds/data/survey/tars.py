@@ -15,7 +15,7 @@ from typing import IO
 from proxyds.data.survey.listing import BEGINNING, READ_SUFFIXES, UNREAD_SUFFIXES, begins_as_image
 from proxyds.data.survey.metadata import LABEL_COLUMNS
 from proxyds.data.survey.naming import normalize
-from proxyds.data.survey.records import Label, name_paths
+from proxyds.data.survey.records import LABEL_BITS, Label, name_paths
 from proxyds.errors import LabelError, SourceError
 from proxyds.recipe.source import Columns
 from proxyds.text import make_plain
@@ -234,9 +234,13 @@ def _read_label(opened: tarfile.TarFile, members: dict[str, tarfile.TarInfo], en
     held = _read(opened, members[ending])
     try:
         text = held.decode().strip()
-        return int(text) if ending in _NUMBERS else normalize(text) or None
+        if ending not in _NUMBERS:
+            return normalize(text) or None
+        if (number := int(text)).bit_length() >= LABEL_BITS:
+            raise ValueError("is too large")
+        return number
     except ValueError:
-        must = "whole numbers" if ending in _NUMBERS else "text"
+        must = f"whole numbers of {LABEL_BITS} bits" if ending in _NUMBERS else "text"
         raise LabelError(
             f"source.label_column: .{make_plain(ending)} must hold {must}, {place} holds {held[:40]!r}; write it so, or name others"
         ) from None
