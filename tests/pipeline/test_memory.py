@@ -125,7 +125,7 @@ def test_it_is_checked_and_drawn_again_with_the_data_in_any_form(
         lambda: proxyds.apply(place, tmp_path / "applied", **how),
         lambda: proxyds.torch_dataset(place, "test", store=how["store"]),
     ):
-        with pytest.raises(SourceNotFoundError, match="must be passed by a Python program"):
+        with pytest.raises(SourceNotFoundError, match="a Python program must pass the same data"):
             forget()
     with pytest.raises(ChangedSourceError, match="1 are gone"):
         proxyds.resample(place, tmp_path / "half", source=(IMAGES[1:], LABELS[1:]), **how)
