@@ -279,3 +279,40 @@ class EvidenceRecord(Part):
     def ratios(self) -> list[float]:
         """Every ratio of the proxy that was checked, the smallest first."""
         return sorted({each.ratio for each in self.methods if each.method == "proxy" and each.ratio is not None})
+
+
+def list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
+    """Lists what evidence claims, by name: the values of every statistic, and what follows from them."""
+    counts = {"n_architectures", "n_draws", "n_full_seeds", "n_top"}
+    claims = evidence.model_dump(include={"own_ratio", "verdict", "passed", "sufficient_ratio", *counts})
+    for each in evidence.methods:
+        for name, estimate in each.statistics.items():
+            claims[f"{name} of {each.method} {each.ratio or ''} by {each.ranked_by}"] = estimate.value
+    for comparison in evidence.comparisons:
+        name = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
+        claims[name] = comparison.difference.value
+    held_out = {name: each.value for name, each in evidence.list_held_out().items()}
+    return {**claims, **held_out, "own tau": evidence.own_tau.value}
+
+
+def list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
+    """Lists what is compared from format 1.7 on: intervals, outcomes, architectures, searches, costs."""
+    claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
+    claims |= {f"spending: {name}": value for name, value in evidence.spending.model_dump().items()}
+    claims["n_listed"] = len(evidence.architectures)
+    estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling, **evidence.list_held_out()}
+    for each in evidence.methods:
+        place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"
+        estimates |= {f"{name} of {place}": estimate for name, estimate in each.statistics.items()}
+    for comparison in evidence.comparisons:
+        place = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
+        estimates[place], claims[f"outcome of {place}"] = comparison.difference, comparison.outcome
+    for name, estimate in estimates.items():
+        claims[f"interval of {name}: low"] = estimate.low if estimate else None
+        claims[f"interval of {name}: high"] = estimate.high if estimate else None
+    for architecture in evidence.architectures:
+        claims |= {f"{key} of {architecture.name}": value for key, value in architecture.model_dump().items()}
+    for search in evidence.searches:
+        name = f"search by {search.method} {search.ranked_by}, {search.n_finalists}"
+        claims |= {f"{name}: flops": search.flops / 1e9, f"{name}: lost": search.lost}
+    return claims

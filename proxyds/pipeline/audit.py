@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from proxyds.artifact.card.croissant import check_croissant
-from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.evidence_records import EvidenceRecord, list_claims, list_later_claims
 from proxyds.artifact.index import read_index
 from proxyds.artifact.manifest import CARD, INDEXES, MANIFEST, RECIPE, TABLES, Manifest, has_table, list_configs
 from proxyds.artifact.ranking_table import BY_BOTH
@@ -376,10 +376,10 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
         ) from None
     if said.on_evaluation is None:  # it may be left out
         weighed = weighed.model_copy(update={"on_evaluation": None})
-    claims, expected = _list_claims(said), _list_claims(weighed)
+    claims, expected = list_claims(said), list_claims(weighed)
     is_explained = tuple(int(part) for part in manifest.format_version.split(".")) >= (1, 7)
     if is_explained:
-        claims, expected = claims | _list_later_claims(said), expected | _list_later_claims(weighed)
+        claims, expected = claims | list_later_claims(said), expected | list_later_claims(weighed)
     else:  # its intervals were others, and what parameters add was not known
         claims = {what: value for what, value in claims.items() if not what.startswith(_OTHERWISE)}
         expected = {
@@ -412,43 +412,6 @@ _OTHERWISE = ("verdict", "passed", "sufficient_ratio", "regret_of_3", "regret_of
 def _was_known(claim: str) -> bool:
     """Tells whether format 1.5 had such a claim."""
     return not claim.endswith(f" by {BY_BOTH}")
-
-
-def _list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
-    """Lists what evidence claims, by name: the values of every statistic, and what follows from them."""
-    counts = {"n_architectures", "n_draws", "n_full_seeds", "n_top"}
-    claims = evidence.model_dump(include={"own_ratio", "verdict", "passed", "sufficient_ratio", *counts})
-    for each in evidence.methods:
-        for name, estimate in each.statistics.items():
-            claims[f"{name} of {each.method} {each.ratio or ''} by {each.ranked_by}"] = estimate.value
-    for comparison in evidence.comparisons:
-        name = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
-        claims[name] = comparison.difference.value
-    held_out = {name: each.value for name, each in evidence.list_held_out().items()}
-    return {**claims, **held_out, "own tau": evidence.own_tau.value}
-
-
-def _list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
-    """Lists what is compared from format 1.7 on: intervals, outcomes, architectures, searches, costs."""
-    claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
-    claims |= {f"spending: {name}": value for name, value in evidence.spending.model_dump().items()}
-    claims["n_listed"] = len(evidence.architectures)
-    estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling, **evidence.list_held_out()}
-    for each in evidence.methods:
-        place = f"{each.method} {each.ratio or ''} by {each.ranked_by}"
-        estimates |= {f"{name} of {place}": estimate for name, estimate in each.statistics.items()}
-    for comparison in evidence.comparisons:
-        place = f"difference to {comparison.control} {comparison.ratio} by {comparison.ranked_by}"
-        estimates[place], claims[f"outcome of {place}"] = comparison.difference, comparison.outcome
-    for name, estimate in estimates.items():
-        claims[f"interval of {name}: low"] = estimate.low if estimate else None
-        claims[f"interval of {name}: high"] = estimate.high if estimate else None
-    for architecture in evidence.architectures:
-        claims |= {f"{key} of {architecture.name}": value for key, value in architecture.model_dump().items()}
-    for search in evidence.searches:
-        name = f"search by {search.method} {search.ranked_by}, {search.n_finalists}"
-        claims |= {f"{name}: flops": search.flops / 1e9, f"{name}: lost": search.lost}
-    return claims
 
 
 def _agree(one: Any, other: Any) -> bool:

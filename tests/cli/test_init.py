@@ -148,7 +148,7 @@ def test_a_proxy_of_the_named_size_gives_a_label_some_samples_and_what_is_set_as
 
 def test_a_cut_off_image_is_seen() -> None:
     whole = encoded_picture(0, 1)
-    look = look_at([(whole, 0, " (a/0.png)"), (whole[: len(whole) // 2], 1, " (b/1.png)")])
+    look = look_at([(whole, 0, "a/0.png"), (whole[: len(whole) // 2], 1, "b/1.png")])
     assert (look.n_opened, look.bad) == (2, ["b/1.png"])
 
 

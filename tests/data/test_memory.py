@@ -212,7 +212,9 @@ def test_a_recipe_of_data_knows_them_in_whatever_order_and_form(read: Callable[.
     assert name_data(again, read(make_table().shuffle(seed=2), named)).sha256 == named.sha256
     with pytest.raises(SourceError, match=r"source\.fingerprint: must be that of the data"):
         name_data(named, read((COLOUR[:-1], TEXTS[:-1]), named))
-    with pytest.raises(SourceNotFoundError, match=r"data in memory \('data in memory', fingerprint .* must pass the same data"):
+    with pytest.raises(
+        SourceNotFoundError, match=r"data in memory \('data in memory', fingerprint .* must pass the same data"
+    ):
         read(None, named)
 
 
