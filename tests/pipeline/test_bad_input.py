@@ -256,7 +256,8 @@ def test_a_corrupt_image_is_named_or_left_out_and_counted_on_the_card(
     write_recipe_file(folder_recipe())
     build = ("build", "recipe.yaml", "-o", "out", "-q", "--json", "--workers", "1")
     said = refused(20, run_here, *build)
-    assert said.startswith("source: image train[57] (cat/017.png) must decode, found ")
+    assert said.startswith("source: every image must decode, 1 of 160 do not")
+    assert "train[57] (cat/017.png): " in said
     assert "source.on_bad_image: skip" in said
 
     done = run_here(*build, "--set", "source.on_bad_image=skip")
