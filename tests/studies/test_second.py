@@ -26,7 +26,20 @@ from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
 from tests.studies.second.choosing import list_published
 from tests.studies.second.page import render_benchmark
-from tests.studies.second.plan import FACTORS, GROUPS, LENGTH, LENGTHS, REFERENCE, STAGES, VARIANTS, Set, Variant
+from tests.studies.second.plan import (
+    CHOSEN,
+    FACTORS,
+    GROUPS,
+    LENGTH,
+    LENGTHS,
+    REFERENCE,
+    STAGES,
+    TOGETHER,
+    VARIANTS,
+    Set,
+    Variant,
+    combine,
+)
 from tests.studies.second.run import (
     COLUMNS,
     PLUGIN,
@@ -290,10 +303,11 @@ def test_the_reference_is_what_is_most_accurate_and_did_not_diverge() -> None:
 
 def test_the_longer_reference_is_taken_if_it_gains_half_a_point() -> None:
     shorter, longer = LENGTHS
-    rows = [{"variant": shorter, "accuracy": "0.70"}, {"variant": shorter, "accuracy": "0.72"}]
-    for accuracy, chosen in (("0.714", shorter), ("0.716", longer)):
-        more = [{"variant": longer, "accuracy": "0.715"}, {"variant": longer, "accuracy": accuracy}]
-        assert choose_length([*rows, *more]) == chosen
+    of_reference = {"stage": "reference", "variant": longer, "accuracy": "0.1"}  # on test samples: decides nothing
+    for last, chosen in (("0.714", shorter), ("0.716", longer)):
+        trials = [(shorter, "0.70"), (shorter, "0.72"), (longer, "0.715"), (longer, last)]
+        rows = [{"stage": "reference-length", "variant": name, "accuracy": accuracy} for name, accuracy in trials]
+        assert choose_length([*rows, of_reference]) == chosen
 
 
 def test_a_network_is_left_out_on_every_data_set() -> None:
@@ -385,11 +399,24 @@ def test_the_plan_is_that_of_the_protocol() -> None:
     rows = read_whole_lines(run.STUDIES["cifar10"].folder / "rows.csv")
     assert choose_reference(rows) == REFERENCE
     assert choose_length(rows) == LENGTH
+    reference = read_reference(rows, tuning)
+    if reference is not None:
+        assert choose(
+            weigh_variants(Ranked([row for row in rows if row["stage"] == "factors"], tuning, reference))
+        ) == [*CHOSEN]
     for variant in VARIANTS.values():
         Training.model_validate({**recipe.training.model_dump(), **variant.settings})
     base = recipe.training.model_dump()
     changed = [name for variant in FACTORS.values() for name, value in variant.settings.items() if base[name] == value]
     assert not changed  # every value of a factor is another than the base's
+
+
+def test_values_of_unlike_factors_are_joined() -> None:
+    joined = combine(("epochs-52", "soft-4", "batch-32", "side-8", "smoothing"))
+    assert joined.settings == {"epochs": 52, "batch_size": 32}
+    assert (joined.temperature, joined.side, joined.smoothing) == (4.0, 8, 0.1)
+    assert find_cost("epochs-52+soft-1") == pytest.approx(4 + 20 / 24)
+    assert len(TOGETHER) == 4
 
 
 def test_on_both_data_sets_networks_and_training_are_the_same() -> None:

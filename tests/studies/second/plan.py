@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal
 
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL
@@ -84,9 +85,26 @@ LENGTHS: dict[str, Variant] = {
 """Lengths of the reference; the longer one is taken if it gains half a point."""
 LENGTH = "full-80"
 """The reference's training: the longer one gained more than half a point."""
+CHOSEN = ("epochs-52", "soft-1", "batch-32")
+"""The factors that gain most of those that gain enough, the best first."""
+
+
+def combine(names: Sequence[str]) -> Variant:
+    """Joins values of unlike factors into one variant."""
+    of = [FACTORS[name] for name in names]
+    return Variant(
+        {key: value for each in of for key, value in each.settings.items()},
+        smoothing=max(each.smoothing for each in of),
+        temperature=next((each.temperature for each in of if each.temperature is not None), None),
+        side=next((each.side for each in of if each.side is not None), None),
+    )
+
+
+TOGETHER = {"+".join(names): combine(names) for n in (2, 3) for names in combinations(CHOSEN, n)}
+"""Each two of the chosen, and all three."""
 AS_IT_IS = "as-it-is"
 """The training of the recipe."""
-VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, AS_IT_IS: Variant()}
+VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, **TOGETHER, AS_IT_IS: Variant()}
 
 
 CHEAPER_PROBES = {"easier-by-middle": (13, 3), "easier-by-start": (24, 3)}
@@ -135,6 +153,9 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "reference-length": _try_on_everything(LENGTHS),
         "factors": tuple(
             Set(name, method, 0.05, 3, "tuning") for name in FACTORS for method in ("random", "stratified")
+        ),
+        "together": tuple(
+            Set(name, method, 0.05, 3, "tuning") for name in TOGETHER for method in ("random", "stratified")
         ),
         "reference": (Set(LENGTH, FULL, 1.0, 1, "tuning"), Set(LENGTH, FULL, 1.0, 3)),
     },

@@ -63,8 +63,10 @@ def choose_reference(rows: Rows) -> str:
 
 def choose_length(rows: Rows) -> str:
     """Chooses the longer training on everything if it gains half a point on the mean, the shorter one otherwise."""
+    of_stage = [row for row in rows if row["stage"] == "reference-length"]
     means = {
-        variant: np.mean([float(row["accuracy"]) for row in rows if row["variant"] == variant]) for variant in LENGTHS
+        variant: np.mean([float(row["accuracy"]) for row in of_stage if row["variant"] == variant])
+        for variant in LENGTHS
     }
     shorter, longer = LENGTHS
     return longer if means[longer] - means[shorter] >= LEAST_LONGER else shorter
