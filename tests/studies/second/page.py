@@ -23,9 +23,12 @@ from tests.studies.second.weighing import (
     keep_whole,
     rank,
     read_reference,
+    read_seeds,
     weigh_variants,
 )
 
+N_SEEDS = 3
+"""Of the reference, when it is whole."""
 SCORES = {
     "accuracy": "accuracy",
     "accuracy_mirrored": "accuracy, with mirror images",
@@ -93,9 +96,13 @@ def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
         "",
     ]
     tuning = take_half(architectures, "tuning")
-    reference = read_reference(rows, tuning)
+    seeds, reference = read_seeds(rows, tuning), read_reference(rows, tuning)
     if reference is None:
         return "\n".join(lines)
+    lines += [
+        f"What is ranked here is compared with {len(seeds)} of {N_SEEDS} seeds of the reference: 80 epochs, {100 * reference.min():.1f} to {100 * reference.max():.1f} % on the test samples.",
+        "",
+    ]
     factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, reference)
     if (base := rank([factors], BASE)) is not None:
         gains = weigh_variants(factors)

@@ -102,12 +102,18 @@ class Ranked:
 
 def read_reference(rows: Rows, architectures: Sequence[Architecture]) -> Floats | None:
     """Reads the mean accuracy of the trainings on everything, (n,), over the seeds that are whole; None where none is."""
+    seeds = read_seeds(rows, architectures)
+    return np.round(seeds.mean(axis=0), 12) if len(seeds) else None
+
+
+def read_seeds(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
+    """Reads the accuracies of the trainings on everything, (F, n), of the seeds that are whole."""
     of = keep_whole([row for row in rows if row["stage"] == "reference" and row["accuracy"]], architectures)
     found = {(row["number"], row["architecture"]): float(row["accuracy"]) for row in of}
     seeds = sorted({seed for seed, _ in found})
-    if not seeds:
-        return None
-    return np.round(np.mean([[found[seed, one.name] for one in architectures] for seed in seeds], axis=0), 12)
+    return np.array([[found[seed, one.name] for one in architectures] for seed in seeds]).reshape(
+        -1, len(architectures)
+    )
 
 
 def rank(
