@@ -468,7 +468,7 @@ def test_runs_without_what_is_compared_are_refused(
     refused: Callable[..., str], proxy: Path, names: list[str], tmp_path: Path, lacks: str, said: str
 ) -> None:
     write_runs(tmp_path / "runs.csv", names, {key: value for key, value in PERFECT.items() if key != lacks})
-    assert refused(60, *quiet("proxy", "--runs", "runs.csv", "--json")) == said
+    assert refused(60, *quiet("proxy", "--runs", "runs.csv", "--json")).startswith(said)
 
 
 def test_runs_that_cannot_be_ranked_are_refused(

@@ -191,7 +191,7 @@ def test_samples_that_are_too_few_to_tell_a_network_from_chance_are_warned_of(
     assert (said == "") == (n_needed is None)
     if n_needed is not None:
         assert said.startswith(f"source: should have {n_needed} evaluation samples")
-        assert f"it has {len(labels)}," in said
+        assert f"it has {len(labels)}:" in said
         assert "source.validation_fraction" in said
 
 

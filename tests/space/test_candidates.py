@@ -276,7 +276,7 @@ def test_a_recipe_that_is_run_again_takes_the_same_networks_alone() -> None:
     section = make_space({"wide": wide, "narrow": narrow})
     section["architectures"][0]["sha256"] = "f" * 64
     space = read(section)
-    with pytest.raises(CallableError, match=r"lacks 'wide'.*space="):
+    with pytest.raises(CallableError, match=r"'wide' were not passed.*space="):
         list_architectures(space, 3, SHAPE)
     with pytest.raises(CallableError, match=r"'wide'.*has changed\n.*'third' must be left out"):
         hand_over_again(space, {"wide": wide, "narrow": narrow, "third": other})
