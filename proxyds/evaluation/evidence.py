@@ -267,9 +267,7 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
     needed = {(FULL, 1.0): "full data", (PROXY, own_ratio): f"the proxy at its ratio {own_ratio:g}"}
     for key, words in needed.items():
         if key not in measured.accuracies:
-            raise EvidenceError(
-                f"check: must have accuracies on {words}, there are none{failed}; a table of runs names them in its column dataset, {key[0]}"
-            )
+            raise EvidenceError(f"check: must have accuracies on {words}, there are none{failed}")
     n = len(measured.names)
     if n < MIN_RANKED:
         left = f"; left out for want of a run: {', '.join(measured.left_out)}" if measured.left_out else ""

@@ -138,8 +138,12 @@ def check(
     execution, folder = Execution.take(options, check), as_path(folder, "folder").resolve()
     recipe, settings, moved = read_checked_recipe(folder, overrides)
     if runs is not None:
-        has_reference = any(each.startswith("check.reference=") for each in overrides)
-        useless = {"trainer": trainer, "source": source, "check.reference (--reference)": has_reference or None}
+        asked = any(each.partition("=")[0].strip().startswith("check.reference") for each in overrides)
+        useless = {
+            "trainer": trainer,
+            "source": moved if source is None else source,
+            "check.reference (--reference)": settings.reference if asked else None,
+        }
         if named := [name for name, value in useless.items() if value is not None]:
             raise RecipeError(
                 f"{', '.join(named)}: must be left out with runs that were made elsewhere; nothing is trained, and they hold accuracies on "

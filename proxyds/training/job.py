@@ -35,7 +35,7 @@ from proxyds.training.cuda_graph import N_EAGER
 from proxyds.training.data_parallel import fit_batch, is_first
 from proxyds.training.loop import Epoch, count_steps, train_network
 from proxyds.training.model import PixelNetwork, make_network
-from proxyds.training.trainer import train_with
+from proxyds.training.trainer import is_out_of_memory, train_with
 
 TIMING_FLOPS = 20_000_000_000
 """Cost of one step of `expect_image_seconds`, at most: under a second on one core."""
@@ -247,8 +247,7 @@ def within_memory(name: str, device: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # of a CPU's memory torch says so in words alone
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"{name}: must fit into memory, it does not; {advice} or fewer workers (--workers) need less"

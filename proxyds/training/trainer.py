@@ -314,14 +314,21 @@ def _own_generators(seed: int, device: str) -> Iterator[None]:
         torch.use_deterministic_algorithms(is_deterministic)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether memory is not enough; of a CPU's torch says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 @contextmanager
 def _explaining(who: str, own_errors: Sequence[Exception] = ()) -> Iterator[None]:
     """Makes an error of a trainer one of ours, which says where in its code it arose; the own ones go through, however the trainer ended."""
     try:
         yield
-    except (ProxydsError, torch.OutOfMemoryError, MemoryError):
+    except ProxydsError:
         raise
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
         if not own_errors:
             raise TrainingError(
                 f"{who}: must train the network, it says {type(error).__name__}: {first_line(error)}{_find_line(error)}; finished work is kept"

@@ -447,7 +447,8 @@ def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, mo
         return done
 
     monkeypatch.setattr("proxyds.pipeline.check.run_each", meanwhile)
-    proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    with pytest.raises(ArtifactError, match="fetch or build it again"):
+        proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
     with pytest.raises(VerificationError, match=r"2 files differ(.|\n)*data/train.*\n.*notes.txt"):
         verify_proxy(copy)
 

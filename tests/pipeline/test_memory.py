@@ -96,7 +96,7 @@ def test_it_has_the_bytes_of_the_one_from_files(folder: Path) -> None:
 def test_who_builds_it_again_is_told_what_to_pass(folder: Path, how: dict[str, Any], run_here: Run) -> None:
     recipe = folder / "in-memory" / "recipe.yaml"
     for make in (proxyds.build, lambda recipe, out, **how: proxyds.plan_build(recipe, **how)):
-        with pytest.raises(SourceNotFoundError, match=r"'data in memory' of the fingerprint \w{16}.*source=\.\.\."):
+        with pytest.raises(SourceNotFoundError, match=r"'data in memory', fingerprint \w{16}.*source=\.\.\."):
             make(recipe, folder / "again", **how)
         with pytest.raises(ChangedSourceError, match="pass the data that the recipe is of"):
             make(recipe, folder / "again", source=(IMAGES[1:], LABELS[1:]), **how)
@@ -138,7 +138,7 @@ def test_it_is_checked_and_drawn_again_with_the_data_in_any_form(
         ).manifest
         assert (drawn.source.kind, drawn.source.name) == ("memory", "data in memory")
     assert list_drawn(tmp_path / "memory") == list_drawn(tmp_path / "disk")
-    with pytest.raises(SourceError, match="must be passed by"):
+    with pytest.raises(SourceError, match="must pass the same data"):
         proxyds.resample(place, tmp_path / "other", source=proxyds.read_recipe(place / "recipe.yaml"), **how)
     applied = proxyds.apply(place, tmp_path / "applied", source=[*zip(IMAGES, LABELS, strict=True)], **how)
     assert list_drawn(applied.folder) == list_drawn(place)
