@@ -405,10 +405,8 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
         execution.on_progress(StageEnded("runs", warning=message))
 
     runs = read_runs(path, architectures, recipe.selection.ratio, warn)
-    settings, origin = (
-        settings.model_copy(update={"reference": None, "trainer": None}),
-        f"table {make_plain(path.name)}",
-    )
+    settings = settings.model_copy(update={"reference": None, "trainer": None})
+    origin = f"table {make_plain(path.name)}"
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))
     return _write_evidence(folder, recipe, settings, manifest, runs, provenance)
 
