@@ -28,7 +28,7 @@ PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeE
 """What ruamel lets through over odd scalars and keys."""
 
 _MOST_BITS = 128
-"""Of a whole number that is read: no setting is so large, and Python writes no number of more than 4,300 digits."""
+"""A whole number that is read has at most so many bits: no setting is so large, and Python writes no number of more than 4,300 digits."""
 _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 """Line breaks of YAML that nobody types, over which the parser takes minutes."""
 

@@ -26,7 +26,7 @@ from proxyds.training.numerics import Computation, choose_computation
 CPU_BATCH, GPU_BATCH = 64, 512
 """Images of a batch. On a CPU so few that a layer's output is still in the cache when the next layer reads it (32 and 64 were the fastest)."""
 LARGEST_SIDE = 64
-"""Of larger images than these, in pixels of a side, a GPU takes as many fewer as they have more pixels."""
+"""A GPU takes fewer images at once where their side has more pixels than this: as many fewer as they have more pixels."""
 N_COMPARED, TOLERANCE = 8, 1e-3
 """Images on which a folded network is compared with what it was, and how far they may differ, as a share of their length."""
 

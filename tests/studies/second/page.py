@@ -28,7 +28,7 @@ from tests.studies.second.weighing import (
 )
 
 N_SEEDS = 3
-"""Of the reference, when it is whole."""
+"""The reference has so many seeds when it is whole."""
 SCORES = {
     "accuracy": "accuracy",
     "accuracy_mirrored": "accuracy, with mirror images",

@@ -162,7 +162,7 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
     "cifar100": {},
     "nasbench201": {"random": (Set(AS_IT_IS, "random", 0.05, 2),)},
 }
-"""Of each data set, in the order of the protocol. What depends on results of one comes into the next when these are committed."""
+"""Each data set has its stages, in the order of the protocol. What depends on results of one comes into the next when these are committed."""
 
 
 def list_draws(stages: Iterable[Iterable[Set]]) -> Iterator[tuple[str, float, int]]:

@@ -76,7 +76,7 @@ STUDIES = {
     "cifar100": Study("second-cifar100", "second/cifar100", (), n_labels=100),
     "nasbench201": Study("second-nasbench201", "second/nasbench201", ()),
 }
-"""Of each data set, and of the field's own benchmark."""
+"""Each data set, and the field's own benchmark, has a folder of rows."""
 
 
 class Key(NamedTuple):
