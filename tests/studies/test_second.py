@@ -25,7 +25,7 @@ from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
 from tests.studies.second.choosing import list_published
-from tests.studies.second.page import render_benchmark
+from tests.studies.second.page import render_benchmark, tabulate_together
 from tests.studies.second.plan import (
     CHOSEN,
     FACTORS,
@@ -440,6 +440,16 @@ def test_cheaper_probes_are_networks_of_the_space_that_train_for_less(method: st
         paid / (min(each.settings["epochs"] for each in LENGTHS.values()) * mean) < 0.3
     )  # of a training on everything
     assert run.change_probes(probes, "easier") is probes
+
+
+def test_chosen_factors_together_are_weighed_against_the_base_of_another_stage() -> None:
+    rows, architectures = make_rows({"base": 1.2, "epochs-52+soft-1": 0.2})
+    together = [{**row, "stage": "together"} if row["variant"] == "epochs-52+soft-1" else row for row in rows]
+    one_stage, beside = factors(rows, architectures), factors(together, architectures)
+    assert tabulate_together(together, beside)[4].startswith("| epochs-52+soft-1 | ")
+    of_together = replace(beside, rows=[row for row in together if row["stage"] == "together"])
+    assert weigh_variants(of_together, beside) == weigh_variants(one_stage)
+    assert tabulate_together(rows, one_stage) == []
 
 
 def test_the_benchmarks_cells_are_rows_of_its_table_drawn_by_seed_0() -> None:

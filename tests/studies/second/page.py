@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,6 +74,25 @@ def tabulate_factors(gains: Sequence[Gain]) -> list[str]:
     ]
 
 
+def tabulate_together(rows: Rows, factors: Ranked) -> list[str]:
+    """Tabulates what the chosen factors gain together over the base, once there are rows."""
+    together = replace(factors, rows=[row for row in rows if row["stage"] == "together"])
+    gains = weigh_variants(together, beside=factors)
+    if not gains:
+        return []
+    lines = [
+        "## Chosen factors together",
+        "",
+        "| together | tau | less the base's | cost | accuracy, points |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.variant} | {each.tau:.3f} | {each.gain.shown()} | {each.cost:.2f} | {100 * each.accuracy:.1f} |"
+        for each in gains
+    ]
+    return [*lines, ""]
+
+
 def tabulate_scores(ranked: Ranked) -> list[str]:
     """Tabulates what other scores rank, of the trainings that measured them."""
     lines = ["| score | tau, base | tau, 52 epochs |", "|---|---|---|"]
@@ -115,6 +135,7 @@ def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
             "",
             f"Chosen to be tried together: {', '.join(choose(gains)) or 'none'}.",
             "",
+            *tabulate_together(rows, factors),
             "## Other scores",
             "",
             *tabulate_scores(factors),

@@ -161,9 +161,14 @@ def read_scores(ranked: Ranked, variant: str, score: str) -> Floats | None:
     return np.array(texts, dtype=float) * (-1 if score in ("loss", "train_loss_sum") else 1)
 
 
-def weigh_variants(ranked: Ranked) -> list[Gain]:
-    """Weighs every variant against the base, in the order of the rows; what lacks a row is left out."""
-    base = rank([ranked], BASE)
+def weigh_variants(ranked: Ranked, beside: Ranked | None = None) -> list[Gain]:
+    """Weighs every variant against the base, in the order of the rows; what lacks a row is left out.
+
+    Args:
+        ranked: Of the variants.
+        beside: Of the base, where another stage has its rows.
+    """
+    base = rank([beside or ranked], BASE)
     if base is None:
         return []
     gains = []
