@@ -198,7 +198,7 @@ def test_methods_that_tables_are_enough_for_can_be_drawn_from_any_proxy(
     [
         (["selection.method=esiest"], r"selection.method: must be a selection method, got .*`easiest`"),
         (["selection.method=el2n", "probes.seeds=2"], "selection.method: el2n averages scores over at least 3 trainings .* probes.seeds is 2; set probes.seeds: 3"),
-        (["check.controls=[random, forgetting]", "probes.seeds=1"], "check.controls: must have its scores .* forgetting got 1"),
+        (["check.controls=[random, forgetting]", "probes.seeds=1"], "check.controls: forgetting averages scores .* probes.seeds is 1"),
         (["selection.method=ccs", "selection.labels.keep=5"], "selection.labels: must be left out with the method ccs, .* possible: random, cases, [a-z0-9, -]*$"),
         (["check.controls=[herding, herding]"], "check.controls: must hold each choice once"),
     ],
