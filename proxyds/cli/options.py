@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +20,9 @@ PATH = click.Path(path_type=Path, readable=False)
 """What cannot be read is told where it is read, with its exit code."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-overrides = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="A.B=C",
-    shell_complete=complete_setting,
-    help="Change a value of the recipe, such as selection.ratio=0.1. Can be given several times.",
-)
+_set = partial(click.option, "--set", "overrides", multiple=True, metavar="A.B=C", shell_complete=complete_setting)
+overrides = _set(help="Change a value of the recipe, such as selection.ratio=0.1. Can be given several times.")
+check_overrides = _set(help="Change a setting of the check, such as check.draws=5. Can be given several times.")
 workers = click.option(
     "--workers",
     type=COUNT,

@@ -165,7 +165,7 @@ def decode_part(
             content_id, pixels, side = _decode_image(encoded, text, spec, id_rule)
         except MemoryError:
             raise SourceError(
-                f"source: image {name or index} must fit into memory, it does not; fewer workers (--workers) need less"
+                f"source: {f'the image {name}' if name else 'an image'} must fit into memory, it does not; fewer workers (--workers) need less"
             ) from None
         except DECODE_ERRORS as error:
             bad_images.append((index, name, f"{len(encoded):,} bytes, {_describe_damage(error)}"))

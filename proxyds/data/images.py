@@ -33,7 +33,8 @@ _GREY_MODES, _PALETTE_MODES = ("1", "L", "LA", "La"), ("P", "PA")
 """Pillow's modes that know no colour, and those whose palette may hold some."""
 
 DECODE_ERRORS = (Exception,)
-"""What Pillow raises for a damaged image, or `open_image` for one that is too large: whatever a decoder stumbles over is the image's fault.
+"""What Pillow raises for a damaged image, or `open_image` for one that is too large: whatever a decoder stumbles over is the image's fault,
+but for a `MemoryError`, which whoever decodes a source catches first.
 
 No list of them is whole: a broken EXIF rational alone is a `struct.error`, a `ZeroDivisionError` or a `TypeError`.
 """

@@ -67,7 +67,7 @@ def _find_scale(weights: Values, n: int) -> float:
 
 
 def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
-    """Samples systematically in random order (Madow 1949): inclusion exactly proportional to importance, capped at 1.
+    """Samples systematically in random order (Madow 1949): the chance of a sample is exactly proportional to its weight, 1 at most.
 
     The samples' inclusion probabilities are laid end to end in a random order; of n marks at distance 1 with a random
     start, each takes the sample that it falls upon.
@@ -103,7 +103,7 @@ def draw_systematic(weights: Values, n: int, ids: Values, seed: int) -> NDArray[
 
 
 def draw_successive(weights: Values, n: int, ids: Values, seed: int) -> NDArray[np.bool_]:
-    """Draws one after the other, in proportion to the importance left (numpy's `choice`): under-includes the important.
+    """Draws one after the other, in proportion to the weight left (numpy's `choice`): takes samples of large weight less than in proportion.
 
     Takes the n smallest of exponential keys -log(u) / w (Efraimidis and Spirakis 2006); u is a hash of id and seed. Inclusion
     probabilities have no closed form. Arguments are those of `draw_systematic`.

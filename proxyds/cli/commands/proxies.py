@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proxyds.cli.names import complete_draw_law, complete_path
-from proxyds.cli.options import PATH, as_json, execution_options, overrides, plugins, quiet, workers
+from proxyds.cli.options import PATH, as_json, check_overrides, execution_options, overrides, plugins, quiet, workers
 from proxyds.cli.options import source as source_option
 from proxyds.cli.output import print_json, say
 from proxyds.errors import BelowThresholdError
@@ -107,7 +107,7 @@ def build(
 @click.option("--strict", is_flag=True, help="Exit with 3 unless the verdict is «preserves the ranking».")
 @source_option
 @plugins
-@overrides
+@check_overrides
 @execution_options
 @as_json
 def check(
