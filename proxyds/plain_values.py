@@ -27,8 +27,8 @@ MAX_WIDTH = 1_000_000
 PARSER_ERRORS = (ValueError, RecursionError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError)
 """What ruamel lets through over odd scalars and keys."""
 
-_MOST_BITS = 128
-"""A whole number that is read has at most so many bits: no setting is so large, and Python writes no number of more than 4,300 digits."""
+_MOST_BITS = 14_000
+"""A whole number of more bits is replaced by words: Python writes none of more than 4,300 digits."""
 _ODD_BREAKS = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 """Line breaks of YAML that nobody types, over which the parser takes minutes."""
 
