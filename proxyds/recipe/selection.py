@@ -67,8 +67,8 @@ class Selection(Section):
     )
     draw: Literal["systematic", "successive"] = Field(
         "systematic",
-        description="Draw law without replacement. systematic: the chance of a sample is exactly proportional to its weight, 1 at most; "
-        "successive: one after the other, so that samples of large weight are taken less than in proportion.",
+        description="Draw law without replacement. By `systematic` the chance of a sample is exactly proportional to its weight, 1 at most. "
+        "By `successive`, one after the other, large weights are taken less than in proportion.",
     )
     labels: LabelReduction | None = Field(None, description="Keep some labels only; null: all of them.")
     seed: Annotated[int, Field(ge=0, lt=2**53)] | None = Field(

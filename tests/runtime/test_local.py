@@ -155,10 +155,11 @@ def test_a_killed_worker_is_named_with_what_to_do(tmp_path: Path) -> None:
 def test_in_a_build_the_task_that_kills_its_worker_is_named_and_not_one_beside_it(tmp_path: Path) -> None:
     beside = Task("t", "slow one", {}, tasks.write_slowly, {"seconds": 2.0, "ran": tmp_path / "ran"})
     killer = Task("t", "killer", {"die": 1}, tasks.die, {})
-    store = Store(tmp_path / "store")
+    store, notes = Store(tmp_path / "store"), list[str]()
     with LocalWorkers(2) as engine, pytest.raises(WorkerDiedError, match=r"^killer: "):
-        run_stored([beside, killer], store, engine, ignore_progress)
+        run_stored([beside, killer], store, engine, lambda step: notes.append(step.note))
     assert len(store.entries()) == 1  # the other is done
+    assert [note for note in notes if note] == 2 * ["again, alone: a worker died (--workers takes fewer)"]
 
 
 SLEEPER = """
