@@ -92,7 +92,9 @@ class LocalWorkers(Engine):
         while waiting:
             lost = self._run_batch(waiting, store, on_progress, failures if keep_going else None)
             for task in lost[: self.n_workers]:
-                on_progress(Progress(task.stage, task.name, 0, 1, "again, alone: a worker died (--workers takes fewer)"))
+                on_progress(
+                    Progress(task.stage, task.name, 0, 1, "again, alone: a worker died (--workers takes fewer)")
+                )
                 if self._run_batch([task], store, on_progress, failures if keep_going else None):
                     if not keep_going:
                         raise _died(task)
