@@ -57,6 +57,7 @@ from tests.studies.second.run import (
 from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
 from tests.studies.second.weighing import (
     Ranked,
+    Way,
     choose,
     choose_length,
     choose_reference,
@@ -314,18 +315,24 @@ def test_a_network_is_left_out_on_every_data_set() -> None:
     rows, architectures = make_rows({"base": 1.0})
     half, everything = architectures[::2], factors(rows, architectures)
     of_half = Ranked(everything.rows, half, everything.reference[::2])
-    both, one, other = rank([everything, of_half], "base"), rank([everything], "base"), rank([of_half], "base")
+    both, one, other = (
+        rank([everything, of_half], Way("base")),
+        rank([everything], Way("base")),
+        rank([of_half], Way("base")),
+    )
     assert both.n_architectures == 12
     assert both.values[:, 0] == pytest.approx((one.values[:, 0] + other.values[:, 0]) / 2)
     without = [each for each in architectures if each is not architectures[2]]
-    alone = rank([replace(everything, architectures=without, reference=np.delete(everything.reference, 2))], "base")
-    of_rest = rank([Ranked(everything.rows, half[:1] + half[2:], np.delete(of_half.reference, 1))], "base")
+    alone = rank(
+        [replace(everything, architectures=without, reference=np.delete(everything.reference, 2))], Way("base")
+    )
+    of_rest = rank([Ranked(everything.rows, half[:1] + half[2:], np.delete(of_half.reference, 1))], Way("base"))
     assert both.values[:, 3] == pytest.approx((alone.values[:, 0] + of_rest.values[:, 0]) / 2)
 
 
 def test_parameters_rank_with_accuracy() -> None:
     rows, architectures = make_rows({"base": 1.0})
-    by_parameters = rank([factors(rows, architectures)], "base", parameter_weight=1e6)
+    by_parameters = rank([factors(rows, architectures)], Way("base", parameter_weight=1e6))
     reference = read_reference(rows, architectures)
     expected = kendalltau(reference, [each.n_parameters for each in architectures]).statistic
     assert by_parameters.values[:, 0] == pytest.approx(expected)

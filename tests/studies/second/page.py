@@ -10,26 +10,27 @@ import numpy as np
 from proxyds.recipe.models import Recipe
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.plugins import load_plugins
-from tests.studies.parts import take_half
+from tests.studies.parts import RESULTS, take_half
 from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second.choosing import list_published, list_runs, tabulate, weigh
 from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, VARIANTS
 from tests.studies.second.run import PLUGIN, STUDIES
+from tests.studies.second.summary import N_SEEDS, TITLES, render_summary
 from tests.studies.second.weighing import (
     Gain,
     Ranked,
     Rows,
+    Way,
     choose,
     keep_whole,
     rank,
+    read_first_seed,
     read_reference,
     read_seeds,
     weigh_variants,
 )
 
-N_SEEDS = 3
-"""The reference has so many seeds when it is whole."""
 SCORES = {
     "accuracy": "accuracy",
     "accuracy_mirrored": "accuracy, with mirror images",
@@ -39,6 +40,12 @@ SCORES = {
     "loss": "loss",
     "train_loss_sum": "sum of training losses",
 }
+
+
+ABOUT_COLUMNS = (
+    "*With parameters*: accuracy and the number of parameters rank together. *Regret*: the accuracy that is lost by taking the network called best. *Of the best of three*: if the three",
+    "called best are trained in full, and the best of them is taken. In brackets are [95 % intervals](../../../docs/coverage.md).",
+)
 
 
 def tabulate_reference_trials(rows: Rows) -> list[str]:
@@ -97,24 +104,43 @@ def tabulate_scores(ranked: Ranked) -> list[str]:
     """Tabulates what other scores rank, of the trainings that measured them."""
     lines = ["| score | tau, base | tau, 52 epochs |", "|---|---|---|"]
     for score, told in SCORES.items():
-        taus = [rank([ranked], variant, score) for variant in (BASE, "epochs-52")]
+        taus = [rank([ranked], Way(variant, score=score)) for variant in (BASE, "epochs-52")]
         lines.append(f"| {told} | {' | '.join('–' if tau is None else f'{tau.mean[0]:.3f}' for tau in taus)} |")
     return lines
 
 
-def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
-    """Writes the page in Markdown."""
+def tabulate_methods(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
+    """Tabulates how well samples of each method rank all networks, once the reference has two whole seeds."""
+    of_stages = [row for row in rows if row["stage"] in ("reference", "methods", "sizes")]
+    whole = keep_whole([row for row in of_stages if row["accuracy"]], architectures)
+    seeds = {row["number"] for row in whole if row["stage"] == "reference"}
+    if len(seeds) < 2 or {row["stage"] for row in whole} == {"reference"}:
+        return []
+    return [
+        "## Ways to choose",
+        "",
+        f"All {len(architectures)} networks, trained as part A chose. What costs nothing stands last.",
+        "",
+        *tabulate(weigh(list_runs(whole), architectures)),
+        "",
+        *ABOUT_COLUMNS,
+        "",
+    ]
+
+
+def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str:
+    """Writes the page of a data set in Markdown."""
     lines = [
-        "# The second study: training on a subset",
+        f"# The second study: {title}",
         "",
         "[The protocol](../protocol.md) says what is compared and what is concluded from what; it was written before the rows. `make study-2` makes rows, in",
         "`rows.csv`, and `python -m tests.studies.second.page` this page.",
         "",
         "## The reference",
         "",
-        *tabulate_reference_trials(rows),
-        "",
     ]
+    trials = tabulate_reference_trials(rows)
+    lines += [*trials, ""] if len(trials) > 2 else []
     tuning = take_half(architectures, "tuning")
     seeds, reference = read_seeds(rows, tuning), read_reference(rows, tuning)
     if reference is None:
@@ -123,13 +149,13 @@ def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
         f"What is ranked here is compared with {len(seeds)} of {N_SEEDS} seeds of the reference: 80 epochs, {100 * reference.min():.1f} to {100 * reference.max():.1f} % on the test samples.",
         "",
     ]
-    factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, reference)
-    if (base := rank([factors], BASE)) is not None:
+    factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, read_first_seed(rows, tuning))
+    if (base := rank([factors], Way(BASE))) is not None:
         gains = weigh_variants(factors)
         lines += [
             "## One factor at a time",
             "",
-            f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half. The base has a tau of {base.estimate().as_agreement().shown()}.",
+            f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half, the first seed of the reference. The base has a tau of {base.estimate().as_agreement().shown()}.",
             "",
             *tabulate_factors(gains),
             "",
@@ -141,7 +167,7 @@ def render(rows: Rows, architectures: Sequence[Architecture]) -> str:
             *tabulate_scores(factors),
             "",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *tabulate_methods(rows, architectures)])
 
 
 def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Architecture]) -> str:
@@ -161,27 +187,32 @@ def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Archite
             "",
             *tabulate(found),
             "",
-            "*With parameters*: accuracy and the number of parameters rank together. *Regret*: the published accuracy that is lost by taking the cell called best. *Of the best of three*: if the three",
-            "called best are trained in full, and the best of them is taken. In brackets are [95 % intervals](../../../docs/coverage.md).",
+            *ABOUT_COLUMNS,
             "",
         ]
     )
 
 
 def main() -> None:
-    """Writes the page of each data set that there are rows of."""
+    """Writes the page of each data set that there are rows of, and the one of what is judged."""
     load_plugins([PLUGIN])
+    pages, of_each = {}, {}
     for name, of in STUDIES.items():
         study, recipe, architectures = open_study(of)
         rows = read_whole_lines(study.folder / "rows.csv")
         if name == "nasbench201":
             rows = keep_whole(rows, architectures)
-        if not rows:
-            continue
-        text = render_benchmark(rows, recipe, architectures) if name == "nasbench201" else render(rows, architectures)
-        page = study.folder / "README.md"
-        page.write_text(text, encoding="utf-8")
-        print(page)
+            pages[study.folder] = render_benchmark(rows, recipe, architectures) if rows else ""
+        else:
+            of_each[name] = rows
+            pages[study.folder] = render(TITLES[name], rows, architectures) if rows else ""
+    *_, architectures = open_study(STUDIES["cifar10"])
+    pages[RESULTS / "second"] = render_summary(of_each, architectures)
+    for folder, text in pages.items():
+        if text:
+            folder.mkdir(exist_ok=True)
+            (folder / "README.md").write_text(text, encoding="utf-8")
+            print(folder / "README.md")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxyds.artifact.evidence_records import EstimateRecord
-from proxyds.artifact.ranking_table import FULL
 from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
 from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau
 from proxyds.space.architecture import Architecture
@@ -106,6 +105,14 @@ def read_reference(rows: Rows, architectures: Sequence[Architecture]) -> Floats 
     return np.round(seeds.mean(axis=0), 12) if len(seeds) else None
 
 
+def read_first_seed(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
+    """Reads the accuracies of the first training on everything, (n,), which part A chooses by; NaN where one is missing."""
+    found = {
+        row["architecture"]: row["accuracy"] for row in rows if row["stage"] == "reference" and row["number"] == "0"
+    }
+    return np.array([float(found.get(one.name) or "nan") for one in architectures])
+
+
 def read_seeds(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
     """Reads the accuracies of the trainings on everything, (F, n), of the seeds that are whole."""
     of = keep_whole([row for row in rows if row["stage"] == "reference" and row["accuracy"]], architectures)
@@ -116,49 +123,58 @@ def read_seeds(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
     )
 
 
-def rank(
-    ranked: Sequence[Ranked], variant: str, score: str = "accuracy", parameter_weight: float = 0
-) -> LeftOut | None:
-    """Computes a variant's tau with each network left out: the mean over data sets and methods.
+@dataclass(frozen=True)
+class Way:
+    """One way to rank networks.
+
+    Attributes:
+        variant: How they are trained.
+        methods: How samples are chosen; what is ranked is the mean over these.
+        score: The column that ranks.
+        parameter_weight: What the number of parameters counts beside it.
+    """
+
+    variant: str
+    methods: tuple[str, ...] = ("random", "stratified")
+    score: str = "accuracy"
+    parameter_weight: float = 0.0
+
+
+def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
+    """Computes the tau of a way to rank with each network left out: the mean over data sets, methods and draws.
 
     A network that is left out is left out on every data set: it is the same one.
 
-    Args:
-        ranked: On each data set.
-        variant: Whose rows are taken.
-        score: The column that ranks.
-        parameter_weight: What the number of parameters counts beside it.
-
     Returns:
-        For each draw; None where a row is missing or has no score.
+        None where there is no data set, or a row is missing or has no score.
     """
     names = list(dict.fromkeys(each.name for one in ranked for each in one.architectures))
     included = leave_out(len(names), in_pairs=True)
     taus = []
     for one in ranked:
-        measured = read_scores(one, variant, score)
+        measured = read_scores(one, way)
         if measured is None:
             return None
         columns = [names.index(each.name) for each in one.architectures]
         n_parameters = np.array([float(each.n_parameters) for each in one.architectures])
         for of_draws in measured:
-            scores = add_parameters(of_draws, n_parameters, parameter_weight) if parameter_weight else of_draws
+            scores = add_parameters(of_draws, n_parameters, way.parameter_weight) if way.parameter_weight else of_draws
             taus.append([kendall_tau(one.reference, of_draw, included[:, columns]) for of_draw in scores])
     return LeftOut(np.mean(taus, axis=0), len(names), len(names) * (len(names) - 1) // 2, has_common_draws=True)
 
 
-def read_scores(ranked: Ranked, variant: str, score: str) -> Floats | None:
+def read_scores(ranked: Ranked, way: Way) -> Floats | None:
     """Reads what ranks, (M, D, n): methods, draws, networks; higher is better. None where one is missing."""
-    of = [row for row in ranked.rows if row["variant"] == variant and row["method"] != FULL]
-    found = {(row["method"], int(row["number"]), row["architecture"]): row[score] for row in of}
-    methods, draws = sorted({key[0] for key in found}), sorted({key[1] for key in found})
+    of = [row for row in ranked.rows if row["variant"] == way.variant and row["method"] in way.methods]
+    found = {(row["method"], int(row["number"]), row["architecture"]): row[way.score] for row in of}
+    draws = sorted({key[1] for key in found})
     texts = [
         [[found.get((method, draw, each.name), "") for each in ranked.architectures] for draw in draws]
-        for method in methods
+        for method in way.methods
     ]
-    if not texts or not all(text for of_method in texts for of_draw in of_method for text in of_draw):
+    if not draws or not all(text for of_method in texts for of_draw in of_method for text in of_draw):
         return None
-    return np.array(texts, dtype=float) * (-1 if score in ("loss", "train_loss_sum") else 1)
+    return np.array(texts, dtype=float) * (-1 if way.score in ("loss", "train_loss_sum") else 1)
 
 
 def weigh_variants(ranked: Ranked, beside: Ranked | None = None) -> list[Gain]:
@@ -168,12 +184,12 @@ def weigh_variants(ranked: Ranked, beside: Ranked | None = None) -> list[Gain]:
         ranked: Of the variants.
         beside: Of the base, where another stage has its rows.
     """
-    base = rank([beside or ranked], BASE)
+    base = rank([beside or ranked], Way(BASE))
     if base is None:
         return []
     gains = []
     for variant in dict.fromkeys(row["variant"] for row in ranked.rows):
-        of_variant = rank([ranked], variant)
+        of_variant = rank([ranked], Way(variant))
         if of_variant is None or variant == BASE:
             continue
         accuracies = [float(row["accuracy"]) for row in ranked.rows if row["variant"] == variant]

@@ -1,0 +1,119 @@
+"""The page of what the second study judges, over its data sets, from their rows; `python -m tests.studies.second.page` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from proxyds.artifact.evidence_records import EstimateRecord
+from proxyds.space.architecture import Architecture
+from tests.studies.second.choosing import PARAMETER_WEIGHT
+from tests.studies.second.judging import (
+    TRAININGS,
+    find_gain,
+    find_leading,
+    find_methods,
+    read_judging,
+    tabulate_ways,
+)
+from tests.studies.second.weighing import Ranked, Rows, read_seeds
+
+N_SEEDS = 3
+"""The reference has so many seeds when it is whole."""
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+
+
+def render_summary(of_each: Mapping[str, Rows], architectures: Sequence[Architecture]) -> str:
+    """Writes the page in Markdown; empty where nothing is judged yet.
+
+    Args:
+        of_each: Rows by data set.
+        architectures: Of both halves; they are the same on each data set.
+    """
+    ranked = read_judging(of_each, architectures)
+    trainings = tabulate_ways(_name(ranked), TRAININGS, ["base", "base for as much"])
+    if not trainings:
+        return ""
+    seeds = ", ".join(
+        f"{len(read_seeds(of_each[name], each.architectures))} of {N_SEEDS} seeds on {TITLES[name]}"
+        for name, each in ranked.items()
+    )
+    networks = " and ".join(f"{len(each.architectures)} networks on {TITLES[name]}" for name, each in ranked.items())
+    lines = [
+        "# The second study: what is judged",
+        "",
+        f"[The protocol](../protocol.md) says what was chosen where. Here it is judged where nothing was chosen: {networks}, 5 % of the samples, five draws.",
+        f"What is ranked is compared with {seeds} of trainings on everything for 80 epochs. In brackets are [95 % intervals](../../../docs/coverage.md).",
+        "",
+        "## Training on a subset",
+        "",
+        *(f"- {sentence}" for sentence in judge_training(ranked)),
+        "",
+        "Kendall's tau, the mean of random and stratified samples:",
+        "",
+        *trainings,
+        "",
+    ]
+    rows = of_each.get("cifar10", ())
+    for told, score, weight in (
+        ("accuracy and parameters", "accuracy", PARAMETER_WEIGHT),
+        ("accuracy", "accuracy", 0.0),
+        ("the margin", "margin", 0.0),
+        ("margin and parameters", "margin", PARAMETER_WEIGHT),
+    ):
+        ways = find_methods(ranked, score, weight)
+        table = tabulate_ways(_name(ranked), ways, ["random"]) if len(ways) > 1 and "random" in ways else []
+        if table and weight and score == "accuracy":
+            lines += ["## Choosing samples", "", f"- {judge_choosing(ranked, rows, architectures)}", ""]
+        if table:
+            lines += [f"Ranked by {told}:", "", *table, ""]
+    return "\n".join(lines)
+
+
+def _name(ranked: Mapping[str, Ranked]) -> dict[str, Ranked]:
+    return {TITLES[name]: each for name, each in ranked.items()}
+
+
+def judge_training(ranked: Mapping[str, Ranked]) -> list[str]:
+    """Says whether the chosen training and the score beside accuracy become the defaults, in sentences."""
+    every, chosen = [*ranked.values()], TRAININGS["chosen training"]
+    gains = [find_gain(every, chosen, TRAININGS[name]) for name in ("base", "base for as much")]
+    by_margin = find_gain(every, replace(chosen, score="margin"), chosen)
+    told = []
+    if gains[0] is not None and gains[1] is not None:
+        is_default = all(is_above_zero(gain) for gain in gains)
+        told.append(
+            f"The chosen training (`{chosen.variant}`) gains {gains[0].shown()} over the base, and {gains[1].shown()} over the base for as much computation. "
+            + (
+                "Both are above zero, so it becomes the default."
+                if is_default
+                else "It would have to be above both to become the default."
+            )
+        )
+    if by_margin is not None:
+        told.append(
+            f"Ranking by the mean margin gains {by_margin.shown()} over ranking by accuracy. "
+            + (
+                "That is above zero, so it replaces accuracy."
+                if is_above_zero(by_margin)
+                else "Accuracy stays what ranks."
+            )
+        )
+    return told
+
+
+def judge_choosing(ranked: Mapping[str, Ranked], rows: Rows, architectures: Sequence[Architecture]) -> str:
+    """Says whether choosing samples helps, in a sentence."""
+    methods = find_methods(ranked, "accuracy", PARAMETER_WEIGHT)
+    leading = [name for name in find_leading(rows, architectures, PARAMETER_WEIGHT) if name in methods]
+    if not leading or leading[0] == "random":
+        return "Random samples lead on the tuning half, so choosing does not help."
+    gain = find_gain([*ranked.values()], methods[leading[0]], methods["random"])
+    assert gain is not None
+    told = f"`{leading[0]}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples, both ranked with parameters. "
+    return told + ("Choosing helps." if is_above_zero(gain) else "So choosing is not shown to help.")
+
+
+def is_above_zero(gain: EstimateRecord | None) -> bool:
+    """Whether an interval lies above zero."""
+    return gain is not None and gain.low is not None and gain.low > 0
