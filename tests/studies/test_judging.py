@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from proxyds.recipe.yaml import read_recipe
 from proxyds.space.architecture import Architecture
+from proxyds.space.networks.plugins import load_plugins
+from tests.studies.parts import RECIPES
 from tests.studies.second.judging import TRAININGS, find_gain, find_leading, find_methods, read_judging, tabulate_ways
 from tests.studies.second.plan import BASE, LONGER, STAGES, TRAINING
+from tests.studies.second.run import PLUGIN
 from tests.studies.second.summary import render_summary
 from tests.studies.second.weighing import find_cost, read_reference
 
@@ -37,6 +41,11 @@ def make_study(*, chosen: float = 0.3, easier: float = 0.1) -> dict[str, Rows]:
     noise |= {("methods", TRAINING, method): chosen for method in ("random", "stratified")}
     noise |= {("methods", TRAINING, "easier"): easier}
     return {"cifar10": make_rows(noise, 0), "cifar100": make_rows(noise, 1)}
+
+
+def summarize(study: dict[str, Rows]) -> str:
+    load_plugins([PLUGIN])
+    return render_summary(study, read_recipe(RECIPES / "second" / "cifar10.yaml"), ARCHITECTURES)
 
 
 def test_what_judges_is_the_judging_half_of_one_data_set_and_all_of_the_other() -> None:
@@ -74,14 +83,14 @@ def test_a_training_becomes_the_default_by_its_interval_alone() -> None:
             [*read_judging(study, ARCHITECTURES).values()], TRAININGS["chosen training"], TRAININGS["base"]
         )
         assert (gain.low > 0) == is_default
-        assert ("it becomes the default" in render_summary(study, ARCHITECTURES)) == is_default
+        assert ("it becomes the default" in summarize(study)) == is_default
 
 
 def test_choosing_helps_if_the_leading_method_is_above_random_with_parameters() -> None:
     helps, alike = make_study(chosen=1.0, easier=0.1), make_study(chosen=0.3, easier=0.29)
     assert find_leading(helps["cifar10"], ARCHITECTURES, 0.5)[0] == "easier"
-    assert "Choosing helps." in render_summary(helps, ARCHITECTURES)
-    assert "Choosing helps." not in render_summary(alike, ARCHITECTURES)
+    assert "Choosing helps." in summarize(helps)
+    assert "Choosing helps." not in summarize(alike)
 
 
 def test_methods_that_one_data_set_lacks_are_not_judged() -> None:
@@ -97,9 +106,9 @@ def test_methods_that_one_data_set_lacks_are_not_judged() -> None:
 
 
 def test_nothing_is_written_before_there_is_something_to_judge() -> None:
-    assert render_summary({"cifar10": [], "cifar100": []}, ARCHITECTURES) == ""
+    assert summarize({"cifar10": [], "cifar100": []}) == ""
     only_reference = {name: [row for row in rows if row["stage"] == "reference"] for name, rows in make_study().items()}
-    assert render_summary(only_reference, ARCHITECTURES) == ""
+    assert summarize(only_reference) == ""
 
 
 def test_the_base_that_is_judged_beside_the_chosen_training_costs_as_much() -> None:
@@ -107,3 +116,17 @@ def test_the_base_that_is_judged_beside_the_chosen_training_costs_as_much() -> N
     for stages in (STAGES["cifar10"], STAGES["cifar100"]):
         assert {each.variant for each in stages["judging"]} == {BASE, LONGER}
         assert {each.variant for each in stages["methods"]} == {TRAINING}
+
+
+def test_costs_are_told_in_trainings_of_the_mean_network() -> None:
+    table = {
+        line.split("|")[1].strip(): line.split("|")[2].strip()
+        for line in summarize(make_study()).split("## What it costs")[1].splitlines()
+        if "|" in line
+    }
+    mean = np.mean([each.training_flops for each in ARCHITECTURES])
+    heaviest = ARCHITECTURES[-2]  # of the tuning half
+    taught = 13 * heaviest.training_flops + 2 * heaviest.forward_flops
+    assert table["soft labels"] == f"{taught / (80 * mean):.2f}"
+    assert table["random"] == "0.00"
+    assert 0 < float(table["easier-by-start"]) < 0.3 < float(table["cases"])

@@ -206,8 +206,8 @@ def main() -> None:
         else:
             of_each[name] = rows
             pages[study.folder] = render(TITLES[name], rows, architectures) if rows else ""
-    *_, architectures = open_study(STUDIES["cifar10"])
-    pages[RESULTS / "second"] = render_summary(of_each, architectures)
+    _, recipe, architectures = open_study(STUDIES["cifar10"])
+    pages[RESULTS / "second"] = render_summary(of_each, recipe, architectures)
     for folder, text in pages.items():
         if text:
             folder.mkdir(exist_ok=True)

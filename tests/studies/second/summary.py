@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from proxyds.artifact.evidence_records import EstimateRecord
+from proxyds.artifact.ranking_table import FEWER_EPOCHS
+from proxyds.recipe.models import Recipe
+from proxyds.selection.probe import choose_probes
 from proxyds.space.architecture import Architecture
+from tests.studies.parts import N_EVALUATION, N_TRAIN
 from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.judging import (
     TRAININGS,
@@ -16,18 +22,22 @@ from tests.studies.second.judging import (
     read_judging,
     tabulate_ways,
 )
+from tests.studies.second.plan import CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
+from tests.studies.second.run import TEACHER, TEACHER_AT
 from tests.studies.second.weighing import Ranked, Rows, read_seeds
+from tests.studies.weighing import find_cost
 
 N_SEEDS = 3
 """The reference has so many seeds when it is whole."""
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
-def render_summary(of_each: Mapping[str, Rows], architectures: Sequence[Architecture]) -> str:
+def render_summary(of_each: Mapping[str, Rows], recipe: Recipe, architectures: Sequence[Architecture]) -> str:
     """Writes the page in Markdown; empty where nothing is judged yet.
 
     Args:
         of_each: Rows by data set.
+        recipe: Of CIFAR-10.
         architectures: Of both halves; they are the same on each data set.
     """
     ranked = read_judging(of_each, architectures)
@@ -67,6 +77,7 @@ def render_summary(of_each: Mapping[str, Rows], architectures: Sequence[Architec
             lines += ["## Choosing samples", "", f"- {judge_choosing(ranked, rows, architectures)}", ""]
         if table:
             lines += [f"Ranked by {told}:", "", *table, ""]
+    lines += ["## What it costs", "", *tabulate_costs(recipe, architectures), ""]
     return "\n".join(lines)
 
 
@@ -117,3 +128,21 @@ def judge_choosing(ranked: Mapping[str, Ranked], rows: Rows, architectures: Sequ
 def is_above_zero(gain: EstimateRecord | None) -> bool:
     """Whether an interval lies above zero."""
     return gain is not None and gain.low is not None and gain.low > 0
+
+
+def tabulate_costs(recipe: Recipe, architectures: Sequence[Architecture]) -> list[str]:
+    """Tabulates what a teacher and each method cost once, and the chosen training for each network, as trainings of the mean network on everything."""
+    mean = float(np.mean([each.training_flops for each in architectures]))
+    full = VARIANTS[LENGTH].settings["epochs"] * N_TRAIN * mean
+    lines = ["| paid once | trainings of the mean network on everything |", "|---|---|"]
+    if VARIANTS[TRAINING].temperature is not None:
+        heaviest = architectures[TEACHER_AT]
+        paid = N_TRAIN * (TEACHER["epochs"] * heaviest.training_flops + 2 * heaviest.forward_flops)
+        lines.append(f"| soft labels | {paid / full:.2f} |")
+    for method in (*(name for name in METHODS if name != FEWER_EPOCHS), *CHEAPER_PROBES):
+        n_networks, epochs = CHEAPER_PROBES.get(method, (len(architectures), recipe.training.epochs))
+        changed = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
+        probes = choose_probes(architectures[:n_networks], recipe.probes)
+        lines.append(f"| {method} | {find_cost(method, changed, probes, N_TRAIN, N_EVALUATION) / full:.2f} |")
+    share = 0.05 * VARIANTS[TRAINING].settings.get("epochs", recipe.training.epochs) * N_TRAIN * mean / full
+    return [*lines, "", f"A training on 5 % takes {100 * share:.1f} % of one on everything."]
