@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxyds.errors import NoPermissionError, NoSpaceError, OutputError, OutputExistsError
+from proxyds.runtime.storage import store as store_module
 from proxyds.runtime.storage.atomic import name_processes, sweep_unfinished, temporary_folder, whole_folder
 from proxyds.runtime.storage.store import SHELF, Store, content_key
 
@@ -193,6 +194,22 @@ def test_an_entry_of_an_earlier_version_that_does_not_say_its_files_sizes_is_kep
     about = tmp_path / "s" / "k" / "entry.json"
     about.write_text(json.dumps({"name": "a", "seconds": 1.0, "created": 2.0}))
     assert store.find("s", "k") is not None
+
+
+def test_a_fetched_proxy_that_another_process_removes_meanwhile_is_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("p1", "p2"):
+        (tmp_path / SHELF / key).mkdir(parents=True)
+
+    def remove(folder: Path) -> str:
+        if folder.name == "p1":
+            folder.rmdir()
+        return folder.name
+
+    monkeypatch.setattr(store_module, "_name_proxy", remove)
+    assert [entry.key for entry in Store(tmp_path).entries()] == ["p2"]
+    assert Store(tmp_path).clean() == (1, 0)
 
 
 def test_fetched_proxies_are_listed_and_removed_as_other_work(tmp_path: Path) -> None:

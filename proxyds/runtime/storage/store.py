@@ -253,10 +253,11 @@ class Store:
         return sorted([*entries, *self._list_fetched()], key=lambda entry: entry.created)
 
     def _list_fetched(self) -> list[Entry]:
-        shelf = self.root / SHELF
-        return [
-            Entry(SHELF, path.name, _name_proxy(path), 0.0, path.stat().st_mtime, self) for path in shelf.glob("[!.]*/")
-        ]
+        fetched = []
+        for path in (self.root / SHELF).glob("[!.]*/"):
+            with suppress(FileNotFoundError):  # another process removed it meanwhile
+                fetched.append(Entry(SHELF, path.name, _name_proxy(path), 0.0, path.stat().st_mtime, self))
+        return fetched
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left unfinished."""
