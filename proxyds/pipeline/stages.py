@@ -301,9 +301,10 @@ def prepare_probes(session: Session, architectures: Sequence[Architecture]) -> t
 def list_probe_jobs(session: Session, chosen: Sequence[Architecture], needs: frozenset[Need]) -> list[ProbeJob]:
     """Lists the trainings of a build's probes, for each repeat every probe; the heaviest is asked on the way where that is needed."""
     recipe, data, setup = session.recipe, session.data, session.set_up_training()
+    fields = vars(setup) | {"settings": recipe.probes.choose_training(setup.settings)}
     return [
         ProbeJob(
-            **vars(setup),
+            **fields,
             architecture=architecture,
             train=data.train,
             held_out=data.evaluation,

@@ -31,7 +31,10 @@ _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
 
 MIN_RANKED = 5
 """Architectures without which nobody can speak of a ranking."""
-MAX_PROBES, MAX_REPEATS, MAX_PARTS, MAX_PADDING = 64, 100, 64, 64
+MAX_PROBES, MAX_REPEATS, MAX_EPOCHS, MAX_PARTS, MAX_PADDING = 64, 100, 10_000, 64, 64
+LEFT_TO_TRAINER = (
+    "must be left out with a trainer of one's own, which trains in one process, for as many epochs as it likes"
+)
 FORMER_PADDING = 4
 """Trainings whose recipe named no padding had this one, whatever the size of their images, before the default went by the side."""
 
@@ -39,7 +42,7 @@ FORMER_PADDING = 4
 class Probes(Section):
     """The networks that are trained on everything to see which samples tell architectures apart (section 3.1)."""
 
-    later = frozenset({"architectures", "seeds", "data_parallel"})
+    later = frozenset({"architectures", "seeds", "epochs", "data_parallel"})
 
     count: Annotated[int, Field(ge=2, le=MAX_PROBES)] = Field(
         2,
@@ -57,12 +60,25 @@ class Probes(Section):
         description="Trainings of each probe, with a seed of its own each; importance is the mean over them.",
         examples=[3],
     )
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] | None = Field(
+        None,
+        description="Of each training of a probe; null: training.epochs. A few cost little, and show what is easy.",
+        examples=[3],
+    )
     data_parallel: Annotated[int, Field(ge=1, le=MAX_PARTS)] = Field(
         1,
         description="Processes that train each probe together, each with its own part of every batch, for networks too big for "
         "one GPU; batch norm normalises each part by itself.",
         examples=[2],
     )
+
+    def choose_training(self, own: Training) -> Training:
+        """Chooses how probes are trained, by the recipe's own section."""
+        return own if self.epochs is None else own.model_copy(update={"epochs": self.epochs})
+
+    def find_useless(self) -> str:
+        """Names a setting that a trainer of one's own does not take; nothing where there is none."""
+        return next((name for name in ("epochs", "data_parallel") if name in self.list_set()), "")
 
 
 def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
@@ -115,7 +131,7 @@ class Training(Section):
         None,
         description="In place of all else here: a trainer of the program's own, which passes it as `trainer=` of `proxyds.build`.",
     )
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(30, description="Passes over the data.", examples=[30])
+    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = Field(30, description="Passes over the data.", examples=[30])
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
     optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
     learning_rate: Annotated[float, Field(gt=0, le=100)] = Field(1e-3, description="At its highest.", examples=[0.001])
@@ -320,10 +336,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_equal_parts(self) -> Recipe:
         n, batch_size = self.probes.data_parallel, self.training.batch_size
-        if n > 1 and self.training.trainer is not None:
-            raise fault(
-                f"must be 1 with a trainer of one's own, which trains in one process, got {n}", "probes.data_parallel"
-            )
+        if self.training.trainer is not None and (useless := self.probes.find_useless()):
+            raise fault(f"{LEFT_TO_TRAINER}, got {getattr(self.probes, useless)}", f"probes.{useless}")
         fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
         if n not in fitting:
             raise fault(

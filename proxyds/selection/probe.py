@@ -230,7 +230,7 @@ def check_above_chance(probes: Sequence[Probe], doubts: Sequence[str] = ()) -> N
         return
     learned = [each for each in probes if each.accuracy >= needed]
     if job.settings.trainer is None:
-        advice = f"Train longer (training.epochs, now {len(probes[0].losses)}), or change training.learning_rate"
+        advice = f"Train longer (probes.epochs, now {len(probes[0].losses)}), or change training.learning_rate"
     else:
         advice = "Let the trainer train longer or at another rate, on images as it gets them and no others"
     if learned:
@@ -362,7 +362,11 @@ def compare_accuracies(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tupl
 
 
 def _advise(probe: Probe) -> str:
-    epochs = f"training.epochs, now {len(probe.losses)}" if probe.job.settings.trainer is None else "in the trainer"
+    epochs = (
+        f"training.epochs and probes.epochs, now {len(probe.losses)}"
+        if probe.job.settings.trainer is None
+        else "in the trainer"
+    )
     return f"Train shorter ({epochs}), on smaller images (source.image_size) or harder data, or widen the space"
 
 

@@ -24,7 +24,7 @@ from proxyds.callables import hand_over, take_over
 from proxyds.data.pixels import ImageArray
 from proxyds.errors import CallableError, DivergedError, ProxydsError, RecipeError, TrainingError
 from proxyds.recipe.methods import METHODS
-from proxyds.recipe.models import Check, Recipe, Training
+from proxyds.recipe.models import LEFT_TO_TRAINER, Check, Recipe, Training
 from proxyds.section import CodeSpec
 from proxyds.text import describe_type, first_line, make_plain
 from proxyds.training.model import PixelNetwork
@@ -64,10 +64,8 @@ def train_by(recipe: Recipe, trainer: object | None) -> Recipe:
         return recipe  # which names the trainer for its check alone
     if trouble := recipe.training.find_useless():
         raise RecipeError(f"training: {trouble}")
-    if recipe.probes.data_parallel > 1:
-        raise RecipeError(
-            f"probes.data_parallel: must be 1 with a trainer of one's own, which trains in one process, got {recipe.probes.data_parallel}"
-        )
+    if useless := recipe.probes.find_useless():
+        raise RecipeError(f"probes.{useless}: {LEFT_TO_TRAINER}, got {getattr(recipe.probes, useless)}")
     _refuse_silent(trainer, code, [recipe.selection.method, *(recipe.check.controls if recipe.check else ())])
     return recipe if own is not None else recipe.model_copy(update={"training": Training(trainer=code)})
 

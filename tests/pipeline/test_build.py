@@ -202,6 +202,7 @@ def test_what_changes_a_probe_trains_it_again_and_shows_how_far_it_is(tmp_path: 
         {"training": "{epochs: 6, batch_size: 32, learning_rate: 0.02, crop_padding: 1, horizontal_flip: false}"},
         {"source": "{kind: digits, validation_fraction: 0.2}"},
         {"source": "{kind: digits, image_size: 16}"},
+        {"probes": "{epochs: 2}"},
     ],
 )
 def test_a_probes_key_changes_with_whatever_changes_it(
@@ -213,6 +214,15 @@ def test_a_probes_key_changes_with_whatever_changes_it(
     assert not any(
         planned.is_stored for planned in proxyds.plan_build(tiny(**change), store=store, device="cpu").probes
     )
+
+
+def test_probes_may_train_for_fewer_epochs_than_a_check(session_store: Path) -> None:
+    recipe = tiny(probes="{epochs: 2}")
+    plans = [proxyds.plan_build(each, store=Store(session_store), device="cpu").probes for each in (tiny(), recipe)]
+    costs = [[planned.flops for planned in probes] for probes in plans]
+    assert [few / many for many, few in zip(*costs, strict=True)] == pytest.approx([2 / tiny().training.epochs] * 2)
+    assert recipe.training == tiny().training
+    assert tiny(probes="{epochs: null}").sha256 == tiny().sha256 != recipe.sha256
 
 
 @pytest.mark.e2e
@@ -231,9 +241,11 @@ def test_the_papers_protocol_draws_from_everything_and_says_so(tmp_path: Path, s
 
 @pytest.mark.e2e
 def test_more_probes_another_layer_and_several_neighbours(tmp_path: Path, session_store: Path) -> None:
-    recipe = tiny(probes="{count: 3}", similarity="{layer: stages.1, neighbours: 3, metric: cosine, dimensions: 4}")
+    recipe = tiny(
+        probes="{count: 3, epochs: 4}", similarity="{layer: stages.1, neighbours: 3, metric: cosine, dimensions: 4}"
+    )
     built = proxyds.build(recipe, tmp_path / "p", store=Store(session_store), device="cpu")
-    assert len(built.manifest.probes) == 3
+    assert [len(probe.losses) for probe in built.manifest.probes] == [4, 4, 4] != [recipe.training.epochs] * 3
     assert built.manifest.mapping.n_dimensions == 4
     evaluation = read_tables(built.folder).evaluation.to_pylist()
     assert all(len(row["correct"]) == 3 for row in evaluation)
