@@ -10,19 +10,23 @@ from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import subtract
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
-from tests.studies.second.plan import BASE, LONGER, TRAINING
+from tests.studies.second.plan import BASE, CHOSEN_TRAINING, LONGER, TRAINING
 from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_reference
 
 JUDGED_AT = "0.05"
 """The ratio that is judged at."""
+_RANDOM = ("random",)
 TRAININGS: dict[str, Way] = {
-    "base": Way(BASE),
-    "base for as much": Way(LONGER),
-    "chosen training": Way(TRAINING),
-    "base, by the margin": Way(BASE, score="margin"),
-    "chosen training, by the margin": Way(TRAINING, score="margin"),
+    "base": Way(BASE, _RANDOM),
+    "base for as much": Way(LONGER, _RANDOM),
+    "without soft labels": Way(TRAINING, _RANDOM),
+    "chosen": Way(CHOSEN_TRAINING, _RANDOM),
+    "base, by margin": Way(BASE, _RANDOM, "margin"),
+    "base for as much, by margin": Way(LONGER, _RANDOM, "margin"),
+    "without soft labels, by margin": Way(TRAINING, _RANDOM, "margin"),
+    "chosen, by margin": Way(CHOSEN_TRAINING, _RANDOM, "margin"),
 }
-"""Trainings that are judged, and the score that may replace accuracy; the mean over random and stratified samples."""
+"""Trainings that are judged, on random samples, and the score that may replace accuracy."""
 
 
 def read_judging(of_each: Mapping[str, Rows], architectures: Sequence[Architecture]) -> dict[str, Ranked]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from tests.studies.parts import RESULTS, take_half
 from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second.choosing import list_published, list_runs, tabulate, weigh
-from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, VARIANTS
+from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, TRAINING, VARIANTS
 from tests.studies.second.run import PLUGIN, STUDIES
 from tests.studies.second.summary import N_SEEDS, TITLES, render_summary
 from tests.studies.second.weighing import (
@@ -111,21 +111,31 @@ def tabulate_scores(ranked: Ranked) -> list[str]:
 
 def tabulate_methods(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
     """Tabulates how well samples of each method rank all networks, once the reference has two whole seeds."""
-    of_stages = [row for row in rows if row["stage"] in ("reference", "methods", "sizes")]
-    whole = keep_whole([row for row in of_stages if row["accuracy"]], architectures)
+    of_stages = [
+        row
+        for row in rows
+        if row["stage"] == "reference"
+        or (row["stage"] in ("judging", "methods", "sizes") and row["variant"] == TRAINING)
+    ]
+    whole = keep_whole([{**row, "stage": _pool(row)} for row in of_stages if row["accuracy"]], architectures)
     seeds = {row["number"] for row in whole if row["stage"] == "reference"}
     if len(seeds) < 2 or {row["stage"] for row in whole} == {"reference"}:
         return []
     return [
         "## Ways to choose",
         "",
-        f"All {len(architectures)} networks, trained as part A chose. What costs nothing stands last.",
+        f"All {len(architectures)} networks, trained for 52 epochs in batches of 32. What costs nothing stands last.",
         "",
         *tabulate(weigh(list_runs(whole), architectures)),
         "",
         *ABOUT_COLUMNS,
         "",
     ]
+
+
+def _pool(row: Mapping[str, str]) -> str:
+    """Says which rows belong together: draws of random samples are of two stages, a half of the networks in each."""
+    return "methods" if row["stage"] == "judging" else row["stage"]
 
 
 def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str:

@@ -102,10 +102,13 @@ def combine(names: Sequence[str]) -> Variant:
 
 TOGETHER = {"+".join(names): combine(names) for n in (2, 3) for names in combinations(CHOSEN, n)}
 """Each two of the chosen, and all three."""
-TRAINING = "epochs-52+soft-1"
-"""The chosen training: the best of the base, of the factors and of those together."""
+CHOSEN_TRAINING = "epochs-52+soft-1+batch-32"
+"""The best of the base, of the factors and of those together."""
+TRAINING = "epochs-52+batch-32"
+"""The same without soft labels, which take a teacher: what part B trains with."""
 LONGER = "epochs-63"
 """The base with as many epochs as cost what the chosen training does."""
+JUDGED = (BASE, LONGER, TRAINING, CHOSEN_TRAINING)
 AS_IT_IS = "as-it-is"
 """The training of the recipe."""
 VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, **TOGETHER, LONGER: Variant({"epochs": 63}), AS_IT_IS: Variant()}
@@ -155,10 +158,6 @@ def _try_on_everything(variants: Iterable[str]) -> tuple[Set, ...]:
     return tuple(Set(name, FULL, 1.0, 1, "tuning", on_evaluation=True, every=4) for name in variants)
 
 
-def _choose_by(ratio: float, n_draws: int) -> tuple[Set, ...]:
-    return tuple(Set(TRAINING, method, ratio, n_draws) for method in METHODS)
-
-
 STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
     "cifar10": {
         "tune-reference": _try_on_everything(FULL_TRIED),
@@ -170,16 +169,16 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
             Set(name, method, 0.05, 3, "tuning") for name in TOGETHER for method in ("random", "stratified")
         ),
         "reference": (Set(LENGTH, FULL, 1.0, 1, "tuning"), Set(LENGTH, FULL, 1.0, 3)),
-        "judging": tuple(
-            Set(name, method, 0.05, 5, "judging") for name in (BASE, LONGER) for method in ("random", "stratified")
+        "judging": tuple(Set(name, "random", 0.05, 5, "judging") for name in JUDGED),
+        "methods": (
+            Set(TRAINING, "random", 0.05, 5, "tuning"),
+            *(Set(TRAINING, name, 0.05, 5) for name in METHODS if name != "random"),
         ),
-        "methods": _choose_by(0.05, 5),
-        "sizes": (*_choose_by(0.02, 3), *_choose_by(0.1, 3)),
+        "sizes": tuple(Set(TRAINING, name, ratio, 3) for ratio in (0.02, 0.1) for name in METHODS),
     },
     "cifar100": {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),
-        "judging": tuple(Set(name, method, 0.05, 5) for name in (BASE, LONGER) for method in ("random", "stratified")),
-        "methods": tuple(Set(TRAINING, method, 0.05, 5) for method in ("random", "stratified")),
+        "judging": tuple(Set(name, "random", 0.05, 5) for name in JUDGED),
     },
     "nasbench201": {"random": (Set(AS_IT_IS, "random", 0.05, 2),)},
 }
