@@ -27,7 +27,7 @@ from proxyds.data.source import check_same
 from proxyds.errors import ArgumentError, ArtifactError, ChangedSourceError, SplitNotFoundError
 from proxyds.pipeline.reading import find_source, naming_place, read_source, remember_source
 from proxyds.progress import ignore_progress
-from proxyds.recipe.source import Images
+from proxyds.recipe.sections.source import Images
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store, retry_if_damaged
 from proxyds.runtime.task import run_stored

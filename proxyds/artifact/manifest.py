@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.artifact.ranking_table import TRAINED_HERE
-from proxyds.recipe.models import FORMER_PADDING, MAX_IMPORTANCE, MAX_PADDING, MAX_PROBES, MAX_REPEATS, Training
+from proxyds.recipe.models import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS
+from proxyds.recipe.sections.training import FORMER_PADDING, MAX_PADDING, Training
 from proxyds.section import CodeSpec
 
 FORMAT_VERSION = "2.0"

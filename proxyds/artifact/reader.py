@@ -36,7 +36,8 @@ from proxyds.artifact.manifest import (
 )
 from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
 from proxyds.layout import Readable, wrap
-from proxyds.recipe.models import FORMER_PADDING, Recipe
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.sections.training import FORMER_PADDING
 from proxyds.recipe.yaml import read_recipe
 from proxyds.text import find_active_text, iter_texts
 

@@ -29,7 +29,7 @@ from proxyds.data.images import (
 from proxyds.data.parts import Part
 from proxyds.data.survey.naming import normalize
 from proxyds.errors import SourceError
-from proxyds.recipe.source import Images
+from proxyds.recipe.sections.source import Images
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import Report, Task
 from proxyds.text import first_line

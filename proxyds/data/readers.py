@@ -1,7 +1,7 @@
 """Where a source's images lie: digits, torchvision's CIFAR folders, and whatever `datasets` opens.
 
 Each reader returns encoded images and labels, undecoded and in the source's own order. To add a kind of source: its
-section in `recipe/source.py`, a reader here, and its line in `open_splits`.
+section in `recipe/sections/source.py`, a reader here, and its line in `open_splits`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from proxyds.errors import (
 )
 from proxyds.progress_bars import without_datasets_bars
 from proxyds.recipe.places import ask_for_data
-from proxyds.recipe.source import Columns, FolderSource, HubSource, Images, MemorySource, TorchvisionSource
+from proxyds.recipe.sections.source import Columns, FolderSource, HubSource, Images, MemorySource, TorchvisionSource
 from proxyds.runtime.storage import hub
 from proxyds.text import first_line, make_plain
 

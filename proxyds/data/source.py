@@ -38,7 +38,7 @@ from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read
 from proxyds.data.survey.records import name_paths
 from proxyds.errors import BadImageError, ChangedSourceError, LabelError, SourceError
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.source import Images
+from proxyds.recipe.sections.source import Images
 from proxyds.runtime.machine import measure_memory
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import RunTasks

@@ -1,8 +1,8 @@
 """Architectures trained on everything, on the proxy and on its controls: the runs behind the evidence.
 
 Every run is a task of its own: the recipe's training settings, a data set, a training seed; then the accuracy on the test
-samples, which chose nothing, and besides on the evaluation samples, which may have chosen the proxy. What is equal for all data sets: settings, epochs (a proxy of 5 % takes a twentieth of the
-steps), test samples. The control `fewer epochs` trains on everything for as many steps as the proxy takes.
+samples, which chose nothing, and besides on the evaluation samples, which may have chosen the proxy. What is equal for all data sets: settings and epochs (a proxy of 5 % takes a twentieth of the
+steps) unless `check.full_training` says otherwise for everything, and test samples. The control `fewer epochs` trains on everything for as many steps as the proxy takes.
 
 The paper shows one run of each (section 4); here draws and training seeds are repeated, and nothing is trained twice.
 """
@@ -25,7 +25,8 @@ from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, describe_architec
 from proxyds.data.samples import Samples
 from proxyds.errors import LabelError
 from proxyds.progress import OnProgress, Progress, StageEnded
-from proxyds.recipe.models import Check, Training
+from proxyds.recipe.models import Check
+from proxyds.recipe.sections.training import Training
 from proxyds.runtime.task import Done, Report, Task
 from proxyds.seeding import derive_seed
 from proxyds.selection.records import Drawn
@@ -53,6 +54,7 @@ class TrainingSet:
         training_seed: Number of the training.
         n_samples: How many samples.
         samples: The samples, their labels numbered without gaps; None where the importances are not computed yet.
+        settings: How networks are trained on it.
         n_steps: Batches that a training takes; None where a trainer decides that.
         kept_labels: (L,) the labels that training and test are confined to; None for all.
     """
@@ -63,6 +65,7 @@ class TrainingSet:
     training_seed: int
     n_samples: int
     samples: Samples | None
+    settings: Training
     n_steps: int | None
     kept_labels: NDArray[np.int64] | None = None
 
@@ -142,27 +145,28 @@ def list_training_sets(
         draws: How each data set that is drawn is drawn.
         check: How many of each; with a reference nothing is trained on everything.
         own_ratio: The proxy's.
-        settings: How networks are trained.
+        settings: How networks are trained on a proxy.
     """
 
-    def count(n: int) -> int | None:
-        return count_steps(settings, n) if settings.trainer is None else None
+    def count(how: Training, n: int) -> int | None:
+        return count_steps(how, n) if how.trainer is None else None
 
-    n_all = count(len(train))
+    in_full = check.choose_full_training(settings)
+    n_all = count(in_full, len(train))
     seeds = range(0 if check.reference else check.full_seeds)
-    sets = [TrainingSet(FULL, 1.0, None, seed, len(train), train, n_all) for seed in seeds]
+    sets = [TrainingSet(FULL, 1.0, None, seed, len(train), train, in_full, n_all) for seed in seeds]
     for ratio in all_ratios(check, own_ratio):
         n = round(ratio * len(train))
-        n_steps = count(n)
+        n_steps = count(settings, n)
         for draw in range(check.draws):
             for dataset, draw_again in draws.items():
                 samples, kept = None, None
                 if (drawn := draw_again(ratio, draw)) is not None:
                     samples, kept = train.take(drawn.selected), drawn.kept_labels
                     samples = samples if kept is None else samples.keep_labels(kept)
-                sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, n_steps, kept))
+                sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, settings, n_steps, kept))
             if n_steps is not None:
-                sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, n_steps))
+                sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, settings, n_steps))
     return sets
 
 
@@ -186,7 +190,7 @@ def list_runs(
         architectures: Which networks.
         sets: What they are trained on.
         test: What they are tested on.
-        setup: What all trainings have in common.
+        setup: What all trainings have in common but for settings, which each training set has.
         evaluation: What they are measured on besides; None for nothing.
 
     Raises:
@@ -206,8 +210,9 @@ def list_runs(
         use = "full" if each.dataset == FULL else "draw"  # no method shares initial weights with what it is measured by
         n_seen = each.n_samples
         if each.n_steps is not None:
-            n_seen = each.n_steps * min(setup.settings.batch_size, each.n_samples)
-        fields = vars(setup) | {"n_labels": n_labels, "held_out": held_out, "n_steps": each.n_steps}
+            n_seen = each.n_steps * min(each.settings.batch_size, each.n_samples)
+        fields = vars(setup) | {"settings": each.settings, "n_labels": n_labels}
+        fields |= {"held_out": held_out, "n_steps": each.n_steps}
         fields |= {"evaluation": besides or None}  # of the labels that it keeps there may be none
         for architecture in architectures:
             parameters = parameters_text(architecture)

@@ -47,7 +47,8 @@ from proxyds.pipeline.stages import (
 )
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
-from proxyds.recipe.models import Recipe, choose_crop_padding
+from proxyds.recipe.models import Recipe
+from proxyds.recipe.sections.training import choose_crop_padding
 from proxyds.recipe.yaml import take_recipe, write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.atomic import replace_file, sweep_half_files, try_folder, whole_folder

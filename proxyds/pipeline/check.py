@@ -82,7 +82,7 @@ from proxyds.progress import StageEnded
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS, Need
 from proxyds.recipe.models import MIN_RANKED, Check, Recipe, Reference
-from proxyds.recipe.selection import LabelReduction
+from proxyds.recipe.sections.selection import LabelReduction
 from proxyds.recipe.yaml import write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.machine import choose_device

@@ -46,7 +46,7 @@ from proxyds.pipeline.stages import (
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.presets import fill_folder_preset
-from proxyds.recipe.source import FolderSource
+from proxyds.recipe.sections.source import FolderSource
 from proxyds.recipe.yaml import take_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.storage.store import retry_if_damaged

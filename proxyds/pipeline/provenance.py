@@ -26,7 +26,7 @@ from proxyds.artifact.manifest import (
 )
 from proxyds.data.samples import SourceFacts
 from proxyds.pipeline.stages import Scored, Session, describe_machine
-from proxyds.recipe.models import Training
+from proxyds.recipe.sections.training import Training
 from proxyds.selection.probe import Probe
 from proxyds.selection.records import Draw
 from proxyds.space.architecture import Architecture

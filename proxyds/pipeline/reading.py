@@ -20,7 +20,7 @@ from proxyds.data.survey.proposal import look_at
 from proxyds.errors import CallableError, ChangedSourceError, ProxydsError, SourceNotFoundError
 from proxyds.recipe.models import Check, Recipe
 from proxyds.recipe.places import ask_for_data, find_place, identify_source, place_source, read_from_memory
-from proxyds.recipe.source import Images, MemorySource
+from proxyds.recipe.sections.source import Images, MemorySource
 from proxyds.runtime.storage.places import recall_place, remember_place
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import RunTasks

@@ -37,7 +37,8 @@ from proxyds.pipeline.reading import (
 )
 from proxyds.progress import OnProgress, StageEnded
 from proxyds.recipe.methods import METHODS, Need
-from proxyds.recipe.models import Check, Recipe, choose_crop_padding
+from proxyds.recipe.models import Check, Recipe
+from proxyds.recipe.sections.training import choose_crop_padding
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Store

@@ -15,10 +15,11 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model
 
 from proxyds.plain_values import write_mapping
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, MethodName
-from proxyds.recipe.output import LICENCE, Output, check_licence, doubt_licence
 from proxyds.recipe.problems import Fault, refuse_faults, validate_words
-from proxyds.recipe.selection import Ratio, Selection
-from proxyds.recipe.source import DigitsSource, LocalPath, SourceSpec
+from proxyds.recipe.sections.output import LICENCE, Output, check_licence, doubt_licence
+from proxyds.recipe.sections.selection import Ratio, Selection
+from proxyds.recipe.sections.source import DigitsSource, LocalPath, SourceSpec
+from proxyds.recipe.sections.training import LEFT_TO_TRAINER, MAX_EPOCHS, FullTraining, Training, choose_crop_padding
 from proxyds.section import CodeSpec, Section, check_distinct, fault
 from proxyds.space.candidates import is_candidates, make_space
 from proxyds.space.choices import SpaceSpec
@@ -31,12 +32,7 @@ _VERSION = r"^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$"
 
 MIN_RANKED = 5
 """Architectures without which nobody can speak of a ranking."""
-MAX_PROBES, MAX_REPEATS, MAX_EPOCHS, MAX_PARTS, MAX_PADDING = 64, 100, 10_000, 64, 64
-LEFT_TO_TRAINER = (
-    "must be left out with a trainer of one's own, which trains in one process, for as many epochs as it likes"
-)
-FORMER_PADDING = 4
-"""Trainings whose recipe named no padding had this one, whatever the size of their images, before the default went by the side."""
+MAX_PROBES, MAX_REPEATS, MAX_PARTS = 64, 100, 64
 
 
 class Probes(Section):
@@ -75,10 +71,6 @@ class Probes(Section):
     def choose_training(self, own: Training) -> Training:
         """Chooses how probes are trained, by the recipe's own section."""
         return own if self.epochs is None else own.model_copy(update={"epochs": self.epochs})
-
-    def find_useless(self) -> str:
-        """Names a setting that a trainer of one's own does not take; nothing where there is none."""
-        return next((name for name in ("epochs", "data_parallel") if name in self.list_set()), "")
 
 
 def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
@@ -122,66 +114,6 @@ class Similarity(Section):
     )
 
 
-class Training(Section):
-    """How every network is trained: probes, and architectures in a check. The paper names Adam and no more."""
-
-    later = frozenset({"precision", "trainer"})
-
-    trainer: CodeSpec | None = Field(
-        None,
-        description="In place of all else here: a trainer of the program's own, which passes it as `trainer=` of `proxyds.build`.",
-    )
-    epochs: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = Field(30, description="Passes over the data.", examples=[30])
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = Field(128, description="Samples a step.", examples=[128])
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = Field(1e-3, description="At its highest.", examples=[0.001])
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="L2 penalty.", examples=[0.0005])
-    schedule: Literal["one-cycle", "step"] = Field(
-        "one-cycle", description="one-cycle: up, then down to nothing; step: a tenth at half and at three quarters."
-    )
-    crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] | None = Field(
-        None,
-        description="Augmentation: random crops from images padded by so many pixels, or 0 for none. null is an eighth of the smaller "
-        "side that networks see, a half rounded up: 4 at 32 pixels, 2 at 16, 64 at most.",
-        examples=[4],
-    )
-    horizontal_flip: bool = Field(True, description="Augmentation: mirror half of the images.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="What layers compute in. bfloat16 has half the bits; weights, statistics and the loss stay in float32. It is for "
-        "training and for asking networks, where the processor or GPU has instructions for it. auto is float32 on CPUs, and on GPUs "
-        "that have it bfloat16 in training alone.",
-    )
-
-    @model_validator(mode="after")
-    def _leaves_all_to_its_trainer(self) -> Training:
-        if self.trainer is not None and (trouble := self.find_useless()):
-            raise fault(trouble)
-        return self
-
-    def find_useless(self) -> str:
-        """Says which settings have no effect with a trainer of the program's own; nothing where there are none."""
-        useless = ", ".join(name for name in self.list_set() if name != "trainer")
-        return (
-            useless
-            and f"must leave all to the trainer, found {useless} besides, without effect; take that out of the recipe"
-        )
-
-    def _list_unused(self) -> set[str]:
-        return super()._list_unused() if self.trainer is None else {*type(self).model_fields} - {"trainer"}
-
-    @property
-    def padding(self) -> int:
-        """Returns `crop_padding` as trainings need it: a number, which `Recipe.with_crop_padding` has filled in."""
-        assert self.crop_padding is not None
-        return self.crop_padding
-
-
-def choose_crop_padding(side: int) -> int:
-    """Chooses the padding of random crops where a recipe names none: an eighth of the side in pixels, a half rounded up."""
-    return min((side + 4) // 8, MAX_PADDING)
-
-
 class Reference(Section):
     """Full-data accuracies that are known already: a table, or another proxy's own runs."""
 
@@ -203,7 +135,7 @@ _Correlation = Annotated[float, Field(ge=-1, le=1)]
 class Check(Section):
     """How the ranking is checked: architectures trained on everything, on the proxy and on controls of its size."""
 
-    later = frozenset({"controls", "parameter_weight", "trainer"})
+    later = frozenset({"controls", "parameter_weight", "full_training", "trainer"})
 
     architectures: Annotated[int, Field(ge=MIN_RANKED, le=10_000)] = Field(
         16, description="At most so many, drawn from the space and spread over cost.", examples=[12]
@@ -238,13 +170,27 @@ class Check(Section):
     reference: Annotated[Reference, BeforeValidator(_as_reference, json_schema_input_type=str | Reference)] | None = (
         Field(None, description="Full-data accuracies known already, so that nothing is trained on everything.")
     )
+    full_training: FullTraining | None = Field(
+        None,
+        description="What is other than in the section training where networks train on everything; null: nothing.",
+    )
     trainer: CodeSpec | None = Field(
         None, description="Who trains here, `trainer=` of `proxyds.check`; null: as the section training says."
     )
 
+    @model_validator(mode="after")
+    def _leaves_all_to_its_trainer(self) -> Check:
+        if self.trainer is not None and self.full_training is not None:
+            raise fault(LEFT_TO_TRAINER, "check.full_training")
+        return self
+
     def choose_training(self, own: Training) -> Training:
         """Chooses how architectures are trained, by the recipe's own section."""
         return own if self.trainer is None else Training(trainer=self.trainer)
+
+    def choose_full_training(self, own: Training) -> Training:
+        """Chooses how architectures are trained on everything, by how they are on a proxy."""
+        return own if self.full_training is None else self.full_training.change(own)
 
 
 IN_FULL = "# The recipe as run, with every default filled in."
@@ -336,8 +282,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _has_equal_parts(self) -> Recipe:
         n, batch_size = self.probes.data_parallel, self.training.batch_size
-        if self.training.trainer is not None and (useless := self.probes.find_useless()):
-            raise fault(f"{LEFT_TO_TRAINER}, got {getattr(self.probes, useless)}", f"probes.{useless}")
+        if self.training.trainer is not None and (useless := self.find_useless()):
+            raise fault(LEFT_TO_TRAINER, useless)
         fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
         if n not in fitting:
             raise fault(
@@ -385,6 +331,12 @@ class Recipe(Section):
             if (trouble := find_active_text(text)) is not None:
                 raise fault(f"must be plain text, it holds {trouble}", ".".join(place))
         return self
+
+    def find_useless(self) -> str:
+        """Names a setting besides the section `training` that a trainer of one's own does not take; nothing where there is none."""
+        has_full_training = self.check is not None and self.check.full_training is not None
+        useless = [f"probes.{name}" for name in ("epochs", "data_parallel") if name in self.probes.list_set()]
+        return next(iter([*useless, *(["check.full_training"] if has_full_training else [])]), "")
 
     @property
     def warnings(self) -> list[str]:

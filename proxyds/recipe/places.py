@@ -11,7 +11,7 @@ from typing import Any
 
 from proxyds.errors import SourceNotFoundError
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.source import Columns, FolderSource, Images, MemorySource
+from proxyds.recipe.sections.source import Columns, FolderSource, Images, MemorySource
 from proxyds.recipe.yaml import read_recipe
 
 

@@ -16,8 +16,9 @@ from proxyds.arguments import as_path
 from proxyds.errors import ArgumentError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, translate_os_errors
 from proxyds.plain_values import PARSER_ERRORS, as_plain, check_plain, parse_tree
 from proxyds.recipe.methods import BY_IMPORTANCE
-from proxyds.recipe.models import FORMER_PADDING, IN_FULL, Recipe
+from proxyds.recipe.models import IN_FULL, Recipe
 from proxyds.recipe.problems import Fault, Place, as_error, explain, name_field
+from proxyds.recipe.sections.training import FORMER_PADDING
 from proxyds.space.known_models import find_unknown_models
 from proxyds.text import describe_type
 

@@ -14,7 +14,7 @@ from proxyds.data.samples import Samples
 from proxyds.errors import ShortageError, StarvedLabelError
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.selection import LabelReduction, Selection
+from proxyds.recipe.sections.selection import LabelReduction, Selection
 from proxyds.seeding import derive_seed
 from proxyds.selection.designs import DESIGNS, Rule
 from proxyds.selection.labels import count_kept, draw_reduced, keeps_all

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from proxyds.data.chunked import Values, map_chunks, materialize, sum_by
 from proxyds.errors import LabelError, ShortageError
-from proxyds.recipe.selection import LabelReduction, Selection
+from proxyds.recipe.sections.selection import LabelReduction, Selection
 from proxyds.seeding import ParsedIds, derive_seed, parse_ids, uniform_keys
 from proxyds.selection.records import Drawn, SampleScores
 from proxyds.selection.sampling import DRAW_LAWS, draw_successive, draw_systematic

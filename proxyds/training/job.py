@@ -24,7 +24,7 @@ from proxyds.data.pixels import ImageArray
 from proxyds.data.samples import SHARD, Samples, StreamedSamples, join_samples
 from proxyds.errors import TrainingError
 from proxyds.progress import OnProgress, Progress
-from proxyds.recipe.models import Training
+from proxyds.recipe.sections.training import Training
 from proxyds.runtime.task import Report, Task
 from proxyds.section import CodeSpec
 from proxyds.seeding import derive_seed

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from proxyds.data.pixels import ImageArray, Pixels
 from proxyds.errors import DivergedError
-from proxyds.recipe.models import Training
+from proxyds.recipe.sections.training import Training
 from proxyds.seeding import derive_seed
 from proxyds.training.cuda_graph import GraphedStep
 from proxyds.training.data_parallel import Parts

@@ -24,7 +24,8 @@ from proxyds.callables import hand_over, take_over
 from proxyds.data.pixels import ImageArray
 from proxyds.errors import CallableError, DivergedError, ProxydsError, RecipeError, TrainingError
 from proxyds.recipe.methods import METHODS
-from proxyds.recipe.models import LEFT_TO_TRAINER, Check, Recipe, Training
+from proxyds.recipe.models import Check, Recipe
+from proxyds.recipe.sections.training import LEFT_TO_TRAINER, Training
 from proxyds.section import CodeSpec
 from proxyds.text import describe_type, first_line, make_plain
 from proxyds.training.model import PixelNetwork
@@ -64,8 +65,8 @@ def train_by(recipe: Recipe, trainer: object | None) -> Recipe:
         return recipe  # which names the trainer for its check alone
     if trouble := recipe.training.find_useless():
         raise RecipeError(f"training: {trouble}")
-    if useless := recipe.probes.find_useless():
-        raise RecipeError(f"probes.{useless}: {LEFT_TO_TRAINER}, got {getattr(recipe.probes, useless)}")
+    if useless := recipe.find_useless():
+        raise RecipeError(f"{useless}: {LEFT_TO_TRAINER}")
     _refuse_silent(trainer, code, [recipe.selection.method, *(recipe.check.controls if recipe.check else ())])
     return recipe if own is not None else recipe.model_copy(update={"training": Training(trainer=code)})
 
@@ -85,6 +86,8 @@ def check_by(settings: Check, recipe: Recipe, trainer: object | None) -> Check:
         if own is not None:
             raise CallableError(ask_for(own, "training.trainer"))
         return settings
+    if settings.full_training is not None:
+        raise RecipeError(f"check.full_training: {LEFT_TO_TRAINER}")
     code = hand_over_trainer(trainer)
     if own is None or own.sha256 != code.sha256:
         return settings.model_copy(update={"trainer": code})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from proxyds.data.chunked import map_chunks
 from proxyds.data.samples import StreamedSamples
 from proxyds.recipe.methods import METHODS
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import draw_samples
 from proxyds.selection.records import MEASURES, Answers, SampleScores

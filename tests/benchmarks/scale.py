@@ -27,7 +27,7 @@ from proxyds.artifact.writer import write_tables
 from proxyds.data.samples import SHARD, Origin, Samples, Source, SourceFacts, StreamedSamples, write_shard
 from proxyds.progress import ignore_progress
 from proxyds.recipe.models import Similarity
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 from proxyds.runtime.local import LocalWorkers
 from proxyds.runtime.machine import describe_arithmetic
 from proxyds.runtime.storage.store import Entry, Store
@@ -331,7 +331,7 @@ def measure_decoding() -> float:
 
     from proxyds.data.decoding import convert_image
     from proxyds.data.images import open_image
-    from proxyds.recipe.source import Images
+    from proxyds.recipe.sections.source import Images
 
     rng = np.random.default_rng(0)
     smooth = rng.normal(size=(375, 500, 3)).cumsum(0).cumsum(1)

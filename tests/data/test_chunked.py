@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxyds.data import chunked
 from proxyds.data.chunked import Column, chunks_of, cut_chunks, find_nth_smallest, in_key_order, sum_by, total
-from proxyds.recipe.selection import LabelReduction, Selection
+from proxyds.recipe.sections.selection import LabelReduction, Selection
 from proxyds.seeding import parse_ids
 from proxyds.selection import sampling as draws
 from proxyds.selection.draw import design_by, draw_samples

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from proxyds.data.readers import RawSource, open_splits
 from proxyds.data.survey.listing import READ_SUFFIXES, UNREAD_SUFFIXES
 from proxyds.errors import SourceError
-from proxyds.recipe.source import FolderSource
+from proxyds.recipe.sections.source import FolderSource
 
 MEMORY = 10**9
 

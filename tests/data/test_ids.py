@@ -23,7 +23,7 @@ from proxyds.data.images import FORMER_ID_RULE, ID_RULE
 from proxyds.data.samples import Source
 from proxyds.data.source import load_source
 from proxyds.progress import ignore_progress
-from proxyds.recipe.source import Images
+from proxyds.recipe.sections.source import Images
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.local import InProcess
 from proxyds.runtime.storage.store import Store

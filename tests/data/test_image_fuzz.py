@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from proxyds.data.decoding import decode_part, read_decoded
-from proxyds.recipe.source import Images
+from proxyds.recipe.sections.source import Images
 from proxyds.runtime.storage.store import Store
 
 FORMATS = {

@@ -149,7 +149,7 @@ def test_numbers_are_labels_of_their_own_where_nothing_names_them(read: Callable
 
 
 def _section() -> Any:
-    from proxyds.recipe.source import MemorySource
+    from proxyds.recipe.sections.source import MemorySource
 
     return MemorySource(kind="memory", image_mode="RGB")
 
@@ -163,7 +163,7 @@ def test_torchvisions_cifar10_is_what_its_folder_is(
     found = read(splits)
     assert found.facts.name == "torchvision CIFAR10"
     assert found.facts.n_samples == {"train": 40, "test": 20}
-    from proxyds.recipe.source import TorchvisionSource
+    from proxyds.recipe.sections.source import TorchvisionSource
 
     section = TorchvisionSource(kind="torchvision", dataset="CIFAR10", path=str(fake_cifar10))
     run = partial(run_stored, store=Store(tmp_path / "other"), engine=InProcess(), on_progress=ignore_progress)

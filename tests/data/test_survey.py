@@ -28,7 +28,7 @@ from proxyds.data.survey.folder import check_one_form, survey_folder
 from proxyds.data.survey.listing import READ_SUFFIXES, UNREAD_SUFFIXES
 from proxyds.data.survey.records import Survey
 from proxyds.errors import BadImageError, LabelError, SourceError, SourceNotFoundError, SplitNotFoundError
-from proxyds.recipe.source import FolderSource
+from proxyds.recipe.sections.source import FolderSource
 from tests.data import test_source
 from tests.data.pngs import COLOUR, COLOUR_AND_ALPHA, GREY, GREY_AND_ALPHA, write_png
 from tests.data.test_source import NAMES, Load, encode, every, picture, some_rows, write_parquet

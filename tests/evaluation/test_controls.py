@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxyds.artifact.ranking_table import DATASETS
 from proxyds.errors import ShortageError
 from proxyds.recipe.methods import METHODS
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 from proxyds.seeding import derive_seed
 from proxyds.selection import draw as selection
 from proxyds.selection.designs import DESIGNS

@@ -178,6 +178,22 @@ def test_the_same_seed_takes_the_same_architectures_and_another_others() -> None
 # Training sets
 
 
+def test_on_everything_other_settings_may_hold_and_nothing_else_changes(train: Samples, held_out: Samples) -> None:
+    own = settings_of()
+    in_full = {"epochs": 2 * own.epochs, "batch_size": own.batch_size // 2, "optimizer": "sgd"}
+    plain, changed = (
+        runs_of(sets_of(train, draws=1, full_seeds=1, **check), held_out) for check in ({}, {"full_training": in_full})
+    )
+    of = {(run.training_set.dataset, run.architecture.name): run for run in plain}
+    for run in changed:
+        before = of[run.training_set.dataset, run.architecture.name]
+        assert (key_of(run) == key_of(before)) == (run.training_set.dataset != "full")
+        if run.training_set.dataset == "full":
+            assert run.job.settings == own.model_copy(update=in_full)
+            assert run.training_set.n_steps == 4 * before.training_set.n_steps
+            assert run.flops - before.flops == own.epochs * len(train) * run.architecture.training_flops
+
+
 def test_everything_comes_first_then_each_ratio_from_the_smallest_with_its_controls(train: Samples) -> None:
     sets = sets_of(train, draws=2, full_seeds=3, ratios=(0.25,))
     found = [(each.dataset, each.ratio, each.draw_seed, each.training_seed, each.n_samples) for each in sets]
@@ -310,7 +326,7 @@ def test_a_run_whose_samples_are_not_known_has_a_cost_and_no_task(train: Samples
 CHANGES: dict[str, Callable[[TrainingSet, Samples, Callable[..., Samples]], Run]] = {
     "seed": lambda each, held_out, make: runs_of([each], held_out, [LIGHT], seed=1)[0],
     "settings": lambda each, held_out, make: runs_of(
-        [each], held_out, [LIGHT], settings=settings_of(learning_rate=0.1)
+        [replace(each, settings=settings_of(learning_rate=0.1))], held_out, [LIGHT]
     )[0],
     "steps": lambda each, held_out, make: runs_of([replace(each, n_steps=each.n_steps + 1)], held_out, [LIGHT])[0],
     "draw": lambda each, held_out, make: runs_of([replace(each, training_seed=1)], held_out, [LIGHT])[0],

@@ -39,7 +39,7 @@ from proxyds.pipeline.audit import audit_proxy
 from proxyds.pipeline.check import list_own_draws
 from proxyds.pipeline.stages import open_session, read_scores
 from proxyds.progress import Progress, StageEnded
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_each
@@ -245,6 +245,24 @@ def test_building_again_changes_nothing_and_other_settings_check_again(
     assert len(Store(session_store).entries()) == n  # one draw less: nothing to train
     assert len(rows(copy)) == 8 * (2 + 4)
     assert opening.read_manifest(copy).recipe_sha256 == proxyds.read_recipe(recipe).sha256
+
+
+def test_networks_may_train_otherwise_on_everything_and_the_card_says_how(
+    copy: Path, session_store: Path, tmp_path: Path
+) -> None:
+    before = rows(copy)
+    session_store = copy_store(session_store, tmp_path / "store").root
+    overrides = ["check.full_training={epochs: 4, batch_size: 32}", "check.draws=1"]
+    proxyds.check(copy, overrides=overrides, store=Store(session_store), device="cpu")
+    audit_proxy(copy)
+    of = {(row["dataset"], row["architecture"], row["training_seed"]): row for row in before}
+    for row in rows(copy):
+        same = of[row["dataset"], row["architecture"], row["training_seed"]]
+        assert (row["n_epochs"] == same["n_epochs"]) == (row["dataset"] != "full")
+        assert (row["n_steps"] == same["n_steps"]) == (row["dataset"] != "full")
+    assert opening.read_manifest(copy).evidence.check.full_training.epochs == 4
+    assert "On everything other settings held: epochs 4, batch_size 32" in (copy / "README.md").read_text()
+    assert proxyds.read_recipe(copy / "recipe.yaml").check.full_training.batch_size == 32
 
 
 def test_build_then_check_gives_what_a_build_with_a_check_gives(

@@ -17,8 +17,9 @@ from ruamel.yaml import YAML
 
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.recipe import yaml as recipe_yaml
-from proxyds.recipe.models import Recipe, choose_crop_padding, recipe_json_schema
+from proxyds.recipe.models import Recipe, recipe_json_schema
 from proxyds.recipe.presets import SCHEMA_FILE, preset_names, preset_purpose, preset_text
+from proxyds.recipe.sections.training import choose_crop_padding
 from proxyds.recipe.yaml import MAX_RECIPE_BYTES, read_recipe, write_recipe
 from proxyds.text import find_active_text
 
@@ -483,6 +484,17 @@ def test_problems_are_there_for_programs_too(write_recipe_file: RecipeFile) -> N
         (5, 7, "seed"),
         (7, 10, "selection.ratio"),
     ]
+
+
+def test_a_training_on_everything_changes_what_it_names_and_must_name_something(
+    complaint: Callable[..., str], read: Callable[..., Recipe]
+) -> None:
+    text = MINIMAL.replace("depth: [8, 14]", "depth: [8, 14], base_filters: [4, 8, 16]")
+    recipe = read(text + "check: {full_training: {epochs: 80}}\n")
+    assert recipe.check.choose_full_training(recipe.training) == recipe.training.model_copy(update={"epochs": 80})
+    assert read(text + "check: {}\n").check.choose_full_training(recipe.training) == recipe.training
+    assert recipe.sha256 == read(text).sha256
+    assert complaint(text + "check:\n  full_training: {}\n").startswith("r.yaml:6:18 check.full_training: must name")
 
 
 @pytest.mark.parametrize("ratio", ["5", "0", "1.0001", "-0.05", ".inf", ".nan"])

@@ -13,7 +13,7 @@ import pytest
 import proxyds
 from proxyds.errors import CallableError, OutputError, RecipeError, UnknownNameError
 from proxyds.recipe.presets import preset_folder, preset_names
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 
 SPACE = {"network": "resnet", "choices": {"depth": 8, "base_filters": [4, 8]}}
 make = partial(proxyds.Recipe, name="tiny", source={"kind": "digits"}, space=SPACE)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyds.errors import ShortageError, StarvedLabelError
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 from proxyds.seeding import derive_seed, uniform_keys
 from proxyds.selection.draw import check_ratio, design_by, draw_samples
 from proxyds.selection.records import NearestMap, Outcomes, SampleScores

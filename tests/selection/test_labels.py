@@ -18,7 +18,7 @@ from proxyds.artifact.reader import read_manifest
 from proxyds.artifact.tables import read_proxy
 from proxyds.errors import ArtifactError, LabelError, ShortageError, StarvedLabelError
 from proxyds.pipeline.build import build
-from proxyds.recipe.selection import LabelReduction, Selection
+from proxyds.recipe.sections.selection import LabelReduction, Selection
 from proxyds.recipe.yaml import read_recipe
 from proxyds.runtime.storage.store import Store
 from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_samples

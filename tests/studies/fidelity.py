@@ -58,7 +58,7 @@ def list_sets(study: Study, part: Part, probes: Probes, numbers: Iterable[int]) 
         if part.method is not None:
             selected, kept, draw = *choose_subset(study, part, probes, number), number
             samples = train.take(selected) if kept is None else train.take(selected).keep_labels(kept)
-        yield TrainingSet(part.dataset, part.ratio, draw, number, len(samples), samples, n_steps, kept)
+        yield TrainingSet(part.dataset, part.ratio, draw, number, len(samples), samples, settings, n_steps, kept)
 
 
 def choose_subset(

@@ -30,7 +30,7 @@ from proxyds.evaluation.intervals import Estimate, compare_repeats, find_freedom
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.selection import Selection
+from proxyds.recipe.sections.selection import Selection
 from proxyds.space.architecture import Architecture
 from proxyds.training.loop import count_steps
 from tests.studies.candidates import ALL_METHODS

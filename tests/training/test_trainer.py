@@ -432,11 +432,15 @@ def test_settings_that_a_trainer_makes_useless_are_refused_by_name() -> None:
         train_by(recipe_of(probes={"data_parallel": 2}), fit_plainly)
     with pytest.raises(RecipeError, match=r"probes\.epochs"):
         train_by(recipe_of(probes={"epochs": 2}), fit_plainly)
+    with pytest.raises(RecipeError, match=r"check\.full_training"):
+        check_by(Check(full_training={"epochs": 2}), recipe_of(), fit_plainly)
     code = hand_over_trainer(fit_plainly).model_dump()
     for section in (
         {"training": {"epochs": 5, "trainer": code}},
         {"training": {"trainer": code}, "probes": {"data_parallel": 2}},
         {"training": {"trainer": code}, "probes": {"epochs": 2}},
+        {"training": {"trainer": code}, "check": {"full_training": {"epochs": 2}}},
+        {"check": {"trainer": code, "full_training": {"epochs": 2}}},
     ):
         with pytest.raises(ValueError, match="trainer"):
             recipe_of(**section)

@@ -93,7 +93,7 @@ def list_(as_json: bool) -> None:
     """
     from proxyds.recipe.methods import METHODS
     from proxyds.recipe.presets import preset_names, preset_purpose
-    from proxyds.recipe.source import DigitsSource, FolderSource, HubSource, MemorySource, TorchvisionSource
+    from proxyds.recipe.sections.source import DigitsSource, FolderSource, HubSource, MemorySource, TorchvisionSource
     from proxyds.selection.sampling import DRAW_LAWS
     from proxyds.space.networks.families import FAMILIES
     from proxyds.space.networks.plugins import installed_offers

@@ -19,7 +19,7 @@ from proxyds.data.parts import LoadedPart, Part
 from proxyds.data.survey.columns import find_image_column, find_label_column
 from proxyds.data.survey.records import Label
 from proxyds.errors import SourceError
-from proxyds.recipe.source import Columns
+from proxyds.recipe.sections.source import Columns
 from proxyds.text import describe_type, first_line
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from proxyds.data.memory.forms import Held, hold_arrays, hold_pairs, hold_table
 from proxyds.data.memory.values import is_tensor
 from proxyds.errors import LabelError, SourceError
-from proxyds.recipe.source import Columns
+from proxyds.recipe.sections.source import Columns
 from proxyds.text import describe_type, make_plain
 
 CAN_BE = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from proxyds.data.survey.metadata import FINE_LABEL, LABEL_COLUMNS
 from proxyds.errors import LabelError, SourceError
-from proxyds.recipe.source import Columns
+from proxyds.recipe.sections.source import Columns
 
 _LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
 

@@ -22,7 +22,7 @@ from proxyds.data.survey.naming import find_split
 from proxyds.data.survey.records import FoundFile, Survey, SurveyedSplit, name_paths
 from proxyds.data.survey.tars import check_end
 from proxyds.errors import SourceError, SourceNotFoundError
-from proxyds.recipe.source import FolderSource
+from proxyds.recipe.sections.source import FolderSource
 from proxyds.text import make_plain
 
 UNREAD = "images of formats that are not read"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from proxyds.data.survey.naming import name_split, normalize
 from proxyds.data.survey.records import FoundFile, SurveyedSplit, name_paths
 from proxyds.errors import LabelError, SourceError
-from proxyds.recipe.source import FolderSource
+from proxyds.recipe.sections.source import FolderSource
 from proxyds.text import make_plain
 
 BESIDE = "images beside the folders of splits"

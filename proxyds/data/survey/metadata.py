@@ -15,7 +15,7 @@ from proxyds.data.survey.labels import Layout
 from proxyds.data.survey.naming import normalize
 from proxyds.data.survey.records import LABEL_BITS, FoundFile, Label, SurveyedSplit
 from proxyds.errors import LabelError, SourceError
-from proxyds.recipe.source import FolderSource
+from proxyds.recipe.sections.source import FolderSource
 from proxyds.text import first_line, make_plain
 
 NAMES = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})

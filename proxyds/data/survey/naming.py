@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from proxyds.errors import SourceError
-from proxyds.recipe.source import Columns
+from proxyds.recipe.sections.source import Columns
 from proxyds.text import make_plain
 
 WORDS = {

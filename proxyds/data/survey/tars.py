@@ -17,7 +17,7 @@ from proxyds.data.survey.metadata import LABEL_COLUMNS
 from proxyds.data.survey.naming import normalize
 from proxyds.data.survey.records import LABEL_BITS, Label, name_paths
 from proxyds.errors import LabelError, SourceError
-from proxyds.recipe.source import Columns
+from proxyds.recipe.sections.source import Columns
 from proxyds.text import make_plain
 
 RULE = (
