@@ -10,21 +10,24 @@ from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import subtract
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
-from tests.studies.second.plan import BASE, CHOSEN_TRAINING, LONGER, TRAINING
+from tests.studies.second.plan import BASE, CHOSEN_TRAINING, LONGER, METHODS, TRAINING
 from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_reference
 
-JUDGED_AT = "0.05"
-"""The ratio that is judged at."""
-_RANDOM = ("random",)
+JUDGED_AT, N_DRAWS = "0.05", 5
+"""The ratio that is judged at, and draws of what is judged."""
+_ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
+SHORT, LONG = "13 epochs, the base", "63 epochs"
+PLAIN, SOFT, BY_MARGIN = (
+    "52 epochs in batches of 32",
+    "the same with soft labels",
+    "52 epochs in batches of 32, by margin",
+)
 TRAININGS: dict[str, Way] = {
-    "base": Way(BASE, _RANDOM),
-    "base for as much": Way(LONGER, _RANDOM),
-    "without soft labels": Way(TRAINING, _RANDOM),
-    "chosen": Way(CHOSEN_TRAINING, _RANDOM),
-    "base, by margin": Way(BASE, _RANDOM, "margin"),
-    "base for as much, by margin": Way(LONGER, _RANDOM, "margin"),
-    "without soft labels, by margin": Way(TRAINING, _RANDOM, "margin"),
-    "chosen, by margin": Way(CHOSEN_TRAINING, _RANDOM, "margin"),
+    SHORT: _ON_RANDOM,
+    LONG: replace(_ON_RANDOM, variant=LONGER),
+    PLAIN: replace(_ON_RANDOM, variant=TRAINING),
+    SOFT: replace(_ON_RANDOM, variant=CHOSEN_TRAINING),
+    BY_MARGIN: replace(_ON_RANDOM, variant=TRAINING, score="margin"),
 }
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 
@@ -56,20 +59,18 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
 
     Args:
         ranked: By data set.
-        ways: By the name they have in the table; one that lacks rows is left out of it.
+        ways: By the name they have in the table; one without rows is left out of it.
         than: Names of those that the others are compared with.
     """
     every = [*ranked.values()]
-    if not every:
-        return []
-    columns = [*ranked, *(["mean"] if len(ranked) > 1 else []), *(f"less {name}" for name in than)]
-    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     sets = [[each] for each in every] + ([every] if len(every) > 1 else [])
+    columns = [*ranked, *(["mean"] if len(every) > 1 else []), *(f"less {name}" for name in than)]
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, way in ways.items():
         taus = [rank(each, way) for each in sets]
-        if any(each is None for each in taus):
+        if not any(taus):
             continue
-        cells = [each.estimate().as_agreement().shown() for each in taus if each is not None]
+        cells = ["–" if each is None else each.estimate().as_agreement().shown() for each in taus]
         for other in than:
             gain = None if other == name else find_gain(every, way, ways[other])
             cells.append("" if gain is None else gain.shown())
@@ -77,16 +78,14 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
     return lines if len(lines) > 2 else []
 
 
-def find_methods(ranked: Mapping[str, Ranked], score: str, parameter_weight: float) -> dict[str, Way]:
-    """Lists each method that has rows on every data set, as ways to rank that are alike but for it."""
-    found = [{row["method"] for row in each.rows if row["variant"] == TRAINING} for each in ranked.values()]
-    common = set.intersection(*found) if found else set()
-    way = Way(TRAINING, score=score, parameter_weight=parameter_weight)
-    return {name: replace(way, methods=(name,)) for name in sorted(common)}
+def list_methods(score: str, parameter_weight: float) -> dict[str, Way]:
+    """Lists the methods as ways to rank that are alike but for how samples are chosen."""
+    way = Way(TRAINING, n_draws=N_DRAWS, score=score, parameter_weight=parameter_weight)
+    return {name: replace(way, methods=(name,)) for name in METHODS}
 
 
-def find_leading(rows: Rows, architectures: Sequence[Architecture], parameter_weight: float) -> list[str]:
-    """Lists methods by tau with parameters on the tuning half, the best first; those that lack rows are left out.
+def find_leading(rows: Rows, architectures: Sequence[Architecture], parameter_weight: float) -> str | None:
+    """Finds the method with the highest tau with parameters on the tuning half of CIFAR-10; None while one lacks rows.
 
     Args:
         rows: Of CIFAR-10.
@@ -96,10 +95,9 @@ def find_leading(rows: Rows, architectures: Sequence[Architecture], parameter_we
     tuning = take_half(architectures, "tuning")
     reference = read_reference(rows, tuning)
     if reference is None:
-        return []
+        return None
     ranked = Ranked([row for row in rows if is_judged(row)], tuning, reference)
-    found = {
-        name: rank([ranked], way) for name, way in find_methods({"": ranked}, "accuracy", parameter_weight).items()
-    }
-    taus = {name: float(tau.mean[0]) for name, tau in found.items() if tau is not None and name != FEWER_EPOCHS}
-    return sorted(taus, key=lambda name: -taus[name])
+    ways = list_methods("accuracy", parameter_weight)
+    found = {name: rank([ranked], way) for name, way in ways.items() if name != FEWER_EPOCHS}
+    taus = {name: float(tau.mean[0]) for name, tau in found.items() if tau is not None}
+    return max(taus, key=lambda name: taus[name]) if len(taus) == len(found) else None

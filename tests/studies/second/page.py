@@ -214,10 +214,9 @@ def main() -> None:
             rows = keep_whole(rows, architectures)
             pages[study.folder] = render_benchmark(rows, recipe, architectures) if rows else ""
         else:
-            of_each[name] = rows
+            of_each[name], opened = rows, (recipe, architectures)  # both data sets have the same
             pages[study.folder] = render(TITLES[name], rows, architectures) if rows else ""
-    _, recipe, architectures = open_study(STUDIES["cifar10"])
-    pages[RESULTS / "second"] = render_summary(of_each, recipe, architectures)
+    pages[RESULTS / "second"] = render_summary(of_each, *opened)
     for folder, text in pages.items():
         if text:
             folder.mkdir(exist_ok=True)

@@ -14,21 +14,33 @@ from proxyds.space.architecture import Architecture
 from tests.studies.parts import N_EVALUATION, N_TRAIN
 from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.judging import (
+    BY_MARGIN,
+    LONG,
+    PLAIN,
+    SHORT,
+    SOFT,
     TRAININGS,
     find_gain,
     find_leading,
-    find_methods,
+    list_methods,
     read_judging,
     tabulate_ways,
 )
 from tests.studies.second.plan import CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
 from tests.studies.second.run import TEACHER, TEACHER_AT
-from tests.studies.second.weighing import Ranked, Rows, read_seeds
+from tests.studies.second.weighing import Ranked, Rows, rank, read_seeds
 from tests.studies.weighing import find_cost
 
 N_SEEDS = 3
 """The reference has so many seeds when it is whole."""
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+RANKED_BY = {
+    "accuracy and parameters": ("accuracy", PARAMETER_WEIGHT),
+    "accuracy": ("accuracy", 0.0),
+    "margin": ("margin", 0.0),
+    "margin and parameters": ("margin", PARAMETER_WEIGHT),
+}
+UNDECIDED = "Nothing is decided before all rows are there, on both data sets."
 
 
 def render_summary(of_each: Mapping[str, Rows], recipe: Recipe, architectures: Sequence[Architecture]) -> str:
@@ -40,96 +52,95 @@ def render_summary(of_each: Mapping[str, Rows], recipe: Recipe, architectures: S
         architectures: Of both halves; they are the same on each data set.
     """
     ranked = read_judging(of_each, architectures)
-    trainings = tabulate_ways(_name(ranked), TRAININGS, ["base", "base for as much"])
+    titled = {TITLES[name]: each for name, each in ranked.items()}
+    trainings = tabulate_ways(titled, TRAININGS, [SHORT, LONG])
     if not trainings:
         return ""
     seeds = ", ".join(
         f"{len(read_seeds(of_each[name], each.architectures))} of {N_SEEDS} seeds on {TITLES[name]}"
         for name, each in ranked.items()
     )
-    networks = " and ".join(f"{len(each.architectures)} networks on {TITLES[name]}" for name, each in ranked.items())
+    networks = " and ".join(f"{len(each.architectures)} networks on {title}" for title, each in titled.items())
+    every = [*ranked.values()] if ranked.keys() == of_each.keys() else []
     lines = [
         "# The second study: what is judged",
         "",
         f"[The protocol](../protocol.md) says what was chosen where. Here it is judged where nothing was chosen: {networks}, 5 % of the samples, five draws.",
-        f"What is ranked is compared with {seeds} of trainings on everything for 80 epochs. In brackets are [95 % intervals](../../../docs/coverage.md).",
+        f"What is ranked is compared with trainings on everything for 80 epochs: {seeds}. In brackets are [95 % intervals](../../../docs/coverage.md).",
         "",
         "## Training on a subset",
         "",
-        *(f"- {sentence}" for sentence in judge_training(ranked)),
+        *(f"- {sentence}" for sentence in judge_training(every)),
         "",
-        "Kendall's tau, on random samples:",
+        "Kendall's tau on random samples. The first two trainings have batches of 64. 63 epochs cost as much as 52 and a share of the teacher of soft labels.",
         "",
         *trainings,
         "",
     ]
-    rows = of_each.get("cifar10", ())
-    for told, score, weight in (
-        ("accuracy and parameters", "accuracy", PARAMETER_WEIGHT),
-        ("accuracy", "accuracy", 0.0),
-        ("the margin", "margin", 0.0),
-        ("margin and parameters", "margin", PARAMETER_WEIGHT),
-    ):
-        ways = find_methods(ranked, score, weight)
-        table = tabulate_ways(_name(ranked), ways, ["random"]) if len(ways) > 1 and "random" in ways else []
-        if table and weight and score == "accuracy":
-            lines += ["## Choosing samples", "", f"- {judge_choosing(ranked, rows, architectures)}", ""]
-        if table:
-            lines += [f"Ranked by {told}:", "", *table, ""]
-    lines += ["## What it costs", "", *tabulate_costs(recipe, architectures), ""]
-    return "\n".join(lines)
+    tables = {
+        told: tabulate_ways(titled, list_methods(*ranked_by), ["random"]) for told, ranked_by in RANKED_BY.items()
+    }
+    if any(len(table) > 3 for table in tables.values()):  # more than random samples
+        leading = find_leading(of_each["cifar10"], architectures, PARAMETER_WEIGHT)
+        lines += ["## Choosing samples", "", f"- {judge_choosing(every, leading)}", ""]
+        lines += [line for told, table in tables.items() for line in (f"Ranked by {told}:", "", *table, "")]
+    return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures), ""])
 
 
-def _name(ranked: Mapping[str, Ranked]) -> dict[str, Ranked]:
-    return {TITLES[name]: each for name, each in ranked.items()}
+def judge_training(ranked: Sequence[Ranked]) -> list[str]:
+    """Says which training becomes the default, and by what it ranks, in sentences.
 
-
-def judge_training(ranked: Mapping[str, Ranked]) -> list[str]:
-    """Says which training becomes the default, and by what it ranks, in sentences."""
-    every, plain, chosen = [*ranked.values()], TRAININGS["without soft labels"], TRAININGS["chosen"]
-    gains = [find_gain(every, plain, TRAININGS[name]) for name in ("base", "base for as much")]
-    by_teacher = find_gain(every, chosen, plain)
-    by_margin = find_gain(every, TRAININGS["without soft labels, by margin"], plain)
-    if gains[0] is None or gains[1] is None or by_teacher is None or by_margin is None:
-        return []
-    is_default = all(is_above_zero(gain) for gain in gains)
-    return [
-        f"52 epochs in batches of 32 (`{plain.variant}`) gain {gains[0].shown()} over the base, and {gains[1].shown()} over the base for as much computation. "
+    Args:
+        ranked: On all data sets; none while one lacks its reference.
+    """
+    plain = TRAININGS[PLAIN]
+    over_base, over_longer = (find_gain(ranked, plain, TRAININGS[name]) for name in (SHORT, LONG))
+    of_soft, of_margin = (find_gain(ranked, TRAININGS[name], plain) for name in (SOFT, BY_MARGIN))
+    if over_base is None or over_longer is None or of_soft is None or of_margin is None:
+        return [UNDECIDED]
+    is_default = is_above_zero(over_base) and is_above_zero(over_longer)
+    told = [
+        f"52 epochs in batches of 32 gain {over_base.shown()} over the base, and {over_longer.shown()} over 63 epochs, which cost a fifth more. "
         + (
-            "Both are above zero, so they become the default."
+            "Both are above zero, so this is the default."
             if is_default
-            else "It takes both to be above zero to become the default."
+            else "Both have to be above zero for a default."
         ),
-        f"Soft labels gain {by_teacher.shown()} over the same training without them. "
-        + (
-            "That is above zero, so they belong to the default."
-            if is_above_zero(by_teacher)
-            else "That is not shown to be worth a teacher."
-        ),
-        f"Ranking by the mean margin gains {by_margin.shown()} over ranking by accuracy. "
-        + (
-            "That is above zero, so it replaces accuracy."
-            if is_above_zero(by_margin)
-            else "So accuracy stays what ranks."
-        ),
+        f"Soft labels gain {of_soft.shown()} over the same training without them. "
+        + ("They are worth a teacher." if is_above_zero(of_soft) else "They are not shown to be worth a teacher."),
+        f"Ranking by the mean margin gains {of_margin.shown()} over ranking by accuracy. "
+        + ("So the margin ranks." if is_above_zero(of_margin) else "So accuracy ranks."),
     ]
+    return told if is_default else told[:1]
 
 
-def judge_choosing(ranked: Mapping[str, Ranked], rows: Rows, architectures: Sequence[Architecture]) -> str:
-    """Says whether choosing samples helps, in a sentence."""
-    methods = find_methods(ranked, "accuracy", PARAMETER_WEIGHT)
-    leading = [name for name in find_leading(rows, architectures, PARAMETER_WEIGHT) if name in methods]
-    if not leading or leading[0] == "random":
-        return "Random samples lead on the tuning half, so choosing does not help."
-    gain = find_gain([*ranked.values()], methods[leading[0]], methods["random"])
-    assert gain is not None
-    told = f"`{leading[0]}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples, both ranked with parameters. "
-    return told + ("Choosing helps." if is_above_zero(gain) else "So choosing is not shown to help.")
+def judge_choosing(ranked: Sequence[Ranked], leading: str | None) -> str:
+    """Says whether choosing samples helps, in a sentence.
+
+    Args:
+        ranked: On all data sets; none while one lacks its reference.
+        leading: The method of `find_leading`.
+    """
+    ways = list_methods("accuracy", PARAMETER_WEIGHT)
+    controls = {name: rank(ranked, ways[name]) for name in ("random", "stratified")}
+    gain = None if leading is None else find_gain(ranked, ways[leading], ways["random"])
+    if leading is None or gain is None or any(each is None for each in controls.values()):
+        return UNDECIDED
+    if leading != "random" and is_above_zero(gain):
+        return f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples, both ranked with parameters. Choosing helps."
+    taus = {name: float(each.mean[0]) for name, each in controls.items() if each is not None}
+    default = max(taus, key=lambda name: taus[name])
+    told = (
+        "Random samples lead on the tuning half."
+        if leading == "random"
+        else f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples, both ranked with parameters."
+    )
+    return f"{told} So choosing is not shown to help, and `{default}` samples are the default."
 
 
-def is_above_zero(gain: EstimateRecord | None) -> bool:
+def is_above_zero(gain: EstimateRecord) -> bool:
     """Whether an interval lies above zero."""
-    return gain is not None and gain.low is not None and gain.low > 0
+    return gain.low is not None and gain.low > 0
 
 
 def tabulate_costs(recipe: Recipe, architectures: Sequence[Architecture]) -> list[str]:
@@ -145,5 +156,5 @@ def tabulate_costs(recipe: Recipe, architectures: Sequence[Architecture]) -> lis
         changed = recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
         probes = choose_probes(architectures[:n_networks], recipe.probes)
         lines.append(f"| {method} | {find_cost(method, changed, probes, N_TRAIN, N_EVALUATION) / full:.2f} |")
-    share = 0.05 * VARIANTS[TRAINING].settings.get("epochs", recipe.training.epochs) * N_TRAIN * mean / full
+    share = 0.05 * VARIANTS[TRAINING].settings["epochs"] / VARIANTS[LENGTH].settings["epochs"]
     return [*lines, "", f"A training on 5 % takes {100 * share:.1f} % of one on everything."]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxyds.artifact.evidence_records import EstimateRecord
+from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
 from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau
 from proxyds.space.architecture import Architecture
@@ -130,12 +131,14 @@ class Way:
     Attributes:
         variant: How they are trained.
         methods: How samples are chosen; what is ranked is the mean over these.
+        n_draws: Of each method.
         score: The column that ranks.
         parameter_weight: What the number of parameters counts beside it.
     """
 
     variant: str
     methods: tuple[str, ...] = ("random", "stratified")
+    n_draws: int = 3
     score: str = "accuracy"
     parameter_weight: float = 0.0
 
@@ -149,6 +152,8 @@ def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
         None where there is no data set, or a row is missing or has no score.
     """
     names = list(dict.fromkeys(each.name for one in ranked for each in one.architectures))
+    if not names:
+        return None
     included = leave_out(len(names), in_pairs=True)
     taus = []
     for one in ranked:
@@ -160,19 +165,23 @@ def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
         for of_draws in measured:
             scores = add_parameters(of_draws, n_parameters, way.parameter_weight) if way.parameter_weight else of_draws
             taus.append([kendall_tau(one.reference, of_draw, included[:, columns]) for of_draw in scores])
-    return LeftOut(np.mean(taus, axis=0), len(names), len(names) * (len(names) - 1) // 2, has_common_draws=True)
+    return LeftOut(
+        np.mean(taus, axis=0),
+        len(names),
+        len(names) * (len(names) - 1) // 2,
+        has_common_draws=way.methods != (FEWER_EPOCHS,),
+    )
 
 
 def read_scores(ranked: Ranked, way: Way) -> Floats | None:
     """Reads what ranks, (M, D, n): methods, draws, networks; higher is better. None where one is missing."""
     of = [row for row in ranked.rows if row["variant"] == way.variant and row["method"] in way.methods]
     found = {(row["method"], int(row["number"]), row["architecture"]): row[way.score] for row in of}
-    draws = sorted({key[1] for key in found})
     texts = [
-        [[found.get((method, draw, each.name), "") for each in ranked.architectures] for draw in draws]
+        [[found.get((method, draw, each.name), "") for each in ranked.architectures] for draw in range(way.n_draws)]
         for method in way.methods
     ]
-    if not draws or not all(text for of_method in texts for of_draw in of_method for text in of_draw):
+    if not all(text for of_method in texts for of_draw in of_method for text in of_draw):
         return None
     return np.array(texts, dtype=float) * (-1 if way.score in ("loss", "train_loss_sum") else 1)
 
