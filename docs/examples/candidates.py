@@ -27,9 +27,18 @@ def make(shape: tuple[int, int, int]) -> torch.nn.Module:
     return proxyds.build_network("resnet", parameters, n_labels=10, image_shape=(1, 8, 8))
 
 
-def train(network: torch.nn.Module, data: TensorDataset, held_out: TensorDataset, recipe: str | Path) -> float:
+def train(
+    network: torch.nn.Module,
+    data: TensorDataset,
+    held_out: TensorDataset,
+    recipe: proxyds.Recipe,
+    *,
+    on_everything: bool = False,
+) -> float:
     """Trains a network with a recipe's epochs, batches, learning rate and crops; returns its accuracy on other samples."""
-    settings = proxyds.read_recipe(recipe).training
+    settings = recipe.training
+    if on_everything and recipe.check is not None:
+        settings = recipe.check.choose_full_training(settings)
     mean, deviation = data.tensors[0].mean(), data.tensors[0].std()
     augment = RandomCrop(data.tensors[0].shape[-2:], padding=settings.crop_padding)
     batches = DataLoader(data, settings.batch_size, shuffle=True, drop_last=True)
@@ -52,10 +61,11 @@ def train(network: torch.nn.Module, data: TensorDataset, held_out: TensorDataset
 if __name__ == "__main__":
     proxy, out = sys.argv[1:]
     data, held_out = proxyds.torch_dataset(proxy), proxyds.torch_dataset(proxy, "validation")
+    recipe = proxyds.read_recipe(Path(proxy, "recipe.yaml"))
     with Path(out).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["architecture", "accuracy", "n_parameters"])
         for shape in SHAPES:
             network = make(shape)
             n_parameters = sum(weight.numel() for weight in network.parameters())
-            writer.writerow([name(shape), train(network, data, held_out, Path(proxy, "recipe.yaml")), n_parameters])
+            writer.writerow([name(shape), train(network, data, held_out, recipe), n_parameters])

@@ -30,15 +30,17 @@ def weigh_spending(
         n_test: Test samples.
         stages: What the build took.
     """
-    trained = [row for row in runs.to_pylist() if row["origin"] == "trained"]
+    rows = runs.to_pylist()
+    trained = [row for row in rows if row["origin"] == "trained"]
     on_proxy, on_full = (
         [row for row in trained if (row["dataset"], row["ratio"]) == key] for key in ((PROXY, own_ratio), (FULL, 1.0))
     )
     proxy_flops, proxy_training, proxy_seconds = _average(on_proxy)
     full_flops, full_training, full_seconds = _average(on_full)
-    if (
-        full_flops is None and proxy_flops is not None
-    ):  # the accuracies on everything were known: what they would have taken
+    of_another = [row["run_flops"] for row in rows if row["dataset"] == FULL and row["run_flops"] is not None]
+    if full_flops is None and of_another:  # another proxy's runs on everything tell what they took
+        full_flops = float(np.mean(of_another))
+    if full_flops is None and proxy_flops is not None:  # what they would have taken
         would = [row["n_epochs"] * n_full * row["training_flops"] + n_test * row["forward_flops"] for row in on_proxy]
         full_flops = float(np.mean(would))
     build_flops = _add([stage.flops for stage in stages])

@@ -282,8 +282,8 @@ def _check_enough(measured: Measured, own_ratio: float, failures: Sequence[str])
     for key, name in zip(needed, (FULL, f"{PROXY} {own_ratio:g}"), strict=True):
         for number, row in enumerate(measured.accuracies[key], start=1):
             if np.ptp(row) == 0:
-                longer = "train longer (training.epochs), or on more samples (selection.ratio)"
-                shorter = "they are saturated: train shorter (training.epochs), on smaller images (source.image_size) or harder data"
+                longer = "train longer (training.epochs, and check.full_training where it is set), or on more samples (selection.ratio)"
+                shorter = "they are saturated: train shorter (training.epochs, and check.full_training where it is set), on smaller images (source.image_size) or harder data"
                 raise EvidenceError(
                     f"check: accuracies must differ to be ranked; all {n} architectures have {row[0]:.4g} on {name}, number "
                     f"{number}; {shorter if row[0] == 1 else longer}"

@@ -78,13 +78,13 @@ def keep_listed(architectures: Sequence[Architecture], reference: Reference) -> 
 
 
 def read_reference(
-    recipe: Recipe, reference: Reference | None, data: Source, architectures: Sequence[Architecture]
+    recipe: Recipe, check: Check, data: Source, architectures: Sequence[Architecture]
 ) -> tuple[str, list[dict[str, Any]]]:
     """Reads full-data accuracies that were measured elsewhere, from a CSV file or another proxy.
 
     Args:
         recipe: The proxy's, with networks trained as in its check.
-        reference: Where the accuracies are; None where the check trains for them.
+        check: Names where the accuracies are, unless it trains for them.
         data: The recipe's source.
         architectures: Those that must have one.
 
@@ -94,9 +94,9 @@ def read_reference(
     Raises:
         AccuracyTableError: There are none at that place, or they are of other architectures or another training.
     """
-    if reference is None:
+    if check.reference is None:
         return TRAINED_HERE, []
-    path = find_reference(reference)
+    reference, path = check.reference, find_reference(check.reference)
     if not path.is_dir():
         origin = f"table {make_plain(path.name)}"
         accuracies = read_accuracies(path, reference, architectures)
@@ -106,11 +106,13 @@ def read_reference(
     manifest, tables = read_proxy(path, images_of=())
     origin = f"proxy {manifest.name} {manifest.version}"
     other = read_own_recipe(path)
+    checked = other.check or Check()
+    in_full = checked.choose_full_training(checked.choose_training(other.training))
     for what, there, here in (
         ("source", manifest.source.fingerprint, data.facts.fingerprint),
         ("section source", *(each.source.model_dump(exclude={"path"}) for each in (other, recipe))),
         ("seed, which carves the splits", other.seed, recipe.seed),
-        ("training", (other.check or Check()).choose_training(other.training), recipe.training),
+        ("training on everything", in_full, check.choose_full_training(recipe.training)),
         ("protocol", other.importance.protocol, recipe.importance.protocol),
     ):
         if there != here:

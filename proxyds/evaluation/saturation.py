@@ -8,11 +8,11 @@ from proxyds.selection.probe import find_needed_accuracy
 _EXPLANATIONS = (
     (
         "no better than chance ({floor:.1%} is three standard errors above it)",
-        "train longer (training.epochs), or on more samples",
+        "train longer (training.epochs, and check.full_training where it is set), or on more samples",
     ),
     (
         "as good as 100 % ({ceiling:.1%} is three standard errors below it)",
-        "train shorter (training.epochs), on smaller images (source.image_size) or on harder data; training longer does not help",
+        "train shorter (training.epochs, and check.full_training where it is set), on smaller images (source.image_size) or on harder data; training longer does not help",
     ),
 )
 

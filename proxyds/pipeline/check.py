@@ -210,7 +210,7 @@ def choose_ranked(session: Session, settings: Check, architectures: Sequence[Arc
         architectures = keep_listed(architectures, settings.reference)
     ranked = sample_architectures(architectures, settings.architectures, recipe.seed)
     recipe = session.for_check(settings).recipe
-    read_reference(recipe, settings.reference, _read_as(session, settings.reference), ranked)
+    read_reference(recipe, settings, _read_as(session, settings.reference), ranked)
     if len(ranked) < MIN_ARCHITECTURES:
         remedy = "raise check.architectures" if settings.architectures < MIN_ARCHITECTURES else "make the space larger"
         few = f"{len(ranked)} architectures are ranked; intervals of the evidence and chances of `rank` take {MIN_ARCHITECTURES} at least: {remedy}"
@@ -376,7 +376,7 @@ def check_ranking(
     own_draws = list_own_draws(recipe, scores, manifest, tables)
     runs = list_check_runs(session, settings, ranked, scores, own_draws)
     data, session = _read_as(session, settings.reference), session.for_check(settings)
-    reference, reference_rows = read_reference(session.recipe, settings.reference, data, ranked)
+    reference, reference_rows = read_reference(session.recipe, settings, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(show_together, runs=runs, on_progress=session.on_progress)
     results, failures = run_each(tasks, session.store, session.engine, watch)
@@ -405,7 +405,7 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
         execution.on_progress(StageEnded("runs", warning=message))
 
     runs = read_runs(path, architectures, recipe.selection.ratio, warn)
-    settings = settings.model_copy(update={"reference": None, "trainer": None})
+    settings = settings.model_copy(update={"reference": None, "full_training": None, "trainer": None})
     origin = f"table {make_plain(path.name)}"
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))
     return _write_evidence(folder, recipe, settings, manifest, runs, provenance)

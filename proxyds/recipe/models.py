@@ -172,7 +172,7 @@ class Check(Section):
     )
     full_training: FullTraining | None = Field(
         None,
-        description="What is other than in the section training where networks train on everything; null: nothing.",
+        description="Settings that replace those of the section training where networks train on everything; null: none.",
     )
     trainer: CodeSpec | None = Field(
         None, description="Who trains here, `trainer=` of `proxyds.check`; null: as the section training says."
@@ -189,7 +189,11 @@ class Check(Section):
         return own if self.trainer is None else Training(trainer=self.trainer)
 
     def choose_full_training(self, own: Training) -> Training:
-        """Chooses how architectures are trained on everything, by how they are on a proxy."""
+        """Chooses how architectures are trained on everything.
+
+        Args:
+            own: How they are trained on a proxy.
+        """
         return own if self.full_training is None else self.full_training.change(own)
 
 
@@ -280,10 +284,14 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _leaves_training_to_its_trainer(self) -> Recipe:
+        if self.training.trainer is not None and (place := self.find_left_to_trainer()):
+            raise fault(LEFT_TO_TRAINER, place)
+        return self
+
+    @model_validator(mode="after")
     def _has_equal_parts(self) -> Recipe:
         n, batch_size = self.probes.data_parallel, self.training.batch_size
-        if self.training.trainer is not None and (useless := self.find_useless()):
-            raise fault(LEFT_TO_TRAINER, useless)
         fitting = [n for n in range(1, MAX_PARTS + 1) if batch_size % n == 0 and batch_size >= 2 * n]
         if n not in fitting:
             raise fault(
@@ -332,7 +340,7 @@ class Recipe(Section):
                 raise fault(f"must be plain text, it holds {trouble}", ".".join(place))
         return self
 
-    def find_useless(self) -> str:
+    def find_left_to_trainer(self) -> str:
         """Names a setting besides the section `training` that a trainer of one's own does not take; nothing where there is none."""
         has_full_training = self.check is not None and self.check.full_training is not None
         useless = [f"probes.{name}" for name in ("epochs", "data_parallel") if name in self.probes.list_set()]

@@ -230,7 +230,7 @@ def check_above_chance(probes: Sequence[Probe], doubts: Sequence[str] = ()) -> N
         return
     learned = [each for each in probes if each.accuracy >= needed]
     if job.settings.trainer is None:
-        advice = f"Train longer (probes.epochs, now {len(probes[0].losses)}), or change training.learning_rate"
+        advice = f"Train longer ({_name_epochs(probes[0])}), or change training.learning_rate"
     else:
         advice = "Let the trainer train longer or at another rate, on images as it gets them and no others"
     if learned:
@@ -340,7 +340,7 @@ def warn_of_likeness(lightest: Sequence[Probe], heaviest: Sequence[Probe], more:
         f"too close: the lightest is right on {light.mean():.1%} of the {len(labels):,} evaluation samples and the heaviest on "
         f"{heavy.mean():.1%}; on {n_light:g} the lightest alone is right, on {n_heavy:g} the heaviest. Accuracies must differ by two "
         f"standard errors, {2 * error:.1%}, to be told apart. {what_for}Widen the space, or {more}; "
-        "where both are near 100 %, train shorter (training.epochs) or on smaller images (source.image_size)"
+        "where both are near 100 %, train shorter (training.epochs, and probes.epochs where it is set) or on smaller images (source.image_size)"
     )
 
 
@@ -362,12 +362,12 @@ def compare_accuracies(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tupl
 
 
 def _advise(probe: Probe) -> str:
-    epochs = (
-        f"training.epochs and probes.epochs, now {len(probe.losses)}"
-        if probe.job.settings.trainer is None
-        else "in the trainer"
-    )
+    epochs = _name_epochs(probe) if probe.job.settings.trainer is None else "in the trainer"
     return f"Train shorter ({epochs}), on smaller images (source.image_size) or harder data, or widen the space"
+
+
+def _name_epochs(probe: Probe) -> str:
+    return f"training.epochs, or probes.epochs where it is set; probes had {len(probe.losses)}"
 
 
 def choose_probes(architectures: Sequence[Architecture], probes: Probes) -> list[Architecture]:

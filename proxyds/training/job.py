@@ -58,7 +58,7 @@ class TrainingSetup:
     Attributes:
         n_labels: Size of a network's output.
         image_shape: (C, H, W).
-        settings: How networks are trained.
+        settings: How networks are trained, unless a training set of a check has its own.
         seed: The recipe's.
         device: `cpu` or a CUDA device.
         arithmetic: What a network's bits depend on besides: see `machine.describe_arithmetic`.
@@ -226,7 +226,7 @@ class TrainingJob(TrainingSetup):
     @contextmanager
     def within_memory(self) -> Iterator[None]:
         """Makes a failed training of one that does not fit into memory, see `within_memory`."""
-        of_step = f"training.batch_size, now {self.settings.batch_size}"
+        of_step = f"batch_size, now {self.settings.batch_size}"
         fewer = f"fewer samples a step ({of_step if self.settings.trainer is None else 'in the trainer'})"
         with within_memory(self.architecture.name, self.device, fewer):
             yield

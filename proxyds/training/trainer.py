@@ -65,8 +65,8 @@ def train_by(recipe: Recipe, trainer: object | None) -> Recipe:
         return recipe  # which names the trainer for its check alone
     if trouble := recipe.training.find_useless():
         raise RecipeError(f"training: {trouble}")
-    if useless := recipe.find_useless():
-        raise RecipeError(f"{useless}: {LEFT_TO_TRAINER}")
+    if place := recipe.find_left_to_trainer():
+        raise RecipeError(f"{place}: {LEFT_TO_TRAINER}")
     _refuse_silent(trainer, code, [recipe.selection.method, *(recipe.check.controls if recipe.check else ())])
     return recipe if own is not None else recipe.model_copy(update={"training": Training(trainer=code)})
 
@@ -87,7 +87,7 @@ def check_by(settings: Check, recipe: Recipe, trainer: object | None) -> Check:
             raise CallableError(ask_for(own, "training.trainer"))
         return settings
     if settings.full_training is not None:
-        raise RecipeError(f"check.full_training: {LEFT_TO_TRAINER}")
+        raise RecipeError(f"check.full_training: {LEFT_TO_TRAINER}: overrides=['check.full_training=null']")
     code = hand_over_trainer(trainer)
     if own is None or own.sha256 != code.sha256:
         return settings.model_copy(update={"trainer": code})

@@ -77,13 +77,20 @@ def test_runs_of_another_proxy_cost_this_check_nothing() -> None:
         PROXY, [400, 600], [2.0, 4.0], n_epochs=10.0
     )
     found = weigh_spending(make_runs_table(rows), 0.1, 100, 0, [])
-    assert (found.full_flops, found.full_seconds) == (4000, None)
+    assert (found.full_flops, found.full_seconds) == (10**9, None)
     assert (found.check_flops, found.check_seconds) == (1000, 7)
     assert found.pays_after == 0
 
 
+def test_accuracies_of_a_table_would_have_cost_the_epochs_of_the_proxys_trainings() -> None:
+    of_table = {"origin": "table t.csv", "run_flops": None}
+    rows = rows_of(FULL, [[0.1, 0.2]], **of_table) + spending_rows(PROXY, [400, 600], [2.0, 4.0], n_epochs=10.0)
+    assert weigh_spending(make_runs_table(rows), 0.1, 100, 0, []).full_flops == 4000
+
+
 def test_where_nothing_was_trained_nothing_was_spent() -> None:
-    rows = rows_of(FULL, [[0.1, 0.2]], origin="table t.csv") + rows_of(PROXY, [[0.1, 0.2]], origin="table t.csv")
+    of_table = {"origin": "table t.csv", "run_flops": None, "training_seconds": None, "test_seconds": None}
+    rows = rows_of(FULL, [[0.1, 0.2]], **of_table) + rows_of(PROXY, [[0.1, 0.2]], **of_table)
     found = weigh_spending(make_runs_table(rows), 0.1, 100, 0, [stage(30.0, 7000)])
     assert (found.full_flops, found.proxy_flops, found.full_seconds, found.proxy_seconds) == (None,) * 4
     assert (found.check_flops, found.check_seconds) == (0, 0)

@@ -13,7 +13,7 @@ import pytest
 from proxyds.artifact.ranking_table import COLUMNS, describe_architecture, make_runs_table
 from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.external import find_reference, read_accuracies, read_reference, read_runs, take_full_runs
-from proxyds.recipe.models import Reference
+from proxyds.recipe.models import Check, Reference
 from proxyds.space.architecture import Architecture
 
 SMALL = Architecture("net depth=8", "resnet", {"depth": 8, "multiplier": 1}, 10, 30, 100)
@@ -272,7 +272,9 @@ def test_a_reference_that_is_nowhere_is_refused_with_every_place(
 
 def test_a_reference_becomes_a_row_for_each_architecture_from_the_lightest(table: Table) -> None:
     path, source = table(f"{PLAIN}other,0.9\n"), cast(Any, SimpleNamespace(train=range(1000)))
-    origin, listed = read_reference(cast(Any, None), reference_of(path), source, [LARGE, SMALL, MIDDLE])
+    origin, listed = read_reference(
+        cast(Any, None), Check(reference=reference_of(path)), source, [LARGE, SMALL, MIDDLE]
+    )
     assert origin == "table known.csv"
     rows = make_runs_table(listed).to_pylist()
     assert [(row["architecture"], row["accuracy"]) for row in rows] == list(SHARES.items())

@@ -261,7 +261,10 @@ def test_networks_may_train_otherwise_on_everything_and_the_card_says_how(
         assert (row["n_epochs"] == same["n_epochs"]) == (row["dataset"] != "full")
         assert (row["n_steps"] == same["n_steps"]) == (row["dataset"] != "full")
     assert opening.read_manifest(copy).evidence.check.full_training.epochs == 4
-    assert "On everything other settings held: epochs 4, batch_size 32" in (copy / "README.md").read_text()
+    told = escape_markdown("epochs 4, batch_size 32")
+    text = (copy / "README.md").read_text()
+    assert f"Trainings on everything differed: {told}." in text
+    assert f"but for these settings: {told}." in text
     assert proxyds.read_recipe(copy / "recipe.yaml").check.full_training.batch_size == 32
 
 
@@ -365,6 +368,11 @@ def test_another_proxys_reference_runs_serve_too(
 ) -> None:
     store = copy_without(session_store, tmp_path / "store", " on full")
     changes = ["selection.ratio=0.2", "check.draws=1", f"check.reference={checked}", "check.architectures=5"]
+    changes += [
+        "training.epochs=4",
+        "probes.epochs=3",
+        "check.full_training.epochs=3",
+    ]  # on everything as that proxy did
     built = proxyds.build(proxyds.read_recipe(recipe, changes), tmp_path / "p", store=store, device="cpu")
     assert not [entry for entry in store.entries() if " on full" in entry.name]
     assert built.manifest.evidence is not None
@@ -386,6 +394,9 @@ def test_a_reference_that_was_trained_otherwise_is_refused(
     path = tmp_path / "other.yaml"
     path.write_text(RECIPE.replace("epochs: 3", "epochs: 4") + f"check: {{reference: {checked}}}\n")
     with pytest.raises(AccuracyTableError, match="must have the same training"):
+        proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
+    path.write_text(f"{RECIPE}check: {{reference: {checked}, full_training: {{epochs: 4}}}}\n")
+    with pytest.raises(AccuracyTableError, match="training on everything .* epochs is 3 there, and 4 here"):
         proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
     path.write_text(f"{RECIPE}seed: 7\ncheck: {{reference: {checked}}}\n")
     with pytest.raises(AccuracyTableError, match="must have the same seed, which carves the splits"):

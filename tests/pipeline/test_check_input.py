@@ -355,7 +355,9 @@ def test_a_proxy_that_was_not_checked_or_made_otherwise_is_no_reference(
     other = Path(shutil.copytree(four, tmp_path / "other"))
     recipe = other / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("epochs: 5", "epochs: 6"))
-    assert "must have the same training as this proxy" in refused(60, *quiet("proxy", "--reference", "other"))
+    assert "must have the same training on everything as this proxy" in refused(
+        60, *quiet("proxy", "--reference", "other")
+    )
 
 
 # Runs that were made elsewhere

@@ -87,7 +87,7 @@ def test_a_training_that_does_not_fit_into_memory_fails_and_says_what_needs_less
 
     monkeypatch.setattr(TrainingJob, "run", run_out)
     job = kind(**vars(SETUP), architecture=NET, train=TRAIN, held_out=HELD_OUT)
-    with pytest.raises(TrainingError, match=r"^net: .*memory.*training.batch_size, now 16"):
+    with pytest.raises(TrainingError, match=r"^net: .*memory.*batch_size, now 16"):
         (train_probe if kind is ProbeJob else train_and_test)(folder=tmp_path, report=lambda *_: None, **vars(job))
 
 

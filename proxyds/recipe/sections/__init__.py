@@ -1,1 +1,1 @@
-"""Sections of a recipe that stand alone; the others are in `recipe.models`."""
+"""The larger sections of a recipe; the others are in `recipe.models`."""

@@ -11,7 +11,7 @@ from proxyds.section import CodeSpec, Section, fault
 MAX_EPOCHS, MAX_PADDING = 10_000, 64
 FORMER_PADDING = 4
 """Trainings whose recipe named no padding had this one, whatever the size of their images, before the default went by the side."""
-LEFT_TO_TRAINER = "must be left out with a trainer of one's own, which trains in one process, in its own way"
+LEFT_TO_TRAINER = "must be left out with a trainer of one's own, which trains in its own way"
 """Why a recipe with a trainer may not have a setting."""
 
 _Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
@@ -83,10 +83,12 @@ def choose_crop_padding(side: int) -> int:
 
 
 class FullTraining(Section):
-    """What is other than in the section `training` where a check trains on everything; null: nothing.
+    """Settings that replace those of the section `training` where a check trains on everything; null keeps one.
 
     What serves a few samples best, small batches for many epochs, need not be how networks are trained in the end.
     """
+
+    later = frozenset({"epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule"})
 
     epochs: _Epochs | None = Field(None, description="Passes over the data.", examples=[80])
     batch_size: _BatchSize | None = Field(None, description="Samples a step.", examples=[128])
@@ -98,11 +100,9 @@ class FullTraining(Section):
     @model_validator(mode="after")
     def _names_something(self) -> FullTraining:
         if not self.list_set():
-            raise fault(
-                "must name what is other on everything, it names nothing; for example {epochs: 80}, or leave it out"
-            )
+            raise fault("must name a setting to replace, it names none; for example {epochs: 80}, or leave it out")
         return self
 
     def change(self, own: Training) -> Training:
-        """Returns the training with what is other on everything."""
-        return own.model_copy(update=self.model_dump(exclude_none=True))
+        """Returns the training on everything, by how networks are trained on a proxy."""
+        return own.model_copy(update=self.model_dump())
