@@ -396,7 +396,7 @@ def test_a_reference_that_was_trained_otherwise_is_refused(
     with pytest.raises(AccuracyTableError, match="must have the same training"):
         proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
     path.write_text(f"{RECIPE}check: {{reference: {checked}, full_training: {{epochs: 4}}}}\n")
-    with pytest.raises(AccuracyTableError, match="training on everything .* epochs is 3 there, and 4 here"):
+    with pytest.raises(AccuracyTableError, match=r"training on everything .* epochs is 3 there, and 4 here"):
         proxyds.build(path, tmp_path / "p", store=Store(session_store), device="cpu")
     path.write_text(f"{RECIPE}seed: 7\ncheck: {{reference: {checked}}}\n")
     with pytest.raises(AccuracyTableError, match="must have the same seed, which carves the splits"):
