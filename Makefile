@@ -76,8 +76,8 @@ study: install ## run what is missing of the comparison of selection methods, it
 	$(BIN)/python -m tests.studies.fidelity
 	$(BIN)/python -m tests.docs.figures
 
-study-2: install ## run what is missing of the second study on DATA, or of its STAGES, for MINUTES (hours; cards/fidelity/protocol.md)
-	$(BIN)/python -m tests.studies.second.run $(STAGES) $(if $(DATA),--data $(DATA)) $(if $(MINUTES),--minutes $(MINUTES))
+study-2: install ## run what is missing of the second study on DATA, or of its STAGES, the first DRAWS, for MINUTES (hours; cards/fidelity/protocol.md)
+	$(BIN)/python -m tests.studies.second.run $(STAGES) $(if $(DATA),--data $(DATA)) $(if $(DRAWS),--draws $(DRAWS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 study-pages: install ## write the pages in cards/fidelity again from their rows, and the figures that are taken from them (minutes)
 	$(BIN)/python -m tests.studies.results

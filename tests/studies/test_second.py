@@ -423,6 +423,22 @@ def test_the_plan_is_that_of_the_protocol() -> None:
     assert not changed  # every value of a factor is another than the base's
 
 
+def test_the_first_draws_are_those_of_the_whole_stage() -> None:
+    _, _, architectures = open_study(run.STUDIES["cifar10"])
+    probes = Probes(None, None, architectures, None, None, None)
+    places = [Path("no-rows.csv"), Path("none.npz"), Path("none.npy")]
+    first, every = (
+        [
+            job.key
+            for job in run.list_jobs({"reference": run.keep_draws(STAGES["cifar10"]["reference"], n)}, probes, *places)
+        ]
+        for n in (1, None)
+    )
+    assert first == every[:24]
+    assert {key.number for key in first} == {0}
+    assert len(every) == 3 * 24
+
+
 def test_values_of_unlike_factors_are_joined() -> None:
     joined = combine(("epochs-52", "soft-4", "batch-32", "side-8", "smoothing"))
     assert joined.settings == {"epochs": 52, "batch_size": 32}

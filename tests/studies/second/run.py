@@ -257,6 +257,11 @@ def list_jobs(
                     yield replace(job, chosen=chosen)
 
 
+def keep_draws(sets: Sequence[Set], n: int | None) -> list[Set]:
+    """Keeps the first n draws of some sets; None for all."""
+    return [each if n is None else replace(each, n_draws=min(n, each.n_draws)) for each in sets]
+
+
 def find(subsets: Path, method: str, ratio: float, number: int, probes: Probes) -> NDArray[np.bool_]:
     """Finds the samples of a draw; see `find_subset`."""
     return find_subset(subsets, method, ratio, number, change_probes(probes, method))
@@ -293,15 +298,17 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 @click.command(help=__doc__)
 @click.argument("names", metavar="[STAGES]...", nargs=-1)
 @click.option("--data", type=click.Choice([*STUDIES]), default="cifar10", show_default=True)
+@click.option("--draws", type=click.IntRange(1), help="Only the first so many draws, or seeds of the reference.")
 @click.option("--minutes", type=float, help="Begin no training after so many minutes.")
 @click.option("--jobs", "n_workers", default=2, help="Trainings at once.")
-def main(names: tuple[str, ...], data: str, minutes: float | None, n_workers: int) -> None:
+def main(names: tuple[str, ...], data: str, draws: int | None, minutes: float | None, n_workers: int) -> None:
     """Runs what is missing of some stages of a data set, all unless some are named."""
     if unknown := sorted({*names} - {*STAGES[data]}):
         raise click.BadParameter(f"no stage of {data}: {', '.join(unknown)}; known: {', '.join(STAGES[data])}")
     load_plugins([PLUGIN])
     os.environ.update(WORKER_ENVIRONMENT)
-    study, store, stages = STUDIES[data], Store(), {name: STAGES[data][name] for name in names or STAGES[data]}
+    study, store = STUDIES[data], Store()
+    stages = {name: keep_draws(STAGES[data][name], draws) for name in names or STAGES[data]}
     rows, subsets = study.folder / "rows.csv", study.folder / "subsets.npz"
     with show_progress(quiet=False) as on_progress, LocalWorkers() as engine:
         probes = prepare(study, store, engine, on_progress)
