@@ -389,19 +389,19 @@ def _is_stored(session: Session, task: Task | None) -> bool:
 def _plan_probes(session: Session, timing: Timing, listed: Sequence[ProbeJob]) -> list[PlannedProbe]:
     jobs = [(job, _is_stored(session, job.task)) for job in listed]
     is_known = session.recipe.training.trainer is None
-    timing.time([job.architecture for job, is_stored in jobs if is_known and not is_stored])
+    timing.time([(job.architecture, job.settings) for job, is_stored in jobs if is_known and not is_stored])
     planned = []
     for job, is_stored in jobs:
         seconds = 0.0 if is_stored else None
         if job.flops is not None and not is_stored:
-            seconds = timing.expect(job.architecture, job.flops)
+            seconds = timing.expect(job.architecture, job.settings, job.flops)
         planned.append(PlannedProbe(job.name.removeprefix("probe "), job.architecture, is_stored, job.flops, seconds))
     return planned
 
 
 def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
     is_known = all(run.training_set.n_steps is not None for run in runs)
-    timing.time(run.architecture for run in runs if run.job is not None and is_known)
+    timing.time((run.architecture, run.training_set.settings) for run in runs if run.job is not None and is_known)
 
     def find_kind(run: Run) -> tuple[int, float]:
         return DATASETS.index(run.training_set.dataset), run.training_set.ratio
@@ -413,7 +413,7 @@ def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Se
         flops = seconds = None
         if is_known:
             flops = sum(run.flops for run in missing)
-            seconds = sum(timing.expect(run.architecture, run.flops) for run in missing)
+            seconds = sum(timing.expect(run.architecture, run.training_set.settings, run.flops) for run in missing)
         n_stored = len(of_kind) - len(missing)
         planned.append(PlannedRuns(DATASETS[dataset], ratio, len(of_kind), n_stored, flops, seconds))
     architectures = {run.architecture.name: run.architecture for run in runs}

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -351,8 +351,8 @@ class Timing:
 
     def __init__(self, setup: TrainingSetup, ask: Callable[..., Any], on_progress: OnProgress) -> None:
         self._setup, self._ask, self._on_progress = setup, ask, on_progress
-        self._seconds_per_flop: dict[str, float] = {}
-        self._estimated: list[Architecture] = []
+        self._seconds_per_flop: dict[tuple[str, int], float] = {}
+        self._estimated: dict[str, Architecture] = {}
 
     @cached_property
     def rate(self) -> float:
@@ -360,28 +360,29 @@ class Timing:
         rate: float = self._ask(measure_rate, self._setup.device)
         return rate
 
-    def time(self, architectures: Iterable[Architecture]) -> None:
-        """Times those that are not timed yet."""
-        new = {each.name: each for each in architectures if each.name not in self._seconds_per_flop}
-        for number, (name, each) in enumerate(new.items()):
-            self._on_progress(Progress("time a few steps", "time a few steps", number, len(new), name))
+    def time(self, trainings: Iterable[tuple[Architecture, Training]]) -> None:
+        """Times architectures in the batches of some settings, unless that was done."""
+        new = {(each.name, settings.batch_size): (each, settings) for each, settings in trainings}
+        new = {key: training for key, training in new.items() if key not in self._seconds_per_flop}
+        for number, (key, (each, settings)) in enumerate(new.items()):
+            self._on_progress(Progress("time a few steps", "time a few steps", number, len(new), each.name))
             if MIN_TIMED * each.training_flops > TIMED_STEP_SECONDS * self.rate:
-                self._seconds_per_flop[name] = 1 / self.rate
-                self._estimated.append(each)
+                self._seconds_per_flop[key] = 1 / self.rate
+                self._estimated[each.name] = each
             else:
-                seconds = self._ask(expect_image_seconds, self._setup, each)
-                self._seconds_per_flop[name] = seconds / each.training_flops
+                seconds = self._ask(expect_image_seconds, replace(self._setup, settings=settings), each)
+                self._seconds_per_flop[key] = seconds / each.training_flops
 
-    def expect(self, architecture: Architecture, flops: int) -> float:
-        """Returns the seconds of a training of an architecture that was timed, of so many FLOPs."""
-        return flops * self._seconds_per_flop[architecture.name]
+    def expect(self, architecture: Architecture, settings: Training, flops: int) -> float:
+        """Returns the seconds of a training that was timed, of so many FLOPs."""
+        return flops * self._seconds_per_flop[architecture.name, settings.batch_size]
 
     @property
     def warnings(self) -> list[str]:
         """Says which architectures were too large to be timed."""
         if not self._estimated:
             return []
-        n, largest = len(self._estimated), max(self._estimated, key=by_cost)
+        n, largest = len(self._estimated), max(self._estimated.values(), key=by_cost)
         return [
             f"expected: {n:,} architecture{'' if n == 1 else 's'} too large to time in a moment, such as {largest.name}: FLOPs over the "
             f"{with_prefix(self.rate, 'FLOP')} a second that this machine does in one training; fewer layers or filters, or a smaller "

@@ -253,6 +253,11 @@ def test_networks_may_train_otherwise_on_everything_and_the_card_says_how(
     before = rows(copy)
     session_store = copy_store(session_store, tmp_path / "store").root
     overrides = ["check.full_training={epochs: 4, batch_size: 32}", "check.draws=1"]
+    planned = proxyds.plan_check(copy, overrides=overrides, store=Store(session_store), device="cpu")
+    full, *others = planned.runs
+    assert (full.dataset, full.n_stored) == ("full", 0)
+    assert full.expected_seconds > 0
+    assert all(each.n_stored == each.n_runs for each in others)  # of these nothing changes
     proxyds.check(copy, overrides=overrides, store=Store(session_store), device="cpu")
     audit_proxy(copy)
     of = {(row["dataset"], row["architecture"], row["training_seed"]): row for row in before}
