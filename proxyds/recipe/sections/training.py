@@ -23,7 +23,7 @@ _Schedule = Literal["one-cycle", "step"]
 
 
 class Training(Section):
-    """How every network is trained: probes, and architectures in a check. The paper names Adam and no more."""
+    """How networks are trained, unless `probes.epochs` or `check.full_training` says otherwise. The paper names Adam and no more."""
 
     later = frozenset({"precision", "trainer"})
 
