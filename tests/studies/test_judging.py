@@ -30,6 +30,7 @@ from tests.studies.second.summary import UNDECIDED, render_summary
 from tests.studies.second.weighing import find_cost, rank, read_reference
 
 ARCHITECTURES = [Architecture(f"net {i:02}", "stacked", {}, 100 + 20 * i, 300 + 60 * i, 10 + i) for i in range(24)]
+NETWORKS = {"cifar10": ARCHITECTURES, "cifar100": ARCHITECTURES}
 Rows = list[dict[str, str]]
 
 
@@ -57,21 +58,21 @@ def make_study(*, plain: float = 0.3, soft: float = 0.3, easier: float = 0.1, ot
 
 def summarize(study: dict[str, Rows]) -> str:
     load_plugins([PLUGIN])
-    return render_summary(study, read_recipe(RECIPES / "second" / "cifar10.yaml"), ARCHITECTURES)
+    return render_summary(study, read_recipe(RECIPES / "second" / "cifar10.yaml"), NETWORKS)
 
 
 def test_what_judges_is_the_judging_half_of_one_data_set_and_all_of_the_other() -> None:
     study = make_study()
-    ranked = read_judging(study, ARCHITECTURES)
+    ranked = read_judging(study, NETWORKS)
     assert [each.name for each in ranked["cifar10"].architectures] == [each.name for each in ARCHITECTURES[1::2]]
     assert [*ranked["cifar100"].architectures] == ARCHITECTURES
     study["cifar100"] = [row for row in study["cifar100"] if row["stage"] != "reference"]
-    assert list(read_judging(study, ARCHITECTURES)) == ["cifar10"]
+    assert list(read_judging(study, NETWORKS)) == ["cifar10"]
 
 
 def test_a_cell_is_the_mean_tau_over_draws() -> None:
     study = make_study()
-    table = tabulate_ways(read_judging(study, ARCHITECTURES), TRAININGS, [SHORT])
+    table = tabulate_ways(read_judging(study, NETWORKS), TRAININGS, [SHORT])
     judging = ARCHITECTURES[1::2]
     reference, taus = read_reference(study["cifar10"], judging), []
     for number in range(5):
@@ -91,7 +92,7 @@ def test_a_cell_is_the_mean_tau_over_draws() -> None:
 def test_a_training_becomes_the_default_by_its_intervals_alone() -> None:
     clear, alike = make_study(), make_study(plain=1.2)
     for study, is_default in ((clear, True), (alike, False)):
-        gain = find_gain([*read_judging(study, ARCHITECTURES).values()], TRAININGS[PLAIN], TRAININGS[SHORT])
+        gain = find_gain([*read_judging(study, NETWORKS).values()], TRAININGS[PLAIN], TRAININGS[SHORT])
         assert (gain.low > 0) == is_default
         assert ("so this is the default" in summarize(study)) == is_default
 
@@ -134,7 +135,7 @@ def test_random_or_stratified_samples_are_the_default_where_choosing_does_not_he
         row if row["method"] != "stratified" else {**row, "accuracy": row["margin"]} for row in study["cifar100"]
     ]
     taus = [
-        rank([*read_judging(study, ARCHITECTURES).values()], list_methods("accuracy", 0.5)[name]).mean[0]
+        rank([*read_judging(study, NETWORKS).values()], list_methods("accuracy", 0.5)[name]).mean[0]
         for name in ("random", "stratified")
     ]
     better = "random" if taus[0] > taus[1] else "stratified"

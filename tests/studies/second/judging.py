@@ -32,11 +32,16 @@ TRAININGS: dict[str, Way] = {
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 
 
-def read_judging(of_each: Mapping[str, Rows], architectures: Sequence[Architecture]) -> dict[str, Ranked]:
-    """Takes what judges of the rows of each data set; one without a whole seed of the reference is left out."""
+def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> dict[str, Ranked]:
+    """Takes what judges of the rows of each data set; one without a whole seed of the reference is left out.
+
+    Args:
+        of_each: Rows by data set.
+        architectures: Of both halves by data set, by cost: where there are more labels, parameters and costs are others.
+    """
     ranked = {}
     for name, rows in of_each.items():
-        judging = take_half(architectures, "judging" if name == "cifar10" else None)
+        judging = take_half(architectures[name], "judging" if name == "cifar10" else None)
         reference = read_reference(rows, judging)
         if reference is not None:
             ranked[name] = Ranked([row for row in rows if is_judged(row)], judging, reference)

@@ -206,7 +206,7 @@ def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Archite
 def main() -> None:
     """Writes the page of each data set that there are rows of, and the one of what is judged."""
     load_plugins([PLUGIN])
-    pages, of_each = {}, {}
+    pages, of_each, recipes, networks = {}, {}, {}, {}
     for name, of in STUDIES.items():
         study, recipe, architectures = open_study(of)
         rows = read_whole_lines(study.folder / "rows.csv")
@@ -214,10 +214,9 @@ def main() -> None:
             rows = keep_whole(rows, architectures)
             pages[study.folder] = render_benchmark(rows, recipe, architectures) if rows else ""
         else:
-            of_each[name] = rows
+            of_each[name], recipes[name], networks[name] = rows, recipe, architectures
             pages[study.folder] = render(TITLES[name], rows, architectures) if rows else ""
-    _, recipe, architectures = open_study(STUDIES["cifar10"])  # halves are by its costs: 100 labels change the order
-    pages[RESULTS / "second"] = render_summary(of_each, recipe, architectures)
+    pages[RESULTS / "second"] = render_summary(of_each, recipes["cifar10"], networks)
     for folder, text in pages.items():
         if text:
             folder.mkdir(exist_ok=True)

@@ -43,13 +43,15 @@ RANKED_BY = {
 UNDECIDED = "Nothing is decided before all rows are there, on both data sets."
 
 
-def render_summary(of_each: Mapping[str, Rows], recipe: Recipe, architectures: Sequence[Architecture]) -> str:
+def render_summary(
+    of_each: Mapping[str, Rows], recipe: Recipe, architectures: Mapping[str, Sequence[Architecture]]
+) -> str:
     """Writes the page in Markdown; empty where nothing is judged yet.
 
     Args:
         of_each: Rows by data set.
         recipe: Of CIFAR-10.
-        architectures: Of both halves; they are the same on each data set.
+        architectures: Of both halves by data set, by cost.
     """
     ranked = read_judging(of_each, architectures)
     titled = {TITLES[name]: each for name, each in ranked.items()}
@@ -81,10 +83,10 @@ def render_summary(of_each: Mapping[str, Rows], recipe: Recipe, architectures: S
         told: tabulate_ways(titled, list_methods(*ranked_by), ["random"]) for told, ranked_by in RANKED_BY.items()
     }
     if any(len(table) > 3 for table in tables.values()):  # more than random samples
-        leading = find_leading(of_each["cifar10"], architectures, PARAMETER_WEIGHT)
+        leading = find_leading(of_each["cifar10"], architectures["cifar10"], PARAMETER_WEIGHT)
         lines += ["## Choosing samples", "", f"- {judge_choosing(every, leading)}", ""]
         lines += [line for told, table in tables.items() for line in (f"Ranked by {told}:", "", *table, "")]
-    return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures), ""])
+    return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures["cifar10"]), ""])
 
 
 def judge_training(ranked: Sequence[Ranked]) -> list[str]:
