@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from proxyds.artifact.card.plots import Draw, as_png
 from proxyds.recipe.models import Recipe
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.plugins import load_plugins
@@ -14,9 +17,10 @@ from tests.studies.parts import RESULTS, take_half
 from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second.choosing import list_published, list_runs, tabulate, weigh
+from tests.studies.second.pictures import draw_gains
 from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, TRAINING, VARIANTS
 from tests.studies.second.run import PLUGIN, STUDIES
-from tests.studies.second.summary import N_SEEDS, TITLES, render_summary
+from tests.studies.second.summary import N_SEEDS, TITLES, list_summary_pictures, render_summary
 from tests.studies.second.weighing import (
     Gain,
     Ranked,
@@ -40,6 +44,7 @@ SCORES = {
     "loss": "loss",
     "train_loss_sum": "sum of training losses",
 }
+FACTORS_PICTURE = "factors.png"
 
 
 ABOUT_COLUMNS = (
@@ -81,10 +86,20 @@ def tabulate_factors(gains: Sequence[Gain]) -> list[str]:
     ]
 
 
-def tabulate_together(rows: Rows, factors: Ranked) -> list[str]:
-    """Tabulates what the chosen factors gain together over the base, once there are rows."""
+def read_factors(rows: Rows, architectures: Sequence[Architecture]) -> Ranked:
+    """Takes the trainings of part A that change one factor, of the tuning half, and the first seed of the reference."""
+    tuning = take_half(architectures, "tuning")
+    return Ranked([row for row in rows if row["stage"] == "factors"], tuning, read_first_seed(rows, tuning))
+
+
+def weigh_together(rows: Rows, factors: Ranked) -> list[Gain]:
+    """Weighs the chosen factors together against the base; none without rows."""
     together = replace(factors, rows=[row for row in rows if row["stage"] == "together"])
-    gains = weigh_variants(together, beside=factors)
+    return weigh_variants(together, beside=factors)
+
+
+def tabulate_together(gains: Sequence[Gain]) -> list[str]:
+    """Tabulates what the chosen factors gain together over the base, once there are rows."""
     if not gains:
         return []
     lines = [
@@ -159,7 +174,7 @@ def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str
         f"What is ranked here is compared with {len(seeds)} of {N_SEEDS} seeds of the reference: 80 epochs, {100 * reference.min():.1f} to {100 * reference.max():.1f} % on the test samples.",
         "",
     ]
-    factors = Ranked([row for row in rows if row["stage"] == "factors"], tuning, read_first_seed(rows, tuning))
+    factors = read_factors(rows, architectures)
     if (base := rank([factors], Way(BASE))) is not None:
         gains = weigh_variants(factors)
         lines += [
@@ -167,17 +182,27 @@ def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str
             "",
             f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half, the first seed of the reference. The base has a tau of {base.estimate().as_agreement().shown()}.",
             "",
+            f"![What each value gains over the base]({FACTORS_PICTURE})",
+            "",
             *tabulate_factors(gains),
             "",
             f"Chosen to be tried together: {', '.join(choose(gains)) or 'none'}.",
             "",
-            *tabulate_together(rows, factors),
+            *tabulate_together(weigh_together(rows, factors)),
             "## Other scores",
             "",
             *tabulate_scores(factors),
             "",
         ]
     return "\n".join([*lines, *tabulate_methods(rows, architectures)])
+
+
+def list_pictures(rows: Rows, architectures: Sequence[Architecture]) -> dict[str, Draw]:
+    """Lists the pictures of a data set's page by file name, with what draws them."""
+    factors = read_factors(rows, architectures)
+    gains = [*weigh_variants(factors), *weigh_together(rows, factors)]
+    title = "5 % of CIFAR-10: what other trainings gain over the base"
+    return {FACTORS_PICTURE: partial(draw_gains, gains, title)} if gains else {}
 
 
 def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Architecture]) -> str:
@@ -206,7 +231,9 @@ def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Archite
 def main() -> None:
     """Writes the page of each data set that there are rows of, and the one of what is judged."""
     load_plugins([PLUGIN])
-    pages, of_each, recipes, networks = {}, {}, {}, {}
+    pages: dict[Path, str] = {}
+    pictures: dict[Path, dict[str, Draw]] = {}
+    of_each, recipes, networks = {}, {}, {}
     for name, of in STUDIES.items():
         study, recipe, architectures = open_study(of)
         rows = read_whole_lines(study.folder / "rows.csv")
@@ -216,12 +243,16 @@ def main() -> None:
         else:
             of_each[name], recipes[name], networks[name] = rows, recipe, architectures
             pages[study.folder] = render(TITLES[name], rows, architectures) if rows else ""
+            pictures[study.folder] = list_pictures(rows, architectures)
     pages[RESULTS / "second"] = render_summary(of_each, recipes["cifar10"], networks)
+    pictures[RESULTS / "second"] = list_summary_pictures(of_each, networks)
     for folder, text in pages.items():
         if text:
             folder.mkdir(exist_ok=True)
             (folder / "README.md").write_text(text, encoding="utf-8")
             print(folder / "README.md")
+            for name, draw in pictures.get(folder, {}).items():
+                (folder / name).write_bytes(as_png(draw))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from proxyds.artifact.card.plots import Draw
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.recipe.models import Recipe
@@ -26,6 +28,7 @@ from tests.studies.second.judging import (
     read_judging,
     tabulate_ways,
 )
+from tests.studies.second.pictures import draw_networks, draw_ways
 from tests.studies.second.plan import CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
 from tests.studies.second.run import TEACHER, TEACHER_AT
 from tests.studies.second.weighing import Ranked, Rows, rank, read_seeds
@@ -40,6 +43,12 @@ RANKED_BY = {
     "margin": ("margin", 0.0),
     "margin and parameters": ("margin", PARAMETER_WEIGHT),
 }
+PICTURES = {
+    "trainings.png": "Tau of each training, and what it gains over the base",
+    "networks.png": "Accuracy of each network on 5 % over that on everything",
+    "methods.png": "Tau of each way to choose samples, and what it gains over random ones",
+}
+"""Files, and what each shows."""
 UNDECIDED = "Nothing is decided before all rows are there, on both data sets."
 
 
@@ -63,6 +72,7 @@ def render_summary(
         for name, each in ranked.items()
     )
     networks = " and ".join(f"{len(each.architectures)} networks on {title}" for title, each in titled.items())
+    pictures = list_summary_pictures(of_each, architectures)
     every = [*ranked.values()] if ranked.keys() == of_each.keys() else []
     lines = [
         "# The second study: what is judged",
@@ -78,15 +88,43 @@ def render_summary(
         "",
         *trainings,
         "",
+        *show_pictures(pictures, "trainings.png", "networks.png"),
     ]
     tables = {
         told: tabulate_ways(titled, list_methods(*ranked_by), ["random"]) for told, ranked_by in RANKED_BY.items()
     }
-    if any(len(table) > 3 for table in tables.values()):  # more than random samples
+    if "methods.png" in pictures:
         leading = find_leading(of_each["cifar10"], architectures["cifar10"], PARAMETER_WEIGHT)
         lines += ["## Choosing samples", "", f"- {judge_choosing(every, leading)}", ""]
+        lines += show_pictures(pictures, "methods.png")
         lines += [line for told, table in tables.items() for line in (f"Ranked by {told}:", "", *table, "")]
     return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures["cifar10"]), ""])
+
+
+def list_summary_pictures(
+    of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]
+) -> dict[str, Draw]:
+    """Lists the pictures of the page by file name, with what draws them; see `render_summary`."""
+    ranked = {TITLES[name]: each for name, each in read_judging(of_each, architectures).items()}
+    compared = {name: TRAININGS[name] for name in (SHORT, PLAIN)}
+    whole = {name: each for name, each in ranked.items() if all(rank([each], way) for way in compared.values())}
+    if not whole:
+        return {}
+    at = "networks trained on random 5 %, where nothing was chosen"
+    pictures = {
+        "trainings.png": partial(draw_ways, whole, TRAININGS, SHORT, f"How well trainings rank: {at}"),
+        "networks.png": partial(draw_networks, whole, compared, f"Each dot is a network: {at}"),
+    }
+    methods = list_methods("accuracy", PARAMETER_WEIGHT)
+    if any(rank([each], way) for each in ranked.values() for name, way in methods.items() if name != "random"):
+        title = "How well samples of 5 % rank, by accuracy and parameters, where nothing was chosen"
+        pictures["methods.png"] = partial(draw_ways, ranked, methods, "random", title)
+    return pictures
+
+
+def show_pictures(pictures: Mapping[str, Draw], *names: str) -> list[str]:
+    """Writes lines that show some pictures, those that there are."""
+    return [line for name in names if name in pictures for line in (f"![{PICTURES[name]}]({name})", "")]
 
 
 def judge_training(ranked: Sequence[Ranked]) -> list[str]:
