@@ -117,7 +117,10 @@ class Table:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        heading, _, *rows = ([cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines())
+        heading, _, *rows = (
+            [cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")]
+            for line in text.splitlines()
+        )
         self.columns = heading
         self.rows: dict[str, Row] = {row[0]: dict(zip(heading, row, strict=False)) for row in rows}
 

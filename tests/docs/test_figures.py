@@ -35,6 +35,13 @@ At 2 %:
 | trained on | tau |
 |---|---|
 | easier | 0.69 [0.53, 0.81] |
+
+## No name above the rows
+
+| | tau | less that of random |
+|---|---|---|
+| random | 0.61 | |
+| easier | 0.75 | 0.14 |
 """
 
 
@@ -60,6 +67,8 @@ def test_no_marker_makes_its_line_html() -> None:
 @pytest.mark.parametrize(
     ("name", "figure"),
     [
+        ("study; No name above the rows; easier; less that of random", "0.14"),
+        ("study; No name above the rows; random; less that of random", ""),
         ("study; 5 %; easier; tau", "0.75 [0.62, 0.85]"),
         ("study; 5 %; easier; tau; value", "0.75"),
         ("study; 5 %; random; tau; value", "-0.40"),
