@@ -169,7 +169,8 @@ def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str
     tuning = take_half(architectures, "tuning")
     seeds, reference = read_seeds(rows, tuning), read_reference(rows, tuning)
     if reference is None:
-        return "\n".join(lines)
+        n = len({row["architecture"] for row in rows if row["stage"] == "reference" and row["number"] == "0"})
+        return "\n".join([*lines, f"{n} of {len(architectures)} networks are trained on everything, once.", ""])
     lines += [
         f"What is ranked here is compared with {len(seeds)} of {N_SEEDS} seeds of the reference: 80 epochs, {100 * reference.min():.1f} to {100 * reference.max():.1f} % on the test samples.",
         "",
