@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.stats import kendalltau, spearmanr
 
+from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.errors import AccuracyTableError
 from proxyds.evaluation.external import find_reference, read_csv
 from proxyds.recipe.models import Training
@@ -25,7 +26,7 @@ from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second import run
 from tests.studies.second.choosing import list_published
-from tests.studies.second.page import render_benchmark, tabulate_together
+from tests.studies.second.page import render_benchmark, tabulate_together, weigh_together
 from tests.studies.second.plan import (
     CHOSEN,
     CHOSEN_TRAINING,
@@ -340,6 +341,22 @@ def test_parameters_rank_with_accuracy() -> None:
     assert by_parameters.values[:, 0] == pytest.approx(expected)
 
 
+def test_combined_methods_rank_by_the_mean_of_their_normal_scores() -> None:
+    architectures = [Architecture(f"net {i}", "stacked", {}, 1, 3, 10) for i in range(3)]
+    reached = {"random": ("0.5", "0.3", "0.4"), FEWER_EPOCHS: ("0.1", "0.9", "0.5")}
+    rows = [
+        {"variant": "base", "method": method, "number": "0", "architecture": each.name, "accuracy": accuracy}
+        for method, accuracies in reached.items()
+        for each, accuracy in zip(architectures, accuracies, strict=True)
+    ]
+    way = Way("base", (*reached,), n_draws=1, is_combined=True)
+    ranked = Ranked(rows, architectures, np.array([0.6, 0.7, 0.8]))
+    assert np.isnan(rank([ranked], way).mean[0])  # ranks 3, 1, 2 and 1, 3, 2: all stand equal
+    rows[2]["accuracy"] = "0.6"  # ranks 2, 1, 3: mean scores of (-q, 0, q) are -q/2, 0, q/2
+    assert rank([ranked], way).mean[0] == 1
+    assert rank([ranked], replace(way, is_combined=False)).mean[0] == pytest.approx(1 / 3)
+
+
 def test_a_reference_is_the_mean_of_the_seeds_that_are_whole() -> None:
     rows, architectures = make_rows({"base": 1.0})
     of_seed = [[float(row["accuracy"]) for row in rows[12 * seed : 12 * seed + 12]] for seed in range(3)]
@@ -474,10 +491,10 @@ def test_chosen_factors_together_are_weighed_against_the_base_of_another_stage()
     rows, architectures = make_rows({"base": 1.2, "epochs-52+soft-1": 0.2})
     together = [{**row, "stage": "together"} if row["variant"] == "epochs-52+soft-1" else row for row in rows]
     one_stage, beside = factors(rows, architectures), factors(together, architectures)
-    assert tabulate_together(together, beside)[4].startswith("| epochs-52+soft-1 | ")
-    of_together = replace(beside, rows=[row for row in together if row["stage"] == "together"])
-    assert weigh_variants(of_together, beside) == weigh_variants(one_stage)
-    assert tabulate_together(rows, one_stage) == []
+    gains = weigh_together(together, beside)
+    assert gains == weigh_variants(one_stage)
+    assert tabulate_together(gains)[4].startswith("| epochs-52+soft-1 | ")
+    assert tabulate_together(weigh_together(rows, one_stage)) == []
 
 
 def test_the_benchmarks_cells_are_rows_of_its_table_drawn_by_seed_0() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
-from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau
+from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau, normal_scores
 from proxyds.space.architecture import Architecture
 from tests.studies.second.plan import BASE, GROUPS, LENGTHS, VARIANTS
 
@@ -130,10 +130,11 @@ class Way:
 
     Attributes:
         variant: How they are trained.
-        methods: How samples are chosen; what is ranked is the mean over these.
+        methods: How samples are chosen; tau is the mean over these, unless they are combined.
         n_draws: Of each method.
         score: The column that ranks.
         parameter_weight: What the number of parameters counts beside it.
+        is_combined: Whether the mean of the methods' normal scores ranks, of the draws of the same number.
     """
 
     variant: str
@@ -141,6 +142,7 @@ class Way:
     n_draws: int = 3
     score: str = "accuracy"
     parameter_weight: float = 0.0
+    is_combined: bool = False
 
 
 def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
@@ -160,6 +162,8 @@ def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
         measured = read_scores(one, way)
         if measured is None:
             return None
+        if way.is_combined:
+            measured = np.round(normal_scores(measured).mean(axis=0, keepdims=True), 12)  # equal ones stay equal
         columns = [names.index(each.name) for each in one.architectures]
         n_parameters = np.array([float(each.n_parameters) for each in one.architectures])
         for of_draws in measured:
