@@ -103,6 +103,8 @@ def find_figure(name: str) -> str:
     if row == "every":
         return summarize([each[column] for each in fitting[0].rows.values()], how[0])
     cell = fitting[0].rows[row][column]
+    if not cell:
+        raise FigureError(f"figures: {name}: must name a cell that holds something, this one is empty")
     return cell.split()[0] if how == ["value"] else cell
 
 

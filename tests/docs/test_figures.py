@@ -68,7 +68,6 @@ def test_no_marker_makes_its_line_html() -> None:
     ("name", "figure"),
     [
         ("study; No name above the rows; easier; less that of random", "0.14"),
-        ("study; No name above the rows; random; less that of random", ""),
         ("study; 5 %; easier; tau", "0.75 [0.62, 0.85]"),
         ("study; 5 %; easier; tau; value", "0.75"),
         ("study; 5 %; random; tau; value", "-0.40"),
@@ -92,6 +91,8 @@ def test_a_name_finds_its_figure(study: None, name: str, figure: str) -> None:
         ("study; 7 %; easier; tau", "must name a heading"),
         ("study; 5 %; hardest; tau", "must name a row and a column"),
         ("study; 5 %; easier; regret", "must name a row and a column"),
+        ("study; No name above the rows; random; less that of random", "this one is empty"),
+        ("study; No name above the rows; random; less that of random; value", "this one is empty"),
     ],
 )
 def test_a_name_of_nothing_is_refused(study: None, name: str, said: str) -> None:

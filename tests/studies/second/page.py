@@ -169,7 +169,13 @@ def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str
     tuning = take_half(architectures, "tuning")
     seeds, reference = read_seeds(rows, tuning), read_reference(rows, tuning)
     if reference is None:
-        n = len({row["architecture"] for row in rows if row["stage"] == "reference" and row["number"] == "0"})
+        n = len(
+            {
+                row["architecture"]
+                for row in rows
+                if row["stage"] == "reference" and row["number"] == "0" and row["accuracy"]
+            }
+        )
         return "\n".join([*lines, f"{n} of {len(architectures)} networks are trained on everything, once.", ""])
     lines += [
         f"What is ranked here is compared with {len(seeds)} of {N_SEEDS} seeds of the reference: 80 epochs, {100 * reference.min():.1f} to {100 * reference.max():.1f} % on the test samples.",
@@ -183,8 +189,7 @@ def render(title: str, rows: Rows, architectures: Sequence[Architecture]) -> str
             "",
             f"5 % of CIFAR-10, random and stratified, three draws, {len(tuning)} networks of the tuning half, the first seed of the reference. The base has a tau of {base.estimate().as_agreement().shown()}.",
             "",
-            f"![What each value gains over the base]({FACTORS_PICTURE})",
-            "",
+            *([f"![What each value gains over the base]({FACTORS_PICTURE})", ""] if gains else []),
             *tabulate_factors(gains),
             "",
             f"Chosen to be tried together: {', '.join(choose(gains)) or 'none'}.",
@@ -202,7 +207,7 @@ def list_pictures(rows: Rows, architectures: Sequence[Architecture]) -> dict[str
     """Lists the pictures of a data set's page by file name, with what draws them."""
     factors = read_factors(rows, architectures)
     gains = [*weigh_variants(factors), *weigh_together(rows, factors)]
-    title = "5 % of CIFAR-10: what other trainings gain over the base"
+    title = "5 % of CIFAR-10, tuning half: what other trainings gain over the base"  # part A is of this data set alone
     return {FACTORS_PICTURE: partial(draw_gains, gains, title)} if gains else {}
 
 

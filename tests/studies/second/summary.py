@@ -110,15 +110,20 @@ def list_summary_pictures(
     whole = {name: each for name, each in ranked.items() if all(rank([each], way) for way in compared.values())}
     if not whole:
         return {}
-    at = "networks trained on random 5 %, where nothing was chosen"
+    samples = "random 5 % of the samples, where nothing was chosen"
     pictures = {
-        "trainings.png": partial(draw_ways, whole, TRAININGS, SHORT, f"How well trainings rank: {at}"),
-        "networks.png": partial(draw_networks, whole, compared, f"Each dot is a network: {at}"),
+        "trainings.png": partial(draw_ways, whole, TRAININGS, [SHORT, LONG], f"How well trainings rank on {samples}"),
+        "networks.png": partial(draw_networks, whole, compared, f"Networks on {samples}"),
     }
     methods = list_methods("accuracy", PARAMETER_WEIGHT)
-    if any(rank([each], way) for each in ranked.values() for name, way in methods.items() if name != "random"):
+    with_methods = {
+        title: each
+        for title, each in ranked.items()
+        if any(rank([each], way) for name, way in methods.items() if name != "random")
+    }
+    if with_methods:
         title = "How well samples of 5 % rank, by accuracy and parameters, where nothing was chosen"
-        pictures["methods.png"] = partial(draw_ways, ranked, methods, "random", title)
+        pictures["methods.png"] = partial(draw_ways, with_methods, methods, ["random"], title)
     return pictures
 
 
