@@ -96,7 +96,7 @@ class UnavailableError(ProxydsError):
 
 
 class PluginError(UnavailableError):
-    """A plugin cannot be imported, offers no family of networks, or takes a name that is taken."""
+    """A plugin cannot be imported, offers no family of networks, takes a name that is taken, or is other code than a proxy was built with."""
 
 
 class CallableError(UnavailableError):

@@ -30,7 +30,7 @@ from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe
 from proxyds.runtime.storage.address import read_place
-from proxyds.runtime.storage.store import SHELF, Store
+from proxyds.runtime.storage.store import SHELF, Store, as_store
 
 if TYPE_CHECKING:
     import datasets
@@ -67,7 +67,7 @@ def open(  # noqa: A001 - read as `proxyds.open`
         return Proxy(target)
     from proxyds.pipeline.sharing.pull import keep_here  # with torch, as auditing is
 
-    return Proxy(keep_here(target, (store or Store()).root / SHELF, on_progress))
+    return Proxy(keep_here(target, as_store(store).root / SHELF, on_progress))
 
 
 class Proxy:

@@ -89,7 +89,7 @@ def iter_texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 def duration(seconds: float) -> str:
     """Writes a time for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 60:
+    if seconds < 59.95:  # more is 60.0
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
@@ -98,7 +98,7 @@ def duration(seconds: float) -> str:
 def with_prefix(value: float, unit: str) -> str:
     """Writes a quantity for people: `31.4 GFLOP`, `2.1 MB`."""
     for factor, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
+        if value >= 0.9995 * factor:  # less has no more than 999 of the next
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
 

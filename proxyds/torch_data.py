@@ -29,7 +29,7 @@ from proxyds.pipeline.reading import find_source, naming_place, read_source, rem
 from proxyds.progress import ignore_progress
 from proxyds.recipe.sections.source import Images
 from proxyds.runtime.local import InProcess
-from proxyds.runtime.storage.store import Store, retry_if_damaged
+from proxyds.runtime.storage.store import Store, as_store, retry_if_damaged
 from proxyds.runtime.task import run_stored
 
 MAX_DECODED_GROWTH = 1000
@@ -92,7 +92,7 @@ def torch_dataset(
             )
         pixels, labels = _decode_table(folder, manifest, images_of[0], table)
     else:
-        recipe, store = read_own_recipe(folder), store or Store()
+        recipe, store = read_own_recipe(folder), as_store(store)
         place = find_source(recipe.source, manifest, source, store)
         run = partial(run_stored, store=store, engine=InProcess(), on_progress=ignore_progress)
         data = read_source(recipe, place, run, id_rule=manifest.source.id_rule)
@@ -133,7 +133,10 @@ def _decode_table(
     for i, encoded in enumerate(images):
         try:
             with open_image(encoded) as image:
-                pixels[i] = convert_image(image, spec)
+                decoded = convert_image(image, spec)
+            if decoded.shape != pixels.shape[1:]:
+                raise ValueError(f"it has {'x'.join(map(str, decoded.shape))}")
+            pixels[i] = decoded
         except DECODE_ERRORS as error:
             raise ArtifactError(
                 f"{folder}: image {i} of {name} must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from proxyds.layout import PAGE_WIDTH, Readable, fill_in, format_table, wrap
+from proxyds.text import duration, with_prefix
 
 lay_out = partial(format_table, width=80)
 
@@ -91,3 +92,25 @@ def test_print_and_notebooks_show_a_results_text(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setattr("sys.__stdout__", None)
     assert str(Found()) == f"{PAGE_WIDTH} letters"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.5, "0.5 B"),
+        (999.4, "999 B"),
+        (999.6, "1 kB"),
+        (999_400_000, "999 MB"),
+        (999_600_000, "1 GB"),
+        (31.4e9, "31.4 GB"),
+    ],
+)
+def test_quantities_have_the_prefix_of_what_they_are_rounded_to(value: float, shown: str) -> None:
+    assert with_prefix(value, "B") == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.44, "0.4 s"), (59.94, "59.9 s"), (59.97, "1 min 0 s"), (7500, "2 h 5 min")]
+)
+def test_times_have_the_unit_of_what_they_are_rounded_to(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown

@@ -194,3 +194,19 @@ def test_a_strangers_image_shape_is_refused(tiny_proxy: Path, tmp_path: Path, sh
     (proxy / "manifest.json").write_text(json.dumps(about))
     with pytest.raises(ArtifactError, match="image_shape"):
         proxyds.torch_dataset(proxy)
+
+
+def test_a_strangers_image_of_another_shape_is_named(
+    tiny_proxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxyds.torch_data.convert_image", lambda image, spec: np.zeros((1, 1, 1), np.uint8))
+    with pytest.raises(ArtifactError, match="image 0 of data must decode to 1x8x8 pixels, it does not: it has 1x1x1"):
+        proxyds.torch_dataset(tiny_proxy)
+
+
+@pytest.mark.parametrize("function", [proxyds.torch_dataset, proxyds.open])
+def test_what_is_no_store_is_refused(tiny_proxy: Path, function: Callable[..., object]) -> None:
+    place = "user/name@v1.0.0" if function is proxyds.open else tiny_proxy
+    options = {} if function is proxyds.open else {"split": "test"}
+    with pytest.raises(ArgumentError, match=r"store: must be a proxyds\.Store, got"):
+        function(place, store="/tmp/store", **options)

@@ -177,7 +177,7 @@ class MappingRecord(Part):
 
 
 class ReductionRecord(Part):
-    """How labels were chosen: see `recipe.models.LabelReduction`; `share` is that of the kept labels' samples which the proxy holds."""
+    """How labels were chosen: see `recipe.sections.selection.LabelReduction`; `share` is that of the kept labels' samples which the proxy holds."""
 
     order: Literal["samples-first", "labels-first"]
     choice: Literal["top", "drawn"]

@@ -381,7 +381,7 @@ def check_outside_proxies(place: Path) -> None:
 def another_proxy(out: Path, existing: Manifest) -> OutputExistsError:
     """Makes the error for a folder that holds another proxy than the one to be built."""
     return OutputExistsError(
-        f"must be a new folder, found the proxy {existing.name} {existing.version} of another recipe or source "
+        f"must be a new folder, found the proxy {existing.name} {existing.version} of another recipe, source or code of networks "
         f"({existing.recipe_sha256[:16]}); it was not touched: choose another folder, or replace it: force=True (--force)",
         place=out,
     )

@@ -81,7 +81,7 @@ def count(groups: Values, n_groups: int = 0) -> NDArray[np.int64]:
 
 
 def materialize(values: Values) -> NDArray[Any]:
-    """Reads all values into memory: for what is small, such as flags, a byte each."""
+    """Reads all values into memory, (N,): such as flags, ids, labels or weights."""
     if not isinstance(values, Column):
         return values
     chunks = list(values.chunks())

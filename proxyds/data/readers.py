@@ -10,7 +10,7 @@ import glob
 import hashlib
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow as pa
 from proxyds.data.memory.given import DEFAULT_NAME, InMemory, join_label_names
 from proxyds.data.memory.parts import IMAGES, as_images, copy_rows, cut_arrays
 from proxyds.data.parts import FilesPart, LoadedPart, Part, Row, StreamedPart, TarsPart, refusing_unreadable
-from proxyds.data.survey.columns import find_image_column, find_label_column
+from proxyds.data.survey.columns import find_image_column, find_label_column, refuse_other_names
 from proxyds.data.survey.folder import survey_folder
 from proxyds.data.survey.listing import DATA_SUFFIXES, list_folder, suffix_of
 from proxyds.data.survey.naming import name_split
@@ -201,7 +201,7 @@ def _open_hub(spec: HubSource, streamed: bool | None, memory_bytes: int) -> RawS
         streamed = n_bytes > STREAMED_SHARE * memory_bytes
     config = None if is_local_copy else spec.config
     opened, read = _load_dataset(location, name, config, streamed)
-    raw = _read_tables(opened, spec, name, identify(listing.files, config), location)
+    raw = _read_tables(opened, spec, name, identify(listing.files, config), location, read)
     left_out = _find_unread(listing.files, read)
     survey = Survey(Path(name), "configs", {}, BY_DATASETS, left_out=left_out)
     return replace(raw, revision=revision, is_local_copy=is_local_copy, n_bytes=n_bytes, survey=survey)
@@ -237,7 +237,7 @@ def _open_folder(spec: FolderSource, streamed: bool | None, memory_bytes: int) -
             }
         opened, read = _load_dataset(folder, folder.name, None, streamed, data_files)
         files = [file for split in survey.splits.values() for file in split.files]
-        raw = _read_tables(opened, spec, folder.name, identify(files), folder)
+        raw = _read_tables(opened, spec, folder.name, identify(files), folder, read)
         survey = replace(survey, left_out=survey.left_out | _find_unread(files, read))
     used = {split.name for split in raw.splits.values()}
     if unused := sorted(set(survey.splits) - used) if survey.form != "configs" else []:
@@ -286,8 +286,15 @@ def _read_tars(
     return _cut_parts(pa.chunked_array([images]), pa.chunked_array([labels])), passed_over
 
 
-def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content: str, location: Path) -> RawSource:
-    """Reads images and labels of what `datasets` has opened at a location; `content` is that of all files."""
+def _read_tables(
+    opened: Any,
+    spec: HubSource | FolderSource,
+    name: str,
+    content: str,
+    location: Path,
+    read: Mapping[str, Sequence[str]],
+) -> RawSource:
+    """Reads images and labels of what `datasets` has opened at a location, from the files `read` of each split; `content` is that of all files."""
     import datasets
 
     streamed = isinstance(next(iter(opened.values())), datasets.IterableDataset)
@@ -314,6 +321,9 @@ def _read_tables(opened: Any, spec: HubSource | FolderSource, name: str, content
         splits[role] = RawSplit(split_name, parts)
     feature = columns[label_column]
     names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    if names is not None:
+        files = [location / path for split_name in roles.values() for path in read.get(split_name, ())]
+        refuse_other_names(files, label_column, names)
     return RawSource(name, names, splits, is_test_asked=spec.test_split is not None, is_streamed=streamed)
 
 
@@ -363,7 +373,7 @@ def find_folder(path: str) -> Path:
     if copies := os.environ.get("PROXYDS_DATA"):
         folders.append(Path(copies) / Path(path).name)
     for folder in folders:
-        if folder.is_dir():
+        if os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir it takes a name of any length
             return folder
     tried = " or ".join(map(str, folders))
     raise SourceNotFoundError(
@@ -373,8 +383,8 @@ def find_folder(path: str) -> Path:
 
 def _load_dataset(
     folder: Path, name: str, config: str | None, streamed: bool, data_files: dict[str, list[str]] | None = None
-) -> tuple[Any, set[str]]:
-    """Has `datasets` open parquet files by split, or a folder as it finds it; also returns the paths in the folder that it reads."""
+) -> tuple[Any, dict[str, list[str]]]:
+    """Has `datasets` open parquet files by split, or a folder as it finds it; also returns the paths in the folder that it reads, by split."""
     import datasets
 
     # a cache for each folder: offline, `datasets` may answer with another folder of the same name
@@ -386,11 +396,11 @@ def _load_dataset(
                 try:
                     path = str(folder) if data_files is None else "parquet"
                     found = datasets.load_dataset_builder(path, config, data_files=data_files, cache_dir=str(cache))
-                    read = chain.from_iterable((found.config.data_files or {}).values())
+                    read = found.config.data_files or {}
                     opened = datasets.load_dataset(
                         path, config, data_files=data_files, cache_dir=str(cache), streaming=streamed
                     )
-                    return opened, {os.path.relpath(file, folder) for file in read}
+                    return opened, {str(name): [os.path.relpath(file, folder) for file in read[name]] for name in read}
                 except datasets.exceptions.DatasetGenerationError as error:
                     raise error.__cause__ or error from None
                 except PermissionError as error:
@@ -403,9 +413,10 @@ def _load_dataset(
             ) from error
 
 
-def _find_unread(files: Iterable[FoundFile], read: Collection[str]) -> dict[str, tuple[str, ...]]:
+def _find_unread(files: Iterable[FoundFile], read: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Finds files of data that `datasets` leaves alone, by the reason that is told; none where there are none."""
-    left = tuple(file.path for file in files if file.path not in read and suffix_of(file) in DATA_SUFFIXES)
+    known = {*chain.from_iterable(read.values())}
+    left = tuple(file.path for file in files if file.path not in known and suffix_of(file) in DATA_SUFFIXES)
     return {NOT_READ: left} if left else {}
 
 
@@ -424,7 +435,7 @@ def _find_roles(opened: Collection[str], spec: Columns) -> dict[str, str]:
     if len(set(roles.values())) < len(roles):
         taken = ", ".join(f"{role}_split: {split_name}" for role, split_name in roles.items())
         raise SourceError(
-            f"source: one split must serve one purpose, got {taken}; name others, or leave them to be carved"
+            f"source: one split must serve one purpose, got {taken}; name others, or leave them out: they are then set aside from the training split"
         )
     return roles
 

@@ -20,6 +20,8 @@ from proxyds.data.images import ID_RULE
 from proxyds.data.pixels import FileAt, ImageArray, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
 
+CARVED = "carved "
+"""What the origin of samples begins with that were taken from others."""
 SHARD = 8192
 """Samples whose features are extracted, and whose neighbours are found, by one task."""
 
@@ -229,7 +231,7 @@ class SourceFacts:
         setting = "test" if use == "test" else "validation"
         if "(the paper's protocol)" in origin:
             origin, setting = self.test_from, "test"
-        if "carved" in origin:
+        if origin.startswith(CARVED):
             return f"set more {use} samples aside (source.{setting}_fraction)"
         return f"add images to {origin}"
 

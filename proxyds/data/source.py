@@ -33,7 +33,16 @@ from proxyds.data.memory.given import InMemory
 from proxyds.data.memory.parts import HeldPart
 from proxyds.data.parts import Part, show_image
 from proxyds.data.readers import STREAMED_SHARE, RawSource, open_splits
-from proxyds.data.samples import Origin, ReadEncoded, Samples, Source, SourceFacts, StreamedSamples, tell_repeats
+from proxyds.data.samples import (
+    CARVED,
+    Origin,
+    ReadEncoded,
+    Samples,
+    Source,
+    SourceFacts,
+    StreamedSamples,
+    tell_repeats,
+)
 from proxyds.data.splits import Carving, DecodedPart, DecodedSplit, Splits, read_splits, splitting_task
 from proxyds.data.survey.records import name_paths
 from proxyds.errors import BadImageError, ChangedSourceError, LabelError, SourceError
@@ -329,7 +338,7 @@ def _join_parts(
 def _tell_origin(split: _Split | None, carved_from: str, fraction: float) -> str:
     """Says how evaluation or test samples came about."""
     return (
-        f"the source's split `{split.name}`" if split else f"carved from the {carved_from}, {fraction:g} of each label"
+        f"the source's split `{split.name}`" if split else f"{CARVED}from the {carved_from}, {fraction:g} of each label"
     )
 
 

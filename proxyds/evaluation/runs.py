@@ -22,8 +22,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, describe_architecture, make_runs_table, parameters_text
+from proxyds.artifact.tables import MAX_RANKING_ROWS
 from proxyds.data.samples import Samples
-from proxyds.errors import LabelError
+from proxyds.errors import EvidenceError, LabelError
 from proxyds.progress import OnProgress, Progress, StageEnded
 from proxyds.recipe.models import Check
 from proxyds.recipe.sections.training import Training
@@ -194,8 +195,13 @@ def list_runs(
         evaluation: What they are measured on besides; None for nothing.
 
     Raises:
+        EvidenceError: There are more runs than the table of runs may hold.
         LabelError: A training set's labels have no test sample.
     """
+    if (n_runs := len(architectures) * len(sets)) > MAX_RANKING_ROWS:
+        raise EvidenceError(
+            f"check: must have at most {MAX_RANKING_ROWS:,} runs, it has {n_runs:,}: lower check.architectures or check.draws"
+        )
     runs = []
     for each in sets:
         held_out, besides, n_labels = test, evaluation, setup.n_labels

@@ -17,7 +17,7 @@ from proxyds.data.readers import find_folder, open_splits, read_some
 from proxyds.data.samples import Source
 from proxyds.data.source import load_source
 from proxyds.data.survey.proposal import look_at
-from proxyds.errors import CallableError, ChangedSourceError, ProxydsError, SourceNotFoundError
+from proxyds.errors import CallableError, ChangedSourceError, PluginError, ProxydsError, SourceNotFoundError
 from proxyds.recipe.models import Check, Recipe
 from proxyds.recipe.places import ask_for_data, find_place, identify_source, place_source, read_from_memory
 from proxyds.recipe.sections.source import Images, MemorySource
@@ -26,7 +26,9 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import RunTasks
 from proxyds.section import CodeSpec
 from proxyds.space.candidates import hand_over_again, list_identities
+from proxyds.space.networks.build import describe_origin
 from proxyds.space.networks.families import HANDED_OVER
+from proxyds.text import make_plain
 from proxyds.training.trainer import check_by, show_name, train_by
 
 Place = Path | Recipe | InMemory
@@ -74,8 +76,10 @@ def hand_over_to_check(recipe: Recipe, settings: Check, manifest: Manifest, give
 
     Raises:
         CallableError: As in `hand_over_to_build`.
+        PluginError: The networks are of a plugin whose code was another when the proxy was built.
         SourceNotFoundError: The source is nowhere.
     """
+    _refuse_other_plugin(recipe, manifest)
     steps: list[Callable[[], Any]] = [
         partial(check_by, settings, recipe, given.trainer),
         partial(hand_over_again, recipe.space, given.space),
@@ -84,6 +88,16 @@ def hand_over_to_check(recipe: Recipe, settings: Check, manifest: Manifest, give
     named = settings.trainer or recipe.training.trainer
     checked: Check = _try_all(steps, partial(_tell_call, "check(folder", recipe, given, named))[0]
     return checked
+
+
+def _refuse_other_plugin(recipe: Recipe, manifest: Manifest) -> None:
+    """Refuses to measure other networks under the names of those that a proxy's probes are of."""
+    former, now = manifest.space.origin.get("plugin"), describe_origin(recipe.space.network).get("plugin")
+    if former is not None and former != now:
+        raise PluginError(
+            f"plugin {make_plain(former.partition(' ')[0])}: must be the code that the proxy was built with, {make_plain(former[:100])}, found {now}; "
+            "take that code again, or build the proxy anew"
+        )
 
 
 def _require_data(recipe: Recipe, source: Any) -> None:

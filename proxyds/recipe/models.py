@@ -81,7 +81,17 @@ def _not_all_zero(constants: tuple[float, ...]) -> tuple[float, ...]:
 
 MAX_IMPORTANCE = 1e9
 """The largest constant of a case, and so the largest importance of a sample."""
-_Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE, allow_inf_nan=False)]
+MIN_CONSTANT = 1e-200
+"""The least constant of a case besides 0: chances that follow from much smaller importances would overflow."""
+
+
+def _not_tiny(constant: float) -> float:
+    if 0 < constant < MIN_CONSTANT:
+        raise ValueError(f"must be 0, or {MIN_CONSTANT:g} or more; write 0")
+    return constant
+
+
+_Constant = Annotated[float, Field(ge=0, le=MAX_IMPORTANCE, allow_inf_nan=False), AfterValidator(_not_tiny)]
 
 
 class Importance(Section):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -99,9 +100,12 @@ def write_recipe(recipe: Recipe, path: str | Path | None = None) -> str:
         path = as_path(path, "path")
         with translate_os_errors(path, "choose another place"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(f".{path.name}.new")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)  # a full disk leaves the former file as it is
+            unfinished = path.with_name(f".{path.name}.{uuid4().hex[:12]}.new")  # of this writer alone
+            try:
+                unfinished.write_text(text, encoding="utf-8")
+                unfinished.replace(path)  # a full disk leaves the former file as it is
+            finally:
+                unfinished.unlink(missing_ok=True)
     return text
 
 

@@ -33,8 +33,8 @@ def check_ratio(
 ) -> None:
     """Refuses, before anything is trained, a ratio that leaves some label less than one sample in an even draw.
 
-    Labels without training samples do not count: nothing can be drawn of them, at any ratio. Where labels are dropped, those that stay
-    are not known yet, and as few as possible must have the samples.
+    Labels without training samples do not count: nothing can be drawn of them, at any ratio. Where labels are dropped, it is not
+    known yet which. So one sample is asked for each label that is kept.
 
     Args:
         counts: Samples that may be drawn of each label.

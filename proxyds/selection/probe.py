@@ -254,7 +254,8 @@ FEW_OF_LABEL = 10
 def warn_of_few(labels: NDArray[np.int64], use: str, more: str) -> str:
     """Says that samples are too few to tell a network from chance.
 
-    Enough are 30, and as many as put three standard errors above chance at 90 %, or where chance is above 80 % halfway from it to 100 %.
+    There must be at least 30. And there must be so many that an accuracy of 90 % is three standard errors above chance. Where chance is above
+    80 %, the accuracy half-way from chance to 100 % counts instead.
 
     Args:
         labels: (M,) the labels of the samples.

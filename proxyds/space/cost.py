@@ -92,6 +92,10 @@ def _measure(
         ):
             torch.autograd.backward(F.cross_entropy(logits, targets))
         forward_flops = forward.get_total_flops() // n_images
+        if not forward_flops:
+            raise RecipeError(
+                f"space: {who} must have a layer whose FLOPs are counted, such as a convolution or a linear layer, it has none"
+            )
         return Architecture(
             name=name,
             network=network,

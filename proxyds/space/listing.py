@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from proxyds.arguments import as_count, as_shape
 from proxyds.errors import ArgumentError, CallableError, ProxydsError, RecipeError
 from proxyds.seeding import derive_seed
 from proxyds.space.architecture import Architecture, by_cost
@@ -44,12 +45,14 @@ def list_architectures(
         Every architecture, or the sample, within the bounds; by FLOPs, then parameters, then name.
 
     Raises:
+        ArgumentError: An argument is of another kind.
         RecipeError: Too many to be looked at one by one, none within the bounds, or a network cannot be built; of those of a program
             the message names all.
         CallableError: A program's networks were not handed over, or cannot be used.
     """
     if not isinstance(space, Space):
         raise ArgumentError(f"space: must be a recipe's section, recipe.space, got {describe_type(space)}")
+    n_labels, image_shape = as_count(n_labels, "n_labels"), as_shape(image_shape, "image_shape")
     hand_over_again(space, None)
     measured = _Measured()
     listed: dict[str, Architecture] = {}

@@ -56,7 +56,7 @@ def prepare_network(
     exact = choose_computation(network, device, "float32")
     computation = choose_computation(network, device, precision) if precision != "auto" else exact
     plain.to(device=device, memory_format=exact.torch_format)  # type: ignore[call-overload]
-    some = pixels[:N_COMPARED]
+    some = pixels[: min(N_COMPARED, _batch_size(device, pixels))]  # one batch of them
     (expected,) = _run(PreparedNetwork(plain, exact, layer), some)
     try:
         folded = fold_batch_norms(plain, layer or "")

@@ -225,7 +225,7 @@ class TrainingJob(TrainingSetup):
 
     @contextmanager
     def within_memory(self) -> Iterator[None]:
-        """Makes a failed training of one that does not fit into memory, see `within_memory`."""
+        """Raises `TrainingError` where memory runs out; see the function `within_memory`."""
         of_step = f"batch_size, now {self.settings.batch_size}"
         fewer = f"fewer samples a step ({of_step if self.settings.trainer is None else 'in the trainer'})"
         with within_memory(self.architecture.name, self.device, fewer):
@@ -234,7 +234,7 @@ class TrainingJob(TrainingSetup):
 
 @contextmanager
 def within_memory(name: str, device: str, advice: str) -> Iterator[None]:
-    """Says what needs less where memory is not enough, and leaves the device's memory to the next.
+    """Raises `TrainingError` where memory runs out, and frees what the device kept.
 
     Args:
         name: Of the network.

@@ -29,7 +29,7 @@ class PixelNetwork(nn.Module):
         self.register_buffer("deviation", torch.ones(1, n_channels, 1, 1))
 
     def fit_normalisation(self, pixels: ImageArray) -> None:
-        """Sets mean and deviation from pixels (N, C, H, W), exactly, by counting values."""
+        """Sets mean and deviation from pixels (N, C, H, W), by counting values: both are exact, but a deviation under 1 is set to 1."""
         counts = np.zeros((pixels.shape[1], 256))
         for images in (pixels[start : start + 1024] for start in range(0, len(pixels), 1024)):
             for channel in range(pixels.shape[1]):

@@ -18,7 +18,7 @@ from proxyds.training.model import PixelNetwork
 class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
     """Pairs of an image, float32 (C, H, W), and its label, int64.
 
-    Images are normalised as networks see them ever after: each channel less its mean over the training set, over its deviation.
+    Images are normalised as networks see them ever after: each channel less its mean over the training set, over its deviation (1 at least).
 
     Args:
         pixels: (N, C, H, W) uint8; read as they are indexed where they lie on disk.
@@ -28,7 +28,7 @@ class TrainingImages(Dataset[tuple[Tensor, Tensor]]):
     Attributes:
         labels: (N,) int64.
         mean: (C, 1, 1) float32, of the pixels, from 0 to 255: `image * deviation + mean` gives them back.
-        deviation: (C, 1, 1) float32.
+        deviation: (C, 1, 1) float32, 1 at least.
     """
 
     def __init__(self, pixels: ImageArray, labels: NDArray[np.int64], network: PixelNetwork) -> None:

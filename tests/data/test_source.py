@@ -1012,3 +1012,29 @@ def test_a_hub_source_is_read_at_exactly_its_revision(
     ids = {revision: set(every(source, "ids")) for revision, source in sources.items()}
     assert ids["v1"] == ids["a" * 40]
     assert not ids["v1"] & ids["b" * 40]
+
+
+@pytest.mark.parametrize("other", ["train-00001-of-00002", "test-00000-of-00001"])
+def test_parquet_files_that_number_their_labels_otherwise_are_refused(load: Load, tmp_path: Path, other: str) -> None:
+    import datasets
+
+    write_parquet(tmp_path / "pictures", some_rows())
+    write_parquet(tmp_path / "turned", some_rows(20, 100), label=datasets.ClassLabel(names=[*reversed(NAMES)]))
+    (tmp_path / "turned" / "train-00000-of-00001.parquet").rename(tmp_path / "pictures" / f"{other}.parquet")
+    with pytest.raises(LabelError, match=f"{other}.parquet must name its labels as the training samples do"):
+        load("{kind: folder, path: pictures}")
+
+
+@pytest.mark.parametrize("name", ["carved", "uncarved-test", "carved test"])
+def test_a_split_of_any_name_is_told_from_samples_that_were_set_aside(load: Load, tmp_path: Path, name: str) -> None:
+    write_image_folder(tmp_path / "folders" / "train", some_rows())
+    write_image_folder(tmp_path / "folders" / name, some_rows(12, 100))
+    source = load(f"{{kind: folder, path: folders, validation_split: {name!r}}}")
+    assert name in source.facts.tell_how_to_have_more("evaluation")
+    assert "fraction" not in source.facts.tell_how_to_have_more("evaluation")
+    assert "test_fraction" in source.facts.tell_how_to_have_more("test")
+
+
+def test_a_path_of_any_length_is_looked_for(load: Load) -> None:
+    with pytest.raises(SourceNotFoundError, match="must be a folder"):
+        load(f"{{kind: folder, path: {'a' * 300}}}")

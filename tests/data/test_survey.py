@@ -557,6 +557,15 @@ def test_fractions_in_a_table_are_no_labels(load: Load, tmp_path: Path) -> None:
         load("{kind: folder, path: pictures}")
 
 
+def test_categories_of_a_table_are_labels(load: Load, tmp_path: Path) -> None:
+    write_table(tmp_path / "pictures", ["cat", "dog"] * 8, "parquet")
+    path = tmp_path / "pictures" / "metadata.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("label")
+    pq.write_table(table.set_column(place, "label", table["label"].dictionary_encode()), path)
+    assert load("{kind: folder, path: pictures}").label_names == ("cat", "dog")
+
+
 def test_a_label_that_a_table_lacks_is_counted(load: Load, tmp_path: Path) -> None:
     write_table(tmp_path / "pictures", ["cat", "", "dog", ""])
     with pytest.raises(LabelError, match="2 of 4 in split train have none"):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from proxyds.artifact.ranking_table import COLUMNS
 from proxyds.data.samples import Origin, Samples
+from proxyds.errors import EvidenceError
 from proxyds.evaluation.runs import (
     STAGE,
     DrawAgain,
@@ -298,6 +299,17 @@ def test_every_architecture_is_trained_on_every_set_and_the_most_expensive_first
     }
     assert [run.flops for run in runs] == sorted((run.flops for run in runs), reverse=True)
     assert (runs[0].architecture, runs[0].training_set.dataset) == (HEAVY, "full")
+
+
+def test_more_runs_than_the_table_holds_are_refused_before_any_is_made(
+    train: Samples, held_out: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = sets_of(train, ratios=(0.25,))
+    monkeypatch.setattr("proxyds.evaluation.runs.MAX_RANKING_ROWS", 2 * len(sets))
+    assert len(runs_of(sets, held_out)) == 2 * len(sets)
+    monkeypatch.setattr("proxyds.evaluation.runs.MAX_RANKING_ROWS", 2 * len(sets) - 1)
+    with pytest.raises(EvidenceError, match=f"must have at most {2 * len(sets) - 1} runs, it has {2 * len(sets)}"):
+        runs_of(sets, held_out)
 
 
 def test_a_runs_flops_are_those_of_its_training_and_its_test(train: Samples, held_out: Samples) -> None:

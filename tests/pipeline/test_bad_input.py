@@ -428,7 +428,7 @@ def test_another_proxy_is_replaced_only_by_force(
     shutil.copytree(tiny_proxy, tmp_path / "out")
     other = ("build", "recipe.yaml", "-o", "out", "-q", "--json", "--set", "selection.ratio=0.2")
     said = refused(40, run_here, *other)
-    assert "out: must be a new folder, found the proxy tiny 1.0.0 of another recipe or source" in said
+    assert "out: must be a new folder, found the proxy tiny 1.0.0 of another recipe, source or code of networks" in said
     assert "replace it: force=True (--force)" in said
     assert run_here(*other, "--force").returncode == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))

@@ -282,7 +282,7 @@ def test_a_proxy_that_is_there_is_left_alone_and_replaced_only_by_force(
     assert (out / "manifest.json").stat().st_ino == inode
     with monkeypatch.context() as patched:
         patched.setattr("proxyds.pipeline.build.open_build", None)  # the recipe alone tells
-        with pytest.raises(OutputExistsError, match="of another recipe or source"):
+        with pytest.raises(OutputExistsError, match="of another recipe, source or code of networks"):
             proxyds.build(tiny(selection="{ratio: 0.2}"), out, store=store, device="cpu")
     assert verify_proxy(out) == first.manifest
     (out / "data" / "my-notes.txt").write_text("precious")

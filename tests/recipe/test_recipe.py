@@ -517,6 +517,7 @@ def test_the_whole_of_a_source_is_a_ratio(read: Callable[..., Recipe]) -> None:
         ("[2, 1, .inf, 1]", "5:32 importance.constants[2]", "finite"),
         ("[2, 1, .nan, 1]", "5:32 importance.constants[2]", "finite"),
         ("[0, 0, 0.0, 0]", "5:25 importance.constants", "zero"),
+        ("[2, 1e-300, 6, 1]", "5:29 importance.constants[1]", "0, or 1e-200 or more"),
         ("[2, one, 6, 1]", "5:29 importance.constants[1]", 'number, got "one"'),
         ("2", "5:25 importance.constants", "list, got 2; for example [2, 1, 6, 1]"),
     ],
@@ -896,7 +897,7 @@ _RECIPES = _section(
         "importance": _section(
             {},
             {
-                "constants": st.lists(st.floats(0, 1e9), min_size=4, max_size=4).filter(any),
+                "constants": st.lists(st.just(0.0) | st.floats(1e-200, 1e9), min_size=4, max_size=4).filter(any),
                 "protocol": st.sampled_from(["validation", "paper"]),
             },
         ),

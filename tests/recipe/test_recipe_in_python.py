@@ -167,3 +167,10 @@ def test_what_data_in_memory_are_called_is_no_part_of_identity() -> None:
         proxyds.Recipe(name="n", space=space, source={"kind": "memory", "name": name}) for name in ("arrays", "table")
     ]
     assert made[0].sha256 == made[1].sha256
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError):
+        proxyds.write_recipe(proxyds.read_recipe("recipes/digits.yaml"), tmp_path / "folder")
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]

@@ -86,6 +86,19 @@ def test_weights_and_operations_are_counted_by_hand() -> None:
     assert counted.forward_flops == 2 * (64 * 4 + 4 * 3)
 
 
+def test_a_network_whose_operations_nobody_counts_is_named() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((1, 2, 3))[:, None] * self.weight
+
+    with pytest.raises(RecipeError, match=r"scaled.* must have a layer whose FLOPs are counted"):
+        list_space({"scaled": Scaled, "net": lambda: Net(4, 3)})
+
+
 def test_a_factory_is_told_labels_and_shape_if_it_asks_and_keeps_what_a_partial_gives() -> None:
     told: list[Any] = []
 

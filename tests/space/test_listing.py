@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 from torch import nn
 
-from proxyds.errors import RecipeError, UnknownNameError
+import proxyds
+from proxyds.errors import ArgumentError, RecipeError, UnknownNameError
 from proxyds.recipe.models import Probes, Recipe
 from proxyds.recipe.yaml import read_recipe, write_recipe
 from proxyds.selection.probe import choose_probes
@@ -315,3 +316,26 @@ def test_inspect_shows_a_recipes_space(run_proxyds: Run, write_recipe_file: Call
     assert costs == sorted(costs)
     refused = run_proxyds("inspect", write_recipe_file().parent, "--set", "seed=1")
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize("shape", [32, "3x8", (3, 8), (3, 8.0, 8), (3, 0, 8), (3, True, 8), None])
+def test_what_is_no_shape_of_images_is_refused(shape: Any) -> None:
+    space = space_section().validate_json('{"network": "resnet", "choices": {"depth": [8, 14]}}')
+    with pytest.raises(ArgumentError, match="image_shape: must be"):
+        list_architectures(space, 10, shape)
+    with pytest.raises(ArgumentError, match="image_shape: must be"):
+        proxyds.build_network("resnet", {}, 10, shape)
+
+
+@pytest.mark.parametrize("n_labels", [0, -1, "10", 2.0, True, None])
+def test_what_is_no_number_of_labels_is_refused(n_labels: Any) -> None:
+    space = space_section().validate_json('{"network": "resnet", "choices": {"depth": [8, 14]}}')
+    with pytest.raises(ArgumentError, match="n_labels: must be"):
+        list_architectures(space, n_labels, (3, 8, 8))
+    with pytest.raises(ArgumentError, match="n_labels: must be"):
+        proxyds.build_network("resnet", {}, n_labels, (3, 8, 8))
+
+
+def test_shapes_and_numbers_may_be_lists_and_numpys() -> None:
+    space = space_section().validate_json('{"network": "resnet", "choices": {"depth": [8, 14]}}')
+    assert list_architectures(space, np.int64(10), [3, np.int32(8), 8]) == list_architectures(space, 10, (3, 8, 8))

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from proxyds.errors import PluginError
+from proxyds.space.networks.families import FAMILIES
+from proxyds.space.networks.plugins import load_plugins
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 MODULE = """\
@@ -75,6 +79,19 @@ def test_a_plugin_is_built_checked_and_planned_with(workers: None, plain: Path, 
     check = run_proxyds("check", "proxy", "--plugin", "plain_networks", "-q", "--json", *settings)
     assert check.returncode == 0, check.stderr
     assert json.loads(check.stdout)["n_architectures"] == 5
+    (plain / "plain_networks.py").write_text(MODULE.replace("nn.ReLU", "nn.Tanh"), encoding="utf-8")
+    other = run_proxyds("check", "proxy", "--plugin", "plain_networks", "-q", *settings)  # not the probes' networks
+    assert other.returncode == 15
+    assert "plugin plain_networks: must be the code that the proxy was built with" in other.stderr
+
+
+def test_a_plugin_is_registered_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_plain.py").write_text(MODULE.replace('"one hidden layer")}', '"one hidden layer"), "other": 3}'))
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"FAMILIES\['other'\]: must be a proxyds\.Family"):
+            load_plugins(["half_plain"])
+    assert "plain" not in FAMILIES
 
 
 def test_a_recipe_alone_imports_nothing(plain: Path, run_proxyds: Run) -> None:

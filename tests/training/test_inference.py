@@ -291,3 +291,11 @@ def test_a_batch_norm_that_normalises_by_the_batch_is_not_folded() -> None:
     norm = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
     norm.train()
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in fold_batch_norms(network).modules()) == 1
+
+
+def test_images_too_large_for_a_batch_of_those_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network("resnet", {"depth": 8, "base_filters": 2}, 3, (3, 8, 8), seed=0).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 3, 8, 8), np.uint8)
+    whole = predict_labels(network, pixels)
+    monkeypatch.setattr("proxyds.training.inference._batch_size", lambda device, pixels: 5)
+    assert np.array_equal(predict_labels(network, pixels), whole)

@@ -118,7 +118,7 @@ def check_croissant(folder: Path, manifest: Manifest) -> None:
     """Refuses a proxy whose `croissant.json`, if there is one, leads out of it or has another licence; words and columns may be others.
 
     Raises:
-        ArtifactError: It does, or is none.
+        ArtifactError: It leads out of the proxy, has another licence, or is not such a file.
     """
     facts = manifest.files.get(CROISSANT)
     if facts is None:

@@ -180,7 +180,7 @@ def show_evidence(evidence: EvidenceRecord, n_in_space: int) -> dict[str, Any]:
 def _tell_whether_it_pays(evidence: EvidenceRecord, n_in_space: int) -> str:
     """Says why choosing samples does not pay; nothing where it does, or where nobody knows."""
     if (rival := _CHEAPER.get(evidence.verdict)) is not None:
-        return f"It does not pay: {rival}, which needs no choice of samples, ranks as well."
+        return f"It does not pay: {rival}, which needs no choice of samples, ranks at least as well."
     after, with_check = evidence.spending.pays_after, evidence.spending.pays_after_with_check
     if after is not None and after > n_in_space:
         return f"It does not pay for one search of this space, which has {n_in_space:,} architectures."

@@ -51,7 +51,8 @@ def hold_arrays(images: Any, labels: Any, place: str) -> Held:
         raise SourceError(f"source: {place} must be (images, labels), found None for labels")
     plain = list_labels(labels, place)
     many = as_array(images)
-    if not isinstance(many, np.ndarray | Sequence) or isinstance(many, str | bytes):
+    is_many = many.ndim > 0 if isinstance(many, np.ndarray) else isinstance(many, Sequence)
+    if not is_many or isinstance(many, str | bytes):
         raise SourceError(
             f"source: images of {place} must be an array, a tensor or a list, found {describe_type(images)}"
         )

@@ -115,7 +115,7 @@ def list_labels(labels: Any, place: str) -> tuple[Label, ...]:
     if isinstance(array, np.ndarray):
         if array.ndim != 1:
             raise LabelError(
-                f"source: labels of {place} must be one a image, of the shape (n,), found {array.shape}; of one-hot labels take "
+                f"source: labels of {place} must be one label for each image, of the shape (n,), found {array.shape}; of one-hot labels take "
                 "labels.argmax(1)"
             )
         array = array.tolist()

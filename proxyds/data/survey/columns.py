@@ -5,11 +5,14 @@ They are told by what `datasets` says of them; what nobody has marked is named b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from proxyds.data.survey.metadata import FINE_LABEL, LABEL_COLUMNS
 from proxyds.errors import LabelError, SourceError
 from proxyds.recipe.sections.source import Columns
+from proxyds.text import make_plain
 
 _LABEL_TYPES = ("int", "uint", "bool", "string", "large_string", "null")
 
@@ -75,6 +78,37 @@ def find_label_column(columns: dict[str, Any], spec: Columns) -> str:
             f"source.label_column: labels must be whole numbers or text, column {column} holds {columns[column].dtype}"
         )
     return column
+
+
+def refuse_other_names(files: Iterable[Path], column: str, names: tuple[str, ...]) -> None:
+    """Refuses parquet files whose labels have other names than the training samples': `datasets` takes their numbers as they are.
+
+    Args:
+        files: Of any format; one that tells no names of its labels, or cannot be read, is passed over.
+        column: Of the labels.
+        names: Of the training samples' labels.
+
+    Raises:
+        LabelError: There is one; the message names it.
+    """
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in files:
+        if file.suffix != ".parquet":
+            continue
+        try:
+            schema = pq.read_schema(file)
+        except (OSError, pa.ArrowException):  # whoever reads its samples says so
+            continue
+        feature = datasets.Features.from_arrow_schema(schema).get(column)
+        if isinstance(feature, datasets.ClassLabel) and tuple(feature.names) != names:
+            wanted, found = (make_plain(", ".join(map(repr, each)))[:200] for each in (names, feature.names))
+            raise LabelError(
+                f"source: {make_plain(file.name)} must name its labels as the training samples do, in the same order: {wanted}; it has {found}. "
+                "Write its labels with these names"
+            )
 
 
 def _choose_column(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxyds.data.survey.labels import Layout
 from proxyds.data.survey.naming import normalize
@@ -17,6 +17,9 @@ from proxyds.data.survey.records import LABEL_BITS, FoundFile, Label, SurveyedSp
 from proxyds.errors import LabelError, SourceError
 from proxyds.recipe.sections.source import FolderSource
 from proxyds.text import first_line, make_plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NAMES = frozenset({"metadata.csv", "metadata.jsonl", "metadata.parquet"})
 FILE_COLUMN = "file_name"
@@ -107,13 +110,7 @@ def _read_rows(path: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            wanted = [
-                each
-                for each in table.column_names
-                if pa.types.is_primitive(table[each].type)
-                or pa.types.is_string(table[each].type)
-                or pa.types.is_large_string(table[each].type)
-            ]
+            wanted = [each for each in table.column_names if _holds_values(table[each].type)]
             return wanted, table.select(wanted).to_pylist()
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
@@ -127,6 +124,16 @@ def _read_rows(path: Path, name: str) -> tuple[list[str], list[dict[str, Any]]]:
         raise SourceError(
             f"source: {make_plain(name)} must be a table of images and labels, it cannot be read: {first_line(error)}"
         ) from error
+
+
+def _holds_values(kind: pa.DataType) -> bool:
+    """Whether a column holds one number or text for each row; such as the texts of a category, which stand in a dictionary."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _holds_values(kind.value_type)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(is_text or pa.types.is_primitive(kind))
 
 
 def _choose_column(columns: Sequence[str], spec: FolderSource, name: str) -> str | None:

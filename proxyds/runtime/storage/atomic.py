@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+from uuid import uuid4
 
 from proxyds.errors import DISK_FULL, NoPermissionError, OutputError, OutputExistsError, translate_os_errors
 
@@ -101,7 +102,7 @@ def temporary_folder() -> Iterator[Path]:
 def replace_file(path: Path, content: bytes) -> None:
     """Writes a file at a stroke: it has its old bytes or its new ones, never half of them."""
     path.parent.mkdir(exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
+    new = path.with_name(f".{path.name}.{uuid4().hex[:12]}.new")  # of this writer alone
     try:
         new.write_bytes(content)
         new.replace(path)

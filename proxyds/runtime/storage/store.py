@@ -21,12 +21,12 @@ from typing import Any, ParamSpec, TypeVar
 import platformdirs
 
 from proxyds.arguments import as_place
-from proxyds.errors import DamagedEntryError, RemoteError, StoreError, translate_os_errors
+from proxyds.errors import ArgumentError, DamagedEntryError, RemoteError, StoreError, translate_os_errors
 from proxyds.runtime.storage.address import AtUrl, OnHub, read_address
 from proxyds.runtime.storage.atomic import remove_folder, sweep_unfinished, whole_folder
 from proxyds.runtime.storage.locks import holding_lock, sweep_locks
 from proxyds.runtime.storage.remote_store import RECORD, EntryRecord, RemoteStore, new_attempt
-from proxyds.text import make_plain
+from proxyds.text import describe_type, make_plain
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -308,6 +308,13 @@ def retry_if_damaged(function: Callable[_Parameters, _Result]) -> Callable[_Para
         return function(*arguments, **named)
 
     return call
+
+
+def as_store(store: Store | None) -> Store:
+    """Returns a store that a program passed, or the user's own; raises `ArgumentError` for anything else."""
+    if store is not None and not isinstance(store, Store):
+        raise ArgumentError(f"store: must be a proxyds.Store, got {describe_type(store)}")
+    return store or Store()
 
 
 def _read_place(place: str | Path) -> Path | AtUrl:

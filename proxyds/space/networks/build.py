@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from proxyds.arguments import as_count, as_shape
 from proxyds.code_identity import hash_files
 from proxyds.errors import ArgumentError, MissingExtraError, RecipeError
 from proxyds.space.networks.families import HANDED_OVER
@@ -78,6 +79,7 @@ def build_network(
             "network, parameters: must be a family's name and a mapping, got "
             f"{describe_type(network)} and {describe_type(parameters)}"
         )
+    n_labels, image_shape = as_count(n_labels, "n_labels"), as_shape(image_shape, "image_shape")
     family = find_family(network)
     try:
         read = family.parameters.model_validate_json(json.dumps(dict(parameters), default=describe_type))

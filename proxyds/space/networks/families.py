@@ -29,7 +29,7 @@ class Family:
             (n, channels, height, width) to logits (n, n_labels); image_shape is (channels, height, width), and initial weights come
             from torch's current generator. `path:function` where another function makes it.
         feature_layer: The layer that features are taken from unless the recipe names another; None: the last one that is
-            computed before the last linear layer.
+            computed before the heads: linear layers, or convolutions of 1x1, that give the logits.
         summary: One line for `proxyds list`.
         library: The package that the networks come from, whose version then belongs to what a training depends on.
     """

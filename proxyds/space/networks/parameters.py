@@ -199,5 +199,5 @@ class HandedOverParameters(Parameters):
         "network", description="What the program calls it.", examples=["wide"]
     )
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
-        "0" * 64, description="Of its code, as proxyds.build writes it.", examples=["0" * 64]
+        "0" * 64, description="Of its code, as proxyds.Recipe writes it.", examples=["0" * 64]
     )

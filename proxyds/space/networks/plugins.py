@@ -2,7 +2,7 @@
 
 A recipe alone never imports code. A package that is installed may offer families by the entry point group `proxyds.networks`
 (entry point name = family name, value = a `Family`); it is imported when a recipe names the family. Any other module must be
-named by whoever runs the command, with `--plugin` or `load_plugin`; it holds a mapping `FAMILIES` of names to `Family`.
+named by whoever runs the command, with `--plugin` or `load_plugins`; it holds a mapping `FAMILIES` of names to `Family`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def offer_installed(network: str) -> None:
             family = offer.load()
         except (Exception, SystemExit) as error:
             raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {error}") from error
-        _register(network, family, where)
+        _refuse_unusable(network, family, where)
+        FAMILIES[network] = family
 
 
 def installed_offers() -> dict[str, str]:
@@ -134,10 +135,11 @@ def _load_module(module: str) -> None:
             f"{', '.join(FAMILIES)}); rename it"
         )
     for name, family in families.items():
-        _register(name, family, f"plugin {module}: FAMILIES[{name!r}]")
+        _refuse_unusable(name, family, f"plugin {module}: FAMILIES[{name!r}]")
+    FAMILIES.update(families)  # all, or none
 
 
-def _register(name: str, family: Any, where: str) -> None:
+def _refuse_unusable(name: str, family: Any, where: str) -> None:
     parameters = getattr(family, "parameters", None)
     if not isinstance(family, Family) or not isclass(parameters) or not issubclass(parameters, Parameters):
         raise PluginError(
@@ -155,7 +157,6 @@ def _register(name: str, family: Any, where: str) -> None:
             raise PluginError(
                 f"{where}: a tuple must have an entry for each stage, {parameter!r} is open: {field.annotation}"
             )
-    FAMILIES[name] = family
 
 
 def _package_of(offer: EntryPoint) -> str:
