@@ -40,7 +40,7 @@ def make_recipe(*missing: str) -> Recipe:
 )
 def test_all_that_is_missing_is_told_at_once(missing: tuple[str, ...], tmp_path: Path) -> None:
     recipe, errors = make_recipe(*missing), []
-    manifest: Any = SimpleNamespace(source=SimpleNamespace(fingerprint="0" * 64))
+    manifest: Any = SimpleNamespace(source=SimpleNamespace(fingerprint="0" * 64), space=SimpleNamespace(origin={}))
     with pytest.raises(ProxydsError) as caught:
         hand_over_to_build(recipe, HandedOver())
     errors.append((caught.value, "proxyds.build(recipe, out"))
