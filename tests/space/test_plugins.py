@@ -72,6 +72,8 @@ def test_a_plugin_is_built_checked_and_planned_with(workers: None, plain: Path, 
     assert build.returncode == 0, build.stderr
     manifest = json.loads((plain / "proxy" / "manifest.json").read_text())
     assert [probe["parameters"] for probe in manifest["probes"]] == [{"width": 4}, {"width": 64}]
+    card = (plain / "proxy" / "README.md").read_text()
+    assert f"of a plugin ({manifest['space']['origin']['plugin']}; its code is not here)" in card.replace("\\", "")
     settings = ["--set", "check.draws=1", "--set", "check.full_seeds=1"]
     without = run_proxyds("check", "proxy", "-q", *settings)
     assert without.returncode == 10
