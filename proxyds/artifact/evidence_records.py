@@ -297,7 +297,10 @@ def list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
 
 def list_later_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     """Lists what is compared from format 1.7 on: intervals, outcomes, architectures, searches, costs."""
-    claims: dict[str, Any] = {"caution": evidence.caution, "n_searches": len(evidence.searches)}
+    claims: dict[str, Any] = {
+        "whether there is a caution": evidence.caution is not None,
+        "n_searches": len(evidence.searches),
+    }
     claims |= {f"spending: {name}": value for name, value in evidence.spending.model_dump().items()}
     claims["n_listed"] = len(evidence.architectures)
     estimates = {"own tau": evidence.own_tau, "below the ceiling": evidence.below_ceiling, **evidence.list_held_out()}

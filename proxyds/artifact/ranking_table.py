@@ -44,6 +44,8 @@ BY_ACCURACY: RankedBy = "accuracy"
 BY_BOTH: RankedBy = "accuracy-and-parameters"
 """What a training set is ranked by: accuracy alone, or with the number of parameters (`rank_metrics.add_parameters`)."""
 
+MAX_RANKED = 2000
+"""Architectures that a check ranks, at most: every statistic looks at all pairs of them."""
 TRAINED_HERE = "trained here"
 """Where accuracies come from, if not from a table or another proxy."""
 

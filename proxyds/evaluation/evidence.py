@@ -33,6 +33,7 @@ from proxyds.artifact.ranking_table import (
     FLOPS,
     FREE_RANKINGS,
     FULL,
+    MAX_RANKED,
     PARAMETERS,
     PROXY,
     STATISTICS,
@@ -54,14 +55,18 @@ from proxyds.evaluation.intervals import (
     other_seeds,
     subtract,
 )
-from proxyds.evaluation.rank_metrics import Floats, add_parameters, are_alike, include_all, kendall_tau, n_top
+from proxyds.evaluation.rank_metrics import (
+    Floats,
+    add_parameters,
+    are_alike,
+    include_all,
+    kendall_tau,
+    n_top,
+)
 from proxyds.evaluation.saturation import explain_saturation
 from proxyds.evaluation.search_cost import list_searches, open_search
 from proxyds.evaluation.verdict import Compared, find_outcome, judge
 from proxyds.recipe.models import MIN_RANKED, Check
-
-MAX_RANKED = 2000
-"""Architectures at most: every statistic looks at all pairs of them."""
 
 _Way = tuple[str, float | None, RankedBy]
 """A way to rank: a data set or free ranking, its ratio, what it ranks by."""

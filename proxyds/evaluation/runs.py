@@ -21,7 +21,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, describe_architecture, make_runs_table, parameters_text
+from proxyds.artifact.ranking_table import (
+    FEWER_EPOCHS,
+    FULL,
+    MAX_RANKED,
+    describe_architecture,
+    make_runs_table,
+    parameters_text,
+)
 from proxyds.artifact.tables import MAX_RANKING_ROWS
 from proxyds.data.samples import Samples
 from proxyds.errors import EvidenceError, LabelError
@@ -123,7 +130,14 @@ def sample_architectures(architectures: Sequence[Architecture], n: int, seed: in
         architectures: From the lightest to the heaviest.
         n: How many.
         seed: The recipe's.
+
+    Raises:
+        EvidenceError: These are more than can be compared with each other.
     """
+    if (n_taken := min(len(architectures), n)) > MAX_RANKED:
+        raise EvidenceError(
+            f"check.architectures: must be at most {MAX_RANKED:,}, the check would take {n_taken:,}; lower it"
+        )
     if len(architectures) <= n:
         return list(architectures)
     parts = np.array_split(np.arange(len(architectures)), n)

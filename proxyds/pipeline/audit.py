@@ -139,8 +139,8 @@ def _audit_claims(folder: Path, manifest: Manifest, tables: Tables) -> Manifest:
         _audit_outcomes(folder, manifest, tables)
     if manifest.evidence is None or tables.ranking is None:
         return manifest
-    explanation = _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
-    return manifest.model_copy(update={"evidence": manifest.evidence.model_copy(update={"explanation": explanation})})
+    words = _audit_evidence(folder, manifest, manifest.evidence, tables.ranking)
+    return manifest.model_copy(update={"evidence": manifest.evidence.model_copy(update=words)})
 
 
 def _audit_outcomes(folder: Path, manifest: Manifest, tables: Tables) -> None:
@@ -360,11 +360,11 @@ def _list_settings(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> str:
+def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> dict[str, str | None]:
     """Checks that the statistics, the verdict, the gate and the costs are what the runs in the table `ranking` give when they are weighed again.
 
     Returns:
-        Why the verdict is what it is, in the words of this version; for formats whose verdicts came about otherwise, in those of the evidence.
+        Why the verdict is what it is, and what to beware of, in the words of this version; nothing for formats whose verdicts came about otherwise.
     """
     planned = sorted({*table["architecture"].to_pylist(), *said.left_out})
     provenance = Provenance(planned, said.runs, said.reference, said.failures, said.elapsed_seconds, said.machine)
@@ -402,7 +402,7 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     if far or not rehearsed:
         why = f"evidence: rehearsal must be what the runs in ranking/ give, {weighed.rehearsal!r}, it is {said.rehearsal!r}"
         raise refused(folder / MANIFEST, why)
-    return weighed.explanation if is_explained else said.explanation
+    return {"explanation": weighed.explanation, "caution": weighed.caution} if is_explained else {}
 
 
 _OTHERWISE = ("verdict", "passed", "sufficient_ratio", "regret_of_3", "regret_of_5")

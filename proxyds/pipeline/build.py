@@ -142,7 +142,6 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     draw = add_validation(draw, session.data.evaluation, recipe)
     session.clock.end_stage("selection")
 
-    check_destination(out, force)  # hours may have passed
     write = partial(
         write_tables,
         source=session.data,
@@ -176,6 +175,7 @@ def write_proxy(
         OutputError: The folder cannot be written; see the subclasses.
     """
     recipe = session.recipe
+    check_destination(out, force)  # hours may have passed
     with (
         translate_os_errors(out, "choose another folder"),
         whole_folder(out, "replace" if force else "refuse") as folder,

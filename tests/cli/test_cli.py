@@ -166,6 +166,9 @@ def test_the_store_can_be_listed_and_cleaned(
     shown = run_proxyds("store", "list", PROXYDS_STORE=str(copy)).stdout
     assert "probe resnet" in shown
     assert re.fullmatch(rf"entries: {len(held)}, .+ of work, [\d.]+ [kM]B", shown.splitlines()[-1])
+    unanswered = run_proxyds("store", "clean", PROXYDS_STORE=str(copy))
+    assert unanswered.returncode == 2
+    assert "nothing was removed; give --yes" in unanswered.stderr
     cleaned = run_proxyds("store", "clean", "--yes", PROXYDS_STORE=str(copy))
     assert cleaned.stdout.startswith(f"removed {len(held)} entries")
     assert run_proxyds("store", "list", "--json", PROXYDS_STORE=str(copy)).stdout.strip() == "[]"

@@ -168,3 +168,10 @@ def test_init_takes_a_preset_or_a_folder(run_here: Run, tmp_path: Path) -> None:
     assert recipe.source.path == str(tmp_path / "my-images")  # type: ignore[union-attr]
     assert run_here("init", "x.yaml", "--preset", "folder", "--from", ".").returncode == 2
     assert run_here("init", "--from", ".").returncode == 40  # the file is there
+
+
+def test_a_name_of_any_length_is_an_error_of_ours(run_here: Run) -> None:
+    done = run_here("init", f"{'a' * 300}.yaml")
+    assert done.returncode > 3
+    assert "Traceback" not in done.stderr
+    assert "name too long" in done.stderr.lower()

@@ -168,6 +168,17 @@ def test_architectures_are_spread_over_cost_one_from_each_equal_part(n_all: int,
     assert all(starts[part] <= cost < starts[part + 1] for part, cost in enumerate(taken))
 
 
+def test_more_architectures_than_can_be_compared_are_refused_before_any_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = [architecture_of(100 + i) for i in range(12)]
+    monkeypatch.setattr("proxyds.evaluation.runs.MAX_RANKED", 8)
+    assert len(sample_architectures(space, 8, 0)) == 8
+    for n in (9, 20):
+        with pytest.raises(EvidenceError, match="must be at most 8, the check would take"):
+            sample_architectures(space, n, 0)
+
+
 def test_the_same_seed_takes_the_same_architectures_and_another_others() -> None:
     every = [architecture_of(cost) for cost in range(60)]
     taken = [tuple(each.name for each in sample_architectures(every, 6, seed)) for seed in range(40)]

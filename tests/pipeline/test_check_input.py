@@ -666,6 +666,13 @@ def test_accuracies_that_test_samples_cannot_rank_are_cautioned(
     assert words in told["caution"]
     assert words in (proxy / "README.md").read_text()
     assert words in run_here("inspect", "proxy").stdout
+    manifest = json.loads((proxy / "manifest.json").read_text())
+    manifest["evidence"]["caution"] = "Former words."  # of a version that said it otherwise
+    (proxy / "manifest.json").write_text(json.dumps(manifest))
+    shown = run_here("inspect", "proxy")
+    assert shown.returncode == 0, shown.stderr
+    assert words in shown.stdout
+    assert "Former words" not in shown.stdout
 
 
 def test_architectures_that_are_always_right_are_refused_and_told_to_train_shorter(

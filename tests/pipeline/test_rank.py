@@ -200,6 +200,13 @@ def test_accuracies_unlike_the_checks_get_no_chances(checked_proxy: Path) -> Non
     assert any("below chance" in note for note in ranking.notes)
 
 
+def test_the_best_known_is_the_one_with_the_highest_accuracy_however_close(checked_proxy: Path) -> None:
+    results = {name: {"accuracy": accuracy, "full_accuracy": 0.9} for name, accuracy in OTHERS.items()}
+    first, second, *_ = results
+    results[first]["full_accuracy"], results[second]["full_accuracy"] = 0.9999, 1.0
+    assert rank(str(checked_proxy), results).best_known == second
+
+
 def test_known_accuracies_unlike_what_was_expected_are_told(checked_proxy: Path) -> None:
     results = {name: {"accuracy": accuracy, "full_accuracy": 0.2 + accuracy / 100} for name, accuracy in OTHERS.items()}
     assert any("trained otherwise" in note for note in rank(str(checked_proxy), results).notes)

@@ -72,6 +72,6 @@ def rank(
         ranking = rank(proxy, results, confidence=confidence, measured_on=measured_on, on_progress=on_progress)
     from proxyds.cli.results import print_ranking
 
-    print_ranking(ranking, as_json=as_json)
     if plot is not None:
-        draw_ranking(ranking, plot)
+        draw_ranking(ranking, plot)  # first: where it fails, nothing but the error is printed
+    print_ranking(ranking, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from proxyds.cli.names import complete_preset
 from proxyds.cli.options import PATH, as_json, overrides, plugins
 from proxyds.cli.output import print_json, print_table, say
-from proxyds.errors import ArtifactError, OutputExistsError, translate_os_errors
+from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, translate_os_errors
 
 
 @click.command()
@@ -32,7 +33,7 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
 
     if folder is not None and preset is not None:
         raise click.UsageError("--from writes the preset `folder` for what lies there: leave out --preset")
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:  # noqa: PTH110 - unlike Path.exists it takes a name of any length
         raise OutputExistsError(
             "is there already and was not touched; choose another name, or replace it with --force", place=path
         )
@@ -131,7 +132,7 @@ def _find_proxies() -> dict[str, str]:
     for path in sorted(Path().glob("*/manifest.json")):
         try:
             manifest = read_manifest(path.parent)
-        except ArtifactError:
+        except (ArtifactError, NoPermissionError):
             continue  # somebody else's manifest.json
         size = f"{manifest.counts.proxy:,} samples of {manifest.source.name}"
         proxies[str(path.parent)] = f"{manifest.name} {manifest.version}, {size}"

@@ -72,7 +72,13 @@ def clean(days: float, yes: bool) -> None:
     from proxyds.runtime.storage.store import Store
 
     opened = Store()
-    if not yes and not click.confirm(f"Remove finished work and fetched proxies from {opened.name}?"):
+    try:
+        is_meant = yes or click.confirm(f"Remove finished work and fetched proxies from {opened.name}?")
+    except click.Abort:
+        raise click.UsageError(
+            "nobody answers here, and nothing was removed; give --yes to remove without asking"
+        ) from None
+    if not is_meant:
         say("nothing was removed")
         return
     n_entries, n_bytes = opened.clean(days)

@@ -296,7 +296,8 @@ def _decide(
         for i in order
     )
     best = samples.max(axis=1)
-    best_known = int(np.nanargmax(asked.on_everything)) if known.any() else None
+    on_everything = {i: each.full_accuracy for i, each in enumerate(candidates) if each.full_accuracy is not None}
+    best_known = max(on_everything, key=lambda i: on_everything[i], default=None)
     open_listed = [i for i in listed if not known[i]]
     return Ranking(
         candidates=ranked,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +201,9 @@ def _read_file(path: Path) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
 
 def _check_file(path: Path) -> None:
     """Refuses what is no file, or holds nothing."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir it takes a name of any length
         raise AccuracyTableError(f"{path}: must be a file of results, it is a folder; name the file in it")
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - as above
         raise AccuracyTableError(f"{path}: no such file; it must be a .csv, .json or .parquet file of results")
     if not path.stat().st_size:
         raise AccuracyTableError(f"{path}: is empty; it must hold a row for each training of a candidate")
