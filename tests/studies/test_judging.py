@@ -119,6 +119,15 @@ def test_nothing_is_decided_before_all_rows_are_there_on_both_data_sets(lacking:
     assert "Choosing helps" not in page
 
 
+def test_a_data_set_that_lacks_rows_leaves_the_figures_of_the_other_alone() -> None:
+    study = make_study()
+    alone = summarize({**study, "cifar100": []})
+    study["cifar100"] = [row for row in study["cifar100"] if row["variant"] in ("full-80", BASE)]
+    assert [line for line in summarize(study).splitlines() if line.startswith("| ")] == [
+        line for line in alone.splitlines() if line.startswith("| ")
+    ]
+
+
 def test_choosing_helps_if_the_leading_method_is_above_random_with_parameters() -> None:
     helps, alike = make_study(plain=1.0, easier=0.1), make_study(plain=0.3, easier=0.29)
     assert find_leading(helps["cifar10"], ARCHITECTURES, 0.5) == "easier"

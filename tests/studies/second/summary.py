@@ -63,6 +63,8 @@ def render_summary(
         architectures: Of both halves by data set, by cost.
     """
     ranked = read_judging(of_each, architectures)
+    whole = {name: each for name, each in ranked.items() if all(rank([each], way) for way in TRAININGS.values())}
+    ranked = whole or ranked  # a data set that lacks rows would leave every gain empty
     titled = {TITLES[name]: each for name, each in ranked.items()}
     trainings = tabulate_ways(titled, TRAININGS, [SHORT, LONG])
     if not trainings:
