@@ -15,7 +15,7 @@ from tests.studies.second.judging import find_gain
 from tests.studies.second.weighing import Gain, Ranked, Way, rank, read_scores
 
 DATA_COLOURS = ("#0072B2", "#E69F00", "#000000")
-"""Of the data sets, and last of their mean."""
+"""Tells data sets apart; the last colour is that of their mean."""
 REACHES, FALLS_SHORT = "#009E73", "#999999"
 TOO_HIGH, TOO_LOW, RIGHT = "#D55E00", "#56B4E9", "#999999"
 FACTOR_NAMES = {
