@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from proxyds.arguments import as_path
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
+from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
 from proxyds.artifact.reader import Built, read_manifest, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables
@@ -27,6 +28,7 @@ from proxyds.artifact.writer import (
     write_tables,
 )
 from proxyds.errors import CardDriftError, OutputError, VerificationError, translate_os_errors
+from proxyds.evaluation.runs import STAGE
 from proxyds.pipeline.check import (
     check_ranking,
     choose_ranked,
@@ -45,9 +47,10 @@ from proxyds.pipeline.stages import (
     tell_same_version,
     train_probes,
 )
+from proxyds.progress import StageEnded
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import Need
-from proxyds.recipe.models import Recipe
+from proxyds.recipe.models import Check, Recipe
 from proxyds.recipe.sections.training import choose_crop_padding
 from proxyds.recipe.yaml import take_recipe, write_recipe
 from proxyds.runtime.execution import Execution, Options
@@ -119,6 +122,8 @@ def build(
             built = Built(out, _build(session, architectures, out, force))
         if not check or recipe.check is None or has_evidence(built.manifest, recipe.check):
             return built
+        if built.manifest.evidence is not None:
+            session.on_progress(StageEnded(STAGE, warning=_tell_of_other_check(built.manifest.evidence, recipe.check)))
         return Built(out, check_ranking(session, out, recipe.check, architectures, ranked))
 
 
@@ -269,6 +274,14 @@ def _tell_of_former(session: Session, existing: Manifest) -> list[str]:
     is_same = (existing.recipe_sha256, existing.source.fingerprint) == (recipe.sha256, session.data.facts.fingerprint)
     remedy = "if the former was published, give the new one a version of its own"
     return [] if is_same else tell_same_version(recipe, existing, "gives way", remedy)
+
+
+def _tell_of_other_check(evidence: EvidenceRecord, settings: Check) -> str:
+    """Says that the evidence of a proxy gives way to that of a check with other settings."""
+    former, new = evidence.check.model_dump(), settings.model_dump()
+    other = [f"check.{name} was {former[name]}, is {value}" for name, value in new.items() if former[name] != value]
+    cause = f" ({other[0]})" if other else ""
+    return f"the evidence of an earlier check gives way to that of this recipe's{cause}; trainings of both stay in the store"
 
 
 def _keep(session: Session, out: Path, existing: Manifest) -> Built:

@@ -22,7 +22,8 @@ from proxyds.artifact.card.render import escape_markdown
 from proxyds.artifact.manifest import INDEX, INDEXES
 from proxyds.artifact.reader import read_manifest, verify_proxy
 from proxyds.artifact.writer import rewrite_manifest
-from proxyds.errors import ChangedSourceError
+from proxyds.errors import ChangedSourceError, OutputExistsError
+from proxyds.pipeline.sharing.push import output_at
 from tests.artifact.hostile import INDICES, OLDER, VALIDATION_INDICES, WHOLE, Proxy, make_source
 from tests.conftest import TINY_RECIPE, Run, check_manners, read_tree
 from tests.docs.cards import keep_card
@@ -279,6 +280,24 @@ def test_one_that_is_published_is_applied_without_its_images(run_here: Run, tiny
     assert run_here("push", "new", "memory://shelf/new").returncode == 0
     memory.pipe(f"/shelf/new/{IMAGES}", bytes((tmp_path / "new" / IMAGES).stat().st_size))
     assert "made from the index of tiny 1.0.0" in run_here("inspect", "memory://shelf/new").stdout
+
+
+def test_a_proxy_that_came_to_an_address_meanwhile_is_left_alone(tiny_proxy: Path, second_proxy: Path) -> None:
+    shelf, memory = "memory://shelf/meanwhile", fsspec.filesystem("memory")
+
+    def write_late() -> None:
+        with output_at(shelf) as folder:
+            shutil.copytree(second_proxy, folder)
+            proxyds.push(tiny_proxy, shelf)
+
+    with pytest.raises(OutputExistsError, match="another proxy is there"):
+        write_late()
+    held = memory.cat("/shelf/meanwhile/manifest.json")
+    assert held == (tiny_proxy / "manifest.json").read_bytes()
+    with output_at(shelf) as folder:  # what was there from the first may give way
+        shutil.rmtree(folder)
+        shutil.copytree(second_proxy, folder)
+    assert memory.cat("/shelf/meanwhile/manifest.json") == (second_proxy / "manifest.json").read_bytes()
 
 
 # What is not there, and what is not to be believed

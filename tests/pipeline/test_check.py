@@ -469,6 +469,23 @@ def test_a_build_stopped_while_it_wrote_the_evidence_goes_on_too(
     assert rows(out) == rows(checked)
 
 
+def test_a_build_says_that_the_evidence_of_another_check_gives_way(
+    checked: Path, copy: Path, recipe: Path, session_store: Path
+) -> None:
+    told: list[str] = []
+
+    def listen(event: Progress | StageEnded) -> None:
+        told.extend([event.warning] if isinstance(event, StageEnded) and event.warning else [])
+
+    proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
+    proxyds.build(recipe, copy, store=Store(session_store), device="cpu", on_progress=listen)
+    assert any("check.draws was 1, is 2" in each for each in told), told
+    assert rows(copy) == rows(checked)
+    told.clear()
+    proxyds.build(recipe, copy, store=Store(session_store), device="cpu", on_progress=listen)
+    assert not any("gives way" in each for each in told)
+
+
 def test_damage_during_a_check_is_not_signed(copy: Path, session_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = min((copy / "data").glob("train-*.parquet"))
 

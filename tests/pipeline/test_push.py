@@ -214,7 +214,7 @@ def test_what_cannot_be_published_is_refused_before_the_hub_is_asked(
         (repo, "--tag", "x.lock"): 70,
         (repo, "--tag", "0" * 40): 70,
         (repo, "--tag", ""): 70,
-        (repo, "--tag", "x", "--create-pr"): 2,
+        (repo, "--tag", "x", "--create-pr"): 70,  # which would have no tag
     }.items():
         assert run_on_hub("push", tiny_proxy, *arguments).returncode == code, arguments
     changed = Path(shutil.copytree(tiny_proxy, tmp_path / "changed"))

@@ -33,8 +33,6 @@ def push(folder: Path, place: str, quiet: bool, as_json: bool, **options: Any) -
     PLACE is user/name on the Hub or an address such as s3://bucket/folder. The tag is set last and never moved. A push that broke
     off can be repeated.
     """
-    if options["create_pr"] and options["tag"] is not None:
-        raise click.UsageError("--create-pr puts no tag: push again with --tag when the request was merged")
     with show_progress(quiet=quiet) as on_progress:
         from proxyds.pipeline.sharing.push import push
 

@@ -134,6 +134,10 @@ def push(
     """
     folder = as_path(folder, "folder")
     target = read_remote(as_place(place, "place"))
+    if create_pr and tag is not None:
+        raise PushError(
+            "tag (--tag): must be left out of a pull request; push again with it once the request is merged"
+        )
     manifest, _ = audit_proxy(folder)
     evidence = manifest.evidence
     if evidence is not None and evidence.passed is False and not below_threshold:
@@ -300,8 +304,14 @@ def _commit_to_hub(upload: _Upload, repository: hub.Repository, planned: Pushed)
     return replace(planned, commit=commit, pull_request=pull)
 
 
-def _push_to_url(upload: _Upload, remote: RemoteFolder, *, overwrite: bool = False) -> Pushed:
-    """Pushes to an address, see `push`; with `overwrite` another proxy that is there gives way."""
+def _push_to_url(upload: _Upload, remote: RemoteFolder, former: bytes | None = None) -> Pushed:
+    """Pushes to an address, see `push`.
+
+    Args:
+        upload: The proxy.
+        remote: The address.
+        former: Manifest of another proxy that gives way if it is there; None if none may.
+    """
     sizes, facts = remote.list_files(), upload.facts
     if sizes is None:
         raise PushError(f"{remote.name}: cannot be written to; use s3://, gs:// or another store")
@@ -315,7 +325,7 @@ def _push_to_url(upload: _Upload, remote: RemoteFolder, *, overwrite: bool = Fal
     )
     if is_same:
         return Pushed(remote.name, upload.manifest, files, was_there=True, is_plan=upload.is_plan)
-    if theirs is not None and theirs != own and not overwrite:
+    if theirs not in (None, own, former):
         raise OutputExistsError(
             f"{remote.name}: must be empty, another proxy is there; it was not touched: use another address"
         )
@@ -370,6 +380,7 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
 
     Raises:
         RemoteError: The address cannot be reached or written.
+        OutputExistsError: Another proxy came there while this one was written.
     """
     target = read_address(str(place)) or Path(place)
     if isinstance(target, Path):
@@ -381,12 +392,14 @@ def output_at(place: str | Path, on_progress: OnProgress = ignore_progress) -> I
     remote.check_writable()
     with temporary_folder() as parent:
         folder = parent / remote.name.rpartition("/")[2]
+        former = None
         with named_as(remote.name, folder):
             sizes = remote.list_files() or {}
             _check_address_is_ours(remote, sizes)
             if MANIFEST in sizes:
                 folder.mkdir()
                 fetch_proxy(UrlProxy(remote), folder, on_progress)
+                former = (folder / MANIFEST).read_bytes()
             yield folder
             manifest = verify_proxy(folder)
-        _push_to_url(_Upload(folder, manifest, False, on_progress), remote, overwrite=True)
+        _push_to_url(_Upload(folder, manifest, False, on_progress), remote, former)
