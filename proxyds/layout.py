@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import textwrap
 from abc import ABC, abstractmethod
@@ -64,6 +66,8 @@ def fill_in(template: Path, width: int | None, **values: object) -> str:
         "flop": lambda value: "unknown" if value is None else with_prefix(value, "FLOP"),
         "share": lambda n, total: f"{n:,} ({n / total:.1%})",
         "percent": lambda share: f"{share:.1%}",
+        "json": partial(json.dumps, ensure_ascii=False),
+        "quote": shlex.quote,
         "thousands": lambda n: f"{n:,}",
         "counted": lambda n, what: f"{n:,} {what}{'' if n == 1 else 's'}",
     }

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -164,7 +165,7 @@ def _read_manifest_text(folder: Path, path: Path) -> str:
             )
         if folder.is_file():
             raise ArtifactError(
-                f"must be a proxy's folder, it is a file; where it is a recipe, `proxyds build {folder} -o DIR` makes a proxy of it",
+                f"must be a proxy's folder, it is a file; where it is a recipe, `proxyds build {shlex.quote(str(folder))} -o DIR` makes a proxy of it",
                 place=folder,
             )
         facts = path.lstat()
@@ -313,7 +314,7 @@ def verify_proxy(folder: str | Path, but_for: Collection[str] = ()) -> Manifest:
     if set(problems) <= set(surplus):
         advice = "move away what is not in the manifest"
     elif all(name in (CARD, CROISSANT) or name.startswith("assets/") for name in problems):
-        advice = f"`proxyds card {folder}` renders the card again, without what was edited"
+        advice = f"`proxyds card {shlex.quote(str(folder))}` renders the card again, without what was edited"
     _refuse_differences(folder, problems, advice)
     return manifest
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from proxyds.cli.names import complete_setting
+from proxyds.cli.output import PLUGINS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,7 +37,7 @@ plugins = click.option(
     multiple=True,
     metavar="MODULE",
     expose_value=False,
-    callback=lambda *given: _load_plugins(given[-1]),
+    callback=lambda context, _, modules: _load_plugins(context, modules),
     help="Import MODULE and use the networks in its FAMILIES. Can be given several times.",
 )
 source = click.option(
@@ -75,7 +76,8 @@ def _check_share(context: click.Context, parameter: click.Parameter, share: floa
     return share
 
 
-def _load_plugins(modules: tuple[str, ...]) -> None:
+def _load_plugins(context: click.Context, modules: tuple[str, ...]) -> None:
+    context.meta[PLUGINS] = modules
     if modules:
         from proxyds.space.networks.plugins import load_plugins
 

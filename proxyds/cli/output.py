@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from proxyds.errors import translate_os_errors
 from proxyds.layout import fill_in, format_table, wrap
 
 TEMPLATES = Path(__file__).parent / "templates"
+PLUGINS = "proxyds.plugins"
+"""Where a command's context keeps the modules of its `--plugin` options."""
 
 
 def say(text: str) -> None:
@@ -63,6 +66,18 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[obj
     say(format_table(headings, rows, title, width=terminal_width()))
 
 
+def show_command(*words: object) -> str:
+    """Writes words as a command to copy: a shell reads each as one."""
+    return shlex.join(map(str, words))
+
+
+def repeat_plugins() -> str:
+    """Writes the `--plugin` options of the running command, each with a space before it, for commands that need them too."""
+    context = click.get_current_context(silent=True)
+    modules: Sequence[str] = context.meta.get(PLUGINS, ()) if context is not None else ()
+    return "".join(f" {show_command('--plugin', module)}" for module in modules)
+
+
 def name_programs() -> dict[str, str]:
     """Finds what to type for `python` and for this `program`: short where the shell finds them."""
     installed = shutil.which("proxyds")
@@ -71,6 +86,6 @@ def name_programs() -> dict[str, str]:
     here = Path.cwd()
     python, program = Path(sys.executable), Path(sys.argv[0]).absolute()
     if program.name == "__main__.py":
-        return {"python": str(python), "program": f"{python} -m proxyds"}
+        return {"python": show_command(python), "program": show_command(python, "-m", "proxyds")}
     names = [str(path.relative_to(here)) if path.is_relative_to(here) else str(path) for path in (python, program)]
-    return {"python": names[0], "program": names[1]}
+    return {"python": show_command(names[0]), "program": show_command(names[1])}

@@ -16,7 +16,16 @@ from proxyds.artifact.card.render import show_evidence
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
 from proxyds.artifact.summary import Summary, Tables, summarize_tables
-from proxyds.cli.output import name_programs, print_json, print_plain, print_text, say, terminal_width
+from proxyds.cli.output import (
+    name_programs,
+    print_json,
+    print_plain,
+    print_text,
+    repeat_plugins,
+    say,
+    show_command,
+    terminal_width,
+)
 from proxyds.selection.records import CASE_MEANINGS
 from proxyds.space.architecture import Architecture
 
@@ -138,6 +147,7 @@ def print_built(manifest: Manifest, summary: Summary, out: str, *, was_there: bo
         return
     values = _gather_evidence(manifest) | name_programs()
     values |= {"card": Path(out) / "README.md", "pictures": Path(out) / "assets", "out": out, "was_there": was_there}
+    values["plugins"] = repeat_plugins()
     print_text(
         "built", summary=summary, weights=list_weights(summary), case_meanings=CASE_MEANINGS, whole=False, **values
     )
@@ -165,7 +175,7 @@ def print_evidence(manifest: Manifest, folder: Path, *, as_json: bool) -> None:
     print_text("evidence", **_gather_evidence(manifest))
     say(
         f"\nnext:\n  {folder / 'README.md'}        the card, with pictures in {folder / 'assets'}"
-        f"\n  {name_programs()['program']} rank {folder} RESULTS.csv      which of your candidates to train on everything, once they are trained on the proxy"
+        f"\n  {name_programs()['program']} rank {show_command(folder)} RESULTS.csv{repeat_plugins()}      which of your candidates to train on everything, once they are trained on the proxy"
     )
 
 

@@ -5,6 +5,7 @@ recipe -> source -> space -> probes -> importance -> similarity -> selection -> 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -229,7 +230,7 @@ def render(folder: str | Path, *, check_only: bool = False) -> list[str]:
     changed = [*written, *gone]
     if changed and check_only:
         raise CardDriftError(
-            f"{', '.join(changed)} must be what the records render to; `proxyds card {folder}` renders them again",
+            f"{', '.join(changed)} must be what the records render to; `proxyds card {shlex.quote(str(folder))}` renders them again",
             place=folder,
         )
     if changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeNotFoundError(
-            f"{path}: no such recipe; `proxyds init {path}` writes one, `proxyds list` names the presets"
+            f"{path}: no such recipe; `proxyds init {shlex.quote(str(path))}` writes one, `proxyds list` names the presets"
         ) from None
     except UnicodeDecodeError as error:
         raise RecipeSyntaxError(f"{path}: a recipe must be UTF-8 text, byte {error.start} is not") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,15 +96,19 @@ def test_build_tells_what_it_made_and_what_to_do_next(
 ) -> None:
     assert tiny_proxy.exists()  # so that the store holds its probes
     write_recipe_file()
-    ran = run_proxyds("build", "recipe.yaml", "-o", "out/p")
+    ran = run_proxyds("build", "recipe.yaml", "-o", "out/p's own")
     assert ran.returncode == 0, ran.stderr
-    assert "tiny 1.0.0 built: out/p" in ran.stdout
+    assert "tiny 1.0.0 built: out/p's own" in ran.stdout
     assert "130 of 1,295 training samples of scikit-learn digits" in ran.stdout
     assert "evidence: none yet" in ran.stdout
-    assert "load_dataset('out/p')" in ran.stdout
+    commands = [shlex.split(line) for line in ran.stdout.partition("next:")[2].splitlines()]
+    code = next(words[2] for words in commands if words[1:2] == ["-c"])
+    assert code == """from datasets import load_dataset; print(load_dataset("out/p's own"))"""
+    of_it = [words[words.index("out/p's own") - 1] for words in commands if "out/p's own" in words]
+    assert of_it == ["inspect", "check", "rank"]
     assert "probes" in ran.stderr
     assert "found done" in ran.stderr
-    again = run_proxyds("build", "recipe.yaml", "-o", "out/p", "--quiet")
+    again = run_proxyds("build", "recipe.yaml", "-o", "out/p's own", "--quiet")
     assert "is there already, unchanged" in again.stdout
     assert again.stderr == ""
 

@@ -14,6 +14,7 @@ from torch import nn
 from proxyds.artifact.ranking_table import FULL, PROXY
 from proxyds.artifact.tables import read_proxy
 from proxyds.errors import AccuracyTableError, ArgumentError, CallableError, PluginError, RecipeError
+from proxyds.evaluation.decision.plot import draw_ranking
 from proxyds.pipeline.rank import rank
 from proxyds.pipeline.resample import apply
 from proxyds.runtime.storage.store import Store
@@ -255,6 +256,17 @@ def test_the_command_says_which_to_train(pictures: None, run_proxyds: Run, check
     assert ended.stdout == rank(str(checked_proxy), OTHERS).describe(None, others_in="--json") + "\n"
     as_json = json.loads(run_proxyds("rank", str(checked_proxy), str(tmp_path / "results.csv"), "--json").stdout)
     assert set(as_json["shortlist"]) <= set(OTHERS)
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_the_same_ranking_gives_the_same_picture(
+    suffix: str, pictures: None, checked_proxy: Path, tmp_path: Path
+) -> None:
+    ranking = rank(checked_proxy, write(tmp_path, OTHERS))
+    drawn = [tmp_path / f"{number}.{suffix}" for number in (1, 2)]
+    for path in drawn:
+        draw_ranking(ranking, path)
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ STYLE: Any = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
     "savefig.dpi": 130,
+    "svg.hashsalt": "proxyds",
     "text.parse_math": False,
 }
 

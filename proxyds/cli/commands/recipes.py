@@ -10,7 +10,7 @@ import click
 
 from proxyds.cli.names import complete_preset
 from proxyds.cli.options import PATH, as_json, overrides, plugins
-from proxyds.cli.output import print_json, print_table, say
+from proxyds.cli.output import print_json, print_table, repeat_plugins, say, show_command
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, translate_os_errors
 
 
@@ -51,9 +51,9 @@ def init(path: Path, preset: str | None, folder: Path | None, force: bool) -> No
     named = re.search(r"^name: ([\w.-]+)", text, re.MULTILINE)
     out = named[1] if named else "my-proxy"
     steps = [
-        f"proxyds validate {path}",
-        f"proxyds build {path} --dry-run",
-        f"proxyds build {path} -o {out}      checks it too, if the recipe has a section check",
+        show_command("proxyds", "validate", path),
+        show_command("proxyds", "build", path, "--dry-run"),
+        f"{show_command('proxyds', 'build', path, '-o', out)}      checks it too, if the recipe has a section check",
     ]
     say("\n".join([*notes, f"wrote {path}", "next: " + "\n      ".join(steps)]))
 
@@ -79,7 +79,9 @@ def validate(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         return
     say(f"{recipe}: valid, {read.name} {read.version}, sha256 {read.sha256}")
     if unchecked:
-        say(f"not checked here: {'; '.join(unchecked)}; `proxyds build {recipe} --dry-run` does")
+        say(
+            f"not checked here: {'; '.join(unchecked)}; `{show_command('proxyds', 'build', recipe)}{repeat_plugins()} --dry-run` does"
+        )
     for warning in read.warnings:
         click.echo(f"warning: {warning}", err=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def tell_opened(looks: Mapping[str, Look], recipe: Path) -> str:
     if n and n_opened >= n:
         return ""
     of_all = f" of {n:,}" if n else ""
-    return f"; opened {n_opened:,}{of_all} images, spread over all: `proxyds build {recipe} --dry-run` opens every one"
+    return f"; opened {n_opened:,}{of_all} images, spread over all: `proxyds build {shlex.quote(str(recipe))} --dry-run` opens every one"
 
 
 def _propose_size(looks: Mapping[str, Look]) -> list[str]:
