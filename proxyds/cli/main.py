@@ -29,6 +29,8 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Look after": (verify, card, store, completion),
 }
 """The commands in the order in which a user meets them."""
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what `kill` and the schedulers of clusters send."""
 
 
 def main() -> None:
@@ -36,8 +38,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is imported: idle threads must not spin
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is: the bars here are our own
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the client logs every try, with an upload's signed address
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless a shell has told it to ignore Ctrl-C
-        signal.signal(signal.SIGINT, _interrupt_once)
+    for number in _STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell may have told it
+            signal.signal(number, _interrupt_once)
     try:
         sys.exit(_run())
     except (BrokenPipeError, _PipeError):
@@ -78,8 +81,9 @@ def _is_reader_gone() -> bool:
 
 
 def _interrupt_once(*_: object) -> NoReturn:
-    """Ends the command at the first Ctrl-C; others would break off the cleaning up, and kill the programs that do it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ends the command at the first stop; others would break off the cleaning up, and kill the programs that do it."""
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

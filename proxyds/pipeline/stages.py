@@ -113,6 +113,7 @@ class Session:
         on_progress: Called as work goes on.
         clock: Records each stage's end.
         place: Where the source lies, or the data themselves; None for where the recipe says.
+        streamed: Whether its samples stay on disk; see `execution.Options`.
     """
 
     recipe: Recipe
@@ -123,6 +124,7 @@ class Session:
     on_progress: OnProgress
     clock: StageClock
     place: Place | None = None
+    streamed: bool | None = None
 
     def run(self, tasks: Sequence[Task]) -> list[Done]:
         """Runs the tasks that the store does not hold; returns every task's result in the order given."""
@@ -161,7 +163,7 @@ class Session:
         """Returns the source with ids by a rule, and split by them; see `reading.read_source`."""
         if id_rule == self.data.facts.id_rule:
             return self.data
-        return read_source(self.recipe, self.place, self.run, id_rule=id_rule)
+        return read_source(self.recipe, self.place, self.run, self.streamed, id_rule)
 
     def in_memory(self) -> Session:
         """Returns the session with the columns of its training samples in memory."""
@@ -191,7 +193,9 @@ def open_session(
         data = read_source(recipe, place, run, execution.streamed, id_rule)
         remember_source(recipe, data, place, execution.store)
         recipe = recipe.with_crop_padding(choose_crop_padding(min(data.image_shape[1:])))
-        yield Session(recipe, data, device, engine, execution.store, execution.on_progress, clock, place)
+        yield Session(
+            recipe, data, device, engine, execution.store, execution.on_progress, clock, place, execution.streamed
+        )
 
 
 @contextmanager

@@ -260,8 +260,8 @@ check: {draws: 1, full_seeds: 1, architectures: 40}
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-@pytest.mark.parametrize(("gap", "times"), [pytest.param(0.0, 1, marks=pytest.mark.slow), (0.2, 4)])
-def test_an_interrupted_dry_run_says_so_and_nothing_else(tmp_path: Path, gap: float, times: int) -> None:
+@pytest.mark.parametrize(("gap", "times"), [pytest.param(0.0, 1, marks=pytest.mark.slow), (0.2, 4), (0.2, 0)])
+def test_a_stopped_dry_run_says_so_and_nothing_else(tmp_path: Path, gap: float, times: int) -> None:
     (tmp_path / "recipe.yaml").write_text(SLOW_TO_TIME)
     store = tmp_path / "store"
     process = subprocess.Popen(
@@ -276,6 +276,8 @@ def test_an_interrupted_dry_run_says_so_and_nothing_else(tmp_path: Path, gap: fl
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of its processes
         time.sleep(gap)
+    if not times:
+        process.send_signal(signal.SIGTERM)  # as `kill` does, to this one
     out, said = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, ""), said
     (line,) = said.strip().splitlines()  # click ends the line that the terminal shows ^C in
