@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any, TypeVar
 import click
 
 from proxyds.cli.names import complete_setting
-from proxyds.cli.output import PLUGINS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_PLUGINS = "proxyds.plugins"
+"""Where a command's context keeps the modules of its `--plugin` options."""
 COUNT = click.IntRange(0)
 COUNT.name = "whole number"  # as messages have it
 PATH = click.Path(path_type=Path, readable=False)
@@ -77,11 +79,18 @@ def _check_share(context: click.Context, parameter: click.Parameter, share: floa
 
 
 def _load_plugins(context: click.Context, modules: tuple[str, ...]) -> None:
-    context.meta[PLUGINS] = modules
+    context.meta[_PLUGINS] = modules
     if modules:
         from proxyds.space.networks.plugins import load_plugins
 
         load_plugins(list(modules))
+
+
+def repeat_plugins() -> str:
+    """Writes the `--plugin` options of the running command, each with a space before it, for commands that need them too."""
+    context = click.get_current_context(silent=True)
+    modules: tuple[str, ...] = context.meta.get(_PLUGINS, ()) if context is not None else ()
+    return "".join(f" {shlex.join(['--plugin', module])}" for module in modules)
 
 
 _PLACE = (

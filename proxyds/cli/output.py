@@ -15,8 +15,6 @@ from proxyds.errors import translate_os_errors
 from proxyds.layout import fill_in, format_table, wrap
 
 TEMPLATES = Path(__file__).parent / "templates"
-PLUGINS = "proxyds.plugins"
-"""Where a command's context keeps the modules of its `--plugin` options."""
 
 
 def say(text: str) -> None:
@@ -69,13 +67,6 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[obj
 def show_command(*words: object) -> str:
     """Writes words as a command to copy: a shell reads each as one."""
     return shlex.join(map(str, words))
-
-
-def repeat_plugins() -> str:
-    """Writes the `--plugin` options of the running command, each with a space before it, for commands that need them too."""
-    context = click.get_current_context(silent=True)
-    modules: Sequence[str] = context.meta.get(PLUGINS, ()) if context is not None else ()
-    return "".join(f" {show_command('--plugin', module)}" for module in modules)
 
 
 def name_programs() -> dict[str, str]:

@@ -16,12 +16,12 @@ from proxyds.artifact.card.render import show_evidence
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import PROXY, TRAINED_HERE
 from proxyds.artifact.summary import Summary, Tables, summarize_tables
+from proxyds.cli.options import repeat_plugins
 from proxyds.cli.output import (
     name_programs,
     print_json,
     print_plain,
     print_text,
-    repeat_plugins,
     say,
     show_command,
     terminal_width,

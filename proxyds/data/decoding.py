@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from proxyds.data.images import (
     DECODE_ERRORS,
@@ -23,6 +23,7 @@ from proxyds.data.images import (
     ID_RULE,
     check_depth,
     convert_mode,
+    describe_damage,
     open_image,
     see_picture,
 )
@@ -32,7 +33,6 @@ from proxyds.errors import SourceError
 from proxyds.recipe.sections.source import Images
 from proxyds.runtime.storage.store import Entry, StoredFile
 from proxyds.runtime.task import Report, Task
-from proxyds.text import first_line
 
 STAGE = "source"
 STAGE_VERSION = 6
@@ -168,7 +168,7 @@ def decode_part(
                 f"source: {f'the image {name}' if name else 'an image'} must fit into memory, it does not; fewer workers (--workers) need less"
             ) from None
         except DECODE_ERRORS as error:
-            bad_images.append((index, name, f"{len(encoded):,} bytes, {_describe_damage(error)}"))
+            bad_images.append((index, name, f"{len(encoded):,} bytes, {describe_damage(error)}"))
             continue
         n_enlarged += spec.image_size is not None and side < spec.image_size
         smallest_side = min(smallest_side or side, side)
@@ -248,16 +248,6 @@ def _decode_image(encoded: bytes, label: str, spec: Images, id_rule: int) -> tup
         picture = see_picture(image)
         named = image if id_rule == FORMER_ID_RULE else picture
         return _content_id(named, label), _fit_picture(picture, spec), min(picture.size)
-
-
-def _describe_damage(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "no image of a format that is read"
-    return (
-        first_line(error)
-        if isinstance(error, ValueError | OSError | SyntaxError)
-        else f"{type(error).__name__}: {first_line(error)}"
-    )
 
 
 def _content_id(image: Image.Image, label: str) -> bytes:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from proxyds.text import first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """As Pillow names them. Others are left out: EPS, for one, is a program that Pillow hands to Ghostscript."""
@@ -38,6 +40,14 @@ but for a `MemoryError`, which whoever decodes a source catches first.
 
 No list of them is whole: a broken EXIF rational alone is a `struct.error`, a `ZeroDivisionError` or a `TypeError`.
 """
+
+
+def describe_damage(error: Exception) -> str:
+    """Says why an image cannot be used, by what opening, checking or decoding it raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a format that is read"
+    is_plain = isinstance(error, ValueError | OSError | SyntaxError)
+    return first_line(error) if is_plain else f"{type(error).__name__}: {first_line(error)}"
 
 
 @contextmanager

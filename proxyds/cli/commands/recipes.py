@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from proxyds.cli.names import complete_preset
-from proxyds.cli.options import PATH, as_json, overrides, plugins
-from proxyds.cli.output import print_json, print_table, repeat_plugins, say, show_command
+from proxyds.cli.options import PATH, as_json, overrides, plugins, repeat_plugins
+from proxyds.cli.output import print_json, print_table, say, show_command
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, translate_os_errors
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from proxyds.data.images import DECODE_ERRORS, check_depth, open_image
+from proxyds.data.images import DECODE_ERRORS, check_depth, describe_damage, open_image
 from proxyds.data.survey.folder import OF_SYSTEMS, SIDE_CARS
 from proxyds.data.survey.records import Label, Survey, name_paths
 from proxyds.text import make_plain
@@ -20,6 +20,8 @@ SIDES = (64, 48, 32, 24, 16, 8)
 RATIOS = (0.05, 0.1, 0.2, 0.5)
 LEAST_OF_LABEL = 20
 """Samples that a label should expect in the proxy, at least."""
+MOST_LEFT_OUT = 10
+"""Of so many images one may be bad for leaving it out to be proposed."""
 _SMALL = (64, 64)
 """JPEG files are decoded at this size at least, which is quicker than all of it."""
 MOST_OPENED = 500
@@ -34,14 +36,14 @@ class Look:
         labels: How many of those that were read have each label.
         sides: Width and height of images that were opened, with how many have them.
         n_grey: Of these, how many are grey.
-        bad: Where images lie that do not decode.
+        bad: Where images lie that cannot be used, with what is wrong with them.
         n_opened: Images that were opened.
     """
 
     labels: Counter[Label] = field(default_factory=Counter)
     sides: Counter[tuple[int, int]] = field(default_factory=Counter)
     n_grey: int = 0
-    bad: list[str] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
     n_opened: int = 0
 
 
@@ -61,8 +63,8 @@ def look_at(rows: Iterable[tuple[bytes, Label, str]]) -> Look:
                 image.load()  # what is cut off opens all the same
                 look.sides[size] += 1
                 look.n_grey += is_grey
-        except DECODE_ERRORS:
-            look.bad.append(name or f"image {number}")
+        except DECODE_ERRORS as error:
+            look.bad[name or f"image {number}"] = describe_damage(error)
     return look
 
 
@@ -98,10 +100,18 @@ def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
     if amiss:
         lines += [f"  # no rule has a use for {_name(why, paths)}" for why, paths in amiss.items()]
         lines.append("  on_left_over: skip # leaves them out; `fail` stops the build until the folder is mended")
-    if bad := [name for look in looks.values() for name in look.bad]:
-        lines.append(f"  # {_name('images that do not decode', bad)}")
-        lines.append("  on_bad_image: skip # leaves them out; `fail` stops the build until they are mended")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_propose_for_bad(looks)]) + "\n"
+
+
+def _propose_for_bad(looks: Mapping[str, Look]) -> list[str]:
+    """Proposes what to do about images that cannot be used; leaving out is proposed only for a few."""
+    bad = {name: why for look in looks.values() for name, why in look.bad.items()}
+    if not bad:
+        return []
+    lines = [f"  # {_name('images that cannot be used', bad)}; the first: {_on_one_line(next(iter(bad.values())))}"]
+    if len(bad) * MOST_LEFT_OUT > sum(look.n_opened for look in looks.values()):
+        return [*lines, "  on_bad_image: fail # so many are better mended; `skip` leaves them out"]
+    return [*lines, "  on_bad_image: skip # leaves them out; `fail` stops the build until they are mended"]
 
 
 def propose_ratio(looks: Mapping[str, Look]) -> float:
