@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -34,6 +34,10 @@ MAX_SEED_DIGITS = 9
 MOST_LIKE_A_LOSS = 2
 """Numbers above 1 and up to this one are taken for losses: in percent, no network would have learned anything."""
 
+MOST_TOLD = 5
+"""Rows of a table whose faults are told at once, at most."""
+
+_Row = TypeVar("_Row")
 _RUN_COLUMNS = ("architecture", "dataset", "accuracy")
 
 
@@ -217,38 +221,24 @@ def read_runs(
     rows: list[dict[str, Any]] = []
     places: list[str] = []
     identities: dict[tuple[object, ...], str] = {}
-    for place, row in read_csv(path, _RUN_COLUMNS):
-        name, dataset = row["architecture"].strip(), row["dataset"].strip()
+
+    def read(place: str, row: Mapping[str, str]) -> None:
+        run = _read_run(place, row, own_ratio)
+        name, draw_seed = run.pop("architecture"), run["draw_seed"]
         if name not in by_name:
-            must = f"must be one of the search space's {len(by_name)}, got {name!r}; such as {next(iter(by_name))!r}"
-            raise AccuracyTableError(f"{place} architecture: {must}")
-        if dataset not in DATASETS:
-            raise AccuracyTableError(f"{place} dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
-        draw_seed = _as_count(row.get("draw_seed") or "0", place)
-        training_seed = _as_count(row.get("training_seed") or str(draw_seed), place)
-        ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", place)
-        if not 0 < ratio <= 1:
-            raise AccuracyTableError(f"{place} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05")
-        is_drawn = dataset not in (FULL, FEWER_EPOCHS)
-        identity = (name, dataset, ratio, draw_seed if is_drawn else None, training_seed)
+            near = suggest_names(name, by_name)
+            raise AccuracyTableError(f"{place} architecture: must be of the search space, got {name!r}; {near}")
+        identity = (name, *(run[column] for column in ("dataset", "ratio", "draw_seed", "training_seed")))
         if identity in identities:
-            repeats = "the columns draw_seed and training_seed tell" if is_drawn else "the column training_seed tells"
+            told_by = "column training_seed tells" if draw_seed is None else "columns draw_seed and training_seed tell"
             raise AccuracyTableError(
-                f"{place}: each run must stand in the table once, this one stands at {identities[identity]} too; {repeats} repeats apart"
+                f"{place}: each run must stand in the table once, this one stands at {identities[identity]} too; the {told_by} repeats apart"
             )
         identities[identity] = place
         places.append(f"{place} accuracy")
-        rows.append(
-            {
-                **by_name[name],
-                "dataset": dataset,
-                "ratio": ratio,
-                "draw_seed": draw_seed if is_drawn else None,
-                "training_seed": training_seed,
-                "accuracy": _as_number(row["accuracy"], "accuracy", place),
-                "origin": f"table {path.name}",
-            }
-        )
+        rows.append({**by_name[name], **run, "origin": f"table {path.name}"})
+
+    read_each(read_csv(path, _RUN_COLUMNS), read)
     accuracies = [row["accuracy"] for row in rows]
     scale = find_scale(list(zip(accuracies, places, strict=True)), str(path))
     if scale != 1:
@@ -257,6 +247,48 @@ def read_runs(
             "least 1"
         )
     return make_runs_table([{**row, "accuracy": row["accuracy"] / scale} for row in rows])
+
+
+def _read_run(place: str, row: Mapping[str, str], own_ratio: float) -> dict[str, Any]:
+    """Reads a row of `read_runs`; what no sample was drawn for has no `draw_seed`."""
+    dataset = row["dataset"].strip()
+    if dataset not in DATASETS:
+        raise AccuracyTableError(f"{place} dataset: must be one of {', '.join(DATASETS)}, got {dataset!r}")
+    draw_seed = _as_count(row.get("draw_seed") or "0", place)
+    ratio = 1.0 if dataset == FULL else _as_number(row.get("ratio") or str(own_ratio), "ratio", place)
+    if not 0 < ratio <= 1:
+        raise AccuracyTableError(f"{place} ratio: must be in (0, 1], got {ratio:g}; for five percent write 0.05")
+    return {
+        "architecture": row["architecture"].strip(),
+        "dataset": dataset,
+        "ratio": ratio,
+        "draw_seed": None if dataset in (FULL, FEWER_EPOCHS) else draw_seed,
+        "training_seed": _as_count(row.get("training_seed") or str(draw_seed), place),
+        "accuracy": _as_number(row["accuracy"], "accuracy", place),
+    }
+
+
+def read_each(rows: Iterable[tuple[str, _Row]], read: Callable[[str, _Row], object]) -> None:
+    """Reads every row of a table.
+
+    Args:
+        rows: Each with its place.
+        read: Called with the place and the row; raises `AccuracyTableError` where something is wrong.
+
+    Raises:
+        AccuracyTableError: Something is; tells of the first `MOST_TOLD` rows in which it is, and reads no further.
+    """
+    faults = []
+    for place, row in rows:
+        try:
+            read(place, row)
+        except AccuracyTableError as error:
+            faults.append(str(error))
+            if len(faults) == MOST_TOLD:  # finding the name that was meant takes a while
+                faults.append("rows after these were not looked at")
+                break
+    if faults:
+        raise AccuracyTableError("\n".join(faults))
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -388,9 +389,9 @@ def test_runs_in_percent_are_told(table: Table, accuracies: tuple[str, str], is_
 BAD_RUNS = {
     "unknown architecture": (
         "net depth=9,proxy,0.5,,,",
-        ":3 architecture: must be one of the search space's 3, got 'net depth=9'; such as 'net depth=8'",
+        ":3 architecture: must be of the search space, got 'net depth=9'; did you mean `net depth=8`?",
     ),
-    "no architecture": (",proxy,0.5,,,", ":3 architecture: must be one of the search space's 3, got ''"),
+    "no architecture": (",proxy,0.5,,,", ":3 architecture: must be of the search space, got ''"),
     "unknown data set": (
         "net depth=8,prxy,0.5,,,",
         ":3 dataset: must be one of full, proxy, random, stratified, cases, ",
@@ -415,6 +416,14 @@ BAD_RUNS = {
 def test_a_bad_run_is_refused_with_its_line(table: Table, row: str, said: str) -> None:
     path = table(f"{HEADER}net depth=8,proxy,0.5,,,\n{row}\n")
     assert message(lambda: runs(path)).startswith(f"{path}{said}")
+
+
+def test_the_mistakes_of_all_rows_are_told_at_once_up_to_a_few(table: Table) -> None:
+    rows = ["net depth=8,prxy,0.5,,,", "net depth=8,proxy,x,,,", "net depth=8,proxy,0.5,,,", "net depth=7,proxy,0.5,,,"]
+    told = message(lambda: runs(table("\n".join([HEADER.strip(), *rows])))).splitlines()
+    assert [re.search(r":(\d+) (\w+): ", line)[1] for line in told] == ["2", "3", "5"]  # type: ignore[index]
+    many = message(lambda: runs(table("\n".join([HEADER.strip(), *(rows[:1] * 9)])))).splitlines()
+    assert len(many) == 6
 
 
 @pytest.mark.parametrize("seed", [str(2**63), "9" * 30, "9" * 5000], ids=["2 ** 63", "30 digits", "5000 digits"])

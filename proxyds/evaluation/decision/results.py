@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from proxyds.artifact.ranking_table import DATASETS, FULL, PROXY
 from proxyds.artifact.reader import without_repeats
 from proxyds.errors import AccuracyTableError
-from proxyds.evaluation.external import explain_no_number, find_scale, read_csv
+from proxyds.evaluation.external import explain_no_number, find_scale, read_csv, read_each
 from proxyds.text import find_active_text, short_json, suggest_names
 
 COLUMNS = (
@@ -116,19 +116,10 @@ def read_results(given: Any, own_ratio: float) -> Results:
             raise AccuracyTableError(
                 f"{place}: must hold rows of the data set `proxy` at the ratio {own_ratio:g}, it has none"
             )
-    runs, about, numbers = _collect(rows, one_each=not is_ranking)
-    scale = find_scale(numbers, place)
-    candidates = tuple(
-        Candidate(
-            name,
-            tuple(Run(run.draw, run.seed, run.accuracy / scale) for run in runs[name]),
-            n_parameters=of.get("n_parameters"),
-            forward_flops=of.get("forward_flops"),
-            full_accuracy=None if of.get("full_accuracy") is None else of["full_accuracy"] / scale,
-            n_full=of.get("n_full", 0),
-        )
-        for name, of in about.items()
-    )
+    read = _Read()
+    read_each(rows, read.add)
+    scale = find_scale(read.numbers, place)
+    candidates = tuple(read.list_candidates(scale, one_each=not is_ranking))
     _check_rankable(candidates, place)
     return Results(candidates, unused, is_ranking=is_ranking)
 
@@ -255,67 +246,89 @@ def _as_row_of_results(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _collect(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], *, one_each: bool
-) -> tuple[dict[str, list[Run]], dict[str, dict[str, Any]], list[tuple[float, str]]]:
-    """Collects each candidate's runs, and what else is said of it.
+class _Read:
+    """What was read of candidates, row by row.
 
-    Args:
-        rows: Each with its place.
-        one_each: Whether one accuracy on everything in several rows of a candidate is one training's.
-
-    Returns:
-        Runs by name; what else is known by name; every accuracy with its place.
+    Attributes:
+        numbers: Every accuracy with its place.
     """
-    runs: dict[str, list[Run]] = {}
-    about: dict[str, dict[str, Any]] = {}
-    full: dict[str, dict[tuple[int, int], float]] = {}
-    places: dict[tuple[str, int, int], str] = {}
-    numbers: list[tuple[float, str]] = []
-    for place, row in rows:
-        name = str(row.get("architecture") or "").strip()
-        if not name or name == "nan":
-            raise AccuracyTableError(f"{place} architecture: must be a name, it is empty")
-        if (active := find_active_text(name)) is not None:
-            raise AccuracyTableError(f"{place} architecture: must be plain text, it holds {active}")
-        of = about.setdefault(name, {})
-        runs.setdefault(name, [])
+
+    def __init__(self) -> None:
+        self.numbers: list[tuple[float, str]] = []
+        self._costs: dict[str, dict[str, int]] = {}  # of every candidate, in the order of the rows
+        self._runs: dict[str, list[Run]] = {}
+        self._full: dict[str, dict[tuple[int, int], float]] = {}
+        self._places: dict[tuple[str, int, int], str] = {}
+
+    def add(self, place: str, row: Mapping[str, Any]) -> None:
+        """Reads a row, at its place.
+
+        Raises:
+            AccuracyTableError: Something in it is wrong, or is at odds with another row.
+        """
+        name = _read_name(row, place)
+        of = self._costs.setdefault(name, {})
         for column in ("n_parameters", "forward_flops"):
             count = _read_count(row, column, place, least=1)
             if count is not None and of.setdefault(column, count) != count:
                 raise AccuracyTableError(
                     f"{place} {column}: must be the same in all rows of {name!r}, got {of[column]} and {count}"
                 )
-        draw = _read_count(row, "draw_seed", place) or 0
-        given_seed = _read_count(row, "training_seed", place)
+        draw, given_seed = _read_count(row, "draw_seed", place) or 0, _read_count(row, "training_seed", place)
         seed = draw if given_seed is None else given_seed
         has_full = not _is_empty(row.get("full_accuracy"))
         if has_full:
-            accuracy = _read_accuracy(row, "full_accuracy", place)
-            numbers.append((accuracy, f"{place} full_accuracy"))
-            before = full.setdefault(name, {}).setdefault((draw, seed), accuracy)
-            if before != accuracy:
-                raise AccuracyTableError(
-                    f"{place} full_accuracy: must be one number for each training of {name!r}, got {before:g} and {accuracy:g}; the column "
-                    "training_seed tells trainings apart"
-                )
+            self._add_full(name, (draw, seed), row, place)
         if has_full and _is_empty(row.get("accuracy")):
-            continue
+            return
         accuracy = _read_accuracy(row, "accuracy", place)
-        if (name, draw, seed) in places:
+        if (name, draw, seed) in self._places:
             raise AccuracyTableError(
-                f"{place}: {name!r} must stand in the results once for each training, it stands at {places[name, draw, seed]} too; "
+                f"{place}: {name!r} must stand in the results once for each training, it stands at {self._places[name, draw, seed]} too; "
                 + _explain_twice(row, given_seed)
             )
-        places[name, draw, seed] = place
-        numbers.append((accuracy, f"{place} accuracy"))
-        runs[name].append(Run(draw, seed, accuracy))
-    for name, by_training in full.items():
-        accuracies = list(by_training.values())
-        if one_each and len(set(accuracies)) == 1:
-            accuracies = accuracies[:1]
-        about[name] |= {"full_accuracy": sum(accuracies) / len(accuracies), "n_full": len(accuracies)}
-    return runs, about, numbers
+        self._places[name, draw, seed] = place
+        self.numbers.append((accuracy, f"{place} accuracy"))
+        self._runs.setdefault(name, []).append(Run(draw, seed, accuracy))
+
+    def _add_full(self, name: str, training: tuple[int, int], row: Mapping[str, Any], place: str) -> None:
+        accuracy = _read_accuracy(row, "full_accuracy", place)
+        self.numbers.append((accuracy, f"{place} full_accuracy"))
+        before = self._full.setdefault(name, {}).setdefault(training, accuracy)
+        if before != accuracy:
+            raise AccuracyTableError(
+                f"{place} full_accuracy: must be one number for each training of {name!r}, got {before:g} and {accuracy:g}; the column "
+                "training_seed tells trainings apart"
+            )
+
+    def list_candidates(self, scale: float, *, one_each: bool) -> Iterator[Candidate]:
+        """Lists the candidates.
+
+        Args:
+            scale: What accuracies are divided by.
+            one_each: Whether one accuracy on everything in several rows of a candidate is one training's.
+        """
+        for name, costs in self._costs.items():
+            full = [accuracy / scale for accuracy in self._full.get(name, {}).values()]
+            if one_each and len(set(full)) == 1:
+                full = full[:1]
+            yield Candidate(
+                name,
+                tuple(Run(run.draw, run.seed, run.accuracy / scale) for run in self._runs.get(name, ())),
+                n_parameters=costs.get("n_parameters"),
+                forward_flops=costs.get("forward_flops"),
+                full_accuracy=sum(full) / len(full) if full else None,
+                n_full=len(full),
+            )
+
+
+def _read_name(row: Mapping[str, Any], place: str) -> str:
+    name = str(row.get("architecture") or "").strip()
+    if not name or name == "nan":
+        raise AccuracyTableError(f"{place} architecture: must be a name, it is empty")
+    if (active := find_active_text(name)) is not None:
+        raise AccuracyTableError(f"{place} architecture: must be plain text, it holds {active}")
+    return name
 
 
 def _explain_twice(row: Mapping[str, Any], training_seed: int | None) -> str:
