@@ -230,7 +230,8 @@ def test_a_padding_left_to_the_images_counts_as_if_it_were_named(
     ],
 )
 def test_recipes_whose_padding_stays_keep_their_identity(name: str, sha256: str) -> None:
-    assert read_recipe(RECIPES[0].parent / f"{name}.yaml").sha256 == sha256
+    former = ["training.epochs=8", "probes.epochs=null"] if name == "digits" else []
+    assert read_recipe(RECIPES[0].parent / f"{name}.yaml", former).sha256 == sha256
 
 
 def test_a_recipe_in_full_that_names_no_padding_dates_from_when_it_was_4(
