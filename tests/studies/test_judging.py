@@ -35,7 +35,10 @@ Rows = list[dict[str, str]]
 
 
 def make_rows(noise: dict[tuple[str, str, str], float], seed: int) -> Rows:
-    """Made-up rows: accuracies of a stage, variant and method are those on everything with so much noise; margins with a fifth of it."""
+    """Made-up rows: accuracies of a stage, variant and method are those on everything with so much noise; margins with a fifth of it.
+
+    They are of 5 % of the samples, and of 10 % in the stage `sizes`.
+    """
     rng = np.random.default_rng(seed)
     quality = rng.normal(size=len(ARCHITECTURES))
     rows = []
@@ -43,7 +46,8 @@ def make_rows(noise: dict[tuple[str, str, str], float], seed: int) -> Rows:
         n = 3 if stage == "reference" else 5
         for number, (each, worth) in product(range(n), zip(ARCHITECTURES, quality, strict=True)):
             shift = deviation * rng.normal()
-            row = {"stage": stage, "variant": variant, "method": method, "ratio": 0.05, "number": number}
+            row = {"stage": stage, "variant": variant, "method": method, "number": number}
+            row["ratio"] = 0.1 if stage == "sizes" else 0.05
             scores = {"accuracy": 0.5 + 0.05 * (worth + shift), "margin": 0.1 * (worth + 0.2 * shift)}
             rows.append({key: str(value) for key, value in (row | scores | {"architecture": each.name}).items()})
     return rows
@@ -191,3 +195,14 @@ def test_costs_are_told_in_trainings_of_the_mean_network() -> None:
     # the heaviest of the tuning half for 13 epochs of 80; it costs 1.64 times the mean, and is asked twice about each sample
     assert table["soft labels"] == f"{(13 * 1620 + 2 * 540) / (80 * 990):.2f}"
     assert 0 < float(table["easier-by-start"]) < 0.3 < float(table["cases"])
+
+
+def test_random_samples_and_fewer_epochs_together_are_compared_with_twice_as_many_samples() -> None:
+    study = make_study()
+    assert "trained twice" not in summarize(study)
+    worth = {}
+    for noise in (0.0, 3.0):
+        sizes = make_rows({("sizes", TRAINING, "random"): noise}, 0)
+        rows = [*study["cifar10"], *(row for row in sizes if row["stage"] == "sizes")]
+        worth[noise] = "So they are worth it." in summarize({**study, "cifar10": rows})
+    assert worth == {0.0: False, 3.0: True}

@@ -15,6 +15,8 @@ from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_referenc
 
 JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of what is judged."""
+TWICE, N_DRAWS_ELSEWHERE = "0.1", 3
+"""The ratio of twice as many samples, and draws at other ratios than what is judged."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
 SHORT, LONG = "13 epochs, the base", "63 epochs"
 PLAIN, SOFT, BY_MARGIN = (
@@ -47,6 +49,30 @@ def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequen
         if reference is not None:
             ranked[name] = Ranked([row for row in rows if is_judged(row)], judging, reference)
     return ranked
+
+
+def find_gain_of_combined(
+    rows: Rows, architectures: Sequence[Architecture], parameter_weight: float
+) -> EstimateRecord | None:
+    """Finds what random samples and fewer epochs together gain over random samples of as high a cost: twice as many.
+
+    Args:
+        rows: Of CIFAR-10.
+        architectures: Of both halves; the judging half judges.
+        parameter_weight: What parameters count beside accuracy.
+
+    Returns:
+        None where rows are missing.
+    """
+    judging = take_half(architectures, "judging")
+    reference = read_reference(rows, judging)
+    if reference is None:
+        return None
+    ways = list_methods("accuracy", parameter_weight)
+    together = rank([Ranked([row for row in rows if is_judged(row)], judging, reference)], ways[COMBINED])
+    twice = [row for row in rows if (row["stage"], row["ratio"]) == ("sizes", TWICE)]
+    random = rank([Ranked(twice, judging, reference)], replace(ways["random"], n_draws=N_DRAWS_ELSEWHERE))
+    return None if together is None or random is None else subtract(together, random).as_difference()
 
 
 def is_judged(row: Mapping[str, str]) -> bool:

@@ -23,6 +23,7 @@ from tests.studies.second.judging import (
     SOFT,
     TRAININGS,
     find_gain,
+    find_gain_of_combined,
     find_leading,
     list_methods,
     read_judging,
@@ -100,6 +101,7 @@ def render_summary(
         lines += ["## Choosing samples", "", f"- {judge_choosing(every, leading)}", ""]
         lines += show_pictures(pictures, "methods.png")
         lines += [line for told, table in tables.items() for line in (f"Ranked by {told}:", "", *table, "")]
+        lines += compare_combined(of_each["cifar10"], architectures["cifar10"])
     return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures["cifar10"]), ""])
 
 
@@ -183,6 +185,19 @@ def judge_choosing(ranked: Sequence[Ranked], leading: str | None) -> str:
         else f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples, both ranked with parameters."
     )
     return f"{told} So choosing is not shown to help, and `{default}` samples are the default."
+
+
+def compare_combined(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
+    """Says what random samples and fewer epochs gain together over twice as many random samples; nothing while rows are missing."""
+    gain = find_gain_of_combined(rows, architectures, PARAMETER_WEIGHT)
+    if gain is None:
+        return []
+    verdict = "So they are worth it." if is_above_zero(gain) else "So they are not shown to be better."
+    return [
+        f"A network may be trained twice, on random samples and on everything for fewer epochs, and rank by both. With parameters this gains {gain.shown()} on the judging half of "
+        f"CIFAR-10 over twice as many random samples, which cost as much. {verdict}",
+        "",
+    ]
 
 
 def is_above_zero(gain: EstimateRecord) -> bool:
