@@ -24,7 +24,7 @@ from tests.studies.second.judging import (
     read_judging,
     tabulate_ways,
 )
-from tests.studies.second.plan import BASE, CHOSEN_TRAINING, LONGER, METHODS, STAGES, TRAINING
+from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, STAGES, TRAINING
 from tests.studies.second.run import PLUGIN
 from tests.studies.second.summary import UNDECIDED, render_summary
 from tests.studies.second.weighing import find_cost, rank, read_reference
@@ -54,7 +54,7 @@ def make_rows(noise: dict[tuple[str, str, str], float], seed: int) -> Rows:
 
 
 def make_study(*, plain: float = 0.3, soft: float = 0.3, easier: float = 0.1, others: float = 0.4) -> dict[str, Rows]:
-    noise = {("judging", name, "random"): 1.2 for name in (BASE, LONGER)}
+    noise = {("judging", name, "random"): 1.2 for name in (BASE, LONGER, FORMER)}
     noise |= {("judging", CHOSEN_TRAINING, "random"): soft, ("judging", TRAINING, "random"): plain}
     noise |= {("methods", TRAINING, name): easier if name == "easier" else others for name in METHODS[1:]}
     return {"cifar10": make_rows(noise, 0), "cifar100": make_rows(noise, 1)}
@@ -96,13 +96,14 @@ def test_a_cell_is_the_mean_tau_over_draws() -> None:
 def test_a_training_becomes_the_default_by_its_intervals_alone() -> None:
     clear, alike = make_study(), make_study(plain=1.2)
     for study, is_default in ((clear, True), (alike, False)):
+        assert ("So the base is the default." in summarize(study)) != is_default
         gain = find_gain([*read_judging(study, NETWORKS).values()], TRAININGS[PLAIN], TRAININGS[SHORT])
         assert (gain.low > 0) == is_default
         assert ("so this is the default" in summarize(study)) == is_default
 
 
 def test_soft_labels_and_the_margin_are_taken_by_what_they_gain_over_the_training_without() -> None:
-    better, alike = summarize(make_study(plain=0.6, soft=0.05)), summarize(make_study(plain=0.05, soft=0.05))
+    better, alike = summarize(make_study(plain=0.6, soft=0.05)), summarize(make_study(plain=0.0, soft=0.0))
     assert "They are worth a teacher." in better
     assert "So the margin ranks." in better
     assert "They are not shown to be worth a teacher." in alike

@@ -10,7 +10,7 @@ from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import subtract
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
-from tests.studies.second.plan import BASE, CHOSEN_TRAINING, LONGER, METHODS, TRAINING
+from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, TRAINING
 from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_reference
 
 JUDGED_AT, N_DRAWS = "0.05", 5
@@ -18,7 +18,7 @@ JUDGED_AT, N_DRAWS = "0.05", 5
 TWICE, N_DRAWS_ELSEWHERE = "0.1", 3
 """The ratio of twice as many samples, and draws at other ratios than what is judged."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
-SHORT, LONG = "13 epochs, the base", "63 epochs"
+SHORT, LONG, OLD = "13 epochs, the base", "63 epochs", "30 epochs in batches of 128, rate .001"
 PLAIN, SOFT, BY_MARGIN = (
     "52 epochs in batches of 32",
     "the same with soft labels",
@@ -30,6 +30,7 @@ TRAININGS: dict[str, Way] = {
     PLAIN: replace(_ON_RANDOM, variant=TRAINING),
     SOFT: replace(_ON_RANDOM, variant=CHOSEN_TRAINING),
     BY_MARGIN: replace(_ON_RANDOM, variant=TRAINING, score="margin"),
+    OLD: replace(_ON_RANDOM, variant=FORMER),
 }
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 COMBINED = "random and fewer epochs"

@@ -108,10 +108,13 @@ TRAINING = "epochs-52+batch-32"
 """The same without soft labels, which take a teacher: what part B trains with."""
 LONGER = "epochs-63"
 """The base with as many epochs as cost what the chosen training does."""
-JUDGED = (BASE, LONGER, TRAINING, CHOSEN_TRAINING)
+FORMER = "former-defaults"
+"""What recipes had until now that named no settings."""
+JUDGED = (BASE, LONGER, TRAINING, CHOSEN_TRAINING, FORMER)
 AS_IT_IS = "as-it-is"
 """The training of the recipe."""
 VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, **TOGETHER, LONGER: Variant({"epochs": 63}), AS_IT_IS: Variant()}
+VARIANTS[FORMER] = Variant({"epochs": 30, "batch_size": 128, "learning_rate": 0.001})
 
 
 METHODS = ("random", "stratified", "cases", "easier", "entropy-tails", FEWER_EPOCHS)
