@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.artifact.ranking_table import TRAINED_HERE
 from proxyds.recipe.models import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS
-from proxyds.recipe.sections.training import FORMER_PADDING, MAX_PADDING, Training
+from proxyds.recipe.sections.training import FORMER_SETTINGS, MAX_PADDING, Training
 from proxyds.section import CodeSpec
 
 FORMAT_VERSION = "2.0"
@@ -148,7 +148,12 @@ class TrainingRecord(Training):
 
     model_config = ConfigDict(extra="ignore")
 
-    crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] = FORMER_PADDING
+    crop_padding: Annotated[int, Field(ge=0, le=MAX_PADDING)] = FORMER_SETTINGS["crop_padding"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_former_defaults(cls, value: Any) -> Any:
+        return {**FORMER_SETTINGS, **value} if isinstance(value, dict) else value
 
 
 TRAINED_BY = ("(shipped loop)", "(own trainer)")

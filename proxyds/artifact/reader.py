@@ -38,7 +38,7 @@ from proxyds.artifact.manifest import (
 from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
 from proxyds.layout import Readable, wrap
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.sections.training import FORMER_PADDING
+from proxyds.recipe.sections.training import FORMER_SETTINGS
 from proxyds.recipe.yaml import read_recipe
 from proxyds.text import find_active_text, iter_texts
 
@@ -148,7 +148,7 @@ def read_own_recipe(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: It, or an override, is malformed; see `read_recipe`.
     """
-    return read_recipe(folder / RECIPE, overrides).with_crop_padding(FORMER_PADDING)
+    return read_recipe(folder / RECIPE, overrides).with_crop_padding(FORMER_SETTINGS["crop_padding"])
 
 
 def refused(place: Path, why: object) -> ArtifactError:

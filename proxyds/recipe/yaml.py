@@ -20,13 +20,16 @@ from proxyds.plain_values import PARSER_ERRORS, as_plain, check_plain, parse_tre
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import IN_FULL, Recipe
 from proxyds.recipe.problems import Fault, Place, as_error, explain, name_field
-from proxyds.recipe.sections.training import FORMER_PADDING
+from proxyds.recipe.sections.training import FORMER_SETTINGS
 from proxyds.space.known_models import find_unknown_models
 from proxyds.text import describe_type
 
 MAX_RECIPE_BYTES = 1_000_000
 
-FORMER_DEFAULTS = {("selection", "method"): BY_IMPORTANCE, ("training", "crop_padding"): FORMER_PADDING}
+FORMER_DEFAULTS: dict[tuple[str, str], object] = {
+    ("selection", "method"): BY_IMPORTANCE,
+    **{("training", name): value for name, value in FORMER_SETTINGS.items()},
+}
 """What a recipe that was written in full, as proxies hold it, means where it lacks a setting whose default has changed since."""
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from proxyds.section import CodeSpec, Section, fault
 
 MAX_EPOCHS, MAX_PADDING = 10_000, 64
-FORMER_PADDING = 4
-"""Trainings whose recipe named no padding had this one, whatever the size of their images, before the default went by the side."""
+FORMER_SETTINGS: dict[str, Any] = {"epochs": 30, "batch_size": 128, "learning_rate": 1e-3, "crop_padding": 4}
+"""What trainings had whose recipe did not name it, before defaults followed from measurements."""
 LEFT_TO_TRAINER = "must be left out with a trainer of one's own, which trains in its own way"
 """Why a recipe with a trainer may not have a setting."""
 
@@ -31,10 +31,10 @@ class Training(Section):
         None,
         description="In place of all else here: a trainer of the program's own, which passes it as `trainer=` of `proxyds.build`.",
     )
-    epochs: _Epochs = Field(30, description="Passes over the data.", examples=[30])
-    batch_size: _BatchSize = Field(128, description="Samples a step.", examples=[128])
+    epochs: _Epochs = Field(13, description="Passes over the data.", examples=[13])
+    batch_size: _BatchSize = Field(64, description="Samples a step.", examples=[64])
     optimizer: _Optimizer = Field("adam", description="sgd: with Nesterov momentum of 0.9.")
-    learning_rate: _Rate = Field(1e-3, description="At its highest.", examples=[0.001])
+    learning_rate: _Rate = Field(1e-2, description="At its highest.", examples=[0.01])
     weight_decay: _Decay = Field(0.0, description="L2 penalty.", examples=[0.0005])
     schedule: _Schedule = Field(
         "one-cycle", description="one-cycle: up, then down to nothing; step: a tenth at half and at three quarters."
