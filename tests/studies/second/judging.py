@@ -19,10 +19,11 @@ TWICE, N_DRAWS_ELSEWHERE = "0.1", 3
 """The ratio of twice as many samples, and draws at other ratios than what is judged."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
 SHORT, LONG, OLD = "13 epochs, the base", "63 epochs", "30 epochs in batches of 128, rate .001"
-PLAIN, SOFT, BY_MARGIN = (
+PLAIN, SOFT, BY_MARGIN, BY_LOSS = (
     "52 epochs in batches of 32",
     "the same with soft labels",
     "52 epochs in batches of 32, by margin",
+    "the same with soft labels, by loss",
 )
 TRAININGS: dict[str, Way] = {
     SHORT: _ON_RANDOM,
@@ -30,10 +31,13 @@ TRAININGS: dict[str, Way] = {
     PLAIN: replace(_ON_RANDOM, variant=TRAINING),
     SOFT: replace(_ON_RANDOM, variant=CHOSEN_TRAINING),
     BY_MARGIN: replace(_ON_RANDOM, variant=TRAINING, score="margin"),
+    BY_LOSS: replace(_ON_RANDOM, variant=CHOSEN_TRAINING, score="loss"),
     OLD: replace(_ON_RANDOM, variant=FORMER),
 }
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 COMBINED = "random and fewer epochs"
+RANKS_BY = ("loss", 0.0)
+"""The score, and what parameters count beside it, by which methods are chosen and judged."""
 
 
 def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> dict[str, Ranked]:
@@ -52,15 +56,12 @@ def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequen
     return ranked
 
 
-def find_gain_of_combined(
-    rows: Rows, architectures: Sequence[Architecture], parameter_weight: float
-) -> EstimateRecord | None:
+def find_gain_of_combined(rows: Rows, architectures: Sequence[Architecture]) -> EstimateRecord | None:
     """Finds what random samples and fewer epochs together gain over random samples of as high a cost: twice as many.
 
     Args:
         rows: Of CIFAR-10.
         architectures: Of both halves; the judging half judges.
-        parameter_weight: What parameters count beside accuracy.
 
     Returns:
         None where rows are missing.
@@ -69,7 +70,7 @@ def find_gain_of_combined(
     reference = read_reference(rows, judging)
     if reference is None:
         return None
-    ways = list_methods("accuracy", parameter_weight)
+    ways = list_methods(*RANKS_BY)
     together = rank([Ranked([row for row in rows if is_judged(row)], judging, reference)], ways[COMBINED])
     twice = [row for row in rows if (row["stage"], row["ratio"]) == ("sizes", TWICE)]
     random = rank([Ranked(twice, judging, reference)], replace(ways["random"], n_draws=N_DRAWS_ELSEWHERE))
@@ -113,25 +114,24 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
 
 def list_methods(score: str, parameter_weight: float) -> dict[str, Way]:
     """Lists the methods as ways to rank that are alike but for how samples are chosen; last, at twice the cost, two of them combined."""
-    way = Way(TRAINING, n_draws=N_DRAWS, score=score, parameter_weight=parameter_weight)
+    way = Way(CHOSEN_TRAINING, n_draws=N_DRAWS, score=score, parameter_weight=parameter_weight)
     combined = replace(way, methods=("random", FEWER_EPOCHS), is_combined=True)
     return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined}
 
 
-def find_leading(rows: Rows, architectures: Sequence[Architecture], parameter_weight: float) -> str | None:
-    """Finds the method with the highest tau with parameters on the tuning half of CIFAR-10; None while one lacks rows.
+def find_leading(rows: Rows, architectures: Sequence[Architecture]) -> str | None:
+    """Finds the method with the highest tau on the tuning half of CIFAR-10; None while one lacks rows.
 
     Args:
         rows: Of CIFAR-10.
         architectures: Of both halves.
-        parameter_weight: What parameters count beside accuracy.
     """
     tuning = take_half(architectures, "tuning")
     reference = read_reference(rows, tuning)
     if reference is None:
         return None
     ranked = Ranked([row for row in rows if is_judged(row)], tuning, reference)
-    ways = list_methods("accuracy", parameter_weight)
+    ways = list_methods(*RANKS_BY)
     found = {name: rank([ranked], way) for name, way in ways.items() if name not in (FEWER_EPOCHS, COMBINED)}
     taus = {name: float(tau.mean[0]) for name, tau in found.items() if tau is not None}
     return max(taus, key=lambda name: taus[name]) if len(taus) == len(found) else None

@@ -18,7 +18,7 @@ from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second.choosing import list_published, list_runs, tabulate, weigh
 from tests.studies.second.pictures import draw_gains
-from tests.studies.second.plan import BASE, FULL_TRIED, GROUPS, LENGTHS, TRAINING, VARIANTS
+from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FULL_TRIED, GROUPS, LENGTHS, VARIANTS
 from tests.studies.second.run import PLUGIN, STUDIES
 from tests.studies.second.summary import N_SEEDS, TITLES, list_summary_pictures, render_summary
 from tests.studies.second.weighing import (
@@ -130,7 +130,7 @@ def tabulate_methods(rows: Rows, architectures: Sequence[Architecture]) -> list[
         row
         for row in rows
         if row["stage"] == "reference"
-        or (row["stage"] in ("judging", "methods", "sizes") and row["variant"] == TRAINING)
+        or (row["stage"] in ("judging", "methods", "sizes") and row["variant"] == CHOSEN_TRAINING)
     ]
     whole = keep_whole([{**row, "stage": _pool(row)} for row in of_stages if row["accuracy"]], architectures)
     seeds = {row["number"] for row in whole if row["stage"] == "reference"}
@@ -139,7 +139,7 @@ def tabulate_methods(rows: Rows, architectures: Sequence[Architecture]) -> list[
     return [
         "## Ways to choose",
         "",
-        f"All {len(architectures)} networks, trained for 52 epochs in batches of 32. What costs nothing stands last.",
+        f"All {len(architectures)} networks, trained for 52 epochs in batches of 32 with soft labels. What costs nothing stands last.",
         "",
         *tabulate(weigh(list_runs(whole), architectures)),
         "",

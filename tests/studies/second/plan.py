@@ -103,9 +103,9 @@ def combine(names: Sequence[str]) -> Variant:
 TOGETHER = {"+".join(names): combine(names) for n in (2, 3) for names in combinations(CHOSEN, n)}
 """Each two of the chosen, and all three."""
 CHOSEN_TRAINING = "epochs-52+soft-1+batch-32"
-"""The best of the base, of the factors and of those together."""
+"""The best of the base, of the factors and of those together: what part B trains with."""
 TRAINING = "epochs-52+batch-32"
-"""The same without soft labels, which take a teacher: what part B trains with."""
+"""The same without soft labels, which take a teacher."""
 LONGER = "epochs-63"
 """The base with as many epochs as cost what the chosen training does."""
 FORMER = "former-defaults"
@@ -174,10 +174,10 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "reference": (Set(LENGTH, FULL, 1.0, 1, "tuning"), Set(LENGTH, FULL, 1.0, 3)),
         "judging": tuple(Set(name, "random", 0.05, 5, "judging") for name in JUDGED),
         "methods": (
-            Set(TRAINING, "random", 0.05, 5, "tuning"),
-            *(Set(TRAINING, name, 0.05, 5) for name in METHODS if name != "random"),
+            Set(CHOSEN_TRAINING, "random", 0.05, 5, "tuning"),
+            *(Set(CHOSEN_TRAINING, name, 0.05, 5) for name in METHODS if name != "random"),
         ),
-        "sizes": tuple(Set(TRAINING, name, ratio, 3) for ratio in (0.02, 0.1) for name in METHODS),
+        "sizes": tuple(Set(CHOSEN_TRAINING, name, ratio, 3) for ratio in (0.02, 0.1) for name in METHODS),
     },
     "cifar100": {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),
