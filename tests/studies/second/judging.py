@@ -30,8 +30,8 @@ TRAININGS: dict[str, Way] = {
     LONG: replace(_ON_RANDOM, variant=LONGER),
     PLAIN: replace(_ON_RANDOM, variant=TRAINING),
     SOFT: replace(_ON_RANDOM, variant=CHOSEN_TRAINING),
-    BY_MARGIN: replace(_ON_RANDOM, variant=TRAINING, score="margin"),
     BY_LOSS: replace(_ON_RANDOM, variant=CHOSEN_TRAINING, score="loss"),
+    BY_MARGIN: replace(_ON_RANDOM, variant=TRAINING, score="margin"),
     OLD: replace(_ON_RANDOM, variant=FORMER),
 }
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""

@@ -114,7 +114,7 @@ def list_summary_pictures(
 ) -> dict[str, Draw]:
     """Lists the pictures of the page by file name, with what draws them; see `render_summary`."""
     ranked = {TITLES[name]: each for name, each in read_judging(of_each, architectures).items()}
-    compared = {name: TRAININGS[name] for name in (SHORT, PLAIN)}
+    compared = {SHORT: TRAININGS[SHORT], f"{PLAIN}, soft labels": TRAININGS[SOFT]}
     whole = {name: each for name, each in ranked.items() if all(rank([each], way) for way in compared.values())}
     if not whole:
         return {}
@@ -178,7 +178,7 @@ def judge_training(ranked: Sequence[Ranked]) -> list[str]:
         + ("So they stay." if stays else "So they go." if is_default else "So the base is the default."),
         f"With soft labels, 52 epochs in batches of 32 gain {said[SOFT, SHORT]} over the base, and {said[SOFT, LONG]} over 63 epochs. "
         + ("Who has a teacher should train so." if is_soft_better else "They are not shown to be worth a teacher."),
-        f"Soft labels alone gain {said[SOFT, PLAIN]}: over the same training without them. "
+        f"Of that, soft labels gain {said[SOFT, PLAIN]} over the same training without them. "
         + ("They are worth a teacher." if is_above[SOFT, PLAIN] else "Their share is not settled."),
         f"Without soft labels, ranking by the mean margin gains {said[BY_MARGIN, PLAIN]} over ranking by accuracy. "
         + ("So the margin ranks." if is_above[BY_MARGIN, PLAIN] else "So accuracy ranks."),
