@@ -114,7 +114,7 @@ def list_summary_pictures(
 ) -> dict[str, Draw]:
     """Lists the pictures of the page by file name, with what draws them; see `render_summary`."""
     ranked = {TITLES[name]: each for name, each in read_judging(of_each, architectures).items()}
-    compared = {SHORT: TRAININGS[SHORT], f"{PLAIN}, soft labels": TRAININGS[SOFT]}
+    compared = {SHORT: TRAININGS[SHORT], "52 epochs, soft labels": TRAININGS[SOFT]}
     whole = {name: each for name, each in ranked.items() if all(rank([each], way) for way in compared.values())}
     if not whole:
         return {}
