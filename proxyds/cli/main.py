@@ -39,7 +39,7 @@ def main() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when datasets is: the bars here are our own
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the client logs every try, with an upload's signed address
     for number in _STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell may have told it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for programs in the background
             signal.signal(number, _interrupt_once)
     try:
         sys.exit(_run())
@@ -80,10 +80,10 @@ def _is_reader_gone() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _interrupt_once(*_: object) -> NoReturn:
-    """Ends the command at the first stop; others would break off the cleaning up, and kill the programs that do it."""
-    for number in _STOPS:
-        signal.signal(number, signal.SIG_IGN)
+def _interrupt_once(number: int, _: object) -> NoReturn:
+    """Ends the command at the first stop; another one would break off the cleaning up. Only `kill` after Ctrl-C does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

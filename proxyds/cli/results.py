@@ -196,9 +196,9 @@ def print_pushed(pushed: Pushed, *, as_json: bool) -> None:
         return
     print_plain(pushed.describe(terminal_width()))
     if pushed.tag and not pushed.is_plan:
-        load = f"from datasets import load_dataset; print(load_dataset('{pushed.place}', revision='{pushed.tag}'))"
-        programs = name_programs()
-        say(f'\nnext:\n  {programs["program"]} pull {pushed.place}@{pushed.tag}\n  {programs["python"]} -c "{load}"')
+        load = f'from datasets import load_dataset; print(load_dataset("{pushed.place}", revision="{pushed.tag}"))'
+        programs, place = name_programs(), show_command(f"{pushed.place}@{pushed.tag}")
+        say(f"\nnext:\n  {programs['program']} pull {place}\n  {programs['python']} -c {show_command(load)}")
 
 
 def print_pulled(pulled: Pulled, out: str, *, as_json: bool) -> None:
@@ -209,7 +209,7 @@ def print_pulled(pulled: Pulled, out: str, *, as_json: bool) -> None:
         return
     print_plain(pulled.describe(terminal_width(), out))
     if "://" not in out:
-        say(f"\nnext:\n  {name_programs()['program']} inspect {out}")
+        say(f"\nnext:\n  {name_programs()['program']} inspect {show_command(out)}")
 
 
 def _summarize_proxy(place: str | Path, manifest: Manifest) -> dict[str, Any]:

@@ -227,7 +227,9 @@ def read_runs(
         name, draw_seed = run.pop("architecture"), run["draw_seed"]
         if name not in by_name:
             near = suggest_names(name, by_name)
-            raise AccuracyTableError(f"{place} architecture: must be of the search space, got {name!r}; {near}")
+            raise AccuracyTableError(
+                f"{place} architecture: must be one of the search space's {len(by_name):,}, got {name!r}; {near}"
+            )
         identity = (name, *(run[column] for column in ("dataset", "ratio", "draw_seed", "training_seed")))
         if identity in identities:
             told_by = "column training_seed tells" if draw_seed is None else "columns draw_seed and training_seed tell"
@@ -276,17 +278,17 @@ def read_each(rows: Iterable[tuple[str, _Row]], read: Callable[[str, _Row], obje
         read: Called with the place and the row; raises `AccuracyTableError` where something is wrong.
 
     Raises:
-        AccuracyTableError: Something is; tells of the first `MOST_TOLD` rows in which it is, and reads no further.
+        AccuracyTableError: Rows are wrong. The message names the first `MOST_TOLD` of them.
     """
-    faults = []
+    faults: list[str] = []
     for place, row in rows:
+        if len(faults) == MOST_TOLD:  # finding the name that was meant takes a while
+            faults.append(f"{place} and what follows were not looked at")
+            break
         try:
             read(place, row)
         except AccuracyTableError as error:
             faults.append(str(error))
-            if len(faults) == MOST_TOLD:  # finding the name that was meant takes a while
-                faults.append("rows after these were not looked at")
-                break
     if faults:
         raise AccuracyTableError("\n".join(faults))
 

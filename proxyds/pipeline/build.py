@@ -11,11 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from pydantic import BaseModel
+
 from proxyds.arguments import as_path
 from proxyds.artifact.card.croissant import render_croissant
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
+from proxyds.artifact.ranking_table import TRAINED_HERE
 from proxyds.artifact.reader import Built, read_manifest, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
@@ -61,6 +64,7 @@ from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import add_validation, draw_samples
 from proxyds.space.architecture import Architecture
 from proxyds.space.networks.build import describe_origin
+from proxyds.text import short_json
 from proxyds.training.job import list_trials
 
 if TYPE_CHECKING:
@@ -124,7 +128,9 @@ def build(
         if not check or recipe.check is None or has_evidence(built.manifest, recipe.check):
             return built
         if built.manifest.evidence is not None:
-            session.on_progress(StageEnded(STAGE, warning=_tell_of_other_check(built.manifest.evidence, recipe.check)))
+            warning = _tell_of_other_check(built.manifest.evidence, recipe.check)
+            if warning:
+                session.on_progress(StageEnded(STAGE, warning=warning))
         return Built(out, check_ranking(session, out, recipe.check, architectures, ranked))
 
 
@@ -278,11 +284,23 @@ def _tell_of_former(session: Session, existing: Manifest) -> list[str]:
 
 
 def _tell_of_other_check(evidence: EvidenceRecord, settings: Check) -> str:
-    """Says that the evidence of a proxy gives way to that of a check with other settings."""
-    former, new = evidence.check.model_dump(), settings.model_dump()
-    other = [f"check.{name} was {former[name]}, is {value}" for name, value in new.items() if former[name] != value]
-    cause = f" ({other[0]})" if other else ""
-    return f"the evidence of an earlier check gives way to that of this recipe's{cause}; trainings of both stay in the store"
+    """Says that the evidence of a proxy gives way to that of the recipe's check, and why; nothing where the same check is only repeated."""
+    if evidence.runs != TRAINED_HERE:
+        return (
+            f"the evidence of the {evidence.runs} gives way to that of this recipe's check; keep the file of these runs"
+        )
+    changed = [
+        f"check.{name} was {short_json(former)}, is {short_json(new)}"
+        for name in Check.model_fields
+        if name != "reference"  # whose file does not travel with a proxy
+        and (former := _as_plain(getattr(evidence.check, name))) != (new := _as_plain(getattr(settings, name)))
+    ]
+    cause = "; ".join(changed)
+    return cause and f"another check replaces the evidence ({cause}); the trainings of both stay in the store"
+
+
+def _as_plain(value: object) -> object:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _keep(session: Session, out: Path, existing: Manifest) -> Built:

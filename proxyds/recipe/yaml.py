@@ -137,7 +137,7 @@ def _advise_on_folder(path: Path) -> str:
         return f"{path}: must be a recipe's file, it is a proxy's folder; its recipe is {path / 'recipe.yaml'}"
     if (path / "recipe.yaml").is_file():
         return f"{path}: must be a recipe's file, it is a folder; did you mean {path / 'recipe.yaml'}?"
-    return f"{path}: must be a recipe's file, it is a folder; `proxyds init --from {path}` writes a recipe for the images in it"
+    return f"{path}: must be a recipe's file, it is a folder; `proxyds init --from {shlex.quote(str(path))}` writes a recipe for the images in it"
 
 
 def _parse_assignment(assignment: str) -> tuple[Place, Any]:

@@ -22,6 +22,9 @@ from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import REPORT_SECONDS, WORKER_ENVIRONMENT, Engine, Failure, Task, run_task
 from proxyds.space.networks.plugins import LoadedCode, list_code, load_code
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what `kill` and the schedulers of clusters send."""
+
 
 class InProcess(Engine):
     """Runs tasks one after the other in this process."""
@@ -168,7 +171,8 @@ def _run_in_worker(task: Task, store: Store) -> None:
 
 
 def _start_worker(parent: int, messages: Any, code: LoadedCode) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's alone, and loky may have let signals through
+    for number in STOPS:  # they are the parent's alone, and loky may have let signals through
+        signal.signal(number, signal.SIG_IGN)
     import torch
 
     global _messages
@@ -207,8 +211,8 @@ def _list_children() -> set[int]:
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
-    """Puts Ctrl-C off until the end of the block; processes started in it never get it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Puts Ctrl-C and `kill` off until the end of the block; processes started in it never get them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:

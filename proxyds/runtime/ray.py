@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -326,6 +328,16 @@ class _Packed:
         return small, large
 
 
+@contextmanager
+def _keeping_handlers() -> Iterator[None]:
+    """Keeps who handles SIGTERM: Ray puts its own handler there, which ends the process without a word."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if is_main else None
+    yield
+    if before is not None:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _connect(address: str | None) -> bool:
     """Connects this process to a cluster; returns whether it was not connected before."""
     if ray.is_initialized():
@@ -333,7 +345,8 @@ def _connect(address: str | None) -> bool:
     where, quiet = address or os.environ.get("RAY_ADDRESS", ""), {"log_to_driver": False, "logging_level": "error"}
     try:
         _check_port(where)
-        ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
+        with _keeping_handlers():
+            ray.init(address, **quiet, **({} if address and "://" in address else {"include_dashboard": False}))
     except Exception as error:
         if isinstance(error, ImportError) or "ray[client]" in str(error):
             raise MissingExtraError(

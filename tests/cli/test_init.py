@@ -151,7 +151,7 @@ def test_a_proxy_of_the_named_size_gives_a_label_some_samples_and_what_is_set_as
 def test_a_cut_off_image_is_seen() -> None:
     whole = encoded_picture(0, 1)
     look = look_at([(whole, 0, "a/0.png"), (whole[: len(whole) // 2], 1, "b/1.png")])
-    assert (look.n_opened, [*look.bad]) == (2, ["b/1.png"])
+    assert (look.n_opened, [name for name, _ in look.bad]) == (2, ["b/1.png"])
 
 
 @pytest.mark.parametrize(("n_bad", "proposed"), [(1, "skip"), (2, "skip"), (3, "fail")])
@@ -159,8 +159,12 @@ def test_leaving_out_is_proposed_for_a_few_images_alone_and_the_reason_is_told(n
     deep = io.BytesIO()
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(deep, "PNG")
     rows = [(deep.getvalue() if n < n_bad else encoded_picture(0, n), n % 2, f"{n}.png") for n in range(20)]
-    text = propose_source("x", Survey(Path("x"), "images", {}, "by folders"), {"train": look_at(rows)})
+    survey = Survey(Path("x"), "images", {}, "by folders")
+    text = propose_source("x", survey, {"train": look_at(rows)})
     assert f"on_bad_image: {proposed} " in text
+    unnamed = [(row[0], row[1], "") for row in rows]
+    of_both = propose_source("x", survey, {"train": look_at(unnamed), "test": look_at(unnamed)})
+    assert f"images that cannot be used: {2 * n_bad} (" in of_both
     assert "0.png" in text
     assert "16 bits" in text
 

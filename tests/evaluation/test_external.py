@@ -389,9 +389,9 @@ def test_runs_in_percent_are_told(table: Table, accuracies: tuple[str, str], is_
 BAD_RUNS = {
     "unknown architecture": (
         "net depth=9,proxy,0.5,,,",
-        ":3 architecture: must be of the search space, got 'net depth=9'; did you mean `net depth=8`?",
+        ":3 architecture: must be one of the search space's 3, got 'net depth=9'; did you mean `net depth=8`?",
     ),
-    "no architecture": (",proxy,0.5,,,", ":3 architecture: must be of the search space, got ''"),
+    "no architecture": (",proxy,0.5,,,", ":3 architecture: must be one of the search space's 3, got ''"),
     "unknown data set": (
         "net depth=8,prxy,0.5,,,",
         ":3 dataset: must be one of full, proxy, random, stratified, cases, ",
@@ -424,6 +424,7 @@ def test_the_mistakes_of_all_rows_are_told_at_once_up_to_a_few(table: Table) -> 
     assert [re.search(r":(\d+) (\w+): ", line)[1] for line in told] == ["2", "3", "5"]  # type: ignore[index]
     many = message(lambda: runs(table("\n".join([HEADER.strip(), *(rows[:1] * 9)])))).splitlines()
     assert len(many) == 6
+    assert len(message(lambda: runs(table("\n".join([HEADER.strip(), *(rows[:1] * 5)])))).splitlines()) == 5
 
 
 @pytest.mark.parametrize("seed", [str(2**63), "9" * 30, "9" * 5000], ids=["2 ** 63", "30 digits", "5000 digits"])

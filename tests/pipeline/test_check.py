@@ -36,10 +36,12 @@ from proxyds.errors import (
     VerificationError,
 )
 from proxyds.pipeline.audit import audit_proxy
+from proxyds.pipeline.build import _tell_of_other_check
 from proxyds.pipeline.check import list_own_draws
 from proxyds.pipeline.stages import open_session, read_scores
 from proxyds.progress import Progress, StageEnded
 from proxyds.recipe.sections.selection import Selection
+from proxyds.recipe.sections.training import FullTraining
 from proxyds.runtime.execution import Execution
 from proxyds.runtime.storage.store import Store
 from proxyds.runtime.task import run_each
@@ -480,6 +482,15 @@ def test_a_build_says_that_the_evidence_of_another_check_gives_way(
     proxyds.check(copy, overrides=["check.draws=1"], store=Store(session_store), device="cpu")
     proxyds.build(recipe, copy, store=Store(session_store), device="cpu", on_progress=listen)
     assert any("check.draws was 1, is 2" in each for each in told), told
+    evidence, settings = opening.read_manifest(copy).evidence, proxyds.read_recipe(recipe).check
+    assert evidence is not None
+    assert settings is not None
+    longer = settings.model_copy(update={"full_training": FullTraining(epochs=9)})
+    assert "check.full_training was null, is {" in _tell_of_other_check(evidence, longer)
+    former = evidence.model_copy(update={"check": evidence.check.model_copy(update={"parameter_weight": 0.25})})
+    assert "check.parameter_weight was 0.25" in _tell_of_other_check(former, settings)
+    assert _tell_of_other_check(evidence, settings) == ""
+    assert "table a.csv" in _tell_of_other_check(evidence.model_copy(update={"runs": "table a.csv"}), settings)
     assert rows(copy) == rows(checked)
     told.clear()
     proxyds.build(recipe, copy, store=Store(session_store), device="cpu", on_progress=listen)

@@ -444,7 +444,7 @@ TABLES = {
     "no data set": ("architecture,accuracy\nx,0.5\n", "it lacks dataset"),
     "unknown architecture": (
         "architecture,dataset,accuracy\nx,full,0.5\n",
-        "runs.csv:2 architecture: must be of the search space, got 'x'; known: resnet depth=8",
+        "runs.csv:2 architecture: must be one of the search space's 8, got 'x'; known: resnet depth=8",
     ),
     "a quote": ('architecture,dataset,accuracy\n"x,full,0.5\n', "runs.csv: must be a CSV file that can be read: "),
 }

@@ -260,11 +260,12 @@ def test_the_command_says_which_to_train(pictures: None, run_proxyds: Run, check
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_the_same_ranking_gives_the_same_picture(
-    suffix: str, pictures: None, checked_proxy: Path, tmp_path: Path
+    suffix: str, pictures: None, checked_proxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranking = rank(checked_proxy, write(tmp_path, OTHERS))
     drawn = [tmp_path / f"{number}.{suffix}" for number in (1, 2)]
-    for path in drawn:
+    for path, now in zip(drawn, ("1000000000", "1500000000"), strict=True):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", now)  # the time that matplotlib writes into PDF and SVG files
         draw_ranking(ranking, path)
     assert drawn[0].read_bytes() == drawn[1].read_bytes()
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from proxyds.artifact.manifest import TrainingRecord
 from proxyds.errors import DuplicateKeyError, RecipeError, RecipeNotFoundError, RecipeSyntaxError, UnknownNameError
 from proxyds.recipe import yaml as recipe_yaml
 from proxyds.recipe.models import Recipe, recipe_json_schema
@@ -63,6 +64,14 @@ def test_defaults_are_the_papers(read: Callable[..., Recipe]) -> None:
     assert recipe.similarity.neighbours == 1
     assert recipe.selection.ratio == 0.05
     assert recipe.training.optimizer == "adam"
+    settings = recipe.training
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (13, 64, 0.01)  # of the second study
+
+
+def test_a_manifest_that_lacks_a_setting_means_the_former_default() -> None:
+    held = TrainingRecord.model_validate({"weight_decay": 0.1})
+    assert (held.epochs, held.batch_size, held.learning_rate, held.crop_padding) == (30, 128, 0.001, 4)
+    assert TrainingRecord.model_validate({"epochs": 2}).epochs == 2
 
 
 def test_departures_from_the_paper_are_the_careful_ones(read: Callable[..., Recipe]) -> None:

@@ -295,7 +295,8 @@ def test_a_space_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_settings_that_came_later_leave_older_identities_alone() -> None:
-    choices = '"space": {"network": "resnet", "choices": {"depth": [8, 14]}}, "training": {"crop_padding": 4}'
+    training = '{"epochs": 30, "batch_size": 128, "learning_rate": 0.001, "crop_padding": 4}'  # defaults then
+    choices = f'"space": {{"network": "resnet", "choices": {{"depth": [8, 14]}}}}, "training": {training}'
     recipe = Recipe.model_validate_json(f'{{"name": "x", {choices}, "selection": {{"method": "cases"}}}}')
     assert recipe.sha256 == "0517ed966a60282453b3615bbb53b55d45f5cb77854963202b0513839da7c726"
     assert not {"sample", "bounds", "architectures", "seeds", "labels", "method"} & set(

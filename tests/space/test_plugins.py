@@ -69,8 +69,8 @@ def install(folder: Path, package: str, *offers: str) -> str:
 @pytest.mark.e2e
 def test_a_plugin_is_built_checked_and_planned_with(workers: None, plain: Path, run_proxyds: Run) -> None:
     build = run_proxyds("build", "recipe.yaml", "-o", "proxy", "--plugin", "plain_networks", "--workers", "2", "-q")
-    assert "check proxy --plugin plain_networks " in build.stdout
     assert build.returncode == 0, build.stderr
+    assert "check proxy --plugin plain_networks " in build.stdout
     manifest = json.loads((plain / "proxy" / "manifest.json").read_text())
     assert [probe["parameters"] for probe in manifest["probes"]] == [{"width": 4}, {"width": 64}]
     card = (plain / "proxy" / "README.md").read_text()

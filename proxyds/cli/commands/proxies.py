@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from proxyds.cli.names import complete_draw_law, complete_path
-from proxyds.cli.options import PATH, as_json, check_overrides, execution_options, overrides, plugins, quiet, workers
+from proxyds.cli.options import (
+    PATH,
+    as_json,
+    check_overrides,
+    execution_options,
+    overrides,
+    plugins,
+    quiet,
+    repeat_plugins,
+    workers,
+)
 from proxyds.cli.options import source as source_option
 from proxyds.cli.output import print_json, say, show_command
 from proxyds.errors import BelowThresholdError
@@ -227,7 +237,7 @@ def index(place: str, out: Path, quiet: bool, as_json: bool) -> None:
         say(f"{out / file.name}: {n_samples:,} samples of {manifest.source.name}, those of {name}")
         if validation is not None:
             say(f"{validation}: {n_validation:,} samples to rank on")
-        say(f"next: {show_command('proxyds', 'apply', out)} [SOURCE] -o DIR")
+        say(f"next: {show_command('proxyds', 'apply', out)} [SOURCE] -o DIR{repeat_plugins()}")
 
 
 @click.command()

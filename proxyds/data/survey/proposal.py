@@ -20,8 +20,8 @@ SIDES = (64, 48, 32, 24, 16, 8)
 RATIOS = (0.05, 0.1, 0.2, 0.5)
 LEAST_OF_LABEL = 20
 """Samples that a label should expect in the proxy, at least."""
-MOST_LEFT_OUT = 10
-"""Of so many images one may be bad for leaving it out to be proposed."""
+MAX_BAD_SHARE = 0.1
+"""Up to this share of bad images it is proposed to leave them out."""
 _SMALL = (64, 64)
 """JPEG files are decoded at this size at least, which is quicker than all of it."""
 MOST_OPENED = 500
@@ -43,7 +43,7 @@ class Look:
     labels: Counter[Label] = field(default_factory=Counter)
     sides: Counter[tuple[int, int]] = field(default_factory=Counter)
     n_grey: int = 0
-    bad: dict[str, str] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
     n_opened: int = 0
 
 
@@ -64,7 +64,7 @@ def look_at(rows: Iterable[tuple[bytes, Label, str]]) -> Look:
                 look.sides[size] += 1
                 look.n_grey += is_grey
         except DECODE_ERRORS as error:
-            look.bad[name or f"image {number}"] = describe_damage(error)
+            look.bad.append((name or f"image {number}", describe_damage(error)))
     return look
 
 
@@ -105,11 +105,13 @@ def propose_source(path: str, survey: Survey, looks: Mapping[str, Look]) -> str:
 
 def _propose_for_bad(looks: Mapping[str, Look]) -> list[str]:
     """Proposes what to do about images that cannot be used; leaving out is proposed only for a few."""
-    bad = {name: why for look in looks.values() for name, why in look.bad.items()}
+    bad = [each for look in looks.values() for each in look.bad]
     if not bad:
         return []
-    lines = [f"  # {_name('images that cannot be used', bad)}; the first: {_on_one_line(next(iter(bad.values())))}"]
-    if len(bad) * MOST_LEFT_OUT > sum(look.n_opened for look in looks.values()):
+    lines = [
+        f"  # {_name('images that cannot be used', [name for name, _ in bad])}; the first: {_on_one_line(bad[0][1])}"
+    ]
+    if len(bad) > MAX_BAD_SHARE * sum(look.n_opened for look in looks.values()):
         return [*lines, "  on_bad_image: fail # so many are better mended; `skip` leaves them out"]
     return [*lines, "  on_bad_image: skip # leaves them out; `fail` stops the build until they are mended"]
 

@@ -12,7 +12,7 @@ from proxyds.evaluation.decision.ranked import Ranking
 
 MOST_DRAWN = 40
 """Candidates that are drawn, at most, besides the shortlist: the best."""
-_UNTIMED = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+_METADATA = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 """Formats by suffix, and what would make two files of one picture differ."""
 _LISTED, _OTHER, _KNOWN = "#D55E00", "#999999", "#000000"
 
@@ -23,7 +23,7 @@ def check_picture(path: Path) -> None:
     Raises:
         ArgumentError: It does not.
     """
-    if path.suffix.lower() not in _UNTIMED:
+    if path.suffix.lower() not in _METADATA:
         raise ArgumentError(
             f"{path}: a picture's name must end in .png, .pdf or .svg, it ends in {path.suffix or 'nothing'}"
         )
@@ -76,4 +76,4 @@ def draw_ranking(ranking: Ranking, path: Path) -> None:
             axes.set_title("Candidates by accuracy on the proxy")
         with translate_os_errors(path, "name another file"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, metadata=_UNTIMED[path.suffix.lower()])
+            figure.savefig(path, metadata=_METADATA[path.suffix.lower()])

@@ -116,7 +116,7 @@ def read_results(given: Any, own_ratio: float) -> Results:
             raise AccuracyTableError(
                 f"{place}: must hold rows of the data set `proxy` at the ratio {own_ratio:g}, it has none"
             )
-    read = _Read()
+    read = _CandidateReader()
     read_each(rows, read.add)
     scale = find_scale(read.numbers, place)
     candidates = tuple(read.list_candidates(scale, one_each=not is_ranking))
@@ -246,7 +246,7 @@ def _as_row_of_results(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Read:
+class _CandidateReader:
     """What was read of candidates, row by row.
 
     Attributes:

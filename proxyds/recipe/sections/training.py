@@ -10,7 +10,7 @@ from proxyds.section import CodeSpec, Section, fault
 
 MAX_EPOCHS, MAX_PADDING = 10_000, 64
 FORMER_SETTINGS: dict[str, Any] = {"epochs": 30, "batch_size": 128, "learning_rate": 1e-3, "crop_padding": 4}
-"""What trainings had whose recipe did not name it, before defaults followed from measurements."""
+"""Defaults before 2 December 2026: what a recipe in full or a manifest means that lacks a setting."""
 LEFT_TO_TRAINER = "must be left out with a trainer of one's own, which trains in its own way"
 """Why a recipe with a trainer may not have a setting."""
 

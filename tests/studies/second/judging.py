@@ -16,7 +16,7 @@ from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_referenc
 JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of what is judged."""
 TWICE, N_DRAWS_ELSEWHERE = "0.1", 3
-"""The ratio of twice as many samples, and draws at other ratios than what is judged."""
+"""The ratio with twice as many samples, and how many draws it has."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
 SHORT, LONG, OLD = "13 epochs, the base", "63 epochs", "30 epochs in batches of 128, rate .001"
 PLAIN, SOFT, BY_MARGIN, BY_LOSS = (

@@ -109,7 +109,7 @@ TRAINING = "epochs-52+batch-32"
 LONGER = "epochs-63"
 """The base with as many epochs as cost what the chosen training does."""
 FORMER = "former-defaults"
-"""What recipes had until now that named no settings."""
+"""The defaults of `training` before 2 December 2026."""
 JUDGED = (BASE, LONGER, TRAINING, CHOSEN_TRAINING, FORMER)
 AS_IT_IS = "as-it-is"
 """The training of the recipe."""

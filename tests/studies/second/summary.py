@@ -177,9 +177,9 @@ def judge_training(ranked: Sequence[Ranked]) -> list[str]:
         f"The defaults until now, 30 epochs in batches of 128 up to a rate of .001, gain {said[OLD, SHORT]} over the base, which costs less than half. "
         + ("So they stay." if stays else "So they go." if is_default else "So the base is the default."),
         f"With soft labels, 52 epochs in batches of 32 gain {said[SOFT, SHORT]} over the base, and {said[SOFT, LONG]} over 63 epochs. "
-        + ("Who has a teacher should train so." if is_soft_better else "They are not shown to be worth a teacher."),
+        + ("Who has a teacher should train so." if is_soft_better else "That is not shown to be worth a teacher."),
         f"Of that, soft labels gain {said[SOFT, PLAIN]} over the same training without them. "
-        + ("They are worth a teacher." if is_above[SOFT, PLAIN] else "Their share is not settled."),
+        + ("Their share is above zero." if is_above[SOFT, PLAIN] else "Their share is not settled."),
         f"Without soft labels, ranking by the mean margin gains {said[BY_MARGIN, PLAIN]} over ranking by accuracy. "
         + ("So the margin ranks." if is_above[BY_MARGIN, PLAIN] else "So accuracy ranks."),
         f"With soft labels, ranking by the loss on held-out samples gains {said[BY_LOSS, SOFT]} over ranking by accuracy. "
