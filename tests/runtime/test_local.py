@@ -277,7 +277,7 @@ def test_a_stopped_dry_run_says_so_and_nothing_else(tmp_path: Path, gap: float, 
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of its processes
         time.sleep(gap)
     if not times:
-        process.send_signal(signal.SIGTERM)  # as `kill` does, to this one
+        os.killpg(process.pid, signal.SIGTERM)  # as schedulers do
     out, said = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, ""), said
     (line,) = said.strip().splitlines()  # click ends the line that the terminal shows ^C in

@@ -283,7 +283,7 @@ def is_swept(store: Store) -> bool:
 @pytest.mark.slow  # two minutes each; `tests/pipeline/test_build.py` stops local workers by default
 @pytest.mark.parametrize(
     ("how", "joins"),
-    [(signal.SIGKILL, True), (signal.SIGINT, True), (signal.SIGINT, False)],
+    [(signal.SIGKILL, True), (signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, True)],
     ids=str,
 )
 def test_a_driver_that_is_stopped_goes_on_where_it_was(
@@ -298,22 +298,23 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    stage, n = ("source", 1) if how == signal.SIGINT else (STAGE, 3)
+    is_told = how != signal.SIGKILL
+    stage, n = ("source", 1) if is_told else (STAGE, 3)
     wait_until(lambda: process.poll() is not None or len(list(store.root.glob(f"{stage}/[!.]*"))) >= n, 240)
     if how == signal.SIGINT:
         os.killpg(process.pid, how)  # as a terminal does
     else:
-        process.kill()
+        process.send_signal(how)
     message = process.communicate(timeout=60)[1]
-    assert process.returncode == (130 if how == signal.SIGINT else -9), message
-    if how == signal.SIGINT:
+    assert process.returncode == (130 if is_told else -9), message
+    if is_told:
         assert "run it again" in message
         assert "Traceback" not in message
         assert joins or not list(store.root.rglob(".unfinished-*"))
     wait_until(lambda: not [pid for pid in all_processes() if b"ray::work" in command_of(pid)], 30)
     wait_until(lambda: is_swept(store), 30)  # a cluster that runs on ends workers after the driver
     wait_until(lambda: not [pid for pid in session_members(process.pid) if is_running(pid)], 30)
-    if how == signal.SIGINT:
+    if is_told:
         return
     created = {entry.key: entry.created for entry in store.entries()}
     assert len(created) >= 3
