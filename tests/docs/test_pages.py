@@ -59,15 +59,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     demo = folder / "recipes" / "digits.yaml"
-    text = demo.read_text(encoding="utf-8")
-    for setting, smaller in (
-        ("epochs: 8", "epochs: 2"),
-        ("draws: 3", "draws: 1"),
-        ("full_seeds: 3", "full_seeds: 1\n  architectures: 5"),
-    ):
-        assert text.count(f"  {setting}\n") == 1
-        text = text.replace(f"  {setting}\n", f"  {smaller}\n")
-    demo.write_text(text, encoding="utf-8")
+    demo.write_text(make_smaller(demo.read_text(encoding="utf-8"), SMALLER_DEMO), encoding="utf-8")
     (folder / "my-accuracies.csv").write_text(
         "architecture,accuracy\nresnet depth=8 base_filters=8,0.5\nresnet depth=14 base_filters=8,0.6\n"
     )
@@ -106,9 +98,16 @@ def write_script() -> str:
     return "\n".join(parts)
 
 
+SMALLER_DEMO = {
+    "  epochs: 8 #": "  epochs: 2 #",
+    "  epochs: 30 #": "  epochs: 4 #",
+    "{ epochs: 8 }": "{ epochs: 2 }",
+    "  draws: 3\n": "  draws: 1\n",
+    "  full_seeds: 3\n": "  full_seeds: 1\n  architectures: 5\n",
+}
 SMALLER_RECIPE = {
     "image_size: 32": "image_size: 8",
-    "epochs: 10": "epochs: 3",
+    "selection: {ratio: 0.1}": "selection: {ratio: 0.1}\ntraining: {epochs: 3, learning_rate: 1e-2}",
     "[4, 8, 12, 16]": "[4, 8, 12]",
     "draws: 3, full_seeds: 3": "draws: 1, full_seeds: 1",
 }
