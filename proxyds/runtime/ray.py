@@ -333,9 +333,11 @@ def _keeping_handlers() -> Iterator[None]:
     """Keeps who handles SIGTERM: Ray puts its own handler there, which ends the process without a word."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if is_main else None
-    yield
-    if before is not None:
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _connect(address: str | None) -> bool:
