@@ -23,7 +23,7 @@ from proxyds.artifact.manifest import CARD, RECIPE, FileFacts, Manifest
 from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, RANDOM
 from proxyds.artifact.reader import list_shards, read_manifest, read_own_recipe, verify_files
 from proxyds.artifact.summary import Tables, summarize_tables
-from proxyds.artifact.tables import read_proxy
+from proxyds.artifact.tables import find_extras, read_proxy
 from proxyds.errors import EvidenceError, SplitNotFoundError
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
@@ -123,11 +123,13 @@ class Proxy:
             )
         return self._read_images("validation")
 
-    def torch(self, split: str = "train", *, source: Any = None, store: Store | None = None) -> TensorDataset:
+    def torch(
+        self, split: str = "train", *, soft_labels: bool = False, source: Any = None, store: Store | None = None
+    ) -> TensorDataset:
         """Opens a split for torch: `train`, `validation`, or `evaluation` and `test` of its source; see `torch_dataset`."""
         from proxyds.torch_data import torch_dataset
 
-        return torch_dataset(self.folder, split, source=source, store=store)
+        return torch_dataset(self.folder, split, soft_labels=soft_labels, source=source, store=store)
 
     @property
     def tables(self) -> Tables:
@@ -313,8 +315,7 @@ class Proxy:
         table = tables.data if name == "data" else tables.validation
         assert table is not None
         kept = None if manifest.kept_labels is None else np.array(manifest.kept_labels)
-        has_weight = manifest.draw.method != BY_IMPORTANCE
-        features = list_features(manifest.label_names, kept, has_weight=has_weight)["data"]
+        features = list_features(manifest.label_names, kept, find_extras(manifest))["data"]
         content = hashlib.sha256("".join(each.sha256 for each in files.values()).encode()).hexdigest()
         return datasets.Dataset(
             datasets.table.InMemoryTable(table.select(list(features)).cast(features.arrow_schema)),

@@ -19,7 +19,7 @@ from proxyds.arguments import as_path
 from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.summary import Tables
-from proxyds.artifact.tables import FREE_BYTES, read_proxy
+from proxyds.artifact.tables import FREE_BYTES, SOFT_LABEL, read_proxy
 from proxyds.data.decoding import convert_image
 from proxyds.data.images import DECODE_ERRORS, open_image
 from proxyds.data.samples import Source
@@ -52,6 +52,7 @@ def torch_dataset(
     folder: str | Path,
     split: str = "train",
     *,
+    soft_labels: bool = False,
     source: Any = None,
     store: Store | None = None,
 ) -> TensorDataset:
@@ -63,6 +64,7 @@ def torch_dataset(
     Args:
         folder: The proxy.
         split: `train` to train on, `validation` to rank on; `evaluation` or `test` for the samples that its source holds out.
+        soft_labels: Whether to give, of the split `train`, soft labels in place of labels: float32 (L,), which torch's `cross_entropy` takes.
         source: For `evaluation` and `test`, where the source lies: a folder or a recipe that says so, or the same data in memory; None
             for where this machine last read it. The proxy holds the samples of its own splits.
         store: Where decoded images are kept; None for the user's own.
@@ -72,7 +74,7 @@ def torch_dataset(
 
     Raises:
         SplitNotFoundError: There is no such split, or the proxy holds no samples to rank on.
-        ArgumentError: A source is given for a split of the proxy itself.
+        ArgumentError: A source is given for a split of the proxy itself, or soft labels are asked for that are not there.
         ArtifactError: The folder is no proxy.
         SourceError: The source is not at hand.
         ChangedSourceError: The source is not the one that the proxy was made from.
@@ -84,13 +86,24 @@ def torch_dataset(
     if images_of and source is not None:
         raise ArgumentError(f"source: must be left out for the split {split}, which the proxy holds itself")
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=images_of)
+    if soft_labels and (split != "train" or not manifest.has_soft_labels):
+        where = "there are none of other splits than train" if split != "train" else f"{folder} has none"
+        raise ArgumentError(
+            f"soft_labels: must be left out, {where}; a proxy has them if its recipe says training.soft_labels: true"
+        )
     if images_of:
         table = tables.data if split == "train" else tables.validation
         if table is None:
             raise SplitNotFoundError(
                 f"{folder}: must hold samples to rank on, it holds none: {_advise_ranking(manifest)}"
             )
-        pixels, labels = _decode_table(folder, manifest, images_of[0], table)
+        pixels, labels = (
+            _decode_table(folder, manifest, images_of[0], table),
+            table["label"].to_numpy().astype(np.int64),
+        )
+        if soft_labels:
+            values = table[SOFT_LABEL].combine_chunks().flatten().to_numpy()
+            labels = values.reshape(len(pixels), -1).copy()
     else:
         recipe, store = read_own_recipe(folder), as_store(store)
         place = find_source(recipe.source, manifest, source, store)
@@ -113,9 +126,7 @@ def _advise_ranking(manifest: Manifest) -> str:
     return "its recipe or its format leaves them out; rank on those of its source, split `evaluation`"
 
 
-def _decode_table(
-    folder: Path, manifest: Manifest, name: str, table: pa.Table
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _decode_table(folder: Path, manifest: Manifest, name: str, table: pa.Table) -> NDArray[np.uint8]:
     if manifest.image_shape is None:
         raise ArtifactError(f"{folder}: must say its images' shape, which format 1.0 did not; build it again")
     n_channels, height, width = manifest.image_shape
@@ -142,7 +153,7 @@ def _decode_table(
                 f"{folder}: image {i} of {name} must decode to {n_channels}x{height}x{width} pixels, it does not: {error}; fetch or build "
                 "it again"
             ) from None
-    return pixels, table["label"].to_numpy().astype(np.int64)
+    return pixels
 
 
 def _check_source(data: Source, manifest: Manifest, tables: Tables) -> None:

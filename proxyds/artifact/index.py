@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from proxyds.artifact.manifest import INDEXES, Manifest, count_rows
 from proxyds.artifact.reader import refused
-from proxyds.artifact.tables import MIN_WEIGHT, SAMPLE_ID, WEIGHT, list_columns
+from proxyds.artifact.tables import MIN_WEIGHT, SAMPLE_ID, WEIGHT, Extras, list_columns
 from proxyds.errors import ArtifactError, NoPermissionError
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import MAX_IMPORTANCE
@@ -199,14 +199,13 @@ def _read_cells(
 
 def _as_table(path: Path, columns: Mapping[str, list[Any]], manifest: Manifest, table: str) -> pa.Table:
     """Makes a table of what was read, if its columns can stand beside each other."""
-    has_weight = manifest.draw.method != BY_IMPORTANCE
-    if table == "data" and not has_weight and columns[WEIGHT] != columns["importance"]:
+    if table == "data" and not manifest.has_weight and columns[WEIGHT] != columns["importance"]:
         raise refused(path, f"weight must be the importance where the method is {BY_IMPORTANCE}, it is something else")
     if columns["inclusion_probability"].count(None) not in (0, len(columns["label"])):
         raise refused(path, "inclusion_probability must be there for all samples or for none")
     drawn = [name for name in _EMPTY_CELLS["validation"] if any(value is not None for value in columns[name])]
     if table == "validation" and drawn:
         raise refused(path, f"{drawn[0]} must be empty, its samples were not drawn by weight")
-    kinds = list_columns(table, has_weight=has_weight, keeps_labels=False)
+    kinds = list_columns(table, Extras(has_weight=manifest.has_weight))
     kinds = {name: kind for name, kind in kinds.items() if name in COLUMNS}
     return pa.table({name: pa.array(columns[name], kind) for name, kind in kinds.items()})

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from proxyds.artifact.evidence_records import Amount, Count, EvidenceRecord, MachineRecord, Part, Share, Time
 from proxyds.artifact.ranking_table import TRAINED_HERE
+from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import MAX_IMPORTANCE, MAX_PROBES, MAX_REPEATS
 from proxyds.recipe.sections.training import FORMER_SETTINGS, MAX_PADDING, Training
 from proxyds.section import CodeSpec
@@ -41,6 +42,9 @@ TABLES = {
     "ranking": TablePlace("ranking", "ranking", "ranking"),
 }
 """Every table by name. `has_table` says which are there."""
+
+SOFT_LABELS = "soft labels"
+"""The stage that asks the heaviest probe for them."""
 
 RUNS_FILE = "ranking/ranking-00000-of-00001.parquet"
 """The table of runs."""
@@ -354,6 +358,22 @@ class Manifest(Part):
     def trainer(self) -> CodeSpec | None:
         """The trainer of one's own that trained the probes, if there is one."""
         return None if self.training is None else self.training.trainer
+
+    @property
+    def has_weight(self) -> bool:
+        """Whether samples were drawn by something else than their importance."""
+        return self.draw.method != BY_IMPORTANCE
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether its samples have soft labels: networks learnt these, and it was not made from an index, which lists none."""
+        learns = isinstance(self.training, TrainingRecord) and self.training.soft_labels
+        return learns and self.index_of is None
+
+    @property
+    def heaviest(self) -> ProbeRecord:
+        """The first training of the heaviest probe."""
+        return self.probes[len(self.probes) // self.n_repeats - 1]
 
     @property
     def check_trainer(self) -> CodeSpec | None:

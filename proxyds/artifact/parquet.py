@@ -83,14 +83,14 @@ class ExpectedShard:
         never_null: Those that must have a value in every row.
         n_rows: Its rows, at most.
         n_bytes: What it takes in memory, at most.
-        n_probes: Values of a row in a list, at most.
+        n_listed: Values of a row in a list, at most.
     """
 
     columns: Mapping[str, pa.DataType]
     never_null: Collection[str]
     n_rows: int
     n_bytes: int
-    n_probes: int
+    n_listed: int
 
 
 def read_shard(path: Path, expected: ExpectedShard) -> pa.Table:
@@ -113,7 +113,7 @@ def read_shard(path: Path, expected: ExpectedShard) -> pa.Table:
         raise ValueError(f"it has {metadata.num_rows:,} rows, more than the {n_most:,} that {MANIFEST} leaves for it")
     if has_samples and metadata.num_rows * BYTES_OF_A_ROW > n_bytes:
         raise ValueError(f"it says {metadata.num_rows:,} rows in {n_bytes:,} bytes: a decompression bomb")
-    _check_declared(metadata, n_bytes, n_most_bytes, expected.n_probes)
+    _check_declared(metadata, n_bytes, n_most_bytes, expected.n_listed)
     # as dictionaries: a value that is repeated a million times stays one value until its size is known
     repeated = [
         name if kind == pa.string() else f"{name}.bytes"
@@ -157,7 +157,7 @@ def check_features(path: Path, label_names: Sequence[str], *, has_images: bool) 
         raise ValueError("its features must make the column image an Image")
 
 
-def _check_declared(metadata: pq.FileMetaData, n_bytes: int, n_most_bytes: int, n_probes: int) -> None:
+def _check_declared(metadata: pq.FileMetaData, n_bytes: int, n_most_bytes: int, n_listed: int) -> None:
     """Compares what a parquet file says of its own size with its bytes."""
     n_rows = metadata.num_rows
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
@@ -166,7 +166,7 @@ def _check_declared(metadata: pq.FileMetaData, n_bytes: int, n_most_bytes: int, 
                 raise ValueError(
                     f"{chunk.path_in_schema} says {chunk.total_uncompressed_size:,} bytes in a file of {n_bytes:,}: a decompression bomb"
                 )
-            if chunk.num_values > n_probes * max(n_rows, 1):
+            if chunk.num_values > n_listed * max(n_rows, 1):
                 raise ValueError(f"{chunk.path_in_schema} says {chunk.num_values:,} values in {n_rows:,} rows")
 
 

@@ -39,10 +39,11 @@ METHOD_LABELS = {
 }
 """Ways to rank architectures, as tables and pictures call them; full data against itself is the noise ceiling."""
 
-RankedBy = Literal["accuracy", "accuracy-and-parameters"]
+RankedBy = Literal["accuracy", "accuracy-and-parameters", "loss"]
 BY_ACCURACY: RankedBy = "accuracy"
 BY_BOTH: RankedBy = "accuracy-and-parameters"
-"""What a training set is ranked by: accuracy alone, or with the number of parameters (`rank_metrics.add_parameters`)."""
+BY_LOSS: RankedBy = "loss"
+"""What a training set is ranked by: accuracy alone, or with the number of parameters (`rank_metrics.add_parameters`); the loss on test samples."""
 
 MAX_RANKED = 2000
 """Architectures that a check ranks, at most: every statistic looks at all pairs of them."""
@@ -59,11 +60,11 @@ COLUMNS = pa.schema(
         **dict.fromkeys(("draw_seed", "training_seed", "n_samples", "n_labels", "n_steps"), _WHOLE),
         "n_epochs": _REAL,
         "run_flops": _WHOLE,
-        **dict.fromkeys(("accuracy", "evaluation_accuracy", "training_seconds", "test_seconds"), _REAL),
+        **dict.fromkeys(("accuracy", "evaluation_accuracy", "loss", "training_seconds", "test_seconds"), _REAL),
         **dict.fromkeys(("device", "origin"), _TEXT),
     }
 )
-LATER_COLUMNS = ("n_labels", "evaluation_accuracy")
+LATER_COLUMNS = ("n_labels", "evaluation_accuracy", "loss")
 """Columns that tables of older proxies lack: they came with formats 1.2 and 2.0."""
 
 
@@ -78,6 +79,7 @@ class Measured:
         draws: For each of them (R,): the number of each repeat's draw; where nothing is drawn, of its training.
         left_out: Architectures that lack a run.
         on_evaluation: Of those that were measured on the evaluation samples too, the accuracies there, as `accuracies`.
+        losses: Of those whose loss on test samples is known, this, as `accuracies`.
     """
 
     names: list[str]
@@ -86,6 +88,7 @@ class Measured:
     draws: dict[tuple[str, float], NDArray[np.int64]]
     left_out: tuple[str, ...]
     on_evaluation: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
+    losses: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
 
     def count_draws(self, dataset: str, ratio: float) -> int:
         """Counts the draws of a data set; 1 where there is no training, as of a ranking that costs nothing."""
@@ -127,21 +130,27 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
         planned: Architectures that were to be in it.
     """
     repeats: dict[tuple[str, float], dict[tuple[int, int], dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    costs, besides = {}, {}
+    costs: dict[str, tuple[int, int]] = {}
+    besides: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in runs.to_pylist():
         name = row["architecture"]
         costs[name] = (row["training_flops"], row["n_parameters"])
         if row["accuracy"] is not None and math.isfinite(row["accuracy"]):
             repeat = (row["training_seed"] if row["draw_seed"] is None else row["draw_seed"], row["training_seed"])
             repeats[row["dataset"], row["ratio"]][repeat][name] = row["accuracy"]
-            besides[row["dataset"], row["ratio"], repeat, name] = row.get("evaluation_accuracy")
+            besides[row["dataset"], row["ratio"], repeat, name] = row
     ordered = sorted(costs, key=lambda name: (costs[name], name))
     kept = set(costs).intersection(*(of_repeat for of_set in repeats.values() for of_repeat in of_set.values()))
     names = [name for name in ordered if name in kept]
-    on_evaluation = {
-        key: [[besides[(*key, repeat, name)] for name in names] for repeat in sorted(of_set)]
-        for key, of_set in repeats.items()
-    }
+
+    def collect(column: str) -> dict[tuple[str, float], NDArray[np.float64]]:
+        """Collects what not every run was measured by; of data sets that all were."""
+        values = {
+            key: [[besides[(*key, repeat, name)].get(column) for name in names] for repeat in sorted(of_set)]
+            for key, of_set in repeats.items()
+        }
+        return {key: np.array(rows) for key, rows in values.items() if not any(None in row for row in rows)}
+
     return Measured(
         names=names,
         costs={free: np.array([float(costs[name][i]) for name in names]) for i, free in enumerate(FREE_RANKINGS)},
@@ -150,9 +159,8 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
             for key, of_set in repeats.items()
         },
         draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
-        on_evaluation={
-            key: np.array(rows) for key, rows in on_evaluation.items() if not any(None in row for row in rows)
-        },
+        on_evaluation=collect("evaluation_accuracy"),
+        losses=collect("loss"),
         left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in kept)),
     )
 

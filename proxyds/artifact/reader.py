@@ -24,6 +24,7 @@ from proxyds.arguments import as_path
 from proxyds.artifact.manifest import (
     CARD,
     CROISSANT,
+    EVIDENCE_FILES,
     FORMAT_VERSION,
     FORMER_VERSION,
     INDEXES,
@@ -35,11 +36,12 @@ from proxyds.artifact.manifest import (
     Manifest,
     has_table,
 )
-from proxyds.errors import ArtifactError, NoPermissionError, VerificationError
+from proxyds.errors import ArtifactError, NoPermissionError, VerificationError, translate_os_errors
 from proxyds.layout import Readable, wrap
 from proxyds.recipe.models import Recipe
 from proxyds.recipe.sections.training import FORMER_SETTINGS
 from proxyds.recipe.yaml import read_recipe
+from proxyds.runtime.storage.atomic import sweep_half_files
 from proxyds.text import find_active_text, iter_texts
 
 MAX_MANIFEST_BYTES = 8_000_000
@@ -317,6 +319,15 @@ def verify_proxy(folder: str | Path, but_for: Collection[str] = ()) -> Manifest:
         advice = f"`proxyds card {shlex.quote(str(folder))}` renders the card again, without what was edited"
     _refuse_differences(folder, problems, advice)
     return manifest
+
+
+def verify_for_check(folder: Path) -> Manifest:
+    """Verifies all of a proxy but what a check writes, which a stopped check may have left half-way; sweeps its remains."""
+    manifest = read_manifest(folder)
+    with translate_os_errors(folder, "copy the proxy to another place"):
+        sweep_half_files(folder)
+    of_card = {name for name in manifest.files if name.startswith("assets/")}
+    return verify_proxy(folder, but_for={CARD, CROISSANT, RECIPE, *EVIDENCE_FILES, *of_card})
 
 
 def verify_files(folder: Path, files: Mapping[str, FileFacts]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from proxyds.artifact.ranking_table import COLUMNS, DATASETS, FULL, PROXY, colle
 from proxyds.artifact.reader import list_shards, read_manifest
 from proxyds.artifact.summary import COUNTED, COUNTED_TOO, Summary, Tables, count_samples
 from proxyds.errors import ArtifactError
-from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, Method
+from proxyds.recipe.methods import METHODS, Method
 from proxyds.recipe.models import MAX_IMPORTANCE
 from proxyds.selection.records import CASE_MEANINGS, PAIRS
 from proxyds.text import first_line
@@ -40,10 +41,14 @@ _IDENTITY = {"label": _WHOLE, "sample_id": _TEXT, "source_index": _WHOLE, "encod
 _SCORES = {"case": pa.int8(), "importance": _REAL}
 WEIGHT = "weight"
 """The column of what samples were drawn by; not there where the method is `cases`, which draws by importance."""
+SOFT_LABEL = "soft_label"
+"""The column of a probability for every label, which networks learn in place of the label."""
+SUMS_TO_ONE = 1e-3
+"""How far the sum of these may be from 1."""
 MIN_WEIGHT = 1e-250
 """The least weight of a sample that may be drawn: chances that follow from smaller ones would overflow."""
-_OF_DRAW = (WEIGHT, "keep_probability", "inclusion_probability")
-"""Columns that tell how a sample was drawn: null for those of `validation`, which were not drawn by weight."""
+_OF_TRAINING = (WEIGHT, "keep_probability", "inclusion_probability", SOFT_LABEL)
+"""Columns that tell how a sample was drawn, and what networks learn of it: null for those of `validation`."""
 _MAY_BE_NULL = {"inclusion_probability", "image", "source_label"}
 _KEY_OF_RUNS = ["architecture", "dataset", "ratio", "draw_seed", "training_seed"]
 _NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "forward_flops", "training_flops", "n_parameters", "accuracy", "origin"} - {
@@ -52,20 +57,40 @@ _NEVER_NULL_OF_RUNS = {*_KEY_OF_RUNS, "forward_flops", "training_flops", "n_para
 _SECONDS_OF_RUNS = ("training_seconds", "test_seconds")
 
 
-def list_columns(table: str, *, has_weight: bool, keeps_labels: bool) -> dict[str, pa.DataType]:
+@dataclass(frozen=True)
+class Extras:
+    """What not every proxy has, and columns tell.
+
+    Attributes:
+        has_weight: Whether samples were drawn by something else than their importance.
+        keeps_labels: Whether the proxy keeps some labels only.
+        has_soft_labels: Whether its samples have soft labels.
+    """
+
+    has_weight: bool = False
+    keeps_labels: bool = False
+    has_soft_labels: bool = False
+
+
+def find_extras(manifest: Manifest) -> Extras:
+    """Finds what a proxy has that not every proxy has."""
+    return Extras(manifest.has_weight, manifest.kept_labels is not None, manifest.has_soft_labels)
+
+
+def list_columns(table: str, extras: Extras) -> dict[str, pa.DataType]:
     """Lists what a table must hold, in the order in which it is written; other columns are of a later version and not read.
 
     Args:
         table: A key of `TABLES`.
-        has_weight: Whether samples were drawn by something else than their importance.
-        keeps_labels: Whether the proxy keeps some labels only.
+        extras: What the proxy has that not every proxy has.
     """
-    weight = {WEIGHT: _REAL} if has_weight else {}
+    weight = {WEIGHT: _REAL} if extras.has_weight else {}
     draw = {**weight, "keep_probability": _REAL, "inclusion_probability": _REAL}
-    source_label = {"source_label": _WHOLE} if keeps_labels else {}
+    source_label = {"source_label": _WHOLE} if extras.keeps_labels else {}
+    soft_label = {SOFT_LABEL: pa.list_(pa.float32())} if extras.has_soft_labels else {}
     nearest = {"nearest_evaluation_id": _TEXT, "nearest_distance": _REAL}
     answers = {"predicted": pa.list_(_WHOLE), "correct": pa.list_(_FLAG), **dict.fromkeys(PAIRS, _WHOLE)}
-    own = {"image": IMAGE, **_IDENTITY, **source_label, **_SCORES, **draw}
+    own = {"image": IMAGE, **_IDENTITY, **source_label, **soft_label, **_SCORES, **draw}
     return {
         **dict.fromkeys(INDEXES, own),
         "importance": {**_IDENTITY, **nearest, **_SCORES, **draw, "selected": _FLAG},
@@ -80,8 +105,7 @@ def _broken(place: Path, why: str) -> ArtifactError:
 
 def list_own_columns(manifest: Manifest, table: str) -> dict[str, pa.DataType]:
     """Lists what a table of a proxy must hold; see `list_columns`."""
-    has_weight = manifest.draw.method != BY_IMPORTANCE
-    return list_columns(table, has_weight=has_weight, keeps_labels=manifest.kept_labels is not None)
+    return list_columns(table, find_extras(manifest))
 
 
 def read_proxy(
@@ -155,7 +179,7 @@ def read_tables(folder: str | Path, *, with_ranking: bool = False) -> Tables:
 
 def with_no_others(data: pa.Table, validation: pa.Table | None = None) -> Tables:
     """Makes the tables of a proxy that was made from an index: those of all samples have no rows."""
-    columns = [list_columns(table, has_weight=False, keeps_labels=False) for table in ("importance", "evaluation")]
+    columns = [list_columns(table, Extras()) for table in ("importance", "evaluation")]
     importance, evaluation = (pa.schema(list(each.items())).empty_table() for each in columns)
     return Tables(data, importance, evaluation, validation)
 
@@ -176,7 +200,7 @@ def _read_table(folder: Path, manifest: Manifest, name: str) -> pa.Table:
     """Reads the columns of one table that the format names, and checks that it has as many rows as the manifest says."""
     columns, shards = list_own_columns(manifest, name), list_shards(manifest, name)
     has_images, has_samples = name in INDEXES, name != "ranking"
-    may_be_null = _MAY_BE_NULL.union(_OF_DRAW) if name == "validation" else _MAY_BE_NULL
+    may_be_null = _MAY_BE_NULL.union(_OF_TRAINING) if name == "validation" else _MAY_BE_NULL
     never_null = set(columns) - may_be_null if has_samples else set()
     label_names = manifest.proxy_label_names if has_images else manifest.label_names
     n_rows = count_rows(manifest, name) if has_samples else MAX_RANKING_ROWS
@@ -186,7 +210,8 @@ def _read_table(folder: Path, manifest: Manifest, name: str) -> pa.Table:
     parts = []
     for shard in shards:
         try:
-            expected = ExpectedShard(columns, never_null, n_left, n_left_bytes, len(manifest.probes))
+            n_listed = max(len(manifest.probes), len(label_names) if SOFT_LABEL in columns else 0)
+            expected = ExpectedShard(columns, never_null, n_left, n_left_bytes, n_listed)
             part = read_shard(folder / shard, expected)
             if has_samples:
                 check_features(folder / shard, label_names, has_images=has_images)
@@ -230,13 +255,15 @@ def _check_values(folder: Path, manifest: Manifest, importance: pa.Table, evalua
 
 
 def _check_images(folder: Path, manifest: Manifest, name: str, table: pa.Table) -> None:
-    """Makes sure that a table is one of samples with images, and of `validation` that none says it was drawn by weight."""
+    """Makes sure that a table is one of samples with images, and of `validation` that none says it was drawn by weight or is learnt."""
     encoded, paths = (pc.struct_field(table["image"], [i]) for i in range(2))
     has_images = encoded.null_count == 0 and paths.null_count == table.num_rows
     checks = [*_common_checks(name, table, len(manifest.proxy_label_names)), (name, "image", has_images)]
     if name == "validation":
-        nulls = (column for column in _OF_DRAW if column in table.column_names)
+        nulls = (column for column in _OF_TRAINING if column in table.column_names)
         checks += [(name, column, table[column].null_count == table.num_rows) for column in nulls]
+    elif SOFT_LABEL in table.column_names:
+        checks.append((name, SOFT_LABEL, _are_distributions(table[SOFT_LABEL], len(manifest.proxy_label_names))))
     _refuse(folder, checks)
     if manifest.kept_labels is not None:
         of_kept = np.array(manifest.kept_labels)[table["label"].to_numpy()]
@@ -311,6 +338,15 @@ def _are_labels(labels: pa.ChunkedArray | pa.Array, n: int) -> bool:
     return not len(numbers) or bool(0 <= numbers.min() <= numbers.max() < n)
 
 
+def _are_distributions(column: pa.ChunkedArray, n: int) -> bool:
+    """Tells whether every value of a column is a probability for each of n labels."""
+    lengths, values = pc.list_value_length(column).to_numpy(), column.combine_chunks().flatten()
+    if values.null_count or (lengths != n).any():
+        return False
+    probabilities = values.to_numpy().reshape(-1, n).astype(np.float64)
+    return bool((probabilities >= 0).all() and (np.abs(probabilities.sum(axis=1) - 1) <= SUMS_TO_ONE).all())
+
+
 def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64).max) -> bool:
     return bool(((values >= 0) & (values <= most)).all())
 
@@ -355,7 +391,7 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
         and all(0 <= (row["evaluation_accuracy"] or 0) <= 1 for row in rows)
         and all(min(row["forward_flops"], row["training_flops"], row["n_parameters"]) >= 0 for row in rows)
         and all(_is_cost(row[name], is_known=row["origin"] == "trained") for row in rows for name in _SECONDS_OF_RUNS)
-        and all(_is_cost(row["run_flops"]) for row in rows)
+        and all(_is_cost(row["run_flops"]) and _is_cost(row["loss"]) for row in rows)
         and all(_is_cost(row["n_epochs"], is_known=row["run_flops"] is not None) for row in rows)
         and len({tuple(row[name] for name in _KEY_OF_RUNS) for row in rows}) == len(rows)
     )

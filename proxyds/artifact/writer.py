@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,10 @@ from proxyds.artifact.manifest import CROISSANT, INDEXES, MANIFEST, Manifest
 from proxyds.artifact.parquet import READERS, ShardWriter, count_shards
 from proxyds.artifact.reader import measure_file, present_files, read_manifest
 from proxyds.artifact.summary import SampleCounts, Summary, collect_images, count_samples
-from proxyds.artifact.tables import WEIGHT, iter_rows, list_columns
+from proxyds.artifact.tables import SOFT_LABEL, WEIGHT, Extras, iter_rows, list_columns
 from proxyds.data.chunked import chunks_of, cut_chunks
 from proxyds.data.images import open_image
-from proxyds.data.samples import SHARD, ReadEncoded, Samples, Source, StreamedSamples
+from proxyds.data.samples import SHARD, ReadEncoded, Samples, SoftLabels, Source, StreamedSamples
 from proxyds.errors import ArtifactError, NoPermissionError, OutputExistsError, SourceError
 from proxyds.progress_bars import without_datasets_bars
 from proxyds.runtime.storage.atomic import replace_file
@@ -87,7 +87,7 @@ class _OwnFiles:
 
     def _add(self, rows: pa.Table, samples: Samples, read_encoded: ReadEncoded) -> None:
         encoded, features = _read_unchanged(read_encoded, samples), self._layout.features
-        own = _own_table(rows, encoded, self._layout.kept_labels, features)
+        own = _own_table(rows, encoded, samples.soft_labels, self._layout.kept_labels, features)
         self._shards.add(own)
         with (self._layout.folder / INDEXES[self._table]).open("a", encoding="utf-8", newline="") as index:
             index.write(format_rows(own, features["label"].names, samples.origin.split))
@@ -102,7 +102,13 @@ class _OwnFiles:
 
 
 def write_tables(
-    folder: Path, source: Source, outcomes: Outcomes, mapping: NearestMap, draw: Draw, samples_per_shard: int
+    folder: Path,
+    source: Source,
+    outcomes: Outcomes,
+    mapping: NearestMap,
+    draw: Draw,
+    samples_per_shard: int,
+    soft_labels: SoftLabels | None = None,
 ) -> Summary:
     """Writes a build's tables, the proxy's tars and its indexes, in one pass over the training samples, a shard of them in memory.
 
@@ -113,6 +119,7 @@ def write_tables(
         mapping: The nearest evaluation samples, for the table `importance`.
         draw: The samples that are chosen, to train on and to rank on.
         samples_per_shard: Rows of each file, at most.
+        soft_labels: Of all training samples, in their order; None where networks learn labels.
 
     Returns:
         The summary that a card is made from.
@@ -120,7 +127,8 @@ def write_tables(
     Raises:
         SourceError: An image has changed since the build began.
     """
-    features = list_features(source.label_names, draw.kept_labels, has_weight=draw.weight is not None)
+    extras = Extras(draw.weight is not None, draw.kept_labels is not None, soft_labels is not None)
+    features = list_features(source.label_names, draw.kept_labels, extras)
     evaluation = pa.table(_evaluation_columns(source, outcomes), schema=features["evaluation"].arrow_schema)
     n_rows = {"importance": len(source.train), "evaluation": evaluation.num_rows}
     tables = {
@@ -137,7 +145,7 @@ def write_tables(
     )
     own = _OwnFiles(layout, "data", len(selected))
     training = count_samples([])
-    for samples, row in _iter_rows(source, mapping, draw):
+    for samples, row in _iter_rows(source, mapping, draw, soft_labels):
         importance = pa.table(row, schema=features["importance"].arrow_schema)
         tables["importance"].add(importance)
         own.add(importance.filter(importance["selected"]), samples.take(row["selected"]), read_encoded)
@@ -188,8 +196,8 @@ def write_indexed(
     Raises:
         SourceError: An image has changed since it was found.
     """
-    has_weight = WEIGHT in indexed["data"][1].column_names
-    features = list_features(source.label_names, kept_labels, has_weight=has_weight)["data"]
+    extras = Extras(WEIGHT in indexed["data"][1].column_names, kept_labels is not None)
+    features = list_features(source.label_names, kept_labels, extras)["data"]
     layout = _Layout(folder, features, kept_labels, samples_per_shard)
     places = ((samples.origin.split, samples.source_index) for samples, _ in indexed.values())
     read_encoded, written = _open_chosen(source, *places), {}
@@ -210,7 +218,7 @@ def _list_selected(train: Samples | StreamedSamples, selected: NDArray[np.bool_]
 
 
 def list_features(
-    label_names: Sequence[str], kept_labels: NDArray[np.int64] | None, *, has_weight: bool
+    label_names: Sequence[str], kept_labels: NDArray[np.int64] | None, extras: Extras
 ) -> dict[str, datasets.Features]:
     """Lists the columns of each table of samples as readers of data sets take them."""
     import datasets
@@ -220,7 +228,7 @@ def list_features(
         own_label = datasets.ClassLabel(names=[label_names[kept] for kept in kept_labels])
     features = {}
     for table in ("data", "importance", "evaluation"):
-        columns = list_columns(table, has_weight=has_weight, keeps_labels=kept_labels is not None)
+        columns = list_columns(table, extras)
         special = {
             "image": datasets.Image(),
             "label": own_label if table == "data" else label,
@@ -243,8 +251,10 @@ def _evaluation_columns(source: Source, outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tuple[Samples, dict[str, Any]]]:
-    """Yields the columns of the table `importance`, shard by shard."""
+def _iter_rows(
+    source: Source, mapping: NearestMap, draw: Draw, soft_labels: SoftLabels | None
+) -> Iterator[tuple[Samples, dict[str, Any]]]:
+    """Yields the samples with the columns of the table `importance`, shard by shard."""
     whole = {
         "nearest": mapping.nearest,
         "nearest_distance": mapping.distance,
@@ -256,19 +266,29 @@ def _iter_rows(source: Source, mapping: NearestMap, draw: Draw) -> Iterator[tupl
         "inclusion_probability": draw.inclusion_probability,
     }
     columns = {name: cut_chunks(chunks_of(values), SHARD) for name, values in whole.items() if values is not None}
-    for samples in source.train.shards():
+    for shard, samples in enumerate(source.train.shards()):
         row = {name: next(tiles) for name, tiles in columns.items()}
         row["nearest_evaluation_id"] = source.evaluation.ids[row.pop("nearest")[:, 0]]
-        yield samples, {"inclusion_probability": [None] * len(samples), **row, **_identity_columns(samples)}
+        of_shard = soft_labels and soft_labels.take(slice(shard * SHARD, (shard + 1) * SHARD))
+        yield (
+            replace(samples, soft_labels=of_shard),
+            {"inclusion_probability": [None] * len(samples), **row, **_identity_columns(samples)},
+        )
 
 
 def _own_table(
-    chosen: pa.Table, encoded: list[bytes], kept_labels: NDArray[np.int64] | None, features: datasets.Features
+    chosen: pa.Table,
+    encoded: list[bytes],
+    soft_labels: SoftLabels | None,
+    kept_labels: NDArray[np.int64] | None,
+    features: datasets.Features,
 ) -> pa.Table:
-    """Makes rows of a table with images, from those of another table and their images; columns that this one lacks are null."""
+    """Makes rows of a table with images, from those of another table, their images and soft labels; columns that this one lacks are null."""
     columns: dict[str, Any] = {name: [None] * len(encoded) for name in features}
     columns |= {name: chosen[name] for name in chosen.column_names if name in features}
     columns["image"] = [{"bytes": each, "path": None} for each in encoded]
+    if soft_labels is not None:
+        columns[SOFT_LABEL] = list(replace(soft_labels, kept=kept_labels).read())
     if kept_labels is not None:
         columns["source_label"] = chosen["label"]
         columns["label"] = np.searchsorted(kept_labels, chosen["label"].to_numpy())

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from proxyds.data.chunked import Column, count, cut_chunks
+from proxyds.data.chunked import Column, count, cut_chunks, materialize
 from proxyds.data.images import ID_RULE
 from proxyds.data.pixels import FileAt, ImageArray, Pixels
 from proxyds.seeding import ParsedIds, parse_ids
@@ -48,6 +49,40 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class SoftLabels:
+    """What a network makes of some samples: a probability for every label.
+
+    Attributes:
+        files: `.npy` files of float32 (m, L), log probabilities.
+        file_starts: Number of each file's first sample, the files laid end to end.
+        rows: (N,) int64, where each sample stands in the files.
+        fingerprint: What tells these answers from others.
+        kept: (K,) int64, the labels that count; None for all.
+    """
+
+    files: tuple[FileAt, ...]
+    file_starts: tuple[int, ...]
+    rows: NDArray[np.int64]
+    fingerprint: str
+    kept: NDArray[np.int64] | None = None
+
+    def take(self, indices: NDArray[np.int64] | NDArray[np.bool_] | slice) -> SoftLabels:
+        """Takes those of the samples at some indices, which must keep the order."""
+        return replace(self, rows=self.rows[indices])
+
+    def read(self) -> NDArray[np.float32]:
+        """Reads the probabilities, (N, L) float32, in memory; of kept labels (N, K), which sum to 1 too."""
+        file_of = np.searchsorted(self.file_starts, self.rows, side="right") - 1
+        pieces = [
+            np.load(self.files[file].path)[self.rows[file_of == file] - self.file_starts[file]]
+            for file in np.unique(file_of)
+        ]
+        log_p = np.concatenate(pieces)
+        probabilities: NDArray[np.float32] = softmax(log_p if self.kept is None else log_p[:, self.kept], axis=1)
+        return probabilities
+
+
+@dataclass(frozen=True)
 class Samples:
     """Labelled images of one split.
 
@@ -59,6 +94,7 @@ class Samples:
         rows: (N,) int64, where each sample's pixels stand in the files of the origin.
         origin: Where the samples come from.
         stay_on_disk: Whether there are too many pixels to be held in memory.
+        soft_labels: What networks learn in place of labels; None for labels.
     """
 
     ids: NDArray[np.str_]
@@ -68,6 +104,7 @@ class Samples:
     rows: NDArray[np.int64]
     origin: Origin
     stay_on_disk: bool = False
+    soft_labels: SoftLabels | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,12 +127,18 @@ class Samples:
     def take(self, indices: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Samples:
         """Takes the samples at some indices, which must keep the order of ids."""
         columns: dict[str, Any] = {name: getattr(self, name)[indices] for name in COLUMNS}
-        return replace(self, **columns)
+        soft_labels = None if self.soft_labels is None else self.soft_labels.take(indices)
+        return replace(self, **columns, soft_labels=soft_labels)
 
     def keep_labels(self, kept: NDArray[np.int64]) -> Samples:
         """Takes the samples of some labels, (L,) sorted, whose numbers become 0 to L - 1."""
         some = self.take(np.isin(self.labels, kept))
-        return replace(some, labels=np.searchsorted(kept, some.labels))
+        soft_labels = None if some.soft_labels is None else replace(some.soft_labels, kept=kept)
+        return replace(some, labels=np.searchsorted(kept, some.labels), soft_labels=soft_labels)
+
+    def read_targets(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Reads what networks learn: labels (N,), or soft labels (N, L)."""
+        return self.labels if self.soft_labels is None else self.soft_labels.read()
 
     @cached_property
     def parsed_ids(self) -> ParsedIds:
@@ -104,10 +147,13 @@ class Samples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The sha256 of all that a network sees of the samples: ids, numbers of labels, conversion."""
+        """The sha256 of all that a network sees of the samples: ids, numbers of labels, conversion; soft labels, where there are any."""
         content = hashlib.sha256(f"{self.origin.conversion}\n".encode())
         content.update("\n".join(self.ids).encode())
         content.update(self.labels.astype("<i8").tobytes())
+        if self.soft_labels is not None:
+            kept = "" if self.soft_labels.kept is None else ",".join(map(str, self.soft_labels.kept))
+            content.update(f"{self.soft_labels.fingerprint} {kept}".encode())
         return content.hexdigest()
 
     def pixels(self) -> ImageArray:
@@ -154,6 +200,10 @@ class StreamedSamples:
     def labels(self) -> Column:
         """(N,) int64."""
         return self._column("labels")
+
+    def read_targets(self) -> NDArray[np.int64]:
+        """Reads what networks learn: labels (N,)."""
+        return materialize(self.labels)
 
     @property
     def parsed_ids(self) -> Column:

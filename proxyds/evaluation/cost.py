@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from proxyds.artifact.evidence_records import SpendingRecord
-from proxyds.artifact.manifest import StageRecord
+from proxyds.artifact.manifest import SOFT_LABELS, Manifest, StageRecord
 from proxyds.artifact.ranking_table import FULL, PROXY
 
 
@@ -65,6 +65,14 @@ def weigh_spending(
         pays_after=math.ceil(build / saved) if saved > 0 else None,
         pays_after_with_check=math.ceil((build + check) / saved) if saved > 0 else None,
     )
+
+
+def find_teaching_flops(manifest: Manifest) -> float:
+    """Finds the FLOPs of the training that gives soft labels, and of asking for them; 0 where networks learn labels."""
+    if not manifest.has_soft_labels:
+        return 0.0
+    asking = [stage.flops for stage in manifest.stages if stage.stage == SOFT_LABELS]
+    return _add([manifest.heaviest.training_flops, *asking]) or 0.0
 
 
 def _average(rows: Sequence[dict[str, Any]]) -> tuple[float | None, float | None, float | None]:

@@ -1,6 +1,6 @@
 """From runs to evidence: what is measured of every way to rank, the proxy against its controls, a verdict.
 
-Every data set is ranked twice: by accuracy, and by accuracy and parameters together. Differences to controls are those of
+Every data set is ranked twice: by accuracy, and by accuracy and parameters together; where networks learn soft labels by the loss, too. Differences to controls are those of
 the same architectures, since what makes a set of architectures easy to rank makes it easy for all.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -29,6 +29,7 @@ from proxyds.artifact.ranking_table import (
     AT_ONE_RATIO,
     BY_ACCURACY,
     BY_BOTH,
+    BY_LOSS,
     FEWER_EPOCHS,
     FLOPS,
     FREE_RANKINGS,
@@ -44,7 +45,7 @@ from proxyds.artifact.ranking_table import (
     collect_accuracies,
 )
 from proxyds.errors import EvidenceError
-from proxyds.evaluation.cost import weigh_spending
+from proxyds.evaluation.cost import find_teaching_flops, weigh_spending
 from proxyds.evaluation.decision.rehearsal import rehearse
 from proxyds.evaluation.intervals import (
     LeftOut,
@@ -108,6 +109,9 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     """
     own_ratio = manifest.draw.ratio
     measured = collect_accuracies(table, provenance.planned)
+    learns_soft_labels = manifest.has_soft_labels and check.trainer is None
+    if not learns_soft_labels:  # by the loss after learning labels some rank the wrong way round
+        measured = replace(measured, losses={})
     _check_enough(measured, own_ratio, provenance.failures)
     full, cost = measured.accuracies[FULL, 1.0], measured.costs[FLOPS]
     references = other_seeds(full)
@@ -121,7 +125,9 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     if len(full) == 1 and verdict != "ranks better than its controls":
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
-    search = open_search(measured, references, table, spending.build_flops, manifest.counts)
+    teaching = find_teaching_flops(manifest) if learns_soft_labels else 0.0
+    scores = list_scores(replace(measured, losses={}), check.parameter_weight)
+    search = open_search(measured, references, table, spending.build_flops, manifest.counts, teaching)
     evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
         own_ratio=own_ratio,
@@ -143,7 +149,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         on_evaluation=_compare_held_out(measured, own_ratio),
         caution=_find_caution(measured, manifest),
         architectures=tuple(_list_architectures(measured, table, own_ratio)),
-        searches=tuple(list_searches(search, list_scores(measured, check.parameter_weight), measured, own_ratio)),
+        searches=tuple(list_searches(search, scores, measured, own_ratio)),
         rehearsal=rehearse(measured, own_ratio, manifest.seed),
         passed=None,
         sufficient_ratio=None,
@@ -176,19 +182,21 @@ def measure_ways(
         ways[method, ratio, ranked_by] = {
             name: compare_repeats(references, scores, draws, cost, name, has_common_draws=is_drawn)
             for name in names
-            if ranked_by == BY_ACCURACY or name != "pearson"  # a score of ranks is no accuracy
+            if ranked_by == BY_ACCURACY or name != "pearson"  # others are no accuracy
         }
     return ways
 
 
 def list_scores(measured: Measured, parameter_weight: float) -> dict[_Way, Floats]:
-    """Lists what every way but training on everything ranks by: the free rankings (1, n), and every data set (R, n) by either score."""
+    """Lists what every way but training on everything ranks by: the free rankings (1, n), and every data set (R, n) by each score."""
     scores: dict[_Way, Floats] = {(free, None, BY_ACCURACY): measured.costs[free][None] for free in FREE_RANKINGS}
     for (dataset, ratio), accuracies in measured.accuracies.items():
         if dataset != FULL:
             scores[dataset, ratio, BY_ACCURACY] = accuracies
             with_parameters = add_parameters(accuracies, measured.costs[PARAMETERS], parameter_weight)
             scores[dataset, ratio, BY_BOTH] = with_parameters
+            if (losses := measured.losses.get((dataset, ratio))) is not None:
+                scores[dataset, ratio, BY_LOSS] = -losses
     return scores
 
 

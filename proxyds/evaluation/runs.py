@@ -10,9 +10,10 @@ The paper shows one run of each (section 4); here draws and training seeds are r
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from proxyds.artifact.ranking_table import (
     parameters_text,
 )
 from proxyds.artifact.tables import MAX_RANKING_ROWS
-from proxyds.data.samples import Samples
+from proxyds.data.samples import Samples, SoftLabels
 from proxyds.errors import EvidenceError, LabelError
 from proxyds.progress import OnProgress, Progress, StageEnded
 from proxyds.recipe.models import Check
@@ -150,6 +151,7 @@ def list_training_sets(
     check: Check,
     own_ratio: float,
     settings: Training,
+    soft_labels: SoftLabels | None = None,
 ) -> list[TrainingSet]:
     """Lists what every architecture is trained on: everything, then for each ratio and draw the proxy and its controls.
 
@@ -161,11 +163,16 @@ def list_training_sets(
         check: How many of each; with a reference nothing is trained on everything.
         own_ratio: The proxy's.
         settings: How networks are trained on a proxy.
+        soft_labels: Of all these samples, where networks learn them in place of labels, but for those on everything; None where they are
+            not known yet.
     """
 
     def count(how: Training, n: int) -> int | None:
         return count_steps(how, n) if how.trainer is None else None
 
+    learned: Samples | None = train
+    if settings.soft_labels:
+        learned = None if soft_labels is None else replace(train, soft_labels=soft_labels)
     in_full = check.choose_full_training(settings)
     n_all = count(in_full, len(train))
     seeds = range(0 if check.reference else check.full_seeds)
@@ -176,12 +183,12 @@ def list_training_sets(
         for draw in range(check.draws):
             for dataset, draw_again in draws.items():
                 samples, kept = None, None
-                if (drawn := draw_again(ratio, draw)) is not None:
-                    samples, kept = train.take(drawn.selected), drawn.kept_labels
+                if learned is not None and (drawn := draw_again(ratio, draw)) is not None:
+                    samples, kept = learned.take(drawn.selected), drawn.kept_labels
                     samples = samples if kept is None else samples.keep_labels(kept)
                 sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, settings, n_steps, kept))
             if n_steps is not None:
-                sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), train, settings, n_steps))
+                sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), learned, settings, n_steps))
     return sets
 
 
@@ -307,6 +314,7 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None]) -> pa.Tab
             **describe_architecture(run.architecture),
             **vars(each),  # of this and of what was measured the table takes its own columns
             **measured,
+            "loss": measured["loss"] if math.isfinite(measured["loss"]) else None,
             "n_labels": run.job.n_labels,
             "n_epochs": n_epochs,
             "run_flops": None if n_steps is None else run.flops,

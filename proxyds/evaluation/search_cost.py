@@ -37,6 +37,7 @@ class Search:
         full_flops: (n,) of one training on everything and its test.
         flops: (n,) of one training and test on a data set at a ratio.
         choosing: FLOPs of what a build trains and asks before it draws; None where they are not known.
+        teaching: FLOPs of the probe that gives soft labels, which all that is trained on parts learns; 0 where it learns labels.
     """
 
     full: Floats
@@ -44,10 +45,16 @@ class Search:
     full_flops: Floats
     flops: Mapping[tuple[str, float], Floats]
     choosing: float | None
+    teaching: float = 0.0
 
 
 def open_search(
-    measured: Measured, references: Floats, runs: pa.Table, choosing: float | None, samples: CountsRecord
+    measured: Measured,
+    references: Floats,
+    runs: pa.Table,
+    choosing: float | None,
+    samples: CountsRecord,
+    teaching: float = 0.0,
 ) -> Search:
     """Finds what trainings cost, where that is known; what was not trained here is priced by the epochs of the proxy's trainings.
 
@@ -57,6 +64,7 @@ def open_search(
         runs: The table `ranking`.
         choosing: FLOPs of the build; None where they are not known.
         samples: How many the proxy has: that may be drawn, and test samples.
+        teaching: FLOPs of the probe that gives soft labels; 0 where networks learn labels.
     """
     position = {name: i for i, name in enumerate(measured.names)}
     sums: dict[tuple[str, float], Floats] = {}
@@ -74,7 +82,7 @@ def open_search(
             )
     flops = {key: sums[key] / np.maximum(counts[key], 1) for key in sums}
     full = measured.accuracies[FULL, 1.0]
-    return Search(full, references, flops.pop((FULL, 1.0), on_everything), flops, choosing)
+    return Search(full, references, flops.pop((FULL, 1.0), on_everything), flops, choosing, teaching)
 
 
 def list_searches(
@@ -116,9 +124,8 @@ def _price_ranking(search: Search, method: str, own_ratio: float) -> float | Non
         return None  # another method's probes are not those of this build
     if is_drawn_by_proxy and search.choosing is None:
         return None
-    return (search.choosing if is_drawn_by_proxy and search.choosing else 0.0) + float(
-        search.flops[method, own_ratio].sum()
-    )
+    before = search.choosing if is_drawn_by_proxy and search.choosing else search.teaching
+    return before + float(search.flops[method, own_ratio].sum())
 
 
 def _sum_up(
@@ -146,7 +153,7 @@ def _halve(search: Search, measured: Measured) -> Iterator[SearchRecord]:
         return
     n_repeats = min(len(measured.accuracies[FEWER_EPOCHS, budget]) for budget in budgets)
     for k in (k for k in REGRETS if k < len(measured.names)):
-        flops, finalists = 0.0, []
+        flops, finalists = search.teaching, []
         for repeat in range(n_repeats):
             kept = np.arange(len(measured.names))
             for budget in budgets:

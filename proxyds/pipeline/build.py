@@ -19,7 +19,7 @@ from proxyds.artifact.card.render import render_card
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CARD, CROISSANT, RECIPE, Manifest
 from proxyds.artifact.ranking_table import TRAINED_HERE
-from proxyds.artifact.reader import Built, read_manifest, verify_proxy
+from proxyds.artifact.reader import Built, read_manifest, verify_for_check, verify_proxy
 from proxyds.artifact.summary import Summary, summarize_tables
 from proxyds.artifact.tables import read_proxy
 from proxyds.artifact.writer import (
@@ -36,13 +36,12 @@ from proxyds.evaluation.runs import STAGE
 from proxyds.pipeline.check import (
     check_ranking,
     choose_ranked,
-    has_evidence,
-    verify_for_check,
 )
 from proxyds.pipeline.provenance import describe_build
 from proxyds.pipeline.reading import HandedOver, hand_over_to_build
 from proxyds.pipeline.stages import (
     Session,
+    ask_soft_labels,
     join_needs,
     list_space,
     open_build,
@@ -125,7 +124,7 @@ def build(
             built = _keep(session, out, existing)
         else:
             built = Built(out, _build(session, architectures, out, force))
-        if not check or recipe.check is None or has_evidence(built.manifest, recipe.check):
+        if not check or recipe.check is None or _has_evidence(built.manifest, recipe.check):
             return built
         if built.manifest.evidence is not None:
             warning = _tell_of_other_check(built.manifest.evidence, recipe.check)
@@ -149,6 +148,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     needs = find_build_needs(recipe)
     session.run(list_trials(session.set_up_training(), chosen[0], session.data.train, recipe.selection.ratio))
     scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
+    soft_labels = ask_soft_labels(session, scored.probes) if recipe.training.soft_labels else None
     rule = DESIGNS[recipe.selection.method]
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)
     draw = add_validation(draw, session.data.evaluation, recipe)
@@ -161,6 +161,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
         mapping=scored.mapping,
         draw=draw,
         samples_per_shard=recipe.output.samples_per_shard,
+        soft_labels=soft_labels,
     )
     describe = partial(describe_build, session, architectures, scored, draw, machine)
     return write_proxy(session, out, write, describe, force=force)
@@ -266,6 +267,15 @@ def check_destination(out: Path, force: bool) -> Manifest | None:
     return existing
 
 
+def _has_evidence(manifest: Manifest, settings: Check) -> bool:
+    """Tells whether a proxy holds the evidence of a whole check with the very same settings."""
+    evidence = manifest.evidence
+    if evidence is None or evidence.runs != TRAINED_HERE or evidence.failures:
+        return False
+    # the file of a reference may hold something else by now
+    return settings.reference is None and evidence.check.model_dump() == settings.model_dump()
+
+
 def _refuse_other_recipe(recipe: Recipe, out: Path, existing: Manifest) -> None:
     """Refuses what the recipe alone tells to be another proxy than the one that is there, before its source is read."""
     if recipe.source.kind == "memory" or existing.image_shape is None:
@@ -312,7 +322,7 @@ def _keep(session: Session, out: Path, existing: Manifest) -> Built:
     if not is_same or existing.source.fingerprint != session.data.facts.fingerprint:
         raise another_proxy(out, existing)
     # a check that is still to come writes its part again
-    verify = verify_proxy if recipe.check is None or has_evidence(existing, recipe.check) else verify_for_check
+    verify = verify_proxy if recipe.check is None or _has_evidence(existing, recipe.check) else verify_for_check
     try:
         return Built(out, verify(out), was_there=True)
     except VerificationError as error:

@@ -18,8 +18,6 @@ import pyarrow as pa
 from proxyds.arguments import as_path
 from proxyds.artifact.card.render import render_card
 from proxyds.artifact.manifest import (
-    CARD,
-    CROISSANT,
     EVIDENCE_FILES,
     RECIPE,
     RUNS_FILE,
@@ -35,12 +33,12 @@ from proxyds.artifact.ranking_table import (
     TRAINED_HERE,
     make_runs_table,
 )
-from proxyds.artifact.reader import Built, read_manifest, verify_proxy
+from proxyds.artifact.reader import Built, read_manifest, verify_for_check
 from proxyds.artifact.summary import Tables, summarize_tables
 from proxyds.artifact.tables import read_proxy, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
 from proxyds.callables import is_handed_over
-from proxyds.data.samples import Source
+from proxyds.data.samples import SoftLabels, Source
 from proxyds.errors import (
     ArtifactError,
     CallableError,
@@ -67,6 +65,7 @@ from proxyds.pipeline.audit import refuse_without_tables
 from proxyds.pipeline.reading import HandedOver, hand_over_to_check
 from proxyds.pipeline.stages import (
     Session,
+    ask_soft_labels,
     describe_machine,
     join_needs,
     list_probe_jobs,
@@ -86,7 +85,7 @@ from proxyds.recipe.sections.selection import LabelReduction
 from proxyds.recipe.yaml import write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.machine import choose_device
-from proxyds.runtime.storage.atomic import replace_file, sweep_half_files
+from proxyds.runtime.storage.atomic import replace_file
 from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import run_each
 from proxyds.seeding import derive_seed
@@ -159,15 +158,6 @@ def check(
         return Built(folder, check_ranking(session, folder, settings, architectures, ranked))
 
 
-def verify_for_check(folder: Path) -> Manifest:
-    """Verifies all of a proxy but what a check writes, which a stopped check may have left half-way; sweeps its remains."""
-    manifest = read_manifest(folder)
-    with translate_os_errors(folder, "copy the proxy to another place"):
-        sweep_half_files(folder)
-    of_card = {name for name in manifest.files if name.startswith("assets/")}
-    return verify_proxy(folder, but_for={CARD, CROISSANT, RECIPE, *EVIDENCE_FILES, *of_card})
-
-
 def read_checked_recipe(folder: Path, overrides: Sequence[str]) -> tuple[Recipe, Check, str | None]:
     """Reads a proxy's own recipe, how the proxy is to be checked, and the `source.path` of the overrides.
 
@@ -237,6 +227,17 @@ def find_check_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
     return join_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
 
 
+def find_probe_needs(session: Session, settings: Check, scores: SampleScores) -> frozenset[Need] | None:
+    """Finds what a check asks probes for; None where it asks none, since the proxy's tables are enough.
+
+    For soft labels it asks what the build did, so that the store holds its trainings.
+    """
+    needs = find_check_needs(session.recipe, settings)
+    if session.for_check(settings).recipe.training.soft_labels:
+        return needs | METHODS[session.recipe.selection.method].needs
+    return None if scores.has(needs) else needs
+
+
 def prepare_probes_again(
     session: Session, settings: Check, architectures: Sequence[Architecture], needs: frozenset[Need]
 ) -> tuple[list[Architecture], str]:
@@ -268,6 +269,7 @@ def list_check_runs(
     ranked: Sequence[Architecture],
     scores: SampleScores,
     own_draws: Mapping[str, DrawAgain],
+    soft_labels: SoftLabels | None = None,
 ) -> list[Run]:
     """Lists every training of a check.
 
@@ -277,11 +279,12 @@ def list_check_runs(
         ranked: The architectures of `choose_ranked`.
         scores: Scores of the training samples; controls that need more are listed without samples.
         own_draws: The draws of `list_own_draws`; they may not know their samples yet.
+        soft_labels: Of all training samples, where networks learn them; None where they are not known yet.
     """
     session = session.for_check(settings)
     recipe, data = session.recipe, session.data
     draws = {**own_draws, **_list_controls(recipe, settings, scores, own_draws[PROXY])}
-    sets = list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training)
+    sets = list_training_sets(data.train.load(), draws, settings, recipe.selection.ratio, recipe.training, soft_labels)
     evaluation = None if recipe.importance.protocol == "paper" else data.evaluation  # else the test samples themselves
     return list_runs(ranked, sets, data.test, session.set_up_training(), evaluation)
 
@@ -368,13 +371,17 @@ def check_ranking(
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=())
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
     setup, smallest = session.for_check(settings).set_up_training(), all_ratios(settings, recipe.selection.ratio)[0]
-    asked = None if scores.has(needs) else prepare_probes_again(session, settings, architectures, needs)
+    asked_for, soft_labels = find_probe_needs(session, settings, scores), None
+    asked = None if asked_for is None else prepare_probes_again(session, settings, architectures, asked_for)
     session.run(list_trials(setup, ranked[0], session.data.train, smallest))
-    if asked is not None:
-        scored = score_samples(session, train_probes(session, asked[0], needs), needs, asked[1])
-        scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
+    if asked_for is not None and asked is not None:
+        probes = train_probes(session, asked[0], asked_for)
+        if not scores.has(needs):
+            scored = score_samples(session, probes, needs, asked[1])
+            scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
+        soft_labels = ask_soft_labels(session, probes) if setup.settings.soft_labels else None
     own_draws = list_own_draws(recipe, scores, manifest, tables)
-    runs = list_check_runs(session, settings, ranked, scores, own_draws)
+    runs = list_check_runs(session, settings, ranked, scores, own_draws, soft_labels)
     data, session = _read_as(session, settings.reference), session.for_check(settings)
     reference, reference_rows = read_reference(session.recipe, settings, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
@@ -438,12 +445,3 @@ def _write_evidence(
         for name in gone:
             (folder / name).unlink(missing_ok=True)
         return rewrite_manifest(folder, checked, written=files, gone=gone)
-
-
-def has_evidence(manifest: Manifest, settings: Check) -> bool:
-    """Tells whether a proxy holds the evidence of a whole check with the very same settings."""
-    evidence = manifest.evidence
-    if evidence is None or evidence.runs != TRAINED_HERE or evidence.failures:
-        return False
-    # the file of a reference may hold something else by now
-    return settings.reference is None and evidence.check.model_dump() == settings.model_dump()

@@ -25,7 +25,7 @@ from proxyds.layout import Readable, fill_in
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
     choose_ranked,
-    find_check_needs,
+    find_probe_needs,
     find_reduction,
     list_check_runs,
     list_own_draws,
@@ -279,10 +279,11 @@ def plan_check(
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
         manifest, tables = read_proxy(folder, with_ranking=False, images_of=())
-        scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
+        scores = read_scores(session.data, manifest, tables)
+        needs = find_probe_needs(session, settings, scores)
         timing = Timing(session.set_up_training(), session.ask, session.on_progress)
         probes: list[PlannedProbe] = []
-        if not scores.has(needs):
+        if needs is not None:
             chosen, _ = prepare_probes_again(session, settings, architectures, needs)
             probes = _plan_probes(session, timing, list_probe_jobs(session, chosen, needs))
         own_draws = list_own_draws(recipe, scores, manifest, tables)

@@ -319,6 +319,11 @@ def _read_changed_recipe(
             f"overrides (--set): nothing is trained here, so only {', '.join(sorted(MAY_CHANGE))} may change, {changed[0]} would "
             f"make other importances{draws}"
         )
+    if after.training.soft_labels:
+        raise RecipeError(
+            "training.soft_labels: nothing is trained here, and the heaviest probe must be asked for soft labels of other samples; build a "
+            "proxy with that recipe, which finds the probes in the store"
+        )
     method = METHODS[after.selection.method]
     if not method.needs <= {"cases"} and not (method.is_weighting and after.selection.method == parent.draw.method):
         fitting = ", ".join(name for name, each in METHODS.items() if each.needs <= {"cases"})

@@ -19,12 +19,12 @@ from typing import Any, TypeVar
 import loky
 
 from proxyds.artifact.evidence_records import MachineRecord
-from proxyds.artifact.manifest import Manifest, StageRecord
+from proxyds.artifact.manifest import SOFT_LABELS, Manifest, StageRecord
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.artifact.summary import Tables
 from proxyds.data.chunked import Values
 from proxyds.data.images import ID_RULE
-from proxyds.data.samples import Samples, Source, tell_repeats
+from proxyds.data.samples import Samples, SoftLabels, Source, tell_repeats
 from proxyds.data.source import check_same
 from proxyds.pipeline.reading import (
     Place,
@@ -67,6 +67,7 @@ from proxyds.selection.similarity import (
     open_mapping,
     projection_task,
 )
+from proxyds.selection.soft_labels import count_flops, open_soft_labels, soft_label_tasks
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.training.job import TrainingSetup
@@ -343,6 +344,15 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
     flops = sum(known) if len(known) == len(jobs) else None
     session.clock.end_stage("probes", [probe.result for probe in probes], flops, warning)
     return probes
+
+
+def ask_soft_labels(session: Session, probes: Sequence[Probe]) -> SoftLabels:
+    """Asks the first training of the heaviest probe about every training sample: what networks learn in place of labels."""
+    n_probes = len([each for each in probes if each.job.repeat == 0])
+    heaviest, n = probes[n_probes - 1], len(session.data.train)
+    results = session.run(soft_label_tasks(heaviest, session.device))
+    session.clock.end_stage(SOFT_LABELS, results, count_flops(heaviest))
+    return open_soft_labels(results, n)
 
 
 def score_samples(session: Session, probes: Sequence[Probe], needs: frozenset[Need], layer: str) -> Scored:

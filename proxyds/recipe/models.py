@@ -70,6 +70,7 @@ class Probes(Section):
 
     def choose_training(self, own: Training) -> Training:
         """Chooses how probes are trained, by the recipe's own section."""
+        own = own.with_labels()
         return own if self.epochs is None else own.model_copy(update={"epochs": self.epochs})
 
 
@@ -204,6 +205,7 @@ class Check(Section):
         Args:
             own: How they are trained on a proxy.
         """
+        own = own.with_labels()
         return own if self.full_training is None else self.full_training.change(own)
 
 

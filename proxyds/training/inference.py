@@ -7,6 +7,7 @@ outputs as the network itself on a few images.
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -125,6 +126,30 @@ def measure_answers(
 
 
 @torch.inference_mode()
+def measure_probabilities(
+    network: PixelNetwork, pixels: ImageArray, device: str = "cpu", precision: str = "auto", *, mirrored: bool = False
+) -> NDArray[np.float32]:
+    """Measures how likely a network takes each label of each sample to be.
+
+    Args:
+        network: In evaluation mode.
+        pixels: (N, C, H, W) uint8.
+        device: `cpu` or a CUDA device.
+        precision: See `prepare_network`.
+        mirrored: Whether to average with what it makes of the mirror image.
+
+    Returns:
+        (N, L) float32, the logarithms of the probabilities.
+    """
+    prepared, answers = prepare_network(network, pixels, device, precision), []
+    for flip in (False, True)[: 1 + mirrored]:
+        batches = [logits.float().log_softmax(1).cpu() for logits, _ in _run(prepared, pixels, mirrored=flip)]
+        answers.append(torch.cat(batches))
+    mean = answers[0] if len(answers) == 1 else torch.logaddexp(*answers) - math.log(2)
+    return np.asarray(mean.numpy())
+
+
+@torch.inference_mode()
 def extract_features(
     network: PixelNetwork, layer: str, pixels: ImageArray, device: str = "cpu", precision: str = "auto"
 ) -> NDArray[np.float32]:
@@ -156,8 +181,11 @@ def _run_labelled(
         yield logits.float(), true
 
 
-def _run(prepared: PreparedNetwork, pixels: ImageArray) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields one batch's logits after the other's, and the layer's output as vectors (n, D); without a layer no vectors (n, 0)."""
+def _run(prepared: PreparedNetwork, pixels: ImageArray, *, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields one batch's logits after the other's, and the layer's output as vectors (n, D); without a layer no vectors (n, 0).
+
+    Images may be mirrored before.
+    """
     network, computation, layer = prepared
     outputs: list[Tensor] = []
     handle = None
@@ -169,6 +197,7 @@ def _run(prepared: PreparedNetwork, pixels: ImageArray) -> Iterator[tuple[Tensor
     try:
         for start in range(0, len(pixels), batch_size):
             batch = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
+            batch = batch.flip(3) if mirrored else batch
             with computation.arithmetic():
                 logits = network(batch.contiguous(memory_format=computation.torch_format))
             yield logits, outputs[-1] if outputs else logits[:, :0]  # of a layer that is used more than once

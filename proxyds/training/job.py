@@ -176,7 +176,7 @@ class TrainingJob(TrainingSetup):
         history = train_network(
             network,
             pixels,
-            labels,
+            self.train.read_targets(),
             self.settings,
             seed=self.training_seed,
             n_steps=self.n_steps,

@@ -51,7 +51,7 @@ class Epoch:
 def train_network(
     network: PixelNetwork,
     pixels: ImageArray,
-    labels: NDArray[np.int64],
+    targets: NDArray[np.int64] | NDArray[np.float32],
     settings: Training,
     *,
     seed: int,
@@ -66,7 +66,7 @@ def train_network(
     Args:
         network: With initial weights; left in evaluation mode.
         pixels: (N, C, H, W) uint8; N of two or more, and of `2 * n_parts`. `Pixels` are read a batch at a time.
-        labels: (N,) in [0, n_labels).
+        targets: What it learns: labels, (N,) int64 in [0, n_labels), or probabilities of all labels, (N, n_labels) float32.
         settings: Epochs, batch size, optimiser, schedule, augmentation.
         seed: Of the order of samples and the augmentation.
         n_steps: Batches in all, with the schedule fitted to them; None for `count_steps`.
@@ -84,17 +84,17 @@ def train_network(
         DeviceError: The device does not compute in `settings.precision`.
     """
     parts = Parts(n_parts, name, device)
-    batch_size = parts.fit_batch(settings.batch_size, len(labels))
+    batch_size = parts.fit_batch(settings.batch_size, len(targets))
     network.fit_normalisation(pixels)
     computation = choose_computation(network, device, settings.precision)
     memory_format = computation.torch_format
     network.to(device=device, memory_format=memory_format).train()  # type: ignore[call-overload]
     model = parts.share(network)
     images = None if isinstance(pixels, Pixels) else pad_images(pixels, settings, device)
-    targets = torch.from_numpy(labels).to(device)
+    learned = torch.from_numpy(targets).to(device)
 
-    epoch_steps = len(labels) // batch_size  # the rest of an epoch waits for another: no batch is short
-    n_steps = n_steps or count_steps(settings, len(labels))
+    epoch_steps = len(targets) // batch_size  # the rest of an epoch waits for another: no batch is short
+    n_steps = n_steps or count_steps(settings, len(targets))
     optimizer = make_optimizer(network, settings, device)
     schedule = make_schedule(optimizer, settings, n_steps)
     loss_sum = torch.zeros((), device=device)
@@ -109,7 +109,7 @@ def train_network(
             batch = cut_batch(padded, settings, indices[part], offsets[:, part], mirrored[part])
             with computation.arithmetic():
                 logits = model(batch.contiguous(memory_format=memory_format))
-                loss = F.cross_entropy(logits.float(), targets[chosen[part]]) / len(parts.own)
+                loss = F.cross_entropy(logits.float(), learned[chosen[part]]) / len(parts.own)
             torch.autograd.backward(loss)
             loss_sum.add_(loss.detach())
         optimizer.step()
@@ -126,7 +126,7 @@ def train_network(
             started = time.perf_counter()
             n_now = min(epoch_steps, n_steps - first_step)
             generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", index))
-            drawn = draw_epoch(len(labels), batch_size, n_now, settings, generator, device)
+            drawn = draw_epoch(len(targets), batch_size, n_now, settings, generator, device)
             feeds: list[Iterable[Tensor]] = [numbers[..., own] for numbers in drawn]
             if isinstance(pixels, Pixels):
                 feeds.append(read_batches(reader, pixels, drawn[0][:, own], settings))

@@ -86,10 +86,11 @@ def described_columns(table: str) -> set[str]:
 
 @pytest.mark.parametrize("table", ["data", "validation", "importance", "evaluation"])
 def test_the_specification_names_every_column(table: str, tiny_proxy: Path) -> None:
-    of_some_labels = (
-        {"source_label"} if table in ("data", "validation") else set()
-    )  # see tests/selection/test_labels.py
-    assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table) - of_some_labels
+    has_images = table in ("data", "validation")
+    of_some = (
+        {"source_label", "soft_label"} if has_images else set()
+    )  # see selection/test_labels.py, pipeline/test_soft_labels.py
+    assert set(getattr(read_tables(tiny_proxy), table).column_names) == described_columns(table) - of_some
 
 
 def test_the_specification_names_every_column_of_a_run() -> None:

@@ -22,7 +22,7 @@ from tests.conftest import Run
 from tests.shortcuts import WORKERS
 
 ROOT = Path(__file__).parents[2]
-NAMES = "first-proxy images candidates networks evidence ranking searching python publishing"
+NAMES = "first-proxy images candidates networks evidence ranking searching python publishing soft-labels"
 RUN_HERE = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES.split())]
 """Pages whose commands run here one after the other, in this order, as who reads them would; then their Python."""
 BLOCK = re.compile(
@@ -149,6 +149,7 @@ def test_the_commands_run_in_order(checkout: Path, session_store: Path, hub_envi
         assert re.search(rf"^by {reader} \['wide', 'narrow'\]", printed, re.MULTILINE)
     assert (checkout / "digits-20pct" / "manifest.json").is_file()
     assert re.search(r"^at random \{'depth': \d+, .*\} by halving \{'depth': \d+, .*\}$", printed, re.MULTILINE)
+    assert re.search(r"^loss \d", printed, re.MULTILINE)
     assert re.search(r"^one shot resnet depth=\d+ base_filters=\d+ multiplier=\d+$", printed, re.MULTILINE)
 
 
@@ -228,7 +229,13 @@ def test_the_sections_that_are_shown_are_valid_and_make_what_they_say(tmp_path: 
         made.append((name, len(list_architectures(read.space, 10, (3, 32, 32))), read.selection.labels is not None))
         if read.space.network == "efficientnet":
             assert read.space.n_listed == 4 * 2 * 2
-    assert made == [("selection", 8, True), ("output", 8, False), ("space", 8, False), ("space", 5, False)]
+    assert made == [
+        ("selection", 8, True),
+        ("output", 8, False),
+        ("space", 8, False),
+        ("space", 5, False),
+        ("training", 8, False),
+    ]
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

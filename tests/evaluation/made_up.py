@@ -9,7 +9,15 @@ import numpy as np
 from scipy import stats
 
 from proxyds.artifact.evidence_records import ComparisonRecord, EvidenceRecord, MachineRecord
-from proxyds.artifact.manifest import CountsRecord, DrawRecord, Manifest, SpaceRecord, StageRecord
+from proxyds.artifact.manifest import (
+    CountsRecord,
+    DrawRecord,
+    Manifest,
+    ProbeRecord,
+    SpaceRecord,
+    StageRecord,
+    TrainingRecord,
+)
 from proxyds.artifact.ranking_table import (
     BY_ACCURACY,
     FEWER_EPOCHS,
@@ -24,6 +32,16 @@ from proxyds.recipe.models import Check
 
 Rows = list[dict[str, Any]]
 MACHINE = MachineRecord(device="cpu", processor="any", n_cores=2, python="3.11", libraries={"numpy": "2"})
+
+SOFT: dict[str, Any] = {
+    "training": TrainingRecord(soft_labels=True),
+    "probes": [ProbeRecord.model_construct(repeat=0, training_flops=flops) for flops in (3, 40)],
+    "stages": [
+        StageRecord(stage=name, work_seconds=1, elapsed_seconds=1, flops=flops, was_stored=False)
+        for name, flops in (("probes", 43), ("soft labels", 5))
+    ],
+}
+"""What a manifest says of a proxy with soft labels: the heaviest probe took 40 FLOPs, and 5 to be asked."""
 
 N = 20
 QUALITY = np.linspace(0.5, 0.9, N)

@@ -14,6 +14,7 @@ from proxyds.artifact.evidence_records import EstimateRecord, EvidenceRecord
 from proxyds.artifact.ranking_table import (
     BY_ACCURACY,
     BY_BOTH,
+    BY_LOSS,
     FEWER_EPOCHS,
     FULL,
     PROXY,
@@ -28,6 +29,7 @@ from proxyds.recipe.models import Check
 from tests.evaluation.made_up import (
     COSTS,
     QUALITY,
+    SOFT,
     N,
     around,
     difference_to,
@@ -560,3 +562,35 @@ def test_one_draw_gives_a_comparison_on_evaluation_samples_without_an_interval()
     assert record is not None
     assert record.proxy.value is not None
     assert record.proxy.low is None
+
+
+def with_losses(rows: list[dict[str, Any]], losses: list[list[float]]) -> list[dict[str, Any]]:
+    return [{**row, "loss": losses[row["training_seed"]][int(row["architecture"][4:])]} for row in rows]
+
+
+def test_what_learnt_soft_labels_ranks_by_its_loss_too_the_lower_the_better() -> None:
+    full, wrong, n = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95], [0.3, 0.1, 0.2, 0.6, 0.4, 0.5], 6
+    right = [[float(n - i) for i in range(n)]] * 2  # the better the lower
+    rows = rows_of(FULL, [full] * 2) + with_losses(rows_of(PROXY, [wrong] * 2), right)
+    rows += with_losses(rows_of(RANDOM, [wrong] * 2), [right[0][::-1]] * 2)
+    found = weigh(rows, **SOFT)
+    by_accuracy, by_loss = (found.of(PROXY, 0.1, score) for score in (BY_ACCURACY, BY_LOSS))
+    assert by_accuracy is not None
+    assert by_loss is not None
+    assert by_accuracy.statistics["tau"].value == pytest.approx(7 / 15)
+    assert by_loss.statistics["tau"].value == 1
+    assert by_loss.statistics["regret"].value == 0
+    assert "pearson" not in by_loss.statistics
+    compared = found.compare_with(RANDOM, 0.1, BY_LOSS)
+    assert compared is not None
+    assert compared.difference.value == 2
+    assert {each.ranked_by for each in found.searches} == {BY_ACCURACY, BY_BOTH}
+
+
+def test_what_learnt_labels_or_lacks_a_loss_does_not_rank_by_it() -> None:
+    rows = with_losses([each for each in everything() if each["training_seed"] < 2], [[1.0 + i for i in range(N)]] * 2)
+    lacking = [*rows[:-1], {**rows[-1], "loss": None}]
+    assert {each.method for each in weigh(rows, **SOFT).methods if each.ranked_by == BY_LOSS} >= {PROXY, RANDOM}
+    assert not [each for each in weigh(rows).methods if each.ranked_by == BY_LOSS]
+    last = rows[-1]["dataset"]
+    assert last not in {each.method for each in weigh(lacking, **SOFT).methods if each.ranked_by == BY_LOSS}

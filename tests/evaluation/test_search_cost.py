@@ -15,7 +15,9 @@ from proxyds.artifact.ranking_table import (
     RANDOM,
     RankedBy,
 )
-from tests.evaluation.made_up import Rows, everything, rows_of, stage, weigh
+from proxyds.recipe.models import Check
+from proxyds.section import CodeSpec
+from tests.evaluation.made_up import SOFT, Rows, everything, rows_of, stage, weigh
 
 FULL_ACCURACY = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
 
@@ -47,6 +49,27 @@ def test_a_search_pays_for_choosing_for_every_training_and_for_its_finalists() -
     assert found_in(searches, FLOPS) == [(k, k * 100, 0) for k in lost]  # the dearest is the best
     assert [each[:2] for each in found_in(searches, PROXY, BY_BOTH)] == [(1, 167), (3, 367), (5, 567)]
     assert not found_in(searches, HALVING)  # one budget
+
+
+def test_every_way_that_learns_soft_labels_pays_for_the_probe_that_gives_them_by_hand() -> None:
+    rows = priced(FULL, 100, [FULL_ACCURACY] * 2)
+    rows += priced(PROXY, 10, [FULL_ACCURACY] * 2) + priced(RANDOM, 10, [FULL_ACCURACY] * 2)
+    rows += priced(FEWER_EPOCHS, 10, [FULL_ACCURACY] * 2, ratio=0.1)
+    rows += priced(FEWER_EPOCHS, 30, [FULL_ACCURACY] * 2, ratio=0.3)
+    searches = weigh(rows, **SOFT).searches
+    paid = {
+        name: next(each.flops for each in searches if (each.method, each.n_finalists) == (name, 1))
+        for name in (FLOPS, PROXY, RANDOM, FEWER_EPOCHS, HALVING)
+    }
+    assert paid == {
+        FLOPS: 100,
+        PROXY: 43 + 5 + 6 * 10 + 100,  # both probes chose its samples
+        RANDOM: 40 + 5 + 6 * 10 + 100,
+        FEWER_EPOCHS: 40 + 5 + 6 * 10 + 100,
+        HALVING: 40 + 5 + 6 * 10 + 3 * 30 + 100,
+    }
+    by_trainer = weigh(rows, Check(trainer=CodeSpec(name="t", sha256="0" * 64)), **SOFT).searches  # which learns labels
+    assert found_in(by_trainer, RANDOM)[0][1] == 6 * 10 + 100
 
 
 def test_what_was_measured_elsewhere_has_no_price() -> None:

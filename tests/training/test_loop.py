@@ -107,6 +107,21 @@ def test_each_of_twenty_steps_with_channels_last_and_augmentation_equals_a_plain
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_it_learns_probabilities_as_it_learns_labels_that_are_certain_and_no_label_where_all_are_alike() -> None:
+    pixels, labels = blobs(80)
+    certain, alike = np.eye(2, dtype=np.float32)[labels], np.full((80, 2), 0.5, np.float32)
+    losses, networks = {}, {}
+    for name, targets in (("labels", labels), ("certain", certain), ("alike", alike)):
+        networks[name] = make_network("resnet", SMALL, 2, (1, 8, 8), seed=1)
+        losses[name] = [each.loss for each in train_network(networks[name], pixels, targets, settings_of(), seed=9)]
+    assert losses["certain"] == pytest.approx(losses["labels"], rel=1e-4)
+    assert losses["labels"][-1] < 0.4
+    with torch.no_grad():
+        logits = networks["alike"](torch.from_numpy(pixels))
+    assert (logits[:, 0] - logits[:, 1]).abs().mean() < 0.5  # it has learnt that nobody can tell
+    assert losses["alike"][-1] >= np.log(2) - 1e-6  # the least that there is
+
+
 def test_training_learns_and_is_the_same_twice() -> None:
     pixels, labels = blobs(200)
     predictions = []

@@ -16,7 +16,7 @@ import pyarrow as pa
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import CROISSANT, INDEXES, MANIFEST, TABLES, Manifest, has_table
 from proxyds.artifact.reader import MAX_DEPTH, parse_json, refused
-from proxyds.artifact.tables import list_own_columns
+from proxyds.artifact.tables import SOFT_LABEL, list_own_columns
 from proxyds.recipe.methods import BY_IMPORTANCE, METHODS, UNKNOWN_METHOD, chooses_by_evaluation
 from proxyds.text import find_active_text, iter_texts
 
@@ -69,6 +69,7 @@ _DATA_TYPES = {
     pa.int64(): "cr:Int64",
     pa.int8(): "cr:Int8",
     pa.float64(): "cr:Float64",
+    pa.float32(): "cr:Float32",
     pa.bool_(): "sc:Boolean",
     pa.string(): "sc:Text",
 }
@@ -227,7 +228,8 @@ def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
             "Images are not changed.",
         ],
         "dataAnnotationProtocol": [
-            "Labels are the source's. The columns of cases and importances were computed from the probes' answers."
+            "Labels are the source's. The columns of cases and importances were computed from the probes' answers.",
+            *_describe_soft_labels(manifest),
         ],
         "dataBiases": biases,
         "dataUseCases": [
@@ -237,6 +239,11 @@ def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
         "dataLimitations": [*_list_limits(manifest)],
         "personalSensitiveInformation": ["What the source holds of it is here too. Nobody looked for it."],
     }
+
+
+def _describe_soft_labels(manifest: Manifest) -> list[str]:
+    text = f"The column {SOFT_LABEL} holds the probability that the probe {manifest.heaviest.name} gives each label."
+    return [text] if manifest.has_soft_labels else []
 
 
 def _name_space(manifest: Manifest) -> str:

@@ -19,11 +19,13 @@ from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     BY_ACCURACY,
     BY_BOTH,
+    BY_LOSS,
     FULL,
     METHOD_LABELS,
     RANDOM,
     REGRETS,
     STATISTICS,
+    RankedBy,
 )
 from proxyds.artifact.summary import Summary
 from proxyds.recipe.methods import METHODS, UNKNOWN_METHOD, chooses_by_evaluation
@@ -41,6 +43,8 @@ _CHEAPER = {
     "no better than random with parameters": "a random subset, with the number of parameters",
 }
 """By verdict, what takes less work than choosing samples and ranks at least as well."""
+_OTHER_SCORES: dict[str, RankedBy] = {"with_parameters": BY_BOTH, "by_loss": BY_LOSS}
+"""What ranks besides accuracy, by its name in templates."""
 _TEMPLATES = jinja2.FunctionLoader(
     lambda name: files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8")
 )
@@ -150,20 +154,19 @@ def show_evidence(evidence: EvidenceRecord, n_in_space: int) -> dict[str, Any]:
     evidence_rows = []
     ways = evidence.list_ways()
     for each in ways:
-        with_parameters = evidence.of(each.method, each.ratio, BY_BOTH)
+        others = {name: evidence.of(each.method, each.ratio, ranked_by) for name, ranked_by in _OTHER_SCORES.items()}
         evidence_rows.append(
             {
                 "label": METHOD_LABELS[each.method],
                 "n_draws": each.n_draws,
                 "accuracy": each.mean_accuracy,
-                "tau_with_parameters": _show_statistic(
-                    "tau", with_parameters.statistics["tau"] if with_parameters else None
-                ),
+                **{name: _show_statistic("tau", of.statistics["tau"] if of else None) for name, of in others.items()},
                 **{name: _show_statistic(name, each.statistics.get(name)) for name in STATISTICS},
             }
         )
     return {
         "evidence_rows": evidence_rows,
+        "ranks_by_loss": any(each.ranked_by == BY_LOSS for each in evidence.methods),
         "taus": {**dict.fromkeys((FULL, RANDOM)), **{each.method: each.statistics["tau"].shown() for each in ways}},
         "comparison_rows": _comparison_rows(evidence),
         "search_rows": _search_rows(evidence),
@@ -190,15 +193,16 @@ def _tell_whether_it_pays(evidence: EvidenceRecord, n_in_space: int) -> str:
 
 
 def _comparison_rows(evidence: EvidenceRecord) -> list[dict[str, str]]:
-    """Makes a row for each control: the difference of taus and what it says, by accuracy and with parameters, as text."""
+    """Makes a row for each control: the difference of taus and what it says, by each score, as text."""
     rows = []
     for each in evidence.comparisons:
         if (each.ratio, each.ranked_by) == (evidence.own_ratio, BY_ACCURACY):
-            other = evidence.compare_with(each.control, each.ratio, BY_BOTH)
-            both = {"with_parameters": other.difference.shown() if other else "–"}
-            both["so_with_parameters"] = other.outcome if other else "–"
             row = {"label": METHOD_LABELS[each.control], "difference": each.difference.shown(), "so": each.outcome}
-            rows.append(row | both)
+            for name, ranked_by in _OTHER_SCORES.items():
+                other = evidence.compare_with(each.control, each.ratio, ranked_by)
+                row[name] = other.difference.shown() if other else "–"
+                row[f"so_{name}"] = other.outcome if other else "–"
+            rows.append(row)
     return rows
 
 

@@ -25,7 +25,7 @@ _Schedule = Literal["one-cycle", "step"]
 class Training(Section):
     """How networks are trained, unless `probes.epochs` or `check.full_training` says otherwise. The paper names Adam and no more."""
 
-    later = frozenset({"precision", "trainer"})
+    later = frozenset({"precision", "trainer", "soft_labels"})
 
     trainer: CodeSpec | None = Field(
         None,
@@ -52,6 +52,11 @@ class Training(Section):
         "training and for asking networks, where the processor or GPU has instructions for it. auto is float32 on CPUs, and on GPUs "
         "that have it bfloat16 in training alone.",
     )
+    soft_labels: bool = Field(
+        False,
+        description="Whether networks learn what the heaviest probe makes of each image, a probability for every label, in place of its "
+        "label. Probes, and trainings on everything, always learn labels.",
+    )
 
     @model_validator(mode="after")
     def _leaves_all_to_its_trainer(self) -> Training:
@@ -66,6 +71,10 @@ class Training(Section):
             useless
             and f"must leave all to the trainer, found {useless} besides, without effect; take that out of the recipe"
         )
+
+    def with_labels(self) -> Training:
+        """Returns how probes, and networks on everything, are trained: the same, but by labels."""
+        return self.model_copy(update={"soft_labels": False})
 
     def _list_unused(self) -> set[str]:
         return super()._list_unused() if self.trainer is None else {*type(self).model_fields} - {"trainer"}
