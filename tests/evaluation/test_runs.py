@@ -437,7 +437,13 @@ def finish(runs: Sequence[Run], store: Store) -> list[Done | None]:
     for number, run in enumerate(runs):
         assert run.task is not None
         with store.writing(run.task.stage, run.task.key, run.task.name) as folder:
-            about = {"accuracy": number / 100, "losses": [1.0], "training_seconds": 2.0, "test_seconds": 0.5}
+            about = {
+                "accuracy": number / 100,
+                "loss": 1.5 + number,
+                "losses": [1.0],
+                "training_seconds": 2.0,
+                "test_seconds": 0.5,
+            }
             (folder / "run.json").write_text(json.dumps(about))
         entry = store.find(run.task.stage, run.task.key)
         assert entry is not None
@@ -497,6 +503,7 @@ def test_a_row_says_what_was_trained_on_what_and_what_it_took(
         "run_flops": 6 * 16 * 1200 + 40 * 400,
         "accuracy": 0.0,
         "evaluation_accuracy": None,
+        "loss": 1.5,
         "training_seconds": 2.0,
         "test_seconds": 0.5,
         "device": "cpu x86_64",
@@ -796,3 +803,15 @@ def test_a_training_set_with_some_labels_is_measured_on_evaluation_samples_of_th
     (run,) = list_runs([LIGHT], [one], held_out, SETUP, others.take(others.labels == 0))
     assert run.job is not None
     assert run.job.evaluation is None
+
+
+def test_a_loss_that_is_no_number_is_not_in_the_table(train: Samples, held_out: Samples, tmp_path: Path) -> None:
+    runs = runs_of(sets_of(train, draws=1, full_seeds=1), held_out, [LIGHT])
+    results = finish(runs, Store(tmp_path / "store"))
+    first = results[0]
+    assert first is not None
+    (first.entry.folder / "run.json").write_text(
+        json.dumps({"accuracy": 0.5, "loss": float("inf"), "losses": [], "training_seconds": 1, "test_seconds": 1})
+    )
+    losses = [row["loss"] for row in tabulate_runs(runs, results).to_pylist()]
+    assert losses.count(None) == 1
