@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from proxyds.artifact.card.plots import as_percent
@@ -21,7 +22,7 @@ PUBLISHED = {"cifar10_test_acc_200ep": (FULL, 1.0), "cifar10_test_acc_12ep": (FE
 
 
 def list_runs(rows: Rows) -> list[dict[str, Any]]:
-    """Puts rows into what `studies.weighing.make_table` reads; one of a training that diverged is left out."""
+    """Puts rows into what `studies.weighing.make_table` reads, with their loss; one of a training that diverged is left out."""
     return [
         {
             "architecture": row["architecture"],
@@ -30,6 +31,7 @@ def list_runs(rows: Rows) -> list[dict[str, Any]]:
             "draw_seed": "" if row["method"] in (FULL, FEWER_EPOCHS) else row["number"],
             "training_seed": row["number"],
             "accuracy": float(row["accuracy"]),
+            "loss": float(row["loss"] or "nan"),
         }
         for row in rows
         if row["accuracy"]
@@ -54,6 +56,13 @@ def list_published(reference: Reference, architectures: Sequence[Architecture]) 
 def weigh(runs: Sequence[dict[str, Any]], architectures: Sequence[Architecture]) -> list[Found]:
     """Weighs runs, of `list_runs` or `list_published`, with everything and the rankings that cost nothing."""
     return weighing.weigh(weighing.estimate_all(weighing.make_table(runs, architectures), PARAMETER_WEIGHT))
+
+
+def weigh_by_loss(runs: Sequence[dict[str, Any]], architectures: Sequence[Architecture]) -> list[Found]:
+    """Weighs runs as `weigh` does, but for those that rank by their loss: without those on everything, and without accuracies."""
+    table = weighing.make_table([each for each in runs if each["dataset"] != FEWER_EPOCHS], architectures, "loss")
+    found = weighing.weigh(weighing.estimate_all(table, PARAMETER_WEIGHT))
+    return [replace(each, mean_accuracy=None) for each in found if each.n_draws and each.method != FULL]
 
 
 def tabulate(found: Sequence[Found]) -> list[str]:

@@ -14,8 +14,10 @@ from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, MET
 from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_reference
 
 JUDGED_AT, N_DRAWS = "0.05", 5
-"""The ratio that is judged at, and draws of what is judged."""
-TWICE, N_DRAWS_ELSEWHERE = "0.1", 3
+"""The ratio that is judged at, and draws of each training."""
+N_DRAWS_OF_METHODS = 3
+"""Draws of each way to choose samples."""
+TWICE, N_DRAWS_ELSEWHERE = "0.1", 2
 """The ratio with twice as many samples, and how many draws it has."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
 SHORT, LONG, OLD = "13 epochs, the base", "63 epochs", "30 epochs in batches of 128, rate .001"
@@ -114,7 +116,7 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
 
 def list_methods(score: str, parameter_weight: float) -> dict[str, Way]:
     """Lists the methods as ways to rank that are alike but for how samples are chosen; last, at twice the cost, two of them combined."""
-    way = Way(CHOSEN_TRAINING, n_draws=N_DRAWS, score=score, parameter_weight=parameter_weight)
+    way = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score=score, parameter_weight=parameter_weight)
     combined = replace(way, methods=("random", FEWER_EPOCHS), is_combined=True)
     return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined}
 

@@ -111,10 +111,11 @@ LONGER = "epochs-63"
 FORMER = "former-defaults"
 """The defaults of `training` before 2 December 2026."""
 JUDGED = (BASE, LONGER, TRAINING, CHOSEN_TRAINING, FORMER)
-AS_IT_IS = "as-it-is"
-"""The training of the recipe."""
-VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, **TOGETHER, LONGER: Variant({"epochs": 63}), AS_IT_IS: Variant()}
+OF_CELLS = "epochs-30+soft-1"
+"""What part C trains with: with its teacher, two epochs' worth of everything for each cell."""
+VARIANTS = {**FACTORS, **FULL_TRIED, **LENGTHS, **TOGETHER, LONGER: Variant({"epochs": 63})}
 VARIANTS[FORMER] = Variant({"epochs": 30, "batch_size": 128, "learning_rate": 0.001})
+VARIANTS[OF_CELLS] = Variant({"epochs": 30}, temperature=1.0)
 
 
 METHODS = ("random", "stratified", "cases", "easier", "entropy-tails", FEWER_EPOCHS)
@@ -174,16 +175,16 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "reference": (Set(LENGTH, FULL, 1.0, 1, "tuning"), Set(LENGTH, FULL, 1.0, 3)),
         "judging": tuple(Set(name, "random", 0.05, 5, "judging") for name in JUDGED),
         "methods": (
-            Set(CHOSEN_TRAINING, "random", 0.05, 5, "tuning"),
-            *(Set(CHOSEN_TRAINING, name, 0.05, 5) for name in METHODS if name != "random"),
+            Set(CHOSEN_TRAINING, "random", 0.05, 3, "tuning"),
+            *(Set(CHOSEN_TRAINING, name, 0.05, 3) for name in METHODS if name != "random"),
         ),
-        "sizes": tuple(Set(CHOSEN_TRAINING, name, ratio, 3) for ratio in (0.02, 0.1) for name in METHODS),
+        "sizes": tuple(Set(CHOSEN_TRAINING, name, ratio, 2) for ratio in (0.02, 0.1) for name in METHODS),
     },
     "cifar100": {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),
         "judging": tuple(Set(name, "random", 0.05, 5) for name in JUDGED),
     },
-    "nasbench201": {"random": (Set(AS_IT_IS, "random", 0.05, 2),)},
+    "nasbench201": {"random": (Set(OF_CELLS, "random", 0.05, 2),)},
 }
 """Each data set has its stages, in the order of the protocol. What depends on results of one comes into the next when these are committed."""
 

@@ -68,6 +68,8 @@ COLUMNS = (
 )
 TEACHER = {"epochs": 13, "batch_size": 128}
 """How the network is trained on everything whose answers are targets."""
+TEACHER_OF_CELLS = {**TEACHER, "epochs": 8}
+"""How that of part C is."""
 TEACHER_AT = -2
 """Its place by cost: the heaviest network of the tuning half."""
 CODE = [Path(__file__).parent / name for name in ("networks.py", "training.py")]
@@ -186,9 +188,9 @@ def run_job(job: Job) -> dict[str, Any]:
     }
 
 
-def teach(images: Images, architecture: Architecture, path: Path) -> None:
+def teach(images: Images, architecture: Architecture, path: Path, how: Mapping[str, Any]) -> None:
     """Trains a network on everything, and keeps its log probabilities of all training samples and their mirror images, (N, L) float32."""
-    settings = images.settings.model_copy(update=TEACHER)
+    settings = images.settings.model_copy(update=how)
     pixels, labels = images.train
     seed = derive_seed(images.seed, "second", "teacher")
     channels, height, width = pixels.shape[1:]
@@ -320,7 +322,7 @@ def main(names: tuple[str, ...], data: str, draws: int | None, minutes: float | 
     print(f"{len(jobs)} trainings to do", flush=True)
     if any(VARIANTS[job.key.variant].temperature is not None for job in jobs) and not teacher.exists():
         torch.set_num_threads(1)
-        teach(images, probes.architectures[TEACHER_AT], teacher)
+        teach(images, probes.architectures[TEACHER_AT], teacher, TEACHER_OF_CELLS if data == "nasbench201" else TEACHER)
     ends = time.monotonic() + 60 * minutes if minutes else float("inf")
     with ProcessPoolExecutor(
         n_workers, get_context("spawn"), initializer=_start_worker, initargs=(images,)
