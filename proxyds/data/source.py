@@ -57,6 +57,8 @@ COPIES = 2
 """Copies of a data set's pixels in every worker that trains: as they are, and padded."""
 MOST_DAMAGED = 20
 """Images whose damage one message tells."""
+MOST_LEFT_OUT = 50_000
+"""Images that do not decode and may be left out: a manifest names each, and may not grow without limit."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def load_source(
         SourceNotFoundError: There is no such data set.
         SplitNotFoundError: It has no such split.
         LabelError: It has no labels, or fewer than two.
-        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`.
+        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`, or more than `MOST_LEFT_OUT` cannot.
         SourceError: Images differ in size and the recipe names none, or no samples are left for one of the three uses.
     """
     spec, protocol, memory = recipe.source, recipe.importance.protocol, measure_memory()
@@ -120,8 +122,7 @@ def load_source(
     _check_names((*(raw.label_names or ()), *(split.name for split in raw.splits.values()), raw.name))
     used = [role for role in raw.splits if role != "validation" or protocol != "paper"]
     splits = _decode(raw, used, spec, run, id_rule)
-    if spec.on_bad_image == "fail":
-        _check_images(splits.values())
+    _check_images(splits.values(), MOST_LEFT_OUT if spec.on_bad_image == "skip" else 0)
     label_names = raw.label_names or tuple(
         str(value) for value in sorted(value for value in splits["train"].count_labels() if not is_missing(value, None))
     )
@@ -241,21 +242,21 @@ def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks, i
     return splits
 
 
-def _check_images(splits: Collection[_Split]) -> None:
-    """Makes sure that every image was decoded; says of those that were not what is wrong with them."""
+def _check_images(splits: Collection[_Split], n_allowed: int) -> None:
+    """Makes sure that every image was decoded, but for so many; says of those that were not what is wrong with them."""
     damages = [damage for split in splits for each in split.decoded for *_, damage in each.bad_images]
-    if not damages:
+    if len(damages) <= n_allowed:
         return
     places = [place for split in splits for place in split.list_bad_images()]
     told = [f"  {place}: {damage}" for place, damage in zip(places[:MOST_DAMAGED], damages, strict=False)]
     if len(places) > len(told):
         told.append(f"  and {len(places) - len(told):,} more")
     n_all = sum(each.n_rows for split in splits for each in split.decoded)
-    lines = [
-        f"source: every image must decode, {len(places):,} of {n_all:,} do not; mend them, or leave them out with source.on_bad_image: skip",
-        *told,
-    ]
-    raise BadImageError("\n".join(lines))
+    must = "source: every image must decode"
+    remedy = "mend them, or leave them out with source.on_bad_image: skip"
+    if n_allowed:  # a manifest names each that is left out
+        must, remedy = f"source: at most {n_allowed:,} images may be left out", "mend them, or take them out of the source"
+    raise BadImageError("\n".join([f"{must}, {len(places):,} of {n_all:,} do not decode; {remedy}", *told]))
 
 
 def _check_labels(split: _Split, label_names: Sequence[str], own_names: Sequence[str] | None, role: str) -> None:

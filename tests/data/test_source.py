@@ -230,6 +230,18 @@ def test_no_local_path_is_recorded(load: Load, tmp_path: Path) -> None:
     assert str(tmp_path) not in str(asdict(facts))
 
 
+def test_more_images_than_a_manifest_may_name_are_not_left_out(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image_folder(tmp_path / "pictures", [*some_rows(), (b"broken", 0), (b"broken", 1)])
+    spec = "{kind: folder, path: pictures, on_bad_image: skip}"
+    monkeypatch.setattr("proxyds.data.source.MOST_LEFT_OUT", 2)
+    assert len(load(spec).facts.bad_images) == 2
+    monkeypatch.setattr("proxyds.data.source.MOST_LEFT_OUT", 1)
+    with pytest.raises(BadImageError, match="at most 1 images may be left out, 2 of"):
+        load(spec)
+
+
 # Pixels
 
 
