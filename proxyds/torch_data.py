@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 from proxyds.arguments import as_path
 from proxyds.artifact.manifest import Manifest
-from proxyds.artifact.reader import read_own_recipe
+from proxyds.artifact.reader import read_manifest, read_own_recipe
 from proxyds.artifact.summary import Tables
 from proxyds.artifact.tables import FREE_BYTES, SOFT_LABEL, read_proxy
 from proxyds.data.decoding import convert_image
@@ -85,12 +85,9 @@ def torch_dataset(
     images_of = _OWN_TABLES.get(split, ())
     if images_of and source is not None:
         raise ArgumentError(f"source: must be left out for the split {split}, which the proxy holds itself")
+    if soft_labels and (why := _find_no_soft_labels(folder, split)):
+        raise ArgumentError(f"soft_labels: must be left out, {why}")
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=images_of)
-    if soft_labels and (split != "train" or not manifest.has_soft_labels):
-        where = "there are none of other splits than train" if split != "train" else f"{folder} has none"
-        raise ArgumentError(
-            f"soft_labels: must be left out, {where}; a proxy has them if its recipe says training.soft_labels: true"
-        )
     if images_of:
         table = tables.data if split == "train" else tables.validation
         if table is None:
@@ -114,6 +111,16 @@ def torch_dataset(
         remember_source(recipe, data, place, store)
         pixels, labels = _take_held_out(data, split, manifest)
     return TensorDataset(torch.from_numpy(pixels).float().div_(255), torch.from_numpy(labels))
+
+
+def _find_no_soft_labels(folder: Path, split: str) -> str:
+    """Says why a split has no soft labels, and who has some; nothing where it has."""
+    if split != "train":
+        return f"the split {split} has none; only train, which networks learn, has"
+    manifest = read_manifest(folder)
+    if manifest.index_of is not None:
+        return f"{folder} was made from an index, which lists none; build it from its recipe"
+    return "" if manifest.has_soft_labels else f"{folder} has none; build it with training.soft_labels: true"
 
 
 def _advise_ranking(manifest: Manifest) -> str:

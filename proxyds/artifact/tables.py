@@ -177,6 +177,28 @@ def read_tables(folder: str | Path, *, with_ranking: bool = False) -> Tables:
     return read_proxy(as_path(folder, "folder"), with_ranking=with_ranking)[1]
 
 
+def read_soft_labels(folder: Path, manifest: Manifest) -> NDArray[np.float32]:
+    """Reads the soft labels of a proxy that has some, (n, L) float32 in the order of its samples; without the images.
+
+    Raises:
+        ArtifactError: The table `data` does not hold them.
+    """
+    n, n_left, n_labels = manifest.counts.proxy, manifest.counts.proxy, len(manifest.proxy_label_names)
+    n_bytes, pieces = FREE_BYTES + 4 * n * n_labels, []
+    for shard in list_shards(manifest, "data"):
+        expected = ExpectedShard({SOFT_LABEL: pa.list_(pa.float32())}, {SOFT_LABEL}, n_left, n_bytes, n_labels)
+        try:
+            piece = read_shard(folder / shard, expected)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _broken(folder / shard, f"must hold soft labels: {first_line(error)}") from None
+        n_left -= piece.num_rows
+        pieces.append(piece[SOFT_LABEL])
+    column = pa.chunked_array([chunk for each in pieces for chunk in each.chunks])
+    _refuse(folder, [("data", SOFT_LABEL, len(column) == n and _are_distributions(column, n_labels))])
+    probabilities: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy().reshape(n, n_labels)
+    return probabilities
+
+
 def with_no_others(data: pa.Table, validation: pa.Table | None = None) -> Tables:
     """Makes the tables of a proxy that was made from an index: those of all samples have no rows."""
     columns = [list_columns(table, Extras()) for table in ("importance", "evaluation")]
@@ -343,8 +365,9 @@ def _are_distributions(column: pa.ChunkedArray, n: int) -> bool:
     lengths, values = pc.list_value_length(column).to_numpy(), column.combine_chunks().flatten()
     if values.null_count or (lengths != n).any():
         return False
-    probabilities = values.to_numpy().reshape(-1, n).astype(np.float64)
-    return bool((probabilities >= 0).all() and (np.abs(probabilities.sum(axis=1) - 1) <= SUMS_TO_ONE).all())
+    probabilities = values.to_numpy().reshape(-1, n)
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    return bool((probabilities >= 0).all() and (np.abs(sums - 1) <= SUMS_TO_ONE).all())
 
 
 def _are_amounts(values: NDArray[np.float64], most: float = np.finfo(np.float64).max) -> bool:

@@ -73,12 +73,14 @@ class SoftLabels:
     def read(self) -> NDArray[np.float32]:
         """Reads the probabilities, (N, L) float32, in memory; of kept labels (N, K), which sum to 1 too."""
         file_of = np.searchsorted(self.file_starts, self.rows, side="right") - 1
-        pieces = [
-            np.load(self.files[file].path)[self.rows[file_of == file] - self.file_starts[file]]
-            for file in np.unique(file_of)
-        ]
-        log_p = np.concatenate(pieces)
-        probabilities: NDArray[np.float32] = softmax(log_p if self.kept is None else log_p[:, self.kept], axis=1)
+        probabilities: NDArray[np.float32] = np.empty((0, 0), np.float32)
+        for file in np.unique(file_of):
+            rows = file_of == file
+            log_p = np.load(self.files[file].path)[self.rows[rows] - self.file_starts[file]]
+            log_p = log_p if self.kept is None else log_p[:, self.kept]
+            if not len(probabilities):  # one copy of all, and what one file holds
+                probabilities = np.empty((len(self.rows), log_p.shape[1]), np.float32)
+            probabilities[rows] = softmax(log_p, axis=1)
         return probabilities
 
 
@@ -226,7 +228,8 @@ class StreamedSamples:
 
 
 def join_samples(pieces: Sequence[Samples]) -> Samples:
-    """Puts pieces of one split together, which must follow each other."""
+    """Puts pieces of one split together, which must follow each other and have no soft labels."""
+    assert all(each.soft_labels is None for each in pieces)
     columns: dict[str, Any] = {name: np.concatenate([getattr(each, name) for each in pieces]) for name in COLUMNS}
     return replace(pieces[0], **columns)
 

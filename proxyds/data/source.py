@@ -57,8 +57,8 @@ COPIES = 2
 """Copies of a data set's pixels in every worker that trains: as they are, and padded."""
 MOST_DAMAGED = 20
 """Images whose damage one message tells."""
-MOST_LEFT_OUT = 50_000
-"""Images that do not decode and may be left out: a manifest names each, and may not grow without limit."""
+MOST_LEFT_OUT = 3_000_000
+"""Characters that the places of images take which do not decode and are left out: a manifest names each, and may not grow without limit."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def load_source(
         SourceNotFoundError: There is no such data set.
         SplitNotFoundError: It has no such split.
         LabelError: It has no labels, or fewer than two.
-        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`, or more than `MOST_LEFT_OUT` cannot.
+        BadImageError: An image cannot be decoded and `on_bad_image` is `fail`, or `MOST_LEFT_OUT` is not enough.
         SourceError: Images differ in size and the recipe names none, or no samples are left for one of the three uses.
     """
     spec, protocol, memory = recipe.source, recipe.importance.protocol, measure_memory()
@@ -243,19 +243,19 @@ def _decode(raw: RawSource, roles: Sequence[str], spec: Images, run: RunTasks, i
 
 
 def _check_images(splits: Collection[_Split], n_allowed: int) -> None:
-    """Makes sure that every image was decoded, but for so many; says of those that were not what is wrong with them."""
+    """Makes sure that every image was decoded, but for those whose places take so many characters; says what is wrong with them."""
     damages = [damage for split in splits for each in split.decoded for *_, damage in each.bad_images]
-    if len(damages) <= n_allowed:
-        return
     places = [place for split in splits for place in split.list_bad_images()]
+    if sum(map(len, places)) <= n_allowed:
+        return
     told = [f"  {place}: {damage}" for place, damage in zip(places[:MOST_DAMAGED], damages, strict=False)]
     if len(places) > len(told):
         told.append(f"  and {len(places) - len(told):,} more")
     n_all = sum(each.n_rows for split in splits for each in split.decoded)
-    must = "source: every image must decode"
-    remedy = "mend them, or leave them out with source.on_bad_image: skip"
-    if n_allowed:  # a manifest names each that is left out
-        must, remedy = f"source: at most {n_allowed:,} images may be left out", "mend them, or take them out of the source"
+    must, remedy = "source: every image must decode", "mend them, or leave them out with source.on_bad_image: skip"
+    if n_allowed:
+        must = f"source: places of images that are left out may take {n_allowed:,} characters in a manifest"
+        remedy = "mend these images, or take them out of the source"
     raise BadImageError("\n".join([f"{must}, {len(places):,} of {n_all:,} do not decode; {remedy}", *told]))
 
 

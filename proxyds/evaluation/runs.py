@@ -186,6 +186,8 @@ def list_training_sets(
                 if learned is not None and (drawn := draw_again(ratio, draw)) is not None:
                     samples, kept = learned.take(drawn.selected), drawn.kept_labels
                     samples = samples if kept is None else samples.keep_labels(kept)
+                    if settings.soft_labels and drawn.soft_labels is not None:
+                        samples = replace(samples, soft_labels=drawn.soft_labels)
                 sets.append(TrainingSet(dataset, ratio, draw, draw, n, samples, settings, n_steps, kept))
             if n_steps is not None:
                 sets.append(TrainingSet(FEWER_EPOCHS, ratio, None, draw, len(train), learned, settings, n_steps))

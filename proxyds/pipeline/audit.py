@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from proxyds.artifact.card.croissant import check_croissant
 from proxyds.artifact.evidence_records import EvidenceRecord, list_claims, list_later_claims
 from proxyds.artifact.index import read_index
-from proxyds.artifact.manifest import CARD, INDEXES, MANIFEST, RECIPE, TABLES, Manifest, has_table, list_configs
+from proxyds.artifact.manifest import (
+    CARD,
+    INDEXES,
+    MANIFEST,
+    RECIPE,
+    TABLES,
+    Manifest,
+    TrainerRecord,
+    TrainingRecord,
+    has_table,
+    list_configs,
+)
 from proxyds.artifact.ranking_table import BY_BOTH
 from proxyds.artifact.reader import (
     list_index,
@@ -39,6 +50,7 @@ from proxyds.errors import ArtifactError, EvidenceError, RecipeError
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
 from proxyds.plain_values import parse_mapping
 from proxyds.recipe.methods import METHODS
+from proxyds.recipe.sections.training import Training
 from proxyds.recipe.yaml import FORMER_DEFAULTS, MAX_RECIPE_BYTES
 from proxyds.seeding import parse_ids
 from proxyds.selection.designs import DESIGNS
@@ -336,7 +348,7 @@ def _audit_recipe(folder: Path, manifest: Manifest) -> None:
     for place, said in _list_settings(manifest).items():
         section, _, key = place.rpartition(".")
         inner = tree.get(section) if section else tree
-        default = FORMER_DEFAULTS.get((section, key), said)
+        default = _ABSENT.get((section, key), said)
         value = inner.get(key, default) if isinstance(inner, dict) else default
         if value != said:
             raise refused(path, f"{place} must be what {MANIFEST} says, {said!r}, it is {value!r}")
@@ -356,8 +368,22 @@ def _list_settings(manifest: Manifest) -> dict[str, Any]:
         "selection.method": manifest.draw.method,
         "selection.ratio": manifest.draw.ratio,
         "selection.draw": manifest.draw.law,
-        **({} if training is None else {f"training.{name}": value for name, value in training.model_dump().items()}),
+        **{f"training.{name}": value for name, value in _list_training(training).items()},
     }
+
+
+def _list_training(training: TrainingRecord | TrainerRecord | None) -> dict[str, Any]:
+    """Lists how networks were trained, by setting; also what a section leaves out where it is its default."""
+    if isinstance(training, TrainingRecord):
+        return {name: getattr(training, name) for name in Training.model_fields}
+    return {} if training is None else training.model_dump()
+
+
+_ABSENT = {
+    **{("training", name): Training.model_fields[name].default for name in Training.later},
+    **FORMER_DEFAULTS,
+}
+"""What a recipe means that lacks a setting, by section and key."""
 
 
 def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, table: pa.Table) -> dict[str, str | None]:

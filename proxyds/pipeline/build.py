@@ -37,7 +37,7 @@ from proxyds.pipeline.check import (
     check_ranking,
     choose_ranked,
 )
-from proxyds.pipeline.provenance import describe_build
+from proxyds.pipeline.provenance import describe_build, tell_same_version
 from proxyds.pipeline.reading import HandedOver, hand_over_to_build
 from proxyds.pipeline.stages import (
     Session,
@@ -47,7 +47,6 @@ from proxyds.pipeline.stages import (
     open_build,
     prepare_probes,
     score_samples,
-    tell_same_version,
     train_probes,
 )
 from proxyds.progress import StageEnded
@@ -148,7 +147,7 @@ def _build(session: Session, architectures: Sequence[Architecture], out: Path, f
     needs = find_build_needs(recipe)
     session.run(list_trials(session.set_up_training(), chosen[0], session.data.train, recipe.selection.ratio))
     scored = score_samples(session, train_probes(session, chosen, needs), needs, layer)
-    soft_labels = ask_soft_labels(session, scored.probes) if recipe.training.soft_labels else None
+    soft_labels = ask_soft_labels(session, architectures)
     rule = DESIGNS[recipe.selection.method]
     draw = draw_samples(scored.scores, scored.case, session.data.label_names, rule, recipe.selection, recipe.draw_seed)
     draw = add_validation(draw, session.data.evaluation, recipe)

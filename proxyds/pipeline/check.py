@@ -35,7 +35,7 @@ from proxyds.artifact.ranking_table import (
 )
 from proxyds.artifact.reader import Built, read_manifest, verify_for_check
 from proxyds.artifact.summary import Tables, summarize_tables
-from proxyds.artifact.tables import read_proxy, read_weights
+from proxyds.artifact.tables import read_proxy, read_soft_labels, read_weights
 from proxyds.artifact.writer import encode_runs, rewrite_manifest
 from proxyds.callables import is_handed_over
 from proxyds.data.samples import SoftLabels, Source
@@ -86,13 +86,14 @@ from proxyds.recipe.yaml import write_recipe
 from proxyds.runtime.execution import Execution, Options
 from proxyds.runtime.machine import choose_device
 from proxyds.runtime.storage.atomic import replace_file
-from proxyds.runtime.storage.store import retry_if_damaged
+from proxyds.runtime.storage.store import Store, retry_if_damaged
 from proxyds.runtime.task import run_each
 from proxyds.seeding import derive_seed
 from proxyds.selection.designs import DESIGNS
 from proxyds.selection.draw import check_ratio, design_by, draw_again, draw_control
 from proxyds.selection.labels import count_kept, draw_random_labels, keeps_all
 from proxyds.selection.records import Drawn, SampleScores
+from proxyds.selection.soft_labels import store_soft_labels
 from proxyds.space.architecture import Architecture
 from proxyds.space.candidates import hand_over_again
 from proxyds.space.listing import list_architectures
@@ -227,17 +228,6 @@ def find_check_needs(recipe: Recipe, settings: Check) -> frozenset[Need]:
     return join_needs(*settings.controls, *([own] if is_drawn_again and not METHODS[own].is_weighting else []))
 
 
-def find_probe_needs(session: Session, settings: Check, scores: SampleScores) -> frozenset[Need] | None:
-    """Finds what a check asks probes for; None where it asks none, since the proxy's tables are enough.
-
-    For soft labels it asks what the build did, so that the store holds its trainings.
-    """
-    needs = find_check_needs(session.recipe, settings)
-    if session.for_check(settings).recipe.training.soft_labels:
-        return needs | METHODS[session.recipe.selection.method].needs
-    return None if scores.has(needs) else needs
-
-
 def prepare_probes_again(
     session: Session, settings: Check, architectures: Sequence[Architecture], needs: frozenset[Need]
 ) -> tuple[list[Architecture], str]:
@@ -295,10 +285,22 @@ def find_reduction(recipe: Recipe, scores: SampleScores) -> LabelReduction | Non
     return None if reduction is None or keeps_all(reduction, scores.label_counts, ratio) else reduction
 
 
-def list_own_draws(recipe: Recipe, scores: SampleScores, manifest: Manifest, tables: Tables) -> dict[str, DrawAgain]:
+def read_own_soft_labels(folder: Path, manifest: Manifest, store: Store) -> SoftLabels | None:
+    """Reads the soft labels that a proxy has of its own samples, from which its own draw is trained; None where it has none."""
+    return store_soft_labels(read_soft_labels(folder, manifest), store) if manifest.has_soft_labels else None
+
+
+def list_own_draws(
+    recipe: Recipe,
+    scores: SampleScores,
+    manifest: Manifest,
+    tables: Tables,
+    soft_labels: SoftLabels | None = None,
+) -> dict[str, DrawAgain]:
     """Lists how the proxy is drawn again at any ratio; and, where it drops labels, as it would be with all of them.
 
-    A method that weighs draws by the weights of the importance table, another by the scores, where these are enough.
+    A method that weighs draws by the weights of the importance table, another by the scores, where these are enough. The first
+    draw at the proxy's own ratio is the proxy, with its own soft labels.
     """
     table = tables.importance
     method, selected = METHODS[recipe.selection.method], np.array(table["selected"].to_pylist())
@@ -313,7 +315,7 @@ def list_own_draws(recipe: Recipe, scores: SampleScores, manifest: Manifest, tab
     @cache  # the controls want the labels of the same draw
     def draw_proxy(ratio: float, number: int) -> Drawn | None:
         if number == 0 and ratio == recipe.selection.ratio:
-            return Drawn(selected, kept)
+            return Drawn(selected, kept, soft_labels)
         if not method.is_weighting and not scores.has(method.needs):
             return None
         return draw(reduction, ratio, number)
@@ -371,16 +373,13 @@ def check_ranking(
     manifest, tables = read_proxy(folder, with_ranking=False, images_of=())
     scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
     setup, smallest = session.for_check(settings).set_up_training(), all_ratios(settings, recipe.selection.ratio)[0]
-    asked_for, soft_labels = find_probe_needs(session, settings, scores), None
-    asked = None if asked_for is None else prepare_probes_again(session, settings, architectures, asked_for)
+    asked = None if scores.has(needs) else prepare_probes_again(session, settings, architectures, needs)
     session.run(list_trials(setup, ranked[0], session.data.train, smallest))
-    if asked_for is not None and asked is not None:
-        probes = train_probes(session, asked[0], asked_for)
-        if not scores.has(needs):
-            scored = score_samples(session, probes, needs, asked[1])
-            scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
-        soft_labels = ask_soft_labels(session, probes) if setup.settings.soft_labels else None
-    own_draws = list_own_draws(recipe, scores, manifest, tables)
+    if asked is not None:
+        scored = score_samples(session, train_probes(session, asked[0], needs), needs, asked[1])
+        scores = replace(scored.scores, importance=scores.importance)  # of the proxy's own probes
+    soft_labels = ask_soft_labels(session, architectures) if setup.settings.soft_labels else None
+    own_draws = list_own_draws(recipe, scores, manifest, tables, read_own_soft_labels(folder, manifest, session.store))
     runs = list_check_runs(session, settings, ranked, scores, own_draws, soft_labels)
     data, session = _read_as(session, settings.reference), session.for_check(settings)
     reference, reference_rows = read_reference(session.recipe, settings, data, ranked)

@@ -25,16 +25,18 @@ from proxyds.layout import Readable, fill_in
 from proxyds.pipeline.build import find_build_needs
 from proxyds.pipeline.check import (
     choose_ranked,
-    find_probe_needs,
+    find_check_needs,
     find_reduction,
     list_check_runs,
     list_own_draws,
     prepare_probes_again,
     read_checked_recipe,
+    read_own_soft_labels,
 )
 from proxyds.pipeline.reading import HandedOver, hand_over_to_build, hand_over_to_check
 from proxyds.pipeline.stages import (
     Session,
+    find_teacher,
     list_probe_jobs,
     list_space,
     open_build,
@@ -53,6 +55,7 @@ from proxyds.runtime.storage.store import retry_if_damaged
 from proxyds.runtime.task import Task
 from proxyds.selection.probe import ProbeJob, choose_probes, warn_of_few, warn_of_small
 from proxyds.selection.records import SampleScores
+from proxyds.selection.soft_labels import are_stored, name_soft_labels
 from proxyds.space.architecture import Architecture, by_cost
 from proxyds.space.listing import list_architectures
 from proxyds.text import duration, find_active_text, make_plain
@@ -244,7 +247,10 @@ def plan_build(
             own_draws = dict.fromkeys(
                 [PROXY] if find_reduction(recipe, scores) is None else [PROXY, ALL_LABELS], lambda *_: None
             )
-            runs = _plan_runs(session, timing, list_check_runs(session, recipe.check, ranked, scores, own_draws))
+            teacher = find_teacher(session.for_check(recipe.check), architectures)
+            soft_labels = None if teacher is None else name_soft_labels(teacher, session.store)
+            listed = list_check_runs(session, recipe.check, ranked, scores, own_draws, soft_labels)
+            runs = _plan_runs(session, timing, listed)
         n_selected = round(recipe.selection.ratio * len(data.train))
         is_paper, n_labels = recipe.importance.protocol == "paper", len(data.label_names)
         n_validation = 0 if is_paper else recipe.output.count_validation(len(data.evaluation))
@@ -279,15 +285,20 @@ def plan_check(
         ranked = choose_ranked(session, settings, architectures)
         session = session.in_memory()
         manifest, tables = read_proxy(folder, with_ranking=False, images_of=())
-        scores = read_scores(session.data, manifest, tables)
-        needs = find_probe_needs(session, settings, scores)
+        scores, needs = read_scores(session.data, manifest, tables), find_check_needs(recipe, settings)
+        teacher = find_teacher(session.for_check(settings), architectures)
         timing = Timing(session.set_up_training(), session.ask, session.on_progress)
         probes: list[PlannedProbe] = []
-        if needs is not None:
+        if not scores.has(needs):
             chosen, _ = prepare_probes_again(session, settings, architectures, needs)
             probes = _plan_probes(session, timing, list_probe_jobs(session, chosen, needs))
-        own_draws = list_own_draws(recipe, scores, manifest, tables)
-        plan = _plan_runs(session, timing, list_check_runs(session, settings, ranked, scores, own_draws), probes)
+        elif teacher is not None and not are_stored(teacher, session.store):
+            probes = _plan_probes(session, timing, [teacher])
+        soft_labels = None if teacher is None else name_soft_labels(teacher, session.store)
+        own_soft_labels = read_own_soft_labels(folder, manifest, session.store)
+        own_draws = list_own_draws(recipe, scores, manifest, tables, own_soft_labels)
+        runs = list_check_runs(session, settings, ranked, scores, own_draws, soft_labels)
+        plan = _plan_runs(session, timing, runs, probes)
         return replace(plan, warnings=[*plan.warnings, *timing.warnings])
 
 
@@ -402,7 +413,7 @@ def _plan_probes(session: Session, timing: Timing, listed: Sequence[ProbeJob]) -
 
 def _plan_runs(session: Session, timing: Timing, runs: Sequence[Run], probes: Sequence[PlannedProbe] = ()) -> CheckPlan:
     is_known = all(run.training_set.n_steps is not None for run in runs)
-    timing.time((run.architecture, run.training_set.settings) for run in runs if run.job is not None and is_known)
+    timing.time((run.architecture, run.training_set.settings) for run in runs if is_known)
 
     def find_kind(run: Run) -> tuple[int, float]:
         return DATASETS.index(run.training_set.dataset), run.training_set.ratio

@@ -26,6 +26,7 @@ from proxyds.artifact.manifest import (
 )
 from proxyds.data.samples import SourceFacts
 from proxyds.pipeline.stages import Scored, Session, describe_machine
+from proxyds.recipe.models import Recipe
 from proxyds.recipe.sections.training import Training
 from proxyds.selection.probe import Probe
 from proxyds.selection.records import Draw
@@ -122,6 +123,21 @@ def describe_indexed(session: Session, parent: Manifest, index_of: IndexedRecord
             "files": {},
         }
     )
+
+
+def tell_same_version(recipe: Recipe, other: Manifest, what: str, remedy: str) -> list[str]:
+    """Says that another proxy has the name and version of the new one, if it has.
+
+    Args:
+        recipe: The new proxy's.
+        other: The other proxy's manifest.
+        what: What the other proxy is to the new one.
+        remedy: What to do.
+    """
+    if (recipe.name, recipe.version) != (other.name, other.version):
+        return []
+    is_another = f"{other.name} {other.version} is the proxy that {what}, and the new one is another"
+    return [f"version: {is_another}; {remedy} (--set version=...)"]
 
 
 def _describe_source(facts: SourceFacts, known: SourceRecord) -> SourceRecord:

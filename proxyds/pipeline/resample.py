@@ -40,9 +40,9 @@ from proxyds.errors import (
 )
 from proxyds.pipeline.audit import audit_index, audit_tables, refuse_without_tables
 from proxyds.pipeline.build import check_destination, write_proxy
-from proxyds.pipeline.provenance import describe_indexed, describe_resampling
+from proxyds.pipeline.provenance import describe_indexed, describe_resampling, tell_same_version
 from proxyds.pipeline.sharing.pull import open_tables
-from proxyds.pipeline.stages import read_moved_recipe, read_scores, reopen_session, tell_same_version
+from proxyds.pipeline.stages import read_moved_recipe, read_scores, reopen_session
 from proxyds.progress import OnProgress, ignore_progress
 from proxyds.progress_bars import showing_progress
 from proxyds.recipe.methods import METHODS

@@ -67,7 +67,13 @@ from proxyds.selection.similarity import (
     open_mapping,
     projection_task,
 )
-from proxyds.selection.soft_labels import count_flops, open_soft_labels, soft_label_tasks
+from proxyds.selection.soft_labels import (
+    are_stored,
+    count_flops,
+    find_weights,
+    name_soft_labels,
+    soft_label_tasks,
+)
 from proxyds.space.architecture import Architecture
 from proxyds.space.listing import list_architectures
 from proxyds.training.job import TrainingSetup
@@ -236,21 +242,6 @@ def reopen_session(recipe: Recipe, manifest: Manifest, execution: Execution, sou
         yield session
 
 
-def tell_same_version(recipe: Recipe, other: Manifest, what: str, remedy: str) -> list[str]:
-    """Says that another proxy has the name and version of the new one, if it has.
-
-    Args:
-        recipe: The new proxy's.
-        other: The other proxy's manifest.
-        what: What the other proxy is to the new one.
-        remedy: What to do.
-    """
-    if (recipe.name, recipe.version) != (other.name, other.version):
-        return []
-    is_another = f"{other.name} {other.version} is the proxy that {what}, and the new one is another"
-    return [f"version: {is_another}; {remedy} (--set version=...)"]
-
-
 def list_space(session: Session) -> list[Architecture]:
     """Lists a recipe's architectures, from the lightest to the heaviest, once it is known that the ratio leaves every label samples.
 
@@ -346,13 +337,27 @@ def train_probes(session: Session, chosen: Sequence[Architecture], needs: frozen
     return probes
 
 
-def ask_soft_labels(session: Session, probes: Sequence[Probe]) -> SoftLabels:
-    """Asks the first training of the heaviest probe about every training sample: what networks learn in place of labels."""
-    n_probes = len([each for each in probes if each.job.repeat == 0])
-    heaviest, n = probes[n_probes - 1], len(session.data.train)
-    results = session.run(soft_label_tasks(heaviest, session.device))
-    session.clock.end_stage(SOFT_LABELS, results, count_flops(heaviest))
-    return open_soft_labels(results, n)
+def find_teacher(session: Session, architectures: Sequence[Architecture]) -> ProbeJob | None:
+    """Finds the training of a probe that soft labels come from, the heaviest's first; None where the recipe asks for none."""
+    if not session.recipe.training.soft_labels:
+        return None
+    heaviest = choose_probes(architectures, session.recipe.probes)[-1]
+    return list_probe_jobs(session, [heaviest], frozenset())[0]
+
+
+def ask_soft_labels(session: Session, architectures: Sequence[Architecture]) -> SoftLabels | None:
+    """Asks the heaviest probe about every training sample: what networks learn in place of labels; None where they learn labels.
+
+    What the store has is not done again: a probe is trained only where the store lacks it, and its answers.
+    """
+    teacher = find_teacher(session, architectures)
+    if teacher is None:
+        return None
+    if not are_stored(teacher, session.store):
+        weights = find_weights(teacher, session.store) or session.run([teacher.task])[0].entry
+        results = session.run(soft_label_tasks(teacher, weights, session.device))
+        session.clock.end_stage(SOFT_LABELS, results, count_flops(teacher))
+    return name_soft_labels(teacher, session.store)
 
 
 def score_samples(session: Session, probes: Sequence[Probe], needs: frozenset[Need], layer: str) -> Scored:

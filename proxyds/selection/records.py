@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxyds.data.chunked import Values, count, materialize
+from proxyds.data.samples import SoftLabels
 from proxyds.recipe.methods import Need
 
 ALL_RIGHT, ALL_WRONG, WITH_ORDER, AGAINST_ORDER = 1, 2, 3, 4
@@ -87,10 +88,12 @@ class Drawn:
     Attributes:
         selected: (N,) bool.
         kept_labels: (L,) int64, sorted: the labels that training and test are confined to; None for all.
+        soft_labels: Of the selected samples and the kept labels, where a proxy holds them; None where they are to be found.
     """
 
     selected: NDArray[np.bool_]
     kept_labels: NDArray[np.int64] | None = None
+    soft_labels: SoftLabels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

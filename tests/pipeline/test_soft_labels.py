@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 
 import proxyds
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, PROXY
+from proxyds.data.samples import SoftLabels
 from proxyds.errors import ArgumentError, ArtifactError, RecipeError
 from proxyds.evaluation.runs import Run
 from proxyds.pipeline import check as check_module
@@ -94,20 +97,16 @@ def test_who_asks_for_what_is_not_there_is_told(soft_proxy: Path, tiny_proxy: Pa
 
 
 def test_probes_learn_labels_whatever_the_recipe_asks_for(
-    tmp_path: Path, write_recipe_file: Callable[..., Path]
+    soft_proxy: Path, tmp_path: Path, write_recipe_file: Callable[..., Path]
 ) -> None:
-    plans = [
-        proxyds.plan_build(write_recipe_file(text))
-        for text in (RECIPE, RECIPE.replace("soft_labels: true", "soft_labels: false"))
-    ]
-    assert [each.name for each in plans[0].probes] == [each.name for each in plans[1].probes]
+    assert proxyds.read_manifest(soft_proxy).has_soft_labels
     built = proxyds.build(write_recipe_file(RECIPE.replace("soft_labels: true", "soft_labels: false")), tmp_path / "p")
     assert next(each for each in built.manifest.stages if each.stage == "probes").was_stored
     assert not built.manifest.has_soft_labels
     assert "soft_label" not in built.folder.joinpath("README.md").read_text()
 
 
-def list_runs(proxy: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[Run]:
+def list_runs(proxy: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str, trainer: object = None) -> list[Run]:
     """Lists the trainings of a check, and trains none of them."""
     listed: list[Run] = []
 
@@ -118,7 +117,7 @@ def list_runs(proxy: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> 
     real = check_module.list_check_runs
     monkeypatch.setattr(check_module, "list_check_runs", stop)
     with pytest.raises(KeyboardInterrupt):
-        proxyds.check(proxy, overrides=["check={draws: 1, full_seeds: 1}", *overrides])
+        proxyds.check(proxy, overrides=["check={draws: 1, full_seeds: 1}", *overrides], trainer=trainer)
     return listed
 
 
@@ -130,7 +129,7 @@ def test_all_that_is_trained_on_parts_learns_them_and_all_on_everything_labels(
     }
     assert {name for name, targets in learned.items() if targets.ndim == 1} == {FULL}
     assert {FULL, PROXY, "random", "stratified", FEWER_EPOCHS} == set(learned)
-    assert learned[PROXY] == pytest.approx(soft_labels_of(eight_soft))
+    assert learned[PROXY] == pytest.approx(soft_labels_of(eight_soft), rel=1e-4, abs=1e-7)
     assert {len(targets) for name, targets in learned.items() if name in (FULL, FEWER_EPOCHS)} == {1295}
 
 
@@ -237,6 +236,107 @@ def test_a_recipe_that_says_otherwise_than_the_manifest_is_refused(soft_proxy: P
         audit_proxy(proxy.write(tmp_path / "p"))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "manifest"),
+    [(b"  soft_labels: true\n", True), (b"", False)],
+    ids=["left out of the recipe", "of the manifest"],
+)
+def test_a_recipe_and_a_manifest_of_which_one_is_silent_are_refused(
+    recipe: bytes, manifest: bool, soft_proxy: Path, tmp_path: Path
+) -> None:
+    proxy = Proxy(soft_proxy)
+    assert proxy.files["recipe.yaml"].count(b"  soft_labels: true\n") == 1
+    proxy.files["recipe.yaml"] = (
+        proxy.files["recipe.yaml"].replace(recipe, b"") if recipe else proxy.files["recipe.yaml"]
+    )
+    training = {name: value for name, value in proxy.manifest["training"].items() if name != "soft_labels"}
+    proxy.set("training", value=training | ({"soft_labels": True} if manifest else {}))
+    if not manifest:  # as proxies without soft labels are
+        for name in [each for each in proxy.files if each.startswith("data/")]:
+            proxy.set_table(name, proxy.table(name).drop_columns(["soft_label"]))
+    proxy.sign()
+    with pytest.raises(ArtifactError, match="soft_labels"):
+        audit_proxy(proxy.write(tmp_path / "p"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["full_training: {batch_size: 64}", "controls: [k-center]", "architectures: 5"],
+    ids=["other batches", "controls", "few"],
+)
+def test_a_dry_run_says_what_a_check_would_train(
+    more: str, tmp_path: Path, write_recipe_file: Callable[..., Path]
+) -> None:
+    text = RECIPE.replace("depth: 8", "depth: [8, 14]") + f"check: {{draws: 1, full_seeds: 1, {more}}}\n"
+    plan = proxyds.plan_build(write_recipe_file(text))
+    assert plan.check is not None
+    assert {each.dataset for each in plan.check.runs} >= {FULL, PROXY, FEWER_EPOCHS}
+    assert all((each.expected_seconds or 0) > 0 for each in plan.check.runs if each.n_stored < each.n_runs)
+
+
+def test_several_trainings_of_the_probes_leave_them_those_of_the_first(
+    soft_proxy: Path, tmp_path: Path, write_recipe_file: Callable[..., Path]
+) -> None:
+    several = proxyds.build(write_recipe_file(RECIPE + "probes: {seeds: 2}\n"), tmp_path / "p")
+    expected = dict(
+        zip(proxyds.read_tables(soft_proxy).data["sample_id"].to_pylist(), soft_labels_of(soft_proxy), strict=True)
+    )
+    rows = zip(
+        proxyds.read_tables(several.folder).data["sample_id"].to_pylist(), soft_labels_of(several.folder), strict=True
+    )
+    shared = [(row, expected[name]) for name, row in rows if name in expected]
+    assert len(shared) > 5
+    assert all((row == of_one).all() for row, of_one in shared)
+
+
+def test_they_are_read_from_several_files_in_the_order_of_the_samples(tmp_path: Path) -> None:
+    log_p = np.log(np.random.default_rng(0).dirichlet(np.ones(5), 10)).astype(np.float32)
+    for number, (first, after) in enumerate(((0, 4), (4, 8), (8, 10))):
+        np.save(tmp_path / f"{number}.npy", log_p[first:after])
+    files = tuple(SimpleNamespace(path=tmp_path / f"{number}.npy") for number in range(3))
+    whole = SoftLabels(files, (0, 4, 8), np.arange(10), "of ten")
+    assert whole.read() == pytest.approx(np.exp(log_p))
+    some = whole.take(np.array([1, 3, 4, 9]))
+    assert some.read() == pytest.approx(np.exp(log_p[[1, 3, 4, 9]]))
+    assert some.take(np.array([False, False, True, True])).read() == pytest.approx(np.exp(log_p[[4, 9]]))
+    two = replace(some, kept=np.array([0, 3])).read()
+    assert two == pytest.approx(
+        np.exp(log_p[[1, 3, 4, 9]])[:, [0, 3]] / np.exp(log_p[[1, 3, 4, 9]])[:, [0, 3]].sum(1)[:, None]
+    )
+    assert whole.take(np.zeros(0, np.int64)).read().size == 0
+
+
+def test_the_draw_that_is_the_proxy_learns_what_the_proxy_says(
+    eight_soft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Proxy(eight_soft)
+    for name in [each for each in proxy.files if each.startswith("data/train-")]:
+        table = proxy.table(name)
+        turned = [row[1:] + row[:1] for row in table["soft_label"].to_pylist()]
+        field = table.schema.field("soft_label")
+        column = pa.array(turned, field.type)
+        proxy.set_table(name, table.set_column(table.column_names.index("soft_label"), field, column))
+    proxy.sign()
+    learned = {
+        (run.training_set.dataset, run.training_set.draw_seed): run.job.train.read_targets()
+        for run in list_runs(proxy.write(tmp_path / "p"), monkeypatch, "check.draws=2")
+        if run.job
+    }
+    own, expected = learned[PROXY, 0], soft_labels_of(eight_soft)
+    assert own == pytest.approx(np.roll(expected, -1, axis=1), rel=1e-4, abs=1e-7)
+    assert learned[PROXY, 1].argmax(1).tolist() != learned[PROXY, 0].argmax(1).tolist()
+
+
+def test_a_check_by_a_trainer_learns_labels(eight_soft: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = list_runs(eight_soft, monkeypatch, trainer=train_nothing)
+    assert runs
+    assert {run.job.train.read_targets().ndim for run in runs if run.job} == {1}
+
+
+def train_nothing(network: Any, train: Any, *, seed: int, device: str) -> Any:
+    return network
+
+
 @pytest.mark.e2e
 def test_a_check_finds_the_probe_of_the_build_and_prices_it_for_every_way_to_search(
     eight_soft: Path, tmp_path: Path
@@ -250,9 +350,9 @@ def test_a_check_finds_the_probe_of_the_build_and_prices_it_for_every_way_to_sea
         tmp_path / "p",
         overrides=["check={draws: 2, full_seeds: 2}"],
         store=store,
-        on_progress=lambda step: ended.append(step.stage) if isinstance(step, StageEnded) and step.was_stored else None,
+        on_progress=lambda step: ended.append(step.stage) if isinstance(step, StageEnded) else None,
     )
-    assert {"probes", "soft labels"} <= set(ended)
+    assert not {"probes", "soft labels"} & set(ended)  # the store has them
     evidence = checked.manifest.evidence
     assert evidence is not None
     assert not evidence.failures
@@ -270,3 +370,6 @@ def test_a_check_finds_the_probe_of_the_build_and_prices_it_for_every_way_to_sea
     assert random == pytest.approx(teaching + trained + full, rel=0.3)  # the finalist need not be the dearest
     assert random > teaching + trained
     audit_proxy(checked.folder)
+    again = proxyds.plan_check(checked.folder, overrides=["check.controls=[easiest]"], store=store)
+    assert all(each.n_stored == each.n_runs for each in again.runs if each.dataset != "easiest")
+    assert sum(each.n_stored for each in again.runs if each.dataset == "easiest") == 0

@@ -73,6 +73,7 @@ _DATA_TYPES = {
     pa.bool_(): "sc:Boolean",
     pa.string(): "sc:Text",
 }
+_OF_SOFT_LABELS = f"The column {SOFT_LABEL} holds the probability that the probe {{}} gives each label."
 _PARQUET = "application/x-parquet"
 _CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 MAX_CROISSANT_BYTES = 32_000_000
@@ -229,7 +230,7 @@ def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
         ],
         "dataAnnotationProtocol": [
             "Labels are the source's. The columns of cases and importances were computed from the probes' answers.",
-            *_describe_soft_labels(manifest),
+            *([_OF_SOFT_LABELS.format(manifest.heaviest.name)] if manifest.has_soft_labels else []),
         ],
         "dataBiases": biases,
         "dataUseCases": [
@@ -239,11 +240,6 @@ def _describe_responsibly(manifest: Manifest) -> dict[str, str | list[str]]:
         "dataLimitations": [*_list_limits(manifest)],
         "personalSensitiveInformation": ["What the source holds of it is here too. Nobody looked for it."],
     }
-
-
-def _describe_soft_labels(manifest: Manifest) -> list[str]:
-    text = f"The column {SOFT_LABEL} holds the probability that the probe {manifest.heaviest.name} gives each label."
-    return [text] if manifest.has_soft_labels else []
 
 
 def _name_space(manifest: Manifest) -> str:

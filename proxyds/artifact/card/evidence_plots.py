@@ -20,6 +20,7 @@ from proxyds.artifact.evidence_records import HALVING, EvidenceRecord, SearchRec
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     AT_ONE_RATIO,
+    BY_ACCURACY,
     BY_BOTH,
     FEWER_EPOCHS,
     FLOPS,
@@ -240,7 +241,10 @@ def _draw_ratios(evidence: EvidenceRecord) -> Figure:
     figure, axes = new_axes(height=3.8)
     methods = evidence.at_one_ratio
     for shift, method in zip(np.linspace(-0.012, 0.012, len(methods)), methods, strict=True):
-        points = sorted((m for m in evidence.methods if m.method == method and m.ratio), key=lambda m: m.ratio or 0)
+        points = sorted(
+            (m for m in evidence.methods if m.method == method and m.ratio and m.ranked_by == BY_ACCURACY),
+            key=lambda m: m.ratio or 0,
+        )
         x = [(each.ratio or 0) * 10**shift for each in points]
         taus = [each.statistics["tau"] for each in points]
         values = [np.nan if tau.value is None else tau.value for tau in taus]

@@ -55,7 +55,7 @@ class Training(Section):
     soft_labels: bool = Field(
         False,
         description="Whether networks learn what the heaviest probe makes of each image, a probability for every label, in place of its "
-        "label. Probes, and trainings on everything, always learn labels.",
+        "label. Probes, and trainings on everything in full, always learn labels.",
     )
 
     @model_validator(mode="after")
