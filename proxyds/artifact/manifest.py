@@ -146,6 +146,10 @@ class TrainerRecord(Part):
             raise ValueError(f"must leave all to the trainer, found {', '.join(others)} besides")
         return value
 
+    def list_settings(self) -> dict[str, Any]:
+        """Lists how networks were trained: by whom."""
+        return self.model_dump()
+
 
 class TrainingRecord(Training):
     """The recipe's section `training` as run; see `TrainerRecord` where a program's own trainer ran."""
@@ -158,6 +162,10 @@ class TrainingRecord(Training):
     @classmethod
     def _has_former_defaults(cls, value: Any) -> Any:
         return {**FORMER_SETTINGS, **value} if isinstance(value, dict) else value
+
+    def list_settings(self) -> dict[str, Any]:
+        """Lists how networks were trained, by setting: also what is left out where it is the default."""
+        return {name: getattr(self, name) for name in Training.model_fields}
 
 
 TRAINED_BY = ("(shipped loop)", "(own trainer)")

@@ -26,8 +26,6 @@ from proxyds.artifact.manifest import (
     RECIPE,
     TABLES,
     Manifest,
-    TrainerRecord,
-    TrainingRecord,
     has_table,
     list_configs,
 )
@@ -368,15 +366,8 @@ def _list_settings(manifest: Manifest) -> dict[str, Any]:
         "selection.method": manifest.draw.method,
         "selection.ratio": manifest.draw.ratio,
         "selection.draw": manifest.draw.law,
-        **{f"training.{name}": value for name, value in _list_training(training).items()},
+        **({} if training is None else {f"training.{name}": value for name, value in training.list_settings().items()}),
     }
-
-
-def _list_training(training: TrainingRecord | TrainerRecord | None) -> dict[str, Any]:
-    """Lists how networks were trained, by setting; also what a section leaves out where it is its default."""
-    if isinstance(training, TrainingRecord):
-        return {name: getattr(training, name) for name in Training.model_fields}
-    return {} if training is None else training.model_dump()
 
 
 _ABSENT = {
