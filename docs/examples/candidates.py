@@ -60,8 +60,9 @@ def train(
 
 if __name__ == "__main__":
     proxy, out = sys.argv[1:]
-    data, held_out = proxyds.torch_dataset(proxy), proxyds.torch_dataset(proxy, "validation")
     recipe = proxyds.read_recipe(Path(proxy, "recipe.yaml"))
+    data = proxyds.torch_dataset(proxy, soft_labels=recipe.training.soft_labels)
+    held_out = proxyds.torch_dataset(proxy, "validation")
     with Path(out).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["architecture", "accuracy", "n_parameters"])

@@ -196,6 +196,6 @@ def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
     if not ways:
         return (
             f"{told} If it stays so, neither more draws nor all {n_in_space:,} architectures of the space settle it. Train longer, or give "
-            "the space choices that differ more; or take random samples, which cost nothing to choose."
+            "the space choices that differ more; or take random samples, which nobody has to choose."
         )
     return f"{told} If it stays so, {' or '.join(ways)} would settle it."

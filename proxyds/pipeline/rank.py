@@ -99,6 +99,10 @@ def rank(
             f"The check's networks were trained by a program's own trainer, {trainer.name} (code {trainer.sha256[:12]}): chances and "
             "expectations hold for candidates that it trained."
         )
+    elif manifest.has_soft_labels and manifest.evidence is not None:
+        notes.append(
+            "The check's networks learned soft labels: chances hold for candidates that learned the column soft_label."
+        )
     if manifest.protocol == "paper" and manifest.evidence is not None:
         notes.append("The check's test samples chose this proxy, too (the paper's protocol): chances may flatter.")
     return replace(ranking, notes=(*ranking.notes, *notes))

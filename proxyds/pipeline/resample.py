@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -221,7 +222,9 @@ def apply(
         indexed = {
             table: (_find_samples(session.data, table, rows, parent, name), rows) for table, rows in indexes.items()
         }
-        session.clock.end_stage("source")
+        learned = parent.training is not None and parent.training.list_settings().get("soft_labels")
+        lacking = "the proxy has no soft labels, which an index does not list; build it from its recipe to have them"
+        session.clock.end_stage("source", warning=lacking if learned else "")
         if existing is not None and not force:
             if (existing.index_of, existing.source.fingerprint) != (index_of, session.data.facts.fingerprint):
                 raise another_proxy(out, existing)
@@ -321,8 +324,8 @@ def _read_changed_recipe(
         )
     if after.training.soft_labels:
         raise RecipeError(
-            "training.soft_labels: nothing is trained here, and the heaviest probe must be asked for soft labels of other samples; build a "
-            "proxy with that recipe, which finds the probes in the store"
+            "training.soft_labels: must be false for a proxy that is drawn again, it is true: only a build asks the heaviest probe for soft "
+            f"labels of other samples. Build with the same changes, which finds the probes in the store: proxyds build {shlex.quote(f'{name}/{RECIPE}')} -o DIR --set ..."
         )
     method = METHODS[after.selection.method]
     if not method.needs <= {"cases"} and not (method.is_weighting and after.selection.method == parent.draw.method):
