@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -325,7 +324,7 @@ def _read_changed_recipe(
     if after.training.soft_labels:
         raise RecipeError(
             "training.soft_labels: must be false for a proxy that is drawn again, it is true: only a build asks the heaviest probe for soft "
-            f"labels of other samples. Build with the same changes, which finds the probes in the store: proxyds build {shlex.quote(f'{name}/{RECIPE}')} -o DIR --set ..."
+            f"labels of other samples. Build from {name}/{RECIPE} with the same changes, which finds the probes in the store"
         )
     method = METHODS[after.selection.method]
     if not method.needs <= {"cases"} and not (method.is_weighting and after.selection.method == parent.draw.method):
