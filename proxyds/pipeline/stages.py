@@ -353,8 +353,10 @@ def ask_soft_labels(session: Session, architectures: Sequence[Architecture]) -> 
     teacher = find_teacher(session, architectures)
     if teacher is None:
         return None
-    if not are_stored(teacher, session.store):
-        weights = find_weights(teacher, session.store) or session.run([teacher.task])[0].entry
+    weights = find_weights(teacher, session.store)
+    if weights is None and not are_stored(teacher, session.store):
+        weights = session.run([teacher.task])[0].entry
+    if weights is not None:  # a build records the stage, whether the store has its results or not
         results = session.run(soft_label_tasks(teacher, weights, session.device))
         session.clock.end_stage(SOFT_LABELS, results, count_flops(teacher))
     return name_soft_labels(teacher, session.store)
