@@ -22,6 +22,7 @@ if (ranking := proxyds.rank(proxy, list(results.values()))).order_only:
     sys.exit()
 while not (ranking := proxyds.rank(proxy, list(results.values()))).is_settled:
     following = ranking.to_train[0]
-    results[following]["full_accuracy"] = train(make(shapes[following]), data, test, recipe, on_everything=True)
+    accuracy, _ = train(make(shapes[following]), data, test, recipe, on_everything=True)
+    results[following]["full_accuracy"] = accuracy
     print(f"{following}: {results[following]['full_accuracy']:.1%} on everything")
 print(f"take {ranking.best_known}: the best of all with a chance of {ranking.chance_of_known:.0%}")

@@ -60,11 +60,12 @@ COLUMNS = pa.schema(
         **dict.fromkeys(("draw_seed", "training_seed", "n_samples", "n_labels", "n_steps"), _WHOLE),
         "n_epochs": _REAL,
         "run_flops": _WHOLE,
-        **dict.fromkeys(("accuracy", "evaluation_accuracy", "loss", "training_seconds", "test_seconds"), _REAL),
+        **dict.fromkeys(("accuracy", "evaluation_accuracy", "loss", "evaluation_loss"), _REAL),
+        **dict.fromkeys(("training_seconds", "test_seconds"), _REAL),
         **dict.fromkeys(("device", "origin"), _TEXT),
     }
 )
-LATER_COLUMNS = ("n_labels", "evaluation_accuracy", "loss")
+LATER_COLUMNS = ("n_labels", "evaluation_accuracy", "loss", "evaluation_loss")
 """Columns that tables of older proxies lack: they came with formats 1.2 and 2.0."""
 
 
@@ -80,6 +81,7 @@ class Measured:
         left_out: Architectures that lack a run.
         on_evaluation: Of those that were measured on the evaluation samples too, the accuracies there, as `accuracies`.
         losses: Of those whose loss on test samples is known, this, as `accuracies`.
+        losses_on_evaluation: The same on the evaluation samples.
     """
 
     names: list[str]
@@ -89,6 +91,7 @@ class Measured:
     left_out: tuple[str, ...]
     on_evaluation: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
     losses: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
+    losses_on_evaluation: dict[tuple[str, float], NDArray[np.float64]] = field(default_factory=dict)
 
     def count_draws(self, dataset: str, ratio: float) -> int:
         """Counts the draws of a data set; 1 where there is no training, as of a ranking that costs nothing."""
@@ -161,6 +164,7 @@ def collect_accuracies(runs: pa.Table, planned: Sequence[str] = ()) -> Measured:
         draws={key: np.array([draw for draw, _ in sorted(of_set)]) for key, of_set in repeats.items()},
         on_evaluation=collect("evaluation_accuracy"),
         losses=collect("loss"),
+        losses_on_evaluation=collect("evaluation_loss"),
         left_out=tuple(dict.fromkeys(name for name in [*ordered, *planned] if name not in kept)),
     )
 

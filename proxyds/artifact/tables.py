@@ -414,7 +414,9 @@ def _check_ranking(folder: Path, evidence: EvidenceRecord, ratio: float, table: 
         and all(0 <= (row["evaluation_accuracy"] or 0) <= 1 for row in rows)
         and all(min(row["forward_flops"], row["training_flops"], row["n_parameters"]) >= 0 for row in rows)
         and all(_is_cost(row[name], is_known=row["origin"] == "trained") for row in rows for name in _SECONDS_OF_RUNS)
-        and all(_is_cost(row["run_flops"]) and _is_cost(row["loss"]) for row in rows)
+        and all(
+            _is_cost(row["run_flops"]) and all(map(_is_cost, (row["loss"], row["evaluation_loss"]))) for row in rows
+        )
         and all(_is_cost(row["n_epochs"], is_known=row["run_flops"] is not None) for row in rows)
         and len({tuple(row[name] for name in _KEY_OF_RUNS) for row in rows}) == len(rows)
     )

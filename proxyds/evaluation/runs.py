@@ -46,7 +46,7 @@ from proxyds.training.loop import count_steps
 from proxyds.training.model import PixelNetwork
 
 STAGE = "check"
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 DrawAgain = Callable[[float, int], Drawn | None]
 """Takes a ratio and a draw's number; returns what is drawn, or None where the importances are not computed yet."""
@@ -287,13 +287,14 @@ def _test(network: PixelNetwork, job: RunJob) -> dict[str, float | None]:
     accuracy, loss = measure_network(prepared, pixels, job.held_out.labels)
     test_seconds = time.perf_counter() - started
     del pixels  # before the others are read
-    evaluation_accuracy = None
+    evaluation_accuracy = evaluation_loss = None
     if job.evaluation is not None:
-        evaluation_accuracy, _ = measure_network(prepared, job.evaluation.pixels(), job.evaluation.labels)
+        evaluation_accuracy, evaluation_loss = measure_network(prepared, job.evaluation.pixels(), job.evaluation.labels)
     return {
         "accuracy": accuracy,
         "evaluation_accuracy": evaluation_accuracy,
         "loss": loss,
+        "evaluation_loss": evaluation_loss,
         "test_seconds": test_seconds,
     }
 
@@ -316,7 +317,7 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None]) -> pa.Tab
             **describe_architecture(run.architecture),
             **vars(each),  # of this and of what was measured the table takes its own columns
             **measured,
-            "loss": measured["loss"] if math.isfinite(measured["loss"]) else None,
+            **{name: _finite(measured[name]) for name in ("loss", "evaluation_loss")},
             "n_labels": run.job.n_labels,
             "n_epochs": n_epochs,
             "run_flops": None if n_steps is None else run.flops,
@@ -325,6 +326,10 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None]) -> pa.Tab
         }
         rows.append(row)
     return make_runs_table(rows)
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def show_together(tasks: Sequence[Task], runs: Sequence[Run], on_progress: OnProgress) -> OnProgress:

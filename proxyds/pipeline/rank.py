@@ -52,8 +52,9 @@ def rank(
     Args:
         proxy: A folder, `user/name@v1.0.0` on the Hub, or an address; no images are fetched.
         results: Path of a CSV, JSON or parquet file, a data frame, rows as mappings, or a mapping from names to accuracies.
-            Columns: `architecture`, `accuracy`; where there are any `draw_seed`, `training_seed`, `n_parameters`, `forward_flops`, and
-            `full_accuracy`, which is on the source's test samples.
+            Columns: `architecture`, `accuracy`; where there are any `draw_seed`, `training_seed`, `n_parameters`, `forward_flops`;
+            `full_accuracy`, which is on the source's test samples; and `loss`, the mean cross-entropy with the true labels, in nats,
+            which candidates rank by where the check's networks learned soft labels.
         space: Candidates at hand, as `proxyds.Recipe(space=...)` takes them: to count parameters and FLOPs that the results do not give.
             Those of the proxy's recipe need not be passed where their names stand in the check.
         confidence: With which the best candidate is on the shortlist, in [0.5, 1).

@@ -331,6 +331,7 @@ def test_seeds_and_ratio_have_defaults_whether_the_columns_are_there_or_empty(
         *("n_samples", "n_labels", "n_steps", "n_epochs", "run_flops", "training_seconds", "test_seconds", "device"),
         "evaluation_accuracy",
         "loss",
+        "evaluation_loss",
     }
 
 

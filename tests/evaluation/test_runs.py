@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -440,6 +441,7 @@ def finish(runs: Sequence[Run], store: Store) -> list[Done | None]:
             about = {
                 "accuracy": number / 100,
                 "loss": 1.5 + number,
+                "evaluation_loss": math.inf,
                 "losses": [1.0],
                 "training_seconds": 2.0,
                 "test_seconds": 0.5,
@@ -504,6 +506,7 @@ def test_a_row_says_what_was_trained_on_what_and_what_it_took(
         "accuracy": 0.0,
         "evaluation_accuracy": None,
         "loss": 1.5,
+        "evaluation_loss": None,
         "training_seconds": 2.0,
         "test_seconds": 0.5,
         "device": "cpu x86_64",
@@ -689,7 +692,7 @@ def train_once(
     about = json.loads((folder / "run.json").read_text())
     assert about.pop("training_seconds") > 0
     assert about.pop("test_seconds") > 0
-    assert set(about) == {"accuracy", "evaluation_accuracy", "loss", "losses"}
+    assert set(about) == {"accuracy", "evaluation_accuracy", "loss", "evaluation_loss", "losses"}
     return about
 
 
@@ -766,9 +769,10 @@ def test_a_run_is_measured_on_evaluation_samples_besides_and_nothing_else_change
     alone = train_once(tmp_path / "alone", train, held_out, n_steps=60)
     both = train_once(tmp_path / "both", train, held_out, n_steps=60, evaluation=others)
     swapped = train_once(tmp_path / "swapped", train, others, n_steps=60, evaluation=held_out)
-    assert alone.pop("evaluation_accuracy") is None
-    assert both.pop("evaluation_accuracy") == swapped["accuracy"]
-    assert swapped["evaluation_accuracy"] == alone["accuracy"]
+    for name in ("accuracy", "loss"):
+        assert alone.pop(f"evaluation_{name}") is None
+        assert both.pop(f"evaluation_{name}") == swapped[name]
+        assert swapped[f"evaluation_{name}"] == alone[name]
     assert both == alone
 
 
@@ -810,8 +814,7 @@ def test_a_loss_that_is_no_number_is_not_in_the_table(train: Samples, held_out: 
     results = finish(runs, Store(tmp_path / "store"))
     first = results[0]
     assert first is not None
-    (first.entry.folder / "run.json").write_text(
-        json.dumps({"accuracy": 0.5, "loss": float("inf"), "losses": [], "training_seconds": 1, "test_seconds": 1})
-    )
+    about = json.loads((first.entry.folder / "run.json").read_text())
+    (first.entry.folder / "run.json").write_text(json.dumps({**about, "loss": math.inf}))
     losses = [row["loss"] for row in tabulate_runs(runs, results).to_pylist()]
     assert losses.count(None) == 1

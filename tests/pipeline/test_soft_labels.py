@@ -350,6 +350,26 @@ def train_nothing(network: Any, train: Any, *, seed: int, device: str) -> Any:
     return network
 
 
+def _rank_by_loss(checked: Path) -> None:
+    """Ranks a check's own networks by what they reached on the split `validation`, whose losses count once all are given."""
+    runs = proxyds.open(checked).runs
+    first = runs[(runs["dataset"] == "proxy") & (runs["draw_seed"] == 0)]
+    assert (first["evaluation_loss"] > 0).all()
+    results = [
+        {"architecture": f"like {row.architecture}", "accuracy": row.evaluation_accuracy, "loss": row.evaluation_loss}
+        for row in first.itertuples()
+    ]
+    ranking = proxyds.rank(checked, results)
+    assert ranking.uses_loss
+    assert "by loss" in str(ranking)
+    without = proxyds.rank(checked, [*results[:-1], {**results[-1], "loss": None}])
+    assert not without.uses_loss
+    assert any("loss" in note for note in without.notes)
+    in_bits = proxyds.rank(checked, [{**each, "loss": 1e3 * each["loss"]} for each in results])
+    assert [each.name for each in in_bits.candidates] == [each.name for each in without.candidates]
+    assert any("nats" in note for note in in_bits.notes)
+
+
 @pytest.mark.e2e
 def test_a_check_finds_the_probe_of_the_build_and_prices_it_for_every_way_to_search(
     eight_soft: Path, tmp_path: Path
@@ -383,6 +403,7 @@ def test_a_check_finds_the_probe_of_the_build_and_prices_it_for_every_way_to_sea
     assert random == pytest.approx(teaching + trained + full, rel=0.3)  # the finalist need not be the dearest
     assert random > teaching + trained
     audit_proxy(checked.folder)
+    _rank_by_loss(checked.folder)
     again = proxyds.plan_check(checked.folder, overrides=["check.controls=[easiest]"], store=store)
     assert all(each.n_stored == each.n_runs for each in again.runs if each.dataset != "easiest")
     assert sum(each.n_stored for each in again.runs if each.dataset == "easiest") == 0

@@ -58,6 +58,9 @@ def rank(
                               proxy's search space
     forward_flops             of one image; tells what the shortlist costs
     full_accuracy             of candidates already trained on everything
+    loss                      mean cross-entropy with the true labels of the
+                              same samples; where the check's networks learned
+                              soft labels, candidates rank by it
 
     The proxy's own check tells what to expect on everything. Train the first few, add their full_accuracy and run the command again:
     it says when to stop.

@@ -5,6 +5,8 @@ its number of parameters, with normal deviations that differ from architecture t
 Analysis, 2013, section 14.2: flat prior, Student's t). Log odds, since accuracies are bounded and scatter less near their
 ends. Parameters, since short training ranks large networks too low (`rank_metrics.add_parameters`).
 
+Where networks learn soft labels, the logarithm of the loss may take the place of the log odds of accuracies on the proxy.
+
 An accuracy on the proxy has the noise of its trainings. The regression is fitted to accuracies that have it, too. Where
 candidates were trained more or less often than the check's architectures, the normal equations are corrected by the difference
 in noise (Fuller, Measurement Error Models, 1987, section 2.2).
@@ -35,7 +37,7 @@ class Architectures:
     """What is known of some architectures.
 
     Attributes:
-        on_proxy: (n,) log odds of the accuracy on the proxy, the mean of trainings.
+        on_proxy: (n,) what trainings on the proxy tell, their mean: log odds of the accuracy; or logarithms of the loss, with a minus.
         n_runs: (n,) how many trainings that is the mean of.
         log_parameters: (n,) logarithm of the number of parameters; None where unknown.
         on_everything: (n,) log odds of the accuracy on everything; NaN where unknown.
@@ -70,7 +72,7 @@ class Model:
 
     Attributes:
         fitted: The architectures that it is fitted to.
-        noise: Variance of one training's log odds on the proxy; 0 where unknown.
+        noise: Variance of what one training on the proxy tells; 0 where unknown.
         uses_parameters: Whether the number of parameters counts.
     """
 
@@ -159,7 +161,7 @@ def fit_model(known: Architectures, candidates: Architectures, is_fitted: NDArra
         known: The check's architectures.
         candidates: All candidates, m.
         is_fitted: (m,) which of them it is fitted to besides: their accuracy on everything is known.
-        noise: Variance of one training's log odds on the proxy.
+        noise: Variance of what one training on the proxy tells.
     """
     fitted = known.join(candidates.take(is_fitted))
     differ = fitted.log_parameters is not None and np.ptp(fitted.log_parameters) > 0
@@ -171,6 +173,12 @@ def to_log_odds(accuracies: Floats) -> Floats:
     within = np.clip(accuracies, ENDS, 1 - ENDS)
     odds: Floats = np.log(within / (1 - within))
     return odds
+
+
+def from_losses(losses: Floats) -> Floats:
+    """Turns losses, in nats, into what grows as networks get better, without ends, as log odds do."""
+    score: Floats = -np.log(np.maximum(losses, ENDS))
+    return score
 
 
 def to_accuracy(log_odds: Floats) -> Floats:

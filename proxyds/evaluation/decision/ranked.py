@@ -80,6 +80,7 @@ class Ranking(Readable):
         steps: What would help most.
         n_fitted: Architectures that the expectations rest on; 0 without evidence.
         uses_parameters: Whether the number of parameters counts in them.
+        uses_loss: Whether the loss on the proxy counts in them, not the accuracy.
         order_only: Why there is only an order, by accuracy on the proxy; None where there are chances and a shortlist.
         notes: What must be known of this ranking, a sentence each.
     """
@@ -99,6 +100,7 @@ class Ranking(Readable):
     steps: tuple[NextStep, ...] = ()
     n_fitted: int = 0
     uses_parameters: bool = False
+    uses_loss: bool = False
     order_only: str | None = None
     notes: tuple[str, ...] = ()
 

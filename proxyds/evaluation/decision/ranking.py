@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from proxyds.artifact.evidence_records import EvidenceRecord
-from proxyds.artifact.ranking_table import FULL, PARAMETERS, PROXY, Measured, best_first, collect_accuracies
+from proxyds.artifact.ranking_table import BY_LOSS, FULL, PARAMETERS, PROXY, Measured, best_first, collect_accuracies
 from proxyds.evaluation.decision.prediction import (
     ENDS,
     Architectures,
@@ -20,6 +20,7 @@ from proxyds.evaluation.decision.prediction import (
     find_full_noise,
     find_noise,
     fit_model,
+    from_losses,
     to_log_odds,
 )
 from proxyds.evaluation.decision.ranked import NextStep, RankedCandidate, Ranking
@@ -79,13 +80,18 @@ def rank_candidates(
         why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them, or build a proxy for a larger space."
         return _order(candidates, means, confidence, why)
     way, notes = (PROXY, evidence.own_ratio), list[str]()
+    if (
+        evidence.of(PROXY, evidence.own_ratio, BY_LOSS) is None
+    ):  # its networks learned labels, so that losses rank badly
+        measured = replace(measured, losses={}, losses_on_evaluation={})
     if measured_on == "validation" and way in measured.on_evaluation:
-        measured = replace(measured, accuracies={**measured.accuracies, way: measured.on_evaluation[way]})
+        measured = _take_validation(measured, way)
     elif measured_on == "validation":
         notes.append("The check measured on test samples alone: these stand for the split validation.")
     if unlike := _explain_unlike(means, measured.accuracies[way]):
         return _order(candidates, means, confidence, unlike)
-    notes += _note_known(candidates, measured)
+    measured, of_losses = _weigh_losses(candidates, measured, way)
+    notes += [*of_losses, *_note_known(candidates, measured)]
     candidates = [_take_known(each, measured) for each in candidates]
     expected = expect(candidates, measured, evidence.own_ratio, derive_seed(seed, "rank"), n_test=n_test)
     ranking = _decide(candidates, means, expected, evidence, confidence)
@@ -104,6 +110,7 @@ class Expected:
         model: Fitted to the check's architectures and the candidates that are known.
         before: Fitted to the check's architectures alone.
         learned: (m,) bool, candidates that the model is fitted to besides.
+        uses_loss: Whether losses on the proxy count, not accuracies.
     """
 
     samples: Floats
@@ -111,6 +118,7 @@ class Expected:
     model: Model
     before: Model
     learned: NDArray[np.bool_]
+    uses_loss: bool = False
 
 
 def expect(
@@ -131,13 +139,49 @@ def expect(
         n_samples: How many, at most.
         n_test: The source's test samples; None where unknown.
     """
+    if not (uses_loss := (PROXY, own_ratio) in measured.losses and _have_losses(candidates)):
+        measured = replace(measured, losses={})
     known, asked, noise = _align(candidates, measured, own_ratio, n_test)
     is_of_check = np.isin([each.name for each in candidates], measured.names)
     learned = ~is_of_check & np.isfinite(asked.on_everything)
     model = fit_model(known, asked, learned, noise)
     before = fit_model(known, asked, np.zeros(len(candidates), np.bool_), noise)
     n_samples = min(n_samples, max(MAX_DRAWN // len(candidates), 100))
-    return Expected(model.sample(asked, n_samples, seed), asked, model, before, learned)
+    return Expected(model.sample(asked, n_samples, seed), asked, model, before, learned, uses_loss)
+
+
+def _take_validation(measured: Measured, way: tuple[str, float]) -> Measured:
+    """Takes what a data set's networks reached on the split `validation` for what they reached on test samples."""
+    losses = {way: measured.losses_on_evaluation[way]} if way in measured.losses_on_evaluation else {}
+    return replace(measured, accuracies={**measured.accuracies, way: measured.on_evaluation[way]}, losses=losses)
+
+
+def _have_losses(candidates: Sequence[Candidate]) -> bool:
+    """Tells whether the loss of every training on the proxy is given."""
+    return all(run.loss is not None for each in candidates for run in each.runs)
+
+
+def _weigh_losses(
+    candidates: Sequence[Candidate], measured: Measured, way: tuple[str, float]
+) -> tuple[Measured, list[str]]:
+    """Leaves the check's losses out where those of candidates are unlike them; says where losses are given and do not count, or are missing."""
+    if way not in measured.losses:
+        given = any(run.loss is not None for each in candidates for run in each.runs)
+        why = "The column loss does not count: networks of the check learned labels, or their losses are not known."
+        return measured, [why] if given else []
+    if not _have_losses(candidates):
+        return measured, [
+            "The check's networks learned soft labels, and it measured their losses. Give loss for every training, the mean cross-entropy "
+            "with the true labels of the same samples. Candidates then rank by it."
+        ]
+    own = measured.losses[way].mean(axis=0)
+    means = np.array([np.mean([run.loss for run in each.runs]) for each in candidates], float)
+    if _are_far(from_losses(means), from_losses(own)).mean() <= 0.5:
+        return measured, []
+    return replace(measured, losses={}), [
+        f"Losses do not count, accuracies do: most lie outside of the check's on the proxy, {own.min():.3g} to {own.max():.3g}. Is the "
+        "loss the mean cross-entropy with the true labels, in nats?"
+    ]
 
 
 def _order(candidates: Sequence[Candidate], means: Floats, confidence: float, why: str) -> Ranking:
@@ -151,17 +195,24 @@ def _order(candidates: Sequence[Candidate], means: Floats, confidence: float, wh
 
 def _explain_unlike(means: Floats, own: Floats) -> str | None:
     """Says where the candidates' accuracies are unlike the check's: they were trained or measured otherwise."""
-    low, high = float(own.mean(axis=0).min()), float(own.mean(axis=0).max())
-    margin = RANGE_MARGIN * (high - low)
-    outside = (means < low) | (means > high)
-    far = (means < low - margin) | (means > high + margin)
-    if far.mean() <= 0.5:
+    of_check = own.mean(axis=0)
+    if _are_far(means, of_check).mean() <= 0.5:
         return None
+    low, high = float(of_check.min()), float(of_check.max())
+    outside = (means < low) | (means > high)
     return (
         f"{outside.sum()} of {len(means)} candidates lie outside of the check's accuracies on the proxy, {low:.1%} to {high:.1%}. They were "
         "trained or measured otherwise, so the check says nothing of them. Train them on the proxy as its recipe's section training says, or "
         "check the proxy with your own trainings: runs (--runs) of `proxyds check`."
     )
+
+
+def _are_far(means: Floats, of_check: Floats) -> NDArray[np.bool_]:
+    """Tells which candidates, (m,), lie outside of the check's architectures by `RANGE_MARGIN` of their range."""
+    low, high = of_check.min(), of_check.max()
+    margin = RANGE_MARGIN * (high - low)
+    far: NDArray[np.bool_] = (means < low - margin) | (means > high + margin)
+    return far
 
 
 def _note_known(candidates: Sequence[Candidate], measured: Measured) -> list[str]:
@@ -199,12 +250,13 @@ def _align(
     """Puts the check's architectures and the candidates on one scale: trained on the same draws, less what these add to all.
 
     Where the check has the very draws that candidates were trained on, only its trainings on these count: what a draw does to
-    some kinds of architectures is then in both.
+    some kinds of architectures is then in both. Losses on the proxy count where `measured` has them, else accuracies.
 
     Returns:
         The check's architectures, the candidates, and the variance of one training.
     """
-    own, draws = to_log_odds(measured.accuracies[PROXY, own_ratio]), measured.draws[PROXY, own_ratio]
+    losses, draws = measured.losses.get((PROXY, own_ratio)), measured.draws[PROXY, own_ratio]
+    own = to_log_odds(measured.accuracies[PROXY, own_ratio]) if losses is None else from_losses(losses)
     drawn = {run.draw for each in candidates for run in each.runs}
     are_there = drawn <= set(draws.tolist())
     chosen = np.isin(draws, list(drawn)) if are_there else np.ones(len(draws), np.bool_)
@@ -212,9 +264,13 @@ def _align(
     level = float(own[chosen].mean())
 
     def centre(each: Candidate) -> Floats:
-        return np.array(
-            [float(to_log_odds(np.array(run.accuracy))) - of_draw.get(run.draw, level) for run in each.runs]
+        told: Floats = (
+            to_log_odds(np.array([run.accuracy for run in each.runs]))
+            if losses is None
+            else from_losses(np.array([run.loss for run in each.runs], float))
         )
+        centred: Floats = told - np.array([of_draw.get(run.draw, level) for run in each.runs])
+        return centred
 
     centred = own - np.array([of_draw[int(draw)] for draw in draws])[:, None]
     repeats = [centre(each) for each in candidates]
@@ -324,6 +380,7 @@ def _decide(
         ),
         n_fitted=len(model.fitted.on_proxy),
         uses_parameters=model.uses_parameters,
+        uses_loss=expected.uses_loss,
     )
 
 

@@ -61,7 +61,7 @@ def rehearse(measured: Measured, own_ratio: float, seed: int) -> RehearsalRecord
 
 
 def take(measured: Measured, chosen: NDArray[np.int64], way: tuple[str, float]) -> Measured:
-    """Takes some architectures' accuracies on everything, and those on one data set as a proxy's.
+    """Takes some architectures' accuracies on everything, and those on one data set, with their losses, as a proxy's.
 
     Args:
         measured: All accuracies.
@@ -77,6 +77,7 @@ def take(measured: Measured, chosen: NDArray[np.int64], way: tuple[str, float]) 
         },
         draws={(FULL, 1.0): measured.draws[FULL, 1.0], (PROXY, way[1]): measured.draws[way]},
         left_out=(),
+        losses={(PROXY, way[1]): measured.losses[way][:, chosen]} if way in measured.losses else {},
     )
 
 
@@ -84,11 +85,18 @@ def take_candidates(
     measured: Measured, chosen: NDArray[np.int64], way: tuple[str, float], repeat: int
 ) -> list[Candidate]:
     """Takes some architectures as candidates that were trained once, in one of a data set's repeats; see `take`."""
-    draw = int(measured.draws[way][repeat])
+    draw, losses = int(measured.draws[way][repeat]), measured.losses.get(way)
     return [
         Candidate(
             measured.names[i],
-            (Run(draw, draw, float(measured.accuracies[way][repeat][i])),),
+            (
+                Run(
+                    draw,
+                    draw,
+                    float(measured.accuracies[way][repeat][i]),
+                    None if losses is None else float(losses[repeat][i]),
+                ),
+            ),
             n_parameters=int(measured.costs[PARAMETERS][i]),
         )
         for i in chosen

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ COLUMNS = (
     "n_parameters",
     "forward_flops",
     "full_accuracy",
+    "loss",
 )
 """What is read of results; the first two must be there."""
 
@@ -39,11 +40,13 @@ class Run:
         draw: Number of the draw; the proxy's own is 0.
         seed: Number of the training.
         accuracy: In [0, 1].
+        loss: Mean cross-entropy with the labels of the same samples, in nats; None where unknown.
     """
 
     draw: int
     seed: int
     accuracy: float
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ class _CandidateReader:
             )
         self._places[name, draw, seed] = place
         self.numbers.append((accuracy, f"{place} accuracy"))
-        self._runs.setdefault(name, []).append(Run(draw, seed, accuracy))
+        self._runs.setdefault(name, []).append(Run(draw, seed, accuracy, _read_loss(row, place)))
 
     def _add_full(self, name: str, training: tuple[int, int], row: Mapping[str, Any], place: str) -> None:
         accuracy = _read_accuracy(row, "full_accuracy", place)
@@ -314,7 +317,7 @@ class _CandidateReader:
                 full = full[:1]
             yield Candidate(
                 name,
-                tuple(Run(run.draw, run.seed, run.accuracy / scale) for run in self._runs.get(name, ())),
+                tuple(replace(run, accuracy=run.accuracy / scale) for run in self._runs.get(name, ())),
                 n_parameters=costs.get("n_parameters"),
                 forward_flops=costs.get("forward_flops"),
                 full_accuracy=sum(full) / len(full) if full else None,
@@ -358,6 +361,15 @@ def _read_accuracy(row: Mapping[str, Any], column: str, place: str) -> float:
     if number is None or not math.isfinite(number):
         raise AccuracyTableError(
             f"{place} {column}: must be a finite number, got {short_json(given)}; {explain_no_number(given)}"
+        )
+    return number
+
+
+def _read_loss(row: Mapping[str, Any], place: str) -> float | None:
+    number = _as_number(row.get("loss"))
+    if number is not None and not 0 <= number < math.inf:
+        raise AccuracyTableError(
+            f"{place} loss: must be a finite number from 0, got {short_json(row['loss'])}; leave it empty where it is not known"
         )
     return number
 

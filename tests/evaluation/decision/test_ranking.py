@@ -103,3 +103,38 @@ def test_one_answer_more_up_to_all_right_is_not_sure_to_be_better() -> None:
 def test_of_many_candidates_fewer_draws_are_made() -> None:
     many = [Candidate(f"c{i}", (Run(0, 0, 0.4 + i / 100_000),)) for i in range(20_000)]
     assert expect(many, make_check(), 0.1, seed=0).samples.shape == (2_000, 20_000)
+
+
+def with_losses(check: Measured) -> Measured:
+    """The same accuracies, now of no use, with losses that tell as much as these did."""
+    losses = np.exp(-to_log_odds(check.accuracies[WAY]))
+    useless = np.random.default_rng(1).uniform(0.4, 0.6, check.accuracies[WAY].shape)
+    return replace(check, accuracies={**check.accuracies, WAY: useless}, losses={WAY: losses})
+
+
+def test_losses_take_the_place_of_accuracies_where_the_check_and_all_trainings_have_them() -> None:
+    check = make_check()
+    by_loss = with_losses(check)
+    asked = [Candidate(name, (Run(0, 0, 0.5, float(np.exp(-score))),)) for name, score in (("x", 1.0), ("y", 0.0))]
+    found = expect(asked, by_loss, 0.1, seed=0)
+    assert found.uses_loss
+    assert found.samples[:, 0].mean() == pytest.approx(expected_of(ask(1.0, 0), check), abs=1e-9)
+    one_without = [asked[0], replace(asked[1], runs=(Run(0, 0, 0.5),))]
+    for candidates, measured in ((one_without, by_loss), (asked, check)):
+        assert not expect(candidates, measured, 0.1, seed=0).uses_loss
+
+
+def test_losses_are_rehearsed_where_the_check_has_them() -> None:
+    by_loss = with_losses(make_check())
+    rest, own = take(by_loss, np.arange(8, 16), WAY), take_candidates(by_loss, np.arange(8), WAY, repeat=0)
+    found = expect(own, rest, 0.1, seed=0)
+    true = by_loss.accuracies[FULL, 1.0].mean(axis=0)[:8]
+    assert found.uses_loss
+    assert np.corrcoef(to_log_odds(found.samples.mean(axis=0)), to_log_odds(true))[0, 1] > 0.9
+
+
+def test_a_loss_of_nothing_is_the_best_and_breaks_nothing() -> None:
+    asked = [Candidate(name, (Run(0, 0, 0.5, loss),)) for name, loss in (("x", 0.0), ("y", 1.0), ("z", 1e300))]
+    samples = expect(asked, with_losses(make_check()), 0.1, seed=0).samples
+    assert np.isfinite(samples).all()
+    assert np.array_equal(np.argsort(-samples.mean(axis=0)), [0, 1, 2])

@@ -125,7 +125,12 @@ def test_gaps_of_a_data_frame_are_gaps() -> None:
 
 
 def test_columns_that_are_not_read_are_told() -> None:
-    assert read_results([{**row, "loss": 1.0} for row in ROWS], 0.1).unused == ("loss",)
+    assert read_results([{**row, "precision": 1.0} for row in ROWS], 0.1).unused == ("precision",)
+
+
+def test_losses_are_read_where_they_are_given() -> None:
+    read = read_results([{**ROWS[0], "loss": "1.25"}, {**ROWS[1], "loss": ""}], 0.1)
+    assert [run.loss for each in read.candidates for run in each.runs] == [1.25, None]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +179,7 @@ def test_columns_that_are_not_read_are_told() -> None:
             [{"architecture": "a", "accuracy": 0.5, "draw_seed": 0.5}, {"architecture": "b", "accuracy": 0.6}],
             "draw_seed",
         ),
+        *(([{**row, "loss": loss} for row in ROWS], "row 1 loss") for loss in (-0.1, "inf", "low")),
         ([], "rows"),
         ([1, 2], "row 1"),
         (3, "mapping"),
