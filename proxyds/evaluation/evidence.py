@@ -37,7 +37,9 @@ from proxyds.artifact.ranking_table import (
     MAX_RANKED,
     PARAMETERS,
     PROXY,
+    RANDOM,
     STATISTICS,
+    STRATIFIED,
     TRAINED_HERE,
     Measured,
     RankedBy,
@@ -121,7 +123,13 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     below = None if ceiling is None else subtract(ceiling, own).as_gap()
     at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
     is_by_trainer = (check.trainer or manifest.trainer) is not None and provenance.runs == TRAINED_HERE
-    verdict, explanation = judge(at_own_ratio, below, manifest.space.n_architectures, has_own_epochs=is_by_trainer)
+    verdict, explanation = judge(
+        at_own_ratio,
+        below,
+        manifest.space.n_architectures,
+        is_random=manifest.draw.method in (RANDOM, STRATIFIED) and manifest.major >= 2,  # verdicts of 1.x did not ask
+        has_own_epochs=is_by_trainer,
+    )
     if len(full) == 1 and verdict != "ranks better than its controls":
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)

@@ -73,6 +73,7 @@ def judge(
     below_ceiling: EstimateRecord | None,
     n_in_space: int,
     *,
+    is_random: bool = False,
     has_own_epochs: bool = False,
 ) -> tuple[Verdict, str]:
     """Puts comparisons into words.
@@ -83,6 +84,7 @@ def judge(
         compared: The proxy at its own ratio with its controls.
         below_ceiling: By how much the proxy's tau is below the noise ceiling; None where that is unknown.
         n_in_space: Architectures of the search space.
+        is_random: Whether the proxy's own samples are random, so that random samples are no rival.
         has_own_epochs: Whether a trainer trained for as long as it liked, so that fewer epochs are no rival.
 
     Returns:
@@ -90,6 +92,8 @@ def judge(
     """
     of = {(each.record.control, each.record.ranked_by): each for each in compared}
     rivals = _list_rivals(of)
+    if is_random:
+        rivals = [each for each in rivals if each.control != RANDOM]
     found = [(each, of[each.control, each.ranked_by]) for each in rivals if (each.control, each.ranked_by) in of]
     for rival, against in found:
         if against.record.outcome == "worse":
@@ -101,11 +105,15 @@ def judge(
     needed = [each for each in rivals if each not in optional]
     if missing := [each.words for each in needed if (each.control, each.ranked_by) not in of]:
         return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
+    if not found:
+        return "not enough evidence", "There are no runs of other ways to rank that it could be compared with."
     for rival, against in found:
         if against.record.outcome == "undecided":
             return "not enough evidence", _tell_undecided(rival, against, n_in_space)
     differences = ", ".join(f"{against.record.difference.shown()} above {rival.words}" for rival, against in found)
     why = f"The proxy's Kendall tau is {differences}."
+    if is_random:
+        why += " Its own samples are random, so that random samples are no rival."
     if has_own_epochs:
         why += " Fewer epochs on everything were no rival: how long it trains is the trainer's own matter."
     if below_ceiling is None:

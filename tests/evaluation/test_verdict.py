@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from proxyds.artifact.evidence_records import ComparisonRecord, EstimateRecord
+from proxyds.artifact.manifest import DrawRecord
 from proxyds.artifact.ranking_table import BY_ACCURACY, BY_BOTH, FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
 from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
 from proxyds.evaluation.verdict import Compared, find_outcome, find_settling, judge
@@ -245,6 +246,36 @@ def test_only_what_is_surely_near_the_noise_ceiling_preserves_the_ranking(below:
     found, explanation = judge(every, below, 1000)
     assert found == verdict
     assert "noise ceiling" in explanation
+
+
+@pytest.mark.parametrize("random", [WORSE, NO_BETTER, UNDECIDED, BETTER, "absent"])
+def test_samples_that_are_random_themselves_have_no_rival_in_random_ones(random: Any) -> None:
+    rest = [compared("flops", BETTER), compared("parameters", FAR), compared(FEWER_EPOCHS, BETTER)]
+    every = rest if random == "absent" else [compared(RANDOM, random), compared(*BOTH, random), *rest]
+    found, explanation = judge(every, NEAR, 1000, is_random=True)
+    assert found == "preserves the ranking"
+    assert "no rival" in explanation
+    worse = [each for each in every if each.record.control != FEWER_EPOCHS] + [compared(FEWER_EPOCHS, WORSE)]
+    assert judge(worse, NEAR, 1000, is_random=True)[0] == "no better than fewer epochs"
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "expected"),
+    [
+        ("cases", "2.0", "not enough evidence"),
+        ("stratified", "2.0", "preserves the ranking"),
+        ("random", "1.7", "not enough evidence"),
+    ],
+)
+def test_a_proxy_of_random_samples_is_judged_by_the_rest(method: str, version: str, expected: str) -> None:
+    rows = [row for row in everything() if row["dataset"] != RANDOM]
+    draw = DrawRecord.model_construct(ratio=0.1, method=method)
+    assert weigh(rows, draw=draw, format_version=version).verdict == expected
+
+
+def test_where_nothing_is_left_to_compare_with_there_is_no_verdict() -> None:
+    alike = [compared("flops", None), compared("parameters", None), compared(RANDOM, BETTER)]
+    assert judge(alike, NEAR, 1000, is_random=True, has_own_epochs=True)[0] == "not enough evidence"
 
 
 def test_a_trainer_with_epochs_of_its_own_has_no_rival_of_fewer_epochs_and_the_verdict_says_so() -> None:

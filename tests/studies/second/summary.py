@@ -15,6 +15,7 @@ from proxyds.selection.probe import choose_probes
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import N_EVALUATION, N_TRAIN
 from tests.studies.second.choosing import PARAMETER_WEIGHT
+from tests.studies.second.expecting import N_SPLITS, read_measured, tabulate_expecting
 from tests.studies.second.judging import (
     BY_LOSS,
     BY_MARGIN,
@@ -106,7 +107,25 @@ def render_summary(
         lines += show_pictures(pictures, "methods.png")
         lines += [line for told, table in tables.items() for line in (f"Ranked by {told}:", "", *table, "")]
         lines += compare_combined(of_each["cifar10"], architectures["cifar10"])
+    lines += show_expecting(of_each, architectures)
     return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures["cifar10"]), ""])
+
+
+def show_expecting(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> list[str]:
+    """Says what `proxyds rank` makes of accuracies and of losses; nothing where rows are missing."""
+    read = {TITLES[name]: read_measured(rows, architectures[name]) for name, rows in of_each.items()}
+    found = {title: measured for title, measured in read.items() if measured is not None}
+    if not found:
+        return []
+    return [
+        "## What to expect of candidates",
+        "",
+        "`proxyds rank` says what to expect on everything of candidates that were trained on 5 %. Here half of the 24 networks stand for those of a check, at random,",
+        f"{N_SPLITS} times. The others are candidates, each trained once on random samples with soft labels. What is expected of them is compared with the reference.",
+        "",
+        *tabulate_expecting(found),
+        "",
+    ]
 
 
 def list_summary_pictures(
