@@ -24,7 +24,7 @@ from proxyds.training.model import PixelNetwork, make_network
 from tests.studies.candidates import CHEAPER
 from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
-from tests.studies.second import run
+from tests.studies.second import expecting, run
 from tests.studies.second.choosing import list_published
 from tests.studies.second.page import render_benchmark, tabulate_together, weigh_together
 from tests.studies.second.plan import (
@@ -59,6 +59,7 @@ from tests.studies.second.run import (
 )
 from tests.studies.second.training import Extras, ask, measure, take_statistics_again, train
 from tests.studies.second.weighing import (
+    PARAMETERS_ALONE,
     Ranked,
     Way,
     choose,
@@ -546,3 +547,29 @@ def test_the_benchmark_is_weighed_beside_what_it_publishes() -> None:
     assert float(of["random"][4].split()[0]) > 0.9
     assert of["random"][3].strip() == "2"
     assert keep_whole(rows[1:], architectures) == rows[32:]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_of_the_committed_rows_losses_tell_more_of_candidates_than_accuracies(name: str) -> None:
+    study, _, architectures = open_study(run.STUDIES[name])
+    rows = read_whole_lines(study.folder / "rows.csv")
+    measured = expecting.read_measured(rows, architectures)
+    assert measured is not None
+    loss = [float(row["loss"]) for row in rows if row["method"] == "random" and row["loss"]]
+    assert set(measured.losses[expecting.WAY].ravel()) <= set(loss)
+    by_accuracy, by_loss = (expecting.rehearse(each) for each in (replace(measured, losses={}), measured))
+    for found in (by_accuracy, by_loss):
+        assert 0.85 <= found["intervals hold"] <= 0.95
+    assert by_loss["width"] < by_accuracy["width"]
+    assert expecting.read_measured([row for row in rows if row["stage"] == "reference"], architectures) is None
+
+
+def test_the_number_of_parameters_ranks_with_an_interval_of_networks_alone() -> None:
+    rows, architectures = make_rows({"base": 0.0})
+    ranked = factors(rows, architectures)
+    found = rank([ranked], Way("base", score=PARAMETERS_ALONE))
+    assert found is not None
+    true = kendalltau([each.n_parameters for each in architectures], ranked.reference).statistic
+    estimate = found.estimate().as_agreement()
+    assert found.mean[0] == pytest.approx(true)
+    assert estimate.low is None or estimate.low <= true <= estimate.high

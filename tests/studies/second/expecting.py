@@ -30,7 +30,7 @@ def read_measured(rows: Rows, architectures: Sequence[Architecture]) -> Measured
     pooled = [{**row, "stage": "judging"} for row in of_way]  # draws of random samples are of two stages
     reference = [row for row in rows if row["stage"] == "reference"]
     runs = list_runs(keep_whole([*pooled, *reference], architectures))
-    if {each["dataset"] for each in runs} != {FULL, WAY[0]}:
+    if {(each["dataset"], each["ratio"]) for each in runs} != {(FULL, 1.0), WAY}:
         return None
     measured, by_loss = (collect_accuracies(make_table(runs, architectures, score)) for score in ("accuracy", "loss"))
     return replace(measured, losses={WAY: -by_loss.accuracies[WAY]})
@@ -81,7 +81,7 @@ def tabulate_expecting(of_each: Mapping[str, Measured]) -> list[str]:
         for score, of_score in (("accuracy", replace(measured, losses={})), ("loss", measured)):
             of = rehearse(of_score)
             lines.append(
-                f"| {title} | {score} | {of['intervals hold']:.0%} | {of['width']:.1f} | {of['chance of the best']:.0%} | {of['lost by the first']:.1f} | "
-                f"{of['shortlists hold']:.0%} | {of['shortlist']:.1f} |"
+                f"| {title} | {score} | {100 * of['intervals hold']:.0f} % | {of['width']:.1f} | {100 * of['chance of the best']:.0f} % | {of['lost by the first']:.1f} | "
+                f"{100 * of['shortlists hold']:.0f} % | {of['shortlist']:.1f} |"
             )
     return lines

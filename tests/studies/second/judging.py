@@ -11,7 +11,7 @@ from proxyds.evaluation.intervals import subtract
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, TRAINING
-from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_reference
+from tests.studies.second.weighing import PARAMETERS_ALONE, Ranked, Rows, Way, rank, read_reference
 
 JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of each training."""
@@ -38,6 +38,7 @@ TRAININGS: dict[str, Way] = {
 }
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 COMBINED = "random and fewer epochs"
+COUNTING = "counting parameters"
 RANKS_BY = ("loss", 0.0)
 """The score, and what parameters count beside it, by which methods are chosen and judged."""
 
@@ -115,10 +116,11 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
 
 
 def list_methods(score: str, parameter_weight: float) -> dict[str, Way]:
-    """Lists the methods as ways to rank that are alike but for how samples are chosen; last, at twice the cost, two of them combined."""
+    """Lists the methods as ways to rank that are alike but for how samples are chosen; then, at twice the cost, two of them combined; last, what costs nothing."""
     way = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score=score, parameter_weight=parameter_weight)
     combined = replace(way, methods=("random", FEWER_EPOCHS), is_combined=True)
-    return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined}
+    counting = Way(CHOSEN_TRAINING, score=PARAMETERS_ALONE)
+    return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined, COUNTING: counting}
 
 
 def find_leading(rows: Rows, architectures: Sequence[Architecture]) -> str | None:
@@ -134,6 +136,6 @@ def find_leading(rows: Rows, architectures: Sequence[Architecture]) -> str | Non
         return None
     ranked = Ranked([row for row in rows if is_judged(row)], tuning, reference)
     ways = list_methods(*RANKS_BY)
-    found = {name: rank([ranked], way) for name, way in ways.items() if name not in (FEWER_EPOCHS, COMBINED)}
+    found = {name: rank([ranked], way) for name, way in ways.items() if name not in (FEWER_EPOCHS, COMBINED, COUNTING)}
     taus = {name: float(tau.mean[0]) for name, tau in found.items() if tau is not None}
     return max(taus, key=lambda name: taus[name]) if len(taus) == len(found) else None

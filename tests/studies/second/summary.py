@@ -19,6 +19,7 @@ from tests.studies.second.expecting import N_SPLITS, read_measured, tabulate_exp
 from tests.studies.second.judging import (
     BY_LOSS,
     BY_MARGIN,
+    COUNTING,
     LONG,
     OLD,
     PLAIN,
@@ -146,9 +147,10 @@ def list_summary_pictures(
     with_methods = {
         title: each
         for title, each in ranked.items()
-        if any(rank([each], way) for name, way in methods.items() if name != "random")
+        if any(rank([each], way) for name, way in methods.items() if name not in ("random", COUNTING))
     }
     if with_methods:
+        methods = {name: way for name, way in methods.items() if any(rank([each], way) for each in ranked.values())}
         title = "How well samples of 5 % rank, by loss, where nothing was chosen"
         pictures["methods.png"] = partial(draw_ways, with_methods, methods, ["random"], title)
     return pictures

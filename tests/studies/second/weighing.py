@@ -124,6 +124,9 @@ def read_seeds(rows: Rows, architectures: Sequence[Architecture]) -> Floats:
     )
 
 
+PARAMETERS_ALONE = "n_parameters"
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to rank networks.
@@ -132,7 +135,7 @@ class Way:
         variant: How they are trained.
         methods: How samples are chosen; tau is the mean over these, unless they are combined.
         n_draws: Of each method.
-        score: The column that ranks.
+        score: The column that ranks; or `n_parameters`, for which nothing is trained.
         parameter_weight: What the number of parameters counts beside it.
         is_combined: Whether the mean of the methods' normal scores ranks, of the draws of the same number.
     """
@@ -173,12 +176,14 @@ def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
         np.mean(taus, axis=0),
         len(names),
         len(names) * (len(names) - 1) // 2,
-        has_common_draws=way.methods != (FEWER_EPOCHS,),
+        has_common_draws=way.methods != (FEWER_EPOCHS,) and way.score != PARAMETERS_ALONE,
     )
 
 
 def read_scores(ranked: Ranked, way: Way) -> Floats | None:
     """Reads what ranks, (M, D, n): methods, draws, networks; higher is better. None where one is missing."""
+    if way.score == PARAMETERS_ALONE:
+        return np.array([[[float(each.n_parameters) for each in ranked.architectures]]])
     of = [row for row in ranked.rows if row["variant"] == way.variant and row["method"] in way.methods]
     found = {(row["method"], int(row["number"]), row["architecture"]): row[way.score] for row in of}
     texts = [
