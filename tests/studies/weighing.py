@@ -30,14 +30,14 @@ from proxyds.evaluation.intervals import Estimate, compare_repeats, find_freedom
 from proxyds.evaluation.rank_metrics import Floats
 from proxyds.recipe.methods import BY_IMPORTANCE
 from proxyds.recipe.models import Recipe
-from proxyds.recipe.sections.selection import Selection
 from proxyds.space.architecture import Architecture
 from proxyds.training.loop import count_steps
 from tests.studies.candidates import ALL_METHODS
 
 WITH_PARAMETERS = "random with parameters"
 """Random samples, where both they and what is compared with them are ranked with parameters."""
-CONTROLS = (RANDOM, WITH_PARAMETERS, STRATIFIED, BY_IMPORTANCE, Selection().method, PARAMETERS)
+LED_THE_FIRST_STUDY = "easier"
+CONTROLS = (RANDOM, WITH_PARAMETERS, STRATIFIED, BY_IMPORTANCE, LED_THE_FIRST_STUDY, PARAMETERS)
 """What everything else is compared with; both are ranked by accuracy, but for `WITH_PARAMETERS`."""
 
 

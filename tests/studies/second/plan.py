@@ -180,6 +180,10 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
             Set(CHOSEN_TRAINING, "random", 0.05, 3, "tuning"),
             *(Set(CHOSEN_TRAINING, name, 0.05, 3) for name in METHODS if name != "random"),
         ),
+        "methods-base": (
+            Set(BASE, "random", 0.05, 3, "tuning"),
+            *(Set(BASE, name, 0.05, 3) for name in METHODS if name != "random"),
+        ),
         "sizes": tuple(Set(CHOSEN_TRAINING, name, ratio, 2) for ratio in (0.02, 0.1) for name in METHODS),
     },
     "cifar100": {
