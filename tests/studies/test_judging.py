@@ -15,10 +15,10 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.networks.plugins import load_plugins
 from tests.studies.parts import RECIPES
 from tests.studies.second.judging import (
+    BESIDE_SOFT_LABELS,
     N_DRAWS,
     N_DRAWS_OF_METHODS,
     PLAIN,
-    RANKS_BY,
     SHORT,
     SOFT,
     TRAININGS,
@@ -143,13 +143,13 @@ def test_a_data_set_that_lacks_rows_leaves_the_figures_of_the_other_alone() -> N
 
 def test_choosing_helps_if_the_leading_method_is_above_random() -> None:
     helps, alike = make_study(soft=1.0, easier=0.1), make_study(soft=0.3, easier=0.29)
-    assert find_leading(helps["cifar10"], ARCHITECTURES) == "easier"
+    assert find_leading(helps["cifar10"], ARCHITECTURES, BESIDE_SOFT_LABELS) == "easier"
     assert "Choosing helps." in summarize(helps)
     assert "Choosing helps." not in summarize(alike)
 
 
 @pytest.mark.parametrize(("of_stratified", "better"), [("loss", "random"), ("margin", "stratified")])
-def test_random_or_stratified_samples_are_the_default_where_choosing_does_not_help(
+def test_the_better_of_random_and_stratified_samples_is_named_where_choosing_does_not_help(
     of_stratified: str, better: str
 ) -> None:
     study = make_study(soft=0.3, easier=0.31, others=1.2)
@@ -158,9 +158,9 @@ def test_random_or_stratified_samples_are_the_default_where_choosing_does_not_he
             if row["method"] == "stratified" and of_stratified == "margin":  # of a fifth of the noise
                 row["loss"] = str(-float(row["margin"]))
     ranked = [*read_judging(study, NETWORKS).values()]
-    taus = {name: rank(ranked, list_methods(*RANKS_BY)[name]).mean[0] for name in ("random", "stratified")}
+    taus = {name: rank(ranked, list_methods(BESIDE_SOFT_LABELS)[name]).mean[0] for name in ("random", "stratified")}
     assert max(taus, key=lambda name: taus[name]) == better
-    assert f"`{better}` samples are the default" in summarize(study)
+    assert f"`{better}` ones rank better" in summarize(study)
 
 
 def is_of_net_22(row: dict[str, str], method: str) -> bool:
@@ -172,7 +172,7 @@ def test_no_method_leads_while_one_lacks_a_training() -> None:
     for name in METHODS:
         *_, last = [row for row in study["cifar10"] if is_of_net_22(row, name)][:N_DRAWS_OF_METHODS]
         without = [row for row in study["cifar10"] if row is not last]
-        assert (find_leading(without, ARCHITECTURES) is None) == (name != FEWER_EPOCHS)
+        assert (find_leading(without, ARCHITECTURES, BESIDE_SOFT_LABELS) is None) == (name != FEWER_EPOCHS)
 
 
 def test_nothing_is_written_before_there_is_something_to_judge() -> None:
@@ -221,3 +221,17 @@ def test_random_samples_and_fewer_epochs_together_are_compared_with_twice_as_man
         rows = [*study["cifar10"], *(row for row in sizes if row["stage"] == "sizes")]
         worth[noise] = "So they are worth it." in summarize({**study, "cifar10": rows})
     assert worth == {0.0: False, 3.0: True}
+
+
+def test_methods_are_judged_with_the_default_training_by_accuracy_and_parameters() -> None:
+    study = make_study()
+    assert "with the default training" not in summarize(study)
+    for seed, rows in enumerate(study.values()):
+        noise = {("methods-base", BASE, name): 0.05 if name == "cases" else 1.5 for name in METHODS}
+        rows += [row for row in make_rows(noise, seed) if row["stage"] != "reference"]
+    assert find_leading(study["cifar10"], ARCHITECTURES, BESIDE_LABELS) == "cases"
+    assert find_leading(study["cifar10"], ARCHITECTURES, BESIDE_SOFT_LABELS) == "easier"
+    of_base = summarize(study).partition("with the default training")[2].partition("## ")[0]
+    assert "`cases` leads" in of_base
+    assert "Choosing helps." in of_base
+    assert "Ranked by loss" not in of_base

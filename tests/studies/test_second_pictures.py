@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from proxyds.artifact.card.plots import as_png
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.space.architecture import Architecture
-from tests.studies.second.judging import PLAIN, RANKS_BY, SHORT, TRAININGS, find_gain, list_methods, read_judging
+from tests.studies.second.judging import (
+    BESIDE_SOFT_LABELS,
+    PLAIN,
+    SHORT,
+    TRAININGS,
+    find_gain,
+    list_methods,
+    read_judging,
+)
 from tests.studies.second.page import SCORES, list_pictures, render
 from tests.studies.second.pictures import DATA_COLOURS, FACTOR_NAMES, draw_gains, draw_networks, draw_ways
 from tests.studies.second.plan import BASE, FACTORS, TRAINING
@@ -130,7 +138,7 @@ def test_a_data_set_is_drawn_once_it_has_the_rows() -> None:
     assert len(list_summary_pictures(study, NETWORKS)["networks.png"]().axes) == 2
     left, right = list_summary_pictures(study, NETWORKS)["methods.png"]().axes
     of_cifar10 = [read_judging(study, NETWORKS)["cifar10"]]
-    ways = list_methods(*RANKS_BY)
+    ways = list_methods(BESIDE_SOFT_LABELS)
     assert [x for x, _ in read_points(left, marker="o")] == [
         rank(of_cifar10, way).estimate().as_agreement().value for way in ways.values()
     ]

@@ -10,6 +10,7 @@ from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import subtract
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
+from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, TRAINING
 from tests.studies.second.weighing import PARAMETERS_ALONE, Ranked, Rows, Way, rank, read_reference
 
@@ -39,8 +40,9 @@ TRAININGS: dict[str, Way] = {
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 COMBINED = "random and fewer epochs"
 COUNTING = "counting parameters"
-RANKS_BY = ("loss", 0.0)
-"""The score, and what parameters count beside it, by which methods are chosen and judged."""
+BESIDE_SOFT_LABELS = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score="loss")
+BESIDE_LABELS = Way(BASE, n_draws=N_DRAWS_OF_METHODS, parameter_weight=PARAMETER_WEIGHT)
+"""How networks are trained where methods are compared, and by what methods are chosen and judged there."""
 
 
 def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> dict[str, Ranked]:
@@ -73,7 +75,7 @@ def find_gain_of_combined(rows: Rows, architectures: Sequence[Architecture]) -> 
     reference = read_reference(rows, judging)
     if reference is None:
         return None
-    ways = list_methods(*RANKS_BY)
+    ways = list_methods(BESIDE_SOFT_LABELS)
     together = rank([Ranked([row for row in rows if is_judged(row)], judging, reference)], ways[COMBINED])
     twice = [row for row in rows if (row["stage"], row["ratio"]) == ("sizes", TWICE)]
     random = rank([Ranked(twice, judging, reference)], replace(ways["random"], n_draws=N_DRAWS_ELSEWHERE))
@@ -82,7 +84,7 @@ def find_gain_of_combined(rows: Rows, architectures: Sequence[Architecture]) -> 
 
 def is_judged(row: Mapping[str, str]) -> bool:
     """Whether a row is of a stage that judges, at 5 %."""
-    return row["stage"] in ("judging", "methods") and row["ratio"] == JUDGED_AT
+    return row["stage"] in ("judging", "methods", "methods-base") and row["ratio"] == JUDGED_AT
 
 
 def find_gain(ranked: Sequence[Ranked], way: Way, than: Way) -> EstimateRecord | None:
@@ -115,27 +117,27 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
     return lines if len(lines) > 2 else []
 
 
-def list_methods(score: str, parameter_weight: float) -> dict[str, Way]:
-    """Lists the methods as ways to rank that are alike but for how samples are chosen; then, at twice the cost, two of them combined; last, what costs nothing."""
-    way = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score=score, parameter_weight=parameter_weight)
+def list_methods(way: Way) -> dict[str, Way]:
+    """Lists the methods as ways to rank that are like one but for how samples are chosen; then, at twice the cost, two of them combined; last, what costs nothing."""
     combined = replace(way, methods=("random", FEWER_EPOCHS), is_combined=True)
-    counting = Way(CHOSEN_TRAINING, score=PARAMETERS_ALONE)
+    counting = Way(way.variant, score=PARAMETERS_ALONE)
     return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined, COUNTING: counting}
 
 
-def find_leading(rows: Rows, architectures: Sequence[Architecture]) -> str | None:
+def find_leading(rows: Rows, architectures: Sequence[Architecture], way: Way) -> str | None:
     """Finds the method with the highest tau on the tuning half of CIFAR-10; None while one lacks rows.
 
     Args:
         rows: Of CIFAR-10.
         architectures: Of both halves.
+        way: How networks are trained and ranked.
     """
     tuning = take_half(architectures, "tuning")
     reference = read_reference(rows, tuning)
     if reference is None:
         return None
     ranked = Ranked([row for row in rows if is_judged(row)], tuning, reference)
-    ways = list_methods(*RANKS_BY)
+    ways = list_methods(way)
     found = {name: rank([ranked], way) for name, way in ways.items() if name not in (FEWER_EPOCHS, COMBINED, COUNTING)}
     taus = {name: float(tau.mean[0]) for name, tau in found.items() if tau is not None}
     return max(taus, key=lambda name: taus[name]) if len(taus) == len(found) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +19,14 @@ from tests.studies.parts import N_EVALUATION, N_TRAIN
 from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.expecting import N_SPLITS, read_measured, tabulate_expecting
 from tests.studies.second.judging import (
+    BESIDE_LABELS,
+    BESIDE_SOFT_LABELS,
     BY_LOSS,
     BY_MARGIN,
     COUNTING,
     LONG,
     OLD,
     PLAIN,
-    RANKS_BY,
     SHORT,
     SOFT,
     TRAININGS,
@@ -37,23 +40,22 @@ from tests.studies.second.judging import (
 from tests.studies.second.pictures import draw_networks, draw_ways
 from tests.studies.second.plan import CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
 from tests.studies.second.run import TEACHER, TEACHER_AT
-from tests.studies.second.weighing import Ranked, Rows, rank, read_seeds
+from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_seeds
 from tests.studies.weighing import find_cost
 
 N_SEEDS = 3
 """The reference has so many seeds when it is whole."""
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-RANKED_BY = {
-    "loss": RANKS_BY,
-    "accuracy and parameters": ("accuracy", PARAMETER_WEIGHT),
-    "accuracy": ("accuracy", 0.0),
-    "margin": ("margin", 0.0),
-    "margin and parameters": ("margin", PARAMETER_WEIGHT),
+RANKED_BY: dict[str, dict[str, Any]] = {
+    "loss": {"score": "loss", "parameter_weight": 0.0},
+    "accuracy and parameters": {"score": "accuracy", "parameter_weight": PARAMETER_WEIGHT},
+    "accuracy": {"score": "accuracy", "parameter_weight": 0.0},
 }
 PICTURES = {
     "trainings.png": "Tau of each training, and what it gains over the base",
     "networks.png": "Accuracy of each network on 5 % over that on everything",
-    "methods.png": "Tau of each way to choose samples, and what it gains over random ones",
+    "methods.png": "Tau of each way to choose samples by soft labels, and what it gains over random ones",
+    "methods-base.png": "Tau of each way to choose samples by the default training, and what it gains over random ones",
 }
 """Files, and what each shows."""
 UNDECIDED = "Nothing is decided before all rows are there, on both data sets."
@@ -99,17 +101,45 @@ def render_summary(
         "",
         *show_pictures(pictures, "trainings.png", "networks.png"),
     ]
-    tables = {
-        told: tabulate_ways(titled, list_methods(*ranked_by), ["random"]) for told, ranked_by in RANKED_BY.items()
-    }
+    compared = Compared(titled, every, of_each["cifar10"], architectures["cifar10"])
+    if "methods-base.png" in pictures:
+        lines += ["## Choosing samples, with the default training", ""]
+        lines += compare_methods(compared, BESIDE_LABELS, ("accuracy and parameters", "accuracy"))
+        lines += show_pictures(pictures, "methods-base.png")
     if "methods.png" in pictures:
-        leading = find_leading(of_each["cifar10"], architectures["cifar10"])
-        lines += ["## Choosing samples", "", f"- {judge_choosing(every, leading)}", ""]
+        lines += ["## Choosing samples, with soft labels", ""]
+        lines += compare_methods(compared, BESIDE_SOFT_LABELS, RANKED_BY)
         lines += show_pictures(pictures, "methods.png")
-        lines += [line for told, table in tables.items() for line in (f"Ranked by {told}:", "", *table, "")]
         lines += compare_combined(of_each["cifar10"], architectures["cifar10"])
     lines += show_expecting(of_each, architectures)
     return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures["cifar10"]), ""])
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Where methods are compared.
+
+    Attributes:
+        titled: What judges, by the title of the data set.
+        every: The same where no data set lacks its reference, else nothing.
+        rows: Of CIFAR-10, whose tuning half chooses.
+        architectures: Of both halves.
+    """
+
+    titled: Mapping[str, Ranked]
+    every: Sequence[Ranked]
+    rows: Rows
+    architectures: Sequence[Architecture]
+
+
+def compare_methods(compared: Compared, way: Way, told: Iterable[str]) -> list[str]:
+    """Says which method leads and whether it helps, and tabulates all, by some of `RANKED_BY`."""
+    leading = find_leading(compared.rows, compared.architectures, way)
+    lines = [f"- {judge_choosing(compared.every, leading, way)}", ""]
+    for score in told:
+        table = tabulate_ways(compared.titled, list_methods(replace(way, **RANKED_BY[score])), ["random"])
+        lines += [f"Ranked by {score}:", "", *table, ""]
+    return lines
 
 
 def show_expecting(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> list[str]:
@@ -143,16 +173,21 @@ def list_summary_pictures(
         "trainings.png": partial(draw_ways, whole, TRAININGS, [SHORT, LONG], f"How well trainings rank on {samples}"),
         "networks.png": partial(draw_networks, whole, compared, f"Networks on {samples}"),
     }
-    methods = list_methods(*RANKS_BY)
-    with_methods = {
-        title: each
-        for title, each in ranked.items()
-        if any(rank([each], way) for name, way in methods.items() if name not in ("random", COUNTING))
-    }
-    if with_methods:
-        methods = {name: way for name, way in methods.items() if any(rank([each], way) for each in ranked.values())}
-        title = "How well samples of 5 % rank, by loss, where nothing was chosen"
-        pictures["methods.png"] = partial(draw_ways, with_methods, methods, ["random"], title)
+    for file, way, told in (
+        ("methods-base.png", BESIDE_LABELS, "the default training, by accuracy and parameters"),
+        ("methods.png", BESIDE_SOFT_LABELS, "soft labels, by loss"),
+    ):
+        methods = {
+            name: way for name, way in list_methods(way).items() if any(rank([one], way) for one in ranked.values())
+        }
+        with_methods = {
+            title: each
+            for title, each in ranked.items()
+            if any(rank([each], way) for name, way in methods.items() if name not in ("random", COUNTING))
+        }
+        if with_methods:
+            title = f"How well samples of 5 % rank with {told}"
+            pictures[file] = partial(draw_ways, with_methods, methods, ["random"], title)
     return pictures
 
 
@@ -208,14 +243,15 @@ def judge_training(ranked: Sequence[Ranked]) -> list[str]:
     ]
 
 
-def judge_choosing(ranked: Sequence[Ranked], leading: str | None) -> str:
+def judge_choosing(ranked: Sequence[Ranked], leading: str | None, way: Way) -> str:
     """Says whether choosing samples helps, in a sentence.
 
     Args:
         ranked: On all data sets; none while one lacks its reference.
         leading: The method of `find_leading`.
+        way: How networks are trained and ranked.
     """
-    ways = list_methods(*RANKS_BY)
+    ways = list_methods(way)
     controls = {name: rank(ranked, ways[name]) for name in ("random", "stratified")}
     gain = None if leading is None else find_gain(ranked, ways[leading], ways["random"])
     if leading is None or gain is None or any(each is None for each in controls.values()):
@@ -223,13 +259,13 @@ def judge_choosing(ranked: Sequence[Ranked], leading: str | None) -> str:
     if leading != "random" and is_above_zero(gain):
         return f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples. Choosing helps."
     taus = {name: float(each.mean[0]) for name, each in controls.items() if each is not None}
-    default = max(taus, key=lambda name: taus[name])
+    better = max(taus, key=lambda name: taus[name])
     told = (
         "Random samples lead on the tuning half."
         if leading == "random"
         else f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples."
     )
-    return f"{told} So choosing is not shown to help, and `{default}` samples are the default."
+    return f"{told} So choosing is not shown to help. Of random and stratified samples, `{better}` ones rank better."
 
 
 def compare_combined(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
