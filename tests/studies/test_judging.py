@@ -15,6 +15,7 @@ from proxyds.space.architecture import Architecture
 from proxyds.space.networks.plugins import load_plugins
 from tests.studies.parts import RECIPES
 from tests.studies.second.judging import (
+    BESIDE_LABELS,
     BESIDE_SOFT_LABELS,
     N_DRAWS,
     N_DRAWS_OF_METHODS,
