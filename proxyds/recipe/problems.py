@@ -222,6 +222,10 @@ def _explain_key(place: Place, model: type[BaseModel] | None) -> Fault:
     for name, field in fields.items():
         if isinstance(field.validation_alias, AliasChoices) and key in field.validation_alias.choices:
             return Fault(place, f"must be left out where `{name}` is given, which means the same", is_of_key=True)
+    sections = [(name, model) for name, field in fields.items() for model in _alternatives(field).values()]
+    homes = dict.fromkeys(f"`{name}.{key}`" for name, section in sections if key in section.model_fields)
+    if len(place) == 1 and homes:
+        return Fault(place, f"unknown key; did you mean {' or '.join(homes)}?", is_of_key=True, is_unknown_name=True)
     return _explain_unknown(place, sorted(fields))
 
 

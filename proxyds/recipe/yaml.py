@@ -143,7 +143,10 @@ def _advise_on_folder(path: Path) -> str:
 def _parse_assignment(assignment: str) -> tuple[Place, Any]:
     name, equals, text = assignment.partition("=")
     if not equals or not all(part.isidentifier() for part in name.strip().split(".")):
-        raise RecipeError(f"override (--set) {assignment}: must read a.b=value, for example selection.ratio=0.1")
+        underscored = name.strip().replace("-", "_")
+        is_close = equals and all(part.isidentifier() for part in underscored.split("."))
+        advice = f"did you mean {underscored}?" if is_close else "for example selection.ratio=0.1"
+        raise RecipeError(f"override (--set) {assignment}: must read a.b=value, {advice}")
     try:
         check_plain(text, f"override (--set) {assignment}")
         value = YAML(typ="safe", pure=True).load(text)
