@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 
 import proxyds
+from proxyds.artifact.manifest import CROISSANT
 from proxyds.artifact.ranking_table import FEWER_EPOCHS, FULL, PROXY
 from proxyds.data.samples import SoftLabels
 from proxyds.errors import ArgumentError, ArtifactError, RecipeError
@@ -29,6 +30,7 @@ from proxyds.progress import StageEnded
 from proxyds.runtime.storage.store import Store
 from proxyds.training.model import load_network
 from tests.artifact.hostile import Proxy
+from tests.artifact.test_croissant import load as load_croissant
 from tests.conftest import TINY_RECIPE, copy_store, read_tree
 
 RECIPE = TINY_RECIPE.replace("name: tiny", "name: soft").replace(
@@ -87,6 +89,14 @@ def test_every_reader_finds_them(soft_proxy: Path, tmp_path: Path) -> None:
     assert opened.train.features == loaded["train"].features
     audit_proxy(soft_proxy)
     assert "soft_label" in (soft_proxy / "README.md").read_text()
+
+
+def test_the_reference_reader_of_croissant_finds_them_and_none_in_validation(soft_proxy: Path) -> None:
+    loaded = load_croissant(soft_proxy / CROISSANT)
+    assert (loaded["errors"], loaded["warnings"]) == ([], [])
+    found = np.array([row["soft_label"] for row in loaded["records"]["train"]])
+    assert np.array_equal(found, soft_labels_of(soft_proxy))
+    assert not any(row["soft_label"] for row in loaded["records"]["validation"])
 
 
 def test_who_asks_for_what_is_not_there_is_told(soft_proxy: Path, tiny_proxy: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_the_cluster_has_not_is_told_before_anything_is_started(
 RECIPE = (
     TINY_RECIPE.replace("name: tiny", "name: on-ray")
     .replace("base_filters: [4, 8], multiplier: [1, 2]", "base_filters: [4, 5, 6, 7, 8]")
-    .replace("epochs: 5", "epochs: 2")
+    .replace("epochs: 5", "epochs: 2, soft_labels: true")
     + "check: {draws: 1, full_seeds: 1}\n"
 )
 
