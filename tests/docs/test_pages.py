@@ -107,9 +107,10 @@ SMALLER_DEMO = {
 }
 SMALLER_RECIPE = {
     "image_size: 32": "image_size: 8",
-    "selection: {ratio: 0.1}": "selection: {ratio: 0.1}\ntraining: {epochs: 3, learning_rate: 1e-2}",
+    "epochs: 52, batch_size: 32": "epochs: 3, batch_size: 32",
+    "probes: {epochs: 20}": "probes: {epochs: 3}",
     "[4, 8, 12, 16]": "[4, 8, 12]",
-    "draws: 3, full_seeds: 3": "draws: 1, full_seeds: 1",
+    "draws: 3, full_seeds: 3, full_training: {epochs: 20}": "draws: 1, full_seeds: 1, full_training: {epochs: 3}",
 }
 SMALLER_PYTHON = {
     '{"draws": 2, "full_seeds": 2}': '{"draws": 1, "full_seeds": 1}',

@@ -74,14 +74,14 @@ def tabulate_expecting(of_each: Mapping[str, Measured]) -> list[str]:
         of_each: What was measured, by the title of the data set.
     """
     lines = [
-        "| data | ranked by | 90 % intervals hold | their width, points | chance given to the best | points lost by the first | shortlists hold the best | their mean size |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data, ranked by | 90 % intervals hold | their width, points | chance given to the best | points lost by the first | shortlists hold the best | their mean size |",
+        "|---|---|---|---|---|---|---|",
     ]
     for title, measured in of_each.items():
         for score, of_score in (("accuracy", replace(measured, losses={})), ("loss", measured)):
             of = rehearse(of_score)
             lines.append(
-                f"| {title} | {score} | {100 * of['intervals hold']:.0f} % | {of['width']:.1f} | {100 * of['chance of the best']:.0f} % | {of['lost by the first']:.1f} | "
+                f"| {title}, by {score} | {100 * of['intervals hold']:.0f} % | {of['width']:.1f} | {100 * of['chance of the best']:.0f} % | {of['lost by the first']:.1f} | "
                 f"{100 * of['shortlists hold']:.0f} % | {of['shortlist']:.1f} |"
             )
     return lines
