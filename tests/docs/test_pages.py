@@ -209,7 +209,7 @@ def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) 
     path = tmp_path / "my-recipe.yaml"
     path.write_text(recipe)
     assert read_recipe(path).selection.ratio == 0.1
-    broken = recipe.replace("selection: {ratio: 0.1}", "selection:\n  ratio: 5\n  drw: systematic")
+    broken = recipe.replace("selection: {method: stratified, ratio: 0.1}", "selection:\n  ratio: 5\n  drw: systematic")
     path.write_text(broken)
     ran = subprocess.run(
         [sys.executable, "-m", "proxyds", "validate", "my-recipe.yaml"], cwd=tmp_path, capture_output=True, text=True
