@@ -46,7 +46,7 @@ from proxyds.training.loop import count_steps
 from proxyds.training.model import PixelNetwork
 
 STAGE = "check"
-STAGE_VERSION = 3
+STAGE_VERSION = 2
 
 DrawAgain = Callable[[float, int], Drawn | None]
 """Takes a ratio and a draw's number; returns what is drawn, or None where the importances are not computed yet."""
@@ -317,7 +317,7 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None]) -> pa.Tab
             **describe_architecture(run.architecture),
             **vars(each),  # of this and of what was measured the table takes its own columns
             **measured,
-            **{name: _finite(measured[name]) for name in ("loss", "evaluation_loss")},
+            **{name: _finite(measured.get(name)) for name in ("loss", "evaluation_loss")},  # older runs lack the second
             "n_labels": run.job.n_labels,
             "n_epochs": n_epochs,
             "run_flops": None if n_steps is None else run.flops,
