@@ -161,7 +161,7 @@ def test_the_better_of_random_and_stratified_samples_is_named_where_choosing_doe
     ranked = [*read_judging(study, NETWORKS).values()]
     taus = {name: rank(ranked, list_methods(BESIDE_SOFT_LABELS)[name]).mean[0] for name in ("random", "stratified")}
     assert max(taus, key=lambda name: taus[name]) == better
-    assert f"`{better}` ones rank better" in summarize(study)
+    assert f"`{better}` ones have the higher tau" in summarize(study)
 
 
 def is_of_net_22(row: dict[str, str], method: str) -> bool:

@@ -559,8 +559,9 @@ def test_of_the_committed_rows_losses_tell_more_of_candidates_than_accuracies(na
     assert set(measured.losses[expecting.WAY].ravel()) <= set(loss)
     by_accuracy, by_loss = (expecting.rehearse(each) for each in (replace(measured, losses={}), measured))
     for found in (by_accuracy, by_loss):
-        assert 0.85 <= found["intervals hold"] <= 0.95
-    assert by_loss["width"] < by_accuracy["width"]
+        assert 0.85 <= found.intervals_hold <= 0.95
+    assert by_loss.chance_of_best > by_accuracy.chance_of_best
+    assert by_loss.shortlist_size < by_accuracy.shortlist_size
     assert expecting.read_measured([row for row in rows if row["stage"] == "reference"], architectures) is None
 
 

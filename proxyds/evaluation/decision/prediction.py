@@ -188,10 +188,10 @@ def to_accuracy(log_odds: Floats) -> Floats:
 
 
 def find_noise(repeats: Sequence[Floats]) -> float:
-    """Estimates the variance of one training's log odds, from the repeats of each architecture; 0 where nothing was repeated.
+    """Estimates the variance of what one training tells, from the repeats of each architecture; 0 where nothing was repeated.
 
     Args:
-        repeats: For each architecture its log odds, (k,), less what their draws add to all architectures.
+        repeats: For each architecture its log odds, or what `from_losses` gives, (k,), less what their draws add to all architectures.
     """
     freedom = sum(len(each) - 1 for each in repeats)
     return float(sum(((each - each.mean()) ** 2).sum() for each in repeats)) / freedom if freedom > 0 else 0.0

@@ -85,18 +85,12 @@ def take_candidates(
     measured: Measured, chosen: NDArray[np.int64], way: tuple[str, float], repeat: int
 ) -> list[Candidate]:
     """Takes some architectures as candidates that were trained once, in one of a data set's repeats; see `take`."""
-    draw, losses = int(measured.draws[way][repeat]), measured.losses.get(way)
+    draw, accuracies = int(measured.draws[way][repeat]), measured.accuracies[way][repeat].tolist()
+    losses = measured.losses[way][repeat].tolist() if way in measured.losses else [None] * len(accuracies)
     return [
         Candidate(
             measured.names[i],
-            (
-                Run(
-                    draw,
-                    draw,
-                    float(measured.accuracies[way][repeat][i]),
-                    None if losses is None else float(losses[repeat][i]),
-                ),
-            ),
+            (Run(draw, draw, accuracies[i], losses[i]),),
             n_parameters=int(measured.costs[PARAMETERS][i]),
         )
         for i in chosen

@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from proxyds.artifact.evidence_records import RehearsalRecord
 from proxyds.artifact.ranking_table import FULL, Measured, collect_accuracies
-from proxyds.evaluation.decision.ranking import CONFIDENCE, expect
-from proxyds.evaluation.decision.rehearsal import take, take_candidates
-from proxyds.evaluation.decision.shortlist import choose_shortlist, find_chances
-from proxyds.seeding import derive_seed
+from proxyds.evaluation.decision import rehearsal
 from proxyds.space.architecture import Architecture
 from tests.studies.second.choosing import list_runs
 from tests.studies.second.judging import is_judged
@@ -19,7 +17,6 @@ from tests.studies.second.plan import CHOSEN_TRAINING
 from tests.studies.second.weighing import Rows, keep_whole
 from tests.studies.weighing import make_table
 
-N_SPLITS = 200
 WAY = "random", 0.05
 """The samples that candidates are trained on, and their share."""
 
@@ -36,35 +33,12 @@ def read_measured(rows: Rows, architectures: Sequence[Architecture]) -> Measured
     return replace(measured, losses={WAY: -by_loss.accuracies[WAY]})
 
 
-def rehearse(measured: Measured) -> dict[str, float]:
-    """Ranks half of the networks by what the other half tells, `N_SPLITS` times, one training of each candidate on random samples.
-
-    Returns:
-        By what it is, on the mean: the share of accuracies in their 90 % intervals, the intervals' width in points, the chance that the best
-        candidate is given, points lost by taking the first, the share of shortlists with the best, candidates on them.
-    """
-    true, n = measured.accuracies[FULL, 1.0].mean(axis=0), len(measured.names)
-    found = []
-    for number in range(N_SPLITS):
-        generator = np.random.default_rng(derive_seed(0, "expecting", number))
-        order = generator.permutation(n)
-        fitted, asked = np.sort(order[: n // 2]), np.sort(order[n // 2 :])
-        candidates = take_candidates(measured, asked, WAY, int(generator.integers(len(measured.accuracies[WAY]))))
-        samples = expect(candidates, take(measured, fitted, WAY), WAY[1], derive_seed(0, "samples", number)).samples
-        chances, of_asked = find_chances(samples), true[asked]
-        listed, _ = choose_shortlist(samples, CONFIDENCE)
-        best = int(of_asked.argmax())
-        found.append(
-            {
-                "intervals hold": float(((of_asked >= chances.low) & (of_asked <= chances.high)).mean()),
-                "width": 100 * float((chances.high - chances.low).mean()),
-                "chance of the best": float(chances.best[best]),
-                "lost by the first": 100 * float(of_asked.max() - of_asked[chances.expected.argmax()]),
-                "shortlists hold": float(best in listed),
-                "shortlist": float(len(listed)),
-            }
-        )
-    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+def rehearse(measured: Measured) -> RehearsalRecord:
+    """Rehearses `proxyds rank` as a check's card does, with random samples for the proxy."""
+    everybody = np.arange(len(measured.names))
+    found = rehearsal.rehearse(rehearsal.take(measured, everybody, WAY), WAY[1], seed=0)
+    assert found is not None, "there are too few networks"
+    return found
 
 
 def tabulate_expecting(of_each: Mapping[str, Measured]) -> list[str]:
@@ -74,14 +48,13 @@ def tabulate_expecting(of_each: Mapping[str, Measured]) -> list[str]:
         of_each: What was measured, by the title of the data set.
     """
     lines = [
-        "| data, ranked by | 90 % intervals hold | their width, points | chance given to the best | points lost by the first | shortlists hold the best | their mean size |",
-        "|---|---|---|---|---|---|---|",
+        "| data, ranked by | 90 % intervals hold | chance given to the best | shortlists hold the best | candidates on a shortlist |",
+        "|---|---|---|---|---|",
     ]
     for title, measured in of_each.items():
         for score, of_score in (("accuracy", replace(measured, losses={})), ("loss", measured)):
             of = rehearse(of_score)
             lines.append(
-                f"| {title}, by {score} | {100 * of['intervals hold']:.0f} % | {of['width']:.1f} | {100 * of['chance of the best']:.0f} % | {of['lost by the first']:.1f} | "
-                f"{100 * of['shortlists hold']:.0f} % | {of['shortlist']:.1f} |"
+                f"| {title}, by {score} | {100 * of.intervals_hold:.0f} % | {100 * of.chance_of_best:.0f} % | {100 * of.shortlists_hold:.0f} % | {of.shortlist_size:.1f} of {of.n_candidates} |"
             )
     return lines

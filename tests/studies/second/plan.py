@@ -122,6 +122,8 @@ METHODS = ("random", "stratified", "cases", "easier", "entropy-tails", FEWER_EPO
 """Ways to choose samples, and fewer epochs of everything."""
 BESIDE_RANDOM = ("stratified", "cases")
 """With random samples, which another stage has, the three methods that lead on the tuning half of CIFAR-10: those that CIFAR-100 judges."""
+LEAD_BY_LABELS = ("cases", "easier", "entropy-tails")
+"""The three that lead with the training of the base; CIFAR-100 judges them beside random and stratified samples."""
 
 
 CHEAPER_PROBES = {"easier-by-middle": (13, 3), "easier-by-start": (24, 3)}
@@ -190,6 +192,7 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),
         "judging": tuple(Set(name, "random", 0.05, 5) for name in JUDGED),
         "methods": tuple(Set(CHOSEN_TRAINING, name, 0.05, 3) for name in BESIDE_RANDOM),
+        "methods-base": tuple(Set(BASE, name, 0.05, 3) for name in ("stratified", *LEAD_BY_LABELS)),
     },
     "nasbench201": {"random": (Set(OF_CELLS, "random", 0.05, 2),)},
 }

@@ -12,12 +12,13 @@ import numpy as np
 from proxyds.artifact.card.plots import Draw
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FEWER_EPOCHS
+from proxyds.evaluation.decision import rehearsal
 from proxyds.recipe.models import Recipe
 from proxyds.selection.probe import choose_probes
 from proxyds.space.architecture import Architecture
 from tests.studies.parts import N_EVALUATION, N_TRAIN
 from tests.studies.second.choosing import PARAMETER_WEIGHT
-from tests.studies.second.expecting import N_SPLITS, read_measured, tabulate_expecting
+from tests.studies.second.expecting import read_measured, tabulate_expecting
 from tests.studies.second.judging import (
     BESIDE_LABELS,
     BESIDE_SOFT_LABELS,
@@ -152,7 +153,7 @@ def show_expecting(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequ
         "## What to expect of candidates",
         "",
         "`proxyds rank` says what to expect on everything of candidates that were trained on 5 %. Here half of the 24 networks stand for those of a check, at random,",
-        f"{N_SPLITS} times. The others are candidates, each trained once on random samples with soft labels. What is expected of them is compared with the reference.",
+        f"{rehearsal.N_SPLITS} times. The others are candidates, each trained once on the first draw of random samples, with soft labels. What is expected of them is compared with the reference.",
         "",
         *tabulate_expecting(found),
         "",
@@ -265,7 +266,7 @@ def judge_choosing(ranked: Sequence[Ranked], leading: str | None, way: Way) -> s
         if leading == "random"
         else f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples."
     )
-    return f"{told} So choosing is not shown to help. Of random and stratified samples, `{better}` ones rank better."
+    return f"{told} So choosing is not shown to help. Of random and stratified samples, `{better}` ones have the higher tau."
 
 
 def compare_combined(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
