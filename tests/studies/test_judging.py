@@ -224,6 +224,24 @@ def test_random_samples_and_fewer_epochs_together_are_compared_with_twice_as_man
     assert worth == {0.0: False, 3.0: True}
 
 
+def test_methods_are_compared_at_other_sizes_on_the_judging_half() -> None:
+    study = make_study()
+    assert "## Other sizes" not in summarize(study)
+    noise = {("sizes", CHOSEN_TRAINING, name): 0.0 if name == "cases" else 2.0 for name in ("random", "cases")}
+    rows = [*study["cifar10"], *(row for row in make_rows(noise, 0) if row["stage"] == "sizes")]
+    section = summarize({**study, "cifar10": rows}).partition("## Other sizes")[2].partition("## ")[0]
+    of = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
+        for cells in (line.split("|") for line in section.splitlines() if "|" in line)
+    }
+    assert of[""][0::3] == ["2 %", "less random at 2 %"]
+    assert "easier" not in of  # it is at 5 % alone
+    assert of["cases"][0] == of["cases"][3] == "–"  # no rows of 2 %
+    assert float(of["cases"][2].split()[0]) > 0.9
+    assert float(of["cases"][5].split()[0]) > 0.3
+    assert of["random"][3:] == [""] * 3
+
+
 def test_methods_are_judged_with_the_default_training_by_accuracy_and_parameters() -> None:
     study = make_study()
     assert "with the default training" not in summarize(study)

@@ -18,8 +18,10 @@ JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of each training."""
 N_DRAWS_OF_METHODS = 3
 """Draws of each way to choose samples."""
-TWICE, N_DRAWS_ELSEWHERE = "0.1", 2
-"""The ratio with twice as many samples, and how many draws it has."""
+SIZES = {"0.02": 2, JUDGED_AT: N_DRAWS_OF_METHODS, "0.1": 2}
+"""Ratios that methods are compared at with soft labels, and draws of each."""
+TWICE = "0.1"
+"""The ratio with twice as many samples as what judges."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
 SHORT, LONG, OLD = "13 epochs, the base", "63 epochs", "30 epochs in batches of 128, rate .001"
 PLAIN, SOFT, BY_MARGIN, BY_LOSS = (
@@ -78,13 +80,43 @@ def find_gain_of_combined(rows: Rows, architectures: Sequence[Architecture]) -> 
     ways = list_methods(BESIDE_SOFT_LABELS)
     together = rank([Ranked([row for row in rows if is_judged(row)], judging, reference)], ways[COMBINED])
     twice = [row for row in rows if (row["stage"], row["ratio"]) == ("sizes", TWICE)]
-    random = rank([Ranked(twice, judging, reference)], replace(ways["random"], n_draws=N_DRAWS_ELSEWHERE))
+    random = rank([Ranked(twice, judging, reference)], replace(ways["random"], n_draws=SIZES[TWICE]))
     return None if together is None or random is None else subtract(together, random).as_difference()
 
 
 def is_judged(row: Mapping[str, str]) -> bool:
     """Whether a row is of a stage that judges, at 5 %."""
     return row["stage"] in ("judging", "methods", "methods-base") and row["ratio"] == JUDGED_AT
+
+
+def tabulate_sizes(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
+    """Tabulates tau of methods with soft labels at other sizes than 5 % too, on the judging half; empty while there are none.
+
+    Args:
+        rows: Of CIFAR-10.
+        architectures: Of both halves.
+    """
+    judging = take_half(architectures, "judging")
+    reference = read_reference(rows, judging)
+    if reference is None or not any(row["stage"] == "sizes" for row in rows):
+        return []
+    ranked = {}
+    for ratio in SIZES:
+        of_ratio = [row for row in rows if row["ratio"] == ratio and (row["stage"] == "sizes" or is_judged(row))]
+        ranked[ratio] = Ranked(of_ratio, judging, reference)
+    titles = [f"{100 * float(ratio):.0f} %" for ratio in SIZES]
+    lines = [f"| | {' | '.join([*titles, *(f'less random at {title}' for title in titles)])} |", f"|---|{'---|' * 6}"]
+    ways = list_methods(BESIDE_SOFT_LABELS)
+    random = ways["random"]
+    for name, way in ways.items():
+        at = {ratio: (replace(way, n_draws=n), replace(random, n_draws=n)) for ratio, n in SIZES.items()}
+        taus = [rank([ranked[ratio]], one) for ratio, (one, _) in at.items()]
+        gains = [find_gain([ranked[ratio]], one, other) for ratio, (one, other) in at.items() if one != other]
+        if name != COMBINED and sum(tau is not None for tau in taus) > 1:  # at 5 % alone there is nothing to compare
+            cells = ["–" if tau is None else tau.estimate().as_agreement().shown() for tau in taus]
+            cells += ["–" if gain is None else gain.shown() for gain in gains] or [""] * len(SIZES)
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines if len(lines) > 2 else []
 
 
 def find_gain(ranked: Sequence[Ranked], way: Way, than: Way) -> EstimateRecord | None:

@@ -186,7 +186,11 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
             Set(BASE, "random", 0.05, 3, "tuning"),
             *(Set(BASE, name, 0.05, 3) for name in METHODS if name != "random"),
         ),
-        "sizes": tuple(Set(CHOSEN_TRAINING, name, ratio, 2) for ratio in (0.02, 0.1) for name in METHODS),
+        "sizes": tuple(
+            Set(CHOSEN_TRAINING, name, ratio, 2, "judging")
+            for ratio in (0.02, 0.1)
+            for name in ("random", FEWER_EPOCHS, *BESIDE_RANDOM)
+        ),
     },
     "cifar100": {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),
