@@ -212,9 +212,14 @@ class OnEvaluationRecord(Part):
 
 
 class EvidenceRecord(Part):
-    """How well the proxy ranks architectures, measured; see `evaluation/evidence.py`."""
+    """How well the proxy ranks architectures, measured; see `evaluation/evidence.py`.
+
+    `ranked_by` is what candidates rank by: the loss where they learned soft labels. Verdict, gate, own tau, the distance to
+    the noise ceiling, places and searches go by it.
+    """
 
     check: CheckRecord
+    ranked_by: RankedBy = BY_ACCURACY
     own_ratio: float
     runs: str
     reference: str
@@ -248,14 +253,17 @@ class EvidenceRecord(Part):
         """What the lower end of Kendall tau's interval must reach for a ratio to be large enough."""
         return self.check.threshold if self.check.target is None else self.check.target
 
-    def of(self, method: str, ratio: float | None, ranked_by: RankedBy = BY_ACCURACY) -> MethodRecord | None:
-        """Finds the record of one way to rank, if it is there."""
-        key = (method, ratio, ranked_by)
+    def of(self, method: str, ratio: float | None, ranked_by: RankedBy | None = None) -> MethodRecord | None:
+        """Finds the record of one way to rank, if it is there; by what candidates rank by unless told.
+
+        What has no ratio, training on everything and the free rankings, has one record alone, called by accuracy.
+        """
+        key = (method, ratio, ranked_by or (BY_ACCURACY if ratio is None else self.ranked_by))
         return next((each for each in self.methods if (each.method, each.ratio, each.ranked_by) == key), None)
 
-    def compare_with(self, control: str, ratio: float, ranked_by: RankedBy = BY_ACCURACY) -> ComparisonRecord | None:
-        """Finds the proxy's comparison with a control at a ratio, if it is there."""
-        key = (control, ratio, ranked_by)
+    def compare_with(self, control: str, ratio: float, ranked_by: RankedBy | None = None) -> ComparisonRecord | None:
+        """Finds the proxy's comparison with a control at a ratio, if it is there; by what candidates rank by unless told."""
+        key = (control, ratio, ranked_by or self.ranked_by)
         return next((each for each in self.comparisons if (each.control, each.ratio, each.ranked_by) == key), None)
 
     def list_held_out(self) -> dict[str, EstimateRecord]:
@@ -264,9 +272,9 @@ class EvidenceRecord(Part):
         pairs = {} if record is None else {"full": record.full, "proxy": record.proxy}
         return {f"tau on evaluation samples of {name}": each for name, each in pairs.items() if each is not None}
 
-    def list_ways(self, ranked_by: RankedBy = BY_ACCURACY) -> list[MethodRecord]:
+    def list_ways(self) -> list[MethodRecord]:
         """Lists the ways to rank at the proxy's own ratio, as tables and pictures do; those without statistics aside."""
-        methods = [self.of(name, self.own_ratio if name in AT_ONE_RATIO else None, ranked_by) for name in METHOD_LABELS]
+        methods = [self.of(name, self.own_ratio if name in AT_ONE_RATIO else None) for name in METHOD_LABELS]
         return [each for each in methods if each is not None and each.statistics]
 
     @property
@@ -284,7 +292,7 @@ class EvidenceRecord(Part):
 def list_claims(evidence: EvidenceRecord) -> dict[str, Any]:
     """Lists what evidence claims, by name: the values of every statistic, and what follows from them."""
     counts = {"n_architectures", "n_draws", "n_full_seeds", "n_top"}
-    claims = evidence.model_dump(include={"own_ratio", "verdict", "passed", "sufficient_ratio", *counts})
+    claims = evidence.model_dump(include={"own_ratio", "ranked_by", "verdict", "passed", "sufficient_ratio", *counts})
     for each in evidence.methods:
         for name, estimate in each.statistics.items():
             claims[f"{name} of {each.method} {each.ratio or ''} by {each.ranked_by}"] = estimate.value

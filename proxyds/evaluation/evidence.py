@@ -119,7 +119,8 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     references = other_seeds(full)
     ways = measure_ways(measured, references, check.parameter_weight)
     compared = list(_compare_with_controls(ways))
-    ceiling, own = ways[FULL, None, BY_ACCURACY].get("tau"), ways[PROXY, own_ratio, BY_ACCURACY]["tau"]
+    ranked_by = BY_LOSS if (PROXY, own_ratio) in measured.losses else BY_ACCURACY
+    ceiling, own = ways[FULL, None, BY_ACCURACY].get("tau"), ways[PROXY, own_ratio, ranked_by]["tau"]
     below = None if ceiling is None else subtract(ceiling, own).as_gap()
     at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
     is_by_trainer = (check.trainer or manifest.trainer) is not None and provenance.runs == TRAINED_HERE
@@ -127,6 +128,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         at_own_ratio,
         below,
         manifest.space.n_architectures,
+        ranked_by=ranked_by,
         is_random=manifest.draw.method in (RANDOM, STRATIFIED) and manifest.major >= 2,  # verdicts of 1.x did not ask
         has_own_epochs=is_by_trainer,
     )
@@ -134,10 +136,12 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         explanation += " There is one training on everything: the noise ceiling is unknown."
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
     teaching = find_teaching_flops(manifest) if learns_soft_labels else 0.0
-    scores = list_scores(replace(measured, losses={}), check.parameter_weight)
+    scores = list_scores(measured, check.parameter_weight)
+    searched = {way: each for way, each in scores.items() if way[1] is None or way[2] in (ranked_by, BY_BOTH)}
     search = open_search(measured, references, table, spending.build_flops, manifest.counts, teaching)
     evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
+        ranked_by=ranked_by,
         own_ratio=own_ratio,
         runs=provenance.runs,
         reference=provenance.reference,
@@ -152,12 +156,12 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         comparisons=tuple(each.record for each in compared),
         verdict=verdict,
         explanation=explanation,
-        own_tau=_estimate_own(measured, references, own_ratio),
+        own_tau=_estimate_own(scores[PROXY, own_ratio, ranked_by], measured, references, own_ratio),
         below_ceiling=below,
         on_evaluation=_compare_held_out(measured, own_ratio),
         caution=_find_caution(measured, manifest),
-        architectures=tuple(_list_architectures(measured, table, own_ratio)),
-        searches=tuple(list_searches(search, scores, measured, own_ratio)),
+        architectures=tuple(_list_architectures(scores[PROXY, own_ratio, ranked_by], measured, table, own_ratio)),
+        searches=tuple(list_searches(search, searched, measured, own_ratio)),
         rehearsal=rehearse(measured, own_ratio, manifest.seed),
         passed=None,
         sufficient_ratio=None,
@@ -217,12 +221,12 @@ def _find_caution(measured: Measured, manifest: Manifest) -> str | None:
     return explain_saturation(full, of_proxy, len(manifest.label_names), manifest.counts.test)
 
 
-def _estimate_own(measured: Measured, references: Floats, own_ratio: float) -> EstimateRecord:
+def _estimate_own(scores: Floats, measured: Measured, references: Floats, own_ratio: float) -> EstimateRecord:
     """Estimates tau of the very samples of the proxy, its first draw: what other draws would give is no matter."""
     is_own = measured.draws[PROXY, own_ratio] == 0
     if not is_own.any():
         return make_record(math.nan)
-    own, draws = measured.accuracies[PROXY, own_ratio][is_own], measured.draws[PROXY, own_ratio][is_own]
+    own, draws = scores[is_own], measured.draws[PROXY, own_ratio][is_own]
     cost = measured.costs[FLOPS]
     return compare_repeats(references, own, draws, cost, "tau", has_common_draws=False).estimate().as_agreement()
 
@@ -239,13 +243,15 @@ def _compare_held_out(measured: Measured, own_ratio: float) -> OnEvaluationRecor
     return OnEvaluationRecord(full=taus.get("full"), proxy=taus.get("proxy")) if taus else None
 
 
-def _list_architectures(measured: Measured, table: pa.Table, own_ratio: float) -> Iterator[RankedRecord]:
-    """Lists the architectures, the best on everything first, with their places there and on the proxy."""
+def _list_architectures(
+    scores: Floats, measured: Measured, table: pa.Table, own_ratio: float
+) -> Iterator[RankedRecord]:
+    """Lists the architectures, the best on everything first, with their places there and, by (R, n) scores, on the proxy."""
     about = {row["architecture"]: row for row in table.to_pylist()}
     full, proxy = measured.accuracies[FULL, 1.0], measured.accuracies[PROXY, own_ratio]
     places = {}
-    for name, accuracies in (("full", full), ("proxy", proxy)):
-        order = best_first(accuracies.mean(axis=0))
+    for name, ranked in (("full", full), ("proxy", scores)):
+        order = best_first(ranked.mean(axis=0))
         places[name] = np.empty(len(order), int)
         places[name][order] = np.arange(1, len(order) + 1)
     for i in best_first(full.mean(axis=0)):

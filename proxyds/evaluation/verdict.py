@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from proxyds.artifact.evidence_records import ComparisonRecord, EstimateRecord, Verdict
 from proxyds.artifact.ranking_table import (
     BY_ACCURACY,
     BY_BOTH,
+    BY_LOSS,
     FEWER_EPOCHS,
     FLOPS,
     METHOD_LABELS,
@@ -63,6 +64,8 @@ _FREE = {
     PARAMETERS: Rival(PARAMETERS, "counting parameters", "no better than counting parameters"),
 }
 _FEWER_EPOCHS = Rival(FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs")
+_BY: dict[RankedBy, str] = {BY_ACCURACY: "", BY_BOTH: "", BY_LOSS: ", ranked by loss,"}
+"""What a sentence says of what ranks."""
 _WITH_PARAMETERS = Rival(
     RANDOM, "random subsets, both ranked with parameters", "no better than random with parameters", BY_BOTH
 )
@@ -73,6 +76,7 @@ def judge(
     below_ceiling: EstimateRecord | None,
     n_in_space: int,
     *,
+    ranked_by: RankedBy = BY_ACCURACY,
     is_random: bool = False,
     has_own_epochs: bool = False,
 ) -> tuple[Verdict, str]:
@@ -84,6 +88,7 @@ def judge(
         compared: The proxy at its own ratio with its controls.
         below_ceiling: By how much the proxy's tau is below the noise ceiling; None where that is unknown.
         n_in_space: Architectures of the search space.
+        ranked_by: What candidates rank by.
         is_random: Whether the proxy's own samples are random, so that random samples are no rival.
         has_own_epochs: Whether a trainer trained for as long as it liked, so that fewer epochs are no rival.
 
@@ -91,18 +96,18 @@ def judge(
         The verdict, and a sentence or two that say why.
     """
     of = {(each.record.control, each.record.ranked_by): each for each in compared}
-    rivals = _list_rivals(of)
+    rivals = _list_rivals(of, ranked_by)
     if is_random:
         rivals = [each for each in rivals if each.control != RANDOM]
     found = [(each, of[each.control, each.ranked_by]) for each in rivals if (each.control, each.ranked_by) in of]
     for rival, against in found:
         if against.record.outcome == "worse":
-            is_random = rival is _RANDOM
-            return "worse than random" if is_random else rival.verdict, f"{_tell(rival, against)}: it is surely lower."
+            verdict: Verdict = "worse than random" if rival.verdict == _RANDOM.verdict else rival.verdict
+            return verdict, f"{_tell(rival, against)}: it is surely lower."
         if against.record.outcome == "no better":
             return rival.verdict, f"{_tell(rival, against)}: a gain of {NEGLIGIBLE} is ruled out."
-    optional = [_WITH_PARAMETERS, _FEWER_EPOCHS] if has_own_epochs else [_WITH_PARAMETERS]
-    needed = [each for each in rivals if each not in optional]
+    optional = {_WITH_PARAMETERS.verdict, *([_FEWER_EPOCHS.verdict] if has_own_epochs else [])}
+    needed = [each for each in rivals if each.verdict not in optional]
     if missing := [each.words for each in needed if (each.control, each.ranked_by) not in of]:
         return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
     if not found:
@@ -111,7 +116,7 @@ def judge(
         if against.record.outcome == "undecided":
             return "not enough evidence", _tell_undecided(rival, against, n_in_space)
     differences = ", ".join(f"{against.record.difference.shown()} above {rival.words}" for rival, against in found)
-    why = f"The proxy's Kendall tau is {differences}."
+    why = f"The proxy's Kendall tau{_BY[ranked_by]} is {differences}."
     if is_random:
         why += " Its own samples are random, so that random samples are no rival."
     if has_own_epochs:
@@ -174,15 +179,15 @@ def find_settling(
     return architectures, draws
 
 
-def _list_rivals(of: dict[tuple[str, RankedBy], Compared]) -> Sequence[Rival]:
+def _list_rivals(of: dict[tuple[str, RankedBy], Compared], ranked_by: RankedBy) -> Sequence[Rival]:
     """Lists who decides: of the free rankings the better one, none where all architectures cost alike."""
-    free = [rival for name, rival in _FREE.items() if of[name, BY_ACCURACY].record.difference.value is not None]
-    best = sorted(free, key=lambda rival: of[rival.control, BY_ACCURACY].record.difference.value or 0.0)[:1]
-    return [_RANDOM, *best, _FEWER_EPOCHS, _WITH_PARAMETERS]
+    free = [rival for name, rival in _FREE.items() if of[name, ranked_by].record.difference.value is not None]
+    best = sorted(free, key=lambda rival: of[rival.control, ranked_by].record.difference.value or 0.0)[:1]
+    return [*(replace(each, ranked_by=ranked_by) for each in (_RANDOM, *best, _FEWER_EPOCHS)), _WITH_PARAMETERS]
 
 
 def _tell(rival: Rival, against: Compared) -> str:
-    return f"The proxy's Kendall tau less that of {rival.words} is {against.record.difference.shown()}"
+    return f"The proxy's Kendall tau{_BY[rival.ranked_by]} less that of {rival.words} is {against.record.difference.shown()}"
 
 
 def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:

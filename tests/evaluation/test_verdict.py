@@ -10,7 +10,7 @@ import pytest
 
 from proxyds.artifact.evidence_records import ComparisonRecord, EstimateRecord
 from proxyds.artifact.manifest import DrawRecord
-from proxyds.artifact.ranking_table import BY_ACCURACY, BY_BOTH, FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
+from proxyds.artifact.ranking_table import BY_ACCURACY, BY_BOTH, BY_LOSS, FEWER_EPOCHS, FULL, PROXY, RANDOM, STRATIFIED
 from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
 from proxyds.evaluation.verdict import Compared, find_outcome, find_settling, judge
 from tests.evaluation.made_up import COSTS, QUALITY, N, around, difference_to, everything, hopeless, rows_of, weigh
@@ -271,6 +271,19 @@ def test_a_proxy_of_random_samples_is_judged_by_the_rest(method: str, version: s
     rows = [row for row in everything() if row["dataset"] != RANDOM]
     draw = DrawRecord.model_construct(ratio=0.1, method=method)
     assert weigh(rows, draw=draw, format_version=version).verdict == expected
+
+
+def test_what_ranks_by_loss_is_judged_by_its_losses_alone() -> None:
+    controls = ("flops", "parameters", RANDOM, FEWER_EPOCHS)
+    by_accuracy = [compared(each, WORSE) for each in controls]
+    by_loss = [compared(each, BY_LOSS, BETTER) for each in controls]
+    every = [*by_accuracy, *by_loss, compared(*BOTH, BETTER)]
+    assert judge(every, NEAR, 1000)[0] == "worse than random"
+    found, explanation = judge(every, NEAR, 1000, ranked_by=BY_LOSS)
+    assert found == "preserves the ranking"
+    assert "loss" in explanation
+    worse = [*(compared(each, BETTER) for each in controls), compared(RANDOM, BY_LOSS, WORSE), *by_loss[:2], by_loss[3]]
+    assert judge(worse, NEAR, 1000, ranked_by=BY_LOSS)[0] == "worse than random"
 
 
 def test_where_nothing_is_left_to_compare_with_there_is_no_verdict() -> None:

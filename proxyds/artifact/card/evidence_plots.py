@@ -22,6 +22,7 @@ from proxyds.artifact.ranking_table import (
     AT_ONE_RATIO,
     BY_ACCURACY,
     BY_BOTH,
+    BY_LOSS,
     FEWER_EPOCHS,
     FLOPS,
     FULL,
@@ -33,6 +34,7 @@ from proxyds.artifact.ranking_table import (
     RANDOM_LABELS,
     STRATIFIED,
     Measured,
+    RankedBy,
     best_first,
     collect_accuracies,
 )
@@ -54,6 +56,8 @@ MARKERS = {method: marker for method, (_, marker) in _LOOKS.items()}
 MAX_NAMED = 24
 """Architectures that a picture names, at most."""
 
+_BY: dict[RankedBy, str] = {BY_ACCURACY: "", BY_BOTH: ", with parameters", BY_LOSS: ", by loss"}
+"""What titles and names say of what ranks."""
 _CHANGED = ListedColormap(mpl.colormaps["cividis_r"](np.linspace(0, 1, 256)))
 
 
@@ -98,7 +102,7 @@ def _draw_correlation(evidence: EvidenceRecord) -> Figure:
     axes.axvline(0, color="#999999", linewidth=0.8)
     axes.set_xlim(right=1.02)
     axes.set_xlabel("Kendall tau with full data: mean, 95 % interval, each draw or seed (ticks)")
-    axes.set_title(f"How well each ranks {evidence.n_architectures} architectures")
+    axes.set_title(f"How well each ranks {evidence.n_architectures} architectures{_BY[evidence.ranked_by]}")
     return figure
 
 
@@ -106,16 +110,19 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> Figure:
     """Draws the paper's figure 2: which pairs of architectures change order against full data, in how many of the repeats."""
     reference = measured.accuracies[FULL, 1.0].mean(axis=0)
     order = best_first(reference)
-    of_ratio = {method: measured.accuracies.get((method, evidence.own_ratio)) for method in AT_ONE_RATIO}
-    panels = [(method, accuracies) for method, accuracies in of_ratio.items() if accuracies is not None]
+    scores = measured.accuracies
+    if evidence.ranked_by == BY_LOSS:
+        scores = {way: -losses for way, losses in measured.losses.items()}
+    of_ratio = {method: scores.get((method, evidence.own_ratio)) for method in AT_ONE_RATIO}
+    panels = [(method, of_method) for method, of_method in of_ratio.items() if of_method is not None]
     panels += [(method, cost[None]) for method, cost in measured.costs.items()]
     n_rows = -(-len(panels) // 3)
     figure = new_figure(height=0.7 + 2.6 * n_rows)
     grid = figure.subplots(n_rows, 3, squeeze=False)
-    for axes, (method, accuracies) in zip(grid.flat, panels, strict=False):
-        changed = changed_pairs(reference[order], accuracies[:, order])
+    for axes, (method, of_method) in zip(grid.flat, panels, strict=False):
+        changed = changed_pairs(reference[order], of_method[:, order])
         axes.imshow(changed, cmap=_CHANGED, vmin=0, vmax=1)
-        best = np.mean([row == row.max() for row in accuracies[:, order]], axis=0)
+        best = np.mean([row == row.max() for row in of_method[:, order]], axis=0)
         for position in np.flatnonzero(best):
             axes.plot(position, position, "o", color="#D55E00", markersize=3 + 4 * best[position], clip_on=False)
         axes.add_patch(Rectangle((-0.5, -0.5), 1, 1, fill=False, edgecolor="#000000", linewidth=1.5, clip_on=False))
@@ -134,7 +141,10 @@ def _draw_orders(evidence: EvidenceRecord, measured: Measured) -> Figure:
         Line2D([], [], linestyle="", marker="o", color="#D55E00", label="found best here (larger: more often)"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
-    figure.suptitle("Share of pairs of architectures that change order; 1 is the best on full data", fontsize=11)
+    figure.suptitle(
+        f"Share of pairs of architectures that change order{_BY[evidence.ranked_by]}; 1 is the best on full data",
+        fontsize=11,
+    )
     return figure
 
 
@@ -204,7 +214,7 @@ def _reach(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def label_search(search: SearchRecord) -> str:
     """Names a way to search, for people."""
     names = METHOD_LABELS | {FULL: "everything", HALVING: "successive halving"}
-    return names[search.method] + (", with parameters" if search.ranked_by == BY_BOTH else "")
+    return names[search.method] + _BY[search.ranked_by]
 
 
 def _draw_searches(evidence: EvidenceRecord) -> Figure:
@@ -242,7 +252,7 @@ def _draw_ratios(evidence: EvidenceRecord) -> Figure:
     methods = evidence.at_one_ratio
     for shift, method in zip(np.linspace(-0.012, 0.012, len(methods)), methods, strict=True):
         points = sorted(
-            (m for m in evidence.methods if m.method == method and m.ratio and m.ranked_by == BY_ACCURACY),
+            (m for m in evidence.methods if m.method == method and m.ratio and m.ranked_by == evidence.ranked_by),
             key=lambda m: m.ratio or 0,
         )
         x = [(each.ratio or 0) * 10**shift for each in points]
@@ -262,6 +272,6 @@ def _draw_ratios(evidence: EvidenceRecord) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("size of the subset")
     axes.set_ylabel("Kendall tau, 95 % interval")
-    axes.set_title("How large must it be?")
+    axes.set_title(f"How large must it be?{' Ranked by loss' if evidence.ranked_by == BY_LOSS else ''}")
     axes.legend(ncols=3, fontsize=9)
     return figure

@@ -43,8 +43,8 @@ _CHEAPER = {
     "no better than random with parameters": "a random subset, with the number of parameters",
 }
 """By verdict, what takes less work than choosing samples and ranks at least as well."""
-_OTHER_SCORES: dict[str, RankedBy] = {"with_parameters": BY_BOTH, "by_loss": BY_LOSS}
-"""What ranks besides accuracy, by its name in templates."""
+_OTHER_SCORES: dict[str, RankedBy] = {"with_parameters": BY_BOTH, "by_accuracy": BY_ACCURACY}
+"""What ranks besides what candidates rank by, by its name in templates."""
 _TEMPLATES = jinja2.FunctionLoader(
     lambda name: files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8")
 )
@@ -166,7 +166,7 @@ def show_evidence(evidence: EvidenceRecord, n_in_space: int) -> dict[str, Any]:
         )
     return {
         "evidence_rows": evidence_rows,
-        "ranks_by_loss": any(each.ranked_by == BY_LOSS for each in evidence.methods),
+        "ranks_by_loss": evidence.ranked_by == BY_LOSS,
         "taus": {**dict.fromkeys((FULL, RANDOM)), **{each.method: each.statistics["tau"].shown() for each in ways}},
         "comparison_rows": _comparison_rows(evidence),
         "search_rows": _search_rows(evidence),
@@ -196,7 +196,7 @@ def _comparison_rows(evidence: EvidenceRecord) -> list[dict[str, str]]:
     """Makes a row for each control: the difference of taus and what it says, by each score, as text."""
     rows = []
     for each in evidence.comparisons:
-        if (each.ratio, each.ranked_by) == (evidence.own_ratio, BY_ACCURACY):
+        if (each.ratio, each.ranked_by) == (evidence.own_ratio, evidence.ranked_by):
             row = {"label": METHOD_LABELS[each.control], "difference": each.difference.shown(), "so": each.outcome}
             for name, ranked_by in _OTHER_SCORES.items():
                 other = evidence.compare_with(each.control, each.ratio, ranked_by)

@@ -80,9 +80,7 @@ def rank_candidates(
         why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them, or build a proxy for a larger space."
         return _order(candidates, means, confidence, why)
     way, notes = (PROXY, evidence.own_ratio), list[str]()
-    if (
-        evidence.of(PROXY, evidence.own_ratio, BY_LOSS) is None
-    ):  # its networks learned labels, so that losses rank badly
+    if evidence.ranked_by != BY_LOSS:  # its networks learned labels, so that losses rank badly
         measured = replace(measured, losses={}, losses_on_evaluation={})
     if measured_on == "validation" and way in measured.on_evaluation:
         measured = _take_validation(measured, way)
