@@ -156,8 +156,8 @@ def list_methods(way: Way) -> dict[str, Way]:
     return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined, COUNTING: counting}
 
 
-def find_leading(rows: Rows, architectures: Sequence[Architecture], way: Way) -> str | None:
-    """Finds the method with the highest tau on the tuning half of CIFAR-10; None while one lacks rows.
+def find_leading(rows: Rows, architectures: Sequence[Architecture], way: Way) -> list[str]:
+    """Finds the method with the highest tau on the tuning half of CIFAR-10, or those that share it; none while one lacks rows.
 
     Args:
         rows: Of CIFAR-10.
@@ -167,9 +167,9 @@ def find_leading(rows: Rows, architectures: Sequence[Architecture], way: Way) ->
     tuning = take_half(architectures, "tuning")
     reference = read_reference(rows, tuning)
     if reference is None:
-        return None
+        return []
     ranked = Ranked([row for row in rows if is_judged(row)], tuning, reference)
     ways = list_methods(way)
     found = {name: rank([ranked], way) for name, way in ways.items() if name not in (FEWER_EPOCHS, COMBINED, COUNTING)}
-    taus = {name: float(tau.mean[0]) for name, tau in found.items() if tau is not None}
-    return max(taus, key=lambda name: taus[name]) if len(taus) == len(found) else None
+    taus = {name: round(float(tau.mean[0]), 9) for name, tau in found.items() if tau is not None}
+    return [name for name, tau in taus.items() if tau == max(taus.values())] if len(taus) == len(found) else []

@@ -189,7 +189,7 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "sizes": tuple(
             Set(CHOSEN_TRAINING, name, ratio, 2, "judging")
             for ratio in (0.02, 0.1)
-            for name in ("random", FEWER_EPOCHS, *BESIDE_RANDOM)
+            for name in ("random", "stratified", FEWER_EPOCHS)
         ),
     },
     "cifar100": {

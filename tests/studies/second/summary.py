@@ -253,28 +253,29 @@ def judge_training(ranked: Sequence[Ranked]) -> list[str]:
     ]
 
 
-def judge_choosing(ranked: Sequence[Ranked], leading: str | None, way: Way) -> str:
-    """Says whether choosing samples helps, in a sentence.
+def judge_choosing(ranked: Sequence[Ranked], leading: Sequence[str], way: Way) -> str:
+    """Says whether choosing samples helps, in sentences.
 
     Args:
         ranked: On all data sets; none while one lacks its reference.
-        leading: The method of `find_leading`.
+        leading: The methods of `find_leading`.
         way: How networks are trained and ranked.
     """
     ways = list_methods(way)
     controls = {name: rank(ranked, ways[name]) for name in ("random", "stratified")}
-    gain = None if leading is None else find_gain(ranked, ways[leading], ways["random"])
-    if leading is None or gain is None or any(each is None for each in controls.values()):
+    gains = {name: find_gain(ranked, ways[name], ways["random"]) for name in leading}
+    found = {name: gain for name, gain in gains.items() if gain is not None}
+    if not leading or len(found) < len(gains) or any(each is None for each in controls.values()):
         return UNDECIDED
-    if leading != "random" and is_above_zero(gain):
-        return f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples. Choosing helps."
+    names = " and ".join(f"`{name}`" for name in leading)
+    told = f"{names} {'leads' if len(leading) == 1 else 'lead, with the same tau,'} on the tuning half."
+    said = " and ".join(f"`{name}` gains {gain.shown()}" for name, gain in found.items() if name != "random")
+    if said:
+        told += f" Where nothing was chosen {said} over random samples."
+    if helpful := [f"`{name}`" for name, gain in found.items() if is_above_zero(gain)]:
+        return f"{told} Choosing helps, by {' or '.join(helpful)}."
     taus = {name: float(each.mean[0]) for name, each in controls.items() if each is not None}
     better = max(taus, key=lambda name: taus[name])
-    told = (
-        "Random samples lead on the tuning half."
-        if leading == "random"
-        else f"`{leading}` leads on the tuning half. Where nothing was chosen it gains {gain.shown()} over random samples."
-    )
     return f"{told} So choosing is not shown to help. Of random and stratified samples, `{better}` ones have the higher tau."
 
 
