@@ -143,10 +143,10 @@ def test_a_data_set_that_lacks_rows_leaves_the_figures_of_the_other_alone() -> N
 
 
 def test_choosing_helps_if_the_leading_method_is_above_random() -> None:
-    helps, alike = make_study(soft=1.0, easier=0.1), make_study(soft=0.3, easier=0.29)
+    helps, alike = make_study(soft=1.0, easier=0.1), make_study(soft=0.3, easier=0.35)
     assert find_leading(helps["cifar10"], ARCHITECTURES, BESIDE_SOFT_LABELS) == ["easier"]
     assert "Choosing helps, by `easier`." in summarize(helps)
-    assert "Choosing helps, by `easier`." not in summarize(alike)
+    assert "Choosing helps" not in summarize(alike)
 
 
 def test_methods_that_share_the_lead_are_all_judged() -> None:
