@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from proxyds.artifact.ranking_table import AT_ONE_RATIO, BY_ACCURACY, METHOD_LABELS, RankedBy
+from proxyds.artifact.ranking_table import AT_ONE_RATIO, BY_ACCURACY, METHOD_LABELS, RankedBy, Score
 from proxyds.recipe.models import Check
 
 Verdict = Literal[
@@ -219,7 +219,7 @@ class EvidenceRecord(Part):
     """
 
     check: CheckRecord
-    ranked_by: RankedBy = BY_ACCURACY
+    ranked_by: Score = BY_ACCURACY
     own_ratio: float
     runs: str
     reference: str

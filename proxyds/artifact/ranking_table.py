@@ -39,11 +39,13 @@ METHOD_LABELS = {
 }
 """Ways to rank architectures, as tables and pictures call them; full data against itself is the noise ceiling."""
 
-RankedBy = Literal["accuracy", "accuracy-and-parameters", "loss"]
-BY_ACCURACY: RankedBy = "accuracy"
+Score = Literal["accuracy", "loss"]
+RankedBy = Literal[Score, "accuracy-and-parameters", "loss-and-parameters"]
+BY_ACCURACY: Score = "accuracy"
 BY_BOTH: RankedBy = "accuracy-and-parameters"
-BY_LOSS: RankedBy = "loss"
-"""What a training set is ranked by: accuracy alone, or with the number of parameters (`rank_metrics.add_parameters`); the loss on test samples."""
+BY_LOSS: Score = "loss"
+WITH_PARAMETERS: dict[Score, RankedBy] = {BY_ACCURACY: BY_BOTH, BY_LOSS: "loss-and-parameters"}
+"""What a training set is ranked by, on test samples: accuracy or loss, alone or with the number of parameters (`rank_metrics.add_parameters`)."""
 
 MAX_RANKED = 2000
 """Architectures that a check ranks, at most: every statistic looks at all pairs of them."""

@@ -28,7 +28,6 @@ from proxyds.artifact.manifest import Manifest
 from proxyds.artifact.ranking_table import (
     AT_ONE_RATIO,
     BY_ACCURACY,
-    BY_BOTH,
     BY_LOSS,
     FEWER_EPOCHS,
     FLOPS,
@@ -41,8 +40,10 @@ from proxyds.artifact.ranking_table import (
     STATISTICS,
     STRATIFIED,
     TRAINED_HERE,
+    WITH_PARAMETERS,
     Measured,
     RankedBy,
+    Score,
     best_first,
     collect_accuracies,
 )
@@ -119,7 +120,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     references = other_seeds(full)
     ways = measure_ways(measured, references, check.parameter_weight)
     compared = list(_compare_with_controls(ways))
-    ranked_by = BY_LOSS if (PROXY, own_ratio) in measured.losses else BY_ACCURACY
+    ranked_by: Score = BY_LOSS if (PROXY, own_ratio) in measured.losses else BY_ACCURACY
     ceiling, own = ways[FULL, None, BY_ACCURACY].get("tau"), ways[PROXY, own_ratio, ranked_by]["tau"]
     below = None if ceiling is None else subtract(ceiling, own).as_gap()
     at_own_ratio = [each for each in compared if each.record.ratio == own_ratio]
@@ -137,7 +138,9 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
     spending = weigh_spending(table, own_ratio, manifest.counts.train, manifest.counts.test, manifest.stages)
     teaching = find_teaching_flops(manifest) if learns_soft_labels else 0.0
     scores = list_scores(measured, check.parameter_weight)
-    searched = {way: each for way, each in scores.items() if way[1] is None or way[2] in (ranked_by, BY_BOTH)}
+    searched = {
+        way: each for way, each in scores.items() if way[1] is None or way[2] in (ranked_by, WITH_PARAMETERS[ranked_by])
+    }
     search = open_search(measured, references, table, spending.build_flops, manifest.counts, teaching)
     evidence = EvidenceRecord(
         check=CheckRecord.model_validate(check.model_dump()),
@@ -158,7 +161,7 @@ def weigh_evidence(table: pa.Table, check: Check, provenance: Provenance, manife
         explanation=explanation,
         own_tau=_estimate_own(scores[PROXY, own_ratio, ranked_by], measured, references, own_ratio),
         below_ceiling=below,
-        on_evaluation=_compare_held_out(measured, own_ratio),
+        on_evaluation=_compare_held_out(measured, own_ratio, ranked_by),
         caution=_find_caution(measured, manifest),
         architectures=tuple(_list_architectures(scores[PROXY, own_ratio, ranked_by], measured, table, own_ratio)),
         searches=tuple(list_searches(search, searched, measured, own_ratio)),
@@ -204,11 +207,13 @@ def list_scores(measured: Measured, parameter_weight: float) -> dict[_Way, Float
     scores: dict[_Way, Floats] = {(free, None, BY_ACCURACY): measured.costs[free][None] for free in FREE_RANKINGS}
     for (dataset, ratio), accuracies in measured.accuracies.items():
         if dataset != FULL:
-            scores[dataset, ratio, BY_ACCURACY] = accuracies
-            with_parameters = add_parameters(accuracies, measured.costs[PARAMETERS], parameter_weight)
-            scores[dataset, ratio, BY_BOTH] = with_parameters
+            alone: dict[Score, Floats] = {BY_ACCURACY: accuracies}
             if (losses := measured.losses.get((dataset, ratio))) is not None:
-                scores[dataset, ratio, BY_LOSS] = -losses
+                alone[BY_LOSS] = -losses
+            for score, each in alone.items():
+                scores[dataset, ratio, score] = each
+                with_parameters = add_parameters(each, measured.costs[PARAMETERS], parameter_weight)
+                scores[dataset, ratio, WITH_PARAMETERS[score]] = with_parameters
     return scores
 
 
@@ -231,14 +236,18 @@ def _estimate_own(scores: Floats, measured: Measured, references: Floats, own_ra
     return compare_repeats(references, own, draws, cost, "tau", has_common_draws=False).estimate().as_agreement()
 
 
-def _compare_held_out(measured: Measured, own_ratio: float) -> OnEvaluationRecord | None:
+def _compare_held_out(measured: Measured, own_ratio: float, ranked_by: Score) -> OnEvaluationRecord | None:
     """Compares how each training ranks on evaluation samples with how it ranks on test samples; None where none was measured on both."""
+    by_accuracy = measured.accuracies, measured.on_evaluation
+    by_loss = measured.losses, measured.losses_on_evaluation
     taus = {}
-    for name, key in (("full", (FULL, 1.0)), ("proxy", (PROXY, own_ratio))):
-        if (on_evaluation := measured.on_evaluation.get(key)) is not None:
-            draws, is_drawn = measured.draws[key], name == "proxy"
-            on_test, cost = measured.accuracies[key], measured.costs[FLOPS]
-            compared = compare_pairs(on_test, on_evaluation, draws, cost, "tau", has_common_draws=is_drawn)
+    for name, key, (on_test, on_evaluation) in (
+        ("full", (FULL, 1.0), by_accuracy),
+        ("proxy", (PROXY, own_ratio), by_loss if ranked_by == BY_LOSS else by_accuracy),
+    ):
+        if key in on_evaluation:
+            draws, cost, is_drawn = measured.draws[key], measured.costs[FLOPS], name == "proxy"
+            compared = compare_pairs(on_test[key], on_evaluation[key], draws, cost, "tau", has_common_draws=is_drawn)
             taus[name] = compared.estimate().as_agreement()
     return OnEvaluationRecord(full=taus.get("full"), proxy=taus.get("proxy")) if taus else None
 

@@ -32,7 +32,7 @@ from proxyds.artifact.ranking_table import (
 )
 from proxyds.artifact.tables import MAX_RANKING_ROWS
 from proxyds.data.samples import Samples, SoftLabels
-from proxyds.errors import EvidenceError, LabelError
+from proxyds.errors import DivergedError, EvidenceError, LabelError
 from proxyds.progress import OnProgress, Progress, StageEnded
 from proxyds.recipe.models import Check
 from proxyds.recipe.sections.training import Training
@@ -280,7 +280,11 @@ def train_and_test(*, folder: Path, report: Report, **job_fields: Any) -> None:
 
 
 def _test(network: PixelNetwork, job: RunJob) -> dict[str, float | None]:
-    """Measures a network on the test samples, which `test_seconds` is of, then on the evaluation samples."""
+    """Measures a network on the test samples, which `test_seconds` is of, then on the evaluation samples.
+
+    Raises:
+        DivergedError: Its loss there is infinite or not a number: what it answers then, and its accuracy, mean nothing.
+    """
     started = time.perf_counter()
     pixels = job.held_out.pixels()
     prepared = prepare_network(network, pixels, job.device, job.settings.precision)
@@ -290,6 +294,12 @@ def _test(network: PixelNetwork, job: RunJob) -> dict[str, float | None]:
     evaluation_accuracy = evaluation_loss = None
     if job.evaluation is not None:
         evaluation_accuracy, evaluation_loss = measure_network(prepared, job.evaluation.pixels(), job.evaluation.labels)
+    for samples, measured in (("test", loss), ("evaluation", evaluation_loss)):
+        if measured is not None and not math.isfinite(measured):
+            raise DivergedError(
+                f"{job.architecture.name}: the loss on {samples} samples must be finite, it is {measured}; "
+                f"lower training.learning_rate (now {job.settings.learning_rate:g})"
+            )
     return {
         "accuracy": accuracy,
         "evaluation_accuracy": evaluation_accuracy,
@@ -317,7 +327,9 @@ def tabulate_runs(runs: Sequence[Run], results: Sequence[Done | None]) -> pa.Tab
             **describe_architecture(run.architecture),
             **vars(each),  # of this and of what was measured the table takes its own columns
             **measured,
-            **{name: _finite(measured.get(name)) for name in ("loss", "evaluation_loss")},  # older runs lack the second
+            **{
+                name: _finite(measured.get(name)) for name in ("loss", "evaluation_loss")
+            },  # older runs lack the second, or hold no number
             "n_labels": run.job.n_labels,
             "n_epochs": n_epochs,
             "run_flops": None if n_steps is None else run.flops,

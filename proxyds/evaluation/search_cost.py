@@ -14,6 +14,7 @@ from proxyds.artifact.manifest import CountsRecord
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     BY_ACCURACY,
+    BY_LOSS,
     FEWER_EPOCHS,
     FREE_RANKINGS,
     FULL,
@@ -21,6 +22,7 @@ from proxyds.artifact.ranking_table import (
     REGRETS,
     Measured,
     RankedBy,
+    Score,
     best_first,
 )
 from proxyds.evaluation.rank_metrics import Floats
@@ -110,7 +112,7 @@ def list_searches(
             for k in REGRETS:
                 if k < n:
                     yield _sum_up(search, method, ranked_by, cost, np.array([best_first(each)[:k] for each in of_way]))
-    yield from _halve(search, measured)
+    yield from _halve(search, scores, measured)
 
 
 def _price_ranking(search: Search, method: str, own_ratio: float) -> float | None:
@@ -142,16 +144,21 @@ def _sum_up(
     return SearchRecord(method=method, ranked_by=ranked_by, n_finalists=finalists.shape[1], flops=paid, lost=lost)
 
 
-def _halve(search: Search, measured: Measured) -> Iterator[SearchRecord]:
+def _halve(
+    search: Search, scores: Mapping[tuple[str, float | None, RankedBy], Floats], measured: Measured
+) -> Iterator[SearchRecord]:
     """Halves the architectures after each budget of fewer epochs on everything (Jamieson and Talwalkar 2016); needs two budgets.
 
-    Every budget is trained from scratch, as the check did.
+    Every budget is trained from scratch, as the check did. Losses rank where there are any.
     """
     of_sets = search.flops.keys() & measured.accuracies.keys()  # every run of a budget may have failed
     budgets = sorted(ratio for dataset, ratio in of_sets if dataset == FEWER_EPOCHS)
     if len(budgets) < 2:
         return
-    n_repeats = min(len(measured.accuracies[FEWER_EPOCHS, budget]) for budget in budgets)
+    has_losses = all((FEWER_EPOCHS, budget, BY_LOSS) in scores for budget in budgets)
+    ranked_by: Score = BY_LOSS if has_losses else BY_ACCURACY
+    of_budgets = {budget: scores[FEWER_EPOCHS, budget, ranked_by] for budget in budgets}
+    n_repeats = min(map(len, of_budgets.values()))
     for k in (k for k in REGRETS if k < len(measured.names)):
         flops, finalists = search.teaching, []
         for repeat in range(n_repeats):
@@ -159,6 +166,6 @@ def _halve(search: Search, measured: Measured) -> Iterator[SearchRecord]:
             for budget in budgets:
                 flops += float(search.flops[FEWER_EPOCHS, budget][kept].sum()) / n_repeats
                 n_left = k if budget == budgets[-1] else max(k, len(kept) // 2)
-                kept = kept[best_first(measured.accuracies[FEWER_EPOCHS, budget][repeat][kept])[:n_left]]
+                kept = kept[best_first(of_budgets[budget][repeat][kept])[:n_left]]
             finalists.append(kept)
-        yield _sum_up(search, HALVING, BY_ACCURACY, flops, np.array(finalists))
+        yield _sum_up(search, HALVING, ranked_by, flops, np.array(finalists))

@@ -18,7 +18,9 @@ from proxyds.artifact.ranking_table import (
     PARAMETERS,
     PROXY,
     RANDOM,
+    WITH_PARAMETERS,
     RankedBy,
+    Score,
 )
 from proxyds.evaluation.intervals import LeftOut, find_freedom, find_quantile, subtract
 
@@ -40,13 +42,17 @@ class Rival:
         control: A data set or a free ranking.
         words: Its name within a sentence.
         verdict: What a proxy is called that is no better.
+        worse: What it is called that is worse, where that has a name of its own.
         ranked_by: What both are ranked by.
+        is_needed: Whether there is no verdict without it.
     """
 
     control: str
     words: str
     verdict: Verdict
+    worse: Verdict | None = None
     ranked_by: RankedBy = BY_ACCURACY
+    is_needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,14 @@ class Compared:
     control: LeftOut
 
 
-_RANDOM = Rival(RANDOM, "random subsets of its size", "no better than random")
+_RANDOM = Rival(RANDOM, "random subsets of its size", "no better than random", "worse than random")
 _FREE = {
     FLOPS: Rival(FLOPS, "counting FLOPs", "no better than counting FLOPs"),
     PARAMETERS: Rival(PARAMETERS, "counting parameters", "no better than counting parameters"),
 }
 _FEWER_EPOCHS = Rival(FEWER_EPOCHS, "fewer epochs on everything", "no better than fewer epochs")
-_BY: dict[RankedBy, str] = {BY_ACCURACY: "", BY_BOTH: "", BY_LOSS: ", ranked by loss,"}
-"""What a sentence says of what ranks."""
 _WITH_PARAMETERS = Rival(
-    RANDOM, "random subsets, both ranked with parameters", "no better than random with parameters", BY_BOTH
+    RANDOM, "random subsets, both ranked with parameters", "no better than random with parameters", is_needed=False
 )
 
 
@@ -76,7 +80,7 @@ def judge(
     below_ceiling: EstimateRecord | None,
     n_in_space: int,
     *,
-    ranked_by: RankedBy = BY_ACCURACY,
+    ranked_by: Score = BY_ACCURACY,
     is_random: bool = False,
     has_own_epochs: bool = False,
 ) -> tuple[Verdict, str]:
@@ -99,24 +103,25 @@ def judge(
     rivals = _list_rivals(of, ranked_by)
     if is_random:
         rivals = [each for each in rivals if each.control != RANDOM]
+    if has_own_epochs:
+        rivals = [replace(each, is_needed=False) if each.control == FEWER_EPOCHS else each for each in rivals]
+    by_loss = ", ranked by loss," if ranked_by == BY_LOSS else ""
     found = [(each, of[each.control, each.ranked_by]) for each in rivals if (each.control, each.ranked_by) in of]
     for rival, against in found:
         if against.record.outcome == "worse":
-            verdict: Verdict = "worse than random" if rival.verdict == _RANDOM.verdict else rival.verdict
-            return verdict, f"{_tell(rival, against)}: it is surely lower."
+            return rival.worse or rival.verdict, f"{_tell(rival, against)}: it is surely lower."
         if against.record.outcome == "no better":
             return rival.verdict, f"{_tell(rival, against)}: a gain of {NEGLIGIBLE} is ruled out."
-    optional = {_WITH_PARAMETERS.verdict, *([_FEWER_EPOCHS.verdict] if has_own_epochs else [])}
-    needed = [each for each in rivals if each.verdict not in optional]
-    if missing := [each.words for each in needed if (each.control, each.ranked_by) not in of]:
-        return "not enough evidence", f"There are no runs of {' or of '.join(missing)} to compare it with."
+    if missing := [each.words for each in rivals if each.is_needed and (each.control, each.ranked_by) not in of]:
+        runs = "losses" if ranked_by == BY_LOSS else "runs"
+        return "not enough evidence", f"There are no {runs} of {' or of '.join(missing)} to compare it with."
     if not found:
         return "not enough evidence", "There are no runs of other ways to rank that it could be compared with."
     for rival, against in found:
         if against.record.outcome == "undecided":
-            return "not enough evidence", _tell_undecided(rival, against, n_in_space)
+            return "not enough evidence", _tell_undecided(rival, against, n_in_space, is_random=is_random)
     differences = ", ".join(f"{against.record.difference.shown()} above {rival.words}" for rival, against in found)
-    why = f"The proxy's Kendall tau{_BY[ranked_by]} is {differences}."
+    why = f"The proxy's Kendall tau{by_loss} is {differences}."
     if is_random:
         why += " Its own samples are random, so that random samples are no rival."
     if has_own_epochs:
@@ -179,18 +184,20 @@ def find_settling(
     return architectures, draws
 
 
-def _list_rivals(of: dict[tuple[str, RankedBy], Compared], ranked_by: RankedBy) -> Sequence[Rival]:
+def _list_rivals(of: dict[tuple[str, RankedBy], Compared], ranked_by: Score) -> Sequence[Rival]:
     """Lists who decides: of the free rankings the better one, none where all architectures cost alike."""
     free = [rival for name, rival in _FREE.items() if of[name, ranked_by].record.difference.value is not None]
     best = sorted(free, key=lambda rival: of[rival.control, ranked_by].record.difference.value or 0.0)[:1]
-    return [*(replace(each, ranked_by=ranked_by) for each in (_RANDOM, *best, _FEWER_EPOCHS)), _WITH_PARAMETERS]
+    alone = [replace(each, ranked_by=ranked_by) for each in (_RANDOM, *best, _FEWER_EPOCHS)]
+    return [*alone, replace(_WITH_PARAMETERS, ranked_by=WITH_PARAMETERS[ranked_by])]
 
 
 def _tell(rival: Rival, against: Compared) -> str:
-    return f"The proxy's Kendall tau{_BY[rival.ranked_by]} less that of {rival.words} is {against.record.difference.shown()}"
+    by_loss = "" if rival.ranked_by in (BY_ACCURACY, BY_BOTH) else ", ranked by loss,"
+    return f"The proxy's Kendall tau{by_loss} less that of {rival.words} is {against.record.difference.shown()}"
 
 
-def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
+def _tell_undecided(rival: Rival, against: Compared, n_in_space: int, *, is_random: bool) -> str:
     """Says what is missing, or how many architectures or draws would settle it."""
     difference, n_draws = against.record.difference, len(against.proxy.values)
     if n_draws == 1:
@@ -209,6 +216,6 @@ def _tell_undecided(rival: Rival, against: Compared, n_in_space: int) -> str:
     if not ways:
         return (
             f"{told} If it stays so, neither more draws nor all {n_in_space:,} architectures of the space settle it. Train longer, or give "
-            "the space choices that differ more; or take random samples, which nobody has to choose."
+            f"the space choices that differ more{'' if is_random else '; or take random samples, which nobody has to choose'}."
         )
     return f"{told} If it stays so, {' or '.join(ways)} would settle it."

@@ -20,6 +20,7 @@ from proxyds.artifact.ranking_table import (
     PROXY,
     RANDOM,
     STATISTICS,
+    WITH_PARAMETERS,
     collect_accuracies,
     make_runs_table,
 )
@@ -585,7 +586,7 @@ def test_what_learnt_soft_labels_ranks_by_its_loss_too_the_lower_the_better() ->
     assert compared is not None
     assert compared.difference.value == 2
     ranking = {each.ranked_by for each in found.searches if each.method in (PROXY, RANDOM)}
-    assert ranking == {BY_LOSS, BY_BOTH}
+    assert ranking == {BY_LOSS, WITH_PARAMETERS[BY_LOSS]}
     assert found.ranked_by == BY_LOSS
     assert found.of(PROXY, 0.1) == by_loss
     assert found.compare_with(RANDOM, 0.1) == compared

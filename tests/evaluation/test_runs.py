@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from proxyds.artifact.ranking_table import COLUMNS
 from proxyds.data.samples import Origin, Samples
-from proxyds.errors import EvidenceError
+from proxyds.errors import DivergedError, EvidenceError
 from proxyds.evaluation.runs import (
     STAGE,
     DrawAgain,
@@ -809,7 +809,18 @@ def test_a_training_set_with_some_labels_is_measured_on_evaluation_samples_of_th
     assert run.job.evaluation is None
 
 
-def test_a_loss_that_is_no_number_is_not_in_the_table(train: Samples, held_out: Samples, tmp_path: Path) -> None:
+def test_a_network_whose_loss_on_test_samples_is_no_number_has_failed(
+    train: Samples, held_out: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs_of(sets_of(train, draws=1, full_seeds=1), held_out, [LIGHT])[0]
+    assert run.job is not None
+    monkeypatch.setattr("proxyds.evaluation.runs.measure_network", lambda *_: (0.1, math.nan))
+    with pytest.raises(DivergedError, match=r"test samples.*learning_rate"):
+        train_and_test(folder=tmp_path, report=lambda *_: None, **vars(run.job))
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_stored_loss_that_is_no_number_is_not_in_the_table(train: Samples, held_out: Samples, tmp_path: Path) -> None:
     runs = runs_of(sets_of(train, draws=1, full_seeds=1), held_out, [LIGHT])
     results = finish(runs, Store(tmp_path / "store"))
     first = results[0]

@@ -8,6 +8,7 @@ from proxyds.artifact.evidence_records import HALVING, SearchRecord
 from proxyds.artifact.ranking_table import (
     BY_ACCURACY,
     BY_BOTH,
+    BY_LOSS,
     FEWER_EPOCHS,
     FLOPS,
     FULL,
@@ -89,6 +90,16 @@ def test_successive_halving_trains_half_on_each_larger_budget_by_hand() -> None:
     assert [
         (each.n_finalists, each.flops, each.lost) for each in weigh(rows).searches if each.method == HALVING
     ] == expected
+
+
+def test_successive_halving_goes_by_loss_where_networks_learned_soft_labels() -> None:
+    wrong, right = [FULL_ACCURACY[::-1]], [[1 - each for each in FULL_ACCURACY]]
+    rows = priced(FULL, 100, [FULL_ACCURACY])
+    for each, ratio in ((PROXY, 0.1), (FEWER_EPOCHS, 0.1), (FEWER_EPOCHS, 0.3)):
+        of_set = priced(each, 10, wrong, ratio=ratio)
+        rows += [row | {"loss": loss} for row, loss in zip(of_set, right[0], strict=True)]
+    assert [each[2] for each in found_in(weigh(rows, **SOFT).searches, HALVING, BY_LOSS)] == [0, 0, 0]
+    assert found_in(weigh(rows).searches, HALVING)[0][2] != 0
 
 
 def test_halving_that_leaves_nobody_out_is_no_search() -> None:

@@ -284,6 +284,9 @@ def test_what_ranks_by_loss_is_judged_by_its_losses_alone() -> None:
     assert "loss" in explanation
     worse = [*(compared(each, BETTER) for each in controls), compared(RANDOM, BY_LOSS, WORSE), *by_loss[:2], by_loss[3]]
     assert judge(worse, NEAR, 1000, ranked_by=BY_LOSS)[0] == "worse than random"
+    lacking, why = judge([*by_accuracy, *by_loss[:3]], NEAR, 1000, ranked_by=BY_LOSS)
+    assert lacking == "not enough evidence"
+    assert "no losses of fewer epochs" in why
 
 
 def test_where_nothing_is_left_to_compare_with_there_is_no_verdict() -> None:

@@ -33,6 +33,7 @@ from proxyds.artifact.ranking_table import (
     RANDOM,
     RANDOM_LABELS,
     STRATIFIED,
+    WITH_PARAMETERS,
     Measured,
     RankedBy,
     best_first,
@@ -57,6 +58,7 @@ MAX_NAMED = 24
 """Architectures that a picture names, at most."""
 
 _BY: dict[RankedBy, str] = {BY_ACCURACY: "", BY_BOTH: ", with parameters", BY_LOSS: ", by loss"}
+_BY[WITH_PARAMETERS[BY_LOSS]] = ", by loss and parameters"
 """What titles and names say of what ranks."""
 _CHANGED = ListedColormap(mpl.colormaps["cividis_r"](np.linspace(0, 1, 256)))
 
@@ -222,7 +224,7 @@ def _draw_searches(evidence: EvidenceRecord) -> Figure:
     figure, axes = new_axes(height=4.2)
     for method, ranked_by in dict.fromkeys((each.method, each.ranked_by) for each in evidence.searches):
         points = [each for each in evidence.searches if (each.method, each.ranked_by) == (method, ranked_by)]
-        with_parameters = ranked_by == BY_BOTH
+        with_parameters = ranked_by in WITH_PARAMETERS.values()
         axes.plot(
             [each.flops for each in points],
             [100 * each.lost for each in points],

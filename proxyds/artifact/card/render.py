@@ -18,13 +18,13 @@ from proxyds.artifact.manifest import CARD, CROISSANT, INDEXES, Manifest, list_c
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     BY_ACCURACY,
-    BY_BOTH,
     BY_LOSS,
     FULL,
     METHOD_LABELS,
     RANDOM,
     REGRETS,
     STATISTICS,
+    WITH_PARAMETERS,
     RankedBy,
 )
 from proxyds.artifact.summary import Summary
@@ -43,8 +43,6 @@ _CHEAPER = {
     "no better than random with parameters": "a random subset, with the number of parameters",
 }
 """By verdict, what takes less work than choosing samples and ranks at least as well."""
-_OTHER_SCORES: dict[str, RankedBy] = {"with_parameters": BY_BOTH, "by_accuracy": BY_ACCURACY}
-"""What ranks besides what candidates rank by, by its name in templates."""
 _TEMPLATES = jinja2.FunctionLoader(
     lambda name: files("proxyds.artifact.card").joinpath(name).read_text(encoding="utf-8")
 )
@@ -152,9 +150,9 @@ def show_evidence(evidence: EvidenceRecord, n_in_space: int) -> dict[str, Any]:
         n_in_space: Architectures of its search space.
     """
     evidence_rows = []
-    ways = evidence.list_ways()
+    ways, other_scores = evidence.list_ways(), _list_other_scores(evidence)
     for each in ways:
-        others = {name: evidence.of(each.method, each.ratio, ranked_by) for name, ranked_by in _OTHER_SCORES.items()}
+        others = {name: evidence.of(each.method, each.ratio, score) for name, score in other_scores.items()}
         evidence_rows.append(
             {
                 "label": METHOD_LABELS[each.method],
@@ -180,10 +178,15 @@ def show_evidence(evidence: EvidenceRecord, n_in_space: int) -> dict[str, Any]:
     }
 
 
+def _list_other_scores(evidence: EvidenceRecord) -> dict[str, RankedBy]:
+    """Lists what ranks besides what candidates rank by, by its name in templates."""
+    return {"with_parameters": WITH_PARAMETERS[evidence.ranked_by], "by_accuracy": BY_ACCURACY}
+
+
 def _tell_whether_it_pays(evidence: EvidenceRecord, n_in_space: int) -> str:
     """Says why choosing samples does not pay; nothing where it does, or where nobody knows."""
     if (rival := _CHEAPER.get(evidence.verdict)) is not None:
-        return f"It does not pay: {rival}, which needs no choice of samples, ranks at least as well."
+        return f"It does not pay: {rival} ranks at least as well."
     after, with_check = evidence.spending.pays_after, evidence.spending.pays_after_with_check
     if after is not None and after > n_in_space:
         return f"It does not pay for one search of this space, which has {n_in_space:,} architectures."
@@ -198,8 +201,8 @@ def _comparison_rows(evidence: EvidenceRecord) -> list[dict[str, str]]:
     for each in evidence.comparisons:
         if (each.ratio, each.ranked_by) == (evidence.own_ratio, evidence.ranked_by):
             row = {"label": METHOD_LABELS[each.control], "difference": each.difference.shown(), "so": each.outcome}
-            for name, ranked_by in _OTHER_SCORES.items():
-                other = evidence.compare_with(each.control, each.ratio, ranked_by)
+            for name, score in _list_other_scores(evidence).items():
+                other = evidence.compare_with(each.control, each.ratio, score)
                 row[name] = other.difference.shown() if other else "–"
                 row[f"so_{name}"] = other.outcome if other else "–"
             rows.append(row)
