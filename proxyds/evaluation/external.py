@@ -206,7 +206,8 @@ def read_runs(
 
     Args:
         path: A CSV file with the columns `architecture`, `dataset`, `accuracy`, and where they differ from 0, 0 and the
-            proxy's own: `draw_seed`, `training_seed`, `ratio`.
+            proxy's own: `draw_seed`, `training_seed`, `ratio`. `loss` may be there, too: the mean cross-entropy with the true
+            labels of the same samples, in nats.
         architectures: Those of the search space.
         own_ratio: The proxy's.
         warn: Called where accuracies are taken as percent.
@@ -267,7 +268,18 @@ def _read_run(place: str, row: Mapping[str, str], own_ratio: float) -> dict[str,
         "draw_seed": None if dataset in (FULL, FEWER_EPOCHS) else draw_seed,
         "training_seed": _as_count(row.get("training_seed") or str(draw_seed), place),
         "accuracy": _as_number(row["accuracy"], "accuracy", place),
+        "loss": _read_loss(row, place),
     }
+
+
+def _read_loss(row: Mapping[str, str], place: str) -> float | None:
+    written = (row.get("loss") or "").strip()
+    loss = _as_number(written, "loss", place) if written else None
+    if loss is not None and loss < 0:
+        raise AccuracyTableError(
+            f"{place} loss: must be a cross-entropy from 0, got {loss:g}; leave it empty where it is not known"
+        )
+    return loss
 
 
 def read_each(rows: Iterable[tuple[str, _Row]], read: Callable[[str, _Row], object]) -> None:

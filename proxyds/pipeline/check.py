@@ -411,6 +411,10 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
         execution.on_progress(StageEnded("runs", warning=message))
 
     runs = read_runs(path, architectures, recipe.selection.ratio, warn)
+    if not manifest.has_soft_labels and runs["loss"].null_count < len(runs):
+        warn(
+            "the column loss does not count: the proxy has no soft labels, and after learning hard labels the loss may rank the wrong way round"
+        )
     settings = settings.model_copy(update={"reference": None, "full_training": None, "trainer": None})
     origin = f"table {make_plain(path.name)}"
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))

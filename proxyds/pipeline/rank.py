@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from proxyds.arguments import as_place
 from proxyds.artifact.evidence_records import RankedRecord
 from proxyds.artifact.manifest import Manifest
+from proxyds.artifact.ranking_table import BY_LOSS
 from proxyds.artifact.reader import read_own_recipe
 from proxyds.errors import AccuracyTableError, ArgumentError, RecipeError, UnavailableError
 from proxyds.evaluation.decision.ranked import Ranking
@@ -88,6 +89,7 @@ def rank(
         n_test=manifest.counts.test or None,
         seed=manifest.seed,
         confidence=confidence,
+        have_soft_labels=manifest.has_soft_labels,
         measured_on="test" if read.is_ranking else measured_on,
     )
     notes += _list_odd(read, manifest)
@@ -121,6 +123,11 @@ def _list_odd(read: Results, manifest: Manifest) -> list[str]:
     if means := [each.name for each in read.candidates if each.n_full > 1]:
         notes.append(
             f"The full_accuracy differs between the rows of a candidate: the mean is taken, as of several trainings ({', '.join(means)})."
+        )
+    has_losses = any(run.loss is not None for each in read.candidates for run in each.runs)
+    if has_losses and manifest.evidence is not None and manifest.evidence.ranked_by != BY_LOSS:
+        notes.append(
+            "The column loss does not count: the check ranked by accuracy. After learning hard labels, the loss may rank the wrong way round."
         )
     if read.unused:
         notes.append(

@@ -335,6 +335,15 @@ def test_seeds_and_ratio_have_defaults_whether_the_columns_are_there_or_empty(
     }
 
 
+def test_a_loss_is_read_where_it_is_given(table: Table) -> None:
+    header = "architecture,dataset,accuracy,loss\n"
+    found = runs(table(f"{header}net depth=8,proxy,0.5,1.25\nnet depth=8,random,0.5,\nnet depth=8,stratified,0.5, 0\n"))
+    assert [row["loss"] for row in found] == [1.25, None, 0]
+    for written in ("-1", "nan", "inf", "low"):
+        with pytest.raises(AccuracyTableError, match="loss"):
+            runs(table(f"{header}net depth=8,proxy,0.5,{written}\n"))
+
+
 def test_a_training_seed_is_the_draws_where_it_is_not_given(table: Table) -> None:
     path = table(HEADER + "net depth=8,proxy,0.5,3,,\nnet depth=8,proxy,0.6,3,0,\nnet depth=8,random,0.7,,2,\n")
     found = [(row["dataset"], row["draw_seed"], row["training_seed"], row["accuracy"]) for row in runs(path)]

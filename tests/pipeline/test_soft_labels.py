@@ -28,6 +28,7 @@ from proxyds.pipeline import check as check_module
 from proxyds.pipeline.audit import audit_proxy
 from proxyds.progress import StageEnded
 from proxyds.runtime.storage.store import Store
+from proxyds.space.listing import list_architectures
 from proxyds.training.model import load_network
 from tests.artifact.hostile import Proxy
 from tests.artifact.test_croissant import load as load_croissant
@@ -156,15 +157,16 @@ def test_all_that_is_trained_on_parts_learns_them_and_all_on_everything_labels(
     assert {len(targets) for name, targets in learned.items() if name in (FULL, FEWER_EPOCHS)} == {1295}
 
 
+def build_eight(recipe: str, folder: Path, store: Path) -> Path:
+    """Builds a proxy of eight architectures."""
+    (folder / "recipe.yaml").write_text(recipe.replace("depth: 8", "depth: [8, 14]"), encoding="utf-8")
+    return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(store)).folder
+
+
 @pytest.fixture(scope="session")
 def eight_soft(make_once: Callable[..., Path], session_store: Path) -> Path:
     """A proxy of eight architectures with soft labels. Do not change it: copy it."""
-
-    def make(folder: Path) -> Path:
-        (folder / "recipe.yaml").write_text(RECIPE.replace("depth: 8", "depth: [8, 14]"), encoding="utf-8")
-        return proxyds.build(folder / "recipe.yaml", folder / "proxy", store=Store(session_store)).folder
-
-    return make_once("eight-soft", make)
+    return make_once("eight-soft", lambda folder: build_eight(RECIPE, folder, session_store))
 
 
 def test_of_some_labels_they_are_shares_of_what_is_kept(
@@ -375,9 +377,51 @@ def _rank_by_loss(checked: Path) -> None:
     without = proxyds.rank(checked, [*results[:-1], {**results[-1], "loss": None}])
     assert not without.uses_loss
     assert any("loss" in note for note in without.notes)
-    in_bits = proxyds.rank(checked, [{**each, "loss": 1e3 * each["loss"]} for each in results])
-    assert [each.name for each in in_bits.candidates] == [each.name for each in without.candidates]
-    assert any("nats" in note for note in in_bits.notes)
+    too_large = proxyds.rank(checked, [{**each, "loss": 1e3 * each["loss"]} for each in results])
+    assert [each.name for each in too_large.candidates] == [each.name for each in without.candidates]
+    assert any("nats" in note for note in too_large.notes)
+
+
+@pytest.mark.parametrize("has_soft_labels", [True, False])
+def test_losses_of_runs_made_elsewhere_count_where_the_proxy_has_soft_labels(
+    has_soft_labels: bool, tmp_path: Path, session_store: Path
+) -> None:
+    proxy = build_eight(RECIPE if has_soft_labels else TINY_RECIPE, tmp_path, session_store)
+    names = [each.name for each in list_architectures(proxyds.open(proxy).recipe.space, 10, (1, 8, 8))]
+    n, lines = len(names), ["architecture,dataset,draw_seed,training_seed,accuracy,loss"]
+    for i, name in enumerate(names):
+        lines += [f"{name},full,,{seed},{0.9 - 0.01 * i}," for seed in (0, 1)]
+        for dataset, loss in (("proxy", i), ("random", n - i), ("fewer-epochs", n - i)):
+            lines += [f"{name},{dataset},{seed},{seed},{0.5 + 0.01 * i},{loss}" for seed in (0, 1)]
+    (tmp_path / "runs.csv").write_text("\n".join(lines))
+    warnings: list[str] = []
+    checked = proxyds.check(
+        proxy,
+        runs=tmp_path / "runs.csv",
+        on_progress=lambda step: (
+            warnings.append(step.warning) if isinstance(step, StageEnded) and step.warning else None
+        ),
+    )
+    evidence = checked.manifest.evidence
+    assert evidence is not None
+    assert evidence.ranked_by == ("loss" if has_soft_labels else "accuracy")
+    assert evidence.own_tau.value == (1 if has_soft_labels else -1)
+    assert any("loss does not count" in each for each in warnings) != has_soft_labels
+    audit_proxy(checked.folder)
+
+
+def test_candidates_of_a_proxy_without_a_check_stand_in_the_order_of_their_losses(eight_soft: Path) -> None:
+    results = [
+        {"architecture": name, "accuracy": accuracy, "loss": loss}
+        for name, accuracy, loss in (("x", 0.6, 2.0), ("y", 0.5, 1.0))
+    ]
+    ranking = proxyds.rank(eight_soft, results)
+    assert [each.name for each in ranking.candidates] == ["y", "x"]
+    assert [each.loss for each in ranking.candidates] == [1, 2]
+    assert "order only, by loss" in str(ranking)
+    without = proxyds.rank(eight_soft, [results[0], {**results[1], "loss": None}])
+    assert [each.name for each in without.candidates] == ["x", "y"]
+    assert "order only, by accuracy" in str(without)
 
 
 @pytest.mark.e2e
@@ -407,7 +451,7 @@ def test_a_check_finds_the_probe_of_the_build_and_prices_it_for_every_way_to_sea
     (random,) = [
         each.flops
         for each in evidence.searches
-        if (each.method, each.ranked_by, each.n_finalists) == ("random", "accuracy", 1)
+        if (each.method, each.ranked_by, each.n_finalists) == ("random", "loss", 1)
     ]
     assert teaching > 0
     assert random == pytest.approx(teaching + trained + full, rel=0.3)  # the finalist need not be the dearest

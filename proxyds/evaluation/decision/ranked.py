@@ -21,6 +21,7 @@ class RankedCandidate:
         accuracy: On the proxy, the mean of its trainings.
         n_runs: How many these are.
         full_accuracy: On everything, where it is known.
+        loss: On the proxy, the mean of its trainings, in nats; None unless all have one.
         expected: The accuracy that is expected on everything; None without evidence.
         low: Lower end of its 90 % interval; of a known accuracy, by the noise of trainings.
         high: Upper end.
@@ -34,6 +35,7 @@ class RankedCandidate:
     accuracy: float
     n_runs: int
     full_accuracy: float | None = None
+    loss: float | None = None
     expected: float | None = None
     low: float | None = None
     high: float | None = None
@@ -65,7 +67,7 @@ class Ranking(Readable):
     """What to take, and how sure that is.
 
     Attributes:
-        candidates: The best first: by what is expected on everything, without evidence by accuracy on the proxy.
+        candidates: The best first: by what is expected on everything, without evidence by loss or accuracy on the proxy.
         confidence: With which the best is on the shortlist.
         shortlist: The fewest among which the best is, the likeliest first. Empty without evidence.
         to_train: Those of the shortlist to train on everything: the ones that are not known yet.
@@ -80,8 +82,8 @@ class Ranking(Readable):
         steps: What would help most.
         n_fitted: Architectures that the expectations rest on; 0 without evidence.
         uses_parameters: Whether the number of parameters counts in them.
-        uses_loss: Whether the loss on the proxy counts in them, not the accuracy.
-        order_only: Why there is only an order, by accuracy on the proxy; None where there are chances and a shortlist.
+        uses_loss: Whether the loss on the proxy counts, not the accuracy.
+        order_only: Why there is only an order, by loss or accuracy on the proxy; None where there are chances and a shortlist.
         notes: What must be known of this ranking, a sentence each.
     """
 

@@ -55,6 +55,7 @@ def rank_candidates(
     seed: int,
     confidence: float,
     measured_on: MeasuredOn,
+    have_soft_labels: bool = False,
 ) -> Ranking:
     """Ranks candidates by what is expected of them on everything.
 
@@ -65,20 +66,23 @@ def rank_candidates(
         n_test: The source's test samples; None where unknown.
         seed: The recipe's; of the draws that chances are counted in.
         confidence: With which the best is on the shortlist, in (0, 1).
+        have_soft_labels: Whether the proxy has soft labels. Then candidates stand in the order of their losses, where all are given and nothing tells more.
         measured_on: Which samples the accuracies on the proxy are of; where the check did not measure on `validation`, its test samples stand for them.
     """
     means = np.array([each.mean for each in candidates])
+    losses = _list_losses(candidates)
+    of_order = losses if have_soft_labels else None
     if evidence is None or runs is None:
         return _order(
             candidates,
-            means,
+            of_order,
             confidence,
             "No check says what accuracies on this proxy tell: run `proxyds check` on it for chances and a shortlist.",
         )
     measured = collect_accuracies(runs)
     if len(measured.names) < MIN_ARCHITECTURES:
         why = f"The check ranks {len(measured.names)} architectures, and chances take {MIN_ARCHITECTURES} at least: check more of them, or build a proxy for a larger space."
-        return _order(candidates, means, confidence, why)
+        return _order(candidates, of_order, confidence, why)
     way, notes = (PROXY, evidence.own_ratio), list[str]()
     if evidence.ranked_by != BY_LOSS:  # its networks learned labels, so that losses rank badly
         measured = replace(measured, losses={}, losses_on_evaluation={})
@@ -87,15 +91,16 @@ def rank_candidates(
     elif measured_on == "validation":
         notes.append("The check measured on test samples alone: these stand for the split validation.")
     if unlike := _explain_unlike(means, measured.accuracies[way]):
-        return _order(candidates, means, confidence, unlike)
-    measured, of_losses = _weigh_losses(candidates, measured, way)
-    notes += [*of_losses, *_note_known(candidates, measured)]
+        return _order(candidates, of_order, confidence, unlike)
+    if evidence.ranked_by == BY_LOSS and (unused := _explain_unused(losses, measured.losses.get(way))):
+        notes.append(unused)
+        measured = replace(measured, losses={})
+    notes += _note_known(candidates, measured)
     candidates = [_take_known(each, measured) for each in candidates]
     expected = expect(candidates, measured, evidence.own_ratio, derive_seed(seed, "rank"), n_test=n_test)
     ranking = _decide(candidates, means, expected, evidence, confidence)
-    beyond = _list_beyond(ranking, measured.accuracies[way])
-    notes += _list_notes(evidence, candidates, expected)
-    return replace(ranking, notes=(*notes, *beyond))
+    notes += [*_list_notes(evidence, candidates, expected), *_list_beyond(ranking, measured, way)]
+    return replace(ranking, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -130,21 +135,20 @@ def expect(
     """Finds what candidates may have on everything.
 
     Args:
-        candidates: Each with a training on the proxy at least.
-        measured: The check's accuracies.
+        candidates: Each with a training on the proxy at least; with its loss, where `measured` has losses on the proxy.
+        measured: The check's accuracies. Losses on the proxy count in their place, where there are any.
         own_ratio: The proxy's.
         seed: Of the draws.
         n_samples: How many, at most.
         n_test: The source's test samples; None where unknown.
     """
-    if not (uses_loss := (PROXY, own_ratio) in measured.losses and _have_losses(candidates)):
-        measured = replace(measured, losses={})
     known, asked, noise = _align(candidates, measured, own_ratio, n_test)
     is_of_check = np.isin([each.name for each in candidates], measured.names)
     learned = ~is_of_check & np.isfinite(asked.on_everything)
     model = fit_model(known, asked, learned, noise)
     before = fit_model(known, asked, np.zeros(len(candidates), np.bool_), noise)
     n_samples = min(n_samples, max(MAX_DRAWN // len(candidates), 100))
+    uses_loss = (PROXY, own_ratio) in measured.losses
     return Expected(model.sample(asked, n_samples, seed), asked, model, before, learned, uses_loss)
 
 
@@ -154,41 +158,46 @@ def _take_validation(measured: Measured, way: tuple[str, float]) -> Measured:
     return replace(measured, accuracies={**measured.accuracies, way: measured.on_evaluation[way]}, losses=losses)
 
 
-def _have_losses(candidates: Sequence[Candidate]) -> bool:
-    """Tells whether the loss of every training on the proxy is given."""
-    return all(run.loss is not None for each in candidates for run in each.runs)
+def _list_losses(candidates: Sequence[Candidate]) -> Floats | None:
+    """Lists the mean losses of candidates on the proxy, (m,); None unless all are given."""
+    losses = [each.mean_loss for each in candidates]
+    return None if None in losses else np.array(losses, float)
 
 
-def _weigh_losses(
-    candidates: Sequence[Candidate], measured: Measured, way: tuple[str, float]
-) -> tuple[Measured, list[str]]:
-    """Leaves the check's losses out where those of candidates are unlike them; says where losses are given and do not count, or are missing."""
-    if way not in measured.losses:
-        given = any(run.loss is not None for each in candidates for run in each.runs)
-        why = "The column loss does not count: networks of the check learned labels, or their losses are not known."
-        return measured, [why] if given else []
-    if not _have_losses(candidates):
-        return measured, [
-            "The check's networks learned soft labels, and it measured their losses. Give loss for every training, the mean cross-entropy "
-            "with the true labels of the same samples. Candidates then rank by it."
-        ]
-    own = measured.losses[way].mean(axis=0)
-    means = np.array([np.mean([run.loss for run in each.runs]) for each in candidates], float)
-    if _are_far(from_losses(means), from_losses(own)).mean() <= 0.5:
-        return measured, []
-    return replace(measured, losses={}), [
-        f"Losses do not count, accuracies do: most lie outside of the check's on the proxy, {own.min():.3g} to {own.max():.3g}. Is the "
+def _explain_unused(losses: Floats | None, of_check: Floats | None) -> str | None:
+    """Says why candidates of a proxy with soft labels do not rank by loss; None where they do.
+
+    Args:
+        losses: (m,) of the candidates; None unless all are given.
+        of_check: (R, n) of its architectures on the proxy; None where they were not measured on these samples.
+    """
+    if of_check is None:
+        return (
+            "Accuracies count, not losses: the check did not measure losses on the split validation. Check the proxy again, or measure "
+            "candidates on the source's test samples and say so: measured_on (--measured-on)."
+        )
+    if losses is None:
+        return (
+            "Accuracies count, not losses, which rank better here: the check's networks learned soft labels. Give loss for every training, "
+            "the mean cross-entropy with the true labels of the same samples."
+        )
+    own = of_check.mean(axis=0)
+    if _are_far(from_losses(losses), from_losses(own)).mean() <= 0.5:
+        return None
+    return (
+        f"Accuracies count, not losses: most lie outside of the check's on the proxy, {own.min():.3g} to {own.max():.3g}. Is the "
         "loss the mean cross-entropy with the true labels, in nats?"
-    ]
+    )
 
 
-def _order(candidates: Sequence[Candidate], means: Floats, confidence: float, why: str) -> Ranking:
-    """Orders candidates by accuracy on the proxy, where nothing tells more."""
+def _order(candidates: Sequence[Candidate], losses: Floats | None, confidence: float, why: str) -> Ranking:
+    """Orders candidates by loss on the proxy, (m,), or without these by accuracy, where nothing tells more."""
+    scores = np.array([each.mean for each in candidates]) if losses is None else -losses
     ordered = [
-        RankedCandidate(candidates[i].name, float(means[i]), len(candidates[i].runs), candidates[i].full_accuracy)
-        for i in best_first(means)
+        RankedCandidate(each.name, each.mean, len(each.runs), each.full_accuracy, each.mean_loss)
+        for each in (candidates[i] for i in best_first(scores))
     ]
-    return Ranking(tuple(ordered), confidence, order_only=why)
+    return Ranking(tuple(ordered), confidence, order_only=why, uses_loss=losses is not None)
 
 
 def _explain_unlike(means: Floats, own: Floats) -> str | None:
@@ -339,6 +348,7 @@ def _decide(
             accuracy=float(means[i]),
             n_runs=len(candidates[i].runs),
             full_accuracy=candidates[i].full_accuracy,
+            loss=candidates[i].mean_loss,
             expected=float(chances.expected[i]),
             low=float(chances.low[i]),
             high=float(chances.high[i]),
@@ -382,15 +392,18 @@ def _decide(
     )
 
 
-def _list_beyond(ranking: Ranking, own: Floats) -> list[str]:
-    """Says where candidates of the shortlist lie outside of the check's accuracies on the proxy."""
+def _list_beyond(ranking: Ranking, measured: Measured, way: tuple[str, float]) -> list[str]:
+    """Says where candidates of the shortlist lie outside of what the check had on the proxy: accuracies, or losses where these count."""
+    own = (measured.losses if ranking.uses_loss else measured.accuracies)[way]
     low, high = float(own.min()), float(own.max())
-    beyond = [each.name for each in ranking.candidates if each.is_listed and not low <= each.accuracy <= high]
+    listed = {
+        each.name: each.loss if ranking.uses_loss else each.accuracy for each in ranking.candidates if each.is_listed
+    }
+    beyond = [name for name, value in listed.items() if value is not None and not low <= value <= high]
     if not beyond:
         return []
-    return [
-        f"{', '.join(beyond)}: on the proxy outside of the check's {low:.1%} to {high:.1%}, so that what is expected is less sure."
-    ]
+    shown = f"losses of {low:.3g} to {high:.3g}" if ranking.uses_loss else f"{low:.1%} to {high:.1%}"
+    return [f"{', '.join(beyond)}: on the proxy outside of the check's {shown}, so that what is expected is less sure."]
 
 
 def _price(candidates: Sequence[Candidate], evidence: EvidenceRecord, flops: float | None) -> Floats | None:

@@ -74,6 +74,12 @@ class Candidate:
         """Mean accuracy on the proxy, in [0, 1]."""
         return sum(run.accuracy for run in self.runs) / len(self.runs)
 
+    @property
+    def mean_loss(self) -> float | None:
+        """Mean loss on the proxy, in nats; None unless every training has one."""
+        losses = [run.loss for run in self.runs if run.loss is not None]
+        return sum(losses) / len(losses) if losses and len(losses) == len(self.runs) else None
+
 
 @dataclass(frozen=True)
 class Results:
