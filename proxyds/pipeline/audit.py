@@ -407,7 +407,7 @@ def _audit_evidence(folder: Path, manifest: Manifest, said: EvidenceRecord, tabl
     for what in sorted(claims.keys() | expected.keys()):
         claim, value = claims.get(what), expected.get(what)
         if not _agree(claim, value):
-            why = f"evidence: {what} must be what the runs in ranking/ give, {value}, it is {claim}"
+            why = f"evidence: {what} must be what the runs in ranking/ give, {value}, it is {claim}; if you checked this proxy yourself, check it again"
             raise refused(folder / MANIFEST, why)
     rehearsed = said.rehearsal is None or weighed.rehearsal is not None
     claims, expected = (dict(each.rehearsal or ()) if rehearsed else {} for each in (said, weighed))

@@ -107,10 +107,9 @@ SMALLER_DEMO = {
 }
 SMALLER_RECIPE = {
     "image_size: 32": "image_size: 8",
-    "epochs: 52, batch_size: 32": "epochs: 3, batch_size: 32",
-    "probes: {epochs: 20}": "probes: {epochs: 3}",
+    "training: {epochs: 13}": "training: {epochs: 3, batch_size: 32}",
     "[4, 8, 12, 16]": "[4, 8, 12]",
-    "draws: 3, full_seeds: 3, full_training: {epochs: 20}": "draws: 1, full_seeds: 1, full_training: {epochs: 3}",
+    "draws: 3, full_seeds: 3, full_training: {epochs: 40}": "draws: 1, full_seeds: 1, full_training: {epochs: 3}",
 }
 SMALLER_PYTHON = {
     '{"draws": 2, "full_seeds": 2}': '{"draws": 1, "full_seeds": 1}',
@@ -209,7 +208,7 @@ def test_the_recipe_is_valid_and_the_mistakes_are_told_as_shown(tmp_path: Path) 
     path = tmp_path / "my-recipe.yaml"
     path.write_text(recipe)
     assert read_recipe(path).selection.ratio == 0.1
-    broken = recipe.replace("selection: {method: stratified, ratio: 0.1}", "selection:\n  ratio: 5\n  drw: systematic")
+    broken = recipe.replace("selection: {ratio: 0.1} #", "selection:\n  ratio: 5\n  drw: systematic #")
     path.write_text(broken)
     ran = subprocess.run(
         [sys.executable, "-m", "proxyds", "validate", "my-recipe.yaml"], cwd=tmp_path, capture_output=True, text=True

@@ -102,7 +102,7 @@ def test_a_cell_is_the_mean_tau_over_draws() -> None:
 def test_a_training_becomes_the_default_by_its_intervals_alone() -> None:
     clear, alike = make_study(), make_study(plain=1.2)
     for study, is_default in ((clear, True), (alike, False)):
-        assert ("So the base is the default." in summarize(study)) != is_default
+        assert ("so the base is the default." in summarize(study)) != is_default
         gain = find_gain([*read_judging(study, NETWORKS).values()], TRAININGS[PLAIN], TRAININGS[SHORT])
         assert (gain.low > 0) == is_default
         assert ("so this is the default" in summarize(study)) == is_default
@@ -129,7 +129,7 @@ def test_nothing_is_decided_before_all_rows_are_there_on_both_data_sets(lacking:
     page = summarize(study)
     assert UNDECIDED in page
     assert f"| {SHORT} |" in page
-    assert "default" not in page
+    assert "is the default." not in page
     assert "Choosing helps" not in page
 
 

@@ -42,6 +42,7 @@ TRAININGS: dict[str, Way] = {
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
 COMBINED = "random and fewer epochs"
 COUNTING = "counting parameters"
+DEFAULT_WAY = "easier, default training"
 BESIDE_SOFT_LABELS = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score="loss")
 BESIDE_LABELS = Way(BASE, n_draws=N_DRAWS_OF_METHODS, parameter_weight=PARAMETER_WEIGHT)
 """How networks are trained where methods are compared, and by what methods are chosen and judged there."""
@@ -154,6 +155,18 @@ def list_methods(way: Way) -> dict[str, Way]:
     combined = replace(way, methods=("random", FEWER_EPOCHS), is_combined=True)
     counting = Way(way.variant, score=PARAMETERS_ALONE)
     return {**{name: replace(way, methods=(name,)) for name in METHODS}, COMBINED: combined, COUNTING: counting}
+
+
+def list_good_ways() -> dict[str, Way]:
+    """Lists the ways that pages recommend, beside what costs less: by accuracy and parameters after the default training, by loss after soft labels."""
+    by_labels, by_soft_labels = list_methods(BESIDE_LABELS), list_methods(BESIDE_SOFT_LABELS)
+    return {
+        COUNTING: by_labels[COUNTING],
+        "random, default training": by_labels["random"],
+        DEFAULT_WAY: by_labels["easier"],
+        "random, soft labels": by_soft_labels["random"],
+        "stratified, soft labels": by_soft_labels["stratified"],
+    }
 
 
 def find_leading(rows: Rows, architectures: Sequence[Architecture], way: Way) -> list[str]:
