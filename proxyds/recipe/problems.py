@@ -222,11 +222,15 @@ def _explain_key(place: Place, model: type[BaseModel] | None) -> Fault:
     for name, field in fields.items():
         if isinstance(field.validation_alias, AliasChoices) and key in field.validation_alias.choices:
             return Fault(place, f"must be left out where `{name}` is given, which means the same", is_of_key=True)
-    sections = [(name, model) for name, field in fields.items() for model in _alternatives(field).values()]
-    homes = dict.fromkeys(f"`{name}.{key}`" for name, section in sections if key in section.model_fields)
-    if len(place) == 1 and homes:
+    if len(place) == 1 and (homes := _find_homes(key, fields)):
         return Fault(place, f"unknown key; did you mean {' or '.join(homes)}?", is_of_key=True, is_unknown_name=True)
     return _explain_unknown(place, sorted(fields))
+
+
+def _find_homes(key: str, fields: Mapping[str, FieldInfo]) -> list[str]:
+    """Finds the sections of a recipe that have a key, as `training.epochs`."""
+    sections = [(name, section) for name, field in fields.items() for section in _alternatives(field).values()]
+    return list(dict.fromkeys(f"`{name}.{key}`" for name, section in sections if key in section.model_fields))
 
 
 def _explain_unknown(place: Place, keys: Sequence[str]) -> Fault:

@@ -24,6 +24,8 @@ from scipy.special import expit
 
 from proxyds.evaluation.rank_metrics import Floats
 
+LEAST_LOSS = 1e-4
+"""Losses below this, in nats, count as this."""
 ENDS = 1e-4
 """Accuracies are kept so far from 0 and 1, where log odds have no end."""
 MOST_CORRECTED = 0.5
@@ -175,9 +177,9 @@ def to_log_odds(accuracies: Floats) -> Floats:
     return odds
 
 
-def from_losses(losses: Floats) -> Floats:
-    """Turns losses, in nats, into what grows as networks get better, without ends, as log odds do."""
-    score: Floats = -np.log(np.maximum(losses, ENDS))
+def to_negative_log(losses: Floats) -> Floats:
+    """Turns losses, in nats, into their negative logarithms: these grow as networks get better, without ends, as log odds do."""
+    score: Floats = -np.log(np.maximum(losses, LEAST_LOSS))
     return score
 
 
@@ -191,7 +193,7 @@ def find_noise(repeats: Sequence[Floats]) -> float:
     """Estimates the variance of what one training tells, from the repeats of each architecture; 0 where nothing was repeated.
 
     Args:
-        repeats: For each architecture its log odds, or what `from_losses` gives, (k,), less what their draws add to all architectures.
+        repeats: For each architecture its log odds, or what `to_negative_log` gives, (k,), less what their draws add to all architectures.
     """
     freedom = sum(len(each) - 1 for each in repeats)
     return float(sum(((each - each.mean()) ** 2).sum() for each in repeats)) / freedom if freedom > 0 else 0.0

@@ -20,8 +20,8 @@ from proxyds.evaluation.decision.prediction import (
     find_full_noise,
     find_noise,
     fit_model,
-    from_losses,
     to_log_odds,
+    to_negative_log,
 )
 from proxyds.evaluation.decision.ranked import NextStep, RankedCandidate, Ranking
 from proxyds.evaluation.decision.results import Candidate
@@ -182,7 +182,7 @@ def _explain_unused(losses: Floats | None, of_check: Floats | None) -> str | Non
             "the mean cross-entropy with the true labels of the same samples."
         )
     own = of_check.mean(axis=0)
-    if _are_far(from_losses(losses), from_losses(own)).mean() <= 0.5:
+    if _are_far(to_negative_log(losses), to_negative_log(own)).mean() <= 0.5:
         return None
     return (
         f"Accuracies count, not losses: most lie outside of the check's on the proxy, {own.min():.3g} to {own.max():.3g}. Is the "
@@ -263,7 +263,7 @@ def _align(
         The check's architectures, the candidates, and the variance of one training.
     """
     losses, draws = measured.losses.get((PROXY, own_ratio)), measured.draws[PROXY, own_ratio]
-    own = to_log_odds(measured.accuracies[PROXY, own_ratio]) if losses is None else from_losses(losses)
+    own = to_log_odds(measured.accuracies[PROXY, own_ratio]) if losses is None else to_negative_log(losses)
     drawn = {run.draw for each in candidates for run in each.runs}
     are_there = drawn <= set(draws.tolist())
     chosen = np.isin(draws, list(drawn)) if are_there else np.ones(len(draws), np.bool_)
@@ -274,7 +274,7 @@ def _align(
         told: Floats = (
             to_log_odds(np.array([run.accuracy for run in each.runs]))
             if losses is None
-            else from_losses(np.array([run.loss for run in each.runs], float))
+            else to_negative_log(np.array([run.loss for run in each.runs], float))
         )
         centred: Floats = told - np.array([of_draw.get(run.draw, level) for run in each.runs])
         return centred

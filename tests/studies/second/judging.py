@@ -44,8 +44,9 @@ COMBINED = "random and fewer epochs"
 COUNTING = "counting parameters"
 DEFAULT_WAY = "easier, default training"
 BESIDE_SOFT_LABELS = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score="loss")
+"""How methods are compared with soft labels: the training, and what ranks."""
 BESIDE_LABELS = Way(BASE, n_draws=N_DRAWS_OF_METHODS, parameter_weight=PARAMETER_WEIGHT)
-"""How networks are trained where methods are compared, and by what methods are chosen and judged there."""
+"""The same with the default training."""
 
 
 def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> dict[str, Ranked]:

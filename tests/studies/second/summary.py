@@ -108,7 +108,7 @@ def render_summary(
         "",
         *show_pictures(pictures, "trainings.png", "networks.png"),
     ]
-    compared = Compared(titled, every, of_each["cifar10"], architectures["cifar10"])
+    compared = Comparison(titled, every, of_each["cifar10"], architectures["cifar10"])
     if "methods-base.png" in pictures:
         lines += ["## Choosing samples, with the default training", ""]
         lines += compare_methods(compared, BESIDE_LABELS, ("accuracy and parameters", "accuracy"))
@@ -132,7 +132,7 @@ def render_summary(
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Where methods are compared.
 
     Attributes:
@@ -148,7 +148,7 @@ class Compared:
     architectures: Sequence[Architecture]
 
 
-def compare_methods(compared: Compared, way: Way, told: Iterable[str]) -> list[str]:
+def compare_methods(compared: Comparison, way: Way, told: Iterable[str]) -> list[str]:
     """Says which method leads and whether it helps, and tabulates all, by some of `RANKED_BY`."""
     leading = find_leading(compared.rows, compared.architectures, way)
     lines = [f"- {judge_choosing(compared.every, leading, way)}", "", f"Tau of {way.n_draws} draws of each.", ""]
