@@ -254,7 +254,7 @@ def _list_limits(manifest: Manifest) -> Iterator[str]:
     if manifest.index_of is not None:
         yield f"How well it ranks is not shown here; it is made from the index of {manifest.index_of.name} {manifest.index_of.version}."
     elif evidence is None:
-        yield "How well it ranks was not checked: nothing shows that it ranks better than a random subset of its size."
+        yield "How well it ranks was not checked: nothing shows how far to trust it."
     else:
         yield from _list_limits_of_evidence(evidence)
     yield _tell_independence(manifest)
