@@ -18,7 +18,7 @@ from tests.studies.results import open_study
 from tests.studies.rows import read_whole_lines
 from tests.studies.second.choosing import list_published, list_runs, tabulate, weigh, weigh_by_loss
 from tests.studies.second.pictures import draw_gains
-from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FULL_TRIED, GROUPS, LENGTHS, OF_CELLS, VARIANTS
+from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FULL_TRIED, GROUPS, LENGTHS, OF_CELLS, STAGES, VARIANTS
 from tests.studies.second.run import PLUGIN, STUDIES
 from tests.studies.second.summary import N_SEEDS, TITLES, list_summary_pictures, render_summary
 from tests.studies.second.weighing import (
@@ -211,6 +211,15 @@ def list_pictures(rows: Rows, architectures: Sequence[Architecture]) -> dict[str
     return {FACTORS_PICTURE: partial(draw_gains, gains, title)} if gains else {}
 
 
+def list_trained(rows: Rows, architectures: Sequence[Architecture]) -> list[Architecture]:
+    """Lists the cells that count while some are not trained yet: every second by cost, which are trained first; none before these are whole."""
+    found = {row["architecture"] for row in rows if row["number"] == "0"}
+    for each in STAGES["nasbench201"]["random"][::-1]:
+        if {one.name for one in each.choose(architectures)} <= found:
+            return each.choose(architectures)
+    return []
+
+
 def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Architecture]) -> str:
     """Writes part C's page in Markdown; it needs the benchmark's table."""
     assert recipe.check is not None
@@ -222,7 +231,7 @@ def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Archite
         [
             "# The second study: NAS-Bench-201",
             "",
-            f"{n} cells, drawn by seed 0 over the published 1,000, in the benchmark's own stack at 32x32 (part C of [the protocol](../protocol.md)). Each is trained for {epochs} epochs on",
+            f"{n} of 32 cells, drawn by seed 0 over the published 1,000, in the benchmark's own stack at 32x32 (part C of [the protocol](../protocol.md)). Each is trained for {epochs} epochs on",
             "5 % of CIFAR-10, by soft labels. With its share of the teacher that costs as much as two epochs of everything. Accuracies are compared with the published ones after 200 epochs,",
             f"the mean of the benchmark's seeds. `full data, fewer epochs` are the published accuracies after 12 epochs. `rows.csv` holds {len(rows)} trainings ({hours:.1f} hours, one after the other, in one thread).",
             "",
@@ -250,8 +259,9 @@ def main() -> None:
         study, recipe, architectures = open_study(of)
         rows = read_whole_lines(study.folder / "rows.csv")
         if name == "nasbench201":
-            rows = keep_whole(rows, architectures)
-            pages[study.folder] = render_benchmark(rows, recipe, architectures) if rows else ""
+            trained = list_trained(rows, architectures)
+            rows = keep_whole(rows, trained)
+            pages[study.folder] = render_benchmark(rows, recipe, trained) if rows else ""
         else:
             of_each[name], recipes[name], networks[name] = rows, recipe, architectures
             pages[study.folder] = render(TITLES[name], rows, architectures) if rows else ""

@@ -198,7 +198,7 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "methods": tuple(Set(CHOSEN_TRAINING, name, 0.05, 3) for name in BESIDE_RANDOM),
         "methods-base": tuple(Set(BASE, name, 0.05, 3) for name in ("stratified", *LEAD_BY_LABELS)),
     },
-    "nasbench201": {"random": (Set(OF_CELLS, "random", 0.05, 2),)},
+    "nasbench201": {"random": (Set(OF_CELLS, "random", 0.05, 2, every=2), Set(OF_CELLS, "random", 0.05, 2))},
 }
 """Each data set has its stages, in the order of the protocol. What depends on results of one comes into the next when these are committed."""
 
