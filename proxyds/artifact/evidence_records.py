@@ -178,6 +178,7 @@ class RankedRecord(Part):
     proxy_accuracy: float
     proxy_deviation: Amount | None
     proxy_place: Count
+    proxy_loss: Amount | None = None
 
 
 class RehearsalRecord(Part):

@@ -258,6 +258,7 @@ def _list_architectures(
     """Lists the architectures, the best on everything first, with their places there and, by (R, n) scores, on the proxy."""
     about = {row["architecture"]: row for row in table.to_pylist()}
     full, proxy = measured.accuracies[FULL, 1.0], measured.accuracies[PROXY, own_ratio]
+    losses = measured.losses.get((PROXY, own_ratio))
     places = {}
     for name, ranked in (("full", full), ("proxy", scores)):
         order = best_first(ranked.mean(axis=0))
@@ -275,6 +276,7 @@ def _list_architectures(
             proxy_accuracy=float(proxy[:, i].mean()),
             proxy_deviation=_deviate(proxy[:, i]),
             proxy_place=int(places["proxy"][i]),
+            proxy_loss=None if losses is None else float(losses[:, i].mean()),
         )
 
 

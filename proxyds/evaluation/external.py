@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ from proxyds.text import make_plain, suggest_names
 MAX_SEED_DIGITS = 9
 MOST_LIKE_A_LOSS = 2
 """Numbers above 1 and up to this one are taken for losses: in percent, no network would have learned anything."""
+MOST_LOSS = 4
+"""Losses are doubted above so many times that of guessing."""
 
 MOST_TOLD = 5
 """Rows of a table whose faults are told at once, at most."""
@@ -216,7 +219,7 @@ def read_runs(
         A table `ranking`; what is not known is null.
 
     Raises:
-        AccuracyTableError: The table cannot be read, or a row names what is not there or stands twice.
+        AccuracyTableError: The table cannot be read, a row names what is not there or stands twice, or only some rows have a loss.
     """
     by_name = {each.name: describe_architecture(each) for each in architectures}
     rows: list[dict[str, Any]] = []
@@ -249,7 +252,37 @@ def read_runs(
             f"{path.name}: accuracies are taken as percent and divided by 100, found {min(accuracies):g} to {max(accuracies):g}, all of them 0 or at "
             "least 1"
         )
+    _check_losses(rows, places)
     return make_runs_table([{**row, "accuracy": row["accuracy"] / scale} for row in rows])
+
+
+def doubt_losses(runs: pa.Table, n_labels: int, *, has_soft_labels: bool) -> str | None:
+    """Says where losses of `read_runs` do not count, are missed, or seem to be of another unit than nats.
+
+    Args:
+        runs: Those of a proxy.
+        n_labels: Labels of the proxy.
+        has_soft_labels: Whether the proxy has soft labels, after which losses rank.
+    """
+    losses, chance = runs["loss"].drop_null().to_pylist(), math.log(max(2, n_labels))
+    if not has_soft_labels:
+        why = "the column loss does not count: the proxy has no soft labels, and after learning hard labels the loss may rank the wrong way round"
+        return why if losses else None
+    if not losses:
+        return "the verdict goes by accuracy: the runs give no loss, by which networks that learned the proxy's soft labels rank"
+    if (middle := median(losses)) > MOST_LOSS * chance:
+        return f"losses are {middle:.3g} at the median, and guessing has {chance:.3g}. Are they the mean cross-entropy in nats?"
+    return None
+
+
+def _check_losses(rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
+    """Refuses runs of which some have a loss, and others lack one; those on everything need none."""
+    lacking = [place for row, place in zip(rows, places, strict=True) if row["loss"] is None and row["dataset"] != FULL]
+    if lacking and any(row["loss"] is not None for row in rows):
+        raise AccuracyTableError(
+            f"{lacking[0].removesuffix(' accuracy')} loss: must be given, as in other rows; {len(lacking)} rows lack it. Give it for every "
+            "run but those on everything, or leave the column out"
+        )
 
 
 def _read_run(place: str, row: Mapping[str, str], own_ratio: float) -> dict[str, Any]:
@@ -277,7 +310,7 @@ def _read_loss(row: Mapping[str, str], place: str) -> float | None:
     loss = _as_number(written, "loss", place) if written else None
     if loss is not None and loss < 0:
         raise AccuracyTableError(
-            f"{place} loss: must be a cross-entropy from 0, got {loss:g}; leave it empty where it is not known"
+            f"{place} loss: must be a cross-entropy from 0, got {loss:g}; leave the column out where losses are not known"
         )
     return loss
 

@@ -48,7 +48,7 @@ from proxyds.errors import (
     translate_os_errors,
 )
 from proxyds.evaluation.evidence import Provenance, weigh_evidence
-from proxyds.evaluation.external import find_reference, keep_listed, read_reference, read_runs
+from proxyds.evaluation.external import doubt_losses, find_reference, keep_listed, read_reference, read_runs
 from proxyds.evaluation.intervals import MIN_ARCHITECTURES
 from proxyds.evaluation.runs import (
     STAGE,
@@ -411,10 +411,8 @@ def check_known_runs(folder: Path, recipe: Recipe, settings: Check, path: Path, 
         execution.on_progress(StageEnded("runs", warning=message))
 
     runs = read_runs(path, architectures, recipe.selection.ratio, warn)
-    if not manifest.has_soft_labels and runs["loss"].null_count < len(runs):
-        warn(
-            "the column loss does not count: the proxy has no soft labels, and after learning hard labels the loss may rank the wrong way round"
-        )
+    if doubt := doubt_losses(runs, len(manifest.label_names), has_soft_labels=manifest.has_soft_labels):
+        warn(doubt)
     settings = settings.model_copy(update={"reference": None, "full_training": None, "trainer": None})
     origin = f"table {make_plain(path.name)}"
     provenance = Provenance([], origin, origin, [], 0.0, describe_machine(choose_device(execution.device)))

@@ -126,9 +126,12 @@ def _list_odd(read: Results, manifest: Manifest) -> list[str]:
         )
     has_losses = any(run.loss is not None for each in read.candidates for run in each.runs)
     if has_losses and manifest.evidence is not None and manifest.evidence.ranked_by != BY_LOSS:
-        notes.append(
-            "The column loss does not count: the check ranked by accuracy. After learning hard labels, the loss may rank the wrong way round."
+        why = (
+            "it had no losses of its runs"
+            if manifest.has_soft_labels and manifest.evidence.check.trainer is None
+            else "after learning hard labels, the loss may rank the wrong way round"
         )
+        notes.append(f"The column loss does not count, since the check ranked by accuracy: {why}.")
     if read.unused:
         notes.append(
             f"These columns of the results are not read: {', '.join(read.unused)}. Known: {', '.join(COLUMNS)}."

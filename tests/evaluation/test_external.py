@@ -337,8 +337,10 @@ def test_seeds_and_ratio_have_defaults_whether_the_columns_are_there_or_empty(
 
 def test_a_loss_is_read_where_it_is_given(table: Table) -> None:
     header = "architecture,dataset,accuracy,loss\n"
-    found = runs(table(f"{header}net depth=8,proxy,0.5,1.25\nnet depth=8,random,0.5,\nnet depth=8,stratified,0.5, 0\n"))
-    assert [row["loss"] for row in found] == [1.25, None, 0]
+    found = runs(table(f"{header}net depth=8,full,0.5,\nnet depth=8,proxy,0.5,1.25\nnet depth=8,random,0.5, 0\n"))
+    assert [row["loss"] for row in found] == [None, 1.25, 0]
+    with pytest.raises(AccuracyTableError, match=r"csv:3 loss: .*1 rows lack"):
+        runs(table(f"{header}net depth=8,proxy,0.5,1.25\nnet depth=8,random,0.5,\n"))
     for written in ("-1", "nan", "inf", "low"):
         with pytest.raises(AccuracyTableError, match="loss"):
             runs(table(f"{header}net depth=8,proxy,0.5,{written}\n"))

@@ -382,16 +382,20 @@ def _rank_by_loss(checked: Path) -> None:
     assert any("nats" in note for note in too_large.notes)
 
 
-@pytest.mark.parametrize("has_soft_labels", [True, False])
+@pytest.mark.parametrize(
+    ("has_soft_labels", "unit", "doubt"),
+    [(True, 1, ""), (True, 10, "nats"), (True, None, "give no loss"), (False, 1, "loss does not count")],
+)
 def test_losses_of_runs_made_elsewhere_count_where_the_proxy_has_soft_labels(
-    has_soft_labels: bool, tmp_path: Path, session_store: Path
+    has_soft_labels: bool, unit: int | None, doubt: str, tmp_path: Path, session_store: Path
 ) -> None:
     proxy = build_eight(RECIPE if has_soft_labels else TINY_RECIPE, tmp_path, session_store)
     names = [each.name for each in list_architectures(proxyds.open(proxy).recipe.space, 10, (1, 8, 8))]
     n, lines = len(names), ["architecture,dataset,draw_seed,training_seed,accuracy,loss"]
     for i, name in enumerate(names):
         lines += [f"{name},full,,{seed},{0.9 - 0.01 * i}," for seed in (0, 1)]
-        for dataset, loss in (("proxy", i), ("random", n - i), ("fewer-epochs", n - i)):
+        for dataset, place in (("proxy", i), ("random", n - i), ("fewer-epochs", n - i)):
+            loss = "" if unit is None else unit * place
             lines += [f"{name},{dataset},{seed},{seed},{0.5 + 0.01 * i},{loss}" for seed in (0, 1)]
     (tmp_path / "runs.csv").write_text("\n".join(lines))
     warnings: list[str] = []
@@ -404,9 +408,10 @@ def test_losses_of_runs_made_elsewhere_count_where_the_proxy_has_soft_labels(
     )
     evidence = checked.manifest.evidence
     assert evidence is not None
-    assert evidence.ranked_by == ("loss" if has_soft_labels else "accuracy")
-    assert evidence.own_tau.value == (1 if has_soft_labels else -1)
-    assert any("loss does not count" in each for each in warnings) != has_soft_labels
+    is_by_loss = has_soft_labels and unit is not None
+    assert evidence.ranked_by == ("loss" if is_by_loss else "accuracy")
+    assert evidence.own_tau.value == (1 if is_by_loss else -1)
+    assert [doubt in each for each in warnings] == ([True] if doubt else [])
     audit_proxy(checked.folder)
 
 

@@ -92,7 +92,7 @@ def rank_candidates(
         notes.append("The check measured on test samples alone: these stand for the split validation.")
     if unlike := _explain_unlike(means, measured.accuracies[way]):
         return _order(candidates, of_order, confidence, unlike)
-    if evidence.ranked_by == BY_LOSS and (unused := _explain_unused(losses, measured.losses.get(way))):
+    if evidence.ranked_by == BY_LOSS and (unused := _explain_unused(candidates, measured.losses.get(way))):
         notes.append(unused)
         measured = replace(measured, losses={})
     notes += _note_known(candidates, measured)
@@ -164,11 +164,11 @@ def _list_losses(candidates: Sequence[Candidate]) -> Floats | None:
     return None if None in losses else np.array(losses, float)
 
 
-def _explain_unused(losses: Floats | None, of_check: Floats | None) -> str | None:
+def _explain_unused(candidates: Sequence[Candidate], of_check: Floats | None) -> str | None:
     """Says why candidates of a proxy with soft labels do not rank by loss; None where they do.
 
     Args:
-        losses: (m,) of the candidates; None unless all are given.
+        candidates: Their losses are missing, or are given.
         of_check: (R, n) of its architectures on the proxy; None where they were not measured on these samples.
     """
     if of_check is None:
@@ -176,10 +176,12 @@ def _explain_unused(losses: Floats | None, of_check: Floats | None) -> str | Non
             "Accuracies count, not losses: the check did not measure losses on the split validation. Check the proxy again, or measure "
             "candidates on the source's test samples and say so: measured_on (--measured-on)."
         )
+    losses = _list_losses(candidates)
     if losses is None:
+        lacking = [each.name for each in candidates if each.mean_loss is None]
         return (
-            "Accuracies count, not losses, which rank better here: the check's networks learned soft labels. Give loss for every training, "
-            "the mean cross-entropy with the true labels of the same samples."
+            f"Accuracies count, not losses, by which the check ranked: {len(lacking)} of {len(candidates)} candidates lack the loss of a "
+            f"training, such as {lacking[0]!r}. It is the mean cross-entropy with the true labels of the same samples."
         )
     own = of_check.mean(axis=0)
     if _are_far(to_negative_log(losses), to_negative_log(own)).mean() <= 0.5:

@@ -111,7 +111,8 @@ def read_results(given: Any, own_ratio: float) -> Results:
     place, rows = _list_rows(given)
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     if missing := [name for name in COLUMNS[:2] if name not in columns]:
-        near = f"; {suggest_names(missing[0], columns)}" if columns else ""
+        others = [name for name in columns if name not in COLUMNS]
+        near = f"; {suggest_names(missing[0], others)}" if others else ""
         raise AccuracyTableError(
             f"{place}: must have the columns architecture and accuracy; it lacks {', '.join(missing)}{near}"
         )
