@@ -360,8 +360,13 @@ class Recipe(Section):
 
     @property
     def warnings(self) -> list[str]:
-        """Says what is allowed and may not be meant: a licence that the Hub may not know."""
-        return [f"licence: {doubt}"] if (doubt := doubt_licence(self.licence)) else []
+        """Says what is allowed and may not be meant: a licence that the Hub may not know, and choosing by probes beside soft labels."""
+        found = [f"licence: {doubt}"] if (doubt := doubt_licence(self.licence)) else []
+        if self.training.soft_labels and METHODS[self.selection.method].needs:
+            found.append(
+                f"selection.method: {self.selection.method} is not shown to rank better than random samples where networks learn soft labels; take stratified"
+            )
+        return found
 
     @property
     def draw_seed(self) -> int:

@@ -1067,3 +1067,11 @@ def test_the_schema_rejects_what_is_not(
     with pytest.raises(RecipeError):
         read_recipe(write_recipe_file(text))
     assert not schema.is_valid(_plain(text))
+
+
+@pytest.mark.parametrize(("method", "soft_labels"), [("easier", True), ("stratified", True), ("easier", False)])
+def test_choosing_by_probes_beside_soft_labels_is_doubted(method: str, soft_labels: bool) -> None:
+    space = {"network": "resnet", "choices": {"depth": [8, 14]}}
+    recipe = Recipe(name="r", space=space, selection={"method": method}, training={"soft_labels": soft_labels})
+    doubted = [warning.split(":")[0] for warning in recipe.warnings if "soft labels" in warning]
+    assert doubted == (["selection.method"] if (method, soft_labels) == ("easier", True) else [])
