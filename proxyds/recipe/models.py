@@ -362,7 +362,7 @@ class Recipe(Section):
     def warnings(self) -> list[str]:
         """Says what is allowed and may not be meant: a licence that the Hub may not know, and choosing by probes beside soft labels."""
         found = [f"licence: {doubt}"] if (doubt := doubt_licence(self.licence)) else []
-        if self.training.soft_labels and METHODS[self.selection.method].needs:
+        if self.training.soft_labels and self.selection.method not in ("random", "stratified"):
             found.append(
                 f"selection.method: {self.selection.method} is not shown to rank better than random samples where networks learn soft labels; take stratified"
             )

@@ -1069,9 +1069,12 @@ def test_the_schema_rejects_what_is_not(
     assert not schema.is_valid(_plain(text))
 
 
-@pytest.mark.parametrize(("method", "soft_labels"), [("easier", True), ("stratified", True), ("easier", False)])
+@pytest.mark.parametrize(
+    ("method", "soft_labels"),
+    [("easier", True), ("cases", True), ("stratified", True), ("random", True), ("easier", False)],
+)
 def test_choosing_by_probes_beside_soft_labels_is_doubted(method: str, soft_labels: bool) -> None:
     space = {"network": "resnet", "choices": {"depth": [8, 14]}}
     recipe = Recipe(name="r", space=space, selection={"method": method}, training={"soft_labels": soft_labels})
     doubted = [warning.split(":")[0] for warning in recipe.warnings if "soft labels" in warning]
-    assert doubted == (["selection.method"] if (method, soft_labels) == ("easier", True) else [])
+    assert doubted == (["selection.method"] if soft_labels and method in ("easier", "cases") else [])
