@@ -271,7 +271,7 @@ def test_networks_may_train_otherwise_on_everything_and_the_card_says_how(
     told = escape_markdown("epochs 4, batch_size 32")
     text = (copy / "README.md").read_text()
     assert f"Trainings on everything differed: {told}." in text
-    assert f"but for these settings: {told}." in text
+    assert f"On everything the check trained with other settings: {told}." in text
     assert proxyds.read_recipe(copy / "recipe.yaml").check.full_training.batch_size == 32
 
 
