@@ -42,7 +42,7 @@ Rows = list[dict[str, str]]
 def make_rows(noise: dict[tuple[str, str, str], float], seed: int) -> Rows:
     """Made-up rows: accuracies of a stage, variant and method are those on everything with so much noise; margins with a fifth of it.
 
-    They are of 5 % of the samples, and of 10 % in the stage `sizes`.
+    They are of 5 % of the samples, and of 10 % in stages of other sizes.
     """
     rng = np.random.default_rng(seed)
     quality = rng.normal(size=len(ARCHITECTURES))
@@ -52,7 +52,7 @@ def make_rows(noise: dict[tuple[str, str, str], float], seed: int) -> Rows:
         for number, (each, worth) in product(range(n), zip(ARCHITECTURES, quality, strict=True)):
             shift = deviation * rng.normal()
             row = {"stage": stage, "variant": variant, "method": method, "number": number}
-            row["ratio"] = 0.1 if stage == "sizes" else 0.05
+            row["ratio"] = 0.1 if stage.startswith("sizes") else 0.05
             scores = {"accuracy": 0.5 + 0.05 * (worth + shift), "margin": 0.1 * (worth + 0.2 * shift)}
             scores["loss"] = 1 - scores["accuracy"]
             rows.append({key: str(value) for key, value in (row | scores | {"architecture": each.name}).items()})
@@ -234,11 +234,16 @@ def test_random_samples_and_fewer_epochs_together_are_compared_with_twice_as_man
     assert worth == {0.0: False, 3.0: True}
 
 
-def test_methods_are_compared_at_other_sizes_on_the_judging_half() -> None:
+@pytest.mark.parametrize(
+    ("stage", "training", "of_5_percent"),
+    [("sizes", CHOSEN_TRAINING, "methods"), ("sizes-base", BASE, "methods-base")],
+)
+def test_methods_are_compared_at_other_sizes_on_the_judging_half(stage: str, training: str, of_5_percent: str) -> None:
     study = make_study()
     assert "## Other sizes" not in summarize(study)
-    noise = {("sizes", CHOSEN_TRAINING, name): 0.0 if name == "cases" else 2.0 for name in ("random", "cases")}
-    rows = [*study["cifar10"], *(row for row in make_rows(noise, 0) if row["stage"] == "sizes")]
+    noise = {(stage, training, name): 0.0 if name == "cases" else 2.0 for name in ("random", "cases")}
+    noise |= {(of_5_percent, training, name): 0.4 for name in METHODS[1:]}
+    rows = [*study["cifar10"], *(row for row in make_rows(noise, 0) if row["stage"] != "reference")]
     section = summarize({**study, "cifar10": rows}).partition("## Other sizes")[2].partition("## ")[0]
     of = {
         cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
@@ -247,7 +252,7 @@ def test_methods_are_compared_at_other_sizes_on_the_judging_half() -> None:
     assert of[""][0::3] == ["2 %", "less random at 2 %"]
     assert "easier" not in of  # it is at 5 % alone
     assert of["cases"][0] == of["cases"][3] == "–"  # no rows of 2 %
-    assert float(of["cases"][2].split()[0]) > 0.9
+    assert float(of["cases"][2].split()[0]) > 0.8
     assert float(of["cases"][5].split()[0]) > 0.3
     assert of["random"][3:] == [""] * 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FEWER_EPOCHS
@@ -18,10 +18,10 @@ JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of each training."""
 N_DRAWS_OF_METHODS = 3
 """Draws of each way to choose samples."""
-SIZES = {"0.02": 2, JUDGED_AT: N_DRAWS_OF_METHODS, "0.1": 2}
-"""Ratios that methods are compared at with soft labels, and draws of each."""
 TWICE = "0.1"
 """The ratio with twice as many samples as what judges."""
+SIZES = ("0.02", JUDGED_AT, TWICE)
+"""Ratios that methods are compared at."""
 _ON_RANDOM = Way(BASE, ("random",), N_DRAWS)
 SHORT, LONG, OLD = "13 epochs, the base", "63 epochs", "30 epochs in batches of 128, rate .001"
 PLAIN, SOFT, BY_MARGIN, BY_LOSS = (
@@ -47,6 +47,25 @@ BESIDE_SOFT_LABELS = Way(CHOSEN_TRAINING, n_draws=N_DRAWS_OF_METHODS, score="los
 """How methods are compared with soft labels: the training, and what ranks."""
 BESIDE_LABELS = Way(BASE, n_draws=N_DRAWS_OF_METHODS, parameter_weight=PARAMETER_WEIGHT)
 """The same with the default training."""
+
+
+@dataclass(frozen=True)
+class OtherSizes:
+    """A comparison of methods at other sizes than what judges.
+
+    Attributes:
+        stage: Whose rows are of these sizes.
+        way: How networks are trained and ranked; its draws are those at the size that judges.
+        n_draws: Of each method at the other sizes.
+    """
+
+    stage: str
+    way: Way
+    n_draws: int
+
+
+SIZES_BESIDE_SOFT_LABELS = OtherSizes("sizes", BESIDE_SOFT_LABELS, 2)
+SIZES_BESIDE_LABELS = OtherSizes("sizes-base", BESIDE_LABELS, 3)
 
 
 def read_judging(of_each: Mapping[str, Rows], architectures: Mapping[str, Sequence[Architecture]]) -> dict[str, Ranked]:
@@ -81,8 +100,10 @@ def find_gain_of_combined(rows: Rows, architectures: Sequence[Architecture]) -> 
         return None
     ways = list_methods(BESIDE_SOFT_LABELS)
     together = rank([Ranked([row for row in rows if is_judged(row)], judging, reference)], ways[COMBINED])
-    twice = [row for row in rows if (row["stage"], row["ratio"]) == ("sizes", TWICE)]
-    random = rank([Ranked(twice, judging, reference)], replace(ways["random"], n_draws=SIZES[TWICE]))
+    twice = [row for row in rows if (row["stage"], row["ratio"]) == (SIZES_BESIDE_SOFT_LABELS.stage, TWICE)]
+    random = rank(
+        [Ranked(twice, judging, reference)], replace(ways["random"], n_draws=SIZES_BESIDE_SOFT_LABELS.n_draws)
+    )
     return None if together is None or random is None else subtract(together, random).as_difference()
 
 
@@ -91,27 +112,29 @@ def is_judged(row: Mapping[str, str]) -> bool:
     return row["stage"] in ("judging", "methods", "methods-base") and row["ratio"] == JUDGED_AT
 
 
-def tabulate_sizes(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
-    """Tabulates tau of methods with soft labels at other sizes than 5 % too, on the judging half; empty while there are none.
+def tabulate_sizes(rows: Rows, architectures: Sequence[Architecture], sizes: OtherSizes) -> list[str]:
+    """Tabulates tau of methods at other sizes than 5 % too, on the judging half; empty while there are none.
 
     Args:
         rows: Of CIFAR-10.
         architectures: Of both halves.
+        sizes: What is compared.
     """
     judging = take_half(architectures, "judging")
     reference = read_reference(rows, judging)
-    if reference is None or not any(row["stage"] == "sizes" for row in rows):
+    if reference is None or not any(row["stage"] == sizes.stage for row in rows):
         return []
     ranked = {}
     for ratio in SIZES:
-        of_ratio = [row for row in rows if row["ratio"] == ratio and (row["stage"] == "sizes" or is_judged(row))]
+        of_ratio = [row for row in rows if row["ratio"] == ratio and (row["stage"] == sizes.stage or is_judged(row))]
         ranked[ratio] = Ranked(of_ratio, judging, reference)
     titles = [f"{100 * float(ratio):.0f} %" for ratio in SIZES]
     lines = [f"| | {' | '.join([*titles, *(f'less random at {title}' for title in titles)])} |", f"|---|{'---|' * 6}"]
-    ways = list_methods(BESIDE_SOFT_LABELS)
+    ways = list_methods(sizes.way)
     random = ways["random"]
+    n_draws = {ratio: sizes.way.n_draws if ratio == JUDGED_AT else sizes.n_draws for ratio in SIZES}
     for name, way in ways.items():
-        at = {ratio: (replace(way, n_draws=n), replace(random, n_draws=n)) for ratio, n in SIZES.items()}
+        at = {ratio: (replace(way, n_draws=n), replace(random, n_draws=n)) for ratio, n in n_draws.items()}
         taus = [rank([ranked[ratio]], one) for ratio, (one, _) in at.items()]
         gains = [find_gain([ranked[ratio]], one, other) for ratio, (one, other) in at.items() if one != other]
         if name != COMBINED and sum(tau is not None for tau in taus) > 1:  # at 5 % alone there is nothing to compare

@@ -225,13 +225,14 @@ def render_benchmark(rows: Rows, recipe: Recipe, architectures: Sequence[Archite
     assert recipe.check is not None
     assert recipe.check.reference is not None
     runs = [*list_runs(rows), *list_published(recipe.check.reference, architectures)]
-    epochs, n = VARIANTS[OF_CELLS].settings["epochs"], len(architectures)
+    epochs, n, planned = VARIANTS[OF_CELLS].settings["epochs"], len(architectures), recipe.check.architectures
+    cells = f"{n} cells" if n == planned else f"{n} of {planned} cells"
     hours = sum(float(row["seconds"]) for row in rows) / 3600
     return "\n".join(
         [
             "# The second study: NAS-Bench-201",
             "",
-            f"{n} of 32 cells, drawn by seed 0 over the published 1,000, in the benchmark's own stack at 32x32 (part C of [the protocol](../protocol.md)). Each is trained for {epochs} epochs on",
+            f"{cells}, drawn by seed 0 over the published 1,000, in the benchmark's own stack at 32x32 (part C of [the protocol](../protocol.md)). Each is trained for {epochs} epochs on",
             "5 % of CIFAR-10, by soft labels. With its share of the teacher that costs as much as two epochs of everything. Accuracies are compared with the published ones after 200 epochs,",
             f"the mean of the benchmark's seeds. `full data, fewer epochs` are the published accuracies after 12 epochs. `rows.csv` holds {len(rows)} trainings ({hours:.1f} hours, one after the other, in one thread).",
             "",

@@ -191,6 +191,9 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
             for ratio in (0.02, 0.1)
             for name in ("random", "stratified", FEWER_EPOCHS)
         ),
+        "sizes-base": tuple(
+            Set(BASE, name, ratio, 3, "judging") for ratio in (0.02, 0.1) for name in ("random", "easier")
+        ),
     },
     "cifar100": {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),

@@ -30,6 +30,8 @@ from tests.studies.second.judging import (
     OLD,
     PLAIN,
     SHORT,
+    SIZES_BESIDE_LABELS,
+    SIZES_BESIDE_SOFT_LABELS,
     SOFT,
     TRAININGS,
     find_gain,
@@ -118,17 +120,24 @@ def render_summary(
         lines += compare_methods(compared, BESIDE_SOFT_LABELS, RANKED_BY)
         lines += show_pictures(pictures, "methods.png")
         lines += compare_combined(of_each["cifar10"], architectures["cifar10"])
-    if sizes := tabulate_sizes(of_each["cifar10"], architectures["cifar10"]):
-        lines += ["## Other sizes, with soft labels", ""]
-        lines += [
-            "The judging half of CIFAR-10, ranked by loss; three draws at 5 %, two at 2 and at 10 %.",
-            "",
-            *sizes,
-            "",
-        ]
+    lines += show_sizes(of_each["cifar10"], architectures["cifar10"])
     lines += show_good_ways(titled)
     lines += show_expecting(of_each, architectures)
     return "\n".join([*lines, "## What it costs", "", *tabulate_costs(recipe, architectures["cifar10"]), ""])
+
+
+def show_sizes(rows: Rows, architectures: Sequence[Architecture]) -> list[str]:
+    """Tells how methods rank at other sizes, with each training that has rows there."""
+    told = {
+        "the default training": (SIZES_BESIDE_LABELS, "ranked by accuracy and parameters; three draws of each"),
+        "soft labels": (SIZES_BESIDE_SOFT_LABELS, "ranked by loss; three draws at 5 %, two at 2 and at 10 %"),
+    }
+    lines = []
+    for training, (sizes, how) in told.items():
+        if table := tabulate_sizes(rows, architectures, sizes):
+            lines += [f"## Other sizes, with {training}", ""]
+            lines += [f"The judging half of CIFAR-10, {how}.", "", *table, ""]
+    return lines
 
 
 @dataclass(frozen=True)
