@@ -36,7 +36,7 @@ test-all: test test-e2e ## run both
 test-slow: install ## run the tests that take minutes to hours (set PROXYDS_DATA for the real data)
 	$(BIN)/pytest -m slow --timeout 7200
 
-figures: install ## write the figures of committed results into README, docs and cards (seconds)
+figures: install ## write the figures of committed results into README, docs, cards and recipes (seconds)
 	$(BIN)/python -m tests.docs.figures
 
 figures-check: install ## say which figures are not current, and change nothing

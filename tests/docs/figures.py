@@ -1,4 +1,4 @@
-"""Writes figures of committed results into README, docs and cards: `make figures`; `make figures-check` says where one is not current.
+"""Writes figures of committed results into README, docs, cards and recipes: `make figures`; `make figures-check` says where one is not current.
 
 A figure stands between `<!-- figures: NAME -->` and `<!-- end -->`: within a line, not at its start, where Markdown would take the line as HTML; or, a whole table, on lines
 between these two. The name says where the figure comes from, in parts with `;` between them:
@@ -13,7 +13,7 @@ between these two. The name says where the figure comes from, in parts with `;` 
     fidelity/cifar10; What to expect; as many FLOPs as          the first number after these words of it
     checks                                                      one row for the card of each recipe in `CHECKED`
 
-Nothing is measured or weighed here: pages of studies are written by `make study-pages`, results of benchmarks by `make bench`.
+The head of a recipe needs no markers: `recipe_notes` writes its end. Nothing is measured or weighed here: pages of studies are written by `make study-pages`, results of benchmarks by `make bench`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tests.docs.recipe_notes import write_notes
 
 ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"<!-- figures: (?P<name>.+?) -->(?P<shown>.*?)<!-- end -->", re.DOTALL)
@@ -44,7 +46,8 @@ class FigureError(Exception):
 
 def list_pages() -> list[Path]:
     """Lists the pages that hold figures, or may."""
-    return [ROOT / "README.md", ROOT / "cards" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    return [ROOT / "README.md", ROOT / "cards" / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *recipes]
 
 
 def write_figures(text: str) -> str:
@@ -189,7 +192,7 @@ def update_pages(pages: Sequence[Path], keep: Callable[[Path, str], object]) -> 
     for page in pages:
         text = page.read_text(encoding="utf-8")
         try:
-            written = write_figures(text)
+            written = write_notes(page) if page.suffix == ".yaml" else write_figures(text)
         except FigureError as error:
             raise FigureError(f"{page}: {error}") from error
         if written != text:

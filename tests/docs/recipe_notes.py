@@ -1,0 +1,82 @@
+"""Writes into the head of a shipped recipe what its check cost and showed, from the manifest of its card: part of `make figures`."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from proxyds.artifact.evidence_records import EvidenceRecord
+from proxyds.artifact.manifest import MANIFEST
+from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, RANDOM, TRAINED_HERE
+from proxyds.artifact.reader import read_manifest
+from proxyds.text import duration
+from tests.docs.cards import CARDS, ROOT
+
+NOTES = re.compile(r"^# Cost.*?(?=^name:)", re.MULTILINE | re.DOTALL)
+"""What is written: the end of a recipe's head."""
+WIDTH = 130
+"""Characters of a line."""
+
+
+def write_notes(recipe: Path) -> str:
+    """Returns a recipe's text with what its card shows in its head; as it is where its card has no manifest with a check."""
+    text, card = recipe.read_text(encoding="utf-8"), CARDS / recipe.stem
+    evidence = read_manifest(card).evidence if (card / MANIFEST).exists() else None
+    return text if evidence is None else NOTES.sub(lambda _: note(evidence, card), text, count=1)
+
+
+def note(evidence: EvidenceRecord, card: Path) -> str:
+    """Writes what a check cost and showed, as comments of a recipe."""
+    ways = [
+        each for each in evidence.methods if each.ratio == evidence.own_ratio and each.ranked_by == evidence.ranked_by
+    ]
+    ways += [each for each in evidence.methods if each.ratio is None]
+    taus = [f"{METHOD_LABELS[each.method]} {each.statistics['tau'].shown()}" for each in ways]
+    return "".join(
+        [
+            _comment(f"Cost: {_tell_cost(evidence)} `--no-check` leaves the check out."),
+            _comment(f"Verdict: {evidence.verdict}. Kendall tau by {evidence.ranked_by}, with intervals of 95 %:"),
+            *(_comment(tau, indent="  ") for tau in taus),
+            _comment(f"{_tell_scope(evidence)} {_tell_learning(evidence)} The card: {card.relative_to(ROOT)}."),
+        ]
+    )
+
+
+def _tell_cost(evidence: EvidenceRecord) -> str:
+    spent, machine = evidence.spending, evidence.machine
+    day, torch = evidence.created[:10], machine.libraries["torch"]
+    return (
+        f"the build took {duration(spent.build_seconds)} of work, the check {duration(spent.check_seconds)}, "
+        f"with {machine.n_workers} trainings at once ({machine.processor}, torch {torch}, {day})."
+    )
+
+
+def _tell_scope(evidence: EvidenceRecord) -> str:
+    trained = f" and {evidence.n_full_seeds} full seeds" if evidence.reference == TRAINED_HERE else ""
+    regrets = {}
+    for name in (PROXY, RANDOM):
+        found = evidence.of(name, evidence.own_ratio, evidence.ranked_by)
+        assert found is not None
+        regret = found.statistics["regret"].value
+        assert regret is not None
+        regrets[name] = f"{100 * regret:.1f}"
+    return (
+        f"It is of {evidence.n_architectures} architectures, {evidence.n_draws} draws{trained}. "
+        f"Regret is {regrets[PROXY]} points, that of random {regrets[RANDOM]}."
+    )
+
+
+def _tell_learning(evidence: EvidenceRecord) -> str:
+    n = sum(each.proxy_accuracy >= each.full_accuracy / 2 for each in evidence.architectures)
+    of = "all" if n == evidence.n_architectures else f"{n} of {evidence.n_architectures}"
+    return f"On the proxy, {of} reach at least half of their full-data accuracy."
+
+
+def _comment(text: str, indent: str = "") -> str:
+    return (
+        textwrap.fill(
+            text, WIDTH, break_on_hyphens=False, initial_indent=f"# {indent}", subsequent_indent=f"# {indent}"
+        )
+        + "\n"
+    )
