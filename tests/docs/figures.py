@@ -12,6 +12,7 @@ between these two. The name says where the figure comes from, in parts with `;` 
     fidelity/cifar10; What to expect                            the sentence that this heads
     fidelity/cifar10; What to expect; as many FLOPs as          the first number after these words of it
     checks                                                      one row for the card of each recipe in `CHECKED`
+    costs                                                       what builds and checks of recipes took, from the manifests of their cards
 
 The head of a recipe needs no markers: `recipe_notes` writes its end. Nothing is measured or weighed here: pages of studies are written by `make study-pages`, results of benchmarks by `make bench`.
 """
@@ -24,7 +25,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.docs.recipe_notes import write_notes
+from tests.docs.recipe_notes import tabulate_costs, write_notes
 
 ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"<!-- figures: (?P<name>.+?) -->(?P<shown>.*?)<!-- end -->", re.DOTALL)
@@ -81,8 +82,8 @@ def find_figure(name: str) -> str:
         FigureError: There is none; the message says which part is unknown, and what is known.
     """
     page, *parts = (part.strip() for part in name.split(";"))
-    if page == "checks":
-        return tabulate_checks()
+    if page in TABLES:
+        return TABLES[page]()
     if page == "benchmark":
         path = ROOT / "tests" / "benchmarks" / "results" / f"{parts[0]}.md"
     else:
@@ -180,6 +181,10 @@ def tabulate_checks() -> str:
             f"| [{told}](../cards/{folder}/README.md) | {drawn_by} | {' | '.join(taus)} | {verdict[0].lower()}{verdict[1:]} |"
         )
     return "\n".join(lines)
+
+
+TABLES = {"checks": tabulate_checks, "costs": tabulate_costs}
+"""Tables that are of all cards."""
 
 
 def update_pages(pages: Sequence[Path], keep: Callable[[Path, str], object]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Writes into the head of a shipped recipe what its check cost and showed, from the manifest of its card: part of `make figures`."""
+"""Writes what the checks of shipped recipes cost and showed, from the manifests of their cards: part of `make figures`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 import textwrap
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from proxyds.artifact.evidence_records import EvidenceRecord
 from proxyds.artifact.manifest import MANIFEST
 from proxyds.artifact.ranking_table import METHOD_LABELS, PROXY, RANDOM, TRAINED_HERE
 from proxyds.artifact.reader import read_manifest
 from proxyds.text import duration
-from tests.docs.cards import CARDS, ROOT
+from tests.docs.cards import CARDS, ROOT, RUNS
 
 NOTES = re.compile(r"^# Cost.*?(?=^name:)", re.MULTILINE | re.DOTALL)
 """What is written: the end of a recipe's head."""
@@ -24,6 +26,27 @@ def write_notes(recipe: Path) -> str:
     text, card = recipe.read_text(encoding="utf-8"), CARDS / recipe.stem
     evidence = read_manifest(card).evidence if (card / MANIFEST).exists() else None
     return text if evidence is None else NOTES.sub(lambda _: note(evidence, card), text, count=1)
+
+
+def tabulate_costs() -> str:
+    """Tabulates what builds and checks took, in Markdown: of the recipes whose cards have a manifest, the cheapest first."""
+    manifests = {path.parent.name: read_manifest(path.parent) for path in CARDS.glob(f"*/{MANIFEST}")}
+    checked = {name: (each, each.evidence) for name, each in manifests.items() if each.evidence is not None}
+    lines = ["| recipe | images | build | check, work | trainings at once | measured on |", f"|---|{'---|' * 5}"]
+    for name, (manifest, evidence) in sorted(checked.items(), key=lambda one: one[1][1].spending.check_seconds):
+        n_trained = pq.read_metadata(CARDS / name / RUNS).num_rows
+        assert manifest.image_shape is not None
+        _, height, width = manifest.image_shape
+        cells = [
+            f"[`{name}`](../recipes/{name}.yaml)",
+            f"{manifest.counts.train:,}, {width}x{height}",
+            duration(sum(stage.elapsed_seconds for stage in manifest.stages)),
+            f"{duration(evidence.spending.check_seconds)}: {n_trained} trainings",
+            f"{evidence.machine.n_workers}",
+            f"{evidence.machine.processor}, {evidence.created[:10]}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def note(evidence: EvidenceRecord, card: Path) -> str:
