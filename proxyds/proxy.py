@@ -177,7 +177,7 @@ class Proxy:
         return pd.DataFrame(rows)
 
     def plot_accuracy(self) -> Figure:
-        """Draws each architecture's accuracy on the proxy against that on everything."""
+        """Draws each architecture's accuracy on the proxy, or its loss where that ranks, against its accuracy on everything."""
         return self._plot("accuracy.png")
 
     def plot_correlation(self) -> Figure:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow.compute as pc
 import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
 
 import proxyds
 from proxyds.artifact.card import render as card
+from proxyds.artifact.card.evidence_plots import list_evidence_pictures
 from proxyds.artifact.card.render import escape_markdown
 from proxyds.artifact.card.render import render_card as render_shown
 from proxyds.artifact.evidence_records import EstimateRecord, OnEvaluationRecord
@@ -375,3 +377,21 @@ def test_the_card_says_when_choosing_samples_does_not_pay(
     told = card.show_evidence(evidence.model_copy(update={"verdict": verdict, "spending": spending}), 8)["worth"]
     assert keyword in told
     assert bool(told) == bool(keyword)
+
+
+@pytest.mark.parametrize("ranked_by", ["accuracy", "loss"])
+def test_the_picture_of_accuracies_shows_on_the_subset_what_ranks(
+    checked_records: tuple[Manifest, Tables], ranked_by: str
+) -> None:
+    manifest, tables = checked_records
+    evidence = manifest.evidence
+    assert evidence is not None
+    runs = tables.ranking
+    assert runs is not None
+    runs = runs.set_column(runs.schema.get_field_index("loss"), "loss", pc.subtract(9.0, runs["accuracy"]))
+    pictures = list_evidence_pictures(evidence.model_copy(update={"ranked_by": ranked_by}), runs)
+    axes = pictures["accuracy.png"]().axes[0]
+    by_loss = ranked_by == "loss"
+    assert (min(axes.get_ylim()) > 1) == by_loss
+    assert axes.yaxis_inverted() == by_loss  # the better is higher
+    assert axes.get_ylabel().startswith(ranked_by)

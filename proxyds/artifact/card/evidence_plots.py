@@ -167,23 +167,25 @@ def changed_pairs(reference: NDArray[np.float64], measured: NDArray[np.float64])
 
 
 def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> Figure:
-    """Draws accuracy on the proxy, and on random subsets, against accuracy on full data; architectures named by number."""
+    """Draws accuracy on the proxy, or loss where that ranks, and on random subsets, against accuracy on full data; architectures named by number."""
     full = measured.accuracies[FULL, 1.0]
+    by_loss = evidence.ranked_by == BY_LOSS
+    scores = measured.losses if by_loss else measured.accuracies
     reference = full.mean(axis=0)
     order = best_first(reference)
-    methods = [m for m in (PROXY, RANDOM) if (m, evidence.own_ratio) in measured.accuracies]
+    methods = [m for m in (PROXY, RANDOM) if (m, evidence.own_ratio) in scores]
     n_columns = 1 if max(map(len, measured.names)) > LONG_NAME else 2
     n_lines = -(-len(order) // n_columns) if len(order) <= MAX_NAMED else 0
     figure = new_figure(height=3.6 + 0.17 * n_lines)
     panels = figure.subplots(1, len(methods), squeeze=False, sharex=True, sharey=True)[0]
     for axes, method in zip(panels, methods, strict=True):
-        accuracies = measured.accuracies[method, evidence.own_ratio]
-        mean = accuracies.mean(axis=0)
+        on_subset = scores[method, evidence.own_ratio]
+        mean = on_subset.mean(axis=0)
         axes.errorbar(
             reference,
             mean,
             xerr=_reach(full),
-            yerr=_reach(accuracies),
+            yerr=_reach(on_subset),
             fmt=MARKERS[method],
             color=COLOURS[method],
             ecolor="#BBBBBB",
@@ -196,8 +198,11 @@ def _draw_accuracy(evidence: EvidenceRecord, measured: Measured) -> Figure:
         axes.set_xlabel("accuracy after training on everything")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(as_percent)
-        axes.yaxis.set_major_formatter(as_percent)
-    panels[0].set_ylabel("accuracy after training on the subset")
+        if not by_loss:
+            axes.yaxis.set_major_formatter(as_percent)
+    if by_loss:
+        panels[0].invert_yaxis()  # all panels share it: the better is higher, as with accuracy
+    panels[0].set_ylabel(f"{evidence.ranked_by} after training on the subset")
     if n_lines:
         labels = [f"{rank}  {measured.names[i]}" for rank, i in enumerate(order, start=1)]
         handles = [Line2D([], [], linestyle="", label=label) for label in labels]
