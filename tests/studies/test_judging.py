@@ -32,7 +32,7 @@ from tests.studies.second.judging import (
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, STAGES, TRAINING
 from tests.studies.second.run import PLUGIN
 from tests.studies.second.summary import UNDECIDED, render_summary
-from tests.studies.second.weighing import find_cost, rank, read_reference
+from tests.studies.second.weighing import Ranked, Way, find_cost, find_lost, rank, read_reference
 
 ARCHITECTURES = [Architecture(f"net {i:02}", "stacked", {}, 100 + 20 * i, 300 + 60 * i, 10 + i) for i in range(24)]
 NETWORKS = {"cifar10": ARCHITECTURES, "cifar100": ARCHITECTURES}
@@ -255,6 +255,22 @@ def test_methods_are_compared_at_other_sizes_on_the_judging_half(stage: str, tra
     assert float(of["cases"][2].split()[0]) > 0.8
     assert float(of["cases"][5].split()[0]) > 0.3
     assert of["random"][3:] == [""] * 3
+
+
+def test_what_a_search_loses_with_three_finalists_is_the_mean_over_draws() -> None:
+    names = ["a", "b", "c", "d"]
+    networks = [Architecture(name, "stacked", {}, 1, 1, 1) for name in names]
+    reference = np.array([0.9, 0.8, 0.7, 0.6])
+    of_draws = {0: [0.5, 0.4, 0.3, 0.2], 1: [0.1, 0.4, 0.3, 0.2], 2: [0.1, 0.1, 0.1, 0.2]}
+    rows = [
+        {"variant": BASE, "method": "random", "number": str(number), "architecture": name, "accuracy": str(accuracy)}
+        for number, accuracies in of_draws.items()
+        for name, accuracy in zip(names, accuracies, strict=True)
+    ]
+    way = Way(BASE, ("random",))
+    # nothing, what the best has above the second, a third of that: two of three networks alike are taken besides the last one
+    assert find_lost(Ranked(rows, networks, reference), way, 3) == pytest.approx((0 + 0.1 + 0.1 / 3) / 3)
+    assert find_lost(Ranked(rows[:-1], networks, reference), way, 3) is None
 
 
 def test_methods_are_judged_with_the_default_training_by_accuracy_and_parameters() -> None:

@@ -12,7 +12,7 @@ from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
 from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, TRAINING
-from tests.studies.second.weighing import PARAMETERS_ALONE, Ranked, Rows, Way, rank, read_reference
+from tests.studies.second.weighing import PARAMETERS_ALONE, Ranked, Rows, Way, find_lost, rank, read_reference
 
 JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of each training."""
@@ -40,6 +40,8 @@ TRAININGS: dict[str, Way] = {
     OLD: replace(_ON_RANDOM, variant=FORMER),
 }
 """Trainings that are judged, on random samples, and the score that may replace accuracy."""
+FINALISTS = (1, 3)
+"""Networks that are trained on everything after a search, of which the best is taken."""
 COMBINED = "random and fewer epochs"
 COUNTING = "counting parameters"
 DEFAULT_WAY = "easier, default training"
@@ -172,6 +174,23 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
             cells.append("" if gain is None else gain.shown())
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines if len(lines) > 2 else []
+
+
+def tabulate_lost(ranked: Mapping[str, Ranked], ways: Mapping[str, Way]) -> list[str]:
+    """Tabulates the accuracy that is lost with some numbers of finalists, in points, on each data set.
+
+    Args:
+        ranked: By data set.
+        ways: By the name they have in the table; one that lacks rows of a data set is left out.
+    """
+    columns = [(name, n) for n in FINALISTS for name in ranked]
+    lines = [f"| | {' | '.join(f'{name}, {n} trained' for name, n in columns)} |", f"|---|{'---|' * len(columns)}"]
+    for title, way in ways.items():
+        lost = [find_lost(ranked[name], way, n) for name, n in columns]
+        points = [f"{100 * each:.1f}" for each in lost if each is not None]
+        if len(points) == len(columns):
+            lines.append(f"| {title} | {' | '.join(points)} |")
+    return lines
 
 
 def list_methods(way: Way) -> dict[str, Way]:

@@ -11,7 +11,7 @@ import numpy as np
 from proxyds.artifact.evidence_records import EstimateRecord
 from proxyds.artifact.ranking_table import FEWER_EPOCHS
 from proxyds.evaluation.intervals import LeftOut, leave_out, subtract
-from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau, normal_scores
+from proxyds.evaluation.rank_metrics import Floats, add_parameters, kendall_tau, normal_scores, regret_of
 from proxyds.space.architecture import Architecture
 from tests.studies.second.plan import BASE, GROUPS, LENGTHS, VARIANTS
 
@@ -162,22 +162,41 @@ def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
     included = leave_out(len(names), in_pairs=True)
     taus = []
     for one in ranked:
-        measured = read_scores(one, way)
+        measured = read_rankings(one, way)
         if measured is None:
             return None
-        if way.is_combined:
-            measured = np.round(normal_scores(measured).mean(axis=0, keepdims=True), 12)  # equal ones stay equal
         columns = [names.index(each.name) for each in one.architectures]
-        n_parameters = np.array([float(each.n_parameters) for each in one.architectures])
-        for of_draws in measured:
-            scores = add_parameters(of_draws, n_parameters, way.parameter_weight) if way.parameter_weight else of_draws
-            taus.append([kendall_tau(one.reference, of_draw, included[:, columns]) for of_draw in scores])
+        taus += [
+            [kendall_tau(one.reference, of_draw, included[:, columns]) for of_draw in of_draws] for of_draws in measured
+        ]
     return LeftOut(
         np.mean(taus, axis=0),
         len(names),
         len(names) * (len(names) - 1) // 2,
         has_common_draws=way.methods != (FEWER_EPOCHS,) and way.score != PARAMETERS_ALONE,
     )
+
+
+def find_lost(ranked: Ranked, way: Way, n_finalists: int) -> float | None:
+    """Finds the accuracy that is lost by training so many finalists on everything and taking the best, as a share; None where a row is missing."""
+    measured = read_rankings(ranked, way)
+    if measured is None:
+        return None
+    lost = [regret_of(n_finalists, ranked.reference, of_draw) for of_draw in measured.reshape(-1, measured.shape[-1])]
+    return float(np.mean(lost))
+
+
+def read_rankings(ranked: Ranked, way: Way) -> Floats | None:
+    """Reads what ranks in the end, (M, D, n), methods combined and parameters added; None where a row is missing or has no score."""
+    measured = read_scores(ranked, way)
+    if measured is None:
+        return None
+    if way.is_combined:
+        measured = np.round(normal_scores(measured).mean(axis=0, keepdims=True), 12)  # equal ones stay equal
+    if not way.parameter_weight:
+        return measured
+    n_parameters = np.array([float(each.n_parameters) for each in ranked.architectures])
+    return np.array([add_parameters(of_draws, n_parameters, way.parameter_weight) for of_draws in measured])
 
 
 def read_scores(ranked: Ranked, way: Way) -> Floats | None:
