@@ -32,7 +32,7 @@ def tabulate_costs() -> str:
     """Tabulates what builds and checks took, in Markdown: of the recipes whose cards have a manifest, the cheapest first."""
     manifests = {path.parent.name: read_manifest(path.parent) for path in CARDS.glob(f"*/{MANIFEST}")}
     checked = {name: (each, each.evidence) for name, each in manifests.items() if each.evidence is not None}
-    lines = ["| recipe | images | build | check, work | trainings at once | measured on |", f"|---|{'---|' * 5}"]
+    lines = ["| recipe | images | build, work | check, work | trainings at once | measured on |", f"|---|{'---|' * 5}"]
     for name, (manifest, evidence) in sorted(checked.items(), key=lambda one: one[1][1].spending.check_seconds):
         n_trained = pq.read_metadata(CARDS / name / RUNS).num_rows
         assert manifest.image_shape is not None
@@ -40,7 +40,7 @@ def tabulate_costs() -> str:
         cells = [
             f"[`{name}`](../recipes/{name}.yaml)",
             f"{manifest.counts.train:,}, {width}x{height}",
-            duration(sum(stage.elapsed_seconds for stage in manifest.stages)),
+            duration(evidence.spending.build_seconds),
             f"{duration(evidence.spending.check_seconds)}: {n_trained} trainings",
             f"{evidence.machine.n_workers}",
             f"{evidence.machine.processor}, {evidence.created[:10]}",
@@ -76,7 +76,7 @@ def _tell_cost(evidence: EvidenceRecord) -> str:
 
 
 def _tell_scope(evidence: EvidenceRecord) -> str:
-    trained = f" and {evidence.n_full_seeds} full seeds" if evidence.reference == TRAINED_HERE else ""
+    trained = f" and {evidence.n_full_seeds} trainings on everything" if evidence.reference == TRAINED_HERE else ""
     regrets = {}
     for name in (PROXY, RANDOM):
         found = evidence.of(name, evidence.own_ratio, evidence.ranked_by)
@@ -85,7 +85,7 @@ def _tell_scope(evidence: EvidenceRecord) -> str:
         assert regret is not None
         regrets[name] = f"{100 * regret:.1f}"
     return (
-        f"It is of {evidence.n_architectures} architectures, {evidence.n_draws} draws{trained}. "
+        f"{evidence.n_architectures} architectures were ranked, with {evidence.n_draws} draws{trained}. "
         f"Regret is {regrets[PROXY]} points, that of random {regrets[RANDOM]}."
     )
 
