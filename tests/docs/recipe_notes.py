@@ -55,7 +55,8 @@ def note(evidence: EvidenceRecord, card: Path) -> str:
         each for each in evidence.methods if each.ratio == evidence.own_ratio and each.ranked_by == evidence.ranked_by
     ]
     ways += [each for each in evidence.methods if each.ratio is None]
-    taus = [f"{METHOD_LABELS[each.method]} {each.statistics['tau'].shown()}" for each in ways]
+    found = {METHOD_LABELS[each.method]: each.statistics.get("tau") for each in ways}
+    taus = [f"{label} {tau.shown()}" for label, tau in found.items() if tau is not None]  # published, it has no ceiling
     return "".join(
         [
             _comment(f"Cost: {_tell_cost(evidence)} `--no-check` leaves the check out."),
