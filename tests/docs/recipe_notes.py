@@ -16,7 +16,7 @@ from proxyds.text import duration
 from tests.docs.cards import CARDS, ROOT, RUNS
 
 NOTES = re.compile(r"^# Cost.*?(?=^name:)", re.MULTILINE | re.DOTALL)
-"""What is written: the end of a recipe's head."""
+"""What is written: the end of a recipe's head, from `# Cost` on. Remarks of people stand above it."""
 WIDTH = 130
 """Characters of a line."""
 
@@ -25,7 +25,12 @@ def write_notes(recipe: Path) -> str:
     """Returns a recipe's text with what its card shows in its head; as it is where its card has no manifest with a check."""
     text, card = recipe.read_text(encoding="utf-8"), CARDS / recipe.stem
     evidence = read_manifest(card).evidence if (card / MANIFEST).exists() else None
-    return text if evidence is None else NOTES.sub(lambda _: note(evidence, card), text, count=1)
+    if evidence is None:
+        return text
+    written, n_found = NOTES.subn(lambda _: note(evidence, card), text, count=1)
+    if not n_found:
+        raise ValueError(f"{recipe}: its head must end with `# Cost`, where the figures of its card go")
+    return written
 
 
 def tabulate_costs() -> str:

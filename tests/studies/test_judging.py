@@ -32,7 +32,7 @@ from tests.studies.second.judging import (
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, STAGES, TRAINING
 from tests.studies.second.run import PLUGIN
 from tests.studies.second.summary import UNDECIDED, render_summary
-from tests.studies.second.weighing import Ranked, Way, find_cost, find_lost, rank, read_reference
+from tests.studies.second.weighing import Ranked, Way, find_cost, find_regret, rank, read_reference
 
 ARCHITECTURES = [Architecture(f"net {i:02}", "stacked", {}, 100 + 20 * i, 300 + 60 * i, 10 + i) for i in range(24)]
 NETWORKS = {"cifar10": ARCHITECTURES, "cifar100": ARCHITECTURES}
@@ -235,16 +235,21 @@ def test_random_samples_and_fewer_epochs_together_are_compared_with_twice_as_man
 
 
 @pytest.mark.parametrize(
-    ("stage", "training", "of_5_percent"),
-    [("sizes", CHOSEN_TRAINING, "methods"), ("sizes-base", BASE, "methods-base")],
+    ("stage", "training", "of_5_percent", "title"),
+    [
+        ("sizes", CHOSEN_TRAINING, "methods", "soft labels"),
+        ("sizes-base", BASE, "methods-base", "the default training"),
+    ],
 )
-def test_methods_are_compared_at_other_sizes_on_the_judging_half(stage: str, training: str, of_5_percent: str) -> None:
+def test_methods_are_compared_at_other_sizes_on_the_judging_half(
+    stage: str, training: str, of_5_percent: str, title: str
+) -> None:
     study = make_study()
     assert "## Other sizes" not in summarize(study)
     noise = {(stage, training, name): 0.0 if name == "cases" else 2.0 for name in ("random", "cases")}
     noise |= {(of_5_percent, training, name): 0.4 for name in METHODS[1:]}
     rows = [*study["cifar10"], *(row for row in make_rows(noise, 0) if row["stage"] != "reference")]
-    section = summarize({**study, "cifar10": rows}).partition("## Other sizes")[2].partition("## ")[0]
+    section = summarize({**study, "cifar10": rows}).partition(f"## Other sizes, with {title}\n")[2].partition("## ")[0]
     of = {
         cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
         for cells in (line.split("|") for line in section.splitlines() if "|" in line)
@@ -269,8 +274,8 @@ def test_what_a_search_loses_with_three_finalists_is_the_mean_over_draws() -> No
     ]
     way = Way(BASE, ("random",))
     # nothing, what the best has above the second, a third of that: two of three networks alike are taken besides the last one
-    assert find_lost(Ranked(rows, networks, reference), way, 3) == pytest.approx((0 + 0.1 + 0.1 / 3) / 3)
-    assert find_lost(Ranked(rows[:-1], networks, reference), way, 3) is None
+    assert find_regret(Ranked(rows, networks, reference), way, 3) == pytest.approx((0 + 0.1 + 0.1 / 3) / 3)
+    assert find_regret(Ranked(rows[:-1], networks, reference), way, 3) is None
 
 
 def test_methods_are_judged_with_the_default_training_by_accuracy_and_parameters() -> None:
@@ -284,4 +289,4 @@ def test_methods_are_judged_with_the_default_training_by_accuracy_and_parameters
     of_base = summarize(study).partition("with the default training")[2].partition("## ")[0]
     assert "`cases` leads" in of_base
     assert "Choosing helps, by `cases`." in of_base
-    assert "Ranked by loss" not in of_base
+    assert "ranked by loss" not in of_base

@@ -12,7 +12,7 @@ from proxyds.space.architecture import Architecture
 from tests.studies.parts import take_half
 from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, TRAINING
-from tests.studies.second.weighing import PARAMETERS_ALONE, Ranked, Rows, Way, find_lost, rank, read_reference
+from tests.studies.second.weighing import PARAMETERS_ALONE, Ranked, Rows, Way, find_regret, rank, read_reference
 
 JUDGED_AT, N_DRAWS = "0.05", 5
 """The ratio that is judged at, and draws of each training."""
@@ -176,21 +176,21 @@ def tabulate_ways(ranked: Mapping[str, Ranked], ways: Mapping[str, Way], than: S
     return lines if len(lines) > 2 else []
 
 
-def tabulate_lost(ranked: Mapping[str, Ranked], ways: Mapping[str, Way]) -> list[str]:
-    """Tabulates the accuracy that is lost with some numbers of finalists, in points, on each data set.
+def tabulate_regrets(ranked: Mapping[str, Ranked], ways: Mapping[str, Way]) -> list[str]:
+    """Tabulates the regret with some numbers of finalists, in points, on each data set; empty where no way has all rows.
 
     Args:
         ranked: By data set.
         ways: By the name they have in the table; one that lacks rows of a data set is left out.
     """
     columns = [(name, n) for n in FINALISTS for name in ranked]
-    lines = [f"| | {' | '.join(f'{name}, {n} trained' for name, n in columns)} |", f"|---|{'---|' * len(columns)}"]
+    lines = [f"| | {' | '.join(f'{name}, regret of {n}' for name, n in columns)} |", f"|---|{'---|' * len(columns)}"]
     for title, way in ways.items():
-        lost = [find_lost(ranked[name], way, n) for name, n in columns]
+        lost = [find_regret(ranked[name], way, n) for name, n in columns]
         points = [f"{100 * each:.1f}" for each in lost if each is not None]
         if len(points) == len(columns):
             lines.append(f"| {title} | {' | '.join(points)} |")
-    return lines
+    return lines if len(lines) > 2 else []
 
 
 def list_methods(way: Way) -> dict[str, Way]:

@@ -40,12 +40,12 @@ from tests.studies.second.judging import (
     list_good_ways,
     list_methods,
     read_judging,
-    tabulate_lost,
+    tabulate_regrets,
     tabulate_sizes,
     tabulate_ways,
 )
 from tests.studies.second.pictures import draw_networks, draw_ways
-from tests.studies.second.plan import CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
+from tests.studies.second.plan import BASE, CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
 from tests.studies.second.run import TEACHER, TEACHER_AT
 from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_seeds
 from tests.studies.weighing import find_cost
@@ -162,9 +162,10 @@ def compare_methods(compared: Comparison, way: Way, told: Iterable[str]) -> list
     """Says which method leads and whether it helps, and tabulates all, by some of `RANKED_BY`."""
     leading = find_leading(compared.rows, compared.architectures, way)
     lines = [f"- {judge_choosing(compared.every, leading, way)}", "", f"Tau of {way.n_draws} draws of each.", ""]
+    training = "Default training" if way.variant == BASE else "Soft labels"
     for score in told:
         table = tabulate_ways(compared.titled, list_methods(replace(way, **RANKED_BY[score])), ["random"])
-        lines += [f"Ranked by {score}:", "", *table, ""]
+        lines += [f"{training}, ranked by {score}:", "", *table, ""]
     return lines
 
 
@@ -180,9 +181,11 @@ def show_good_ways(titled: Mapping[str, Ranked]) -> list[str]:
         "",
         *table,
         "",
-        "A search trains the network that is called best on everything, or the best three, and takes the best of these. It loses so many points of accuracy, on the mean of the draws:",
+        "## What a search loses",
         "",
-        *tabulate_lost(titled, list_good_ways()),
+        "A search trains its first network, or its first three, on everything, and takes the best. *Regret* is the accuracy that this loses, in points: the mean over draws.",
+        "",
+        *tabulate_regrets(titled, list_good_ways()),
         "",
     ]
 

@@ -177,8 +177,8 @@ def rank(ranked: Sequence[Ranked], way: Way) -> LeftOut | None:
     )
 
 
-def find_lost(ranked: Ranked, way: Way, n_finalists: int) -> float | None:
-    """Finds the accuracy that is lost by training so many finalists on everything and taking the best, as a share; None where a row is missing."""
+def find_regret(ranked: Ranked, way: Way, n_finalists: int) -> float | None:
+    """Finds the regret, the accuracy that is lost by training so many finalists on everything and taking the best, as a share; None where a row is missing."""
     measured = read_rankings(ranked, way)
     if measured is None:
         return None
