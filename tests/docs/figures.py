@@ -25,9 +25,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.docs.cards import ROOT
 from tests.docs.recipe_notes import tabulate_costs, write_notes
 
-ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"<!-- figures: (?P<name>.+?) -->(?P<shown>.*?)<!-- end -->", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 CHECKED = {
@@ -197,7 +197,7 @@ def update_pages(pages: Sequence[Path], keep: Callable[[Path, str], object]) -> 
     for page in pages:
         text = page.read_text(encoding="utf-8")
         try:
-            written = write_notes(page) if page.suffix == ".yaml" else write_figures(text)
+            written = write_notes(text, page.stem) if page.suffix == ".yaml" else write_figures(text)
         except FigureError as error:
             raise FigureError(f"{page}: {error}") from error
         if written != text:

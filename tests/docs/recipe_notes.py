@@ -21,15 +21,25 @@ WIDTH = 130
 """Characters of a line."""
 
 
-def write_notes(recipe: Path) -> str:
-    """Returns a recipe's text with what its card shows in its head; as it is where its card has no manifest with a check."""
-    text, card = recipe.read_text(encoding="utf-8"), CARDS / recipe.stem
+def write_notes(text: str, name: str) -> str:
+    """Returns a recipe's text with what its card shows in its head; as it is where its card has no manifest with a check.
+
+    Args:
+        text: Of the recipe.
+        name: Of its file without `.yaml`, and of its card's folder.
+
+    Raises:
+        SystemExit: The head has no place for it.
+    """
+    card = CARDS / name
     evidence = read_manifest(card).evidence if (card / MANIFEST).exists() else None
     if evidence is None:
         return text
     written, n_found = NOTES.subn(lambda _: note(evidence, card), text, count=1)
     if not n_found:
-        raise ValueError(f"{recipe}: its head must end with `# Cost`, where the figures of its card go")
+        raise SystemExit(
+            f"recipes/{name}.yaml: its head must end with a line `# Cost`, where the figures of its card go"
+        )
     return written
 
 
@@ -39,7 +49,8 @@ def tabulate_costs() -> str:
     checked = {name: (each, each.evidence) for name, each in manifests.items() if each.evidence is not None}
     lines = ["| recipe | images | build, work | check, work | trainings at once | measured on |", f"|---|{'---|' * 5}"]
     for name, (manifest, evidence) in sorted(checked.items(), key=lambda one: one[1][1].spending.check_seconds):
-        n_trained = pq.read_metadata(CARDS / name / RUNS).num_rows
+        seconds = pq.read_table(CARDS / name / RUNS, columns=["training_seconds"])["training_seconds"]
+        n_trained = len(seconds) - seconds.null_count  # accuracies of a table have no training here
         assert manifest.image_shape is not None
         _, height, width = manifest.image_shape
         cells = [
