@@ -64,11 +64,10 @@ def _run() -> int:
         else:
             click.echo(f"proxyds: {error}", err=True)
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "proxyds: interrupted. Finished work is kept: run the same command again, and it goes on where it stopped.",
-            err=True,
-        )
+    except (KeyboardInterrupt, click.Abort) as stop:
+        notes = getattr(stop.__cause__ or stop, "__notes__", [])  # click puts an Abort around the interrupt
+        kept = "Finished work is kept: run the same command again, and it goes on where it stopped."
+        click.echo(" ".join(["proxyds: interrupted.", *notes, kept]), err=True)
         return EXIT_INTERRUPTED
 
 

@@ -17,13 +17,7 @@ import pyarrow as pa
 
 from proxyds.arguments import as_path
 from proxyds.artifact.card.render import render_card
-from proxyds.artifact.manifest import (
-    EVIDENCE_FILES,
-    RECIPE,
-    RUNS_FILE,
-    Manifest,
-    version_with_evidence,
-)
+from proxyds.artifact.manifest import EVIDENCE_FILES, RECIPE, RUNS_FILE, Manifest, version_with_evidence
 from proxyds.artifact.ranking_table import (
     ALL_LABELS,
     PROXY,
@@ -385,7 +379,11 @@ def check_ranking(
     reference, reference_rows = read_reference(session.recipe, settings, data, ranked)
     tasks = [run.task for run in runs if run.task is not None]
     watch = partial(show_together, runs=runs, on_progress=session.on_progress)
-    results, failures = run_each(tasks, session.store, session.engine, watch)
+    try:
+        results, failures = run_each(tasks, session.store, session.engine, watch)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"The proxy at {folder} is whole, but this check is not finished.")
+        raise
     rows = [*reference_rows, *tabulate_runs(runs, results).to_pylist()]
     failed = f"{len(failures)} of {len(tasks)} runs failed, the first: {failures[0].error}" if failures else ""
     session.on_progress(StageEnded(STAGE, warning=failed))
@@ -427,9 +425,8 @@ def _write_evidence(
     checked = manifest.model_copy(update={"evidence": evidence, "format_version": version_with_evidence(manifest)})
     lasting = settings.model_copy(update={"reference": None})  # a file that does not travel with the proxy
     recipe = recipe.model_copy(update={"check": lasting})
-    _, tables = read_proxy(
-        folder, with_ranking=False, images_of=("data",)
-    )  # not before: images are large, trainings long
+    # The images are large and trainings long: they are read now, not before.
+    _, tables = read_proxy(folder, with_ranking=False, images_of=("data",))
     files = render_card(checked, summarize_tables(replace(tables, ranking=runs)))
     files |= {RECIPE: write_recipe(recipe).encode(), RUNS_FILE: encode_runs(runs)}
     if read_manifest(folder) != manifest:

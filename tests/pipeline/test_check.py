@@ -580,8 +580,9 @@ def stored_runs(store: Path) -> dict[str, float]:
     return {entry.key: entry.created for entry in Store(store).entries() if entry.stage == "check"}
 
 
-def test_a_check_killed_half_way_does_only_what_is_left_and_finds_the_same(
-    checked: Path, tmp_path: Path, session_store: Path
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_check_stopped_half_way_does_only_what_is_left_and_finds_the_same(
+    how: signal.Signals, checked: Path, tmp_path: Path, session_store: Path
 ) -> None:
     proxy, store = tmp_path / "proxy", tmp_path / "store"
     shutil.copytree(checked, proxy)
@@ -589,15 +590,16 @@ def test_a_check_killed_half_way_does_only_what_is_left_and_finds_the_same(
     n_before, n_left = len(stored_runs(store)), N_RUNS // 4
     command = [sys.executable, "-m", "proxyds", "check", str(proxy), "--quiet"]
     environment = {**os.environ, "PROXYDS_STORE": str(store)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
     while len(stored_runs(store)) < n_before + 2:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.communicate()
+    process.send_signal(how)
+    message = process.communicate()[1]
+    assert process.returncode == (130 if how == signal.SIGINT else -9)
+    assert how == signal.SIGKILL or f"The proxy at {proxy} is whole" in message
     time.sleep(1)  # the workers notice
     before = stored_runs(store)
     assert n_before + 2 <= len(before) < n_before + n_left
