@@ -8,7 +8,8 @@ An interval says what an estimate would be with other architectures and other dr
 
 - *Architectures.* The delete-one jackknife's variance. Where a statistic is of pairs, as Kendall's tau is, it counts the
   noise of pairs about twice, and Efron and Stein (1981, section 4) correct that by what leaving out two tells. With few
-  architectures the correction is itself noisy, so a third of it is taken: a simulation chose that (`docs/coverage.md`). The
+  architectures the correction is itself noisy, so a third of it is taken: a simulation chose that (`docs/coverage.md`). By
+  chance, or in a grid of architectures, the jackknife may see nearly none. It is then raised to what the pairs alone give. The
   noise of single trainings is in this variance, since every training belongs to one architecture; so is that of training
   seeds, which are others for every architecture.
 - *Draws.* All architectures are trained on the same samples. How far draws differ beyond the noise of architectures is added.
@@ -143,7 +144,7 @@ class LeftOut:
         """Estimates the mean over draws."""
         n = self.n_architectures
         draws, freedom = _above_zero(self.excess_of_draws), self.freedom_of_draws
-        return Estimate(float(self.mean[0]), jackknife(self.mean, n), draws, freedom, n, self.n_pairs)
+        return Estimate(float(self.mean[0]), _vary_architectures(self.mean, n), draws, freedom, n, self.n_pairs)
 
 
 def subtract(one: LeftOut, other: LeftOut) -> Estimate:
@@ -152,7 +153,7 @@ def subtract(one: LeftOut, other: LeftOut) -> Estimate:
     draws = _above_zero(one.excess_of_draws + other.excess_of_draws)
     freedom = find_freedom(*((_above_zero(each.excess_of_draws), each.freedom_of_draws) for each in (one, other)))
     n, n_pairs = one.n_architectures, min(one.n_pairs, other.n_pairs)
-    return Estimate(float(difference[0]), jackknife(difference, n), draws, freedom, n, n_pairs)
+    return Estimate(float(difference[0]), _vary_architectures(difference, n), draws, freedom, n, n_pairs)
 
 
 def find_quantile(freedom: float) -> float:
@@ -196,6 +197,27 @@ def jackknife(values: Floats, n: int) -> float:
         of_pairs = n * values[0] - (n - 1) * (single[first] + single[second]) + (n - 2) * double
         variance -= ((of_pairs - of_pairs.mean()) ** 2).sum() / (n * (n - 1)) * CORRECTED_SHARE
     return float(np.maximum(variance, 0.0))
+
+
+def least_variance(values: Floats, n: int) -> float:
+    """Estimates the least variance over architectures that a mean over pairs can have: that of one pair, over the number of pairs.
+
+    Any two pairs with an architecture in common add to it or add nothing (Hoeffding 1948, section 5).
+
+    Args:
+        values: (B,) in the order of `leave_out`.
+        n: Architectures.
+
+    Returns:
+        The variance; 0 where the statistic was not computed without two.
+    """
+    single, double = values[1 : n + 1], values[n + 1 :]
+    if not len(double):
+        return 0.0
+    first, second = np.triu_indices(n, 1)
+    sums = math.comb(n, 2) * values[0], math.comb(n - 1, 2) * single, math.comb(n - 2, 2) * double
+    pairs = sums[0] - sums[1][first] - sums[1][second] + sums[2]
+    return float(pairs.var(ddof=1)) / len(pairs)
 
 
 def other_seeds(full: Floats) -> Floats:
@@ -269,6 +291,11 @@ def _compute(name: str, reference: Floats, measured: Floats, cost: Floats) -> Fl
     n = len(cost)
     included = leave_out(n, in_pairs=name in OF_PAIRS and n <= MAX_IN_PAIRS)
     return CORRELATIONS[name](reference, measured, included, cost)
+
+
+def _vary_architectures(values: Floats, n: int) -> float:
+    """Estimates the variance over architectures: the jackknife's, not below the least there is; NaN where the jackknife's is."""
+    return float(np.maximum(jackknife(values, n), least_variance(values, n)))
 
 
 def _count_pairs(name: str, cost: Floats) -> int:

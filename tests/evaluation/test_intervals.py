@@ -19,6 +19,7 @@ from proxyds.evaluation.intervals import (
     compare_seeds,
     find_freedom,
     jackknife,
+    least_variance,
     leave_out,
     make_record,
     other_seeds,
@@ -102,6 +103,30 @@ def test_the_jackknife_is_never_below_zero_and_none_where_a_value_is_missing() -
     assert math.isnan(jackknife(np.array([0.5]), 9))
     assert math.isnan(jackknife(np.array([0.5, 0.5, math.nan, 0.5]), 3))
     assert jackknife(np.array([1.0, 1, 1, 1, 0, 3, 0]), 3) == 0
+
+
+def test_the_least_variance_is_that_of_a_pair_over_the_number_of_pairs() -> None:
+    rng = np.random.default_rng(2)
+    n, reference = 9, np.arange(9.0)
+    measured = reference + rng.normal(size=n) * 3
+    signs = [np.sign(measured[j] - measured[i]) for i, j in combinations(range(n), 2)]
+    values = kendall_tau(reference, measured, leave_out(n, in_pairs=True))
+    assert least_variance(values, n) == pytest.approx(np.var(signs, ddof=1) / 36)
+    assert least_variance(values[: n + 1], n) == 0
+
+
+def test_an_order_with_one_swap_for_each_architecture_has_the_interval_of_independent_pairs() -> None:
+    order = np.arange(12.0)
+    swapped = order.reshape(6, 2)[:, ::-1].ravel()
+    found = compare_repeats(order[None], swapped[None], np.zeros(1, int), order, "tau", has_common_draws=False)
+    # leaving out any one changes tau alike, so that the jackknife sees no variance; 6 of 66 pairs are -1, the others 1
+    assert jackknife(found.mean, 12) == pytest.approx(0)
+    assert found.estimate().of_architectures == pytest.approx((1 - (54 / 66) ** 2) / 65)
+    interval = found.estimate().as_agreement()
+    assert interval.low == pytest.approx(0.59, abs=0.02)
+    assert interval.high == pytest.approx(0.92, abs=0.02)
+    same = subtract(found, found)
+    assert same.of_architectures == pytest.approx(0)
 
 
 def test_with_many_architectures_no_pair_is_left_out() -> None:
