@@ -9,9 +9,9 @@ An interval says what an estimate would be with other architectures and other dr
 - *Architectures.* The delete-one jackknife's variance. Where a statistic is of pairs, as Kendall's tau is, it counts the
   noise of pairs about twice, and Efron and Stein (1981, section 4) correct that by what leaving out two tells. With few
   architectures the correction is itself noisy, so a third of it is taken: a simulation chose that (`docs/coverage.md`). By
-  chance, or in a grid of architectures, the jackknife may see nearly none. It is then raised to what the pairs alone give. The
-  noise of single trainings is in this variance, since every training belongs to one architecture; so is that of training
-  seeds, which are others for every architecture.
+  chance, or in a grid of architectures, the jackknife may see nearly no variance. Where all pairs count, it is then raised to
+  the least that independent pairs have. The noise of single trainings is in this variance, since every training belongs to
+  one architecture; so is that of training seeds, which are others for every architecture.
 - *Draws.* All architectures are trained on the same samples. How far draws differ beyond the noise of architectures is added.
 
 An agreement has Wilson's score interval (1927), which stays within its bounds; a difference has a symmetric one. From few
@@ -144,7 +144,8 @@ class LeftOut:
         """Estimates the mean over draws."""
         n = self.n_architectures
         draws, freedom = _above_zero(self.excess_of_draws), self.freedom_of_draws
-        return Estimate(float(self.mean[0]), _vary_architectures(self.mean, n), draws, freedom, n, self.n_pairs)
+        architectures = _vary_architectures(self.mean, n, self.n_pairs)
+        return Estimate(float(self.mean[0]), architectures, draws, freedom, n, self.n_pairs)
 
 
 def subtract(one: LeftOut, other: LeftOut) -> Estimate:
@@ -153,7 +154,8 @@ def subtract(one: LeftOut, other: LeftOut) -> Estimate:
     draws = _above_zero(one.excess_of_draws + other.excess_of_draws)
     freedom = find_freedom(*((_above_zero(each.excess_of_draws), each.freedom_of_draws) for each in (one, other)))
     n, n_pairs = one.n_architectures, min(one.n_pairs, other.n_pairs)
-    return Estimate(float(difference[0]), _vary_architectures(difference, n), draws, freedom, n, n_pairs)
+    architectures = _vary_architectures(difference, n, n_pairs)
+    return Estimate(float(difference[0]), architectures, draws, freedom, n, n_pairs)
 
 
 def find_quantile(freedom: float) -> float:
@@ -293,9 +295,10 @@ def _compute(name: str, reference: Floats, measured: Floats, cost: Floats) -> Fl
     return CORRELATIONS[name](reference, measured, included, cost)
 
 
-def _vary_architectures(values: Floats, n: int) -> float:
-    """Estimates the variance over architectures: the jackknife's, not below the least there is; NaN where the jackknife's is."""
-    return float(np.maximum(jackknife(values, n), least_variance(values, n)))
+def _vary_architectures(values: Floats, n: int, n_pairs: int) -> float:
+    """Estimates the variance over architectures: the jackknife's, and of a mean over all pairs the least there is, if that is more."""
+    least = least_variance(values, n) if n_pairs == math.comb(n, 2) else 0.0
+    return float(np.maximum(jackknife(values, n), least))  # NaN stays NaN
 
 
 def _count_pairs(name: str, cost: Floats) -> int:

@@ -65,7 +65,8 @@ WHY_NOT = """\
   the worst, 60 architectures with 3 draws and 2 seeds, is not explained.
 - *Draws*: too narrow with 2 or 3 draws and many architectures. There the variance of draws decides, and two or three draws tell it badly: by chance
   it comes out small. More draws help, not more architectures. In the study's rows a draw shares far less.
-- *8 architectures*: Spearman and Pearson too wide, tau given FLOPs too narrow: a jackknife of eight.
+- *8 and 12 architectures*: agreements up to 4 points too wide. Where the jackknife sees less variance than independent pairs have, it is not believed
+  (`docs/decisions/intervals.md`). It came out small by chance there, and too few of those intervals held the truth. Spearman and Pearson of eight have a jackknife of eight.
 - What chose the share of the correction are the first three kinds of worlds, so they are no test of it.
 """
 SEED = 20261201
