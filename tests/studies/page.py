@@ -20,7 +20,7 @@ from tests.studies.report import tabulate, tabulate_averages, tabulate_differenc
 from tests.studies.weighing import Found
 
 ABOUT_INTERVALS = (
-    "In brackets: 95 % intervals. They say what other architectures and other draws would give, and hold the noise of trainings. The variance of architectures is a jackknife's: each architecture is left out in turn, and for tau every two of them. "
+    "In brackets: 95 % intervals. They say what other architectures and other draws would give, and hold the noise of trainings. The variance of architectures is a jackknife's: each architecture is left out in turn, and for tau every two of them. It is at least what independent pairs would have. "
     "How far draws differ beyond that is added. [A simulation]({docs}/coverage.md) shows how often such intervals hold the truth. A statistic without brackets has no interval: it depends on few architectures. "
     "Where methods do not differ, about one of twenty intervals leaves out zero by chance. Nothing is corrected for that."
 )
