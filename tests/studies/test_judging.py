@@ -31,7 +31,7 @@ from tests.studies.second.judging import (
 )
 from tests.studies.second.plan import BASE, CHOSEN_TRAINING, FORMER, LONGER, METHODS, STAGES, TRAINING
 from tests.studies.second.run import PLUGIN
-from tests.studies.second.summary import UNDECIDED, render_summary
+from tests.studies.second.summary import UNDECIDED, Comparison, compare_looked_for, render_summary
 from tests.studies.second.weighing import Ranked, Way, find_cost, find_regret, rank, read_reference
 
 ARCHITECTURES = [Architecture(f"net {i:02}", "stacked", {}, 100 + 20 * i, 300 + 60 * i, 10 + i) for i in range(24)]
@@ -290,3 +290,24 @@ def test_methods_are_judged_with_the_default_training_by_accuracy_and_parameters
     assert "`cases` leads" in of_base
     assert "Choosing helps, by `cases`." in of_base
     assert "ranked by loss" not in of_base
+
+
+def test_cheaper_probes_do_in_place_of_easier_by_their_intervals_alone() -> None:
+    study = make_study()
+    for seed, rows in enumerate(study.values()):
+        noise = {("judging", BASE, "random"): 3.0, ("methods-base", BASE, "easier"): 0.05}
+        noise |= {("methods-base", BASE, name): 1.5 for name in METHODS if name != "easier"}
+        noise |= {("looked-for", BASE, "easier-by-start"): 0.1, ("looked-for", BASE, "easier-by-middle"): 3.0}
+        rows[:] = make_rows(noise, seed)
+    made_before = {name: [row for row in rows if row["stage"] != "looked-for"] for name, rows in study.items()}
+    section = tell_looked_for(study)
+    assert tell_looked_for(made_before) == ""
+    verdicts = {line.split("`")[1]: line for line in section.splitlines() if line.startswith("- ")}
+    assert "It does in place of" in verdicts["easier-by-start"]
+    assert "It is not shown to do" in verdicts["easier-by-middle"]
+    assert "| cases-easier-half |" not in section
+
+
+def tell_looked_for(study: dict[str, Rows]) -> str:
+    titled = read_judging(study, NETWORKS)
+    return "\n".join(compare_looked_for(Comparison(titled, [*titled.values()], study["cifar10"], ARCHITECTURES)))

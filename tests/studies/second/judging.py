@@ -111,7 +111,7 @@ def find_gain_of_combined(rows: Rows, architectures: Sequence[Architecture]) -> 
 
 def is_judged(row: Mapping[str, str]) -> bool:
     """Whether a row is of a stage that judges, at 5 %."""
-    return row["stage"] in ("judging", "methods", "methods-base") and row["ratio"] == JUDGED_AT
+    return row["stage"] in ("judging", "methods", "methods-base", "looked-for") and row["ratio"] == JUDGED_AT
 
 
 def tabulate_sizes(rows: Rows, architectures: Sequence[Architecture], sizes: OtherSizes) -> list[str]:

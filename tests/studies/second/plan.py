@@ -128,6 +128,8 @@ LEAD_BY_LABELS = ("cases", "easier", "entropy-tails")
 
 CHEAPER_PROBES = {"easier-by-middle": (13, 3), "easier-by-start": (24, 3)}
 """Methods with other probes than the recipe's: the heaviest of so many networks, the lightest first, after so many epochs."""
+LOOKED_FOR = (*CHEAPER_PROBES, "entropy-tails-stratified", "cases-easier-half")
+"""Other methods that part B looks at, with the training of the base."""
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,17 @@ STAGES: dict[str, dict[str, tuple[Set, ...]]] = {
         "sizes-base": tuple(
             Set(BASE, name, ratio, 3, "judging") for ratio in (0.02, 0.1) for name in ("random", "easier")
         ),
+        "looked-for": (
+            *(Set(BASE, name, 0.05, 3, "tuning") for name in LOOKED_FOR),
+            *(Set(BASE, name, 0.05, 3, "judging") for name in CHEAPER_PROBES),
+        ),
     },
     "cifar100": {
         "reference": (Set(LENGTH, FULL, 1.0, 3),),
         "judging": tuple(Set(name, "random", 0.05, 5) for name in JUDGED),
         "methods": tuple(Set(CHOSEN_TRAINING, name, 0.05, 3) for name in BESIDE_RANDOM),
         "methods-base": tuple(Set(BASE, name, 0.05, 3) for name in ("stratified", *LEAD_BY_LABELS)),
+        "looked-for": tuple(Set(BASE, name, 0.05, 3) for name in CHEAPER_PROBES),
     },
     "nasbench201": {"random": (Set(OF_CELLS, "random", 0.05, 2, every=2), Set(OF_CELLS, "random", 0.05, 2))},
 }

@@ -16,7 +16,7 @@ from proxyds.evaluation.decision import rehearsal
 from proxyds.recipe.models import Recipe
 from proxyds.selection.probe import choose_probes
 from proxyds.space.architecture import Architecture
-from tests.studies.parts import N_EVALUATION, N_TRAIN
+from tests.studies.parts import N_EVALUATION, N_TRAIN, take_half
 from tests.studies.second.choosing import PARAMETER_WEIGHT
 from tests.studies.second.expecting import read_measured, tabulate_expecting
 from tests.studies.second.judging import (
@@ -37,6 +37,7 @@ from tests.studies.second.judging import (
     find_gain,
     find_gain_of_combined,
     find_leading,
+    is_judged,
     list_good_ways,
     list_methods,
     read_judging,
@@ -45,9 +46,9 @@ from tests.studies.second.judging import (
     tabulate_ways,
 )
 from tests.studies.second.pictures import draw_networks, draw_ways
-from tests.studies.second.plan import BASE, CHEAPER_PROBES, LENGTH, METHODS, TRAINING, VARIANTS
+from tests.studies.second.plan import BASE, CHEAPER_PROBES, LENGTH, LOOKED_FOR, METHODS, TRAINING, VARIANTS
 from tests.studies.second.run import TEACHER, TEACHER_AT
-from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_seeds
+from tests.studies.second.weighing import Ranked, Rows, Way, rank, read_reference, read_seeds
 from tests.studies.weighing import find_cost
 
 N_SEEDS = 3
@@ -116,6 +117,7 @@ def render_summary(
         lines += ["## Choosing samples, with the default training", ""]
         lines += compare_methods(compared, BESIDE_LABELS, ("accuracy and parameters", "accuracy"))
         lines += show_pictures(pictures, "methods-base.png")
+        lines += compare_looked_for(compared)
     if "methods.png" in pictures:
         lines += ["## Choosing samples, with soft labels", ""]
         lines += compare_methods(compared, BESIDE_SOFT_LABELS, RANKED_BY)
@@ -167,6 +169,54 @@ def compare_methods(compared: Comparison, way: Way, told: Iterable[str]) -> list
         table = tabulate_ways(compared.titled, list_methods(replace(way, **RANKED_BY[score])), ["random"])
         lines += [f"{training}, ranked by {score}:", "", *table, ""]
     return lines
+
+
+def compare_looked_for(compared: Comparison) -> list[str]:
+    """Says what cheaper probes do to `easier`, and tabulates the other methods that were looked at; nothing without rows."""
+    ways = {name: replace(BESIDE_LABELS, methods=(name,)) for name in ("random", "easier", *LOOKED_FOR)}
+    tuning = take_half(compared.architectures, "tuning")
+    reference = read_reference(compared.rows, tuning)
+    if reference is None:
+        return []
+    chosen = {"tuning half": Ranked([row for row in compared.rows if is_judged(row)], tuning, reference)}
+    if all(rank([*chosen.values()], ways[name]) is None for name in LOOKED_FOR):
+        return []
+    judged = {name: way for name, way in ways.items() if name not in LOOKED_FOR or name in CHEAPER_PROBES}
+    n_networks, epochs = CHEAPER_PROBES["easier-by-middle"]
+    return [
+        "## Other ways to choose, with the default training",
+        "",
+        *(f"- {sentence}" for sentence in judge_cheaper(compared.every, ways)),
+        "",
+        f"`easier-by-start` is `easier` by the heaviest network after {epochs} epochs, `easier-by-middle` by network {n_networks} of {len(compared.architectures)} by cost. Both cost less than `easier`, so both are judged.",
+        "The others have to lead on the tuning half. Ranked by accuracy and parameters, three draws of each.",
+        "",
+        *tabulate_ways(chosen, ways, ["random", "easier"]),
+        "",
+        "Where nothing was chosen:",
+        "",
+        *tabulate_ways(compared.titled, judged, ["random", "easier"]),
+        "",
+    ]
+
+
+def judge_cheaper(ranked: Sequence[Ranked], ways: Mapping[str, Way]) -> list[str]:
+    """Says of each method with cheaper probes whether it does in place of `easier`, in sentences; nothing while rows are missing."""
+    told = []
+    for name in CHEAPER_PROBES:
+        over_random, over_easier = (find_gain(ranked, ways[name], ways[other]) for other in ("random", "easier"))
+        if over_random is None or over_easier is None:
+            continue
+        is_below = over_easier.high is not None and over_easier.high < 0
+        verdict = (
+            "It does in place of"
+            if is_above_zero(over_random) and not is_below
+            else "It is not shown to do in place of"
+        )
+        told.append(
+            f"`{name}` gains {over_random.shown()} over random samples, and {over_easier.shown()} over `easier`. {verdict} `easier`."
+        )
+    return told
 
 
 def show_good_ways(titled: Mapping[str, Ranked]) -> list[str]:
